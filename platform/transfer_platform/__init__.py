@@ -1,0 +1,1 @@
+"""Transfer learning from a recipe to a served model."""

@@ -1,0 +1,197 @@
+"""The command line: reads arguments, calls one function, prints what it gives. No logic lives here.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transfer_model.errors import ModelError
+from transfer_platform.errors import PlatformError, RecipeError
+
+RECIPE = click.Path(path_type=Path)
+OVERRIDE = click.option(
+    "-o",
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Replace a value of the recipe, e.g. -o training.epochs=3; may be given several times.",
+)
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="PLATFORM_DEVICE",
+    show_envvar=True,
+    help="auto, cpu, cuda, cuda:1, mps.",
+)
+HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+
+
+class Commands(click.Group):
+    """Prints errors that a user can mend as what they are; a traceback is for bugs only."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
+        """Runs a command; exit code 1 where a recipe, the data or a registry stands in its way."""
+        try:
+            return super().invoke(ctx)
+        except RecipeError as error:
+            count = len(error.problems)
+            click.echo(f"{error}\n{count} problem{'s' * (count != 1)} in the recipe", err=True)
+        except (PlatformError, ModelError) as error:
+            click.echo(f"error: {error}", err=True)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on from here", err=True)
+            sys.exit(130)
+        sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="transfer-platform")
+def main() -> None:
+    """Transfer learning from a YAML recipe to a served model.
+
+    \b
+    platform check recipes/ants_bees.yaml     what would run
+    platform run recipes/ants_bees.yaml       search, evaluate, register, gate
+    platform ui                               the runs, in MLflow
+    platform serve ants-bees                  the champion, over HTTP
+    """
+
+
+@main.command()
+@click.argument("recipe", type=RECIPE)
+@OVERRIDE
+@DEVICE
+@click.option("--fresh", is_flag=True, help="Start the study over instead of going on with it.")
+def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
+    """Fine-tune what RECIPE declares and offer the best checkpoint to the gate.
+
+    The same command goes on with a study that was interrupted, wherever it was interrupted.
+    """
+    from transfer_platform import runner
+    from transfer_platform.progress import bars
+
+    with bars() as progress:
+        outcome = runner.run(recipe, overrides=overrides, fresh=fresh, device=device, progress=progress)
+    click.echo(outcome.summary())
+
+
+@main.command()
+@click.argument("recipe", type=RECIPE)
+@OVERRIDE
+def check(recipe: Path, overrides: Sequence[str]) -> None:
+    """Validate RECIPE and print what a run would do, without training."""
+    from transfer_platform import plan
+    from transfer_platform.progress import bars
+    from transfer_platform.recipe.file import load
+
+    with bars() as progress:
+        text = plan.describe(load(recipe, overrides), progress)
+    click.echo(text)
+
+
+@main.command()
+@click.argument("pattern", default="*")
+@click.option("--stages", is_flag=True, help="Also list the stages that freeze_through may name.")
+def backbones(pattern: str, stages: bool) -> None:
+    """List the backbones whose name matches PATTERN, e.g. 'resnet*'."""
+    from transfer_platform import plan
+
+    click.echo(plan.list_backbones(pattern, stages=stages))
+
+
+@main.group()
+def recipe() -> None:
+    """What may stand in a recipe."""
+
+
+@recipe.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from transfer_platform.recipe.reference import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@recipe.command()
+def fields() -> None:
+    """Print every field with its unit, bounds and default."""
+    from transfer_platform.recipe import reference
+
+    click.echo(reference.fields())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="A registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
+def predict(folder: Path, model: str, out: Path) -> None:
+    """Classify every picture under FOLDER and write a CSV file."""
+    from transfer_platform import application
+    from transfer_platform.progress import bars
+
+    with bars() as progress:
+        click.echo(application.predict_folder(folder, model, out, progress))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+def evaluate(model: str, folder: Path) -> None:
+    """Measure MODEL on the class folders in FOLDER."""
+    from transfer_platform import application
+    from transfer_platform.progress import bars
+
+    with bars() as progress:
+        click.echo(application.evaluate_folder(model, folder, progress))
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option("--backbone", help="A network with its ImageNet classes, as it is.")
+@click.option("--model", help="A registered model instead.")
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
+@click.option("--annotate", type=click.Path(path_type=Path), help="Draw the answer on the photo, into this PNG.")
+def classify(
+    photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None
+) -> None:
+    """Say what is on PHOTOS: files or URLs."""
+    if bool(backbone) == bool(model):
+        raise click.UsageError("name one of --backbone and --model, e.g. --backbone efficientnet_lite0")
+    if annotate and len(photos) != 1:
+        raise click.UsageError("--annotate takes one photo")
+    from transfer_platform import application
+
+    for line in application.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("model")
+@HOST
+@click.option("--port", default=5000, show_default=True)
+def serve(model: str, host: str, port: int) -> None:
+    """Serve MODEL over HTTP with MLflow's scoring application."""
+    from transfer_registry import serving
+
+    serving.serve(model, host, port)
+
+
+@main.command()
+@HOST
+@click.option("--port", default=5000, show_default=True)
+def ui(host: str, port: int) -> None:
+    """Show the runs of this folder in MLflow's own pages."""
+    from transfer_registry import serving
+
+    serving.ui(host, port)

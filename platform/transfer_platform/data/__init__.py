@@ -1,0 +1,6 @@
+"""From a recipe's source to train, validation and test: fetch, unpack, catalogue, split, load.
+
+    fetching, archives, embedded  ->  sources  ->  catalog  ->  splits  ->  dataset
+
+Everything up to `splits` imports neither torch nor torchvision, so that checking a recipe stays quick.
+"""

@@ -1,0 +1,83 @@
+"""SHA-256 of files, and a memory of those that were read before.
+
+A file counts as unchanged while its size and its times of modification and of change are what they were. The
+memory only saves time: it stands in the cache, and one that is lost, damaged or outdated is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from transfer_platform.storage import cache_folder
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits; reads it in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """SHA-256 of one large file, such as an archive, read only where it changed since the last time."""
+    path = path.resolve()
+    status = path.stat()
+    memory = DigestMemory(str(path))
+    digest = memory.recall(path.name, status)
+    if digest is None:
+        digest = sha256_of(path)
+        memory.learn(path.name, status, digest)
+        memory.save()
+    return digest
+
+
+class DigestMemory:
+    """Digests of the files of one folder, by name.
+
+    Args:
+        scope: What the memory is about, usually the folder's path. Anything else that the remembered fact
+            depends on, such as the version of a library, belongs into it too.
+    """
+
+    def __init__(self, scope: str) -> None:
+        self._file = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(scope)).hexdigest()}.json"
+        self._known = _read(self._file)
+        self._learned: dict[str, tuple[object, ...]] = {}
+
+    def recall(self, name: str, status: os.stat_result) -> str | None:
+        """The digest of a file that has not changed, or `None`; what is recalled stays in the memory."""
+        entry = self._known.get(name)
+        if not isinstance(entry, list) or entry[:-1] != [*_times(status)]:
+            return None
+        digest = entry[-1]
+        if not isinstance(digest, str) or len(digest) != 64:
+            return None
+        self._learned[name] = tuple(entry)
+        return digest
+
+    def learn(self, name: str, status: os.stat_result, digest: str) -> None:
+        """Keeps a digest; `status` must have been read before the file's bytes were."""
+        self._learned[name] = (*_times(status), digest)
+
+    def save(self) -> None:
+        """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new."""
+        if {name: [*entry] for name, entry in self._learned.items()} == self._known:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._file.with_suffix(f".{os.getpid()}.partial")
+        written.write_text(json.dumps(self._learned), encoding="ascii")
+        written.replace(self._file)
+
+
+def _times(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

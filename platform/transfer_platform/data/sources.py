@@ -1,0 +1,55 @@
+"""Where a data set comes from: a folder, an archive, the URL of one, or what comes with the install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transfer_platform.data.archives import unpack
+from transfer_platform.data.embedded import embedded
+from transfer_platform.data.fetching import fetch
+from transfer_platform.data.progress import Progress, silent
+from transfer_platform.data.suggestion import did_you_mean
+from transfer_platform.errors import SourceError
+
+
+def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
+    """Brings a data set onto this machine.
+
+    Args:
+        source: A folder or an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive, or
+            `embedded:digits`.
+        base: The folder that relative paths start from, usually the recipe's.
+        sha256: Checksum that an archive must have, 64 hexadecimal digits.
+        progress: Is told how far fetching and unpacking have come.
+
+    Returns:
+        A folder: the given one, or one in the cache, which nobody may write to.
+
+    Raises:
+        SourceError: It does not exist, cannot be fetched, has another checksum, or is not safe to unpack.
+    """
+    if source.startswith("embedded:"):
+        _refuse_checksum(source, sha256)
+        return embedded(source.removeprefix("embedded:"))
+    if "://" in source:
+        return unpack(fetch(source, sha256, progress=progress), sha256, progress)
+    path = (base / Path(source).expanduser()).resolve()
+    if path.is_dir():
+        _refuse_checksum(source, sha256)
+        return path
+    if path.is_file():
+        return unpack(path, sha256, progress)
+    raise SourceError(
+        f"the source {source!r} is neither a folder nor an archive: {path} does not exist{_nearest(path)}"
+    )
+
+
+def _refuse_checksum(source: str, sha256: str | None) -> None:
+    if sha256 is not None:
+        raise SourceError(f"sha256 is the checksum of an archive, but the source {source!r} is none; remove it")
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f", nor does {path.parent}"
+    return did_you_mean(path.name, (sibling.name for sibling in path.parent.iterdir()))

@@ -1,0 +1,89 @@
+"""Finds the files below a folder; follows links only where they stay inside and do not go in circles."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+"""What file managers leave behind, in lower case; like hidden files it is counted and left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file, not read yet.
+
+    Attributes:
+        path: Below the folder that was searched, links not resolved.
+        name: The same relative to that folder, with `/` between folders.
+        status: Its size and times.
+    """
+
+    path: Path
+    name: str
+    status: os.stat_result
+
+
+@dataclass
+class Contents:
+    """Everything below a folder, in no particular order.
+
+    Attributes:
+        files: What may be read.
+        ignored: Hidden files and clutter; a hidden folder stands for what is in it.
+        problems: Links that must not be followed and what is neither file nor folder, with the reason.
+    """
+
+    files: list[File] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
+    problems: dict[Path, str] = field(default_factory=dict)
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or left behind by a file manager."""
+    return name.startswith(".") or name.lower() in CLUTTER
+
+
+def walk(folder: Path, root: Path) -> Contents:
+    """Lists everything below a folder.
+
+    Args:
+        folder: Where to start, inside `root`; absolute and without links in it.
+        root: No link may lead out of this folder; likewise resolved.
+    """
+    contents = Contents()
+    pending = [(folder, "", frozenset({folder, *folder.parents}))]
+    while pending:
+        current, prefix, above = pending.pop()
+        with os.scandir(current) as entries:
+            for entry in entries:
+                path = current / entry.name
+                if is_clutter(entry.name):
+                    contents.ignored.append(path)
+                elif problem := _problem(entry, root, above):
+                    contents.problems[path] = problem
+                elif entry.is_dir():
+                    pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
+                else:
+                    contents.files.append(File(path, prefix + entry.name, entry.stat()))
+    return contents
+
+
+def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> str:
+    """Why an entry can be neither read nor entered, or nothing."""
+    if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, above)):
+        return problem
+    return "" if entry.is_dir() or entry.is_file() else "is neither a file nor a folder"
+
+
+def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> str:
+    try:
+        target = link.resolve(strict=True)
+    except FileNotFoundError:
+        return "is a link to nothing"
+    except (OSError, RuntimeError):
+        return "is a link that goes in circles"
+    if not target.is_relative_to(root):
+        return f"is a link that leaves the data set, to {target}"
+    return "is a link that goes in circles" if target in above else ""

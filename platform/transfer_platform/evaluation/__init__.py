@@ -1,0 +1,1 @@
+"""What predictions are worth: metrics, figures, and the report for people."""

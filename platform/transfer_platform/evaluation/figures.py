@@ -1,0 +1,100 @@
+"""Pictures of what predictions are worth, as matplotlib figures that belong to no window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from transfer_model.preprocessing import decode
+from transfer_platform.evaluation.metrics import CALIBRATION_BINS, calibration_curve
+from transfer_platform.evaluation.predictions import Predictions
+
+if TYPE_CHECKING:
+    from transfer_platform.training.fitting import Epoch
+
+THUMBNAIL = 160
+"""Side of a gallery picture in pixels."""
+
+
+def confusion_matrix(predictions: Predictions) -> Figure:
+    """How often each class (row) was taken for each class (column)."""
+    classes = predictions.classes
+    side = min(4 + 0.35 * len(classes), 24)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    ConfusionMatrixDisplay.from_predictions(
+        predictions.labels,
+        predictions.predicted,
+        labels=range(len(classes)),
+        display_labels=classes,
+        xticks_rotation=90 if len(classes) > 4 else 0,
+        include_values=len(classes) <= 40,
+        colorbar=False,
+        cmap="Blues",
+        ax=figure.subplots(),
+    )
+    return figure
+
+
+def calibration(predictions: Predictions) -> Figure:
+    """Accuracy against confidence; on the diagonal the probabilities mean what they say."""
+    confidence, accuracy, counts = calibration_curve(predictions.labels, predictions.probabilities)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+    axes.scatter(confidence, accuracy, s=20 + 400 * counts / counts.sum())
+    axes.set(
+        xlabel=f"confidence (mean of each of {CALIBRATION_BINS} bins)",
+        ylabel="accuracy",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+    )
+    return figure
+
+
+def learning_curves(epochs: Sequence[Epoch]) -> Figure:
+    """Losses and accuracy of one trial over its epochs."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    losses, quality = figure.subplots(1, 2)
+    numbers = [epoch.number for epoch in epochs]
+    _curves(losses, numbers, epochs, ("train/loss", "validation/loss"))
+    _curves(quality, numbers, epochs, ("validation/accuracy", "validation/macro_f1"))
+    return figure
+
+
+def _curves(axes: Axes, numbers: list[int], epochs: Sequence[Epoch], metrics: Iterable[str]) -> None:
+    for metric in metrics:
+        axes.plot(numbers, [epoch.metrics[metric] for epoch in epochs], marker=".", label=metric)
+    axes.set(xlabel="epoch")
+    axes.legend()
+
+
+def worst_mistakes(predictions: Predictions, most: int = 16) -> Figure:
+    """The pictures whose true class got the least probability, among those that were classified wrongly."""
+    shown = predictions.mistakes()[:most]
+    columns = 4
+    rows = max(1, -(-len(shown) // columns))
+    figure = Figure(figsize=(2.6 * columns, 3 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+        axes.set_axis_off()
+    for index, axes in zip(shown, grid.flat, strict=False):
+        _show(axes, predictions, index)
+    if not shown:
+        figure.suptitle("not one mistake")
+    return figure
+
+
+def _show(axes: Axes, predictions: Predictions, index: int) -> None:
+    picture = decode(predictions.paths[index])
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    true, predicted = predictions.labels[index], predictions.predicted[index]
+    axes.imshow(np.asarray(picture))
+    axes.set_title(
+        f"{predictions.classes[true]}, taken for {predictions.classes[predicted]}\n"
+        f"with {predictions.probabilities[index, predicted]:.3f}: {predictions.paths[index].name[:28]}",
+        fontsize=7,
+    )

@@ -1,0 +1,58 @@
+"""Predictions of one model for labelled pictures: what metrics, figures, reports and the gate read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_platform.evaluation.metrics import scores
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says about pictures whose classes are known.
+
+    Attributes:
+        classes: In the order of the columns of `probabilities`.
+        paths: One per picture.
+        labels: Class indices (N,).
+        probabilities: (N, C), each row summing to 1.
+    """
+
+    classes: tuple[str, ...]
+    paths: Sequence[Path]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each picture (N,)."""
+        return self.probabilities.argmax(axis=1)
+
+    def scores(self, prefix: str) -> dict[str, float]:
+        """Every scalar metric, named `PREFIX/NAME`."""
+        figures = scores(self.labels, self.probabilities)
+        return {f"{prefix}/{name}": value for name, value in figures.items()}
+
+    def mistakes(self) -> list[int]:
+        """Which pictures were classified wrongly, the least probable true class first."""
+        assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
+        order = np.argsort(assigned, kind="stable")
+        return [int(index) for index in order if self.predicted[index] != self.labels[index]]
+
+    def table(self) -> dict[str, list[object]]:
+        """Columns `file`, `label`, `predicted`, `probability`, and one per class."""
+        return {
+            "file": [path.name for path in self.paths],
+            "label": [self.classes[index] for index in self.labels],
+            "predicted": [self.classes[index] for index in self.predicted],
+            "probability": self.probabilities.max(axis=1).tolist(),
+            **{
+                f"probability of {name}": self.probabilities[:, index].tolist()
+                for index, name in enumerate(self.classes)
+            },
+        }

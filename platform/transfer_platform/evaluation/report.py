@@ -1,0 +1,58 @@
+"""The report for people: markdown that reads on a terminal, in the MLflow UI and in a browser alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transfer_platform.evaluation.metrics import per_class
+from transfer_platform.evaluation.predictions import Predictions
+
+
+def class_table(predictions: Predictions) -> dict[str, list[object]]:
+    """Columns `class`, `images`, `precision`, `recall`, `f1`; one row per class."""
+    figures = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
+    return {
+        "class": list(predictions.classes),
+        "images": [int(count) for count in figures["support"]],
+        **{name: figures[name].tolist() for name in ("precision", "recall", "f1")},
+    }
+
+
+def markdown(title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]) -> str:
+    """The report of an evaluation.
+
+    Args:
+        title: Its heading.
+        facts: What was evaluated on what, shown as a list.
+        predictions: Of the pictures.
+        metrics: By name.
+    """
+    mistakes = len(predictions.mistakes())
+    total = len(predictions.labels)
+    lines = [
+        f"# {title}",
+        "",
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+        f"{total - mistakes} of {total} pictures are classified correctly.",
+        "",
+        *_table({"metric": list(metrics), "value": list(metrics.values())}),
+        "",
+        *_table(class_table(predictions)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(columns: Mapping[str, list[object]]) -> list[str]:
+    rows = zip(*columns.values(), strict=True)
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows),
+    ]
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")

@@ -1,0 +1,267 @@
+"""What may stand in a recipe: every field, its unit, its bounds and its default, once.
+
+Frozen pydantic models, read by `recipe.file`. A field declared `Searchable` or `Option` may hold a range until
+`recipe.space.resolve` has put a trial's value in its place; everything behind the search sees plain values.
+Anybody may import this module; it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from transfer_platform.recipe.ranges import Option, Searchable
+
+Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
+Optimizer = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1"]
+Direction = Literal["minimize", "maximize"]
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+EMBEDDED_SETS = ("digits",)
+"""Data sets that come with the install; a recipe names one as `embedded:NAME`."""
+
+FolderOrFraction = Annotated[
+    Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
+    Discriminator(lambda value: "folder" if isinstance(value, str) else "fraction"),
+]
+
+
+class Section(BaseModel):
+    """What all parts of a recipe have in common: immutable, and no field that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Splits(Section):
+    """Which images teach, which choose, and which judge."""
+
+    train: str = "train"
+    """Folder with one folder per class, relative to the source; "." is the source itself."""
+
+    validation: FolderOrFraction = 0.2
+    """Ranks the trials: a fraction held out of train, or a folder."""
+
+    test: FolderOrFraction = "test"
+    """Read by the gate alone: a folder, or a fraction held out of train."""
+
+
+class Dataset(Section):
+    """Where the photographs are and how they are read."""
+
+    source: str
+    """A folder, an archive (zip, tar), the URL of one, or `embedded:digits`; paths are relative to the recipe."""
+
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Checksum of the archive, 64 hexadecimal digits; a file that differs is refused."""
+
+    splits: Splits = Splits()
+    """Which images teach, which choose, and which judge."""
+
+    split_seed: int = Field(default=0, ge=0)
+    """Chooses the images of fractional splits; independent of `seed`, so that seeds compare on the same images."""
+
+    exclude: tuple[str, ...] = Field(default=(), strict=False)
+    """Files or patterns, relative to the source, that are meant to be left out; each must match something."""
+
+    image_size: int | None = Field(default=None, ge=16, le=2048)
+    """Side of the square that the network sees, in pixels; by default what its weights were trained with."""
+
+    augmentation: Option[Augmentation] = "none"
+    """How training images are varied from epoch to epoch."""
+
+
+class Backbone(Section):
+    """The pretrained feature extractor."""
+
+    name: Option[str]
+    """A network of torchvision or timm, or `efficientnet_lite0`; `platform backbones` lists them."""
+
+    weights: str = "default"
+    """`default`, `none`, one of the network's weights by name, or a safetensors or pth file."""
+
+    freeze_through: Option[str] = "all"
+    """Last stage that stays as it was pretrained: a stage of the backbone, `none` or `all`."""
+
+
+class Head(Section):
+    """The new classifier."""
+
+    dropout: Searchable[Probability] = 0.0
+    """Share of the features that are dropped while the head learns, 0 to 1."""
+
+
+class Training(Section):
+    """How a trial is fitted."""
+
+    epochs: Searchable[Count] = 10
+    """Passes over the training images."""
+
+    batch_size: Searchable[Count] = 32
+    """Images per optimizer step."""
+
+    optimizer: Option[Optimizer] = "adamw"
+    """AdamW, or SGD with momentum."""
+
+    learning_rate: Searchable[Positive] = 1e-3
+    """Peak learning rate of the head."""
+
+    backbone_lr_factor: Searchable[NotNegative] = 0.1
+    """The backbone's learning rate as a multiple of the head's."""
+
+    weight_decay: Searchable[NotNegative] = 0.01
+    """Decoupled (AdamW) or L2 (SGD) decay; biases and normalisation are exempt."""
+
+    momentum: Searchable[Probability] = 0.9
+    """Momentum of SGD; AdamW does not use it."""
+
+    schedule: Option[Schedule] = "cosine"
+    """How the learning rate falls after the warm-up."""
+
+    warmup_epochs: Searchable[NotNegative] = 0.0
+    """Epochs (fractions allowed) over which the learning rate rises linearly from zero."""
+
+    label_smoothing: Searchable[Probability] = 0.0
+    """Share of the target's probability that is spread over all classes."""
+
+    class_weights: Option[Literal["none", "balanced"]] = "none"
+    """`balanced` weighs the loss of each class by the inverse of its frequency."""
+
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without an improvement of the search metric after which a trial ends; unset, it never ends early."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the network; `auto` times a step in each that the device has and takes the fastest."""
+
+
+class Search(Section):
+    """The Optuna study."""
+
+    trials: Count = 20
+    """How many trials the study has in all; raising it later extends the study."""
+
+    metric: SearchMetric = "validation/loss"
+    """What ranks the trials, measured at each trial's best epoch."""
+
+    direction: Direction | None = None
+    """`minimize` or `maximize`; by default what the metric asks for."""
+
+    pruning: bool = True
+    """End trials early whose metric is worse than the median of the earlier ones at the same epoch."""
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether a smaller metric is better."""
+        return self.direction == "minimize" if self.direction else self.metric.endswith("/loss")
+
+    @model_validator(mode="after")
+    def _direction_fits_metric(self) -> Search:
+        natural = "minimize" if self.metric.endswith("/loss") else "maximize"
+        if self.direction not in (None, natural):
+            raise ValueError(f"{self.metric} is to {natural}, but direction is {self.direction}")
+        return self
+
+
+class Threshold(Section):
+    """Bounds that a metric must keep, at least one of them."""
+
+    at_least: float | None = None
+    """Smallest value that passes."""
+
+    at_most: float | None = None
+    """Largest value that passes."""
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Threshold:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a threshold needs at_least or at_most")
+        return self
+
+
+class OverChampion(Section):
+    """The candidate must be better than today's champion by more than chance."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """One minus the error rate of the one-sided exact McNemar test."""
+
+
+class Gate(Section):
+    """What a candidate must pass; without a rule every candidate does."""
+
+    accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
+    """Share of the test images that are classified correctly, 0 to 1."""
+
+    macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
+    """Mean of the classes' F1 scores, 0 to 1; each class counts the same, however few its images."""
+
+    loss: Threshold | None = Field(default=None, alias="test/loss")
+    """Mean cross-entropy of the test images, in nats."""
+
+    ece: Threshold | None = Field(default=None, alias="test/ece")
+    """Expected calibration error: mean distance of confidence from accuracy, 0 to 1."""
+
+    over_champion: OverChampion | None = None
+    """Compare with the champion on the same test images; does not apply while there is none."""
+
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """The bounds that are set, by the metric's name (`test/accuracy`)."""
+        bounds = {
+            f"test/{name}": getattr(self, name) for name in type(self).model_fields if name != "over_champion"
+        }
+        return {metric: bound for metric, bound in bounds.items() if bound is not None}
+
+
+class Promotion(Section):
+    """Under which name the best checkpoint is registered, and what it must pass to become champion."""
+
+    model: Name
+    """Name of the registered model."""
+
+    gate: Gate = Gate()
+    """The rules."""
+
+
+class Recipe(Section):
+    """Everything that a run depends on."""
+
+    name: Name
+    """Names the study and, in MLflow, the experiment."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds the head's initial weights, the order of the images, dropout, and the search."""
+
+    dataset: Dataset
+    """Where the photographs are and how they are read."""
+
+    backbone: Backbone
+    """The pretrained feature extractor."""
+
+    head: Head = Head()
+    """The new classifier."""
+
+    training: Training = Training()
+    """How a trial is fitted."""
+
+    search: Search | None = None
+    """The Optuna study; without it the recipe is a single trial."""
+
+    promotion: Promotion | None = None
+    """Register the best checkpoint and offer it to the gate; without it nothing is registered."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if re.fullmatch(r"latest|v\d+", name):
+            raise ValueError(f"{name!r} is reserved by MLflow")
+        return name

@@ -1,0 +1,88 @@
+"""The schema as a tree of names: which sections there are, their fields, and where a range may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from transfer_platform.recipe import ranges
+from transfer_platform.recipe.schema import Recipe, Section
+from transfer_platform.recipe.tree import Path
+
+RANGE_KEYS = tuple(ranges.Range.model_fields)
+CHOICE_KEYS = tuple(ranges.Choice.model_fields)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the schema.
+
+    Attributes:
+        path: Names that lead to it, as a recipe spells them (`test/accuracy`, not `accuracy`).
+        info: pydantic's own record of it.
+        section: The model behind it if it is a section, else none.
+    """
+
+    path: tuple[str, ...]
+    info: FieldInfo
+    section: type[Section] | None
+
+    @property
+    def range_keys(self) -> tuple[str, ...]:
+        """What a mapping that stands for its value may hold; empty where only a value may stand."""
+        alias = getattr(get_origin(self.info.annotation), "__name__", "")
+        return {"Searchable": RANGE_KEYS + CHOICE_KEYS, "Option": CHOICE_KEYS}.get(alias, ())
+
+    @property
+    def default(self) -> Any:  # noqa: ANN401 - as many types as there are fields
+        """What stands where the recipe says nothing; none too where the field is required."""
+        default = self.info.get_default()
+        return None if default is PydanticUndefined else default
+
+
+@cache
+def fields() -> dict[Path, Field]:
+    """Every field by its path, sections before what is in them, in the schema's order."""
+    return {field.path: field for field in _fields(Recipe, ())}
+
+
+def leaves() -> dict[Path, Field]:
+    """The fields that hold values, without the sections."""
+    return {path: field for path, field in fields().items() if not field.section}
+
+
+def is_section(path: Path) -> bool:
+    """Whether `path` leads to a section; the empty one, the recipe itself, does."""
+    return not path or (path in fields() and fields()[path].section is not None)
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """What may stand below `path`: a section's fields, or the parts of a range."""
+    if is_section(path):
+        return tuple(field.path[-1] for field in fields().values() if field.path[:-1] == path)
+    return fields()[path].range_keys if path in fields() else ()
+
+
+def homes(name: str) -> tuple[str, ...]:
+    """Every field called `name`, dotted: `("backbone.name", "name")`."""
+    return tuple(".".join(field.path) for field in fields().values() if field.path[-1] == name)
+
+
+def _fields(section: type[Section], above: tuple[str, ...]) -> Iterator[Field]:
+    for name, info in section.model_fields.items():
+        field = Field((*above, info.alias or name), info, _section(info.annotation))
+        yield field
+        if field.section:
+            yield from _fields(field.section, field.path)
+
+
+def _section(annotation: object) -> type[Section] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None

@@ -1,0 +1,105 @@
+"""What a recipe points at: data sources, weights files, backbones and their stages. Nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
+
+from transfer_model.errors import UnknownBackboneError
+from transfer_platform.recipe.layers import is_local, is_weights_file
+from transfer_platform.recipe.nearest import did_you_mean, nearest
+from transfer_platform.recipe.schema import EMBEDDED_SETS
+from transfer_platform.recipe.sound import Sound
+from transfer_platform.recipe.tree import Path
+from transfer_platform.recipe.wording import Finding
+
+if TYPE_CHECKING:
+    from transfer_model.catalogue import Outline
+
+_SOURCE = ("dataset", "source")
+_WEIGHTS = ("backbone", "weights")
+
+
+def findings(said: Sound, folder: FilePath) -> Iterator[Finding]:
+    """Everything that a recipe points at and that is not there, as far as its fields are sound.
+
+    Args:
+        said: The recipe.
+        folder: What its relative paths are relative to.
+    """
+    if source := said.get("dataset.source"):
+        yield from _source(source, folder, checksum=bool(said.get("dataset.sha256")))
+    if (weights := said.get("backbone.weights")) and is_weights_file(weights):
+        yield from _file(_WEIGHTS, weights, folder, "weights file")
+    yield from _backbones(said)
+
+
+def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[Finding]:
+    scheme, separator, _ = source.partition("://")
+    if separator and scheme not in ("http", "https"):
+        yield Finding(_SOURCE, f"only http:// and https:// can be fetched, but got {scheme}://")
+    if source.startswith("embedded:"):
+        yield from _embedded(source.removeprefix("embedded:"))
+    if is_local(source):
+        yield from _file(_SOURCE, source, folder, "folder or archive")
+    if checksum and (source.startswith("embedded:") or (is_local(source) and (folder / source).is_dir())):
+        yield Finding(("dataset", "sha256"), "only an archive has a checksum; leave it out for a folder")
+
+
+def _embedded(name: str) -> Iterator[Finding]:
+    if name not in EMBEDDED_SETS:
+        hint = did_you_mean(name, EMBEDDED_SETS)
+        yield Finding(_SOURCE, f"no data set {name!r} is embedded, only {', '.join(EMBEDDED_SETS)}{hint}")
+
+
+def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[Finding]:
+    path = FilePath(os.path.abspath(folder / name))
+    if path.exists():
+        return
+    if FilePath(name).exists():
+        hint = "; relative paths start at the recipe's folder, not at the current one"
+    else:
+        hint = _sibling(path, name)
+    yield Finding(field, f"there is no {what} {path}{hint}")
+
+
+def _sibling(path: FilePath, name: str) -> str:
+    if not path.parent.is_dir():
+        return f" (nor a folder {path.parent})"
+    close = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    return f"; did you mean {FilePath(name).parent / close}?" if close else ""
+
+
+def _backbones(said: Sound) -> Iterator[Finding]:
+    from transfer_model import catalogue
+
+    outlines = []
+    for path, name in said.values("backbone.name").items():
+        try:
+            outlines.append(catalogue.outline(name))
+        except UnknownBackboneError as error:
+            yield Finding(path, str(error))
+    for path, stage in said.values("backbone.freeze_through").items():
+        yield from _stage(path, stage, outlines)
+    if (weights := said.get("backbone.weights")) and not is_weights_file(weights):
+        yield from _published_weights(weights, outlines)
+
+
+def _stage(path: Path, stage: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
+    for outline in outlines:
+        stages = [known.name for known in outline.stages]
+        if stage not in ("none", "all") and not any(f"{name}.".startswith(f"{stage}.") for name in stages):
+            hint = did_you_mean(stage, [*stages, "none", "all"])
+            listed = ", ".join(stages)
+            yield Finding(path, f"{outline.name} has no stage {stage!r}{hint} Its stages: {listed}; or none, all")
+
+
+def _published_weights(weights: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
+    for outline in outlines:
+        if weights not in ("default", "none", *outline.weights):
+            hint = did_you_mean(weights, ("default", "none", *outline.weights))
+            listed = ", ".join(("default", "none", *outline.weights))
+            remedy = "a file ends in .safetensors, .pth or .pt"
+            yield Finding(_WEIGHTS, f"{outline.name} has no weights {weights!r}{hint} It has {listed}; {remedy}")

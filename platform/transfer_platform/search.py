@@ -1,0 +1,229 @@
+"""The study: which values the next trial tries, what became of the trials, and which was best.
+
+The only module of this package that imports Optuna. Whoever runs trials sees a `Trial`: its number, its values,
+and whether to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from transfer_platform.errors import StudyError, TrainingError
+from transfer_platform.recipe.ranges import Choice, Range
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Space = Mapping[str, Range[Any] | Choice[Any]]
+"""What a study varies: the dotted field of the recipe, and its range."""
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Pruned(Exception):  # noqa: N818 - a decision, not an error
+    """The trial is not worth going on with."""
+
+
+class Trial:
+    """One trial of a study, as the engine that runs it sees it.
+
+    Attributes:
+        number: Counted from 0, in the order of the study.
+        values: Dotted field of the recipe -> the value to try.
+    """
+
+    def __init__(self, trial: optuna.Trial, values: dict[str, Any]) -> None:
+        self._trial = trial
+        self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        self.number = trial.number
+        self.values = values
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted about this trial, also before an interruption."""
+        return self._trial.user_attrs
+
+    def note(self, key: str, value: object) -> None:
+        """Keeps a JSON value with the trial."""
+        self._trial.set_user_attr(key, value)
+
+    def report(self, epoch: int, value: float) -> None:
+        """Records the ranked metric of an epoch.
+
+        Raises:
+            Pruned: The study's pruner gives the trial up.
+        """
+        if epoch not in self._reported:
+            self._trial.report(value, epoch)
+        if self._trial.should_prune():
+            raise Pruned
+
+
+class Study:
+    """A resumable Optuna study whose proposals do not depend on when it was interrupted.
+
+    Args:
+        name: Unique in the database; the same name opens the same study.
+        url: Database URL.
+        space: What to vary; empty for a single trial.
+        minimizes: Whether a smaller value is better.
+        seed: Of the proposals.
+        pruning: Whether to end trials early that are worse than the median.
+    """
+
+    def __init__(
+        self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool
+    ) -> None:
+        self._space = {field: _distribution(span) for field, span in space.items()}
+        pruner: BasePruner = MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner()
+        self._study: OptunaStudy = optuna.create_study(
+            storage=url,
+            study_name=name,
+            sampler=ReproducibleSampler(seed),
+            pruner=pruner,
+            direction="minimize" if minimizes else "maximize",
+            load_if_exists=True,
+        )
+        self.name = name
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted about the study as a whole."""
+        return self._study.user_attrs
+
+    def note(self, key: str, value: object) -> None:
+        """Keeps a JSON value with the study."""
+        self._study.set_user_attr(key, value)
+
+    @property
+    def finished(self) -> int:
+        """How many trials have ended, whichever way."""
+        return len(self._study.get_trials(deepcopy=False, states=FINISHED))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, in order."""
+        return self._study.get_trials(deepcopy=False)
+
+    @property
+    def best(self) -> FrozenTrial:
+        """The completed trial with the best value; of equal ones the first.
+
+        Raises:
+            StudyError: No trial was completed; the message says why each failed.
+        """
+        if any(trial.state is TrialState.COMPLETE for trial in self.trials):
+            return self._study.best_trial
+        reasons = [f"  trial {trial.number}: {trial.user_attrs.get('failure', trial.state.name)}" for trial in self.trials]
+        raise StudyError("no trial of the study was completed:\n" + "\n".join(reasons))
+
+    def run(self, trials: int, objective: Callable[[Trial], float]) -> None:
+        """Runs trials until the study has as many as asked for, interrupted ones first.
+
+        Args:
+            trials: In all, earlier ones included.
+            objective: Runs one trial to its value; may raise `Pruned`, `TrainingError`, or run out of memory,
+                which ends that trial only.
+        """
+        while (trial := self._next(trials)) is not None:
+            self._settle(trial, objective)
+
+    def _next(self, trials: int) -> optuna.Trial | None:
+        for interrupted in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            return optuna.Trial(self._study, interrupted._trial_id)
+        if len(self.trials) >= trials:
+            return None
+        return self._study.ask()
+
+    def _settle(self, trial: optuna.Trial, objective: Callable[[Trial], float]) -> None:
+        values = {field: trial._suggest(field, span) for field, span in self._space.items()}
+        try:
+            value = objective(Trial(trial, values))
+        except Pruned:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        except (TrainingError, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
+                raise
+            trial.set_user_attr("failure", str(error).splitlines()[0])
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine ran out of memory; on the CPU torch says so in words only."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or "out of memory" in str(error)
+    )
+
+
+class ReproducibleSampler(BaseSampler):
+    """TPE whose proposal is a function of (seed, trial number, parameter, finished trials) and nothing else.
+
+    A sampler that lives through a study draws from one stream of random numbers, so that a study continued in
+    another process proposes other values than an uninterrupted one would have. Here every draw starts a stream
+    of its own.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def infer_relative_search_space(
+        self, study: OptunaStudy, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """What is sampled jointly: every parameter that the finished trials share."""
+        return self._tpe(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for the joint part of the space."""
+        return self._tpe(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:  # noqa: ANN401 - Optuna's own signature
+        """One value outside of the joint part."""
+        return self._tpe(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+    def _tpe(self, trial: FrozenTrial, parameter: str = "") -> TPESampler:
+        digest = hashlib.sha256(f"{self._seed}:{trial.number}:{parameter}".encode()).digest()
+        return TPESampler(seed=int.from_bytes(digest[:4]))
+
+
+def _distribution(span: Range[Any] | Choice[Any]) -> BaseDistribution:
+    if isinstance(span, Choice):
+        return CategoricalDistribution(span.choices)
+    if isinstance(span.low, int) and isinstance(span.high, int) and isinstance(span.step, int | None):
+        return IntDistribution(span.low, span.high, log=span.log, step=span.step or 1)
+    return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+
+
+def figures(study: Study) -> dict[str, Any]:
+    """Matplotlib figures of a study: `history`, `importance` where it can be told, `intermediate_values`."""
+    from optuna.visualization import matplotlib as plots
+
+    optuna_study = study._study
+    drawings = {"history": plots.plot_optimization_history, "intermediate_values": plots.plot_intermediate_values}
+    if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1 and study._space:
+        drawings["importance"] = plots.plot_param_importances
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return {name: draw(optuna_study).figure for name, draw in drawings.items()}

@@ -1,0 +1,115 @@
+"""Where things are stored: databases, caches and mirrors, as the environment of this machine says.
+
+With nothing set, everything stands in the current folder beside MLflow's own `mlflow.db`. Only this module
+reads `PLATFORM_*` variables; anybody may import it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from transfer_platform.errors import StorageError
+
+DATABASE_VARIABLE = "PLATFORM_DATABASE_URL"
+MIRROR_VARIABLE = "PLATFORM_MIRROR"
+CACHE_VARIABLE = "PLATFORM_CACHE"
+
+
+def studies_folder() -> Path:
+    """The folder that holds the study database, the locks and the checkpoints of studies."""
+    return Path.cwd() / "studies"
+
+
+def cache_folder() -> Path:
+    """What can be fetched or computed again: `PLATFORM_CACHE`, or the user's cache folder."""
+    if configured := os.environ.get(CACHE_VARIABLE):
+        return Path(configured).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("transfer-platform"))
+
+
+def mirrors() -> tuple[str, ...]:
+    """Folders and URLs that are asked before the internet; `PLATFORM_MIRROR` separates them by commas."""
+    entries = re.split(r"\s*,\s*", os.environ.get(MIRROR_VARIABLE, "").strip())
+    return tuple(entry for entry in entries if entry)
+
+
+def tracking_uri() -> str:
+    """MLflow's tracking URI: `MLFLOW_TRACKING_URI`, or the default of MLflow itself."""
+    import mlflow
+
+    return mlflow.get_tracking_uri()
+
+
+def studies_url() -> str:
+    """Database URL of the Optuna studies.
+
+    Raises:
+        StorageError: The URL is not one, or is MLflow's own database.
+    """
+    return _database_url("studies", studies_folder() / "studies.db")
+
+
+def ledger_url() -> str:
+    """Database URL of the ledger.
+
+    Raises:
+        StorageError: The URL is not one or is MLflow's own database, or the ledger would be a local file
+            while the models are on a server that others write to.
+    """
+    tracking = tracking_uri()
+    if DATABASE_VARIABLE not in os.environ and tracking.startswith(("http://", "https://")):
+        raise StorageError(
+            f"models are registered at {tracking}, but the ledger of promotions would be a file on this "
+            f"machine that nobody else sees: set {DATABASE_VARIABLE} to the team's PostgreSQL, "
+            "for example postgresql://user:password@host/platform"
+        )
+    return _database_url("ledger", Path.cwd() / "ledger.db")
+
+
+def _database_url(schema: str, local_file: Path) -> str:
+    configured = os.environ.get(DATABASE_VARIABLE)
+    if not configured:
+        local_file.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{local_file}"
+    try:
+        url = make_url(configured)
+    except ArgumentError as error:
+        raise StorageError(
+            f"{DATABASE_VARIABLE} is not a database URL; expected postgresql://user:password@host/name"
+        ) from error
+    if url.get_backend_name() != "postgresql":
+        raise StorageError(
+            f"{DATABASE_VARIABLE} is a {url.get_backend_name()} URL, but several machines can only share a "
+            "PostgreSQL database; unset it to keep studies and ledger in files of this folder"
+        )
+    _refuse_shared_schema(url, schema)
+    return _with_schema(url, schema).render_as_string(hide_password=False)
+
+
+def _with_schema(url: URL, schema: str) -> URL:
+    return url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
+
+
+def _refuse_shared_schema(url: URL, schema: str) -> None:
+    """MLflow and Optuna both own a table `alembic_version`: in one schema the second refuses to start."""
+    tracking = tracking_uri()
+    if not tracking.startswith("postgresql"):
+        return
+    mlflow_url = make_url(tracking)
+    same_database = (mlflow_url.host, mlflow_url.port or 5432, mlflow_url.database) == (
+        url.host,
+        url.port or 5432,
+        url.database,
+    )
+    if same_database and f"search_path={schema}" in str(mlflow_url.query.get("options", "")):
+        raise StorageError(
+            f"MLFLOW_TRACKING_URI and {DATABASE_VARIABLE} name the same schema {schema!r} of the same "
+            "database, where MLflow's and the platform's tables would collide: give MLflow another one"
+        )

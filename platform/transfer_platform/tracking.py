@@ -1,0 +1,142 @@
+"""Everything that is written to MLflow about a study: its run, its trials' runs, their artifacts.
+
+The only module of this package that imports MLflow; what concerns registered models is `transfer_registry`'s.
+All calls go through one client and batch what belongs together: an epoch costs one call.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+
+from transfer_platform import storage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARAMETER_LENGTH = 6000
+"""MLflow cuts longer parameters without a word."""
+DIGEST_LENGTH = 36
+"""MLflow refuses longer data set digests."""
+
+
+class Tracker:
+    """One experiment of the tracking server.
+
+    Args:
+        experiment: Its name; made where it does not exist.
+    """
+
+    def __init__(self, experiment: str) -> None:
+        # Several processes that create MLflow's database at once break it.
+        with FileLock(storage.studies_folder() / "mlflow.lock"):
+            self._client = MlflowClient()
+            found = self._client.get_experiment_by_name(experiment)
+            self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+
+    def start_study(self, name: str, tags: Mapping[str, str]) -> Run:
+        """The parent run of a new study."""
+        return self._start(name, tags)
+
+    def start_trial(self, parent: Run, number: int, values: Mapping[str, object]) -> Run:
+        """The child run of a new trial; its parameters are the values that the trial tries."""
+        run = self._start(f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, "platform.trial": str(number)})
+        run.parameters(values)
+        return run
+
+    def resume(self, run_id: str) -> Run:
+        """A run that was started before, set to running again."""
+        self._client.update_run(run_id, status="RUNNING")
+        return Run(self._client, run_id)
+
+    def _start(self, name: str, tags: Mapping[str, str]) -> Run:
+        run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+        return Run(self._client, run.info.run_id)
+
+
+class Run:
+    """One MLflow run: a study or a trial.
+
+    Attributes:
+        run_id: MLflow's identifier.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """Logs parameters; what is logged already stays as it is, since parameters cannot change."""
+        logged = self._client.get_run(self.run_id).data.params
+        fresh = [Param(key, str(value)[:PARAMETER_LENGTH]) for key, value in values.items() if key not in logged]
+        self._client.log_batch(self.run_id, params=fresh)
+
+    def last_step(self, metric: str) -> int:
+        """The last step at which a metric was logged, 0 where it never was."""
+        history = self._client.get_metric_history(self.run_id, metric)
+        return max((entry.step for entry in history), default=0)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs metrics of one step in one call."""
+        now = round(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()]
+        )
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Sets tags, replacing those of the same name."""
+        self._client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
+
+    def dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
+        """Records which images the run used.
+
+        Args:
+            name: Of the data set.
+            source: Where it came from, as the recipe says.
+            fingerprint: SHA-256 of its content, hexadecimal.
+            images: How many they are.
+            context: `train`, `validation` or `test`.
+        """
+        dataset = Dataset(
+            name=name,
+            digest=fingerprint[:DIGEST_LENGTH],
+            source_type="http" if source.startswith(("http://", "https://")) else "local",
+            source=json.dumps({"url" if "://" in source else "uri": source}),
+            profile=json.dumps({"images": images, "fingerprint": fingerprint}),
+        )
+        self._client.log_inputs(
+            self.run_id, datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])]
+        )
+
+    def text(self, text: str, path: str) -> None:
+        """Stores a text artifact."""
+        self._client.log_text(self.run_id, text, path)
+
+    def figures(self, drawings: Mapping[str, Figure], folder: str) -> None:
+        """Stores matplotlib figures as PNG, and closes them."""
+        from matplotlib import pyplot
+
+        for name, figure in drawings.items():
+            self._client.log_figure(self.run_id, figure, f"{folder}/{name}.png")
+            pyplot.close(figure)
+
+    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+        """Stores a table that the MLflow UI shows as one; an earlier one of the same path is replaced."""
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        self.text(json.dumps({"columns": list(columns), "data": rows}), path)
+        tags = self._client.get_run(self.run_id).data.tags
+        tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in tables:
+            self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry]))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Ends the run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(self.run_id, status=status)

@@ -1,0 +1,32 @@
+"""Weights on disk: a network's state in safetensors, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes all weights and buffers of a network.
+
+    Tensors that share memory are written once each, so that any reader gets a plain state dict.
+
+    Args:
+        network: On any device, in any memory layout.
+        path: Replaced atomically; its folder is made.
+        metadata: Readable without loading the tensors: metric, epoch, trial.
+    """
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    save_file(state, unfinished, metadata=dict(metadata))
+    unfinished.replace(path)
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, on the CPU."""
+    return load_file(path)

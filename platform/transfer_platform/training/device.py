@@ -1,0 +1,92 @@
+"""Where a network runs, and in which arithmetic it is fastest there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+
+from transfer_platform.errors import TrainingError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WORTHWHILE = 0.9
+"""A lower precision is taken when a step needs at most this share of the time in float32."""
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """The device to train on.
+
+    Args:
+        wanted: `auto` (CUDA, else MPS, else CPU) or a name that torch knows, such as `cuda:1`.
+
+    Raises:
+        TrainingError: There is no such device on this machine.
+    """
+    if wanted != "auto":
+        return _existing(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _existing(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"there is no device {name!r} on this machine ({reason}); --device auto takes what there is"
+        ) from error
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A context in which the network computes in `precision`; weights and optimizer stay float32."""
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
+
+
+def choose_precision(wanted: str, device: torch.device, step: Callable[[], object]) -> str:
+    """The arithmetic to compute in.
+
+    A processor's name does not tell which arithmetic is fastest for a network, so a step is timed in each.
+
+    Args:
+        wanted: A precision, or `auto`.
+        device: Where the step runs.
+        step: One step of the work to come; runs under autocast, twice in each precision.
+
+    Returns:
+        `float32`, `bfloat16` or `float16`.
+    """
+    if wanted != "auto":
+        return wanted
+    seconds = {precision: _seconds(precision, device, step) for precision in _candidates(device)}
+    fastest = min(seconds, key=seconds.__getitem__)
+    return fastest if seconds[fastest] <= WORTHWHILE * seconds["float32"] else "float32"
+
+
+def _candidates(device: torch.device) -> tuple[str, ...]:
+    if device.type == "cuda":
+        return ("float32", "bfloat16" if torch.cuda.is_bf16_supported() else "float16")
+    return ("float32", "float16") if device.type == "mps" else ("float32", "bfloat16")
+
+
+def _seconds(precision: str, device: torch.device, step: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        with autocast(device, precision):
+            step()
+        _wait_for(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

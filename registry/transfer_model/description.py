@@ -1,0 +1,112 @@
+"""What a model is, apart from its weights: `model.json` beside `weights.safetensors`.
+
+{"network": {"backbone": ...}, "classes": [...], "preprocessing": {...}, "precision": ..., "format": 1}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from .errors import ModelError
+from .network import NetworkSpec  # noqa: TC001 - get_type_hints looks it up
+from .preprocessing import Preprocessing  # noqa: TC001 - likewise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+FORMAT = 1
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything that turns a file of weights into a classifier of pictures.
+
+    Attributes:
+        network: What `network.build` needs to build the network.
+        classes: Their names, in the order of the network's outputs.
+        preprocessing: From a decoded picture to the network's input.
+        precision: `float32`, or the type that autocast computes in: part of the model, so that it is
+            evaluated, gated and served with the same numbers.
+        format: Number of this file's layout.
+
+    Raises:
+        ModelError: The fields contradict each other.
+    """
+
+    network: NetworkSpec
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    precision: str
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ModelError(f"a model description of format {self.format}, but this version reads {FORMAT}")
+        if self.precision not in PRECISIONS:
+            raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ModelError("the names of the classes must differ from each other")
+        if len(self.classes) != self.network.classes:
+            raise ModelError(
+                f"{len(self.classes)} class names for a network of {self.network.classes} classes"
+            )
+
+    def write(self, folder: Path) -> None:
+        """Writes `model.json` into an existing folder."""
+        (folder / DESCRIPTION_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelDescription:
+        """Reads `model.json` back, strictly: every field, of its type, and nothing else.
+
+        Raises:
+            ModelError: No such file, not JSON, or not a description; the message names file and field.
+        """
+        path = folder / DESCRIPTION_FILE
+        try:
+            return _from_json(cls, json.loads(path.read_text(encoding="utf-8")), "the description")
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ModelError(f"{path} is not JSON: {error}") from error
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+
+def _from_json(kind: Callable[..., _T], content: object, place: str) -> _T:
+    """Builds a dataclass from parsed JSON; its fields are plain values, tuples of them, or dataclasses."""
+    hints = get_type_hints(kind)
+    if not isinstance(content, dict) or set(content) != set(hints):
+        raise ModelError(f"{place} must have exactly the fields {', '.join(hints)}")
+    return kind(**{name: _value(hint, content[name], f"{place}.{name}") for name, hint in hints.items()})
+
+
+def _value(hint: type, content: object, place: str) -> object:
+    if is_dataclass(hint):
+        return _from_json(hint, content, place)
+    if get_origin(hint) is tuple:
+        return _tuple(get_args(hint), content, place)
+    if hint is float and type(content) is int:
+        return float(content)
+    if type(content) is not hint:
+        raise ModelError(f"{place} must be of type {hint.__name__}, but is {type(content).__name__}")
+    return content
+
+
+def _tuple(kinds: tuple[Any, ...], content: object, place: str) -> tuple[object, ...]:
+    if not isinstance(content, list):
+        raise ModelError(f"{place} must be a list, but is {type(content).__name__}")
+    if Ellipsis in kinds:
+        kinds = (kinds[0],) * len(content)
+    if len(content) != len(kinds):
+        raise ModelError(f"{place} must have {len(kinds)} items, but has {len(content)}")
+    pairs = enumerate(zip(kinds, content, strict=True))
+    return tuple(_value(kind, item, f"{place}[{index}]") for index, (kind, item) in pairs)

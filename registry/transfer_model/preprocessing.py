@@ -1,0 +1,192 @@
+"""From the bytes of a picture to the tensor a network sees: one code for training and serving.
+
+    bytes or path --decode--> RGB picture --square--> S x S picture --normalize--> (3, S, S) tensor
+
+Importing this module does not import torch: `platform check` prints plans without it.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .errors import UnreadableImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+MAX_PIXELS = 64_000_000
+"""Pictures with more pixels are refused by their header, before any memory is spent on them."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Pillow's names of the formats that are read, JPEG with the MPO of phones and stereo cameras.
+
+A fixed list: what is read does not depend on the plugins that somebody installed, and EPS, which would start
+Ghostscript, is not in it.
+"""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_PILLOW_NOISE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the input of one network; recorded in the model and read back for serving.
+
+    Attributes:
+        image_size: Side of the square that the network sees, S, in pixels.
+        crop: Share of the picture's shorter side that the centre square keeps, above 0 and at most 1.
+        interpolation: Pillow's name of the resampling filter, `bilinear`, `bicubic` or `lanczos` mostly.
+        mean: Subtracted from each channel, on the scale of 0 to 1.
+        std: What each channel is then divided by.
+    """
+
+    image_size: int
+    crop: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turns a decoded RGB picture of any size into (3, S, S) float32."""
+        return self.normalize(self.square(image))
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """Cuts the centre square out of an RGB picture and scales it to S x S, in a single resampling."""
+        side = self.crop * min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        resample = Image.Resampling[self.interpolation.upper()]
+        size = (self.image_size, self.image_size)
+        return image.resize(size, resample, box=(left, top, left + side, top + side))
+
+    def normalize(self, image: Image.Image) -> Tensor:
+        """Scales an S x S RGB picture by mean and standard deviation: (3, S, S) float32."""
+        import torch
+
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return ((pixels / 255 - mean) / std).contiguous()
+
+
+def decode(source: bytes | Path, name: str = "the image") -> Image.Image:
+    """Decodes one picture into upright 8-bit RGB; the same bytes give the same pixels, from disk or memory.
+
+    EXIF orientation is applied, transparency is laid on white, CMYK and palettes are converted, deeper
+    greyscale is scaled to 8 bits, and of an animation the first frame is taken.
+
+    Args:
+        source: The file's content, or its path. Only the formats in `FORMATS` are read.
+        name: What errors call an image that has no path.
+
+    Raises:
+        UnreadableImageError: Not a picture in a supported format, cut off, damaged, in a colour space that
+            has no defined RGB here (LAB), or of more than `MAX_PIXELS` pixels. The message is one sentence
+            that names the path, if there is one, and never shows the content.
+    """
+    name = name if isinstance(source, bytes) else str(source)
+    content = _content(source, name)
+    _mute_pillow()
+    image = _open(name, content)
+    try:
+        image.load()
+        return _to_rgb(_turn_upright(image))
+    # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
+    # zlib.error, IndexError, ... Whatever it is, the picture is what is wrong.
+    except Exception as error:
+        raise UnreadableImageError(f"{name} is a cut off or damaged {image.format} picture") from error
+
+
+def _content(source: bytes | Path, name: str) -> bytes:
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}") from error
+    if not content:
+        raise UnreadableImageError(f"{name} is empty: it has 0 bytes")
+    return content
+
+
+def _open(name: str, content: bytes) -> Image.Image:
+    """Reads the header alone and refuses what must not be decoded."""
+    try:
+        image = Image.open(BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(f"{name} has more than the {MAX_PIXELS:,} pixels allowed") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"{name} is no picture in a format that is read: {', '.join(FORMATS)}"
+        ) from error
+    except Exception as error:  # as in decode(): a damaged header raises anything, too
+        raise UnreadableImageError(f"{name} is a picture whose header is cut off or damaged") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
+        )
+    if image.mode not in _EIGHT_BIT and not _is_deep(image):
+        raise UnreadableImageError(f"{name} is in the colour space {image.mode}: convert it to RGB")
+    return image
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the picture is good without it
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if _is_deep(image):
+        return _scaled_to_8_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    grey = np.rint(np.clip(values / _full_scale(image.mode, values), 0, 1) * 255).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
+
+
+def _full_scale(mode: str, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    """What white is: 16 bits for integers; floating point is 0..1, 0..255 or 0..65535, or its own maximum."""
+    brightest = float(values.max())
+    usual = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    return next((scale for scale in usual if brightest <= scale), brightest)
+
+
+def _mute_pillow() -> None:
+    """Keeps Pillow's own warnings (corrupt EXIF, decompression bombs) from the user's terminal.
+
+    What matters of them is raised as an error instead. `warnings.catch_warnings` is not thread-safe, so the
+    filter stays; it is moved to the front again where somebody has put another before it.
+    """
+    if tuple(warnings.filters[:1]) != (_PILLOW_NOISE,):
+        warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

@@ -1,0 +1,91 @@
+"""What is offered to the gate: a logged model, and what it made of the test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_platform.errors import RegistryError
+from transfer_registry.predictions import Predictions
+
+Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
+"""A model URI and N image files -> probabilities (N, C), from a process that cannot import the project."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A study's best model, logged and offered to the gate.
+
+    Attributes:
+        model: The registered model it shall become a version of.
+        model_uri: Where it was logged, `models:/m-...`.
+        run_id: The study's MLflow run.
+        trial: The number of the trial it comes from; with `run_id` it says which version is this one.
+        recipe_fingerprint: Of the resolved recipe.
+        train_fingerprint: Of the training images.
+        precision: What it is served in: float32, bfloat16 or float16.
+    """
+
+    model: str
+    model_uri: str
+    run_id: str
+    trial: int
+    recipe_fingerprint: str
+    train_fingerprint: str
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a candidate made of the test images.
+
+    Attributes:
+        metrics: By name, `test/accuracy`.
+        classes: The names of the columns of `probabilities` (C).
+        images: The test images (N).
+        sha256: The content hash of each (N).
+        labels: The true class of each, by name (N).
+        probabilities: The candidate's (N, C), float32.
+        fingerprint: Of the test images.
+
+    Raises:
+        RegistryError: The sizes do not fit together, there is no image, or a label is no class.
+    """
+
+    metrics: Mapping[str, float]
+    classes: tuple[str, ...]
+    images: tuple[Path, ...]
+    sha256: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        shape = (len(self.images), len(self.classes))
+        if (
+            not self.images
+            or self.probabilities.shape != shape
+            or {len(self.sha256), len(self.labels)} != {shape[0]}
+        ):
+            raise RegistryError(
+                f"an evaluation of {shape[0]} images and {shape[1]} classes has {len(self.labels)} labels, "
+                f"{len(self.sha256)} content hashes and {self.probabilities.shape} probabilities"
+            )
+        if unknown := sorted(set(self.labels) - set(self.classes)):
+            raise RegistryError(
+                f"the test label {unknown[0]!r} is none of the classes {', '.join(self.classes)}"
+            )
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The most probable class of each image, by name (N)."""
+        return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
+
+    @property
+    def predictions(self) -> Predictions:
+        """What is kept with the version for later comparisons."""
+        return Predictions(self.classes, self.sha256, self.probabilities)

@@ -1,0 +1,226 @@
+"""The ledger: what was decided about every registered model, by whom, from what, and why.
+
+Append-only: there is no way here to change or delete an entry. It lives in a SQLite file or in a schema of a
+team's PostgreSQL, and brings its own tables up to date when it is opened.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Dialect, Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from transfer_platform.errors import StorageError
+from transfer_registry.migrations import bring_up_to_date
+
+_PATIENCE = 30  # seconds to wait for another process that is writing to the same SQLite file
+
+
+class Kind(StrEnum):
+    """What an entry records."""
+
+    VERDICT = "verdict"
+    PROMOTION = "promotion"
+    ROLLBACK = "rollback"
+
+
+_MOVES = (Kind.PROMOTION, Kind.ROLLBACK)
+_KIND = sa.Enum(
+    Kind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
+)
+
+
+class _UTC(sa.types.TypeDecorator[datetime]):
+    """A moment in UTC; SQLite forgets the zone and PostgreSQL answers in the session's."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _actor() -> str:
+    """Who is running this, as user@host; the user's number where a container gives it no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+class _Base(MappedAsDataclass, DeclarativeBase):
+    """The tables of the ledger."""
+
+
+class Entry(_Base, kw_only=True):
+    """One line of the ledger; changing one in memory changes nothing in the ledger.
+
+    Attributes:
+        id: Given when it is appended; later entries have larger ones.
+        at: When, in UTC.
+        actor: Who, as user@host.
+        kind: A verdict on a version, or a move of the champion (promotion, rollback).
+        model: The registered model.
+        version: The version that was judged, or is champion from here on.
+        previous_version: The champion before; None where there was none.
+        run_id: The MLflow run that made the version.
+        recipe_fingerprint: Of the resolved recipe.
+        train_fingerprint: Of the training images.
+        test_fingerprint: Of the test images that the verdict was given on.
+        passed: Of a verdict: whether the gate let it through.
+        verdict: Of a verdict: `Verdict.to_json()`.
+        reason: Why, for a person.
+    """
+
+    __tablename__ = "entries"
+    __table_args__ = (
+        sa.CheckConstraint("kind IN ('verdict', 'promotion', 'rollback')", name="entries_kind"),
+        sa.Index("entries_model_version", "model", "version"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    at: Mapped[datetime] = mapped_column(_UTC, default_factory=lambda: datetime.now(UTC))
+    actor: Mapped[str] = mapped_column(default_factory=_actor)
+    kind: Mapped[Kind] = mapped_column(_KIND)
+    model: Mapped[str]
+    version: Mapped[int]
+    previous_version: Mapped[int | None] = mapped_column(default=None)
+    run_id: Mapped[str | None] = mapped_column(default=None)
+    recipe_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    train_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    test_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    passed: Mapped[bool | None] = mapped_column(default=None)
+    verdict: Mapped[str | None] = mapped_column(sa.Text, default=None)
+    reason: Mapped[str] = mapped_column(sa.Text)
+
+
+class Ledger:
+    """An open ledger; `with Ledger.open(url) as ledger:` closes its connections at the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Opens the ledger, creating or migrating its tables where they are not those of this version.
+
+        Several processes may do so at once: one migrates, in one transaction, and the others wait for it.
+
+        Args:
+            url: SQLAlchemy's, to a SQLite file or PostgreSQL (psycopg 3). A PostgreSQL schema named in
+                `options=-csearch_path=NAME` is created first.
+
+        Raises:
+            StorageError: The URL is none of these, the database cannot be reached, or a newer version of the
+                platform has migrated it.
+        """
+        engine = _engine(url)
+        try:
+            bring_up_to_date(engine)
+        except OperationalError as error:
+            engine.dispose()
+            raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine)
+
+    def close(self) -> None:
+        """Closes its connections; a closed ledger opens new ones if it is used again."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(self, entry: Entry) -> Entry:
+        """Writes a new entry at the end, and returns it with the id it was given.
+
+        Raises:
+            ValueError: The entry has come out of a ledger; writing it again would change it.
+        """
+        if not sa.inspect(entry).transient:
+            raise ValueError(f"entry {entry.id} is in the ledger already, and the ledger is append-only")
+        with self._session() as session, session.begin():
+            session.add(entry)
+        return entry
+
+    def entries(self, model: str | None = None) -> tuple[Entry, ...]:
+        """The entries on one registered model, or on all, oldest first."""
+        return self._read(sa.select(Entry).where(_of(model)).order_by(Entry.id))
+
+    def current_champion(self, model: str) -> int | None:
+        """The version that the last promotion or rollback made champion; None where there was none."""
+        move = self.last_move(model)
+        return move.version if move else None
+
+    def last_move(self, model: str) -> Entry | None:
+        """The last promotion or rollback of a registered model."""
+        moves = sa.select(Entry).where(_of(model), Entry.kind.in_(_MOVES))
+        return next(iter(self._read(moves.order_by(Entry.id.desc()).limit(1))), None)
+
+    def verdict_of(self, model: str, version: int) -> Entry | None:
+        """The last verdict on one version; None where it was never judged."""
+        verdicts = sa.select(Entry).where(_of(model), Entry.version == version, Entry.kind == Kind.VERDICT)
+        return next(iter(self._read(verdicts.order_by(Entry.id.desc()).limit(1))), None)
+
+    def _read(self, statement: sa.Executable) -> tuple[Entry, ...]:
+        with self._session() as session:
+            return tuple(session.scalars(statement))
+
+    def _session(self) -> Session:
+        return Session(self._engine, expire_on_commit=False)
+
+
+def _of(model: str | None) -> sa.ColumnElement[bool]:
+    return sa.true() if model is None else Entry.model == model
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StorageError(
+            "the ledger's address is not a database URL; sqlite:///ledger.db is one"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return sa.create_engine(parsed)
+    if backend != "sqlite":
+        raise StorageError(f"a ledger lives in SQLite or PostgreSQL, not in {backend}")
+    engine = sa.create_engine(parsed, connect_args={"timeout": _PATIENCE})
+    sa.event.listen(engine, "connect", _leave_transactions_to_us)
+    sa.event.listen(engine, "begin", _begin_immediately)
+    return engine
+
+
+def _leave_transactions_to_us(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    """Keeps Python's sqlite3 from committing before a CREATE TABLE: a migration is one transaction."""
+    connection.isolation_level = None
+
+
+def _begin_immediately(connection: Connection) -> None:
+    """Takes the write lock at the start: what is read in a transaction still holds when it writes."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

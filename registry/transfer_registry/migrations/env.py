@@ -1,0 +1,10 @@
+"""Run by Alembic: migrates over the connection, and inside the transaction, that the ledger has opened."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from transfer_registry.migrations import VERSION_TABLE
+
+context.configure(connection=context.config.attributes["connection"], version_table=VERSION_TABLE)
+context.run_migrations()

@@ -1,0 +1,46 @@
+"""Fixtures that every kind of test shares: a folder of its own, and the real photographs."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def _photograph_archive() -> Path:
+    folder = Path(os.environ.get("PLATFORM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    return folder / "hymenoptera_data.zip"
+
+
+@pytest.fixture(scope="session")
+def photograph_mirror() -> Path:
+    """A folder that holds `hymenoptera_data.zip`, fit for PLATFORM_MIRROR."""
+    archive = _photograph_archive()
+    if not archive.is_file():
+        pytest.skip(f"the ants and bees photographs are not here: {archive} (set PLATFORM_TEST_DATA)")
+    return archive.parent
+
+
+@pytest.fixture(scope="session")
+def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `hymenoptera_data` with train/ and val/, unpacked once."""
+    folder = tmp_path_factory.mktemp("photographs")
+    with zipfile.ZipFile(photograph_mirror / "hymenoptera_data.zip") as archive:
+        archive.extractall(folder)
+    return folder / "hymenoptera_data"
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder and an empty cache; no setting of the machine reaches the test."""
+    for variable in [name for name in os.environ if name.startswith(("PLATFORM_", "MLFLOW_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
