@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from transfer_model.errors import ModelError
 from transfer_platform.errors import PlatformError, RecipeError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 RECIPE = click.Path(path_type=Path)
 OVERRIDE = click.option(
@@ -77,11 +80,13 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
     The same command goes on with a study that was interrupted, wherever it was interrupted.
     """
     from transfer_platform import runner
-    from transfer_platform.progress import bars
+    from transfer_platform.progress import Screen
 
-    with bars() as progress:
-        outcome = runner.run(recipe, overrides=overrides, fresh=fresh, device=device, progress=progress)
-    click.echo(outcome.summary())
+    with Screen() as screen:
+        outcome = runner.run(
+            recipe, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say
+        )
+    click.echo(outcome)
 
 
 @main.command()
@@ -90,12 +95,11 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 def check(recipe: Path, overrides: Sequence[str]) -> None:
     """Validate RECIPE and print what a run would do, without training."""
     from transfer_platform import plan
-    from transfer_platform.progress import bars
-    from transfer_platform.recipe.file import load
+    from transfer_platform.progress import Screen
 
-    with bars() as progress:
-        text = plan.describe(load(recipe, overrides), progress)
-    click.echo(text)
+    with Screen() as screen:
+        text = plan.describe(recipe, overrides, screen.step)
+    _show(text)
 
 
 @main.command()
@@ -105,7 +109,13 @@ def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose name matches PATTERN, e.g. 'resnet*'."""
     from transfer_platform import plan
 
-    click.echo(plan.list_backbones(pattern, stages=stages))
+    _show(plan.list_backbones(pattern, stages=stages))
+
+
+def _show(text: RenderableType) -> None:
+    from rich.console import Console
+
+    Console().print(text)
 
 
 @main.group()
@@ -137,11 +147,11 @@ def fields() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
     """Classify every picture under FOLDER and write a CSV file."""
-    from transfer_platform import application
-    from transfer_platform.progress import bars
+    from transfer_platform import inference
+    from transfer_platform.progress import Screen
 
-    with bars() as progress:
-        click.echo(application.predict_folder(folder, model, out, progress))
+    with Screen() as screen:
+        click.echo(inference.predict_folder(folder, model, out, screen.step))
 
 
 @main.command()
@@ -149,11 +159,11 @@ def predict(folder: Path, model: str, out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def evaluate(model: str, folder: Path) -> None:
     """Measure MODEL on the class folders in FOLDER."""
-    from transfer_platform import application
-    from transfer_platform.progress import bars
+    from transfer_platform import inference
+    from transfer_platform.progress import Screen
 
-    with bars() as progress:
-        click.echo(application.evaluate_folder(model, folder, progress))
+    with Screen() as screen:
+        click.echo(inference.evaluate_folder(model, folder, screen.step))
 
 
 @main.command()
@@ -170,9 +180,9 @@ def classify(
         raise click.UsageError("name one of --backbone and --model, e.g. --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:
         raise click.UsageError("--annotate takes one photo")
-    from transfer_platform import application
+    from transfer_platform import recognition
 
-    for line in application.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
+    for line in recognition.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
         click.echo(line)
 
 

@@ -7,8 +7,10 @@ and whether to go on.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -36,6 +38,29 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 class Pruned(Exception):  # noqa: N818 - a decision, not an error
     """The trial is not worth going on with."""
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial that has ended.
+
+    Attributes:
+        number: Counted from 0.
+        state: `COMPLETE`, `PRUNED` or `FAIL`.
+        value: The ranked metric at its best epoch; None unless it was completed.
+        params: Dotted field of the recipe -> the value that was tried.
+        failure: Why it failed; empty otherwise.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    params: dict[str, Any]
+    failure: str = ""
+
+    def __str__(self) -> str:
+        shown = self.failure or ("" if self.value is None else f"{self.value:.4f}")
+        return f"trial {self.number}: {self.state.lower()} {shown}".rstrip()
 
 
 class Trial:
@@ -115,37 +140,51 @@ class Study:
         return len(self._study.get_trials(deepcopy=False, states=FINISHED))
 
     @property
-    def trials(self) -> list[FrozenTrial]:
-        """All trials, in order."""
-        return self._study.get_trials(deepcopy=False)
+    def trials(self) -> list[FinishedTrial]:
+        """The trials that have ended, in order."""
+        return [_ended(trial) for trial in self._study.get_trials(deepcopy=False, states=FINISHED)]
 
     @property
-    def best(self) -> FrozenTrial:
+    def best(self) -> FinishedTrial:
         """The completed trial with the best value; of equal ones the first.
 
         Raises:
             StudyError: No trial was completed; the message says why each failed.
         """
-        if any(trial.state is TrialState.COMPLETE for trial in self.trials):
-            return self._study.best_trial
-        reasons = [f"  trial {trial.number}: {trial.user_attrs.get('failure', trial.state.name)}" for trial in self.trials]
-        raise StudyError("no trial of the study was completed:\n" + "\n".join(reasons))
+        trials = self.trials
+        if any(trial.state == TrialState.COMPLETE.name for trial in trials):
+            return _ended(self._study.best_trial)
+        raise StudyError("no trial of the study was completed:\n" + "\n".join(f"  {trial}" for trial in trials))
 
-    def run(self, trials: int, objective: Callable[[Trial], float]) -> None:
+    def table(self) -> dict[str, list[object]]:
+        """Columns `trial`, `state`, `value`, and one for every field that the study varies."""
+        trials = self.trials
+        return {
+            "trial": [trial.number for trial in trials],
+            "state": [trial.state for trial in trials],
+            "value": [trial.value for trial in trials],
+            **{field: [trial.params.get(field) for trial in trials] for field in self._space},
+        }
+
+    def run(
+        self, trials: int, objective: Callable[[Trial], float], ended: Callable[[FinishedTrial], None]
+    ) -> None:
         """Runs trials until the study has as many as asked for, interrupted ones first.
 
         Args:
             trials: In all, earlier ones included.
             objective: Runs one trial to its value; may raise `Pruned`, `TrainingError`, or run out of memory,
                 which ends that trial only.
+            ended: Called with every trial that has ended.
         """
         while (trial := self._next(trials)) is not None:
             self._settle(trial, objective)
+            ended(_ended(self._study.get_trials(deepcopy=False)[trial.number]))
 
     def _next(self, trials: int) -> optuna.Trial | None:
         for interrupted in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             return optuna.Trial(self._study, interrupted._trial_id)
-        if len(self.trials) >= trials:
+        if self.finished >= trials:
             return None
         return self._study.ask()
 
@@ -162,6 +201,11 @@ class Study:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, value)
+
+
+def _ended(trial: FrozenTrial) -> FinishedTrial:
+    value = trial.value if trial.state is TrialState.COMPLETE else None
+    return FinishedTrial(trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", ""))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -214,6 +258,17 @@ def _distribution(span: Range[Any] | Choice[Any]) -> BaseDistribution:
     if isinstance(span.low, int) and isinstance(span.high, int) and isinstance(span.step, int | None):
         return IntDistribution(span.low, span.high, log=span.log, step=span.step or 1)
     return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+
+
+def generation(name: str, url: str) -> int:
+    """How many studies of a name there are, each started over from the one before; see `generation_name`."""
+    names = set(optuna.get_all_study_names(url))
+    return next(count for count in itertools.count() if generation_name(name, count + 1) not in names)
+
+
+def generation_name(name: str, count: int) -> str:
+    """The name of a study that was started over `count - 1` times."""
+    return name if count == 1 else f"{name}-{count}"
 
 
 def figures(study: Study) -> dict[str, Any]:

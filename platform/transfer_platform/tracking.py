@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PARAMETER_LENGTH = 6000
 """MLflow cuts longer parameters without a word."""
+STUDY_TAG, TRIAL_TAG = "platform.study", "platform.trial"
 DIGEST_LENGTH = 36
 """MLflow refuses longer data set digests."""
 
@@ -41,23 +42,24 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
 
-    def start_study(self, name: str, tags: Mapping[str, str]) -> Run:
-        """The parent run of a new study."""
-        return self._start(name, tags)
+    def study(self, name: str, tags: Mapping[str, str]) -> Run:
+        """The parent run of a study: the one it has, or a new one."""
+        return self._run(name, {STUDY_TAG: name}, tags)
 
-    def start_trial(self, parent: Run, number: int, values: Mapping[str, object]) -> Run:
-        """The child run of a new trial; its parameters are the values that the trial tries."""
-        run = self._start(f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, "platform.trial": str(number)})
+    def trial(self, parent: Run, number: int, values: Mapping[str, object]) -> Run:
+        """The child run of a trial, the one it has or a new one; its parameters are the values to try."""
+        identity = {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
+        run = self._run(f"trial {number}", identity, {})
         run.parameters(values)
         return run
 
-    def resume(self, run_id: str) -> Run:
-        """A run that was started before, set to running again."""
-        self._client.update_run(run_id, status="RUNNING")
-        return Run(self._client, run_id)
-
-    def _start(self, name: str, tags: Mapping[str, str]) -> Run:
-        run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+    def _run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
+        """Found by the tags that identify it, so that an interruption never leads to a second one."""
+        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
+        if found := self._client.search_runs([self.experiment_id], wanted, max_results=1):
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return Run(self._client, found[0].info.run_id)
+        run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **identity})
         return Run(self._client, run.info.run_id)
 
 
@@ -80,8 +82,12 @@ class Run:
 
     def last_step(self, metric: str) -> int:
         """The last step at which a metric was logged, 0 where it never was."""
-        history = self._client.get_metric_history(self.run_id, metric)
-        return max((entry.step for entry in history), default=0)
+        return max((step for step, _ in self.history(metric)), default=0)
+
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        """The steps at which a metric was logged, and its values, in order."""
+        entries = self._client.get_metric_history(self.run_id, metric)
+        return sorted((entry.step, entry.value) for entry in entries)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics of one step in one call."""

@@ -112,14 +112,13 @@ def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
     """Names of the classes that pretrained weights tell apart, in the order of the logits; may be empty."""
     if backbone.library == TORCHVISION:
         return tuple(torchvision_weights(backbone.architecture)[weights].meta["categories"])
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     cfg = timm_cfg(backbone, weights)
     subset = infer_imagenet_subset({"num_classes": cfg.num_classes})
     if subset is None:
         return tuple(cfg.label_names or ())
-    names = ImageNetInfo(subset).label_descriptions(detailed=False)
-    return tuple(str(name).split(",")[0] for name in names)
+    return tuple(name.split(",")[0] for name in ImageNetInfo(subset).label_descriptions())
 
 
 def torchvision_weights(architecture: str) -> dict[str, Any]:
@@ -132,8 +131,10 @@ def torchvision_weights(architecture: str) -> dict[str, Any]:
 
 
 def timm_cfg(backbone: Backbone, tag: str = "") -> Any:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us
-    """timm's record of pretrained weights: where they come from and what they expect."""
-    return _timm_cfg(Backbone(backbone.library, backbone.architecture, tag or backbone.tag).timm_name)
+    """Looks up timm's record of pretrained weights: where they come from and what they expect."""
+    if backbone.library == BUNDLED:
+        return _timm_cfg(backbone.timm_name)
+    return _timm_cfg(Backbone(TIMM, backbone.architecture, tag or backbone.tag).timm_name)
 
 
 def timm_tags(backbone: Backbone) -> tuple[str, ...]:
@@ -197,11 +198,12 @@ def _torchvision_network(architecture: str, classes: int, image_size: int, auxil
 @lru_cache(maxsize=256)
 def _torchvision_options(architecture: str) -> frozenset[str]:
     """What a network's class can be built with; its builder's own signature says only `**kwargs`."""
+    import torch
     import torchvision
 
-    from .anatomy import without_memory
+    from .memoryless import without_memory
 
-    with without_memory(), warnings.catch_warnings():
+    with without_memory(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # of options that are only being asked for here
         network = torchvision.models.get_model(architecture, weights=None)
     return frozenset(inspect.signature(type(network).__init__).parameters)

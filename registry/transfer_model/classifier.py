@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     from .network import Network
 
 BATCH = 8
-"""Images in every forward pass, the last one filled up: float32 results change in their last bits with the
-size of the batch, and an image's probabilities must not depend on who else is in the request."""
+"""Images in every forward pass of an accelerator, the last one filled up.
 
+float32 results change in their last bits with the size of the batch, and an image's probabilities must not
+depend on who else is in the request. A CPU takes one image at a time for the same reason: it is as fast per
+image there, and one picture does not wait for seven
+empty places.
+"""
+
+_DECODED_AHEAD = 8
 _DECODERS = min(4, os.cpu_count() or 1)
 """Threads; each may hold one picture of `MAX_PIXELS` pixels, about 0.5 GB while it is being converted."""
 
@@ -49,6 +55,7 @@ class Classifier:
     def __init__(self, description: ModelDescription, network: Network, device: str = "cpu") -> None:
         self.description = description
         self.device = torch.device(device)
+        self._batch = 1 if self.device.type == "cpu" else BATCH
         self._network = network.to(self.device, memory_format=torch.channels_last).eval()
 
     @classmethod
@@ -78,8 +85,6 @@ class Classifier:
     def probabilities(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
         """Predicts; an image gets the same bits alone, in any batch and at any place of it.
 
-        The next batch is decoded while the network works on this one.
-
         Args:
             images: File contents or paths.
 
@@ -94,15 +99,20 @@ class Classifier:
         return np.concatenate(rows) if rows else np.empty((0, len(self.classes)), dtype=np.float32)
 
     def _batches(self, images: Sequence[bytes | Path]) -> Iterator[list[torch.Tensor]]:
-        """Decodes lists of up to `BATCH`; the next one is under way while the caller has this one."""
+        for tensors in self._decoded(images):
+            for start in range(0, len(tensors), self._batch):
+                yield tensors[start : start + self._batch]
+
+    def _decoded(self, images: Sequence[bytes | Path]) -> Iterator[list[torch.Tensor]]:
+        """Decodes a few at once; the next few are under way while the caller works on these."""
         with ThreadPoolExecutor(_DECODERS) as pool:
 
             def begin(start: int) -> list[Future[torch.Tensor]]:
-                indices = range(start, min(start + BATCH, len(images)))
+                indices = range(start, min(start + _DECODED_AHEAD, len(images)))
                 return [pool.submit(self._tensor, images[index], index) for index in indices]
 
             upcoming = begin(0)
-            for start in range(BATCH, len(images) + BATCH, BATCH):
+            for start in range(_DECODED_AHEAD, len(images) + _DECODED_AHEAD, _DECODED_AHEAD):
                 current, upcoming = upcoming, begin(start)
                 yield [future.result() for future in current]
 
@@ -110,8 +120,8 @@ class Classifier:
         return self.description.preprocessing(decode(image, name=f"row {index}"))
 
     def _forward(self, tensors: list[torch.Tensor]) -> NDArray[np.float32]:
-        """Up to `BATCH` tensors (3, S, S) -> probabilities (N, C)."""
-        batch = torch.zeros(BATCH, *tensors[0].shape).contiguous(memory_format=torch.channels_last)
+        """A full batch of tensors (3, S, S), or the last ones, -> probabilities (N, C)."""
+        batch = torch.zeros(self._batch, *tensors[0].shape).contiguous(memory_format=torch.channels_last)
         batch[: len(tensors)] = torch.stack(tensors)
         with torch.inference_mode(), self._autocast():
             logits = self._network(batch.to(self.device))

@@ -15,12 +15,13 @@ _INITIAL_STD = 0.01
 class Head(nn.Module):
     """Dropout, then a linear classifier of the form that its place in the network needs.
 
-    The weights start as normal noise of standard deviation 0.01 and the biases as zero, as torchvision starts
-    its own classifiers: the first predictions are nearly uniform, so that the loss starts near log C.
+    The weights start as normal noise of standard deviation 0.01 and the biases as zero, as torchvision
+    starts its own classifiers: the first predictions are nearly uniform, so that the loss starts near log C.
 
     Args:
         original: The library's classifier whose place it takes: a 1x1 convolution is followed by a
-            1x1 convolution (B, F, H, W) -> (B, C, H, W), anything else by a linear layer (..., F) -> (..., C).
+            1x1 convolution (B, F, H, W) -> (B, C, H, W), anything else by a linear layer
+            (..., F) -> (..., C).
         classes: C, at least 1.
         dropout: Probability that a feature is dropped in training, 0 to 1 exclusive.
         generator: Where the initial noise is drawn from; torch's global generator where None.
@@ -49,18 +50,18 @@ class PooledHead(nn.Module):
     """The classifier of a network that has no place for one: the mean of all positions, then a `Head`.
 
     Args:
-        backbone: Images (B, 3, S, S) -> features (B, F), tokens (B, N, F) or maps (B, F, H, W).
+        encoder: Images (B, 3, S, S) -> features (B, F), tokens (B, N, F) or maps (B, F, H, W).
         features: F, the width of the classifier's input.
     """
 
-    def __init__(self, backbone: nn.Module, features: int) -> None:
+    def __init__(self, encoder: nn.Module, features: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.encoder = encoder
         self.head: nn.Module = nn.Linear(features, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, C)."""
-        return cast("Tensor", self.head(pooled(self.backbone(images))))
+        return cast("Tensor", self.head(pooled(self.encoder(images))))
 
 
 def pooled(features: Tensor) -> Tensor:

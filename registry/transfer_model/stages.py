@@ -6,9 +6,12 @@ Nothing here needs a network in memory: plans are made from names alone.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .errors import UnknownStageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NONE = "none"
 ALL = "all"

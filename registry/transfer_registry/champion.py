@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
+from transfer_platform.errors import RegistryError
 from transfer_registry.candidate import Evaluation, Predict
 from transfer_registry.gate import Champion
 from transfer_registry.predictions import Predictions, keep, recall
+
+ALIAS = "champion"
+"""The registry alias of the version that is served."""
+
+_UNKNOWN = (
+    "it does not say which classes it knows, as models logged by this platform do; "
+    f"without the alias {ALIAS!r} a candidate is judged by the absolute rules alone"
+)
 
 
 def champion_today(
@@ -29,17 +38,32 @@ def champion_today(
         gated_on: Fingerprint of the test images that its own verdict was given on; None where it has none.
         evaluation: The candidate's.
         predict: Called only where an image is new to the champion; what it answers is kept.
+
+    Raises:
+        RegistryError: The champion cannot be loaded, or does not answer with its own classes.
     """
     number = int(version.version)
     known = recall(client, version, gated_on) if gated_on else None
-    if known is None:
-        return Champion(number, None, "it did not come through this gate, so its classes are not known")
-    if set(known.classes) != set(evaluation.classes):
-        return Champion(number, None, _other_classes(known.classes, evaluation.classes))
-    labels = known.labels(evaluation.sha256)
+    classes = known.classes if known else _described_classes(version)
+    if not classes:
+        return Champion(number, None, _UNKNOWN)
+    if set(classes) != set(evaluation.classes):
+        return Champion(number, None, _other_classes(classes, evaluation.classes))
+    labels = known.labels(evaluation.sha256) if known else None
     if labels is None:
-        labels = _today(client, version, known.classes, evaluation, predict).labels(evaluation.sha256)
+        labels = _today(client, version, classes, evaluation, predict).labels(evaluation.sha256)
     return Champion(number, labels)
+
+
+def _described_classes(version: ModelVersion) -> tuple[str, ...]:
+    """The classes that a version's `MLmodel` file lists; empty where it was not packaged by this platform."""
+    # loads torch; few champions need it, those that were not gated here or whose run was deleted
+    from mlflow.models import get_model_info
+
+    from transfer_registry.packaging import CLASSES_KEY
+
+    described = get_model_info(f"models:/{version.name}/{version.version}").metadata or {}
+    return tuple(described.get(CLASSES_KEY, ()))
 
 
 def _other_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
@@ -60,6 +84,11 @@ def _today(
     if kept and kept.labels(evaluation.sha256):
         return kept
     probabilities = predict(f"models:/{version.name}/{version.version}", evaluation.images)
+    if probabilities.shape != (len(evaluation.images), len(classes)):
+        raise RegistryError(
+            f"the champion, {version.name} version {version.version}, has {len(classes)} classes, but "
+            f"answered {probabilities.shape} probabilities for {len(evaluation.images)} images"
+        )
     predictions = Predictions(classes, evaluation.sha256, probabilities)
     keep(client, version, evaluation.fingerprint, predictions)
     return predictions

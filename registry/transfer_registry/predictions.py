@@ -80,7 +80,7 @@ def recall(client: MlflowClient, version: ModelVersion, fingerprint: str) -> Pre
 
 def _read(file: Path) -> Predictions | None:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Predictions(
                 classes=tuple(arrays["classes"].tolist()),
                 sha256=tuple(arrays["sha256"].tolist()),

@@ -26,7 +26,7 @@ from mlflow.tracking import MlflowClient
 from transfer_platform.errors import RegistryError
 from transfer_registry import gate
 from transfer_registry.candidate import Candidate, Evaluation, Predict
-from transfer_registry.champion import champion_today
+from transfer_registry.champion import ALIAS, champion_today
 from transfer_registry.gate import Champion, Rule
 from transfer_registry.ledger import Entry, Kind, Ledger
 from transfer_registry.parity import RULE as PARITY
@@ -35,7 +35,6 @@ from transfer_registry.predictions import keep
 from transfer_registry.story import LEDGER_TAG, story, tags
 from transfer_registry.verdict import Verdict
 
-ALIAS = "champion"
 RUN_TAG = "platform.run"
 TRIAL_TAG = "platform.trial"
 

@@ -1,8 +1,8 @@
 """Unpacks archives that strangers made: every entry is judged before the first byte is written.
 
-An unpacked archive stands in the cache under its own SHA-256, so that it is unpacked once and two archives never
-mix. What is refused, and why: CVE-2007-4559 (tar), https://security.snyk.io/research/zip-slip-vulnerability, and
-https://www.bamsoftware.com/hacks/zipbomb/.
+An unpacked archive stands in the cache under its own SHA-256, so that it is unpacked once and two archives
+never mix. What is refused, and why: CVE-2007-4559 (tar), https://www.bamsoftware.com/hacks/zipbomb/ and
+https://security.snyk.io/research/zip-slip-vulnerability.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from transfer_platform.data.digests import remembered_sha256
 from transfer_platform.data.once import built_once
-from transfer_platform.data.progress import Progress, Step, silent
 from transfer_platform.errors import SourceError
+from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.storage import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_ENTRIES = 5_000_000
 MAX_NAME_BYTES = 255
@@ -34,6 +36,8 @@ HARMLESS_BYTES = 1 << 30
 """Below this size no ratio is absurd: a folder of flat PNM pictures may well shrink a thousandfold."""
 
 _DISK_BLOCK = 4096
+_PIECE = 1 << 20
+_MAX_PADDING = 64 * _PIECE
 _READABLE_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
 
@@ -92,11 +96,13 @@ def _opened(archive: Path) -> Iterator[Iterator[Entry]]:
             yield (_zip_entry(zipped, info) for info in zipped.infolist())
         return
     try:
-        tarred = tarfile.open(archive)
+        tarred = tarfile.open(archive)  # noqa: SIM115 - closed below; only opening it tells the kind
     except (tarfile.TarError, EOFError) as error:
-        raise SourceError(f"{archive} is neither a zip nor a tar archive, or its beginning is damaged") from error
+        raise SourceError(
+            f"{archive} is neither a zip nor a tar archive, or its beginning is damaged"
+        ) from error
     with tarred:
-        yield (_tar_entry(tarred, member) for member in tarred)
+        yield _tar_entries(tarred)
 
 
 def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
@@ -112,6 +118,18 @@ def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
         refused = f"its compression method {info.compress_type} cannot be read"
     # `filename` is what zipfile made of the name (cut at a NUL); rules are for what really stands there.
     return Entry(info.orig_filename, info.file_size, info.is_dir(), refused, lambda: zipped.open(info))
+
+
+def _tar_entries(tarred: tarfile.TarFile) -> Iterator[Entry]:
+    for member in tarred:
+        yield _tar_entry(tarred, member)
+    # gzip's checksum stands behind the end of the tar, where tarfile does not read: only there flipped bits
+    # show.
+    rest = tarred.fileobj
+    for _ in range(_MAX_PADDING // _PIECE):
+        if rest is None or not rest.read(_PIECE):
+            return
+    raise tarfile.ReadError("too much follows its end")
 
 
 def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
@@ -146,8 +164,8 @@ def _judged(archive: Path, entries: Iterable[Entry], free: int) -> dict[PurePosi
         for parent in path.parents:
             if parent in accepted and not accepted[parent].is_folder:
                 raise SourceError(
-                    f"{archive}: the entry {entry.name!r} is refused: {str(parent)!r} is a file and a folder at "
-                    "once; nothing was unpacked"
+                    f"{archive}: the entry {entry.name!r} is refused: {str(parent)!r} is a file and a folder "
+                    "at once; nothing was unpacked"
                 )
     return accepted
 
@@ -205,18 +223,27 @@ def _write(entries: dict[PurePosixPath, Entry], folder: Path, archive: Path, pro
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with entry.open() as content, target.open("xb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
+            shutil.copyfileobj(content, file, _PIECE)
         done += entry.size
         progress(Step(task, done, total, "bytes"))
 
 
 @contextmanager
 def _damage_named(archive: Path) -> Iterator[None]:
-    damaged = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+    damaged = (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+    )
     try:
         yield
     except damaged as error:
-        raise SourceError(f"{archive} is damaged or was cut off ({error}); delete it and get it anew") from error
+        raise SourceError(
+            f"{archive} is damaged or was cut off ({error}); delete it and get it anew"
+        ) from error
     except OSError as error:
         # bz2 and gzip report damage as OSError, and so does a disk that is full.
         raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {error}") from error

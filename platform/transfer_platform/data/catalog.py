@@ -1,20 +1,23 @@
 """What is in a folder of class folders: every picture with its label and its content's digest.
 
-A file that is no picture is an error that names it, unless the recipe excludes it: nothing is skipped silently.
+A file that is no picture is an error that names it, unless the recipe excludes it: none is skipped silently.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transfer_platform.data.progress import Progress, silent
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import read_digests
 from transfer_platform.data.walking import is_clutter, walk
 from transfer_platform.errors import DataError, SplitError
+from transfer_platform.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
 NAMED_OFFENDERS = 20
 
@@ -63,14 +66,14 @@ def scan(
     Args:
         folder: The folder of class folders.
         excluded: What `exclusion.excluded_files` found for the same root.
-        root: The source that `folder` lies in; links may not leave it, and messages name files relative to it.
-            By default `folder`.
+        root: The source that `folder` lies in; links may not leave it, and messages name files relative
+            to it. By default `folder`.
         verify: Decode every file that was not decoded before and has not changed since.
         progress: Is told how many files were read.
 
     Raises:
-        DataError: There are fewer than two class folders, one of them is empty, or some files are not readable
-            pictures in a class folder; the message names the first 20 of them.
+        DataError: There are fewer than two class folders, one of them is empty, or some files are no
+            readable pictures in a class folder; the message names the first 20 of them.
     """
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist{_nearest_folder(folder)}")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from transfer_platform.data.digests import sha256_of
-from transfer_platform.data.progress import Progress, Step
 from transfer_platform.errors import SourceError
+from transfer_platform.progress import Progress, Step
 
 if TYPE_CHECKING:
     from requests import Response
@@ -99,7 +99,7 @@ class _Part:
         return self.file.stat().st_size if self.file.exists() else 0
 
     def known(self) -> tuple[str, int | None]:
-        """The server's mark of the version (a strong ETag or a date; empty: none), and the size of the whole."""
+        """The server's mark of the version (strong ETag or date; empty: none), and the size of the whole."""
         try:
             facts = json.loads(self.facts.read_bytes())
             return str(facts["version"]), facts["total"]
@@ -148,32 +148,39 @@ def _continue(url: str, part: _Part, checked: bool, progress: Progress) -> None:
     headers = {"Accept-Encoding": "identity"}
     if part.size and (version or (checked and total is not None)):
         headers |= {"Range": f"bytes={part.size}-"} | ({"If-Range": version} if version else {})
+    patience = (CONNECT_SECONDS, SILENCE_SECONDS)
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, SILENCE_SECONDS)) as response:
-            total = _accept(response, part)
-            _store(response, part, total, Step(f"fetching {Path(urlsplit(url).path).name}", 0, total, "bytes"), progress)
-    except ValueError as error:
-        raise DownloadError("is not a valid address, or leads to one that is not") from error
-    except requests.exceptions.SSLError as error:
-        raise DownloadError("its certificate is not trusted") from error
-    except requests.exceptions.Timeout as error:
-        raise _BrokeOffError(f"did not answer within {CONNECT_SECONDS} to {SILENCE_SECONDS} s") from error
-    except requests.exceptions.ConnectionError as error:
-        raise _BrokeOffError("cannot be reached") from error
+        with requests.get(url, headers=headers, stream=True, timeout=patience) as response:
+            _accept(response, part)
+            _store(response, part, f"fetching {Path(urlsplit(url).path).name}", progress)
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _BrokeOffError(f"broke off after {part.size:,} of {total or '?'} bytes") from error
+        raise _explained(error, part) from error
 
 
-def _accept(response: Response, part: _Part) -> int | None:
-    """Decides whether the answer continues the part or starts anew; returns the size of the whole file."""
-    status, version = response.status_code, _version(response)
+def _explained(error: Exception, part: _Part) -> DownloadError | _BrokeOffError:
+    """In our words: those of the libraries repeat the whole address, secrets included."""
+    from requests import exceptions
+
+    if isinstance(error, ValueError):
+        return DownloadError("is not a valid address, or leads to one that is not")
+    if isinstance(error, exceptions.SSLError):
+        return DownloadError("its certificate is not trusted")
+    if isinstance(error, exceptions.Timeout):
+        return _BrokeOffError(f"did not answer within {CONNECT_SECONDS} to {SILENCE_SECONDS} s")
+    if isinstance(error, exceptions.ConnectionError):
+        return _BrokeOffError("cannot be reached")
+    return _BrokeOffError(f"broke off after {part.size:,} of {part.known()[1] or '?'} bytes")
+
+
+def _accept(response: Response, part: _Part) -> None:
+    """Decides whether the answer continues the part or starts it anew."""
+    status = response.status_code
     if status == 206 and _continues(response, part):
-        return part.known()[1]
+        return
     if status == 200:
         length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
-        part.begin(version, total)
-        return total
+        part.begin(_version(response), int(length) if length.isdigit() else None)
+        return
     if status in (206, 416):
         part.discard()
         raise _BrokeOffError("its file changed while it was fetched")
@@ -195,14 +202,14 @@ def _version(response: Response) -> str:
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
-def _store(response: Response, part: _Part, total: int | None, step: Step, progress: Progress) -> None:
-    done = part.size
+def _store(response: Response, part: _Part, task: str, progress: Progress) -> None:
+    done, total = part.size, part.known()[1]
     with part.file.open("ab") as file:
         # Undecoded: a server that marks `.tar.gz` as gzip-encoded sends the very file that is wanted.
         for piece in response.raw.stream(_PIECE, decode_content=False):
             file.write(piece)
             done += len(piece)
-            progress(Step(step.task, done, total, step.unit))
+            progress(Step(task, done, total, "bytes"))
     if total is not None and done > total:
         part.discard()
     if total is not None and done != total:

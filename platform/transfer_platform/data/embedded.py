@@ -10,14 +10,17 @@ import gzip
 import importlib.util
 import struct
 import zlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from transfer_platform.data.once import built_once
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SourceError
 from transfer_platform.storage import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 SIDE, LEVELS = 8, 16
 
@@ -36,7 +39,9 @@ def embedded(name: str) -> Path:
     """
     if name not in _WRITERS:
         known = ", ".join(f"embedded:{known}" for known in _WRITERS)
-        raise SourceError(f"no data set is embedded as {name!r}{did_you_mean(name, _WRITERS)}; there is {known}")
+        raise SourceError(
+            f"no data set is embedded as {name!r}{did_you_mean(name, _WRITERS)}; there is {known}"
+        )
     return built_once(cache_folder() / "embedded" / name, _WRITERS[name])
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 _COMPARED_NAMES = 5000
 
@@ -32,7 +35,9 @@ def excluded_files(root: Path, patterns: Sequence[str]) -> frozenset[Path]:
     if useless:
         lines = (f"  {pattern!r} matches no file{_nearest(root, pattern)}" for pattern in useless)
         raise DataError(
-            f"dataset.exclude must name files below {root}, but\n" + "\n".join(lines) + "\ncorrect or remove them"
+            f"dataset.exclude must name files below {root}, but\n"
+            + "\n".join(lines)
+            + "\ncorrect or remove them"
         )
     return frozenset().union(*matches.values())
 
@@ -52,8 +57,11 @@ def _files_in(match: Path) -> Iterable[Path]:
 
 
 def _nearest(root: Path, pattern: str) -> str:
-    """Compares with the files of the folder that the pattern names, or else with all of them."""
+    """Looks in the folder that the pattern names first, then everywhere."""
     parent = (root / PurePosixPath(pattern)).parent
-    near = parent.iterdir() if parent.is_dir() and parent.is_relative_to(root) else root.rglob("*")
-    names = (path.relative_to(root).as_posix() for path in islice(near, _COMPARED_NAMES))
-    return did_you_mean(pattern, names)
+    siblings = parent.iterdir() if parent.is_dir() and parent.is_relative_to(root) else iter(())
+    for paths in (siblings, root.rglob("*")):
+        names = (path.relative_to(root).as_posix() for path in islice(paths, _COMPARED_NAMES))
+        if suggestion := did_you_mean(pattern, names):
+            return suggestion
+    return ""

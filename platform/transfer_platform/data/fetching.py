@@ -1,25 +1,28 @@
 """Files from the internet, fetched once: data sets and pretrained weights alike.
 
 `PLATFORM_MIRROR` names folders and URLs that are asked first, so that a site without internet works too. For
-`https://host/path/file.zip` a mirror is asked for `host/path/file.zip`, then for `file.zip`. A file in a mirror
-folder is used where it lies; everything else comes into the cache.
+`https://host/path/file.zip` a mirror is asked for `host/path/file.zip`, then for `file.zip`. A file in a
+mirror folder is used where it lies; everything else comes into the cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from transfer_platform.data.digests import remembered_sha256
 from transfer_platform.data.download import DownloadError, download, public
-from transfer_platform.data.progress import Progress, silent
 from transfer_platform.errors import SourceError
+from transfer_platform.progress import Progress, silent
 from transfer_platform.storage import MIRROR_VARIABLE, cache_folder, mirrors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def fetch(
@@ -37,8 +40,8 @@ def fetch(
         The file, in the cache or in a mirror folder; nobody may write to it.
 
     Raises:
-        SourceError: The URL is none, no place has the file, or what they have has another checksum. The message
-            says what each place answered.
+        SourceError: The URL is none, no place has the file, or what they have has another checksum. The
+            message says what each place answered.
     """
     expected = (sha256 or hash_prefix or "").lower()
     name = _path_on_host(url).name
@@ -87,7 +90,9 @@ def _path_on_host(url: str) -> PurePosixPath:
     """The path behind the host, unquoted; one that could leave a mirror folder is refused."""
     parts = urlsplit(url)
     if not _is_web(url) or not parts.hostname:
-        raise SourceError(f"{public(url)!r} is not an address that can be fetched; it must start with http(s)://")
+        raise SourceError(
+            f"{public(url)!r} is not an address that can be fetched; it must start with http(s)://"
+        )
     path = PurePosixPath(unquote(parts.path).lstrip("/"))
     if not path.name or ".." in path.parts or re.search(r"[\x00-\x1f\\]", str(path)):
         raise SourceError(f"{public(url)!r} does not end in the name of a file")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
@@ -48,7 +51,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Caches are cleaned by age, file by file: a folder that lost some must not pass for a smaller data set."""
+    """Caches are cleaned by age, file by file: a folder that lost some must not pass for a smaller set."""
     if not folder.is_dir():
         return False
     try:

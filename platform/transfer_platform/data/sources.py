@@ -7,9 +7,9 @@ from pathlib import Path
 from transfer_platform.data.archives import unpack
 from transfer_platform.data.embedded import embedded
 from transfer_platform.data.fetching import fetch
-from transfer_platform.data.progress import Progress, silent
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SourceError
+from transfer_platform.progress import Progress, silent
 
 
 def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
@@ -46,7 +46,9 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
-        raise SourceError(f"sha256 is the checksum of an archive, but the source {source!r} is none; remove it")
+        raise SourceError(
+            f"sha256 is the checksum of an archive, but the source {source!r} is none; remove it"
+        )
 
 
 def _nearest(path: Path) -> str:

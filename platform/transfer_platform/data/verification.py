@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transfer_platform.data.digests import DigestMemory, sha256_of
-from transfer_platform.data.progress import Progress, Step
-from transfer_platform.data.walking import File
+from transfer_platform.progress import Progress, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from transfer_platform.data.walking import File
 
 _BATCH = 512
+_MAX_BYTES = 1 << 30
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -22,7 +28,7 @@ def read_digests(
 ) -> tuple[dict[Path, str], dict[Path, str]]:
     """Hashes files and, where asked, makes sure that they are pictures.
 
-    Files that an earlier call with the same Pillow decoded, and that have not changed since, are not read again.
+    Files that an earlier call with the same Pillow decoded, and that did not change, are not read again.
 
     Args:
         folder: What the files' names are relative to.
@@ -66,13 +72,16 @@ def _decode_and_hash(file: File) -> tuple[str, str]:
     from transfer_model.errors import UnreadableImageError
     from transfer_model.preprocessing import decode
 
+    if file.status.st_size > _MAX_BYTES:
+        return "", f"it has {file.status.st_size:,} bytes, more than any picture"
     try:
-        decode(file.path)
+        content = file.path.read_bytes()
+        decode(content, name="it")
     except UnreadableImageError as error:
         return "", str(error)
     except OSError as error:
         return "", f"cannot be read: {error.strerror or error}"
-    return _hash(file)
+    return hashlib.sha256(content).hexdigest(), ""
 
 
 def _hash(file: File) -> tuple[str, str]:

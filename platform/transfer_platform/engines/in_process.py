@@ -1,29 +1,112 @@
-"""Trials in this process, one after the other, on one device."""
+"""Trials in this process, one after the other: each logged as a child run, the best one's weights kept."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import safe_open
-from torch import Tensor
-
-from transfer_model.network import Network, NetworkSpec, build
-from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.dataset import PictureDataset, loader
-from transfer_platform.data.splits import Splits
-from transfer_platform.features import PREFIX_BATCH, Features, compute
-from transfer_platform.network.freezing import freeze_through
+from transfer_model.network import Network
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.space import resolve
-from transfer_platform.search import Trial
+from transfer_platform.search import Pruned, Trial
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
-from transfer_platform.training.device import choose_precision
-from transfer_platform.training.fitting import Epoch, Fit, Material, fit
-from transfer_platform.training.material import FeatureMaterial, PictureMaterial
+from transfer_platform.training.bench import Bench, ranking
+from transfer_platform.training.fitting import Epoch
+
+
+class InProcess:
+    """Runs the trials of one study.
+
+    Args:
+        recipe: Of the study, ranges included.
+        bench: Where networks are trained.
+        tracker: Of the study's experiment.
+        parent: The study's run.
+        best: The file that keeps the weights of the best trial.
+        progress: Told about every epoch.
+    """
+
+    def __init__(
+        self, recipe: Recipe, bench: Bench, tracker: Tracker, parent: Run, best: Path, progress: Progress
+    ) -> None:
+        self._recipe, self._bench, self._best = recipe, bench, best
+        self._tracker, self._parent, self._progress = tracker, parent, progress
+        self._metric, self._minimizes = ranking(recipe)
+
+    def run(self, trial: Trial) -> float:
+        """Runs a trial to its value: the ranked metric at its best epoch.
+
+        A trial that was interrupted starts over under its number and in its run; steps that the run has
+        already are not logged twice.
+
+        Raises:
+            Pruned: The study gives the trial up.
+            DivergedError: The loss is not a finite number any more.
+        """
+        run = self._tracker.trial(self._parent, trial.number, trial.values)
+        recipe = resolve(self._recipe, trial.values)
+        logged = run.last_step(self._metric)
+
+        def after_epoch(epoch: Epoch) -> None:
+            if epoch.number > logged:
+                run.metrics(epoch.metrics, epoch.number)
+            self._tell(trial.number, recipe, epoch)
+            trial.report(epoch.number, epoch.metrics[self._metric])
+
+        with _ended(run):
+            network, fitted = self._bench.train(recipe, after_epoch)
+            value = fitted.best.metrics[self._metric]
+            run.tags({"platform.best_epoch": fitted.best.number})
+            self._keep_if_best(trial.number, value, network)
+        return value
+
+    def restore(self, number: int, recipe: Recipe) -> Network:
+        """The network of the study's best trial, at its best weights.
+
+        Args:
+            number: Of the trial.
+            recipe: Resolved with the trial's values.
+
+        Returns:
+            From its checkpoint; where that is lost the trial is trained again, which ends with the same weights.
+        """
+        if checkpoint.metadata(self._best).get("trial") == str(number):
+            network = self._bench.network(recipe)
+            network.load_state_dict(checkpoint.load(self._best))
+            return network.eval()
+        network, fitted = self._bench.train(recipe, lambda epoch: self._tell(number, recipe, epoch))
+        self._keep(number, fitted.best.metrics[self._metric], network)
+        return network.eval()
+
+    def _keep_if_best(self, number: int, value: float, network: Network) -> None:
+        kept = float(checkpoint.metadata(self._best).get("value", math.nan))
+        if math.isnan(kept) or (value < kept if self._minimizes else value > kept):
+            self._keep(number, value, network)
+
+    def _keep(self, number: int, value: float, network: Network) -> None:
+        checkpoint.save(network, self._best, {"trial": str(number), "value": repr(value)})
+
+    def _tell(self, number: int, recipe: Recipe, epoch: Epoch) -> None:
+        figures = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in ("train/loss", self._metric))
+        self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {figures}"))
+
+
+@contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    """Ends a trial's run as what it came to: finished, killed where it was pruned, failed where it failed."""
+    try:
+        yield
+    except Pruned:
+        run.tags({"platform.state": "PRUNED"})
+        run.finish("KILLED")
+        raise
+    except Exception as error:
+        run.tags({"platform.state": "FAILED", "platform.failure": f"{type(error).__name__}: {error}"})
+        run.finish("FAILED")
+        raise
+    run.tags({"platform.state": "COMPLETE"})
+    run.finish()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +12,6 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from transfer_model.preprocessing import decode
 from transfer_platform.evaluation.metrics import CALIBRATION_BINS, calibration_curve
 from transfer_platform.evaluation.predictions import Predictions
-
-if TYPE_CHECKING:
-    from transfer_platform.training.fitting import Epoch
 
 THUMBNAIL = 160
 """Side of a gallery picture in pixels."""
@@ -56,21 +52,21 @@ def calibration(predictions: Predictions) -> Figure:
     return figure
 
 
-def learning_curves(epochs: Sequence[Epoch]) -> Figure:
-    """Losses and accuracy of one trial over its epochs."""
+def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    """Metrics of one trial over its epochs, one curve each, losses apart from the rest.
+
+    Args:
+        history: By the metric's name, epochs and values.
+    """
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, quality = figure.subplots(1, 2)
-    numbers = [epoch.number for epoch in epochs]
-    _curves(losses, numbers, epochs, ("train/loss", "validation/loss"))
-    _curves(quality, numbers, epochs, ("validation/accuracy", "validation/macro_f1"))
+    for metric, points in history.items():
+        axes = losses if metric.endswith("/loss") else quality
+        axes.plot(*zip(*points, strict=True), marker=".", label=metric)
+    for axes in (losses, quality):
+        axes.set(xlabel="epoch")
+        axes.legend()
     return figure
-
-
-def _curves(axes: Axes, numbers: list[int], epochs: Sequence[Epoch], metrics: Iterable[str]) -> None:
-    for metric in metrics:
-        axes.plot(numbers, [epoch.metrics[metric] for epoch in epochs], marker=".", label=metric)
-    axes.set(xlabel="epoch")
-    axes.legend()
 
 
 def worst_mistakes(predictions: Predictions, most: int = 16) -> Figure:

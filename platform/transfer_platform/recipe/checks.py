@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from transfer_platform.recipe.sections import is_section, names
-from transfer_platform.recipe.sound import Sound
-from transfer_platform.recipe.tree import Path
+from transfer_platform.recipe.tree import spell
 from transfer_platform.recipe.wording import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transfer_platform.recipe.sound import Sound
+    from transfer_platform.recipe.tree import Path
 
 _SPLITS = ("train", "validation", "test")
 _GATE = "promotion.gate"
@@ -26,22 +31,29 @@ def findings(said: Sound) -> Iterator[Finding]:
 
 
 def _ranges_without_search(said: Sound) -> Iterator[Finding]:
-    if said.wants("search"):
+    if said.wants("search") or not said.ranges():
         return
-    for path in said.ranges():
-        yield Finding(path, "a range needs a search: block, such as search: {trials: 20}; or write one value")
+    first, *others = said.ranges()
+    also = f" (so do {', '.join(map(spell, others))})" if others else ""
+    yield Finding(
+        first, f"a range needs a search: block, such as search: {{trials: 20}}{also}; or write a value"
+    )
 
 
 def _search_without_ranges(said: Sound) -> Iterator[Finding]:
     trials = said.get("search.trials")
     if trials and trials > 1 and not said.ranges():
-        remedy = "write a range, such as training.learning_rate: {low: 1e-4, high: 1e-2, log: true}, or trials: 1"
+        remedy = (
+            "write a range, such as training.learning_rate: {low: 1e-4, high: 1e-2, log: true}, or trials: 1"
+        )
         yield Finding(("search", "trials"), f"{trials} trials would be the same, as nothing varies; {remedy}")
 
 
 def _overlapping_folders(said: Sound) -> Iterator[Finding]:
     written = {name: said.get(f"dataset.splits.{name}") for name in _SPLITS}
-    folders = {name: posixpath.normpath(folder) for name, folder in written.items() if isinstance(folder, str)}
+    folders = {
+        name: posixpath.normpath(folder) for name, folder in written.items() if isinstance(folder, str)
+    }
     for name, folder in folders.items():
         if folder.startswith(("..", "/")):
             yield Finding(_split(name), f"must be a folder inside the source, but got {folder}")
@@ -64,7 +76,8 @@ def _fractions_of_everything(said: Sound) -> Iterator[Finding]:
     shares = [said.get(f"dataset.splits.{name}") for name in ("validation", "test")]
     fractions = [share for share in shares if isinstance(share, int | float)]
     if sum(fractions) >= 1:
-        message = f"validation and test take {' + '.join(map(str, fractions))} of the images, and leave none to train"
+        shares_taken = " + ".join(map(str, fractions))
+        message = f"validation and test take {shares_taken} of the images and leave none to train on"
         yield Finding(_split("validation"), message)
 
 

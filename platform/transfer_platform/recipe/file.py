@@ -1,10 +1,9 @@
-"""Reading a recipe: everything wrong with it is reported at once, with its line and the nearest valid name."""
+"""Reading a recipe: all that is wrong with it is reported at once, with lines and the nearest valid names."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -13,7 +12,12 @@ from transfer_platform.recipe import checks, layers, targets, wording
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.sound import Sound
 from transfer_platform.recipe.tree import Node, Place, spell
-from transfer_platform.recipe.wording import Finding
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from transfer_platform.recipe.wording import Finding
 
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -77,4 +81,6 @@ def _problems(tree: Node, found: Iterable[Finding]) -> RecipeError:
         return place.line is None, place.source != tree.place.source, place.source, place.line or 0
 
     placed = sorted(((tree.place_of(finding.path), finding) for finding in found), key=order)
-    return RecipeError([Problem(str(place), spell(finding.path), finding.message) for place, finding in placed])
+    return RecipeError(
+        [Problem(str(place), spell(finding.path), finding.message) for place, finding in placed]
+    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transfer_platform.errors import Problem, RecipeError
 from transfer_platform.recipe import syntax
 from transfer_platform.recipe.nearest import nearest
 from transfer_platform.recipe.tree import Node, Place, grow, merge
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
 EXTENDS = "extends"
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def read_file(path: Path, overrides: Sequence[str] = ()) -> Node:
@@ -45,13 +48,19 @@ def is_weights_file(weights: str) -> bool:
     return "/" in weights or os.sep in weights or weights.endswith(_WEIGHT_SUFFIXES)
 
 
+def absolute(name: str, folder: Path) -> Path:
+    """Where a path that stands in a recipe leads, links not followed; `~` is the user's own folder."""
+    return Path(os.path.normpath(folder.absolute() / Path(name).expanduser()))
+
+
 def _overridden(read: Callable[[], Node], overrides: Sequence[str]) -> Node:
     """Reads the file and every override before it complains about any of them."""
     problems: list[Problem] = []
     layers: list[Node] = []
-    for layer in (read, *(partial(_override, text) for text in overrides)):
+    readers: list[Callable[[], Node]] = [read, *(partial(_override, text) for text in overrides)]
+    for reader in readers:
         try:
-            layers.append(layer())
+            layers.append(reader())
         except RecipeError as error:
             problems.extend(error.problems)
     if problems:
@@ -98,7 +107,7 @@ def _anchored(tree: Node, folder: Path) -> Node:
     for path, is_path in ((("dataset", "source"), is_local), (("backbone", "weights"), is_weights_file)):
         node = tree.find(path)
         if node and isinstance(node.value, str) and is_path(node.value):
-            tree = tree.replaced(path, str(Path(os.path.abspath(folder / node.value))))
+            tree = tree.replaced(path, str(absolute(node.value, folder)))
     return tree
 
 
@@ -120,7 +129,9 @@ def _text(path: Path, named_at: Place | None) -> str:
     except FileNotFoundError as error:
         raise _refusal(place, field, f"{path} does not exist{_sibling(path)}") from error
     except IsADirectoryError as error:
-        raise _refusal(place, field, f"{path} is a folder; name a recipe file{_sibling(path / '.yaml')}") from error
+        raise _refusal(
+            place, field, f"{path} is a folder; name a recipe file{_sibling(path / '.yaml')}"
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"

@@ -17,7 +17,9 @@ T = TypeVar("T")
 class Range(BaseModel, Generic[T]):
     """Numbers from `low` to `high`, both included."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     low: T
     """Smallest value."""
@@ -26,10 +28,13 @@ class Range(BaseModel, Generic[T]):
     """Largest value."""
 
     step: T | None = None
-    """Distance between two neighbours; without it a float range is continuous and an integer range has step 1."""
+    """Distance between neighbours; without it floats are continuous and whole numbers have step 1."""
 
     log: bool = False
     """Search the logarithm: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+
+    def __repr_name__(self) -> str:
+        return "Range"
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Range[T]:
@@ -48,10 +53,15 @@ class Range(BaseModel, Generic[T]):
 class Choice(BaseModel, Generic[T]):
     """One of a few values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     choices: tuple[T, ...] = Field(min_length=1, strict=False)
     """The values, at least one, none twice."""
+
+    def __repr_name__(self) -> str:
+        return "Choice"
 
     @model_validator(mode="after")
     def _choices_differ(self) -> Choice[T]:
@@ -69,7 +79,7 @@ def _number(value: object) -> float:
 def _kind(value: Any) -> str:  # noqa: ANN401 - pydantic hands in whatever stood in the file
     if isinstance(value, Choice) or (isinstance(value, Mapping) and "choices" in value):
         return "choices"
-    if isinstance(value, Range) or isinstance(value, Mapping):
+    if isinstance(value, Range | Mapping):
         return "range"
     return "value"
 

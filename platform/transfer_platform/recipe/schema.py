@@ -1,7 +1,7 @@
 """What may stand in a recipe: every field, its unit, its bounds and its default, once.
 
-Frozen pydantic models, read by `recipe.file`. A field declared `Searchable` or `Option` may hold a range until
-`recipe.space.resolve` has put a trial's value in its place; everything behind the search sees plain values.
+Frozen pydantic models, read by `recipe.file`. A field declared `Searchable` or `Option` may hold a range
+until `recipe.space.resolve` has put a trial's value in its place; everything behind the search sees values.
 Anybody may import this module; it imports nothing heavy.
 """
 
@@ -40,7 +40,9 @@ FolderOrFraction = Annotated[
 class Section(BaseModel):
     """What all parts of a recipe have in common: immutable, and no field that is not declared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Splits(Section):
@@ -60,7 +62,7 @@ class Dataset(Section):
     """Where the photographs are and how they are read."""
 
     source: str
-    """A folder, an archive (zip, tar), the URL of one, or `embedded:digits`; paths are relative to the recipe."""
+    """A folder, an archive (zip, tar), the URL of one, or `embedded:digits`; relative to the recipe."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the archive, 64 hexadecimal digits; a file that differs is refused."""
@@ -69,7 +71,7 @@ class Dataset(Section):
     """Which images teach, which choose, and which judge."""
 
     split_seed: int = Field(default=0, ge=0)
-    """Chooses the images of fractional splits; independent of `seed`, so that seeds compare on the same images."""
+    """Chooses the images of fractional splits; apart from `seed`: seeds compare on the same images."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that are meant to be left out; each must match something."""
@@ -138,7 +140,7 @@ class Training(Section):
     """`balanced` weighs the loss of each class by the inverse of its frequency."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Epochs without an improvement of the search metric after which a trial ends; unset, it never ends early."""
+    """Epochs without an improvement of the search metric after which a trial ends; unset, it never does."""
 
     precision: Precision = "auto"
     """Arithmetic of the network; `auto` times a step in each that the device has and takes the fastest."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from transfer_platform.recipe import ranges
 from transfer_platform.recipe.schema import Recipe, Section
-from transfer_platform.recipe.tree import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.fields import FieldInfo
+
+    from transfer_platform.recipe.tree import Path
 
 RANGE_KEYS = tuple(ranges.Range.model_fields)
 CHOICE_KEYS = tuple(ranges.Choice.model_fields)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transfer_platform.recipe.sections import fields, leaves
-from transfer_platform.recipe.tree import Node, Path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from transfer_platform.recipe.tree import Node, Path
 
 
 class Sound:
@@ -35,7 +38,7 @@ class Sound:
         return fields()[path].default if self._has_sections_around(path) else None
 
     def values(self, name: str) -> dict[Path, Any]:
-        """Every value that a dotted field may take, by its path: one, each choice, or both ends of a range."""
+        """The values that a dotted field may take, by path: one, each choice, or both ends of a range."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}
@@ -50,12 +53,17 @@ class Sound:
 
     def wants(self, section: str) -> bool:
         """Whether an optional section was written, soundly or not, other than as null."""
-        node = self._tree.find((section,))
-        return node is not None and node.value is not None
+        return self._is_written((section,))
 
     def _is_sound(self, path: Path) -> bool:
-        return not any(path[: len(broken)] == broken or broken[: len(path)] == path for broken in self._broken)
+        return not any(
+            path[: len(broken)] == broken or broken[: len(path)] == path for broken in self._broken
+        )
 
     def _has_sections_around(self, path: Path) -> bool:
         around = (path[:length] for length in range(1, len(path)))
-        return all(self._tree.find(section) or fields()[section].default is not None for section in around)
+        return all(self._is_written(section) or fields()[section].default is not None for section in around)
+
+    def _is_written(self, section: Path) -> bool:
+        node = self._tree.find(section)
+        return node is not None and node.value is not None

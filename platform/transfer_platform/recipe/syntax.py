@@ -7,8 +7,7 @@ line, no tag can construct an object, and a key that stands twice is reported in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
@@ -19,6 +18,9 @@ from ruamel.yaml.reader import ReaderError
 
 from transfer_platform.errors import Problem, RecipeError
 from transfer_platform.recipe.tree import Node, Place, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_VALUES = 10_000
 """Aliases can unfold a few lines into billions of values; no recipe has as many as this."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
-from transfer_model.errors import UnknownBackboneError
-from transfer_platform.recipe.layers import is_local, is_weights_file
+from transfer_model.errors import ModelError, UnknownStageError
+from transfer_model.stages import count_through
+from transfer_platform.recipe.layers import absolute, is_local, is_weights_file
 from transfer_platform.recipe.nearest import did_you_mean, nearest
 from transfer_platform.recipe.schema import EMBEDDED_SETS
-from transfer_platform.recipe.sound import Sound
-from transfer_platform.recipe.tree import Path
 from transfer_platform.recipe.wording import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from transfer_model.catalogue import Outline
+    from transfer_platform.recipe.sound import Sound
+    from transfer_platform.recipe.tree import Path
 
 _SOURCE = ("dataset", "source")
 _WEIGHTS = ("backbone", "weights")
@@ -44,7 +45,9 @@ def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[Findin
         yield from _embedded(source.removeprefix("embedded:"))
     if is_local(source):
         yield from _file(_SOURCE, source, folder, "folder or archive")
-    if checksum and (source.startswith("embedded:") or (is_local(source) and (folder / source).is_dir())):
+    if checksum and (
+        source.startswith("embedded:") or (is_local(source) and absolute(source, folder).is_dir())
+    ):
         yield Finding(("dataset", "sha256"), "only an archive has a checksum; leave it out for a folder")
 
 
@@ -55,7 +58,7 @@ def _embedded(name: str) -> Iterator[Finding]:
 
 
 def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[Finding]:
-    path = FilePath(os.path.abspath(folder / name))
+    path = absolute(name, folder)
     if path.exists():
         return
     if FilePath(name).exists():
@@ -79,7 +82,7 @@ def _backbones(said: Sound) -> Iterator[Finding]:
     for path, name in said.values("backbone.name").items():
         try:
             outlines.append(catalogue.outline(name))
-        except UnknownBackboneError as error:
+        except ModelError as error:
             yield Finding(path, str(error))
     for path, stage in said.values("backbone.freeze_through").items():
         yield from _stage(path, stage, outlines)
@@ -89,17 +92,16 @@ def _backbones(said: Sound) -> Iterator[Finding]:
 
 def _stage(path: Path, stage: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
     for outline in outlines:
-        stages = [known.name for known in outline.stages]
-        if stage not in ("none", "all") and not any(f"{name}.".startswith(f"{stage}.") for name in stages):
-            hint = did_you_mean(stage, [*stages, "none", "all"])
-            listed = ", ".join(stages)
-            yield Finding(path, f"{outline.name} has no stage {stage!r}{hint} Its stages: {listed}; or none, all")
+        try:
+            count_through([known.name for known in outline.stages], stage)
+        except UnknownStageError as error:
+            yield Finding(path, f"in {outline.name} {error}")
 
 
 def _published_weights(weights: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
     for outline in outlines:
-        if weights not in ("default", "none", *outline.weights):
-            hint = did_you_mean(weights, ("default", "none", *outline.weights))
-            listed = ", ".join(("default", "none", *outline.weights))
-            remedy = "a file ends in .safetensors, .pth or .pt"
-            yield Finding(_WEIGHTS, f"{outline.name} has no weights {weights!r}{hint} It has {listed}; {remedy}")
+        known = ["none", "default", *outline.weights] if outline.weights else ["none"]
+        if weights not in known:
+            hint = did_you_mean(weights, known) or "."
+            listed = f"{', '.join(known)}, or a file that ends in .safetensors, .pth or .pt"
+            yield Finding(_WEIGHTS, f"{outline.name} has no weights {weights!r}{hint} It takes {listed}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
-
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer_platform.recipe.nearest import did_you_mean, nearest
 from transfer_platform.recipe.sections import CHOICE_KEYS, RANGE_KEYS, fields, homes, is_section, names
 from transfer_platform.recipe.tree import Node, Path, spell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class Finding(NamedTuple):
@@ -47,7 +49,7 @@ _RULES = {
 
 _PATTERNS = {
     r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits in lower case",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must begin with a letter or digit and go on with letters, digits, . _ or -",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, dots, _ and -, the first a letter or digit",
 }
 
 
@@ -61,7 +63,7 @@ def findings(error: ValidationError, tree: Node) -> list[Finding]:
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     found = [
-        Finding(*(_misplaced_range(path, tree) or (path, _message(path, details, tree))))
+        Finding(*(_misplaced_range(path, tree) or (path, _message(path, details))))
         for path, details in errors
         if not (details["type"] == "missing" and _is_misspelt(path, unknown))
         and not (details["type"] == "too_short" and details["input"])
@@ -96,7 +98,7 @@ def _misplaced_range(path: Path, tree: Node) -> Finding | None:
     return Finding(path[:-1], "low and high are for numbers; to search here, write {choices: [a, b]}")
 
 
-def _message(path: Path, details: ErrorDetails, tree: Node) -> str:
+def _message(path: Path, details: ErrorDetails) -> str:
     special: dict[str, Callable[[], str]] = {
         "missing": lambda: _missing(path),
         "extra_forbidden": lambda: _unknown(path),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -30,3 +31,11 @@ def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
 def load(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint, on the CPU."""
     return load_file(path)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What was written beside the weights; empty where there is no checkpoint."""
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from transfer_model.network import Network
+from transfer_platform.data.dataset import class_weights
 from transfer_platform.errors import DivergedError
 from transfer_platform.evaluation.metrics import scores
 from transfer_platform.recipe.schema import Training
 from transfer_platform.training.device import autocast
+from transfer_platform.training.material import Material
 from transfer_platform.training.optimization import LearningRate, make_optimizer
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses; every look waits for the device."""
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs (B, ...) and class indices (B,)."""
-
-
-class Material(Protocol):
-    """What a trial learns from: images, or features that stand for them."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        """Training images per class, in class order."""
-
-    def training(self, epoch: int) -> Iterable[Batch]:
-        """The training batches of an epoch, counted from 1, in that epoch's order."""
-
-    def validation(self) -> Iterable[Batch]:
-        """The validation batches, always the same."""
-
-    def logits(self, network: Network, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, C) from a batch's inputs, and what auxiliary heads add."""
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -163,8 +139,9 @@ class _Trainer:
     ) -> None:
         self._network, self._material, self._device, self._precision = network, material, device, precision
         self._optimizer, self._rate = optimizer, rate
+        balanced = settings.class_weights == "balanced"
         self._loss = nn.CrossEntropyLoss(
-            weight=_class_weights(material.class_counts, settings, device),
+            weight=class_weights(material.labels.tolist(), network.spec.classes).to(device) if balanced else None,
             label_smoothing=settings.label_smoothing,
         )
         scales = precision == "float16" and device.type == "cuda"
@@ -229,14 +206,6 @@ class _Trainer:
     def _to_device(self, inputs: Tensor) -> Tensor:
         layout = torch.channels_last if inputs.ndim == 4 else torch.preserve_format
         return inputs.to(self._device, non_blocking=True, memory_format=layout)
-
-
-def _class_weights(counts: tuple[int, ...], settings: Training, device: torch.device) -> Tensor | None:
-    """Inverse class frequencies with mean 1 over the images (King and Zeng, 2001), or nothing."""
-    if settings.class_weights == "none":
-        return None
-    weights = [sum(counts) / (len(counts) * count) for count in counts]
-    return torch.tensor(weights, dtype=torch.float32, device=device)
 
 
 def _refuse_divergence(losses: list[Tensor], first_step: int) -> None:

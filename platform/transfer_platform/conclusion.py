@@ -1,0 +1,138 @@
+"""What comes after the search: the best checkpoint is tested in its served form, registered, and judged.
+
+A conclusion is noted with its study and not drawn twice from the same best trial and the same `promotion:`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfer_model.classifier import Classifier
+from transfer_platform import storage
+from transfer_platform.data.splits import Splits
+from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.progress import Say
+from transfer_platform.recipe.schema import Promotion as PromotionSection
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.space import identity
+from transfer_platform.reporting import report_evaluation
+from transfer_platform.search import Study
+from transfer_platform.tracking import Run
+from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.gate import read_rules
+from transfer_registry.ledger import Ledger
+from transfer_registry.packaging import log_model
+from transfer_registry.promotion import Promotion, promote_candidate
+from transfer_registry.stranger import predict
+from transfer_registry.verdict import Verdict
+
+NOTE = "conclusion"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What the best checkpoint is worth, and what the gate said to it.
+
+    Attributes:
+        metrics: On the test images, by name.
+        promotion: None where the recipe has no `promotion:`.
+    """
+
+    metrics: dict[str, float]
+    promotion: Promotion | None
+
+
+def recall(study: Study, recipe: Recipe) -> Conclusion | None:
+    """The conclusion that was drawn from a study before; None where there is none, or things have changed."""
+    note = study.notes.get(NOTE)
+    if note is None or note["question"] != _question(study, recipe):
+        return None
+    answer = note["promotion"]
+    if answer is not None:
+        answer = Promotion(**{**answer, "verdict": Verdict.from_json(answer["verdict"])})
+    return Conclusion(note["metrics"], answer)
+
+
+def conclude(
+    model: Path, device: str, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run, say: Say
+) -> Conclusion:
+    """Tests a model once, reports, and offers it to the gate where the recipe asks for that.
+
+    Args:
+        model: Folder of the best checkpoint in the form in which it is served.
+        device: Where it is tested.
+        recipe: Of the study.
+        splits: Their test images are read here and nowhere else.
+        study: Whose best trial it comes from; the conclusion is noted with it.
+        parent: The study's run.
+        best: The best trial's run.
+        say: Given what happens next.
+    """
+    say("testing the best checkpoint in its served form")
+    predictions = _test(Classifier.load(model, device), splits)
+    metrics = report_evaluation(parent, best, predictions, study.best.number)
+    promotion = None
+    if recipe.promotion is not None:
+        say("registering it, reloading it in a process of its own, and asking the gate")
+        promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, predictions, metrics)
+    conclusion = Conclusion(metrics, promotion)
+    study.note(NOTE, _noted(conclusion, study, recipe))
+    return conclusion
+
+
+def _question(study: Study, recipe: Recipe) -> dict[str, Any]:
+    """What a conclusion answers; another best trial or other rules are another question."""
+    promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
+    return {"trial": study.best.number, "promotion": promotion}
+
+
+def _noted(conclusion: Conclusion, study: Study, recipe: Recipe) -> dict[str, Any]:
+    answer = conclusion.promotion
+    return {
+        "question": _question(study, recipe),
+        "metrics": conclusion.metrics,
+        "promotion": answer and {**vars(answer), "verdict": answer.verdict.to_json()},
+    }
+
+
+def _test(classifier: Classifier, splits: Splits) -> Predictions:
+    paths = [picture.path for picture in splits.test]
+    labels = [classifier.classes.index(picture.label) for picture in splits.test]
+    return Predictions(classifier.classes, paths, np.array(labels), classifier.probabilities(paths))
+
+
+def _promote(
+    model: Path,
+    recipe: Recipe,
+    section: PromotionSection,
+    splits: Splits,
+    study: Study,
+    parent: Run,
+    predictions: Predictions,
+    metrics: dict[str, float],
+) -> Promotion:
+    candidate = Candidate(
+        model=section.model,
+        model_uri=log_model(model, section.model, parent.run_id).model_uri,
+        run_id=parent.run_id,
+        trial=study.best.number,
+        recipe_fingerprint=identity(recipe),
+        train_fingerprint=splits.fingerprints["train"],
+        precision=str(study.notes["precision"]),
+    )
+    evaluation = Evaluation(
+        metrics=metrics,
+        classes=predictions.classes,
+        images=tuple(predictions.paths),
+        sha256=tuple(picture.sha256 for picture in splits.test),
+        labels=tuple(picture.label for picture in splits.test),
+        probabilities=predictions.probabilities,
+        fingerprint=splits.fingerprints["test"],
+    )
+    rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))
+    with Ledger.open(storage.ledger_url()) as ledger:
+        return promote_candidate(candidate, evaluation, rules, ledger, predict)

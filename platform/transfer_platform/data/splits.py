@@ -1,0 +1,266 @@
+"""Train, validation and test, chosen by what the images are and by nothing else.
+
+An image's side depends on the images' bytes and the split seed, never on file names or order. So identical
+files always land on the same side, and an image that was once test stays test when the folder grows.
+These rules cannot change without making every earlier result incomparable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.catalog import Picture, class_map, scan
+from transfer_platform.data.exclusion import excluded_files
+from transfer_platform.data.suggestion import did_you_mean
+from transfer_platform.errors import SplitError
+from transfer_platform.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_HASHES = 2.0**256
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images that teach, that choose, and that judge.
+
+    Attributes:
+        classes: Sorted by name; a class's place is its index in the network.
+        train: What a trial learns from, sorted by label and digest.
+        validation: What ranks trials; likewise.
+        test: What the gate reads; likewise.
+        ignored: Hidden files and clutter that were left out unasked, to be reported.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[Picture, ...]
+    validation: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+    ignored: tuple[Path, ...] = ()
+
+    @property
+    def roles(self) -> dict[str, tuple[Picture, ...]]:
+        """The three by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each split's content: labels and bytes, not names, folders, archives or order."""
+        return {role: fingerprint(pictures) for role, pictures in self.roles.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole: which content plays which role."""
+        return _hash("".join(f"{role}\0{digest}\n" for role, digest in self.fingerprints.items()))
+
+
+def make_splits(
+    root: Path,
+    train: str,
+    validation: str | float,
+    test: str | float,
+    *,
+    exclude: Sequence[str] = (),
+    split_seed: int = 0,
+    verify: bool = True,
+    progress: Progress = silent,
+) -> Splits:
+    """Reads a source and divides its images.
+
+    Test is taken first: a fraction draws each image on its own, so that its share is only about the fraction.
+    Validation then takes `round(fraction * n)` of the n images that each class has left, at least one.
+
+    Args:
+        root: The source's folder.
+        train: Folder of class folders, relative to `root`; `.` is the root.
+        validation: Such a folder, or the fraction of train to hold out, above 0 and below 1.
+        test: Likewise.
+        exclude: Files or patterns that are left out, see `exclusion.excluded_files`.
+        split_seed: Chooses another division.
+        verify: Decode images that were not decoded before.
+        progress: Is told how many images were read.
+
+    Raises:
+        SplitError: A folder is missing or lies in another split's, classes differ, or a class has too few
+            images.
+        DataError: Files that are no pictures, or patterns that match nothing.
+    """
+    roles = {"train": train, "validation": validation, "test": test}
+    folders = {role: _folder(root, role, name) for role, name in roles.items() if isinstance(name, str)}
+    _refuse_overlap(folders)
+    excluded = excluded_files(root, exclude)
+    catalogs = {role: scan(folder, excluded, root, verify, progress) for role, folder in folders.items()}
+    given = {role: catalog.pictures for role, catalog in catalogs.items()}
+    classes = class_map(given)
+    fractions = {role: value for role, value in roles.items() if isinstance(value, float)}
+    ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
+    return Splits(classes, **(given | divide(given["train"], fractions, split_seed)), ignored=ignored)
+
+
+def divide(
+    pictures: Iterable[Picture], fractions: Mapping[str, float], split_seed: int
+) -> dict[str, tuple[Picture, ...]]:
+    """Divides the images of one folder.
+
+    An image that lies in several classes (the same bytes) counts for the first of them by name, so that all
+    of its copies stay together.
+
+    Args:
+        pictures: All of them.
+        fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
+        split_seed: Chooses another division.
+
+    Returns:
+        `train`, and what `fractions` names; each sorted by label and digest.
+
+    Raises:
+        SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
+    """
+    for role, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
+    pictures = sorted(pictures, key=_content_order)
+    sides: dict[str, str] = {}
+    left = _digests_by_class(pictures)
+    if "test" in fractions:
+        left = _draw_test(left, fractions["test"], split_seed, sides)
+    if "validation" in fractions:
+        _draw_validation(left, fractions["validation"], split_seed, sides)
+    return {
+        role: tuple(picture for picture in pictures if sides.get(picture.sha256, "train") == role)
+        for role in ("train", *fractions)
+    }
+
+
+def fingerprint(pictures: Iterable[Picture]) -> str:
+    """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images."""
+    return _hash("".join(sorted(f"{picture.label}\0{picture.sha256}\n" for picture in pictures)))
+
+
+def shared_images(splits: Splits) -> tuple[tuple[Picture, ...], ...]:
+    """Images that more than one split has, byte for byte; only splits given as folders can share any.
+
+    Returns:
+        For each such image all of its files, in the order of train, validation, test.
+    """
+    files: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    for role, pictures in splits.roles.items():
+        for picture in pictures:
+            files[picture.sha256][role].append(picture)
+    return tuple(tuple(chain.from_iterable(roles.values())) for roles in files.values() if len(roles) > 1)
+
+
+def _draw_test(
+    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
+) -> dict[str, list[str]]:
+    """Writes what is test into `sides` and returns what is left of each class."""
+    draws = {digest: _draw(f"{split_seed}:{digest}") for each in digests.values() for digest in each}
+    without = {label: min(draws[digest] for digest in each) for label, each in digests.items()}
+    if max(without.values()) >= fraction * _HASHES:
+        missing = ", ".join(repr(label) for label, draw in without.items() if draw >= fraction * _HASHES)
+        raise SplitError(
+            f"with the fraction {fraction:g} no image of {missing} is test; the smallest fraction that gives "
+            f"every class one is {_rounded_up(max(without.values()) / _HASHES):g}; "
+            "set dataset.splits.test to it, add images, or use another dataset.split_seed"
+        )
+    sides |= {digest: "test" for digest, draw in draws.items() if draw < fraction * _HASHES}
+    left = {label: [digest for digest in each if digest not in sides] for label, each in digests.items()}
+    _refuse_too_few(
+        {label: (len(digests[label]), len(each)) for label, each in left.items()}, "test", fraction
+    )
+    return left
+
+
+def _draw_validation(
+    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
+) -> None:
+    """Writes what is validation into `sides`."""
+    taken = {label: max(1, round(fraction * len(each))) for label, each in digests.items()}
+    counts = {label: (len(each), len(each) - taken[label]) for label, each in digests.items()}
+    _refuse_too_few(counts, "validation", fraction)
+    for label, each in digests.items():
+        # Salted, so that being nearly test says nothing about being validation.
+        ranked = sorted(each, key=lambda digest: _draw(f"validation:{split_seed}:{digest}"))
+        sides |= dict.fromkeys(ranked[: taken[label]], "validation")
+
+
+def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: float) -> None:
+    """Args: `counts` has, by class, the images that there were and those that are left for training."""
+    lines = [
+        f"  class {label!r}: {count} different images, none left for training"
+        for label, (count, rest) in counts.items()
+        if rest < 1
+    ]
+    if lines:
+        raise SplitError(
+            f"the fraction {fraction:g} for {role} cannot be held out of train:\n" + "\n".join(lines) + "\n"
+            "add images or lower the fraction; a class needs at least one image in every split"
+        )
+
+
+def _digests_by_class(pictures: Sequence[Picture]) -> dict[str, list[str]]:
+    """The different images of each class; `pictures` is sorted by label, so the first label owns an image."""
+    owners: dict[str, str] = {}
+    for picture in pictures:
+        owners.setdefault(picture.sha256, picture.label)
+    digests: dict[str, list[str]] = {picture.label: [] for picture in pictures}
+    for digest, label in owners.items():
+        digests[label].append(digest)
+    duplicates = [label for label, each in digests.items() if not each]
+    if duplicates:
+        raise SplitError(
+            f"every image of {', '.join(map(repr, duplicates))} is byte for byte in another class too; "
+            "remove it from one of them"
+        )
+    return digests
+
+
+def _draw(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest(), "big")
+
+
+def _rounded_up(fraction: float) -> float:
+    """To four decimals; strictly above, because a draw must be below the fraction."""
+    return (math.floor(fraction * 10_000) + 1) / 10_000
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _content_order(picture: Picture) -> tuple[str, str, Path]:
+    return picture.label, picture.sha256, picture.path
+
+
+def _folder(root: Path, role: str, name: str) -> Path:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise SplitError(f"dataset.splits.{role} is {name!r}, but must be a folder inside the source {root}")
+    folder = root / relative
+    if not folder.is_dir():
+        deep = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/"))
+        near = [path.relative_to(root).as_posix() for path in deep if path.is_dir()]
+        raise SplitError(
+            f"dataset.splits.{role} is {name!r}, which is no folder in {root}{did_you_mean(name, near)}"
+        )
+    return folder
+
+
+def _refuse_overlap(folders: Mapping[str, Path]) -> None:
+    """The same images twice; and a folder in another would pass for one of its classes."""
+    resolved = {role: folder.resolve() for role, folder in folders.items()}
+    for role, folder in resolved.items():
+        for other, above in resolved.items():
+            if role != other and folder.is_relative_to(above):
+                raise SplitError(
+                    f"dataset.splits.{role} ({folder}) lies in dataset.splits.{other} ({above}); "
+                    "each split needs a folder of its own, or a fraction of train"
+                )

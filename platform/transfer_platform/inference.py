@@ -1,0 +1,129 @@
+"""Using a registered model on folders: classify every picture, or measure the model on labelled ones."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_model.errors import UnreadableImageError
+from transfer_model.preprocessing import decode
+from transfer_platform.data.catalog import scan
+from transfer_platform.data.walking import walk
+from transfer_platform.errors import DataError
+from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.evaluation.report import markdown
+from transfer_platform.progress import Progress, Step, silent
+from transfer_registry.loading import LoadedModel, load_model
+
+BATCH = 64
+"""Pictures handed to a model at once."""
+
+
+def predict_folder(folder: Path, model: str, out: Path, progress: Progress = silent) -> str:
+    """Classifies every picture below a folder.
+
+    Args:
+        folder: Searched with its subfolders; hidden files are left out.
+        model: A registered model, see `transfer_registry.uris`.
+        out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `error`; replaced.
+        progress: Told how many pictures are done.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        DataError: The folder holds no file.
+        RegistryError: There is no such model.
+    """
+    files = _files(folder)
+    loaded = load_model(model)
+    rows: list[dict[str, object]] = []
+    for start in range(0, len(files), BATCH):
+        rows += _rows(loaded, files[start : start + BATCH], folder.resolve())
+        progress(Step("classifying", len(rows), len(files), "images"))
+    _write(out, rows)
+    unreadable = sum(bool(row["error"]) for row in rows)
+    note = f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
+    return f"{len(rows) - unreadable} pictures classified by {loaded.uri}, written to {out}{note}"
+
+
+def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:
+    """Measures a model on class folders of pictures.
+
+    Args:
+        model: A registered model, see `transfer_registry.uris`.
+        folder: Holds one folder per class, named as the model names its classes.
+        progress: Told how many pictures are done.
+
+    Returns:
+        The report, markdown.
+
+    Raises:
+        DataError: The folders do not name the model's classes, or a file in them is no picture.
+        RegistryError: There is no such model.
+    """
+    pictures = scan(folder, progress=progress).pictures
+    loaded = load_model(model)
+    if unknown := sorted({picture.label for picture in pictures} - set(loaded.classes)):
+        raise DataError(
+            f"{folder} has class folders that {loaded.uri} does not know: {', '.join(unknown)}; "
+            f"its classes are {', '.join(loaded.classes)}"
+        )
+    paths = [picture.path for picture in pictures]
+    labels = np.array([loaded.classes.index(picture.label) for picture in pictures])
+    probabilities = _probabilities(loaded, paths, progress)
+    predictions = Predictions(loaded.classes, paths, labels, probabilities)
+    facts = {"model": loaded.uri, "pictures": f"{len(paths)} in {folder}"}
+    return markdown("Evaluation", facts, predictions, predictions.scores("test"))
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder")
+    files = sorted(file.path for file in walk(folder.resolve(), folder.resolve()).files)
+    if not files:
+        raise DataError(f"there is no file below {folder}")
+    return files
+
+
+def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:
+    """One row a file, in order; a file that is no picture has an error in place of an answer."""
+    errors = {path: _error(path) for path in files}
+    readable = [path for path in files if not errors[path]]
+    answers = dict(zip(readable, loaded.probabilities(readable), strict=True)) if readable else {}
+    return [
+        {
+            "file": path.relative_to(folder).as_posix(),
+            "label": loaded.classes[answers[path].argmax()] if path in answers else "",
+            "probability": f"{answers[path].max():.6f}" if path in answers else "",
+            "error": errors[path],
+        }
+        for path in files
+    ]
+
+
+def _error(path: Path) -> str:
+    try:
+        decode(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return ""
+
+
+def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["file", "label", "probability", "error"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:
+    answers = []
+    for start in range(0, len(paths), BATCH):
+        answers.append(loaded.probabilities(paths[start : start + BATCH]))
+        progress(Step("classifying", min(start + BATCH, len(paths)), len(paths), "images"))
+    return np.concatenate(answers)

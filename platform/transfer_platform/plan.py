@@ -1,0 +1,145 @@
+"""What a run would do, said before it does anything: images, stages, trials. Imports no deep-learning library."""
+
+from __future__ import annotations
+
+import ctypes.util
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from transfer_model import catalogue
+from transfer_model.catalogue import Outline
+from transfer_model.stages import count_through
+from transfer_platform.data.reading import read_splits
+from transfer_platform.data.splits import Splits
+from transfer_platform.progress import Progress, silent
+from transfer_platform.recipe.file import load
+from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.space import ranges, to_yaml
+
+T = TypeVar("T")
+
+
+
+def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = silent) -> RenderableType:
+    """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
+
+    Args:
+        path: The recipe file.
+        overrides: `training.epochs=3`.
+        progress: Told how far fetching and reading have come.
+
+    Raises:
+        PlatformError: What would be in the way of a run.
+    """
+    recipe = load(path, overrides)
+    splits = read_splits(recipe.dataset, path.parent, progress)
+    return Group(
+        Text("Recipe, every default written out", style="bold"),
+        Syntax(to_yaml(recipe), "yaml", background_color="default"),
+        _images(splits),
+        *(_backbone(recipe, outline, len(splits.classes)) for outline in _outlines(recipe)),
+        _study(recipe),
+    )
+
+
+def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
+    """The backbones whose name matches a pattern, with parameters, image size and weights."""
+    table = Table(box=box.SIMPLE, title_justify="left")
+    for heading, justify in (("backbone", "left"), ("parameters", "right"), ("pixels", "right")):
+        table.add_column(heading, justify=justify, no_wrap=heading == "backbone")
+    table.add_column("weights")
+    if stages:
+        table.add_column("stages")
+    names = catalogue.names(pattern)
+    for name in names:
+        outline = catalogue.outline(name)
+        size = str(outline.preprocessing.image_size)
+        row = [name, f"{outline.parameters:,}", size, ", ".join(outline.weights) or "none"]
+        table.add_row(*row, *([" ".join(stage.name for stage in outline.stages)] if stages else []))
+    return Group(table, Text(f"{len(names)} backbones match {pattern!r}"))
+
+
+def _images(splits: Splits) -> Table:
+    table = Table(box=box.SIMPLE, title="Images", title_justify="left", title_style="bold", show_footer=True)
+    counts = {role: Counter(picture.label for picture in pictures) for role, pictures in splits.roles.items()}
+    table.add_column("class", footer="all")
+    for role, of_class in counts.items():
+        table.add_column(role, justify="right", footer=str(of_class.total()))
+    for label in splits.classes:
+        table.add_row(label, *(str(of_class[label]) for of_class in counts.values()))
+    if splits.ignored:
+        table.caption = f"{len(splits.ignored)} hidden or system files are left out"
+    return table
+
+
+def _outlines(recipe: Recipe) -> Iterator[Outline]:
+    return (catalogue.outline(name) for name in _choices(recipe.backbone.name))
+
+
+def _choices(value: T) -> tuple[T, ...]:
+    return value.choices if isinstance(value, Choice) else (value,)
+
+
+def _backbone(recipe: Recipe, outline: Outline, classes: int) -> Table:
+    """One column for every place where the search may freeze."""
+    preprocessing = outline.prepared_for(recipe.backbone.weights)
+    size = recipe.dataset.image_size or preprocessing.image_size
+    places = _choices(recipe.backbone.freeze_through)
+    title = f"{outline.name}, {size} x {size} pixels: parameters that learn"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold", show_footer=True)
+    head = (outline.features + 1) * classes
+    names = [stage.name for stage in outline.stages]
+    frozen = {place: count_through(names, place) for place in places}
+    table.add_column("stage", footer="all")
+    table.add_column("parameters", justify="right", footer=f"{outline.parameters + head:,}")
+    for place in places:
+        learning = sum(stage.parameters for stage in outline.stages[frozen[place] :]) + head
+        table.add_column(f"frozen through {place}", justify="right", footer=f"{learning:,}")
+    for index, stage in enumerate(outline.stages):
+        learns = ("frozen" if index < frozen[place] else f"{stage.parameters:,}" for place in places)
+        table.add_row(stage.name, f"{stage.parameters:,}", *learns)
+    table.add_row("head (new)", f"{head:,}", *(f"{head:,}" for _ in places))
+    return table
+
+
+def _study(recipe: Recipe) -> Table:
+    table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
+    trials = recipe.search.trials if recipe.search else 1
+    precision = recipe.training.precision
+    timed = "auto: the fastest, found by timing a step at the start" if precision == "auto" else precision
+    table.add_row("device", f"{_likely_device()} (PLATFORM_DEVICE or run --device chooses)")
+    table.add_row("precision", timed)
+    table.add_row("trials x epochs", f"{trials} x {_spelled(recipe.training.epochs)}")
+    for field, span in ranges(recipe).items():
+        table.add_row(f"searched: {field}", _spelled(span))
+    if recipe.promotion is None:
+        table.add_row("promotion", "none: nothing is registered")
+    else:
+        table.add_row("registered as", recipe.promotion.model)
+    return table
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, Choice):
+        return "one of " + ", ".join(map(str, value.choices))
+    if isinstance(value, Range):
+        scale = " on a log scale" if value.log else f" in steps of {value.step}" if value.step else ""
+        return f"{value.low} to {value.high}{scale}"
+    return str(value)
+
+
+def _likely_device() -> str:
+    """What torch will most likely choose; asking torch itself takes seconds."""
+    if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():
+        return "cuda"
+    return "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu"

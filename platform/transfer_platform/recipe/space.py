@@ -1,0 +1,143 @@
+"""What a study may vary, a recipe with one trial's values in place, and what makes two studies the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.recipe import wording
+from transfer_platform.recipe.nearest import did_you_mean
+from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.sections import leaves
+from transfer_platform.recipe.tree import Path, Place, grow, is_range, spell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
+    """What a recipe leaves to the search, by dotted field, in the order of the schema."""
+    searched = {field: _value(recipe, path) for path, field in _searchable().items()}
+    return {field: value for field, value in searched.items() if isinstance(value, Range | Choice)}
+
+
+def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """The recipe of one trial: every range gives way to a value.
+
+    Args:
+        recipe: May hold ranges; not changed.
+        values: Dotted field -> value, one for each of `ranges(recipe)` and no other.
+
+    Returns:
+        A recipe without ranges, and so of a single trial: `search.trials` is 1.
+
+    Raises:
+        RecipeError: A value is missing, foreign, or not in its range; all of them at once.
+    """
+    plain = {field: _plain(value) for field, value in values.items()}
+    problems = [Problem("trial", field, message) for field, message in _misfits(ranges(recipe), plain)]
+    if problems:
+        raise RecipeError(problems)
+    tree = grow(recipe.model_dump(by_alias=True), Place("trial"))
+    for field, value in plain.items():
+        tree = tree.replaced(tuple(field.split(".")), value)
+    if recipe.search:
+        tree = tree.replaced(("search", "trials"), 1)
+    try:
+        return Recipe.model_validate(tree.plain())
+    except ValidationError as error:
+        found = wording.findings(error, tree)
+        raise RecipeError([Problem("trial", spell(path), message) for path, message in found]) from error
+
+
+def identity(recipe: Recipe) -> str:
+    """What a study's identity has from its recipe: all of it but the number of trials and the promotion.
+
+    Comments, the order of fields, and whether a default is written out make no difference. With the data's
+    fingerprint it tells whether a study goes on or another one begins.
+
+    Returns:
+        SHA-256 over canonical JSON, 64 hexadecimal digits.
+    """
+    content = recipe.model_dump(mode="json", by_alias=True, exclude={"search": {"trials"}, "promotion": True})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as a file that `load` reads back to the same recipe, every default written out."""
+    yaml = YAML()
+    yaml.width = 110
+    text = StringIO()
+    yaml.dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), text)
+    return text.getvalue()
+
+
+def _searchable() -> dict[Path, str]:
+    return {path: spell(path) for path, field in leaves().items() if field.range_keys}
+
+
+def _value(recipe: Recipe, path: Path) -> object:
+    value: object = recipe
+    for name in path:
+        value = getattr(value, str(name))
+    return value
+
+
+def _misfits(
+    spans: Mapping[str, Range[Any] | Choice[Any]], values: Mapping[str, object]
+) -> list[tuple[str, str]]:
+    missing = [
+        (field, f"has no value, but a range: {_spelled(spans[field])}")
+        for field in spans
+        if field not in values
+    ]
+    foreign = [
+        (field, f"has no range, so no value can be put in its place{did_you_mean(field, spans)}")
+        for field in values
+        if field not in spans
+    ]
+    outside = [
+        (field, f"must be in {_spelled(span)}, but got {values[field]!r}")
+        for field, span in spans.items()
+        if field in values and not _admits(span, values[field])
+    ]
+    return sorted([*missing, *foreign, *outside])
+
+
+def _admits(span: Range[Any] | Choice[Any], value: object) -> bool:
+    if isinstance(span, Choice):
+        return value in span.choices
+    return isinstance(value, int | float) and bool(span.low <= value <= span.high)
+
+
+def _spelled(span: Range[Any] | Choice[Any]) -> str:
+    return json.dumps(span.model_dump(mode="json", exclude_defaults=True))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a sampler proposes
+    """NumPy's scalars as Python's; the schema is strict about types."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
+def _styled(value: Any) -> Any:  # noqa: ANN401 - whatever a recipe dumps to
+    """Sections as blocks, ranges and lists on one line."""
+    if isinstance(value, dict):
+        block = CommentedMap({key: _styled(item) for key, item in value.items()})
+        if is_range(value):
+            block.fa.set_flow_style()
+        return block
+    if isinstance(value, list):
+        line = CommentedSeq(value)
+        line.fa.set_flow_style()
+        return line
+    return value

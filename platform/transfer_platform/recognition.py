@@ -1,0 +1,116 @@
+"""Saying what is on photographs: by a backbone as it was pretrained, or by a registered model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from numpy.typing import NDArray
+from PIL import ImageDraw, ImageFont
+from torch import nn
+
+from transfer_model import catalogue
+from transfer_model.network import pretrained_classifier
+from transfer_model.preprocessing import Preprocessing, decode
+from transfer_platform.data.fetching import fetch
+from transfer_platform.errors import DataError
+from transfer_platform.network.pretrained import pretrained_weights
+from transfer_registry.loading import load_model
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about one picture.
+
+    Attributes:
+        photo: As it was asked for.
+        classes: The most probable ones, the most probable first.
+        probabilities: Of these.
+    """
+
+    photo: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def __str__(self) -> str:
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        return f"{self.photo}: " + ", ".join(f"{name} {probability:.3f}" for name, probability in pairs)
+
+
+def classify(
+    photos: Sequence[str],
+    *,
+    backbone: str | None = None,
+    model: str | None = None,
+    top: int = 5,
+    annotate: Path | None = None,
+) -> Iterator[Answer]:
+    """Says what is on photographs.
+
+    Args:
+        photos: Files or http(s) addresses.
+        backbone: A network with the classes it was pretrained on, or
+        model: a registered model.
+        top: How many classes an answer has.
+        annotate: Where to draw the answer on the (one) photograph, a PNG; the classes are written into it.
+
+    Yields:
+        One answer a photograph, in order.
+
+    Raises:
+        ModelError: The backbone is unknown, or a photograph cannot be read.
+        RegistryError: There is no such model.
+        SourceError: A photograph or the backbone's weights cannot be fetched.
+    """
+    classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
+    for photo in photos:
+        path = fetch(photo) if "://" in photo else Path(photo)
+        probabilities = classifier.probabilities([path])[0]
+        best = probabilities.argsort()[::-1][:top]
+        answer = Answer(
+            photo, tuple(classifier.classes[index] for index in best), tuple(map(float, probabilities[best]))
+        )
+        if annotate:
+            draw(answer, path, annotate)
+        yield answer
+
+
+@dataclass(frozen=True)
+class PretrainedClassifier:
+    """A backbone as it was pretrained, with its own classes."""
+
+    classes: tuple[str, ...]
+    network: nn.Module
+    preprocessing: Preprocessing
+
+    @classmethod
+    def load(cls, backbone: str) -> Self:
+        """Builds the backbone with its default weights, which are fetched where they are not here yet."""
+        weights = pretrained_weights(backbone, "default", Path())
+        if weights.path is None:
+            raise DataError(f"{backbone} has no pretrained weights, so it knows no classes")
+        network, classes = pretrained_classifier(backbone, weights.path)
+        return cls(classes, network, catalogue.outline(backbone).preprocessing)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
+        """The probability of every class for every picture, (N, C)."""
+        batch = torch.stack([self.preprocessing(decode(path)) for path in images])
+        return self.network(batch).softmax(dim=1).numpy()
+
+
+def draw(answer: Answer, photo: Path, out: Path) -> None:
+    """Writes an answer over the top of a photograph, and that to a PNG."""
+    picture = decode(photo)
+    height = max(12, picture.height // 28)
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    text = "\n".join(f"{name}  {probability:.1%}" for name, probability in pairs)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    font = ImageFont.load_default(height)
+    box = pen.multiline_textbbox((height, height), text, font=font)
+    pen.rectangle((box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2), (0, 0, 0, 160))
+    pen.multiline_text((height, height), text, "white", font=font)
+    picture.save(out, "PNG")

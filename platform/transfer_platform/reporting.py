@@ -1,0 +1,85 @@
+"""What a study's MLflow run holds for people: parameters, lineage, figures, tables and the report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from transfer_platform import search
+from transfer_platform.data.splits import Splits
+from transfer_platform.evaluation import figures, report
+from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.network.pretrained import Pretrained
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.space import to_yaml
+from transfer_platform.search import Study
+from transfer_platform.tracking import Run
+
+LIBRARIES = ("transfer-platform", "torch", "torchvision", "timm", "mlflow", "optuna")
+CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/macro_f1")
+FOLDER = "evaluation"
+
+
+def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> None:
+    """What a study starts from: every field of its recipe, its images, its weights, and its software."""
+    run.parameters(
+        {
+            **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
+            **{f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()},
+            **{f"software.{library}": version(library) for library in LIBRARIES},
+            "software.python": platform.python_version(),
+        }
+    )
+    run.text(to_yaml(recipe), "recipe.yaml")
+    for role, pictures in splits.roles.items():
+        run.dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
+
+
+def report_study(run: Run, study: Study) -> None:
+    """How the search went: its best value, its history and which values mattered."""
+    best = study.best
+    run.parameters({f"best.{name}": value for name, value in best.params.items()})
+    run.tags({"platform.best_trial": best.number})
+    run.figures(search.figures(study), "study")
+    run.table(study.table(), "study/trials.json")
+
+
+def report_evaluation(run: Run, best: Run, predictions: Predictions, trial: int) -> dict[str, float]:
+    """What the best checkpoint, as it will be served, makes of the test images.
+
+    Args:
+        run: Of the study; everything is logged to it.
+        best: Of the trial, for its learning curves.
+        predictions: On the test images.
+        trial: Its number, and the step of the metrics: a study that is extended may test another trial.
+
+    Returns:
+        The test metrics, by name.
+    """
+    metrics = predictions.scores("test")
+    run.metrics(metrics, step=trial)
+    run.figures(
+        {
+            "confusion_matrix": figures.confusion_matrix(predictions),
+            "calibration": figures.calibration(predictions),
+            "learning_curves": figures.learning_curves({name: best.history(name) for name in CURVES}),
+            "worst_mistakes": figures.worst_mistakes(predictions),
+        },
+        FOLDER,
+    )
+    run.table(report.class_table(predictions), f"{FOLDER}/classes.json")
+    run.table(predictions.table(), f"{FOLDER}/predictions.json")
+    facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
+    run.text(report.markdown("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md")
+    return metrics
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted fields; ranges stay whole, as they stand in the recipe."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        section = isinstance(value, dict) and not {"low", "choices"} & value.keys()
+        flat |= _flat(value, f"{prefix}{name}.") if section else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,89 @@
+"""What a user may call a model, and the URI that MLflow knows it by.
+
+ants-bees                    models:/ants-bees@champion
+ants-bees/3                  models:/ants-bees/3
+ants-bees@previous           models:/ants-bees@previous
+models:/... runs:/... s3://  as it is
+path/to/a/model              as it is, a folder with an MLmodel file
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from transfer_platform.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
+
+CHAMPION = "champion"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+-]*:/")
+_REGISTERED = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
+
+
+def model_uri(model: str) -> str:
+    """Finds the model that a user names.
+
+    Returns:
+        A URI or path for `mlflow.pyfunc.load_model`; an alias stays an alias.
+
+    Raises:
+        RegistryError: There is no such folder, registered model, version or alias; the message lists those
+            that are there.
+    """
+    if Path(model, "MLmodel").is_file():
+        return str(Path(model).absolute())
+    named = _REGISTERED.fullmatch(model)
+    if named is None or _is_logged_model(model):
+        if _SCHEME.match(model):
+            return model
+        raise RegistryError(
+            f"{model} is no model: expected NAME, NAME/VERSION, NAME@ALIAS, an MLflow URI, "
+            "or a folder that holds an MLmodel file"
+        )
+    name, version = named["name"], named["version"]
+    registered = _registered_model(name)
+    if version:
+        return _version(registered, version)
+    return _alias(registered, named["alias"] or CHAMPION)
+
+
+def _is_logged_model(model: str) -> bool:
+    return model.startswith("models:/m-")
+
+
+def _registered_model(name: str) -> RegisteredModel:
+    client = MlflowClient()
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise RegistryError(f"the registry cannot be asked for {name!r}: {error}") from error
+        names = ", ".join(sorted(found.name for found in client.search_registered_models())) or "none"
+        raise RegistryError(f"no model {name!r} is registered; registered here: {names}") from error
+
+
+def _version(registered: RegisteredModel, version: str) -> str:
+    versions = MlflowClient().search_model_versions(f"name = '{registered.name}'")
+    numbers = sorted(int(found.version) for found in versions)
+    if int(version) not in numbers:
+        there = ", ".join(map(str, numbers)) or "none"
+        raise RegistryError(f"{registered.name} has no version {version}; its versions: {there}")
+    return f"models:/{registered.name}/{version}"
+
+
+def _alias(registered: RegisteredModel, alias: str) -> str:
+    if alias not in registered.aliases:
+        there = ", ".join(sorted(registered.aliases)) or "none"
+        raise RegistryError(
+            f"{registered.name} has no alias {alias!r}; its aliases: {there}. "
+            f"A version is named as {registered.name}/1"
+        )
+    return f"models:/{registered.name}@{alias}"

@@ -1,0 +1,105 @@
+"""A real web server on the loopback interface, that can misbehave in the ways that servers do."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass
+class Site:
+    """What the server has, how it behaves, and what it was asked.
+
+    Attributes:
+        files: Content by path, `/a/b.zip`.
+        cuts: After how many bytes of a body each of the coming connections is cut; then none is.
+        etag: Of every file; empty: none is sent.
+        ranges: Whether Range is understood.
+        honest: Whether If-Range is respected.
+        lengths: Whether Content-Length is sent.
+        headers: Sent with every file.
+        failures: Status codes of the coming answers; then 200.
+        requests: Path and Range header of every request.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    etag: str = '"1"'
+    ranges: bool = True
+    honest: bool = True
+    lengths: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    failures: list[int] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _handler(site: Site) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside, not branches
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.requests.append((self.path, self.headers.get("Range", "")))
+            content = site.files.get(self.path.partition("?")[0])
+            status = site.failures.pop(0) if site.failures else 200
+            if status == 200 and content is not None:
+                self._send(content, self._start())
+            else:
+                self.send_error(404 if content is None else status)
+
+        def _start(self) -> int | None:
+            span = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            same = not site.honest or self.headers.get("If-Range", site.etag) == site.etag
+            return int(span[1]) if span and site.ranges and same else None
+
+        def _send(self, content: bytes, start: int | None) -> None:
+            if start is not None and start >= len(content):
+                self.send_error(416)
+                return
+            body = content[start or 0 :]
+            self.send_response(200 if start is None else 206)
+            if start is not None:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            if site.lengths:
+                self.send_header("Content-Length", str(len(body)))
+            for name, value in site.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[: site.cuts.pop(0)] if site.cuts else body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A running server."""
+    site = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield site
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def mirror(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty mirror folder, set in the environment."""
+    folder = isolated / "mirror"
+    folder.mkdir()
+    monkeypatch.setenv("PLATFORM_MIRROR", str(folder))
+    return folder

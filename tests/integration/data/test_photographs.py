@@ -1,0 +1,125 @@
+"""The real photographs, from the archive to the splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from transfer_model.preprocessing import Preprocessing
+from transfer_platform.data.augmentation import augmentation
+from transfer_platform.data.dataset import PictureDataset, loader
+from transfer_platform.data.sources import open_source
+from transfer_platform.data.splits import make_splits, shared_images
+from transfer_platform.errors import DataError
+from transfer_platform.storage import cache_folder
+
+if TYPE_CHECKING:
+    from transfer_platform.progress import Step
+
+URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
+STRAY = "train/ants/imageNotFound.gif"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(isolated: Path) -> None:
+    """A cache of its own for every test."""
+
+
+def test_the_flagship_data_set(photographs: Path) -> None:
+    splits = make_splits(photographs, "train", 0.2, "val", exclude=[STRAY])
+    assert splits.classes == ("ants", "bees")
+    assert {role: len(side) for role, side in splits.roles.items()} == {
+        "train": 195,
+        "validation": 49,
+        "test": 153,
+    }
+    assert splits.fingerprint == "a017f86fbcda08bd705ef4415e5e178bca06e53e94ce4f378e266067abc2ff30"
+    assert shared_images(splits) == ()
+
+
+def test_the_stray_picture_is_a_picture(photographs: Path) -> None:
+    splits = make_splits(photographs, "train", 0.2, "val")
+    assert sum(len(side) for side in splits.roles.values()) == 398
+
+
+def test_the_second_time_nothing_is_read(photographs: Path) -> None:
+    make_splits(photographs, "train", 0.2, "val")
+    steps: list[Step] = []
+    started = time.perf_counter()
+    make_splits(photographs, "train", 0.2, "val", progress=steps.append)
+    assert steps == []
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label in ("ants", "bees"):
+            folder = tmp_path / "some" / split / label
+            folder.mkdir(parents=True)
+            for path in sorted((photographs / split / label).glob("*.jpg"))[:4]:
+                (folder / path.name).write_bytes(path.read_bytes())
+    victim = next((tmp_path / "some" / "train" / "bees").iterdir())
+    victim.write_bytes(victim.read_bytes()[:20_000])
+    with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a cut off or damaged JPEG"):
+        make_splits(tmp_path / "some", "train", 0.25, "val")
+
+
+def test_mirror_archive_and_folder_give_the_same_splits(
+    photographs: Path, photograph_mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATFORM_MIRROR", str(photograph_mirror))
+    unpacked = open_source(URL, Path()) / "hymenoptera_data"
+    exclude = [STRAY]
+    here = make_splits(photographs, "train", 0.2, "val", exclude=exclude)
+    assert make_splits(unpacked, "train", 0.2, "val", exclude=exclude).fingerprint == here.fingerprint
+
+
+def test_batches_of_photographs(photographs: Path) -> None:
+    splits = make_splits(photographs, "train", 0.2, "val", exclude=[STRAY])
+    preprocessing = Preprocessing(64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    dataset = PictureDataset(
+        splits.validation, splits.classes, preprocessing, augmentation("medium", preprocessing)
+    )
+    sizes = [tuple(images.shape) for images, _ in loader(dataset, 24, shuffle=True)]
+    assert sizes == [(24, 3, 64, 64), (25, 3, 64, 64)]
+
+
+UNPACK = """
+import sys
+from pathlib import Path
+from transfer_platform.data.archives import unpack
+def begun(step):
+    if step.done < 1e6:
+        print("begun", flush=True)
+print(unpack(Path(sys.argv[1]), progress=begun))
+"""
+
+
+def start(archive: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", UNPACK, str(archive)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_killed_while_unpacking_and_then_two_at_once(photograph_mirror: Path) -> None:
+    archive = photograph_mirror / "hymenoptera_data.zip"
+    folder = cache_folder() / "archives" / hashlib.sha256(archive.read_bytes()).hexdigest()
+    with start(archive) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "begun\n"
+        killed.send_signal(signal.SIGKILL)
+    assert not folder.exists()
+    both = [start(archive) for _ in range(2)]
+    answers = [process.communicate()[0].splitlines() for process in both]
+    assert [answer[-1] for answer in answers] == [str(folder)] * 2
+    assert sorted("begun" in answer for answer in answers) == [False, True]
+    assert sum(path.is_file() for path in folder.rglob("*")) == 398

@@ -1,0 +1,501 @@
+"""The door of the registry, with a real MLflow registry, a real ledger and small real models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
+
+from transfer_platform.errors import RegistryError
+from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.gate import read_rules
+from transfer_registry.ledger import Kind, Ledger
+from transfer_registry.predictions import recall
+from transfer_registry.promotion import Promotion, promote_candidate
+
+pytestmark = [
+    # MLflow's own: its tables on SQLAlchemy 2.1, and what it says to itself while it is imported
+    pytest.mark.filterwarnings(
+        "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning"
+    ),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
+
+IMAGES = 40
+RULES = read_rules({"test/accuracy": {"at_least": 0.5}, "over_champion": {"confidence": 0.95}})
+
+MODEL_CODE = '''
+import json
+from pathlib import Path
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Remembered(PythonModel):
+    """Knows the probabilities of each image by its content."""
+
+    def load_context(self, context):
+        self.answers = json.loads(Path(context.artifacts["answers"]).read_text())
+
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        return pd.DataFrame([self.answers[Path(path).read_text()] for path in model_input["image"]])
+
+
+set_model(Remembered())
+'''
+
+
+@dataclass
+class Stranger:
+    """Loads a registered version and counts what it was asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+        import pandas as pd
+
+        self.asked.append(model_uri)
+        model = mlflow.pyfunc.load_model(model_uri)
+        return model.predict(pd.DataFrame({"image": [str(path) for path in images]})).to_numpy(np.float32)
+
+
+def recited(*evaluations: Evaluation) -> Callable[[str, Sequence[Path]], NDArray[np.float32]]:
+    """Answers for version 1, 2, ... without loading it: quick, where a test promotes dozens of times."""
+
+    def predict(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+        return evaluations[int(model_uri.rpartition("/")[2]) - 1].probabilities
+
+    return predict
+
+
+class World:
+    """A registry, a ledger, and test images of two classes."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.folder, self.ledger, self.stranger = folder, ledger, Stranger()
+        self.predict: Callable[[str, Sequence[Path]], NDArray[np.float32]] = self.stranger
+        self.client = MlflowClient()
+        (folder / "model.py").write_text(MODEL_CODE)
+        self.images = tuple(self._image(index) for index in range(IMAGES))
+
+    def _image(self, index: int) -> Path:
+        path = self.folder / f"{index}.png"
+        path.write_text(f"picture {index}")
+        return path
+
+    def candidate(
+        self,
+        wrong: int,
+        model: str = "ants-bees",
+        classes: tuple[str, ...] = ("ants", "bees"),
+        precision: str = "float32",
+        metadata: dict[str, Any] | None = None,
+    ) -> tuple[Candidate, Evaluation]:
+        """A logged model that is wrong on the first so many images, and its evaluation."""
+        evaluation = self.evaluation(wrong, classes)
+        answers = self.folder / "answers.json"
+        by_content = {
+            path.read_text(): row.tolist()
+            for path, row in zip(self.images, evaluation.probabilities, strict=True)
+        }
+        answers.write_text(json.dumps(by_content))
+        with mlflow.start_run() as run:
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(self.folder / "model.py"),
+                artifacts={"answers": str(answers)},
+                pip_requirements=[],
+                metadata=metadata,
+            )
+        made = Candidate(
+            model=model,
+            model_uri=logged.model_uri,
+            run_id=run.info.run_id,
+            trial=7,
+            recipe_fingerprint="recipe",
+            train_fingerprint="train",
+            precision=precision,
+        )
+        return made, evaluation
+
+    def evaluation(self, wrong: int, classes: tuple[str, ...] = ("ants", "bees")) -> Evaluation:
+        labels = tuple(("ants", "bees")[index % 2] for index in range(IMAGES))
+        right = np.array([classes.index(label) for label in labels])
+        best = np.where(np.arange(IMAGES) < wrong, (right + 1) % len(classes), right)
+        probabilities = np.full((IMAGES, len(classes)), 0.1 / (len(classes) - 1), dtype=np.float32)
+        probabilities[np.arange(IMAGES), best] = 0.9
+        return Evaluation(
+            metrics={"test/accuracy": 1 - wrong / IMAGES},
+            classes=classes,
+            images=self.images,
+            sha256=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.images),
+            labels=labels,
+            probabilities=probabilities,
+            fingerprint="first-test-set",
+        )
+
+    def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> Promotion:
+        return promote_candidate(*offered, rules, self.ledger, self.predict)
+
+    def champion(self, model: str = "ants-bees") -> int | None:
+        version = self.client.get_registered_model(model).aliases.get("champion")
+        return None if version is None else int(version)
+
+    def state(self, model: str) -> dict[str, Any]:
+        """All that is remembered of a registered model, times and entry numbers left out."""
+        versions = sorted(
+            self.client.search_model_versions(f"name = '{model}'"), key=lambda v: int(v.version)
+        )
+        first = min((entry.id for entry in self.ledger.entries(model)), default=0)
+        return {
+            "champion": self.champion(model),
+            "versions": [
+                {
+                    "version": int(version.version),
+                    "tags": {
+                        **version.tags,
+                        "platform.ledger_entry": int(version.tags["platform.ledger_entry"]) - first,
+                    },
+                    "description": re.sub(r"\d\d:\d\d UTC|ledger entry \d+", "", version.description or ""),
+                    "predictions": [
+                        artifact.path.removeprefix(f"registry/{model}/")
+                        for artifact in self.client.list_artifacts(
+                            version.run_id, f"registry/{model}/v{version.version}"
+                        )
+                    ],
+                }
+                for version in versions
+            ],
+            "ledger": [
+                (entry.id - first, entry.kind, entry.version, entry.previous_version, entry.passed)
+                for entry in self.ledger.entries(model)
+            ],
+        }
+
+
+@pytest.fixture
+def world(new_registry: Callable[[str], Path]) -> Iterator[World]:
+    folder = new_registry("world")
+    with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        yield World(folder, ledger)
+
+
+def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world: World) -> None:
+    offered = world.candidate(wrong=4)
+    promotion = world.promote(offered)
+    assert (promotion.version, promotion.promoted, promotion.champion_before) == (1, True, None)
+    assert [finding.rule for finding in promotion.verdict.findings] == [
+        "parity",
+        "test/accuracy >= 0.5",
+        "over_champion at 0.95",
+    ]
+    assert world.champion() == 1
+    assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION]
+    version = world.client.get_model_version("ants-bees", "1")
+    assert version.tags["platform.verdict"] == "passed"
+    assert version.tags["platform.test_fingerprint"] == "first-test-set"
+    assert version.tags["platform.run"] == offered[0].run_id == version.run_id
+    assert "**Made champion**" in version.description
+    assert "there is no champion yet" in version.description
+    assert world.stranger.asked == ["models:/ants-bees/1"]
+
+
+def test_better_by_more_than_chance_succeeds_and_the_ledger_knows_whom(world: World) -> None:
+    world.promote(world.candidate(wrong=9))
+    promotion = world.promote(world.candidate(wrong=2))
+    assert (promotion.version, promotion.promoted, promotion.champion_before) == (2, True, 1)
+    assert promotion.verdict.findings[-1].figures["better"] == 7
+    assert world.champion() == 2
+    last = world.ledger.last_move("ants-bees")
+    assert last is not None
+    assert (last.version, last.previous_version) == (2, 1)
+    # the first champion's predictions were kept: its code did not have to run again
+    assert world.stranger.asked == ["models:/ants-bees/1", "models:/ants-bees/2"]
+
+
+def test_better_by_chance_leaves_the_champion_and_says_why(world: World) -> None:
+    world.promote(world.candidate(wrong=4))
+    promotion = world.promote(world.candidate(wrong=1))
+    assert not promotion.promoted
+    assert world.champion() == 1
+    version = world.client.get_model_version("ants-bees", "2")
+    assert version.tags["platform.verdict"] == "failed"
+    assert "b = 3 against c = 0" in version.tags["platform.reasons"]
+    assert "**Refused by the gate**; version 1 stayed champion" in version.description
+
+
+def test_asked_again_nothing_is_added_and_no_model_is_loaded(world: World) -> None:
+    champion, refused = world.candidate(wrong=4), world.candidate(wrong=3)
+    answers = [world.promote(champion), world.promote(refused)]
+    before, asked = world.state("ants-bees"), list(world.stranger.asked)
+    assert [world.promote(champion), world.promote(refused)] == answers
+    assert world.state("ants-bees") == before
+    assert world.stranger.asked == asked
+
+
+def test_a_former_champion_asked_again_does_not_come_back(world: World) -> None:
+    first = world.candidate(wrong=9)
+    world.promote(first)
+    world.promote(world.candidate(wrong=1))
+    assert world.promote(first).promoted  # it was, by that verdict
+    assert world.champion() == 2
+
+
+def test_other_rules_are_another_question(world: World) -> None:
+    world.promote(world.candidate(wrong=4))
+    refused = world.candidate(wrong=2)
+    assert not world.promote(refused).promoted
+    assert world.promote(refused, read_rules({"test/accuracy": {"at_least": 0.9}})).promoted
+    assert world.champion() == 2
+    assert len(world.client.search_model_versions("name = 'ants-bees'")) == 2
+
+
+def test_a_registered_model_that_answers_otherwise_is_refused(world: World) -> None:
+    candidate, evaluation = world.candidate(wrong=4)
+    drifted = replace(evaluation, probabilities=evaluation.probabilities + np.float32(0.001))
+    promotion = world.promote((candidate, drifted))
+    assert not promotion.promoted
+    assert [finding.passed for finding in promotion.verdict.findings] == [False, True, True]
+    assert world.champion() is None
+    assert world.ledger.current_champion("ants-bees") is None
+
+
+def test_half_precision_is_compared_like_with_like(world: World) -> None:
+    candidate, evaluation = world.candidate(wrong=4, precision="bfloat16")
+    rounded = replace(evaluation, probabilities=evaluation.probabilities + np.float32(0.01))
+    assert world.promote((candidate, rounded)).promoted
+
+
+def test_on_another_test_set_the_champion_runs_again_once(world: World) -> None:
+    world.promote(world.candidate(wrong=9))
+    world.stranger.asked.clear()
+    # one photograph has been taken anew; the champion has never seen it
+    (world.folder / "39.png").write_text("another picture 39")
+    answers = world.folder / "artifacts"
+    for file in answers.rglob("answers.json"):
+        known = json.loads(file.read_text())
+        file.write_text(json.dumps({**known, "another picture 39": known["picture 39"]}))
+    for wrong in (8, 7):
+        candidate, evaluation = world.candidate(wrong=wrong)
+        world.promote((candidate, replace(evaluation, fingerprint="second-test-set")))
+    assert world.stranger.asked == ["models:/ants-bees/2", "models:/ants-bees/1", "models:/ants-bees/3"]
+
+
+def test_classes_in_another_order_are_matched_by_name(world: World) -> None:
+    world.promote(world.candidate(wrong=9))
+    promotion = world.promote(world.candidate(wrong=2, classes=("bees", "ants")))
+    assert promotion.promoted
+    assert promotion.verdict.findings[-1].figures["champion_accuracy"] == pytest.approx(31 / 40)
+
+
+def test_other_classes_cannot_be_compared(world: World) -> None:
+    world.promote(world.candidate(wrong=9))
+    promotion = world.promote(world.candidate(wrong=0, classes=("ants", "bees", "wasps")))
+    assert not promotion.promoted
+    assert "only the champion: none; only the candidate: wasps" in promotion.verdict.findings[-1].reason
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_a_champion_that_never_went_through_the_gate_is_compared_if_it_names_its_classes(
+    world: World, described: bool
+) -> None:
+    stray, _ = world.candidate(wrong=9, metadata={"classes": ["ants", "bees"]} if described else None)
+    mlflow.register_model(stray.model_uri, "ants-bees")
+    world.client.set_registered_model_alias("ants-bees", "champion", "1")
+    promotion = world.promote(world.candidate(wrong=0))
+    assert promotion.promoted is described
+    finding = promotion.verdict.findings[-1]
+    assert ("b = 9 against c = 0" if described else "does not say which classes it knows") in finding.reason
+
+
+def test_an_alias_moved_by_hand_is_not_moved_back(world: World) -> None:
+    first, second = world.candidate(wrong=9), world.candidate(wrong=1)
+    world.promote(first)
+    world.promote(second)
+    world.client.set_registered_model_alias("ants-bees", "champion", "1")
+    world.promote(second)
+    assert world.champion() == 1
+
+
+def test_a_deleted_champion_does_not_stop_the_next(world: World) -> None:
+    world.promote(world.candidate(wrong=4))
+    world.client.delete_model_version("ants-bees", "1")
+    promotion = world.promote(world.candidate(wrong=3))
+    assert promotion.promoted
+    assert promotion.champion_before is None
+
+
+def test_a_metric_that_was_not_measured_stops_before_anything_is_registered(world: World) -> None:
+    with pytest.raises(RegistryError, match="test/f1, which was not measured; there is test/accuracy"):
+        world.promote(world.candidate(wrong=4), read_rules({"test/f1": {"at_least": 0.5}}))
+    assert world.client.search_registered_models() == []
+
+
+def test_a_registry_that_refuses_is_an_error_for_a_person(world: World) -> None:
+    candidate, evaluation = world.candidate(wrong=4)
+    with pytest.raises(RegistryError, match="MLflow's registry at sqlite"):
+        world.promote(
+            (replace(candidate, model_uri="models:/m-0123456789abcdef0123456789abcdef"), evaluation)
+        )
+
+
+def test_an_evaluation_whose_sizes_differ_is_refused(world: World) -> None:
+    evaluation = world.evaluation(wrong=1)
+    with pytest.raises(RegistryError, match="39 labels"):
+        replace(evaluation, labels=evaluation.labels[1:])
+    with pytest.raises(RegistryError, match="'wasps' is none of the classes"):
+        replace(evaluation, labels=("wasps", *evaluation.labels[1:]))
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+WRITES = [
+    (MlflowClient, "create_registered_model"),
+    (MlflowClient, "_create_model_version"),
+    (MlflowClient, "set_logged_model_tags"),
+    (MlflowClient, "log_artifact"),
+    (Ledger, "append"),
+    (MlflowClient, "set_registered_model_alias"),
+    (MlflowClient, "update_model_version"),
+    (MlflowClient, "set_model_version_tag"),
+]
+
+
+class Killer:
+    """Ends the process right after its n-th write; counts the writes and names the one it ended after."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.writes, self.last = after, 0, ""
+
+    def wrap(self, name: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            answer = write(*arguments, **named)
+            self.writes += 1
+            if self.writes == self.after:
+                self.last = name
+                raise Killed
+            return answer
+
+        return wrapped
+
+
+def killed_after(writes: int, call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """Runs until so many writes were done; the name of the last one, or None where it ended before."""
+    killer = Killer(writes)
+    with monkeypatch.context() as patch:
+        for owner, name in WRITES:
+            patch.setattr(owner, name, killer.wrap(name, getattr(owner, name)))
+        try:
+            call()
+        except Killed:
+            return killer.last
+    return None
+
+
+@pytest.mark.parametrize("wrong", [1, 8], ids=["promoted", "refused"])
+def test_killed_after_any_write_the_same_call_ends_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    champion, offered = world.candidate(wrong=9), world.candidate(wrong=wrong)
+    world.predict = recited(champion[1], offered[1])
+
+    def under(model: str, what: tuple[Candidate, Evaluation]) -> Promotion:
+        return world.promote((replace(what[0], model=model), what[1]))
+
+    under("undisturbed", champion)
+    expected_answer = under("undisturbed", offered)
+    expected = world.state("undisturbed")
+    seen = []
+    for writes in range(1, 100):
+        model = f"killed-{writes}"
+        under(model, champion)
+        last = killed_after(writes, lambda model=model: under(model, offered), monkeypatch)
+        assert under(model, offered) == replace(expected_answer, model=model)
+        assert world.state(model) == expected, f"killed after write {writes}, {last}"
+        if last is None:
+            break
+        seen.append(last)
+    everything = {name for _, name in WRITES} - {"create_registered_model"}
+    assert set(seen) == (everything if wrong == 1 else everything - {"set_registered_model_alias"})
+
+
+def test_the_very_first_promotion_survives_being_killed_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate, evaluation = world.candidate(wrong=4)
+    world.predict = recited(evaluation)
+    world.promote((replace(candidate, model="undisturbed"), evaluation))
+    for writes in range(1, 15):
+        offered = (replace(candidate, model=f"killed-{writes}"), evaluation)
+        last = killed_after(writes, lambda offered=offered: world.promote(offered), monkeypatch)
+        world.promote(offered)
+        assert world.state(offered[0].model) == world.state("undisturbed")
+        if last is None:
+            break
+
+
+def test_a_move_that_was_not_carried_out_is_finished_by_whoever_comes_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.promote(world.candidate(wrong=16))
+    second, third = world.candidate(wrong=8), world.candidate(wrong=1)
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", dies)
+        with pytest.raises(Killed):
+            world.promote(second)
+    assert world.champion() == 1
+    assert world.ledger.current_champion("ants-bees") == 2
+    promotion = world.promote(third)
+    assert promotion.champion_before == 2
+    assert world.champion() == 3
+    assert world.client.get_model_version("ants-bees", "2").tags["platform.verdict"] == "passed"
+
+
+def test_a_verdict_that_was_not_carried_out_is_given_again_against_a_new_champion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.promote(world.candidate(wrong=16))
+    second, third = world.candidate(wrong=8), world.candidate(wrong=1)
+
+    def only_verdicts(ledger: Ledger, entry: Any, append: Any = Ledger.append) -> Any:
+        if entry.kind != Kind.VERDICT:
+            raise Killed
+        return append(ledger, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", only_verdicts)
+        with pytest.raises(Killed):
+            world.promote(second)
+    world.promote(third)
+    assert not world.promote(second).promoted
+    assert world.champion() == 3
+
+
+def test_kept_predictions_that_were_cut_off_are_computed_again(world: World) -> None:
+    world.promote(world.candidate(wrong=9))
+    version = world.client.get_model_version("ants-bees", "1")
+    (file,) = (world.folder / "artifacts").rglob("test-*.npz")
+    predictions = recall(world.client, version, "first-test-set")
+    assert predictions is not None
+    np.testing.assert_array_equal(predictions.probabilities, world.evaluation(wrong=9).probabilities)
+    for length in (file.stat().st_size - 30, 40, 0):
+        file.write_bytes(file.read_bytes()[:length])
+        assert recall(world.client, version, "first-test-set") is None

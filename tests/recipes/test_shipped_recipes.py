@@ -1,0 +1,53 @@
+"""Every file in `recipes/` is read, checked and offered to the JSON Schema; nothing is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from transfer_platform.recipe import reference
+from transfer_platform.recipe.file import load
+from transfer_platform.recipe.space import ranges, resolve, to_yaml
+
+REPOSITORY = Path(__file__).parents[2]
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+
+shipped = pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+
+
+def test_the_two_main_recipes_are_shipped() -> None:
+    assert {"ants_bees", "digits"} <= {path.stem for path in RECIPES}
+
+
+@shipped
+def test_it_is_valid(path: Path) -> None:
+    assert load(path).name
+
+
+@shipped
+def test_it_begins_with_what_it_is_and_how_to_run_it(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    comment = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert f"#   platform run recipes/{path.name}" in comment
+
+
+@shipped
+def test_the_json_schema_accepts_it(path: Path) -> None:
+    values = YAML(typ="safe", pure=True).load(path)
+    jsonschema.validate(values, reference.json_schema(), jsonschema.Draft202012Validator)
+
+
+@shipped
+def test_a_trial_of_it_can_be_written_and_read_again(path: Path, tmp_path: Path) -> None:
+    recipe = load(path)
+    first = {
+        field: span.model_dump().get("low", span.model_dump().get("choices", (None,))[0])
+        for field, span in ranges(recipe).items()
+    }
+    trial = resolve(recipe, first)
+    (tmp_path / "trial.yaml").write_text(to_yaml(trial), encoding="utf-8")
+    assert load(tmp_path / "trial.yaml") == trial

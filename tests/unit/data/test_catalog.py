@@ -1,0 +1,256 @@
+"""What a folder of class folders may hold, and every way in which it is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from transfer_platform.data.catalog import Picture, class_map, scan
+from transfer_platform.data.exclusion import excluded_files
+from transfer_platform.errors import DataError, SplitError
+from transfer_platform.storage import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transfer_platform.progress import Step
+
+
+@pytest.fixture
+def folder(isolated: Path, write_picture: Callable[[Path, str], None]) -> Path:
+    for label in ("ant", "bee"):
+        for name in ("1.png", "2.png", "deep/er/3.png"):
+            write_picture(isolated / "set" / label / name, label + name)
+    return isolated / "set"
+
+
+def test_pictures_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
+    catalog = scan(folder)
+    assert catalog.classes == ("ant", "bee")
+    assert len(catalog.pictures) == 6
+    assert [each.label for each in catalog.pictures] == ["ant"] * 3 + ["bee"] * 3
+    assert folder / "bee" / "deep" / "er" / "3.png" in {each.path for each in catalog.pictures}
+
+
+def test_clutter_is_left_out_and_told(folder: Path) -> None:
+    for name in (".DS_Store", "ant/Thumbs.db", "bee/desktop.ini", "ant/._1.png"):
+        (folder / name).write_bytes(b"junk")
+    (folder / ".git").mkdir()
+    (folder / "__MACOSX").mkdir()
+    catalog = scan(folder)
+    assert len(catalog.pictures) == 6
+    assert {path.name for path in catalog.ignored} == {
+        ".DS_Store", "Thumbs.db", "desktop.ini", "._1.png", ".git", "__MACOSX"
+    }  # fmt: skip
+
+
+def test_all_offenders_are_named_at_once(folder: Path) -> None:
+    (folder / "ant" / "notes.txt").write_text("no picture")
+    (folder / "bee" / "empty.jpg").write_bytes(b"")
+    (folder / "loose.png").write_bytes((folder / "ant" / "1.png").read_bytes())
+    (folder / "bee" / "cut.png").write_bytes((folder / "bee" / "1.png").read_bytes()[:60])
+    with pytest.raises(DataError) as raised:
+        scan(folder)
+    message = str(raised.value)
+    assert message.startswith(f"4 files in {folder}")
+    for name in (
+        "ant/notes.txt: it is no picture",
+        "bee/empty.jpg: it is empty",
+        "bee/cut.png: it is a cut off",
+    ):
+        assert f"\n  {name}" in message
+    assert "\n  loose.png: lies beside the class folders" in message
+    assert "dataset.exclude" in message
+
+
+def test_twenty_offenders_are_named_and_the_rest_counted(folder: Path) -> None:
+    for number in range(23):
+        (folder / "ant" / f"{number:02d}.txt").touch()
+    with pytest.raises(DataError, match=r"^23 files") as raised:
+        scan(folder)
+    assert "ant/19.txt" in str(raised.value)
+    assert "ant/20.txt" not in str(raised.value)
+    assert "... and 3 more" in str(raised.value)
+
+
+def test_what_is_not_decoded_is_still_hashed(folder: Path) -> None:
+    (folder / "ant" / "notes.txt").write_text("no picture")
+    assert len(scan(folder, verify=False).pictures) == 7
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        scan(folder)
+
+
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (["bee"], "only one, 'ant'"),
+        (["ant", "bee"], "has none"),
+        (["bee/1.png", "bee/2.png", "bee/deep"], "'bee'"),
+    ],
+)
+def test_too_few_classes_and_empty_ones(remove: list[str], message: str, folder: Path) -> None:
+    for name in remove:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(DataError, match=message):
+        scan(folder)
+
+
+def test_a_missing_folder_is_suggested(folder: Path) -> None:
+    with pytest.raises(DataError, match="did you mean 'set'"):
+        scan(folder.with_name("sett"))
+
+
+class TestExclusion:
+    """Patterns, relative to the source."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "left"),
+        [
+            ("set/ant/1.png", 5),
+            ("set/ant/*.png", 4),
+            ("**/3.png", 4),
+            ("set/*/deep", 4),
+            ("set/bee/2.png", 5),
+        ],
+    )
+    def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
+        root = folder.parent
+        catalog = scan(folder, excluded_files(root, [pattern]), root)
+        assert len(catalog.pictures) == left
+        assert len(catalog.excluded) == 6 - left
+
+    def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
+        path = (folder / "ant" / "1.png").rename(folder / "ant" / "photo[1].png")
+        assert excluded_files(folder, ["ant/photo[1].png"]) == {path}
+
+    def test_offenders_can_be_excluded(self, folder: Path) -> None:
+        (folder / "ant" / "notes.txt").write_text("no picture")
+        (folder / "readme.md").write_text("no picture")
+        excluded = excluded_files(folder, ["**/*.txt", "readme.md"])
+        assert len(scan(folder, excluded).pictures) == 6
+
+    def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
+        with pytest.raises(DataError) as raised:
+            excluded_files(folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""])
+        message = str(raised.value)
+        assert "'ant/11.png' matches no file; did you mean 'ant/1.png'?" in message
+        assert message.count("matches no file") == 6
+
+    def test_a_name_without_its_folder_is_completed(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"'3\.png' matches no file; did you mean 'ant/deep/er/3\.png'"):
+            excluded_files(folder, ["3.png"])
+
+    def test_excluding_a_whole_class_leaves_it_empty(self, folder: Path) -> None:
+        with pytest.raises(DataError, match="without a picture: 'bee'"):
+            scan(folder, excluded_files(folder, ["bee"]))
+
+
+class TestLinks:
+    """Followed inside the data set, refused where they lead out or round."""
+
+    def test_inside(self, folder: Path) -> None:
+        (folder / "ant" / "link.png").symlink_to(folder / "ant" / "1.png")
+        (folder / "cat").symlink_to(folder / "bee", target_is_directory=True)
+        assert [each.label for each in scan(folder).pictures] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
+
+    @pytest.mark.parametrize(
+        ("link", "target", "message"),
+        [
+            ("ant/link.png", "/etc/passwd", "leaves the data set, to /etc/passwd"),
+            ("ant/link", "..", "in circles"),
+            ("ant/link", ".", "in circles"),
+            ("ant/link", "link", "in circles|to nothing"),
+            ("ant/link.png", "nothing.png", "to nothing"),
+            ("ant/link", "/tmp", "leaves the data set"),
+        ],
+    )
+    def test_refused(self, link: str, target: str, message: str, folder: Path) -> None:
+        (folder / link).symlink_to(target)
+        with pytest.raises(DataError, match=f"{link}: is a link .*({message})"):
+            scan(folder)
+
+    def test_two_folders_that_link_each_other(self, folder: Path) -> None:
+        (folder / "ant" / "to_bee").symlink_to("../bee")
+        (folder / "bee" / "to_ant").symlink_to("../ant")
+        with pytest.raises(DataError, match="in circles"):
+            scan(folder)
+
+    def test_a_pipe_is_not_waited_for(self, folder: Path) -> None:
+        os.mkfifo(folder / "ant" / "pipe.png")
+        with pytest.raises(DataError, match=r"ant/pipe\.png: is neither a file nor a folder"):
+            scan(folder)
+
+    def test_the_data_set_itself_may_be_a_link(self, folder: Path) -> None:
+        folder.with_name("alias").symlink_to(folder)
+        assert len(scan(folder.with_name("alias")).pictures) == 6
+
+
+class TestMemory:
+    """Files that were read are not read again, unless they changed."""
+
+    def steps(self, folder: Path) -> int:
+        steps: list[Step] = []
+        scan(folder, progress=steps.append)
+        return len(steps)
+
+    def test_only_changed_files_are_read(
+        self, folder: Path, write_picture: Callable[[Path, str], None]
+    ) -> None:
+        assert self.steps(folder) == 6
+        assert self.steps(folder) == 0
+        write_picture(folder / "ant" / "1.png", "another picture of the same size")
+        assert self.steps(folder) == 1
+
+    def test_a_changed_file_has_another_digest_even_with_its_old_time(
+        self, folder: Path, write_picture: Callable[[Path, str], None]
+    ) -> None:
+        path, before = folder / "ant" / "1.png", scan(folder).pictures
+        times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+        write_picture(path, "another picture of the same size")
+        os.utime(path, ns=times)
+        assert scan(folder).pictures != before
+
+    @pytest.mark.parametrize(
+        "damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}']
+    )
+    def test_a_damaged_memory_is_computed_again(self, damage: bytes, folder: Path) -> None:
+        before = scan(folder).pictures
+        for file in (cache_folder() / "digests").iterdir():
+            file.write_bytes(damage)
+        assert scan(folder).pictures == before
+        assert self.steps(folder) == 0
+
+    def test_a_file_that_is_no_picture_is_never_remembered_as_one(self, folder: Path) -> None:
+        (folder / "ant" / "notes.txt").write_text("no picture")
+        for _ in range(2):
+            with pytest.raises(DataError, match=r"notes\.txt"):
+                scan(folder)
+        (folder / "ant" / "notes.txt").unlink()
+        assert self.steps(folder) == 0
+
+
+def test_labels_are_composed_unicode(folder: Path) -> None:
+    (folder / "bee").rename(folder / "cafe\u0301")
+    assert scan(folder).classes == ("ant", "caf\u00e9")
+
+
+def test_class_map_names_every_difference() -> None:
+    def split(*labels: str) -> list[Picture]:
+        return [Picture(Path(label), label, "0" * 64) for label in labels]
+
+    assert class_map({"train": split("b", "a", "a"), "test": split("a", "b")}) == ("a", "b")
+    with pytest.raises(SplitError) as raised:
+        class_map(
+            {
+                "train": split("ants", "bees"),
+                "validation": split("ants"),
+                "test": split("ants", "bee", "bees"),
+            }
+        )
+    assert "validation lacks the class 'bees'" in str(raised.value)
+    assert "test has the class 'bee', which train lacks; did you mean 'bees'?" in str(raised.value)

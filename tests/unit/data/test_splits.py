@@ -1,0 +1,211 @@
+"""The division of images: what it may depend on, and what it must not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_platform.data.catalog import Picture
+from transfer_platform.data.splits import Splits, divide, fingerprint, make_splits, shared_images
+from transfer_platform.errors import SplitError
+
+WritePicture = Callable[[Path, str], None]
+CLASSES = ("ant", "bee", "cat")
+
+
+def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[Picture]:
+    return [
+        Picture(
+            Path(f"/{folder}/{label}/{number}"),
+            label,
+            hashlib.sha256(f"{label}{number}".encode()).hexdigest(),
+        )
+        for label in CLASSES
+        for number in range(start, start + per_class)
+    ]
+
+
+def content(division: dict[str, tuple[Picture, ...]]) -> dict[str, list[tuple[str, str]]]:
+    return {role: [(each.label, each.sha256) for each in side] for role, side in division.items()}
+
+
+@given(st.permutations(pictures(12)), st.integers(0, 1000))
+def test_order_and_names_do_not_matter(shuffled: list[Picture], seed: int) -> None:
+    renamed = [Picture(Path(f"/b/{i}"), each.label, each.sha256) for i, each in enumerate(shuffled)]
+    fractions = {"validation": 0.25}
+    assert content(divide(pictures(12), fractions, seed)) == content(divide(renamed, fractions, seed))
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_once_test_stays_test_when_the_folder_grows(growth: int, seed: int) -> None:
+    fractions = {"test": 0.5, "validation": 0.2}
+    before = divide(pictures(40), fractions, seed)
+    after = divide(pictures(40 + growth), fractions, seed)
+    old = {each.sha256 for side in before.values() for each in side}
+    assert {each.sha256 for each in after["test"]} & old == {each.sha256 for each in before["test"]}
+
+
+@given(st.integers(4, 60), st.floats(0.02, 0.7), st.integers(0, 1000))
+def test_validation_has_exactly_its_share_of_every_class(count: int, fraction: float, seed: int) -> None:
+    division = divide(pictures(count), {"validation": fraction}, seed)
+    for label in CLASSES:
+        taken = sum(each.label == label for each in division["validation"])
+        assert taken == max(1, round(fraction * count))
+    assert len(division["train"]) + len(division["validation"]) == 3 * count
+
+
+@given(st.data(), st.integers(0, 1000))
+def test_identical_bytes_stay_together(data: st.DataObject, seed: int) -> None:
+    originals = pictures(20)
+    copied = data.draw(st.lists(st.sampled_from(originals), max_size=20))
+    labels = data.draw(st.lists(st.sampled_from(CLASSES), min_size=len(copied), max_size=len(copied)))
+    copies = [
+        Picture(Path(f"/c/{i}"), label, each.sha256)
+        for i, (each, label) in enumerate(zip(copied, labels, strict=True))
+    ]
+    division = divide([*originals, *copies], {"test": 0.4, "validation": 0.2}, seed)
+    sides = [{each.sha256 for each in side} for side in division.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 60
+    assert sum(map(len, division.values())) == 60 + len(copies)
+
+
+def test_the_rule_for_test_is_the_documented_one() -> None:
+    division = divide(pictures(50), {"test": 0.3}, 7)
+    for role, side in division.items():
+        for each in side:
+            draw = int(hashlib.sha256(f"7:{each.sha256}".encode()).hexdigest(), 16) / 2**256
+            assert (draw < 0.3) == (role == "test")
+
+
+def test_the_division_never_changes_between_versions_of_this_code() -> None:
+    division = divide(pictures(30), {"test": 0.3, "validation": 0.2}, 0)
+    splits = Splits(CLASSES, **division)
+    assert {role: len(side) for role, side in splits.roles.items()} == {
+        "train": 50,
+        "validation": 12,
+        "test": 28,
+    }
+    assert splits.fingerprint == "3c539aea60ee66914e889c76cd43b8f1a7a7c898c564deaac0384256862c84b9"
+
+
+def test_seeds_divide_differently() -> None:
+    divisions = {fingerprint(divide(pictures(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)}
+    assert len(divisions) == 5
+
+
+def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
+    with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
+        divide(pictures(5), {"test": 0.001}, 0)
+    smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
+    assert set(CLASSES) == {each.label for each in divide(pictures(5), {"test": smallest}, 0)["test"]}
+    with pytest.raises(SplitError):
+        divide(pictures(5), {"test": smallest - 1e-4}, 0)
+
+
+@pytest.mark.parametrize("fractions", [{"validation": 0.9}, {"test": 0.999999}, {"validation": 0.2}])
+def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, float]) -> None:
+    count = 1 if fractions == {"validation": 0.2} else 3
+    with pytest.raises(SplitError, match=r"class 'ant': \d different images, none left"):
+        divide(pictures(count), fractions, 0)
+
+
+def test_a_class_that_only_repeats_another_is_an_error() -> None:
+    twins = [Picture(Path("/x"), "dog", each.sha256) for each in pictures(4) if each.label == "ant"]
+    with pytest.raises(SplitError, match="every image of 'dog' is byte for byte in another class"):
+        divide([*pictures(4), *twins], {"validation": 0.3}, 0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20.0])
+def test_a_fraction_has_bounds(fraction: float) -> None:
+    with pytest.raises(SplitError, match="between 0 and 1"):
+        divide(pictures(4), {"test": fraction}, 0)
+
+
+def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
+    here, there = pictures(3), pictures(3, folder="elsewhere")
+    assert fingerprint(here) == fingerprint(reversed(there))
+    relabelled = [Picture(here[0].path, "bee", here[0].sha256), *here[1:]]
+    assert len({fingerprint(each) for each in (here, here[1:], [*here, here[0]], relabelled)}) == 4
+    known = hashlib.sha256(f"ant\0{'0' * 64}\nbee\0{'1' * 64}\n".encode()).hexdigest()
+    assert fingerprint([Picture(Path(), "bee", "1" * 64), Picture(Path(), "ant", "0" * 64)]) == known
+
+
+def test_the_whole_fingerprint_knows_roles() -> None:
+    first, second, third = pictures(1), pictures(1, 1), pictures(1, 2)
+    one = Splits(CLASSES, tuple(first), tuple(second), tuple(third))
+    other = Splits(CLASSES, tuple(first), tuple(third), tuple(second))
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprints["validation"] == other.fingerprints["test"]
+
+
+@pytest.fixture
+def root(isolated: Path, write_picture: WritePicture) -> Path:
+    for split, first in (("train", 0), ("val", 10)):
+        for label in ("ant", "bee"):
+            for number in range(first, first + 6):
+                write_picture(isolated / "set" / split / label / f"{number}.png", f"{label}{number}")
+    return isolated / "set"
+
+
+def test_folders_and_fractions_combine(root: Path) -> None:
+    splits = make_splits(root, "train", 0.34, "val")
+    assert [len(side) for side in splits.roles.values()] == [8, 4, 12]
+    splits = make_splits(root, "train", "val", 0.6)
+    assert len(splits.validation) == 12
+    assert len(splits.train) + len(splits.test) == 12
+    splits = make_splits(root / "train", ".", 0.34, 0.5)
+    assert sum(len(side) for side in splits.roles.values()) == 12
+
+
+def test_moved_and_renamed_sources_give_the_same_splits(root: Path) -> None:
+    before = make_splits(root, "train", 0.34, "val")
+    for number, path in enumerate(sorted(root.rglob("*.png"), reverse=True)):
+        path.rename(path.with_name(f"renamed{number}.jpg"))
+    moved = root.rename(root.with_name("moved"))
+    after = make_splits(moved, "train", 0.34, "val")
+    assert after.fingerprint == before.fingerprint
+    assert [each.sha256 for each in after.train] == [each.sha256 for each in before.train]
+
+
+def test_a_class_that_a_split_lacks_or_has_in_excess_is_named(root: Path) -> None:
+    (root / "val" / "bee").rename(root / "val" / "bees")
+    with pytest.raises(SplitError) as raised:
+        make_splits(root, "train", 0.34, "val")
+    assert "test lacks the class 'bee'" in str(raised.value)
+    assert "test has the class 'bees', which train lacks; did you mean 'bee'?" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("trian", "val", "did you mean 'train'"),
+        ("train", "set/val", "is no folder in"),
+        ("..", "val", "must be a folder inside the source"),
+        ("/tmp", "val", "must be a folder inside the source"),
+        (".", "val", "each split needs a folder of its own"),
+        ("train", "train", "each split needs a folder of its own"),
+    ],
+)
+def test_folders_that_cannot_be_splits(root: Path, train: str, test: str, message: str) -> None:
+    with pytest.raises(SplitError, match=message):
+        make_splits(root, train, 0.34, test)
+
+
+def test_a_folder_one_level_too_high_is_suggested(root: Path) -> None:
+    with pytest.raises(SplitError, match="did you mean 'set/train'"):
+        make_splits(root.parent, "train", 0.34, "val")
+
+
+def test_images_that_two_folders_share_are_found(root: Path) -> None:
+    twin = root / "val" / "ant" / "twin.png"
+    twin.write_bytes((root / "train" / "ant" / "0.png").read_bytes())
+    splits = make_splits(root, "train", "val", 0.6)
+    ((one, two),) = shared_images(splits)
+    assert (one.path.name, two.path.name) in {("0.png", "twin.png"), ("twin.png", "0.png")}
+    twin.unlink()
+    assert shared_images(make_splits(root, "train", "val", 0.6)) == ()

@@ -1,0 +1,387 @@
+"""What is wrong with a recipe: the line it is on, what is said, and what is suggested."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from transfer_platform.errors import RecipeError
+from transfer_platform.recipe.file import from_mapping, load
+from transfer_platform.recipe.sections import fields
+
+PLAIN = """\
+name: ants-bees
+dataset:
+  source: embedded:digits
+  splits:
+    validation: 0.2
+    test: 0.2
+backbone:
+  name: resnet18
+training:
+  epochs: 3
+  learning_rate: 1e-4
+"""
+"""A valid recipe of 11 lines; most cases change one of them, or go on from line 12."""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in PLAIN
+    return PLAIN.replace(old, new)
+
+
+def continued(more: str) -> str:
+    return PLAIN + more
+
+
+CASES = {
+    # A name that no section has.
+    "misspelt field": (
+        changed("epochs:", "epoch:"),
+        10,
+        "training.epoch: is no field of training; did you mean epochs?",
+    ),
+    "misspelt section": (changed("training:", "trainings:"), 9, "did you mean training?"),
+    "field of another section": (
+        continued("head: {weight_decay: 0.1}\n"),
+        12,
+        "head.weight_decay: is no field of head; there is training.weight_decay",
+    ),
+    "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean learning_rate?"),
+    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "is no field of head, which has dropout"),
+    "gate metric without its split": (
+        continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
+        15,
+        "did you mean test/accuracy?",
+    ),
+    # A field that is not there.
+    "missing field": (changed("  name: resnet18", "  weights: none"), 7, "backbone.name: is missing"),
+    "missing section": (PLAIN[: PLAIN.index("backbone:")], 1, "backbone: is missing"),
+    "misspelt required field": (
+        changed("source:", "sorce:"),
+        3,
+        "dataset.sorce: is no field of dataset; did you mean source?",
+    ),
+    "empty section": (
+        continued("search:\nhead:\n"),
+        13,
+        "head: is empty; give it fields (dropout), or leave it out",
+    ),
+    "a value for a section": (
+        continued("head: 0.5\n"),
+        12,
+        "must be a section with fields (dropout), but got 0.5",
+    ),
+    # A value of the wrong kind.
+    "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
+    "quoted number": (changed("1e-4", "'1e-4'"), 11, 'must be a number, but got "1e-4"; remove the quotes'),
+    "fraction of an epoch": (changed("epochs: 3", "epochs: 2.5"), 10, "must be a whole number, but got 2.5"),
+    "number for text": (changed("ants-bees", "2024"), 1, "must be text, but got 2024; put it in quotes"),
+    "yes for true": (
+        continued("search: {trials: 1, pruning: yes}\n"),
+        12,
+        'search.pruning: must be true or false, but got "yes"',
+    ),
+    "text for a list": (
+        changed("  splits:", "  exclude: a.gif\n  splits:"),
+        4,
+        'dataset.exclude: must be a list, such as [a, b], but got "a.gif"',
+    ),
+    "list for a range": (
+        changed("1e-4", "[0.1, 0.2]"),
+        11,
+        "to search these values, write {choices: [0.1, 0.2]}",
+    ),
+    # A value out of bounds.
+    "too small": (changed("1e-4", "-0.1"), 11, "must be greater than 0, but got -0.1"),
+    "infinite": (changed("1e-4", ".inf"), 11, "must be a finite number"),
+    "too large": (
+        changed("  splits:", "  image_size: 4096\n  splits:"),
+        4,
+        "must be at most 2048, but got 4096",
+    ),
+    "literal": (
+        continued("  optimizer: adamv\n"),
+        12,
+        'training.optimizer: must be one of adamw, sgd, but got "adamv"; did you mean adamw?',
+    ),
+    "name with a blank": (changed("ants-bees", "ants bees"), 1, "must be letters, digits, dots, _ and -"),
+    "reserved name": (changed("ants-bees", "v3"), 1, "'v3' is reserved by MLflow"),
+    "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 hexadecimal digits"),
+    "direction": (
+        continued("search: {trials: 1, direction: maximize}\n"),
+        12,
+        "search: validation/loss is to minimize, but direction is maximize",
+    ),
+    # Ranges.
+    "range without search": (
+        changed("1e-4", "{low: 1e-4, high: 1e-2}"),
+        11,
+        "training.learning_rate: a range needs a search: block, such as search: {trials: 20}",
+    ),
+    "search without range": (continued("search: {trials: 20}\n"), 12, "20 trials would be the same"),
+    "range upside down": (
+        changed("1e-4", "{low: 0.2, high: 0.1}") + "search: {}\n",
+        11,
+        "low <= high must hold, but got low=0.2 and high=0.1",
+    ),
+    "end of a range out of bounds": (
+        changed("1e-4", "\n    low: 1e-4\n    high: -1\n") + "search: {}\n",
+        13,
+        "training.learning_rate.high: must be greater than 0, but got -1",
+    ),
+    "misspelt end of a range": (
+        changed("1e-4", "{low: 1e-4, hihg: 1e-2}") + "search: {}\n",
+        11,
+        "training.learning_rate.hihg: is no field of a range; did you mean high?",
+    ),
+    "half a range": (
+        changed("1e-4", "{low: 1e-4}") + "search: {}\n",
+        11,
+        "training.learning_rate.high: is missing",
+    ),
+    "a range of words": (
+        continued("  optimizer: {low: 1, high: 2}\nsearch: {}\n"),
+        12,
+        "training.optimizer: low and high are for numbers; to search here, write {choices: [a, b]}",
+    ),
+    "choice that is none": (
+        continued("  schedule:\n    choices:\n      - cosine\n      - cosin\nsearch: {}\n"),
+        15,
+        "training.schedule.choices[1]: must be one of constant, cosine, one_cycle, plateau, but got",
+    ),
+    "no choices": (changed("1e-4", "{choices: []}") + "search: {}\n", 11, "must hold at least one value"),
+    # What a recipe points at.
+    "folder that is not there": (changed("embedded:digits", "phots"), 3, "did you mean photos?"),
+    "embedded set that is not there": (
+        changed("embedded:digits", "embedded:digit"),
+        3,
+        "no data set 'digit' is embedded, only digits; did you mean digits?",
+    ),
+    "scheme that is not fetched": (
+        changed("embedded:digits", "s3://bucket/photos.zip"),
+        3,
+        "dataset.source: only http:// and https:// can be fetched, but got s3://",
+    ),
+    "checksum of a folder": (
+        changed("embedded:digits", f"photos\n  sha256: {'a' * 64}"),
+        4,
+        "dataset.sha256: only an archive has a checksum",
+    ),
+    "weights file that is not there": (
+        changed("  name: resnet18", "  name: resnet18\n  weights: ./my.safetensor"),
+        9,
+        "did you mean my.safetensors?",
+    ),
+    "weights that are not published": (
+        changed("  name: resnet18", "  name: resnet18\n  weights: IMAGENET1K_V7"),
+        9,
+        "resnet18 has no weights 'IMAGENET1K_V7'; did you mean IMAGENET1K_V1?",
+    ),
+    "unknown backbone": (changed("resnet18", "resnet81"), 8, "resnet18"),
+    "unknown backbone among choices": (
+        changed("resnet18", "\n    choices:\n      - resnet18\n      - efficientnet_lit0\n") + "search: {}\n",
+        11,
+        "efficientnet_lite0",
+    ),
+    "unknown stage": (changed("  name: resnet18", "  name: resnet18\n  freeze_through: layer5"), 9, "layer4"),
+    "stage that one of two backbones lacks": (
+        changed("resnet18", "{choices: [resnet18, efficientnet_lite0]}\n  freeze_through: layer1")
+        + "search: {}\n",
+        9,
+        "in efficientnet_lite0 there is no stage 'layer1'",
+    ),
+    # What contradicts itself.
+    "one folder for two splits": (
+        changed("validation: 0.2\n    test: 0.2", "validation: photos/val\n    test: photos/val"),
+        6,
+        "dataset.splits.test: photos/val is the same folder as validation",
+    ),
+    "a split inside another": (
+        changed("validation: 0.2\n    test: 0.2", "train: .\n    validation: val\n    test: 0.2"),
+        6,
+        "dataset.splits.validation: val overlaps train (.)",
+    ),
+    "a split outside the source": (
+        changed("test: 0.2", "test: ../test"),
+        6,
+        "must be a folder inside the source",
+    ),
+    "nothing left to train on": (changed("test: 0.2", "test: 0.9"), 5, "0.2 + 0.9 of the images"),
+    "warm-up without end": (
+        continued("  warmup_epochs: 4\n"),
+        12,
+        "a warm-up of 4 epochs is longer than a training of 3",
+    ),
+    "accuracy in per cent": (
+        continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),
+        12,
+        "promotion.gate.test/accuracy.at_least: test/accuracy is 0 to 1, not per cent, but got 90",
+    ),
+    "bounds that nothing keeps": (
+        continued("promotion: {model: m, gate: {test/loss: {at_least: 2, at_most: 1}}}\n"),
+        12,
+        "at_least <= at_most must hold, but got 2 and 1",
+    ),
+    "threshold without a bound": (
+        continued("promotion: {model: m, gate: {test/loss: {}}}\n"),
+        12,
+        "promotion.gate.test/loss: a threshold needs at_least or at_most",
+    ),
+    # What YAML forbids.
+    "field given twice": (
+        continued("  epochs: 4\n"),
+        12,
+        "epochs: is given twice, first at recipe.yaml:10; keep one",
+    ),
+    "list that is not closed": (changed("1e-4", "{choices: [1, 2}"), 11, "is not YAML at column"),
+    "second colon": (changed("name: resnet18", "name: resnet: 18"), 8, "a second ': ' on this line"),
+    "tab": (changed("  source", "\tsource"), 3, "a tab at the start of a line: indent with spaces"),
+    "open quotation mark": (changed("resnet18", "'resnet18"), 8, "a quotation mark is never closed"),
+    "crooked indentation": (changed("  learning_rate", " learning_rate"), 11, "not aligned"),
+    "two documents": (continued("---\nname: b\n"), 12, "a second document"),
+    "tag": (
+        changed("resnet18", "!!python/object:os.system x"),
+        8,
+        "the tag !!python/object:os.system is not allowed",
+    ),
+    "merge key": (continued("head: {<<: {dropout: 0.1}}\n"), 12, "use extends: FILE"),
+    "control character": (changed("resnet18", "res\x00net"), 8, "a control character"),
+    "no mapping": ("- name\n", 1, "is no recipe: expected fields, such as name: ants-bees"),
+}
+
+
+@pytest.fixture
+def folder(isolated: Path) -> Path:
+    (isolated / "photos").mkdir()
+    (isolated / "my.safetensors").touch()
+    return isolated
+
+
+def problems(text: str) -> tuple[str, ...]:
+    Path("recipe.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load("recipe.yaml")
+    return tuple(map(str, caught.value.problems))
+
+
+@pytest.mark.parametrize(("text", "line", "message"), CASES.values(), ids=CASES)
+def test_a_wrong_recipe_names_line_rule_and_remedy(folder: Path, text: str, line: int, message: str) -> None:
+    found = problems(text)
+    assert len(found) == 1, "one mistake is one problem"
+    assert found[0].startswith(f"recipe.yaml:{line}: ")
+    assert message in found[0]
+    assert "Input should" not in found[0]
+
+
+def test_the_plain_recipe_is_right(folder: Path) -> None:
+    Path("recipe.yaml").write_text(PLAIN, encoding="utf-8")
+    assert load("recipe.yaml").training.learning_rate == 1e-4
+
+
+def test_everything_is_reported_at_once_in_the_order_of_the_file(folder: Path) -> None:
+    text = """\
+        nam: ants
+        dataset:
+          source: phots
+          splits: {train: a, validation: a, test: 0.1}
+        backbone:
+          name: resnet81
+        training:
+          epochs: 0
+          optimiser: sgd
+          learning_rate: {low: 1e-4, high: 1e-2}
+        promotion: {model: m, gate: {test/accuracy: {at_least: 95}}}
+        """
+    found = problems(dedent(text))
+    assert [message.split(": ")[:2] for message in found] == [
+        ["recipe.yaml:1", "nam"],
+        ["recipe.yaml:3", "dataset.source"],
+        ["recipe.yaml:4", "dataset.splits.validation"],
+        ["recipe.yaml:6", "backbone.name"],
+        ["recipe.yaml:8", "training.epochs"],
+        ["recipe.yaml:9", "training.optimiser"],
+        ["recipe.yaml:10", "training.learning_rate"],
+        ["recipe.yaml:11", "promotion.gate.test/accuracy.at_least"],
+    ]
+
+
+def test_duplicates_and_tags_are_reported_together(folder: Path) -> None:
+    found = problems(PLAIN + "name: a\nseed: !!set {1}\nname: b\n")
+    assert [message.split(": ")[0] for message in found] == [
+        "recipe.yaml:12",
+        "recipe.yaml:13",
+        "recipe.yaml:14",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n"])
+def test_an_empty_file_says_what_a_recipe_needs(folder: Path, text: str) -> None:
+    assert problems(text) == ("recipe.yaml: is empty; a recipe has at least name, dataset and backbone",)
+
+
+def test_latin_1_is_refused_at_its_line(folder: Path) -> None:
+    Path("recipe.yaml").write_bytes("name: a\n# Käfer\n".encode("latin-1"))
+    with pytest.raises(
+        RecipeError, match=r"recipe.yaml:2: the byte 0xe4 is not UTF-8; save the file as UTF-8"
+    ):
+        load("recipe.yaml")
+
+
+def test_a_byte_order_mark_is_no_mistake(folder: Path) -> None:
+    Path("recipe.yaml").write_bytes(PLAIN.encode("utf-8-sig"))
+    assert load("recipe.yaml").name == "ants-bees"
+
+
+def test_a_missing_file_names_its_nearest_sibling(folder: Path) -> None:
+    Path("ants_bees.yaml").write_text(PLAIN, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"ants_bee.yaml does not exist; did you mean ants_bees.yaml\?"):
+        load("ants_bee.yaml")
+
+
+def test_a_folder_is_no_recipe(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="photos is a folder; name a recipe file"):
+        load("photos")
+
+
+def test_a_bomb_of_aliases_does_not_go_off(folder: Path) -> None:
+    layers = "".join(
+        f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
+        for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    (found,) = problems("a: &a [x, x, x, x, x, x, x, x, x]\n" + layers)
+    assert "more than 10000 values" in found
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]\n", f"a: {'[' * 1000}\n"], ids=["circle", "depth"])
+def test_endless_nesting_is_refused(folder: Path, text: str) -> None:
+    (found,) = problems(text)
+    assert "nested too deeply" in found
+
+
+def test_a_path_of_the_current_folder_is_explained(folder: Path) -> None:
+    Path("recipes").mkdir()
+    Path("recipes/a.yaml").write_text(changed("embedded:digits", "photos"), encoding="utf-8")
+    with pytest.raises(RecipeError, match="relative paths start at the recipe's folder"):
+        load("recipes/a.yaml")
+
+
+JUNK = st.sampled_from(
+    [None, True, 0, -1, 0.5, 1e300, "", "all", "a/b", [], [1, "a"], {}, {"low": 1}, {"low": 1, "high": 2},
+     {"low": "a", "high": []}, {"choices": [1]}, {"choices": 3}, {"choices": [[], {}]}, {"": 1}]
+)  # fmt: skip
+
+
+@given(junk=st.dictionaries(st.sampled_from(sorted(fields())), JUNK, min_size=1, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_no_junk_in_any_field_gives_a_traceback(junk: dict[tuple[str, ...], object]) -> None:
+    overrides = [f"{'.'.join(path)}={json.dumps(value)}" for path, value in junk.items()]
+    with suppress(RecipeError):
+        from_mapping(YAML(typ="safe").load(PLAIN), overrides=overrides)

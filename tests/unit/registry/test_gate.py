@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_platform.errors import RegistryError
+from transfer_registry.gate import Champion, OverChampion, Threshold, judge, mcnemar, read_rules
+from transfer_registry.parity import parity
+from transfer_registry.verdict import Finding, Verdict
+
+
+def outcomes(both: int, only_candidate: int, only_champion: int, neither: int = 0) -> tuple[list[str], ...]:
+    """Labels, the candidate's and the champion's predictions with so many images of each kind."""
+    candidate = ["ant"] * (both + only_candidate) + ["bee"] * (only_champion + neither)
+    champion = ["ant"] * both + ["bee"] * only_candidate + ["ant"] * only_champion + ["bee"] * neither
+    return ["ant"] * len(candidate), candidate, champion
+
+
+def over_champion(both: int, only_candidate: int, only_champion: int, confidence: float = 0.95) -> Finding:
+    labels, candidate, champion = outcomes(both, only_candidate, only_champion)
+    verdict = judge({}, labels, candidate, [OverChampion(confidence)], Champion(3, champion))
+    return verdict.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "p"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1 / 2),
+        (5, 0, 1 / 32),
+        (3, 1, 5 / 16),  # (4 + 1) / 2^4
+        (8, 2, 56 / 1024),  # (45 + 10 + 1) / 2^10
+        (9, 1, 11 / 1024),  # (10 + 1) / 2^10
+        (0, 4, 1.0),
+    ],
+)
+def test_mcnemar_is_the_exact_binomial_tail(better: int, worse: int, p: float) -> None:
+    assert mcnemar(better, worse) == pytest.approx(p, rel=1e-12)
+
+
+def test_a_clearly_better_candidate_passes_with_its_figures() -> None:
+    finding = over_champion(both=140, only_candidate=9, only_champion=1)
+    assert finding.passed
+    assert finding.figures["p"] == pytest.approx(11 / 1024)
+    assert (finding.figures["better"], finding.figures["worse"]) == (9, 1)
+    assert finding.figures["accuracy"] == pytest.approx(149 / 150)
+    assert finding.figures["champion_accuracy"] == pytest.approx(141 / 150)
+    assert "b = 9 against c = 1" in finding.reason
+    assert "p = 0.01074" in finding.reason
+    assert "0.9933 against 0.9400" in finding.reason
+
+
+def test_eight_against_two_is_not_enough() -> None:
+    finding = over_champion(both=140, only_candidate=8, only_champion=2)
+    assert not finding.passed
+    assert "too little evidence" not in finding.reason
+
+
+def test_identical_predictions_fail_and_say_that_nothing_can_be_concluded() -> None:
+    finding = over_champion(both=150, only_candidate=0, only_champion=0)
+    assert not finding.passed
+    assert finding.figures["p"] == 1.0
+    assert "0 images tell the two apart, at least 5 are needed" in finding.reason
+
+
+def test_four_to_nothing_is_too_thin_and_five_is_not() -> None:
+    assert "too little evidence whatever the outcome" in over_champion(100, 4, 0).reason
+    assert over_champion(100, 5, 0).passed
+
+
+def test_fewest_discordant_follows_the_confidence() -> None:
+    assert over_champion(10, 1, 1, confidence=0.99).figures["fewest_discordant"] == 7
+    assert over_champion(10, 1, 1, confidence=0.5).figures["fewest_discordant"] == 1
+
+
+@given(
+    both=st.integers(0, 50),
+    only_candidate=st.integers(0, 60),
+    only_champion=st.integers(0, 60),
+    confidence=st.floats(0.5, 0.9999),
+)
+def test_two_models_are_never_each_better_than_the_other(
+    both: int, only_candidate: int, only_champion: int, confidence: float
+) -> None:
+    labels, first, second = outcomes(both + 1, only_candidate, only_champion)
+    rules = [OverChampion(confidence)]
+    assert not (
+        judge({}, labels, first, rules, Champion(1, second)).passed
+        and judge({}, labels, second, rules, Champion(1, first)).passed
+    )
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_a_wrong_image_more_is_never_evidence_for_the_candidate(better: int, worse: int) -> None:
+    assert mcnemar(better, worse + 1) >= mcnemar(better, worse)
+
+
+def test_without_a_champion_the_relative_rule_does_not_apply() -> None:
+    finding = judge({}, ["ant"], ["bee"], [OverChampion()]).findings[0]
+    assert finding.passed
+    assert not finding.applicable
+    assert "no champion" in finding.reason
+    assert str(finding).startswith("n/a")
+
+
+def test_a_champion_that_cannot_be_compared_fails_the_rule() -> None:
+    verdict = judge({}, ["ant"], ["ant"], [OverChampion()], Champion(4, None, "their classes differ"))
+    assert not verdict.passed
+    assert "version 4: their classes differ" in verdict.findings[0].reason
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rule", [Threshold("m", at_least=-1e9), Threshold("m", at_most=1e9)])
+def test_a_metric_that_is_no_number_never_passes(rule: Threshold, value: float) -> None:
+    verdict = judge({"m": value}, ["ant"], ["ant"], [rule])
+    assert not verdict.passed
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("rule", "passed"),
+    [
+        (Threshold("m", at_least=0.9), True),
+        (Threshold("m", at_least=0.9001), False),
+        (Threshold("m", at_most=0.9), True),
+        (Threshold("m", at_most=0.8999), False),
+        (Threshold("m", at_least=0.5, at_most=0.95), True),
+        (Threshold("m", at_least=0.95, at_most=0.99), False),
+    ],
+)
+def test_a_limit_itself_passes(rule: Threshold, passed: bool) -> None:
+    assert judge({"m": 0.9}, ["ant"], ["ant"], [rule]).passed is passed
+
+
+def test_a_rule_on_a_metric_that_was_not_measured_lists_those_that_were() -> None:
+    with pytest.raises(
+        RegistryError, match="test/acc, which was not measured; there is test/accuracy, test/ece"
+    ):
+        judge(
+            {"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], [Threshold("test/acc", at_least=0.9)]
+        )
+
+
+def test_every_rule_is_answered_even_after_one_has_failed() -> None:
+    rules = read_rules({"a": {"at_least": 1}, "b": {"at_most": 1}, "over_champion": {"confidence": 0.9}})
+    verdict = judge({"a": 0.0, "b": 0.0}, ["ant"], ["ant"], rules)
+    assert [finding.passed for finding in verdict.findings] == [False, True, True]
+    assert not verdict.passed
+    assert verdict.reasons == ("a >= 1: 0",)
+    assert len(str(verdict).splitlines()) == 3
+
+
+def test_the_json_holds_what_a_reader_elsewhere_needs() -> None:
+    labels, candidate, champion = outcomes(140, 9, 1)
+    rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
+    verdict = judge({"test/accuracy": 0.99}, labels, candidate, rules, Champion(3, champion))
+    content = json.loads(verdict.to_json())
+    assert content["passed"] is True
+    assert content["findings"][1]["figures"]["better"] == 9
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"m": {}}, "no limit"),
+        ({"m": {"atleast": 1.0}}, "no setting 'atleast'; it has at_least and at_most"),
+        ({"over_champion": {"at_least": 1.0}}, "no setting 'at_least'; it has confidence"),
+        ({"over_champion": {"confidence": 95}}, "0.5 <= confidence < 1"),
+        ({"over_champion": {"confidence": 0.3}}, "0.5 <= confidence < 1"),
+        ({"over_champion": {"confidence": math.nan}}, "0.5 <= confidence < 1"),
+    ],
+)
+def test_rules_that_cannot_be_say_why(gate: dict[str, dict[str, float]], message: str) -> None:
+    with pytest.raises(RegistryError, match=message):
+        read_rules(gate)
+
+
+@pytest.mark.parametrize("predicted", [[], ["ant", "bee"]])
+def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
+    with pytest.raises(RegistryError, match="1 test images"):
+        judge({}, ["ant"], predicted, [])
+    with pytest.raises(RegistryError, match="the champion, version 2"):
+        judge({}, ["ant"], ["ant"], [OverChampion()], Champion(2, predicted))
+
+
+OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shift", "precision", "passed"),
+    [
+        (0.0, "float32", True),
+        (5e-5, "float32", True),
+        (2e-4, "float32", False),
+        (0.015, "bfloat16", True),  # changes the second label, whose classes were only 0.02 apart
+        (0.015, "float16", True),
+        (0.03, "bfloat16", False),
+        (math.nan, "float32", False),
+        (math.nan, "bfloat16", False),
+    ],
+)
+def test_parity_allows_what_the_precision_explains(shift: float, precision: str, passed: bool) -> None:
+    served = OWN + np.array([-shift, shift], dtype=np.float32)
+    finding = parity(OWN, served, precision)
+    assert finding.passed is passed
+    json.dumps(dict(finding.figures), allow_nan=False)
+
+
+def test_parity_names_clear_labels_that_changed() -> None:
+    finding = parity(OWN, OWN[:, ::-1], "bfloat16")
+    assert finding.figures["clear_labels_changed"] == 2
+    assert "2 labels changed" in finding.reason
+
+
+def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() -> None:
+    assert "(3, 1) probabilities where (3, 2)" in parity(OWN, OWN[:, :1]).reason
+    with pytest.raises(RegistryError, match="int8"):
+        parity(OWN, OWN, "int8")

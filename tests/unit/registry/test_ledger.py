@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from transfer_platform.errors import StorageError
+from transfer_registry.ledger import Entry, Kind, Ledger
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.db'}"
+
+
+def verdict(version: int, model: str = "ants-bees", passed: bool = True) -> Entry:
+    return Entry(
+        kind=Kind.VERDICT, model=model, version=version, passed=passed, verdict="{}", reason="because"
+    )
+
+
+def promotion(version: int, previous: int | None = None, model: str = "ants-bees") -> Entry:
+    return Entry(
+        kind=Kind.PROMOTION, model=model, version=version, previous_version=previous, reason="passed"
+    )
+
+
+def test_entries_come_back_as_they_were_written_after_reopening(url: str) -> None:
+    at = datetime(2026, 11, 22, 21, 0, tzinfo=timezone(timedelta(hours=2)))
+    with Ledger.open(url) as ledger:
+        written = ledger.append(
+            Entry(
+                kind=Kind.VERDICT,
+                model="ants-bees",
+                version=3,
+                previous_version=2,
+                run_id="r",
+                recipe_fingerprint="a",
+                train_fingerprint="b",
+                test_fingerprint="c",
+                passed=False,
+                verdict='{"findings": []}',
+                reason="größer | besser",
+                at=at,
+                actor="ada@host",
+            )
+        )
+    with Ledger.open(url) as ledger:
+        (read,) = ledger.entries("ants-bees")
+    assert repr(read) == repr(written).replace(repr(at), repr(at.astimezone(UTC)))
+    assert read.kind is Kind.VERDICT
+
+
+def test_entries_know_when_and_by_whom(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        entry = ledger.append(verdict(1))
+    assert datetime.now(UTC) - entry.at < timedelta(seconds=10)
+    assert "@" in entry.actor
+
+
+def test_order_is_that_of_writing(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        for version in (5, 1, 3):
+            ledger.append(verdict(version))
+        ledger.append(verdict(9, model="other"))
+        assert [entry.version for entry in ledger.entries("ants-bees")] == [5, 1, 3]
+        assert [entry.id for entry in ledger.entries()] == [1, 2, 3, 4]
+
+
+def test_the_champion_is_that_of_the_last_move(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        assert ledger.current_champion("ants-bees") is None
+        ledger.append(promotion(1))
+        ledger.append(promotion(2, previous=1))
+        ledger.append(verdict(3))
+        ledger.append(promotion(7, model="other"))
+        assert ledger.current_champion("ants-bees") == 2
+        ledger.append(
+            Entry(
+                kind=Kind.ROLLBACK, model="ants-bees", version=1, previous_version=2, reason="worse at night"
+            )
+        )
+        assert ledger.current_champion("ants-bees") == 1
+
+
+def test_the_last_verdict_on_a_version_counts(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        ledger.append(verdict(1, passed=False))
+        ledger.append(verdict(1, passed=True))
+        ledger.append(verdict(2, passed=False))
+        last = ledger.verdict_of("ants-bees", 1)
+        assert last is not None
+        assert last.passed
+        assert ledger.verdict_of("ants-bees", 3) is None
+
+
+def test_nothing_written_can_be_changed(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        entry = ledger.append(verdict(1))
+        entry.reason = "another"
+        with pytest.raises(ValueError, match="append-only"):
+            ledger.append(entry)
+        (read,) = ledger.entries()
+        read.reason = "yet another"
+        with pytest.raises(ValueError, match="append-only"):
+            ledger.append(read)
+        assert [entry.reason for entry in ledger.entries()] == ["because"]
+    assert not [name for name in dir(Ledger) if name.startswith(("update", "delete", "remove"))]
+
+
+def test_an_unknown_kind_is_refused_by_the_database_itself(url: str, tmp_path: Path) -> None:
+    Ledger.open(url).close()
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(
+            "INSERT INTO entries (at, actor, kind, model, version, reason) VALUES ('', '', 'edit', '', 1, '')"
+        )
+    connection.close()
+
+
+def test_opening_an_up_to_date_ledger_is_fast(url: str) -> None:
+    Ledger.open(url).close()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        Ledger.open(url).close()
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.1
+
+
+def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    from transfer_registry import migrations
+
+    Ledger.open(url).close()
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": migrations.VERSION_TABLE})
+        assert compare_metadata(context, Entry.metadata) == []
+        assert context.get_current_revision() == migrations.HEAD
+    engine.dispose()
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
+
+
+def test_a_migration_that_was_cut_off_leaves_nothing_behind(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger.open(url)
+    with Ledger.open(url) as ledger:
+        assert ledger.append(verdict(1)).id == 1
+
+
+def test_a_ledger_of_a_newer_version_says_so(url: str, tmp_path: Path) -> None:
+    Ledger.open(url).close()
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    connection.execute("UPDATE ledger_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StorageError, match=r"revision 9999.*install that one"):
+        Ledger.open(url)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("no url", "is not a database URL"),
+        ("mysql://u:p@host/db", "not in mysql"),
+        ("sqlite:////nowhere/at/all/ledger.db", "cannot be opened"),
+    ],
+)
+def test_what_is_no_ledger_says_so(address: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        Ledger.open(address)
+
+
+WRITER = """
+import sys
+from transfer_registry.ledger import Entry, Kind, Ledger
+print("ready", flush=True)
+sys.stdin.readline()
+with Ledger.open(sys.argv[1]) as ledger:
+    for version in range(20):
+        ledger.append(Entry(kind=Kind.VERDICT, model=sys.argv[2], version=version, reason="r"))
+"""
+
+
+def test_two_processes_create_one_ledger_and_lose_no_entry(url: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, url, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in ("a", "b")
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.communicate("go\n", timeout=60)[1] == ""
+    with Ledger.open(url) as ledger:
+        assert [entry.version for entry in ledger.entries("a")] == list(range(20))
+        assert [entry.version for entry in ledger.entries("b")] == list(range(20))
+        assert [entry.id for entry in ledger.entries()] == list(range(1, 41))
