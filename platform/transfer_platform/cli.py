@@ -59,7 +59,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="transfer-platform")
 def main() -> None:
-    """Transfer learning from a YAML recipe to a served model.
+    r"""Transfer learning from a YAML recipe to a served model.
 
     \b
     platform check recipes/ants_bees.yaml     what would run
@@ -143,7 +143,9 @@ def fields() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="A registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI.")
+@click.option(
+    "--model", required=True, help="A registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
     """Classify every picture under FOLDER and write a CSV file."""
@@ -171,7 +173,9 @@ def evaluate(model: str, folder: Path) -> None:
 @click.option("--backbone", help="A network with its ImageNet classes, as it is.")
 @click.option("--model", help="A registered model instead.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
-@click.option("--annotate", type=click.Path(path_type=Path), help="Draw the answer on the photo, into this PNG.")
+@click.option(
+    "--annotate", type=click.Path(path_type=Path), help="Draw the answer on the photo, into this PNG."
+)
 def classify(
     photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None
 ) -> None:

@@ -85,7 +85,7 @@ class DivergedError(TrainingError):
         self.step = step
         super().__init__(
             f"the training loss became {loss} at step {step}; "
-            "a lower training.learning_rate, some training.warmup_epochs or precision: float32 usually mend it"
+            "a lower training.learning_rate, training.warmup_epochs or precision: float32 usually mend it"
         )
 
 

@@ -29,7 +29,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     Args:
         folder: Searched with its subfolders; hidden files are left out.
         model: A registered model, see `transfer_registry.uris`.
-        out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `error`; replaced.
+        out: CSV file of `file` (relative to the folder), `label`, `probability` and `error`; replaced.
         progress: Told how many pictures are done.
 
     Returns:

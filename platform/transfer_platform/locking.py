@@ -33,7 +33,9 @@ def hold(study: str, folder: Path) -> Iterator[None]:
             holder.write_text(json.dumps(_me()))
             yield
     except Timeout as error:
-        raise StudyHeldError(f"study {study} is already running: {_describe(holder)}; wait for it or stop it") from error
+        raise StudyHeldError(
+            f"study {study} is already running: {_describe(holder)}; wait for it or stop it"
+        ) from error
 
 
 def _me() -> dict[str, object]:

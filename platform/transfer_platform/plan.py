@@ -1,4 +1,4 @@
-"""What a run would do, said before it does anything: images, stages, trials. Imports no deep-learning library."""
+"""What a run would do, said beforehand: images, stages, trials. Imports no deep-learning library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from transfer_platform.recipe.space import ranges, to_yaml
 T = TypeVar("T")
 
 
-
 def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = silent) -> RenderableType:
     """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
 
@@ -55,8 +54,9 @@ def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = sil
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
     """The backbones whose name matches a pattern, with parameters, image size and weights."""
     table = Table(box=box.SIMPLE, title_justify="left")
-    for heading, justify in (("backbone", "left"), ("parameters", "right"), ("pixels", "right")):
-        table.add_column(heading, justify=justify, no_wrap=heading == "backbone")
+    table.add_column("backbone", no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("pixels", justify="right")
     table.add_column("weights")
     if stages:
         table.add_column("stages")

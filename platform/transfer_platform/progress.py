@@ -47,9 +47,8 @@ class Screen:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
-        from rich.progress import TaskID
 
         self._console = Console(stderr=True)
         columns = (
@@ -59,7 +58,9 @@ class Screen:
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self._bars = Bars(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._bars = Bars(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:

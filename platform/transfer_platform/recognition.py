@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
@@ -99,7 +100,8 @@ class PretrainedClassifier:
     def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
         """The probability of every class for every picture, (N, C)."""
         batch = torch.stack([self.preprocessing(decode(path)) for path in images])
-        return self.network(batch).softmax(dim=1).numpy()
+        probabilities: NDArray[np.float32] = self.network(batch).softmax(dim=1).numpy()
+        return probabilities
 
 
 def draw(answer: Answer, photo: Path, out: Path) -> None:
@@ -111,6 +113,9 @@ def draw(answer: Answer, photo: Path, out: Path) -> None:
     pen = ImageDraw.Draw(picture, "RGBA")
     font = ImageFont.load_default(height)
     box = pen.multiline_textbbox((height, height), text, font=font)
-    pen.rectangle((box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2), (0, 0, 0, 160))
+    pen.rectangle(
+        (box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2),
+        (0, 0, 0, 160),
+    )
     pen.multiline_text((height, height), text, "white", font=font)
     picture.save(out, "PNG")

@@ -27,7 +27,9 @@ def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str
     run.parameters(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
-            **{f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()},
+            **{
+                f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()
+            },
             **{f"software.{library}": version(library) for library in LIBRARIES},
             "software.python": platform.python_version(),
         }
@@ -72,7 +74,9 @@ def report_evaluation(run: Run, best: Run, predictions: Predictions, trial: int)
     run.table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.table(predictions.table(), f"{FOLDER}/predictions.json")
     facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
-    run.text(report.markdown("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md")
+    run.text(
+        report.markdown("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md"
+    )
     return metrics
 
 

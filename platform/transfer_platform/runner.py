@@ -108,7 +108,9 @@ def run(
         tracker = Tracker(recipe.name)
         parent = tracker.study(study.name, {"platform.dataset": splits.fingerprint})
         weights = _weights(recipe, folder, progress)
-        bench = Bench(splits, {key: found.path for key, found in weights.items()}, choose_device(device), progress)
+        bench = Bench(
+            splits, {key: found.path for key, found in weights.items()}, choose_device(device), progress
+        )
         bench.precision = _precision(study, bench, recipe)
         say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
         report_inputs(parent, recipe, splits, weights)
@@ -148,7 +150,7 @@ def _trials(recipe: Recipe) -> int:
 
 
 def _study_name(recipe: Recipe, splits: Splits) -> str:
-    """The recipe's name and what the study depends on: the recipe but for its trials and promotion, the images."""
+    """The recipe's name, and a digest of what the study depends on: recipe and images."""
     digest = hashlib.sha256(f"{identity(recipe)}:{splits.fingerprint}".encode()).hexdigest()
     return f"{recipe.name}-{digest[:10]}"
 

@@ -1,7 +1,7 @@
 """The study: which values the next trial tries, what became of the trials, and which was best.
 
-The only module of this package that imports Optuna. Whoever runs trials sees a `Trial`: its number, its values,
-and whether to go on.
+The only module of this package that imports Optuna. Whoever runs trials sees a `Trial`: its number,
+its values, and whether to go on.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ class Study:
         trials = self.trials
         if any(trial.state == TrialState.COMPLETE.name for trial in trials):
             return _ended(self._study.best_trial)
-        raise StudyError("no trial of the study was completed:\n" + "\n".join(f"  {trial}" for trial in trials))
+        raise StudyError(
+            "no trial of the study was completed:\n" + "\n".join(f"  {trial}" for trial in trials)
+        )
 
     def table(self) -> dict[str, list[object]]:
         """Columns `trial`, `state`, `value`, and one for every field that the study varies."""
@@ -205,7 +207,9 @@ class Study:
 
 def _ended(trial: FrozenTrial) -> FinishedTrial:
     value = trial.value if trial.state is TrialState.COMPLETE else None
-    return FinishedTrial(trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", ""))
+    return FinishedTrial(
+        trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", "")
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -222,8 +226,8 @@ class ReproducibleSampler(BaseSampler):
     """TPE whose proposal is a function of (seed, trial number, parameter, finished trials) and nothing else.
 
     A sampler that lives through a study draws from one stream of random numbers, so that a study continued in
-    another process proposes other values than an uninterrupted one would have. Here every draw starts a stream
-    of its own.
+    another process proposes other values than an uninterrupted one would have. Here every draw starts a
+    stream of its own.
     """
 
     def __init__(self, seed: int) -> None:
@@ -276,7 +280,10 @@ def figures(study: Study) -> dict[str, Any]:
     from optuna.visualization import matplotlib as plots
 
     optuna_study = study._study
-    drawings = {"history": plots.plot_optimization_history, "intermediate_values": plots.plot_intermediate_values}
+    drawings = {
+        "history": plots.plot_optimization_history,
+        "intermediate_values": plots.plot_intermediate_values,
+    }
     if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1 and study._space:
         drawings["importance"] = plots.plot_param_importances
     with warnings.catch_warnings():

@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+import platformdirs
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -29,9 +30,7 @@ def cache_folder() -> Path:
     """What can be fetched or computed again: `PLATFORM_CACHE`, or the user's cache folder."""
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
-    import pooch
-
-    return Path(pooch.os_cache("transfer-platform"))
+    return platformdirs.user_cache_path("transfer-platform")
 
 
 def mirrors() -> tuple[str, ...]:

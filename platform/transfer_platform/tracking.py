@@ -77,7 +77,9 @@ class Run:
     def parameters(self, values: Mapping[str, object]) -> None:
         """Logs parameters; what is logged already stays as it is, since parameters cannot change."""
         logged = self._client.get_run(self.run_id).data.params
-        fresh = [Param(key, str(value)[:PARAMETER_LENGTH]) for key, value in values.items() if key not in logged]
+        fresh = [
+            Param(key, str(value)[:PARAMETER_LENGTH]) for key, value in values.items() if key not in logged
+        ]
         self._client.log_batch(self.run_id, params=fresh)
 
     def last_step(self, metric: str) -> int:
@@ -127,11 +129,11 @@ class Run:
 
     def figures(self, drawings: Mapping[str, Figure], folder: str) -> None:
         """Stores matplotlib figures as PNG, and closes them."""
-        from matplotlib import pyplot
+        from matplotlib import pyplot as plt
 
         for name, figure in drawings.items():
             self._client.log_figure(self.run_id, figure, f"{folder}/{name}.png")
-            pyplot.close(figure)
+            plt.close(figure)
 
     def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
         """Stores a table that the MLflow UI shows as one; an earlier one of the same path is replaced."""

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ModelError
-from .network import NetworkSpec  # noqa: TC001 - get_type_hints looks it up
-from .preprocessing import Preprocessing  # noqa: TC001 - likewise
+from .network import NetworkSpec
+from .preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

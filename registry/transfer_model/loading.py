@@ -153,8 +153,8 @@ def _load_torch(path: Path) -> Any:  # noqa: ANN401 - whatever a torch file hold
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds more than tensors and is not opened, because that could run code; where you trust "
-            "it, load it with torch elsewhere and save its state dict as safetensors"
+            f"{path} is no torch file, or holds more than tensors and is not opened, because that could run "
+            "code; where you trust it, load it with torch elsewhere and save its state dict as safetensors"
         ) from error
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING
 
 from transfer_platform.errors import RegistryError
-from transfer_registry.candidate import Evaluation, Predict
 from transfer_registry.gate import Champion
 from transfer_registry.predictions import Predictions, keep, recall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+    from transfer_registry.candidate import Evaluation, Predict
 
 ALIAS = "champion"
 """The registry alias of the version that is served."""

@@ -11,18 +11,21 @@ import os
 import socket
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect, Engine, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from transfer_platform.errors import StorageError
 from transfer_registry.migrations import bring_up_to_date
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 _PATIENCE = 30  # seconds to wait for another process that is writing to the same SQLite file
 

@@ -38,9 +38,9 @@ class LoadedModel:
         Raises:
             RegistryError: The model refuses a picture; the message says which and why.
         """
-        import pandas
+        import pandas as pd
 
-        frame = pandas.DataFrame({"image": [path.read_bytes() for path in images]})
+        frame = pd.DataFrame({"image": [path.read_bytes() for path in images]})
         try:
             answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:

@@ -14,26 +14,31 @@ not carried out is finished by the next call for the same registered model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry import gate
-from transfer_registry.candidate import Candidate, Evaluation, Predict
 from transfer_registry.champion import ALIAS, champion_today
-from transfer_registry.gate import Champion, Rule
 from transfer_registry.ledger import Entry, Kind, Ledger
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
 from transfer_registry.story import LEDGER_TAG, story, tags
 from transfer_registry.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlflow.entities.model_registry import ModelVersion
+
+    from transfer_registry.candidate import Candidate, Evaluation, Predict
+    from transfer_registry.gate import Champion, Rule
 
 RUN_TAG = "platform.run"
 TRIAL_TAG = "platform.trial"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from transfer_registry.ledger import Entry
+from typing import TYPE_CHECKING
+
 from transfer_registry.verdict import Verdict
+
+if TYPE_CHECKING:
+    from transfer_registry.ledger import Entry
 
 LEDGER_TAG = "platform.ledger_entry"
 """The last entry of the ledger that a version's tags and description tell of."""

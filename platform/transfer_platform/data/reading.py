@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfer_platform.progress import Progress, silent
 from transfer_platform.data.sources import open_source
 from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.schema import Dataset
 
 
@@ -19,7 +19,7 @@ def read_splits(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
         progress: Told how far fetching, unpacking and reading have come.
 
     Raises:
-        DataError: The data set cannot be had, read or divided; the message names every file that is in the way.
+        DataError: The data set cannot be had, read or divided; the message names what is in the way.
     """
     root = open_source(dataset.source, folder, dataset.sha256, progress)
     splits = dataset.splits

@@ -72,7 +72,7 @@ class InProcess:
             recipe: Resolved with the trial's values.
 
         Returns:
-            From its checkpoint; where that is lost the trial is trained again, which ends with the same weights.
+            From its checkpoint; where that is lost the trial is trained again, to the same weights.
         """
         if checkpoint.metadata(self._best).get("trial") == str(number):
             network = self._bench.network(recipe)

@@ -31,7 +31,8 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each picture (N,)."""
-        return self.probabilities.argmax(axis=1)
+        predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return predicted
 
     def scores(self, prefix: str) -> dict[str, float]:
         """Every scalar metric, named `PREFIX/NAME`."""

@@ -18,7 +18,9 @@ def class_table(predictions: Predictions) -> dict[str, list[object]]:
     }
 
 
-def markdown(title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]) -> str:
+def markdown(
+    title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
+) -> str:
     """The report of an evaluation.
 
     Args:

@@ -34,10 +34,9 @@ def _ranges_without_search(said: Sound) -> Iterator[Finding]:
     if said.wants("search") or not said.ranges():
         return
     first, *others = said.ranges()
-    also = f" (so do {', '.join(map(spell, others))})" if others else ""
-    yield Finding(
-        first, f"a range needs a search: block, such as search: {{trials: 20}}{also}; or write a value"
-    )
+    also = f" (and for {', '.join(map(spell, others))})" if others else ""
+    remedy = f"add one, such as search: {{trials: 20}}, or write a value here{also}"
+    yield Finding(first, f"a range needs a search: block; {remedy}")
 
 
 def _search_without_ranges(said: Sound) -> Iterator[Finding]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transfer_platform.errors import Problem, RecipeError
 from transfer_platform.recipe import wording
@@ -21,6 +24,9 @@ from transfer_platform.recipe.tree import Path, Place, grow, is_range, spell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_PLAIN = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
+"""Text that ruamel.yaml writes without quotes and reads back; `[?0]` and line separators it does not."""
 
 
 def ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
@@ -75,7 +81,7 @@ def identity(recipe: Recipe) -> str:
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as a file that `load` reads back to the same recipe, every default written out."""
     yaml = YAML()
-    yaml.width = 110
+    yaml.width = sys.maxsize
     text = StringIO()
     yaml.dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), text)
     return text.getvalue()
@@ -130,14 +136,16 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a sampler proposes
 
 
 def _styled(value: Any) -> Any:  # noqa: ANN401 - whatever a recipe dumps to
-    """Sections as blocks, ranges and lists on one line."""
+    """Sections as blocks, ranges and lists on one line, unusual text in quotes."""
     if isinstance(value, dict):
         block = CommentedMap({key: _styled(item) for key, item in value.items()})
         if is_range(value):
             block.fa.set_flow_style()
         return block
     if isinstance(value, list):
-        line = CommentedSeq(value)
+        line = CommentedSeq(map(_styled, value))
         line.fa.set_flow_style()
         return line
-    return value
+    return (
+        DoubleQuotedScalarString(value) if isinstance(value, str) and not _PLAIN.fullmatch(value) else value
+    )

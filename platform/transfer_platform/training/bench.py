@@ -1,4 +1,4 @@
-"""The bench: what the trials of one study share, and how a resolved recipe becomes a trained network on it."""
+"""The bench: what the trials of a study share, and how a resolved recipe becomes a trained network on it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from transfer_model.classifier import Classifier
 from transfer_model.description import ModelDescription
 from transfer_model.network import Network, NetworkSpec, build
 from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.dataset import PictureDataset, loader
 from transfer_platform.data.catalog import Picture
+from transfer_platform.data.dataset import PictureDataset, loader
 from transfer_platform.data.splits import Splits
 from transfer_platform.features import PREFIX_BATCH, Features, compute
 from transfer_platform.network.freezing import freeze_through
@@ -33,7 +33,7 @@ class Bench:
 
     Args:
         splits: The pictures.
-        pretrained: The weights file of each backbone by its name in the recipe; None starts from random weights.
+        pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
         device: Where the networks live.
         progress: Told while features are computed.
 
@@ -62,7 +62,7 @@ class Bench:
         torch.manual_seed(recipe.seed)
         network = build(self._spec(recipe), self._pretrained[recipe.backbone.name])
         freeze_through(network, recipe.backbone.freeze_through)
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> tuple[Network, Fit]:
         """Trains a network from its pretrained weights to its best epoch.
@@ -169,7 +169,7 @@ class Bench:
 
 
 def ranking(recipe: Recipe) -> tuple[str, bool]:
-    """The metric that ranks epochs and trials, and whether less of it is better; the loss without a search."""
+    """The metric that ranks epochs and trials (the loss without a search), and whether less is better."""
     if recipe.search is None:
         return "validation/loss", True
     return recipe.search.metric, recipe.search.minimizes

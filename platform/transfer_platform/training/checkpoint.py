@@ -21,7 +21,9 @@ def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
         path: Replaced atomically; its folder is made.
         metadata: Readable without loading the tensors: metric, epoch, trial.
     """
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     save_file(state, unfinished, metadata=dict(metadata))

@@ -25,6 +25,7 @@ AUXILIARY_WEIGHT = 0.4
 CHECK_EVERY = 50
 """Steps between two looks at the losses; every look waits for the device."""
 
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch came to.
@@ -141,7 +142,9 @@ class _Trainer:
         self._optimizer, self._rate = optimizer, rate
         balanced = settings.class_weights == "balanced"
         self._loss = nn.CrossEntropyLoss(
-            weight=class_weights(material.labels.tolist(), network.spec.classes).to(device) if balanced else None,
+            weight=class_weights(material.labels.tolist(), network.spec.classes).to(device)
+            if balanced
+            else None,
             label_smoothing=settings.label_smoothing,
         )
         scales = precision == "float16" and device.type == "cuda"

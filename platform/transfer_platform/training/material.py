@@ -75,8 +75,9 @@ class PictureMaterial:
 
     def training(self, epoch: int) -> Iterable[Batch]:
         """Images (B, 3, S, S) and class indices (B,), in an order and augmentation of (seed, epoch)."""
-        order = {"shuffle": True, "seed": self._seed, "epoch": epoch}
-        return loader(self._train, self._batch_size, **order, **self._feeding)
+        return loader(
+            self._train, self._batch_size, shuffle=True, seed=self._seed, epoch=epoch, **self._feeding
+        )
 
     def validation(self) -> Iterable[Batch]:
         """Images (B, 3, S, S) and class indices (B,), in order."""

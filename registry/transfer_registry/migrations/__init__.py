@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.errors import StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection, Engine
 
 HEAD = "0001"
 """The newest revision, so that opening a ledger that is up to date need not load Alembic to know it."""

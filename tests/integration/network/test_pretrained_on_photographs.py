@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from transfer_model import catalogue, weights
 from transfer_model.network import NetworkSpec, build, pretrained_classifier
 from transfer_model.preprocessing import decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = {"ants": "ant", "bees": "bee"}
 

@@ -10,14 +10,16 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import psycopg
 import pytest
 from mlflow.tracking import MlflowClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def _copy_postgres(folder: Path) -> Path:

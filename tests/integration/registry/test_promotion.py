@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
-from numpy.typing import NDArray
 
 from transfer_platform.errors import RegistryError
 from transfer_registry.candidate import Candidate, Evaluation
@@ -22,6 +19,12 @@ from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Kind, Ledger
 from transfer_registry.predictions import recall
 from transfer_registry.promotion import Promotion, promote_candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 pytestmark = [
     # MLflow's own: its tables on SQLAlchemy 2.1, and what it says to itself while it is imported

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -17,11 +16,17 @@ from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Ledger
 from transfer_registry.promotion import promote_candidate
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 pytestmark = [
+    # MLflow's own: its tables on SQLAlchemy 2.1, its types while they are imported, its input examples
     pytest.mark.filterwarnings(
         "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning"
     ),
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated:pandas.errors.Pandas4Warning"),
 ]
 
 CLASSES = ("ants", "bees")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,6 +9,9 @@ from torch import nn
 from transfer_model.errors import ModelError, UnknownBackboneError, UnknownStageError
 from transfer_model.network import Network, NetworkSpec, build
 from transfer_platform.network.freezing import freeze_through
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LITE0 = 3_371_008
 

@@ -96,7 +96,7 @@ class TestReading:
                 return Path.touch, (ran,)  # type: ignore[return-value] # what pickle allows
 
         torch.save({"fc.weight": torch.ones(1), "code": Code()}, tmp_path / "evil.pth")
-        (tmp_path / "older.pth").write_bytes(pickle.dumps(Code()))
+        (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(), protocol=2))
         for name in ("evil.pth", "older.pth"):
             with pytest.raises(WeightsError):
                 read(tmp_path / name)

@@ -124,7 +124,7 @@ CASES = {
     "range without search": (
         changed("1e-4", "{low: 1e-4, high: 1e-2}"),
         11,
-        "training.learning_rate: a range needs a search: block, such as search: {trials: 20}",
+        "training.learning_rate: a range needs a search: block; add one, such as search: {trials: 20}",
     ),
     "search without range": (continued("search: {trials: 20}\n"), 12, "20 trials would be the same"),
     "range upside down": (

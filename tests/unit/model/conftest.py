@@ -1,0 +1,62 @@
+"""A real, small classifier: the bundled backbone at its smallest useful size, a random head."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer_model.classifier import Classifier
+from transfer_model.description import ModelDescription
+from transfer_model.network import NetworkSpec, build
+from transfer_model.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+with warnings.catch_warnings():
+    # MLflow warns of one of its own type hints while it is imported.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    import mlflow.pyfunc  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks gain nothing from several threads, and lose much where tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def description() -> ModelDescription:
+    prepare = Preprocessing(32, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return ModelDescription(
+        NetworkSpec("efficientnet_lite0", 3, 0.1, 32), ("ant", "bee", "cat"), prepare, "float32"
+    )
+
+
+@pytest.fixture(scope="session")
+def classifier(description: ModelDescription) -> Classifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Classifier(description, build(description.network))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Eleven different PNG files of noise: more than one batch, and not a whole number of them."""
+    random = np.random.default_rng(0)
+    return [_png(random.integers(0, 256, (40 + index, 50, 3), dtype=np.uint8)) for index in range(11)]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()

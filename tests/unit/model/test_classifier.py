@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from transfer_model.classifier import BATCH, Classifier
+from transfer_model.description import ModelDescription
+from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
+from transfer_model.network import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_rows_are_probabilities_in_the_order_of_the_images(
+    classifier: Classifier, pictures: list[bytes]
+) -> None:
+    found = classifier.probabilities(pictures)
+    assert found.shape == (11, 3)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert (classifier.probabilities(pictures[::-1]) == found[::-1]).all()
+    assert len(np.unique(found, axis=0)) == 11
+
+
+@pytest.mark.parametrize(("precision", "batch"), [("float32", 1), ("float32", BATCH), ("bfloat16", BATCH)])
+def test_an_image_has_the_same_bits_alone_and_among_others(
+    description: ModelDescription, pictures: list[bytes], precision: str, batch: int
+) -> None:
+    classifier = Classifier(replace(description, precision=precision), build(description.network))
+    classifier._batch = batch  # what the CPU and accelerators use, both tried on the CPU
+    together = classifier.probabilities(pictures)
+    alone = np.concatenate([classifier.probabilities([picture]) for picture in pictures])
+    assert (together == alone).all()
+    assert (classifier.probabilities(pictures[3:7]) == together[3:7]).all()
+
+
+def test_precision_is_used(description: ModelDescription, pictures: list[bytes]) -> None:
+    network = build(description.network)
+    full = Classifier(description, network).probabilities(pictures[:2])
+    half = Classifier(replace(description, precision="bfloat16"), network).probabilities(pictures[:2])
+    assert 0 < np.abs(full - half).max() < 0.05
+
+
+def test_no_images_no_rows(classifier: Classifier) -> None:
+    assert classifier.probabilities([]).shape == (0, 3)
+
+
+def test_an_unreadable_image_is_named(classifier: Classifier, pictures: list[bytes], tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="row 9 is empty"):
+        classifier.probabilities([*pictures[:9], b"", b"also bad"])
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(UnreadableImageError, match=r"text\.jpg is no picture"):
+        classifier.probabilities([pictures[0], tmp_path / "text.jpg"])
+
+
+def test_saved_and_loaded_it_predicts_the_same_bits(
+    classifier: Classifier, pictures: list[bytes], tmp_path: Path
+) -> None:
+    classifier.save(tmp_path)
+    loaded = Classifier.load(tmp_path)
+    assert loaded.description == classifier.description
+    assert loaded.classes == ("ant", "bee", "cat")
+    assert (loaded.probabilities(pictures) == classifier.probabilities(pictures)).all()
+
+
+def test_weights_of_another_network_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save(tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    tensors = load_file(weights)
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, weights)
+    with pytest.raises(WeightsError, match=r"weights\.safetensors holds the weights of another network"):
+        Classifier.load(tmp_path)
+    weights.write_bytes(b"no tensors")
+    with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
+        Classifier.load(tmp_path)
+    weights.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Classifier.load(tmp_path)
+
+
+def test_a_description_survives_its_file(description: ModelDescription, tmp_path: Path) -> None:
+    description.write(tmp_path)
+    assert ModelDescription.read(tmp_path) == description
+    assert json.loads((tmp_path / "model.json").read_text())["format"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2, but this version reads 1"),
+        ({"classes": ["ant", "bee"]}, "2 class names for a network of 3 classes"),
+        ({"classes": ["ant", "bee", "bee"]}, "must differ"),
+        ({"classes": "ant"}, "description.classes must be a list"),
+        ({"classes": ["ant", "bee", 3]}, r"classes\[2\] must be of type str, but is int"),
+        ({"precision": "float8"}, "one of float32, bfloat16, float16"),
+        ({"preprocessing": {"image_size": 3}}, "preprocessing must have exactly the fields image_size"),
+        ({"extra": 1}, "exactly the fields"),
+        ({"network": None}, "description.network must have exactly"),
+    ],
+)
+def test_a_wrong_description_is_refused(
+    description: ModelDescription, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(asdict(description) | change))
+    with pytest.raises(ModelError, match=message) as refused:
+        ModelDescription.read(tmp_path)
+    assert "model.json" in str(refused.value)
+
+
+def test_preprocessing_of_a_wrong_length_or_type_is_refused(
+    description: ModelDescription, tmp_path: Path
+) -> None:
+    content = json.loads(json.dumps(asdict(description)))
+    content["preprocessing"]["mean"] = [0.5, 0.5]
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="mean must have 3 items, but has 2"):
+        ModelDescription.read(tmp_path)
+    content["preprocessing"]["mean"] = [0, 1, 0.5]
+    content["network"]["classes"] = True
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"network\.classes must be of type int, but is bool"):
+        ModelDescription.read(tmp_path)
+
+
+def test_a_missing_or_broken_description_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.json cannot be read: No such file"):
+        ModelDescription.read(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json is not JSON"):
+        ModelDescription.read(tmp_path)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from mlflow.pyfunc.model import PythonModelContext
+from PIL import Image
+
+from transfer_model.pyfunc import MAX_IMAGES, ImageClassifier, RequestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transfer_model.classifier import Classifier
+
+
+@pytest.fixture(scope="module")
+def context(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> PythonModelContext:
+    folder: Path = tmp_path_factory.mktemp("model")
+    classifier.save(folder)
+    return PythonModelContext(artifacts={"model": str(folder)}, model_config=None)
+
+
+@pytest.fixture(scope="module")
+def model(context: PythonModelContext) -> ImageClassifier:
+    loaded = ImageClassifier()
+    loaded.load_context(context)
+    return loaded
+
+
+def table(*values: object) -> pd.DataFrame:
+    return pd.DataFrame({"image": pd.Series(values, dtype=object)})
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def bomb() -> bytes:
+    content = BytesIO()
+    Image.new("1", (10_000, 10_000)).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_bytes_base64_and_data_uris_are_the_same_picture(
+    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+) -> None:
+    wrapped = "\n".join(text(pictures[0])[start : start + 76] for start in range(0, 10**6, 76)).strip()
+    values = (pictures[0], text(pictures[0]), f"data:image/png;base64,{text(pictures[0])}", wrapped)
+    rows = model.predict(context, table(*values))
+    assert rows == [rows[0]] * 4
+
+
+def test_label_and_top_agree_with_the_classifier(
+    model: ImageClassifier, context: PythonModelContext, classifier: Classifier, pictures: list[bytes]
+) -> None:
+    expected = classifier.probabilities(pictures)
+    for row, probabilities in zip(model.predict(context, table(*pictures)), expected, strict=True):
+        assert row["label"] == classifier.classes[probabilities.argmax()]
+        assert row["probability"] == float(probabilities.max())
+        assert [guess["probability"] for guess in row["top"]] == sorted(
+            map(float, probabilities), reverse=True
+        )
+        assert {guess["label"] for guess in row["top"]} == set(classifier.classes)
+
+
+def test_top_k_is_capped_by_the_number_of_classes(
+    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+) -> None:
+    for top_k, length in ((1, 1), (2, 2), (3, 3), (1000, 3)):
+        assert len(model.predict(context, table(pictures[0]), {"top_k": top_k})[0]["top"]) == length
+
+
+GOOD = b"good"
+
+
+@pytest.mark.parametrize(
+    ("values", "params", "message"),
+    [
+        ((), {}, "the request holds no images; expected at least one"),
+        ((None,), {}, "row 0: the image is missing"),
+        ((GOOD, "None"), {}, "row 1: the image is missing"),
+        ((GOOD, GOOD, float("nan")), {}, "row 2: the image is missing"),
+        (("null",), {}, "row 0: the image is missing"),
+        (("",), {}, "row 0: the image is missing"),
+        ((7,), {}, "row 0: the image is missing"),
+        (("not base64!",), {}, "row 0: the image is not base64 text"),
+        (("aGVsbG8",), {}, "row 0: the image is not base64 text"),
+        (("\udc80",), {}, "row 0: the image is not base64 text"),
+        (("data:image/png;base64,",), {}, "row 0 is empty: it has 0 bytes"),
+        ((b"",), {}, "row 0 is empty: it has 0 bytes"),
+        ((text(b"hello"),), {}, "row 0 is no picture"),
+        ((GOOD, text(bomb())), {}, "row 1 has 10000 x 10000 pixels"),
+        ((GOOD,), {"top_k": -3}, "top_k must be at least 1, but is -3"),
+        ((GOOD,), {"top_k": 0}, "top_k must be at least 1, but is 0"),
+        ((GOOD,) * (MAX_IMAGES + 1), {}, "257 images, more than the 256 allowed"),
+    ],
+)
+def test_a_wrong_request_is_a_400_in_one_sentence(
+    model: ImageClassifier,
+    context: PythonModelContext,
+    pictures: list[bytes],
+    values: tuple[object, ...],
+    params: dict[str, int],
+    message: str,
+) -> None:
+    contents = [pictures[0] if value is GOOD else value for value in values]
+    with pytest.raises(RequestError) as refused:
+        model.predict(context, table(*contents), params)
+    assert refused.value.get_http_status_code() == 400
+    refused.value.message = f"Failed to predict data '{contents}'"  # what MLflow's server does to it
+    answer = json.loads(refused.value.serialize_as_json())
+    assert answer["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert message in answer["message"]
+    assert len(answer["message"]) < 150
+
+
+def test_a_table_without_the_column_is_a_400(model: ImageClassifier, context: PythonModelContext) -> None:
+    with pytest.raises(RequestError, match="a column 'image'"):
+        model.predict(context, pd.DataFrame({"picture": ["x"]}))
+
+
+def test_a_bug_is_logged_and_shown_as_a_bare_500(
+    context: PythonModelContext, pictures: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    unloaded = ImageClassifier()
+    with caplog.at_level(logging.ERROR), pytest.raises(RequestError) as failed:
+        unloaded.predict(context, table(pictures[0]))
+    assert failed.value.get_http_status_code() == 500
+    assert json.loads(failed.value.serialize_as_json()) == {
+        "error_code": "INTERNAL_ERROR",
+        "message": "the model failed; the server's log says why",
+    }
+    assert "AttributeError" in caplog.text

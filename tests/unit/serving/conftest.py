@@ -1,0 +1,8 @@
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # MLflow warns of one of its own type hints while it is imported.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    import mlflow.pyfunc  # noqa: F401
