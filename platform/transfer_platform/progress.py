@@ -52,11 +52,11 @@ class Screen:
 
         self._console = Console(stderr=True)
         columns = (
-            TextColumn("{task.description:<34}"),
+            TextColumn("{task.description:<34}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
         )
         self._bars = Bars(
             *columns, console=self._console, transient=True, disable=not self._console.is_terminal

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import psutil
+import torchinfo
+
+from transfer_model.network import Network
 from transfer_platform import search
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation import figures, report
@@ -39,13 +43,38 @@ def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str
         run.dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
 
 
+def report_machine(run: Run, device: str, precision: str) -> None:
+    """On what a study was computed: with other arithmetic the last digits would be others."""
+    run.parameters(
+        {
+            "machine.device": device,
+            "machine.precision": precision,
+            "machine.cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+            "machine.memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "machine.system": platform.platform(),
+        }
+    )
+
+
 def report_study(run: Run, study: Study) -> None:
     """How the search went: its best value, its history and which values mattered."""
     best = study.best
     run.parameters({f"best.{name}": value for name, value in best.params.items()})
     run.tags({"platform.best_trial": best.number})
+    run.metrics({"best/value": best.value or 0.0}, step=best.number)
     run.figures(search.figures(study), "study")
     run.table(study.table(), "study/trials.json")
+
+
+def report_network(run: Run, network: Network) -> None:
+    """The best trial's network, layer by layer: shapes, parameters, and which of them learned."""
+    size = network.spec.image_size
+    columns = ("output_size", "num_params", "trainable")
+    device = next(network.parameters()).device
+    summary = torchinfo.summary(
+        network, (1, 3, size, size), col_names=columns, depth=4, device=device, verbose=0, mode="eval"
+    )
+    run.text(str(summary), "network.txt")
 
 
 def report_evaluation(run: Run, best: Run, predictions: Predictions, trial: int) -> dict[str, float]:

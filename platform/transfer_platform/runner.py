@@ -25,7 +25,7 @@ from transfer_platform.recipe.file import load
 from transfer_platform.recipe.ranges import Choice
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.space import identity, ranges, resolve
-from transfer_platform.reporting import report_inputs, report_study
+from transfer_platform.reporting import report_inputs, report_machine, report_network, report_study
 from transfer_platform.search import FinishedTrial, Study, generation, generation_name
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.bench import Bench, ranking
@@ -54,7 +54,10 @@ class Outcome:
 
     def __str__(self) -> str:
         best = self.study.best
-        values = [f"  {field} = {value}" for field, value in best.params.items()]
+        values = [
+            f"  {field} = {value:.4g}" if isinstance(value, float) else f"  {field} = {value}"
+            for field, value in best.params.items()
+        ]
         test = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
         return "\n".join([f"best: {best}", *values, test, *self._promotion_lines()])
 
@@ -114,6 +117,7 @@ def run(
         bench.precision = _precision(study, bench, recipe)
         say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
         report_inputs(parent, recipe, splits, weights)
+        report_machine(parent, str(bench.device), bench.precision)
         engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
         _search(study, engine, recipe, progress, say)
         report_study(parent, study)
@@ -122,6 +126,7 @@ def run(
         conclusion = recall(study, recipe)
         if conclusion is None:
             model = bench.serve(best, network, home / "model")
+            report_network(parent, network)
             best_run = tracker.trial(parent, study.best.number, study.best.params)
             conclusion = conclude(model, str(bench.device), recipe, splits, study, parent, best_run, say)
         parent.finish()
@@ -142,7 +147,8 @@ def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress,
 
 def _counts(splits: Splits) -> str:
     counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.roles.items())
-    return f"images: {counts}; classes: {len(splits.classes)}"
+    left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
+    return f"images: {counts}; classes: {len(splits.classes)}{left_out}"
 
 
 def _trials(recipe: Recipe) -> int:

@@ -54,7 +54,8 @@ class Anatomy:
         features: Width of the first head's input.
         auxiliary: Classifiers that run in training only.
         stages: From the input to the heads, in the order in which they first run.
-        sizes: Parameters of each stage; those that belong to none are counted with the first.
+        sizes: Parameters of each stage; those that belong to none are counted with the first, those that
+            several share (CoaT) with the first of them.
         between: Modules without weights outside of all stages, and how many stages have begun before each.
         separable: Whether the logits are the output of the one head as it is, nothing done to it.
         left_out: Auxiliary branches that this image size leaves no room for.
@@ -121,14 +122,12 @@ def _examine(backbone: Backbone, image_size: int) -> Anatomy:
     stages, places = _stages(network, classifiers, branches, watch.order)
     auxiliary = _auxiliary(network, branches, stages, images)
     outputs = [result for name in heads for result in watch.outputs[name]]
-    sizes = [_size(network.get_submodule(name)) for name in stages]
-    loose = sum(parameter.numel() for parameter in outside(network, (*stages, *heads, *branches)))
     return Anatomy(
         heads=heads,
         features=width(network.get_submodule(heads[0])),
         auxiliary=auxiliary,
         stages=stages,
-        sizes=(sizes[0] + loose, *sizes[1:]),
+        sizes=_sizes(network, stages, (*heads, *branches)),
         between=_between(network, (*stages, *branches, *heads), places, watch.order),
         separable=len(outputs) == 1 and outputs[0] is output,
         left_out=() if auxiliary else tuple(branches),
@@ -191,8 +190,20 @@ def _stages(
         calls = [place for called, place in order.items() if called == name or called.startswith(f"{name}.")]
         if calls and network.get_submodule(name).state_dict():
             found[name] = min(calls)
-    names = sorted(found, key=lambda name: found[name])
-    return tuple(names), tuple(found[name] for name in names)
+    names = _without_aliases(network, sorted(found, key=lambda name: found[name]))
+    return names, tuple(found[name] for name in names)
+
+
+def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
+    """Leaves out stages that consist of parts of earlier ones under a second name, as in CoaT."""
+    seen: set[int] = set()
+    kept = []
+    for name in names:
+        own = {id(tensor) for tensor in network.get_submodule(name).state_dict(keep_vars=True).values()}
+        if own - seen:
+            kept.append(name)
+        seen |= own
+    return tuple(kept)
 
 
 def _divide(module: nn.Module, name: str, total: int, taken: tuple[str, ...]) -> Iterator[str]:
@@ -208,6 +219,17 @@ def _divide(module: nn.Module, name: str, total: int, taken: tuple[str, ...]) ->
             yield from _divide(child, full, total, taken)
         else:
             yield full
+
+
+def _sizes(network: nn.Module, stages: tuple[str, ...], others: tuple[str, ...]) -> tuple[int, ...]:
+    counted = {id(parameter) for name in others for parameter in network.get_submodule(name).parameters()}
+    sizes = []
+    for index, name in enumerate(stages):
+        own = list(network.get_submodule(name).parameters())
+        own += outside(network, (*stages, *others)) if index == 0 else []
+        sizes.append(sum(parameter.numel() for parameter in own if id(parameter) not in counted))
+        counted |= {id(parameter) for parameter in own}
+    return tuple(sizes)
 
 
 def _size(module: nn.Module) -> int:
@@ -250,5 +272,5 @@ def _auxiliary(
 
 def outside(network: nn.Module, parts: tuple[str, ...]) -> Iterator[nn.Parameter]:
     """Parameters of a network that belong to none of the modules named: class tokens, position embeddings."""
-    inside = tuple(f"{part}." for part in parts)
-    return (parameter for name, parameter in network.named_parameters() if not name.startswith(inside))
+    inside = {id(parameter) for part in parts for parameter in network.get_submodule(part).parameters()}
+    return (parameter for parameter in network.parameters() if id(parameter) not in inside)

@@ -56,7 +56,7 @@ class Classifier:
         self.description = description
         self.device = torch.device(device)
         self._batch = 1 if self.device.type == "cpu" else BATCH
-        self._network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self._network = network.to(self.device).to(memory_format=torch.channels_last).eval()
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:

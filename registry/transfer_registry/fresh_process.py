@@ -1,6 +1,6 @@
 """What `stranger` runs, by its path, in an interpreter of its own; never imported.
 
-    python -I fresh_process.py REQUEST ANSWER      both JSON files
+    python -I -B fresh_process.py REQUEST ANSWER      both JSON files
 
 It knows MLflow and the model, nothing else: the project cannot be imported even where it is installed.
 """

@@ -70,7 +70,7 @@ def ask(model_uri: str, images: Sequence[Path], device: str = "cpu") -> Answers:
         request.write_text(
             json.dumps({"model_uri": model_uri, "images": [str(image) for image in images]}), encoding="utf-8"
         )
-        command = [sys.executable, "-I", str(_SCRIPT), str(request), str(answer)]
+        command = [sys.executable, "-I", "-B", str(_SCRIPT), str(request), str(answer)]
         ended = subprocess.run(
             command, env=_environment(device), capture_output=True, text=True, errors="replace", check=False
         )

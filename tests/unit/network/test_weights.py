@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -135,25 +134,7 @@ class TestLoading:
         assert_backbone_is(network, state(original), heads=("head", "pos_embed"))
         assert network.backbone.get_parameter("pos_embed").shape != original.pos_embed.shape
 
-    def test_older_names_of_densenet(self, tmp_path: Path) -> None:
-        original = torchvision.models.densenet121(weights=None, num_classes=5)
-        older = OrderedDict(
-            (name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."), tensor)
-            for name, tensor in original.state_dict().items()
-        )
-        torch.save(older, tmp_path / "weights.pth")
-        network = build(spec("torchvision/densenet121"), tmp_path / "weights.pth")
-        assert_backbone_is(network, state(original), heads=("classifier",))
-
-    def test_auxiliary_branches_without_room_are_left_aside(self, tmp_path: Path) -> None:
-        original = torchvision.models.inception_v3(weights=None, init_weights=False)
-        torch.save(original.state_dict(), tmp_path / "weights.pth")
-        network = build(spec("torchvision/inception_v3", size=80), tmp_path / "weights.pth")
-        assert_backbone_is(network, state(original), heads=("fc", "AuxLogits"))
-
-    @pytest.mark.parametrize(
-        "name", ["efficientnet_lite0", "torchvision/mnasnet0_5", "timm/qwen3_vit_88m_enc"]
-    )
+    @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/test_vit"])
     def test_a_checkpoint_of_our_own_comes_with_its_head(self, name: str, tmp_path: Path) -> None:
         network = build(spec(name))
         save_file(state(network), tmp_path / "weights.safetensors")

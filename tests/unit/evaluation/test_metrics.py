@@ -1,0 +1,62 @@
+"""Metrics against figures worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from sklearn.metrics import log_loss
+
+from transfer_platform.evaluation.metrics import (
+    calibration_curve,
+    cross_entropy,
+    expected_calibration_error,
+    per_class,
+    scores,
+)
+
+LABELS = np.array([0, 0, 1, 1, 2])
+PROBABILITIES = np.array(
+    [[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]]
+)
+
+
+def test_scores_by_hand() -> None:
+    figures = scores(LABELS, PROBABILITIES)
+    assert figures["accuracy"] == 0.8
+    assert figures["loss"] == pytest.approx(-np.log([0.9, 0.2, 0.8, 0.6, 0.5]).mean())
+    # F1: class 0 2*1/(2+1), class 1 2*2/(2+3), class 2 1
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins of five: confidences 0.5 | 0.9, 0.7, 0.8, 0.6, with 0.7 being the mistake.
+    error = (1 * abs(0.5 - 1) + 1 * abs(0.6 - 1) + 1 * abs(0.7 - 0) + 1 * abs(0.8 - 1) + 1 * abs(0.9 - 1)) / 5
+    assert expected_calibration_error(LABELS, PROBABILITIES) == pytest.approx(error)
+
+
+def test_full_confidence_belongs_to_the_last_bin() -> None:
+    confidence, accuracy, counts = calibration_curve(np.array([0]), np.array([[1.0, 0.0]]))
+    assert (confidence.tolist(), accuracy.tolist(), counts.tolist()) == ([1.0], [1.0], [1])
+
+
+def test_a_class_without_images_or_claims_counts_nothing() -> None:
+    figures = per_class(np.array([0, 0]), np.array([0, 0]), 3)
+    assert figures["support"].tolist() == [2, 0, 0]
+    assert figures["f1"].tolist() == [1, 0, 0]
+
+
+def test_an_impossible_label_has_a_finite_loss() -> None:
+    assert np.isfinite(cross_entropy(np.array([0]), np.array([[0.0, 1.0]])))
+
+
+@given(
+    arrays.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)),
+    st.lists(st.integers(0, 3), min_size=7, max_size=7),
+)
+def test_cross_entropy_agrees_with_scikit_learn(raw: np.ndarray, labels: list[int]) -> None:
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    expected = log_loss(labels, probabilities, labels=range(4))
+    assert cross_entropy(np.array(labels), probabilities) == pytest.approx(expected)

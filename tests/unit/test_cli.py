@@ -1,0 +1,80 @@
+"""The command line, as far as it can be seen without training."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from transfer_platform.cli import main
+
+REPOSITORY = Path(__file__).parents[2]
+HEAVY = ("torch", "timm", "torchvision", "mlflow", "optuna", "sklearn", "matplotlib", "pandas")
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """Runs a command in a fresh process, and says which modules it imported."""
+    script = (
+        "import sys\nfrom transfer_platform.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('\\n' + ' '.join(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert not modules_after("--help") & {*HEAVY, "pydantic", "sqlalchemy", "rich"}
+
+
+@pytest.mark.usefixtures("isolated")
+def test_check_imports_no_deep_learning_library() -> None:
+    assert not modules_after("check", str(REPOSITORY / "recipes" / "digits.yaml")) & set(HEAVY)
+
+
+@pytest.mark.usefixtures("isolated")
+def test_check_prints_the_plan() -> None:
+    done = CliRunner().invoke(main, ["check", str(REPOSITORY / "recipes" / "digits.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "freeze_through: blocks.1" in done.output
+    assert "64 x 64 pixels" in done.output
+    assert "1 x 5" in done.output
+    frozen = 864 + 64 + 896 + 13_968
+    head = (1280 + 1) * 10
+    total = 3_371_008 + head
+    assert f"{total:,}" in done.output
+    assert f"{total - frozen:,}" in done.output
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_wrong_recipe_names_every_line_and_ends_with_1(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: a\ndataset: {source: embedded:digits}\nbackbone: {name: resnet81}\nhed: {}\n")
+    done = CliRunner().invoke(main, ["check", str(wrong)])
+    assert done.exit_code == 1
+    assert f"{wrong}:3: backbone.name: " in done.output
+    assert f"{wrong}:4: hed: " in done.output
+    assert "2 problems in the recipe" in done.output
+
+
+def test_backbones_are_listed_by_pattern() -> None:
+    done = CliRunner().invoke(main, ["backbones", "efficientnet_lite0", "--stages"])
+    assert done.exit_code == 0, done.output
+    assert "blocks.6" in done.output
+
+
+def test_classify_needs_one_of_backbone_and_model() -> None:
+    done = CliRunner().invoke(main, ["classify", "photo.jpg"])
+    assert done.exit_code == 2
+    assert "--backbone efficientnet_lite0" in done.output
+
+
+def test_the_schema_is_json() -> None:
+    import json
+
+    done = CliRunner().invoke(main, ["recipe", "schema"])
+    assert json.loads(done.output)["type"] == "object"

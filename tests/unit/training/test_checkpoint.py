@@ -1,0 +1,24 @@
+"""Weights on disk."""
+
+from __future__ import annotations
+
+import torch
+
+from transfer_model.network import NetworkSpec, build
+from transfer_platform.training import checkpoint
+
+
+def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> None:
+    network = build(NetworkSpec("timm/test_resnet", 3, 0.0, 32)).to(memory_format=torch.channels_last)
+    path = tmp_path / "study" / "best.safetensors"
+    checkpoint.save(network, path, {"trial": "7"})
+
+    state = checkpoint.load(path)
+    assert state.keys() == network.state_dict().keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
+    assert checkpoint.metadata(path) == {"trial": "7"}
+    assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_no_checkpoint_has_no_metadata(tmp_path) -> None:
+    assert checkpoint.metadata(tmp_path / "none.safetensors") == {}

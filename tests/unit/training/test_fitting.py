@@ -1,0 +1,197 @@
+"""The loop, on a real network small enough to train in a blink."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from transfer_model.network import Network, NetworkSpec, build
+from transfer_platform.errors import DivergedError
+from transfer_platform.features import Features
+from transfer_platform.network.freezing import freeze_through
+from transfer_platform.recipe.file import from_mapping
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.training.fitting import Epoch, Fit, fit
+from transfer_platform.training.material import FeatureMaterial
+from transfer_platform.training.optimization import LearningRate, make_optimizer
+
+CLASSES = 3
+
+
+def recipe(tmp_path, **training: object) -> Recipe:
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    return from_mapping(
+        {
+            "name": "small",
+            "dataset": {"source": str(tmp_path / "photos")},
+            "backbone": {"name": "timm/test_resnet", "weights": "none"},
+            "training": {"epochs": 4, "batch_size": 8, "learning_rate": 0.05, **training},
+        }
+    )
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    made = build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32))
+    freeze_through(made, "all")
+    return made
+
+
+@pytest.fixture
+def features() -> tuple[Features, Features]:
+    """Three classes that a linear head can tell apart, nearly."""
+    made = network().eval()
+    width = next(made.head_parameters()).shape[1]
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(CLASSES, width, generator=generator)
+
+    def draw(count: int) -> Features:
+        labels = torch.arange(count) % CLASSES
+        return Features(centres[labels] + 2 * torch.randn(count, width, generator=generator), labels)
+
+    return draw(41), draw(30)
+
+
+def fitted(made: Network, features: tuple[Features, Features], settings: Recipe) -> Fit:
+    return fit(
+        made,
+        FeatureMaterial(*features, settings),
+        settings.training,
+        precision="float32",
+        metric="validation/loss",
+        minimizes=True,
+        after_epoch=lambda _: None,
+    )
+
+
+def state(made: Network) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in made.state_dict().items()}
+
+
+def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
+    made, settings = network(), recipe(tmp_path, learning_rate=0.5, schedule="constant", epochs=6)
+    result = fitted(made, features, settings)
+    assert result.best.metrics["validation/loss"] == min(
+        epoch.metrics["validation/loss"] for epoch in result.epochs
+    )
+    made.eval()
+    logits = made.classify(features[1].values)
+    loss = torch.nn.functional.cross_entropy(logits.double(), features[1].labels)
+    assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
+
+
+def test_the_same_seed_trains_to_the_same_bits(tmp_path, features) -> None:
+    states = []
+    for _ in range(2):
+        made = network()
+        fitted(made, features, recipe(tmp_path))
+        states.append(state(made))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_training_learns(tmp_path, features) -> None:
+    result = fitted(network(), features, recipe(tmp_path, epochs=8))
+    assert result.best.metrics["validation/accuracy"] > 0.8
+    assert result.epochs[-1].metrics["train/loss"] < result.epochs[0].metrics["train/loss"]
+
+
+def test_a_loss_that_is_no_number_names_its_step(tmp_path, features) -> None:
+    broken = features[0].values.clone()
+    broken[:] = float("nan")
+    with pytest.raises(DivergedError, match="became nan at step 1;"):
+        fitted(network(), (Features(broken, features[0].labels), features[1]), recipe(tmp_path))
+
+
+def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path, features) -> None:
+    settings = recipe(tmp_path, learning_rate=1e38, optimizer="sgd", momentum=0.0, schedule="constant")
+    with pytest.raises(DivergedError) as caught:
+        fitted(network(), features, settings)
+    assert caught.value.step > 1
+
+
+def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
+    settings = recipe(tmp_path, epochs=50, learning_rate=1.0, schedule="constant", early_stopping=2)
+    result = fitted(network(), features, settings)
+    assert result.epochs[-1].number == result.best.number + 2
+
+
+def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
+    seen: list[Epoch] = []
+    settings = recipe(tmp_path)
+    result = fit(
+        network(),
+        FeatureMaterial(*features, settings),
+        settings.training,
+        precision="float32",
+        metric="validation/accuracy",
+        minimizes=False,
+        after_epoch=seen.append,
+    )
+    assert tuple(seen) == result.epochs
+    assert [epoch.number for epoch in seen] == [1, 2, 3, 4]
+    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= seen[0].metrics.keys()
+
+
+def test_balanced_weights_make_a_rare_class_count(tmp_path, features) -> None:
+    train = features[0]
+    rare = (train.labels != 2) | (torch.arange(len(train.labels)) < 3)
+    imbalanced = (Features(train.values[rare], train.labels[rare]), features[1])
+    recalls = {}
+    for weights in ("none", "balanced"):
+        made = network()
+        fitted(made, imbalanced, recipe(tmp_path, class_weights=weights, epochs=3))
+        made.eval()
+        predicted = made.classify(features[1].values).argmax(dim=1)
+        recalls[weights] = (predicted[features[1].labels == 2] == 2).float().mean().item()
+    assert recalls["balanced"] > recalls["none"]
+
+
+def rates(settings: Recipe, steps_per_epoch: int, losses=None) -> list[float]:
+    optimizer = make_optimizer(network(), settings.training)
+    rate = LearningRate(optimizer, settings.training, steps_per_epoch)
+    seen = []
+    for epoch in range(settings.training.epochs):
+        for _ in range(steps_per_epoch):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            rate.after_step()
+        rate.after_epoch(losses[epoch] if losses else 1.0)
+    return seen
+
+
+def test_cosine_rises_to_the_peak_and_falls_towards_zero(tmp_path) -> None:
+    seen = rates(recipe(tmp_path, schedule="cosine", learning_rate=1.0, warmup_epochs=1), 4)
+    assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert seen[4:] == sorted(seen[4:], reverse=True)
+    assert seen[-1] < 0.05
+
+
+def test_constant_stays(tmp_path) -> None:
+    assert set(rates(recipe(tmp_path, schedule="constant", learning_rate=0.5), 3)) == {0.5}
+
+
+def test_one_cycle_peaks_once_at_the_given_rate(tmp_path) -> None:
+    seen = rates(recipe(tmp_path, schedule="one_cycle", learning_rate=1.0), 5)
+    assert max(seen) == pytest.approx(1.0, rel=0.02)
+    peak = seen.index(max(seen))
+    assert seen[:peak] == sorted(seen[:peak])
+    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+
+
+def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
+    settings = recipe(tmp_path, schedule="plateau", learning_rate=1.0, epochs=8)
+    assert set(rates(settings, 2, losses=[8, 7, 6, 5, 4, 3, 2, 1])) == {1.0}
+    assert sorted(set(rates(settings, 2, losses=[1.0] * 8))) == pytest.approx([0.09, 0.3, 1.0])
+
+
+def test_biases_and_norms_are_not_decayed_and_the_backbone_learns_slower(tmp_path) -> None:
+    made = network()
+    freeze_through(made, "none")
+    settings = recipe(tmp_path, learning_rate=1.0, backbone_lr_factor=0.1, weight_decay=0.5)
+    groups = make_optimizer(made, settings.training).param_groups
+    for group in groups:
+        assert group["weight_decay"] == (0.5 if all(p.ndim > 1 for p in group["params"]) else 0.0)
+        assert len({p.ndim > 1 for p in group["params"]}) == 1
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([0.1, 1.0])
+    assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))
