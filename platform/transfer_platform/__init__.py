@@ -1,1 +1,23 @@
-"""Transfer learning from a recipe to a served model."""
+"""Transfer learning from a recipe to a served model.
+
+    outcome = transfer_platform.run("recipes/ants_bees.yaml")
+
+Importing the package loads nothing heavy; `run` does when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfer_platform.runner import Outcome, run
+
+__all__ = ["Outcome", "run"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever of the two
+    if name in __all__:
+        from transfer_platform import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

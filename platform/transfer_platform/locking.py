@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -10,45 +10,78 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy.pool import NullPool
 
 from transfer_platform.errors import StudyHeldError
 
+ADVISORY_CLASS = 0x7466  # "tf"
+"""First key of the platform's advisory locks in PostgreSQL; the second is a hash of the study's name."""
+
+HOLDER = sa.text(
+    "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid) "
+    "WHERE locktype = 'advisory' AND granted AND classid = :kind AND objid = :study"
+)
+
 
 @contextmanager
-def hold(study: str, folder: Path) -> Iterator[None]:
-    """Holds a study for the duration of a `with` block; the system frees it when the process dies.
+def hold(study: str, folder: Path, url: str) -> Iterator[None]:
+    """Holds a study for the duration of a `with` block; it is free again as soon as the process dies.
 
     Args:
         study: Name of the study.
-        folder: Of the study's files; made where it does not exist.
+        folder: Of the study's files on this machine; made where it does not exist.
+        url: Of the study database; where that is PostgreSQL, other machines are kept out too.
 
     Raises:
-        StudyHeldError: Another process holds it.
+        StudyHeldError: Another process holds it; the message names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / "holder.json"
-    try:
-        with FileLock(folder / "held.lock", timeout=0):
-            holder.write_text(json.dumps(_me()))
+    with _hold_here(study, folder):
+        if url.startswith("postgresql"):
+            with _hold_everywhere(study, url):
+                yield
+        else:
             yield
-    except Timeout as error:
-        raise StudyHeldError(
-            f"study {study} is already running: {_describe(holder)}; wait for it or stop it"
-        ) from error
 
 
-def _me() -> dict[str, object]:
-    return {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _describe(holder: Path) -> str:
+@contextmanager
+def _hold_here(study: str, folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    holder, lock = folder / "holder", FileLock(folder / "held.lock")
     try:
-        who = json.loads(holder.read_text())
-        return f"process {who['process']} on {who['host']} has it since {who['since']}"
-    except (OSError, ValueError, KeyError):
-        return "another process has it"
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise _held(study, holder.read_text() if holder.exists() else None) from error
+    try:
+        holder.write_text(_me())
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _hold_everywhere(study: str, url: str) -> Iterator[None]:
+    keys = {"kind": ADVISORY_CLASS, "study": _key(study)}
+    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"application_name": _me()[:63]})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lock = sa.select(sa.func.pg_try_advisory_lock(keys["kind"], keys["study"]))
+        if not connection.scalar(lock):
+            raise _held(study, connection.scalar(HOLDER, keys))
+        yield
+
+
+def _key(study: str) -> int:
+    """31 bits of the name, since PostgreSQL's second key is a signed 32-bit integer."""
+    return int.from_bytes(hashlib.sha256(study.encode()).digest()[:4]) >> 1
+
+
+def _me() -> str:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"process {os.getpid()} on {socket.gethostname()}, since {now}"
+
+
+def _held(study: str, holder: str | None) -> StudyHeldError:
+    return StudyHeldError(
+        f"study {study} is already running: {holder or 'another process'} has it; wait for it or stop it"
+    )

@@ -106,8 +106,9 @@ def run(
     say(_counts(splits))
     name = _study_name(recipe, splits)
     home = storage.studies_folder() / name
-    with hold(name, home):
-        study = _open_study(name, recipe, fresh)
+    database = storage.studies_url()
+    with hold(name, home, database):
+        study = _open_study(name, database, recipe, fresh)
         tracker = Tracker(recipe.name)
         parent = tracker.study(study.name, {"platform.dataset": splits.fingerprint})
         weights = _weights(recipe, folder, progress)
@@ -161,11 +162,11 @@ def _study_name(recipe: Recipe, splits: Splits) -> str:
     return f"{recipe.name}-{digest[:10]}"
 
 
-def _open_study(name: str, recipe: Recipe, fresh: bool) -> Study:
-    url = storage.studies_url()
+def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     _, minimizes = ranking(recipe)
     # Several processes that create Optuna's tables at once break them.
     with FileLock(storage.studies_folder() / "studies.lock"):
+        storage.create_schema(url)
         count = generation(name, url) + fresh
         return Study(
             generation_name(name, max(1, count)),

@@ -11,8 +11,11 @@ import re
 from pathlib import Path
 
 import platformdirs
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.errors import StorageError
 
@@ -70,6 +73,19 @@ def ledger_url() -> str:
             "for example postgresql://user:password@host/platform"
         )
     return _database_url("ledger", Path.cwd() / "ledger.db")
+
+
+def create_schema(url: str) -> None:
+    """Makes the PostgreSQL schema that one of these URLs names, where it does not exist; files need none."""
+    if not url.startswith("postgresql"):
+        return
+    schema = str(make_url(url).query["options"]).rpartition("=")[2]
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.execute(CreateSchema(schema, if_not_exists=True))
+    except OperationalError as error:
+        raise StorageError(f"the database of {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
 
 
 def _database_url(schema: str, local_file: Path) -> str:

@@ -6,10 +6,9 @@ forward pass over images without content shows which modules run, and in which o
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from .backbones import Backbone, create
 from .errors import ModelError
 from .heads import PooledHead, pooled, width
 from .memoryless import without_memory
+from .watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,12 +110,12 @@ def _examine(backbone: Backbone, image_size: int) -> Anatomy:
     classifiers = _classifiers(network, _build(backbone, 3, image_size))
     images = torch.empty(2, 3, image_size, image_size, device="meta")
     if not classifiers:
-        features = pooled(_Watch(network.eval(), ()).run(images)).shape[1]
+        features = pooled(Watch(network.eval(), ()).run(images)).shape[1]
         network, classifiers = PooledHead(network, features).to("meta"), ("head",)
         pooling = True
     else:
         pooling = False
-    watch = _Watch(network.eval(), classifiers)
+    watch = Watch(network.eval(), classifiers)
     output = watch.run(images)
     heads = tuple(name for name in classifiers if name in watch.order)
     branches = {name.split(".")[0]: name for name in classifiers if name not in watch.order}
@@ -148,37 +148,6 @@ def _classifiers(network: nn.Module, wider: nn.Module) -> tuple[str, ...]:
     shapes = {name: tensor.shape for name, tensor in wider.state_dict().items()}
     changed = [name for name, tensor in network.state_dict().items() if tensor.shape != shapes[name]]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in changed))
-
-
-class _Watch:
-    """Runs a network once and notes which modules were called, in which order, and what classifiers gave."""
-
-    def __init__(self, network: nn.Module, classifiers: tuple[str, ...]) -> None:
-        self._network = network
-        self._classifiers = classifiers
-        self.order: dict[str, int] = {}
-        self.outputs: dict[str, list[Tensor]] = {}
-
-    def run(self, images: Tensor) -> Any:  # noqa: ANN401 - a tensor, or a tuple in training
-        with ExitStack() as hooks, torch.no_grad(), torch.device("meta"):
-            for name, module in self._network.named_modules():
-                hooks.callback(module.register_forward_pre_hook(self._note_call(name)).remove)
-            for name in self._classifiers:
-                module = self._network.get_submodule(name)
-                hooks.callback(module.register_forward_hook(self._note_output(name)).remove)
-            return self._network(images)
-
-    def _note_call(self, name: str) -> Any:  # noqa: ANN401 - a hook, of torch's signature
-        def note(_module: nn.Module, _inputs: object) -> None:
-            self.order.setdefault(name, len(self.order))
-
-        return note
-
-    def _note_output(self, name: str) -> Any:  # noqa: ANN401 - a hook, of torch's signature
-        def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self.outputs.setdefault(name, []).append(output)
-
-        return note
 
 
 def _stages(
@@ -254,7 +223,7 @@ def _auxiliary(
     """The branches that only training runs; none of them where the image size leaves no room for one."""
     if not branches:
         return ()
-    watch = _Watch(network.train(), tuple(branches.values()))
+    watch = Watch(network.train(), tuple(branches.values()))
     try:
         outputs = watch.run(images)
     except RuntimeError:  # a convolution larger than the map that it is given

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .backbones import BUNDLED, LIBRARIES, Backbone
+from .backbones import BUNDLED, LIBRARIES, TIMM, Backbone
 from .errors import UnknownBackboneError
 from .preprocessing import Preprocessing
 
@@ -83,7 +83,7 @@ def resolve(name: str) -> Backbone:
     architecture, _, tag = rest.partition(".")
     for candidate in (library,) if library else LIBRARIES:
         backbone = Backbone(candidate, architecture, tag)
-        if backbone.key in _keys() and (not tag or tag in _tags(backbone)):
+        if backbone.key in _keys() and (not tag or (candidate == TIMM and tag in _tags(backbone))):
             return backbone
     raise UnknownBackboneError(_unknown(name, library, architecture, tag))
 
@@ -178,13 +178,9 @@ def _shortest(key: str, keys: frozenset[str]) -> str:
 def _unknown(name: str, library: str, architecture: str, tag: str) -> str:
     if library and library not in LIBRARIES:
         return f"no library {library!r} is known, of the backbone {name!r}; there are torchvision/ and timm/"
-    exists = [Backbone(candidate, architecture) for candidate in (library,) if library] or [
-        Backbone(candidate, architecture) for candidate in LIBRARIES
-    ]
-    for backbone in exists:
-        if tag and backbone.key in _keys():
-            tags = ", ".join(_tags(backbone)) or "none"
-            return f"{backbone.key} has no weights {tag!r}; it has {tags}"
+    tagged = Backbone(TIMM, architecture)
+    if tag and library in ("", TIMM) and tagged.key in _keys():
+        return f"{tagged.key} has no weights {tag!r}; it has {', '.join(_tags(tagged)) or 'none'}"
     nearest = difflib.get_close_matches(architecture, {key.rpartition("/")[2] for key in _keys()}, n=5)
     hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
     return f"no library knows a backbone {name!r}{hint}; `platform backbones` lists them all"

@@ -1,21 +1,19 @@
-"""Pretrained weights: how they get from a file into a network. Nothing is ever unpickled."""
+"""Pretrained weights: how they get from a file into a network."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import backbones
 from .backbones import BUNDLED, TORCHVISION, Backbone
 from .errors import WeightsError
+from .reading import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,27 +26,6 @@ HEAD_PREFIX = "classifier."
 
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _LISTED = 20
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors or torch file, by name; what is not a tensor is left aside.
-
-    Training checkpoints are looked into (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and the
-    prefixes of data-parallel and compiled networks are removed.
-
-    Raises:
-        WeightsError: There is no such file, or it holds anything but tensors and plain values.
-    """
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}")
-    try:
-        loaded = load_file(path) if _is_safetensors(path) else _load_torch(path)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is no safetensors or torch file, or is cut off: {error}") from error
-    found = _unwrapped(loaded)
-    if not found:
-        raise WeightsError(f"{path} holds no tensors by name; expected a state dict")
-    return found
 
 
 def fitted(
@@ -142,39 +119,6 @@ def versioned(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
     return copied
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By content: eight bytes of length, then JSON. Fetched files need not keep their names."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _load_torch(path: Path) -> Any:  # noqa: ANN401 - whatever a torch file holds
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is no torch file, or holds more than tensors and is not opened, because that could run "
-            "code; where you trust it, load it with torch elsewhere and save its state dict as safetensors"
-        ) from error
-
-
-def _unwrapped(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - whatever a torch file holds
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, Mapping):
-        return {}
-    tensors = OrderedDict(
-        (re.sub(r"^(module\.|_orig_mod\.)+", "", name), tensor)
-        for name, tensor in loaded.items()
-        if isinstance(tensor, Tensor)
-    )
-    if hasattr(loaded, "_metadata"):
-        cast("Any", tensors)._metadata = loaded._metadata
-    return tensors
-
-
 def _translated(
     found: dict[str, Tensor], backbone: Backbone, anatomy: Anatomy, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
@@ -201,29 +145,51 @@ def _by_timm(
     found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int
 ) -> dict[str, Tensor]:
     """Lets timm load tensors into a network of its own, with its conversions, and takes them from there."""
-    network = _timm_pretrained(found, backbone, classes, image_size, num_classes=classes, label_offset=0)
-    return cast("dict[str, Tensor]", network.state_dict())
-
-
-def _timm_pretrained(
-    found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
-) -> nn.Module:
-    overlay = {"state_dict": found, "custom_load": False, **overlay}
-    network = backbones.timm_network(
-        backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay
+    network, lacking = _timm_pretrained(
+        found, backbone, classes, image_size, num_classes=classes, label_offset=0
     )
-    cast("Any", network).pretrained_cfg.pop("state_dict")  # or both copies would stay in memory
-    return network
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in lacking}
 
 
 def _loaded_by_timm(
     found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, path: Path
 ) -> nn.Module:
     try:
-        return _timm_pretrained(found, backbone, classes, image_size)
+        network, lacking = _timm_pretrained(found, backbone, classes, image_size)
     except RuntimeError as error:
         module = backbones.create(backbone, classes, image_size)
         raise WeightsError(_misfit(path, backbone, differences(found, module))) from error
+    if lacking:
+        raise WeightsError(_misfit(path, backbone, differences(found, network)))
+    return network
+
+
+def _timm_pretrained(
+    found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
+) -> tuple[nn.Module, set[str]]:
+    """A network that timm has loaded, and the names of those of its tensors that the file did not hold.
+
+    For some families timm lets pass what is missing: it still has the random values of its seed.
+    """
+    overlay = {"state_dict": found, "custom_load": False, **overlay}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = backbones.timm_network(
+            backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay
+        )
+        cast("Any", network).pretrained_cfg.pop("state_dict")  # or both copies would stay in memory
+        state = network.state_dict()
+        if state.keys() <= found.keys():
+            return network, set()
+        torch.manual_seed(0)
+        random = backbones.create(backbone, classes, image_size).state_dict()
+    return network, {name for name in state.keys() - found.keys() if _untouched(state[name], random[name])}
+
+
+def _untouched(tensor: Tensor, random: Tensor) -> bool:
+    """Whether drawn values are unchanged; vectors and constants start alike in every network."""
+    drawn = tensor.ndim > 1 and bool((random != random.flatten()[0]).any())
+    return drawn and torch.equal(tensor, random)
 
 
 def _in_order(found: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class Network(nn.Module):
             images: (B, 3, S, S).
 
         Returns:
-            (B, C), and one (B, C) for each auxiliary head that learns; none in eval mode and in most networks.
+            (B, C), and one (B, C) for each auxiliary head that learns: none in eval mode or in most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):

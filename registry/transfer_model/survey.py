@@ -1,6 +1,10 @@
 """Makes `catalogue.json`: looks at every network of the installed libraries and writes down its parts.
 
-python -m transfer_model.survey            (some ten minutes on one core)
+    python -m transfer_model.survey
+
+takes some twenty minutes of processor time, spread over all cores, and is run again whenever timm or
+torchvision is raised; networks that a library cannot build stand in the file under "left out", with the
+reason.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -92,19 +97,27 @@ def entry(outline: Outline, normalisations: dict[str, Any]) -> dict[str, Any]:
 def _content() -> dict[str, Any]:
     normalisations: dict[str, Any] = dict(_NORMALISATIONS)
     networks, left_out = {}, {}
-    for backbone in installed():
-        try:
-            networks[backbone.key] = entry(survey(backbone, backbone.key), normalisations)
-        except ModelError as error:
-            left_out[backbone.key] = str(error)
-            sys.stderr.write(f"left out: {backbone.key}: {error}\n")
-        examine.cache_clear()
+    backbones = installed()
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for backbone, found in zip(backbones, pool.map(_surveyed, backbones, chunksize=8), strict=True):
+            if isinstance(found, Outline):
+                networks[backbone.key] = entry(found, normalisations)
+            else:
+                left_out[backbone.key] = found
+                sys.stderr.write(f"left out: {found}\n")
     return {
         "made with": catalogue.made_with(),
         "normalisations": normalisations,
         "left out": left_out,
         "networks": dict(sorted(networks.items())),
     }
+
+
+def _surveyed(backbone: Backbone) -> Outline | str:
+    try:
+        return survey(backbone, backbone.key)
+    except ModelError as error:
+        return str(error)
 
 
 def _lines(content: dict[str, Any]) -> Iterable[str]:
@@ -118,5 +131,4 @@ def _lines(content: dict[str, Any]) -> Iterable[str]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     catalogue.FILE.write_text("\n".join(_lines(_content())) + "\n", encoding="utf-8")

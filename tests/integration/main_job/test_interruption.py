@@ -21,8 +21,8 @@ backbone: {{name: efficientnet_lite0, freeze_through: all}}
 head:
   dropout: {{low: 0.0, high: 0.5, step: 0.1}}
 training:
-  epochs: 40
-  batch_size: {{choices: [4, 8]}}
+  epochs: 12
+  batch_size: {{choices: [8, 16]}}
   learning_rate: {{low: 1e-4, high: 1e-2, log: true}}
   precision: float32
 search: {{trials: 12}}

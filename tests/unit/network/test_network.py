@@ -133,12 +133,6 @@ def test_features_and_head_are_told_apart_where_they_can_be(name: str, size: int
             built.embed(images(size))
 
 
-def test_a_network_without_a_place_for_a_classifier_gets_one() -> None:
-    built = network("timm/qwen3_vit_88m_enc", size=32)
-    assert built(images()).shape == (2, 3)
-    assert freeze_through(built, "all") == 1025 * 3
-
-
 def test_the_auxiliary_heads_of_googlenet() -> None:
     built = network("torchvision/googlenet", size=64)
 

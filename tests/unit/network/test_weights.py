@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from transfer_model import weights
 from transfer_model.errors import UnknownBackboneError, WeightsError
-from transfer_model.loading import read
 from transfer_model.network import NetworkSpec, build, pretrained_classifier
+from transfer_model.reading import read
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
@@ -177,6 +177,13 @@ class TestLoading:
         } <= set(listed)
         names = [line.split()[1] for line in listed]
         assert names == sorted(names)
+
+    def test_what_timm_lets_pass_is_refused_too(self, tmp_path: Path) -> None:
+        save_file(state(timm.create_model("test_resnet")), tmp_path / "weights.safetensors")
+        with pytest.raises(WeightsError, match=r"\n- "):
+            build(spec("timm/dla46x_c"), tmp_path / "weights.safetensors")
+        with pytest.raises(WeightsError, match=r"\n- "):
+            pretrained_classifier("timm/dla46x_c", tmp_path / "weights.safetensors")
 
 
 class TestPretrainedClassifiers:
