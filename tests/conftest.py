@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is imported: its threads would only wait for those of the tests beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import zipfile
 from pathlib import Path
 

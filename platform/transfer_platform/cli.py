@@ -80,7 +80,8 @@ def main() -> None:
 def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
     """Fine-tune what RECIPE declares and offer the best checkpoint to the gate.
 
-    The same command goes on with a study that was interrupted, wherever it was interrupted.
+    RECIPE is a file, or the name of a shipped one (`platform recipe list`). The same command goes on with a
+    study that was interrupted, wherever it was interrupted.
     """
     from transfer_platform import runner
     from transfer_platform.progress import Screen
@@ -124,6 +125,15 @@ def _show(text: RenderableType) -> None:
 @main.group()
 def recipe() -> None:
     """What may stand in a recipe."""
+
+
+@recipe.command(name="list")
+def list_recipes() -> None:
+    """List the recipes that come with the install; run them by name, or copy their files."""
+    from transfer_platform.recipe.shipped import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        click.echo(f"{name}  {path}")
 
 
 @recipe.command()

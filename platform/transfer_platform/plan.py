@@ -24,6 +24,7 @@ from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
 from transfer_platform.recipe.ranges import Choice, Range
 from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import ranges, to_yaml
 
 T = TypeVar("T")
@@ -33,13 +34,14 @@ def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = sil
     """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
 
     Args:
-        path: The recipe file.
+        path: The recipe file, or the name of a shipped recipe.
         overrides: `training.epochs=3`.
         progress: Told how far fetching and reading have come.
 
     Raises:
         PlatformError: What would be in the way of a run.
     """
+    path = recipe_path(path)
     recipe = load(path, overrides)
     splits = read_splits(recipe.dataset, path.parent, progress)
     return Group(

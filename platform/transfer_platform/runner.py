@@ -24,6 +24,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.file import load
 from transfer_platform.recipe.ranges import Choice
 from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import identity, ranges, resolve
 from transfer_platform.reporting import report_inputs, report_machine, report_network, report_study
 from transfer_platform.search import FinishedTrial, Study, generation, generation_name
@@ -89,8 +90,8 @@ def run(
     The study goes on where it was left; a finished one is not run again.
 
     Args:
-        recipe: A file, or a recipe that was loaded before; its relative paths are then relative to the
-            current folder.
+        recipe: A file, the name of a shipped recipe, or a recipe that was loaded before; its relative paths
+            are then relative to the current folder.
         overrides: `training.epochs=3`, for a recipe that is a file.
         fresh: Start the study over.
         device: `auto`, or a device that torch knows.
@@ -100,8 +101,10 @@ def run(
     Raises:
         PlatformError: Something that the user can mend.
     """
-    folder = Path() if isinstance(recipe, Recipe) else Path(recipe).parent
-    recipe = recipe if isinstance(recipe, Recipe) else load(recipe, overrides)
+    folder = Path()
+    if not isinstance(recipe, Recipe):
+        path = recipe_path(Path(recipe))
+        folder, recipe = path.parent, load(path, overrides)
     splits = read_splits(recipe.dataset, folder, progress)
     say(_counts(splits))
     name = _study_name(recipe, splits)
@@ -131,6 +134,7 @@ def run(
             best_run = tracker.trial(parent, study.best.number, study.best.params)
             conclusion = conclude(model, str(bench.device), recipe, splits, study, parent, best_run, say)
         parent.finish()
+        study.close()
     return Outcome(study, network, conclusion.metrics, conclusion.promotion, parent.run_id)
 
 

@@ -22,6 +22,7 @@ from optuna.distributions import (
 )
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
@@ -115,8 +116,9 @@ class Study:
     ) -> None:
         self._space = {field: _distribution(span) for field, span in space.items()}
         pruner: BasePruner = MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner()
+        self._storage = RDBStorage(url)
         self._study: OptunaStudy = optuna.create_study(
-            storage=url,
+            storage=self._storage,
             study_name=name,
             sampler=ReproducibleSampler(seed),
             pruner=pruner,
@@ -133,6 +135,10 @@ class Study:
     def note(self, key: str, value: object) -> None:
         """Keeps a JSON value with the study."""
         self._study.set_user_attr(key, value)
+
+    def close(self) -> None:
+        """Closes the connections to the database; a closed study opens new ones if it is used again."""
+        self._storage.engine.dispose()
 
     @property
     def finished(self) -> int:
@@ -266,7 +272,9 @@ def _distribution(span: Range[Any] | Choice[Any]) -> BaseDistribution:
 
 def generation(name: str, url: str) -> int:
     """How many studies of a name there are, each started over from the one before; see `generation_name`."""
-    names = set(optuna.get_all_study_names(url))
+    storage = RDBStorage(url)
+    names = set(optuna.get_all_study_names(storage))
+    storage.engine.dispose()
     return next(count for count in itertools.count() if generation_name(name, count + 1) not in names)
 
 

@@ -41,15 +41,19 @@ class Workplace:
         return out, err
 
 
-def workplace(folder: Path, mirror: Path) -> Workplace:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PLATFORM_", "MLFLOW_"))}
+def workplace(folder: Path, mirror: Path | None = None) -> Workplace:
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PLATFORM_", "MLFLOW_", "OMP_"))
+    }
     folder.mkdir()
     return Workplace(
         folder,
         {
             **clean,
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "PLATFORM_MIRROR": str(mirror),
+            "PLATFORM_MIRROR": str(mirror or ""),
             "PLATFORM_CACHE": str(folder.parent / "cache"),
         },
     )
@@ -64,9 +68,7 @@ def flagship(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def workplaces(
-    photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Workplace]:
-    """Makes folders for other runs; they share a cache."""
+def workplaces(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workplace]:
+    """Makes folders for other runs; they share a cache and have no mirror."""
     root = tmp_path_factory.mktemp("workplaces")
-    return lambda name: workplace(root / name, photograph_mirror)
+    return lambda name: workplace(root / name)

@@ -1,0 +1,70 @@
+"""The embedded digits: no photographs, no network, and a gate that also says no."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.xdist_group("digits")
+
+QUICK = ("-o", "training.epochs=1", "-o", "training.batch_size=64")
+
+
+@pytest.fixture(scope="module")
+def refused(workplaces):
+    """A folder in which a run by the recipe's name asked for more than one epoch can give."""
+    place = workplaces("digits")
+    out, _ = place.run(
+        "platform", "run", "digits", *QUICK, "-o", "promotion.gate={test/accuracy: {at_least: 0.9999}}"
+    )
+    return place, out
+
+
+def test_a_failed_gate_registers_and_explains_but_moves_nothing(refused) -> None:
+    place, out = refused
+    assert re.search(r"^failed +test/accuracy >= 0.9999: 0\.\d+", out, re.MULTILINE)
+    assert "digits version 1 is registered, but did not become champion" in out
+    client = MlflowClient(tracking_uri=f"sqlite:///{place.folder}/mlflow.db")
+    assert client.get_registered_model("digits").aliases == {}
+    tags = client.get_model_version("digits", "1").tags
+    assert tags["platform.verdict"] == "failed"
+
+
+def test_other_rules_are_asked_of_the_same_version(refused) -> None:
+    place, _ = refused
+    out, err = place.run(
+        "platform", "run", "digits", *QUICK, "-o", "promotion.gate={test/accuracy: {at_least: 0.5}}"
+    )
+    assert "digits version 1 is champion" in out
+    assert "all trials are done already" in err
+
+
+def test_another_seed_meets_the_champion(refused) -> None:
+    place, _ = refused
+    out, _ = place.run(
+        "platform",
+        "run",
+        "digits",
+        *QUICK,
+        "-o",
+        "seed=1",
+        "-o",
+        "promotion.gate={over_champion: {confidence: 0.95}}",
+    )
+    assert re.search(r"over_champion at 0.95: .*p = ", out)
+    assert re.search(r"digits version 2 is ", out)
+
+
+def test_a_model_that_is_searched_in_python(isolated) -> None:
+    import transfer_platform
+
+    outcome = transfer_platform.run(
+        "digits", overrides=["training.epochs=1", "promotion=null", "backbone.freeze_through=all"]
+    )
+    assert outcome.verdict is None
+    assert outcome.metrics["test/accuracy"] > 0.5
+    assert outcome.network.spec.classes == 10
+    assert [trial.state for trial in outcome.study.trials] == ["COMPLETE"]
+    outcome.study.close()

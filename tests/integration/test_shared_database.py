@@ -1,0 +1,80 @@
+"""Studies in a real PostgreSQL, as a team has them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from transfer_platform import storage
+from transfer_platform.errors import StudyHeldError
+from transfer_platform.locking import hold
+from transfer_platform.recipe.ranges import Range
+from transfer_platform.search import Study
+from transfer_registry.ledger import Ledger
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from transfer_platform.locking import hold
+with hold("digits-0a", Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def database(postgres: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PLATFORM_DATABASE_URL", postgres)
+    return postgres
+
+
+def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None:
+    url = storage.studies_url()
+    storage.create_schema(url)
+    study = Study("shared", url, {"a": Range[float](low=0.0, high=1.0)}, minimizes=True, seed=0, pruning=True)
+    study.run(3, lambda trial: float(trial.values["a"]), lambda _: None)
+    assert study.finished == 3
+    study.close()
+    with Ledger.open(storage.ledger_url()) as ledger:
+        assert ledger.entries() == ()
+    engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        tables = connection.execute(text("SELECT schemaname, tablename FROM pg_tables")).all()
+    engine.dispose()
+    assert {"trials", "alembic_version"} <= {table for schema, table in tables if schema == "studies"}
+    assert {"entries", "ledger_version"} <= {table for schema, table in tables if schema == "ledger"}
+    assert not [table for schema, table in tables if schema == "public"]
+
+
+def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str, tmp_path: Path) -> None:
+    url = storage.studies_url()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "there"), url]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(StudyHeldError, match=f"process {other.pid} on "),
+            hold("digits-0a", tmp_path, url),
+        ):
+            pass
+        with hold("digits-0b", tmp_path, url):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with hold("digits-0a", tmp_path, url):
+        pass
+
+
+def test_a_database_that_does_not_answer_is_an_error_in_words(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/none")
+    with pytest.raises(storage.StorageError, match="cannot be reached") as caught:
+        storage.create_schema(storage.studies_url())
+    assert "secret" not in str(caught.value)
