@@ -45,7 +45,7 @@ class LoadedModel:
             answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:
             raise RegistryError(f"{self.uri} refused a picture: {error.message}") from error
-        rows = ({guess["label"]: guess["probability"] for guess in top} for top in answers["top"])
+        rows = ({guess["label"]: guess["probability"] for guess in answer["top"]} for answer in answers)
         return np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float32)
 
 

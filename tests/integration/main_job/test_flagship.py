@@ -138,7 +138,7 @@ for name in ("transfer_platform", "transfer_registry", "transfer_model"):
 import base64, mlflow
 model = mlflow.pyfunc.load_model("models:/ants-bees@champion")
 picture = base64.b64encode(open({str(photo)!r}, "rb").read()).decode()
-print(model.predict([{{"image": picture}}])["label"][0])
+print(model.predict([{{"image": picture}}])[0]["label"])
 """
     out, _ = place.run(sys.executable, "-I", "-c", script)
     assert out.strip() == "bees"
