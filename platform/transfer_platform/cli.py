@@ -62,14 +62,14 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="transfer-platform")
 def main() -> None:
-    r"""Transfer learning from a YAML recipe to a served model.
+    """Transfer learning from a YAML recipe to a served model.
 
     \b
     platform check recipes/ants_bees.yaml     what would run
     platform run recipes/ants_bees.yaml       search, evaluate, register, gate
     platform ui                               the runs, in MLflow
     platform serve ants-bees                  the champion, over HTTP
-    """
+    """  # noqa: D301 - click reads the backspace as "leave this paragraph as it is"
 
 
 @main.command()

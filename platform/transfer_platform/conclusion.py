@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from transfer_model.classifier import Classifier
+from transfer_model.description import ModelDescription
 from transfer_platform import storage
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.predictions import Predictions
@@ -46,10 +47,10 @@ class Conclusion:
     promotion: Promotion | None
 
 
-def recall(study: Study, recipe: Recipe) -> Conclusion | None:
+def recall(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
     """The conclusion that was drawn from a study before; None where there is none, or things have changed."""
     note = study.notes.get(NOTE)
-    if note is None or note["question"] != _question(study, recipe):
+    if note is None or note["question"] != _question(study, recipe, parent):
         return None
     answer = note["promotion"]
     if answer is not None:
@@ -58,42 +59,42 @@ def recall(study: Study, recipe: Recipe) -> Conclusion | None:
 
 
 def conclude(
-    model: Path, device: str, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run, say: Say
+    model: Path, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run | None, say: Say
 ) -> Conclusion:
     """Tests a model once, reports, and offers it to the gate where the recipe asks for that.
 
     Args:
         model: Folder of the best checkpoint in the form in which it is served.
-        device: Where it is tested.
         recipe: Of the study.
         splits: Their test images are read here and nowhere else.
         study: Whose best trial it comes from; the conclusion is noted with it.
         parent: The study's run.
-        best: The best trial's run.
+        best: The best trial's run, where this MLflow has it.
         say: Given what happens next.
     """
     say("testing the best checkpoint in its served form")
-    predictions = _test(Classifier.load(model, device), splits)
+    # On the CPU, where the pyfunc runs: a GPU's arithmetic would differ from the stranger's.
+    predictions = _test(Classifier.load(model), splits)
     metrics = report_evaluation(parent, best, predictions, study.best.number)
     promotion = None
     if recipe.promotion is not None:
         say("registering it, reloading it in a process of its own, and asking the gate")
         promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, predictions, metrics)
     conclusion = Conclusion(metrics, promotion)
-    study.note(NOTE, _noted(conclusion, study, recipe))
+    study.note(NOTE, _noted(conclusion, _question(study, recipe, parent)))
     return conclusion
 
 
-def _question(study: Study, recipe: Recipe) -> dict[str, Any]:
-    """What a conclusion answers; another best trial or other rules are another question."""
+def _question(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
+    """What a conclusion answers; another best trial, other rules or another MLflow are another question."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
-    return {"trial": study.best.number, "promotion": promotion}
+    return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
 
 
-def _noted(conclusion: Conclusion, study: Study, recipe: Recipe) -> dict[str, Any]:
+def _noted(conclusion: Conclusion, question: dict[str, Any]) -> dict[str, Any]:
     answer = conclusion.promotion
     return {
-        "question": _question(study, recipe),
+        "question": question,
         "metrics": conclusion.metrics,
         "promotion": answer and {**vars(answer), "verdict": answer.verdict.to_json()},
     }
@@ -122,7 +123,7 @@ def _promote(
         trial=study.best.number,
         recipe_fingerprint=identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
-        precision=str(study.notes["precision"]),
+        precision=ModelDescription.read(model).precision,
     )
     evaluation = Evaluation(
         metrics=metrics,

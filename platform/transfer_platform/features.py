@@ -32,7 +32,6 @@ class Features:
     labels: Tensor
 
 
-@torch.inference_mode()
 def compute(network: Network, batches: Iterable[tuple[Tensor, Tensor]], precision: str) -> Features:
     """Runs the backbone once over all images of a split.
 
@@ -47,9 +46,12 @@ def compute(network: Network, batches: Iterable[tuple[Tensor, Tensor]], precisio
     for images, targets in batches:
         padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
         padded = padded.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
+        # no_grad, not inference_mode: what comes out is input to training.
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"),
+        ):
             features = network.embed(padded)
         values.append(features[: len(images)].float().cpu())
         labels.append(targets)
-    # A copy outside of inference mode, since training records operations on it.
     return Features(torch.cat(values), torch.cat(labels))

@@ -39,12 +39,18 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         DataError: The folder holds no file.
         RegistryError: There is no such model.
     """
-    files = _files(folder)
+    if not out.parent.is_dir():
+        raise DataError(f"{out} cannot be written: there is no folder {out.parent}")
+    files, problems = _files(folder)
     loaded = load_model(model)
     rows: list[dict[str, object]] = []
     for start in range(0, len(files), BATCH):
         rows += _rows(loaded, files[start : start + BATCH], folder.resolve())
         progress(Step("classifying", len(rows), len(files), "images"))
+    rows += [
+        {"file": path.relative_to(folder.resolve()).as_posix(), "label": "", "probability": "", "error": why}
+        for path, why in problems.items()
+    ]
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     note = f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
@@ -81,13 +87,15 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     return markdown("Evaluation", facts, predictions, predictions.scores("test"))
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
+    """All files below a folder, and the links that cannot be followed, with the reason."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
-    files = sorted(file.path for file in walk(folder.resolve(), folder.resolve()).files)
+    contents = walk(folder.resolve(), folder.resolve())
+    files = sorted(file.path for file in contents.files)
     if not files:
         raise DataError(f"there is no file below {folder}")
-    return files
+    return files, contents.problems
 
 
 def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.pool import NullPool
 
-from transfer_platform.errors import StudyHeldError
+from transfer_platform.errors import StorageError, StudyHeldError
 
 ADVISORY_CLASS = 0x7466  # "tf"
 """First key of the platform's advisory locks in PostgreSQL; the second is a hash of the study's name."""
@@ -36,6 +36,7 @@ def hold(study: str, folder: Path, url: str) -> Iterator[None]:
 
     Raises:
         StudyHeldError: Another process holds it; the message names it.
+        StorageError: The database does not answer.
     """
     with _hold_here(study, folder):
         if url.startswith("postgresql"):
@@ -64,7 +65,11 @@ def _hold_here(study: str, folder: Path) -> Iterator[None]:
 def _hold_everywhere(study: str, url: str) -> Iterator[None]:
     keys = {"kind": ADVISORY_CLASS, "study": _key(study)}
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"application_name": _me()[:63]})
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    try:
+        connected = engine.connect()
+    except sa.exc.OperationalError as error:
+        raise StorageError(f"the study database cannot be reached: {error.orig}") from error
+    with connected.execution_options(isolation_level="AUTOCOMMIT") as connection:
         lock = sa.select(sa.func.pg_try_advisory_lock(keys["kind"], keys["study"]))
         if not connection.scalar(lock):
             raise _held(study, connection.scalar(HOLDER, keys))

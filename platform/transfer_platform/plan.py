@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from rich.text import Text
 from transfer_model import catalogue
 from transfer_model.catalogue import Outline
 from transfer_model.stages import count_through
+from transfer_platform import storage
 from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, silent
@@ -63,6 +65,8 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
     if stages:
         table.add_column("stages")
     names = catalogue.names(pattern)
+    if not names:
+        catalogue.resolve(pattern)  # names the nearest
     for name in names:
         outline = catalogue.outline(name)
         size = str(outline.preprocessing.image_size)
@@ -142,6 +146,8 @@ def _spelled(value: object) -> str:
 
 def _likely_device() -> str:
     """What torch will most likely choose; asking torch itself takes seconds."""
+    if (chosen := os.environ.get(storage.DEVICE_VARIABLE, "auto")) != "auto":
+        return chosen
     if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():
         return "cuda"
     return "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu"

@@ -66,6 +66,8 @@ def classify(
         RegistryError: There is no such model.
         SourceError: A photograph or the backbone's weights cannot be fetched.
     """
+    if annotate and not annotate.parent.is_dir():
+        raise DataError(f"{annotate} cannot be written: there is no folder {annotate.parent}")
     classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
     for photo in photos:
         path = fetch(photo) if "://" in photo else Path(photo)

@@ -77,12 +77,12 @@ def report_network(run: Run, network: Network) -> None:
     run.text(str(summary), "network.txt")
 
 
-def report_evaluation(run: Run, best: Run, predictions: Predictions, trial: int) -> dict[str, float]:
+def report_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
     """What the best checkpoint, as it will be served, makes of the test images.
 
     Args:
         run: Of the study; everything is logged to it.
-        best: Of the trial, for its learning curves.
+        best: Of the trial, for its learning curves; they are left out where there is none.
         predictions: On the test images.
         trial: Its number, and the step of the metrics: a study that is extended may test another trial.
 
@@ -91,15 +91,14 @@ def report_evaluation(run: Run, best: Run, predictions: Predictions, trial: int)
     """
     metrics = predictions.scores("test")
     run.metrics(metrics, step=trial)
-    run.figures(
-        {
-            "confusion_matrix": figures.confusion_matrix(predictions),
-            "calibration": figures.calibration(predictions),
-            "learning_curves": figures.learning_curves({name: best.history(name) for name in CURVES}),
-            "worst_mistakes": figures.worst_mistakes(predictions),
-        },
-        FOLDER,
-    )
+    drawings = {
+        "confusion_matrix": figures.confusion_matrix(predictions),
+        "calibration": figures.calibration(predictions),
+        "worst_mistakes": figures.worst_mistakes(predictions),
+    }
+    if best:
+        drawings["learning_curves"] = figures.learning_curves({name: best.history(name) for name in CURVES})
+    run.figures(drawings, FOLDER)
     run.table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.table(predictions.table(), f"{FOLDER}/predictions.json")
     facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}

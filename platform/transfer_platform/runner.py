@@ -6,11 +6,10 @@ Every step can be repeated. Whoever is killed anywhere runs the same command aga
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock
 
 from transfer_model.network import Network
 from transfer_platform import storage
@@ -27,7 +26,7 @@ from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import identity, ranges, resolve
 from transfer_platform.reporting import report_inputs, report_machine, report_network, report_study
-from transfer_platform.search import FinishedTrial, Study, generation, generation_name
+from transfer_platform.search import FinishedTrial, Study, create_tables, generation, generation_name
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.bench import Bench, ranking
 from transfer_platform.training.device import choose_device
@@ -105,40 +104,40 @@ def run(
     if not isinstance(recipe, Recipe):
         path = recipe_path(Path(recipe))
         folder, recipe = path.parent, load(path, overrides)
+    if recipe.promotion:
+        storage.ledger_url()  # refused now, not after the search
     splits = read_splits(recipe.dataset, folder, progress)
     say(_counts(splits))
-    name = _study_name(recipe, splits)
+    weights = _weights(recipe, folder, progress)
+    bench = Bench(
+        splits, {key: found.path for key, found in weights.items()}, choose_device(device), progress
+    )
+    name, database = _study_name(recipe, splits, weights), storage.studies_url()
     home = storage.studies_folder() / name
-    database = storage.studies_url()
-    with hold(name, home, database):
-        study = _open_study(name, database, recipe, fresh)
+    with hold(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
         tracker = Tracker(recipe.name)
-        parent = tracker.study(study.name, {"platform.dataset": splits.fingerprint})
-        weights = _weights(recipe, folder, progress)
-        bench = Bench(
-            splits, {key: found.path for key, found in weights.items()}, choose_device(device), progress
-        )
-        bench.precision = _precision(study, bench, recipe)
-        say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
-        report_inputs(parent, recipe, splits, weights)
-        report_machine(parent, str(bench.device), bench.precision)
-        engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
-        _search(study, engine, recipe, progress, say)
-        report_study(parent, study)
-        best = resolve(recipe, study.best.params)
-        network = engine.restore(study.best.number, best)
-        conclusion = recall(study, recipe)
-        if conclusion is None:
-            model = bench.serve(best, network, home / "model")
-            report_network(parent, network)
-            best_run = tracker.trial(parent, study.best.number, study.best.params)
-            conclusion = conclude(model, str(bench.device), recipe, splits, study, parent, best_run, say)
-        parent.finish()
-        study.close()
+        with tracker.study(study.name, {"platform.dataset": splits.fingerprint}) as parent:
+            bench.precision = _precision(study, bench, recipe)
+            say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
+            report_inputs(parent, recipe, splits, weights)
+            report_machine(parent, str(bench.device), bench.precision)
+            engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
+            if _search(study, engine, recipe, progress, say):
+                report_study(parent, study)
+                study.note("reported", study.finished)
+            best = resolve(recipe, study.best.params)
+            network = engine.restore(study.best.number, best)
+            conclusion = recall(study, recipe, parent)
+            if conclusion is None:
+                report_network(parent, network)
+                model = bench.serve(best, network, home / "model")
+                best_run = tracker.trial_run(parent, study.best.number)
+                conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
     return Outcome(study, network, conclusion.metrics, conclusion.promotion, parent.run_id)
 
 
-def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> None:
+def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> bool:
+    """Runs the trials that the study still lacks; says whether its report is out of date."""
     trials = _trials(recipe)
 
     def ended(trial: FinishedTrial) -> None:
@@ -148,6 +147,7 @@ def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress,
     if study.finished >= trials:
         say("all trials are done already")
     study.run(trials, engine.run, ended)
+    return bool(study.notes.get("reported") != study.finished)
 
 
 def _counts(splits: Splits) -> str:
@@ -160,26 +160,26 @@ def _trials(recipe: Recipe) -> int:
     return recipe.search.trials if recipe.search else 1
 
 
-def _study_name(recipe: Recipe, splits: Splits) -> str:
-    """The recipe's name, and a digest of what the study depends on: recipe and images."""
-    digest = hashlib.sha256(f"{identity(recipe)}:{splits.fingerprint}".encode()).hexdigest()
-    return f"{recipe.name}-{digest[:10]}"
+def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> str:
+    """The recipe's name, and a digest of what the study depends on: recipe, images, pretrained weights."""
+    depends = [identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
+    return f"{recipe.name}-{hashlib.sha256(':'.join(depends).encode()).hexdigest()[:10]}"
 
 
 def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     _, minimizes = ranking(recipe)
-    # Several processes that create Optuna's tables at once break them.
-    with FileLock(storage.studies_folder() / "studies.lock"):
-        storage.create_schema(url)
-        count = generation(name, url) + fresh
-        return Study(
-            generation_name(name, max(1, count)),
-            url,
-            ranges(recipe),
-            minimizes=minimizes,
-            seed=recipe.seed,
-            pruning=recipe.search is not None and recipe.search.pruning,
-        )
+    storage.create_schema(url)
+    with storage.created_whole(url) as whole:
+        create_tables(whole)
+    count = generation(name, url) + fresh
+    return Study(
+        generation_name(name, max(1, count)),
+        url,
+        ranges(recipe),
+        minimizes=minimizes,
+        seed=recipe.seed,
+        pruning=recipe.search is not None and recipe.search.pruning,
+    )
 
 
 def _weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pretrained]:

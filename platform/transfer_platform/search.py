@@ -270,6 +270,11 @@ def _distribution(span: Range[Any] | Choice[Any]) -> BaseDistribution:
     return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
 
 
+def create_tables(url: str) -> None:
+    """Creates Optuna's tables in an empty database."""
+    RDBStorage(url).engine.dispose()
+
+
 def generation(name: str, url: str) -> int:
     """How many studies of a name there are, each started over from the one before; see `generation_name`."""
     storage = RDBStorage(url)

@@ -1,16 +1,19 @@
 """Where things are stored: databases, caches and mirrors, as the environment of this machine says.
 
-With nothing set, everything stands in the current folder beside MLflow's own `mlflow.db`. Only this module
-reads `PLATFORM_*` variables; anybody may import it.
+With nothing set, everything stands in the current folder beside MLflow's own `mlflow.db`. The `PLATFORM_*`
+variables are named here; anybody may import this module.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -22,6 +25,7 @@ from transfer_platform.errors import StorageError
 DATABASE_VARIABLE = "PLATFORM_DATABASE_URL"
 MIRROR_VARIABLE = "PLATFORM_MIRROR"
 CACHE_VARIABLE = "PLATFORM_CACHE"
+DEVICE_VARIABLE = "PLATFORM_DEVICE"
 
 
 def studies_folder() -> Path:
@@ -75,6 +79,35 @@ def ledger_url() -> str:
     return _database_url("ledger", Path.cwd() / "ledger.db")
 
 
+@contextmanager
+def created_whole(url: str) -> Iterator[str]:
+    """Lets a SQLite database come into being whole or not at all, once, however many processes want it.
+
+    Whoever is killed while MLflow or Optuna creates its tables leaves a database that neither opens again.
+
+    Args:
+        url: Of any database; what is no SQLite file, or exists, is left alone.
+
+    Yields:
+        The URL to create tables in: that of a temporary file, which takes the database's place afterwards.
+    """
+    file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
+    if file is None or file.exists():
+        yield url
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    studies_folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(studies_folder() / f"{file.name}.lock"):
+        if file.exists():
+            yield url
+            return
+        unfinished = file.with_name(f"{file.name}.part")
+        for leftover in file.parent.glob(f"{unfinished.name}*"):
+            leftover.unlink()
+        yield f"sqlite:///{unfinished}"
+        unfinished.replace(file)
+
+
 def create_schema(url: str) -> None:
     """Makes the PostgreSQL schema that one of these URLs names, where it does not exist; files need none."""
     if not url.startswith("postgresql"):
@@ -95,7 +128,7 @@ def _database_url(schema: str, local_file: Path) -> str:
         return f"sqlite:///{local_file}"
     try:
         url = make_url(configured)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise StorageError(
             f"{DATABASE_VARIABLE} is not a database URL; expected postgresql://user:password@host/name"
         ) from error

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from transfer_platform import storage
+from transfer_platform.errors import StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,15 +39,35 @@ class Tracker:
     """
 
     def __init__(self, experiment: str) -> None:
-        # Several processes that create MLflow's database at once break it.
-        with FileLock(storage.studies_folder() / "mlflow.lock"):
+        try:
+            with storage.created_whole(storage.tracking_uri()) as uri:
+                MlflowClient(uri).search_experiments(max_results=1)
             self._client = MlflowClient()
-            found = self._client.get_experiment_by_name(experiment)
-            self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+            self.experiment_id = self._experiment(experiment)
+        except MlflowException as error:
+            raise StorageError(
+                f"MLflow at {storage.tracking_uri()} cannot be used: {error.message}; "
+                "MLFLOW_TRACKING_URI says where it is looked for"
+            ) from error
 
-    def study(self, name: str, tags: Mapping[str, str]) -> Run:
-        """The parent run of a study: the one it has, or a new one."""
-        return self._run(name, {STUDY_TAG: name}, tags)
+    def _experiment(self, name: str) -> str:
+        with FileLock(storage.studies_folder() / "mlflow.lock"):
+            found = self._client.get_experiment_by_name(name)
+            return str(found.experiment_id if found else self._client.create_experiment(name))
+
+    @contextmanager
+    def study(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """The parent run of a study, the one it has or a new one; it ends as the `with` block does."""
+        run = self._run(name, {STUDY_TAG: name}, tags)
+        try:
+            yield run
+        except Exception:
+            run.finish("FAILED")
+            raise
+        except BaseException:  # Ctrl-C: the same command goes on from here
+            run.finish("KILLED")
+            raise
+        run.finish()
 
     def trial(self, parent: Run, number: int, values: Mapping[str, object]) -> Run:
         """The child run of a trial, the one it has or a new one; its parameters are the values to try."""
@@ -53,12 +76,20 @@ class Tracker:
         run.parameters(values)
         return run
 
+    def trial_run(self, parent: Run, number: int) -> Run | None:
+        """The child run of a trial, left as it is; None where this server has none."""
+        return self._found({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
+
+    def _found(self, identity: Mapping[str, str]) -> Run | None:
+        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
+        found = self._client.search_runs([self.experiment_id], wanted, max_results=1)
+        return Run(self._client, found[0].info.run_id) if found else None
+
     def _run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
         """Found by the tags that identify it, so that an interruption never leads to a second one."""
-        wanted = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
-        if found := self._client.search_runs([self.experiment_id], wanted, max_results=1):
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return Run(self._client, found[0].info.run_id)
+        if known := self._found(identity):
+            self._client.update_run(known.run_id, status="RUNNING")
+            return known
         run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **identity})
         return Run(self._client, run.info.run_id)
 

@@ -31,6 +31,26 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("--help") & {*HEAVY, "pydantic", "sqlalchemy", "rich"}
 
 
+def test_help_shows_the_four_commands_on_lines_of_their_own() -> None:
+    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
+    examples = [line.split()[1] for line in lines if line.startswith("  platform ")]
+    assert examples == ["check", "run", "ui", "serve"]
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_ledger_that_nobody_would_see_is_refused_before_anything_runs(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    done = CliRunner().invoke(main, ["run", "digits"])
+    assert done.exit_code == 1
+    assert "set PLATFORM_DATABASE_URL" in done.output
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest() -> None:
+    done = CliRunner().invoke(main, ["backbones", "efficientnet_lite9"])
+    assert done.exit_code == 1
+    assert "efficientnet_lite0" in done.output
+
+
 @pytest.mark.usefixtures("isolated")
 def test_check_imports_no_deep_learning_library() -> None:
     assert not modules_after("check", str(REPOSITORY / "recipes" / "digits.yaml")) & set(HEAVY)

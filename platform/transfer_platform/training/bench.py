@@ -25,7 +25,7 @@ from transfer_platform.training.fitting import Epoch, Fit, fit
 from transfer_platform.training.material import Batch, FeatureMaterial, Material, PictureMaterial, feeding
 
 TIMED_IMAGES = 4
-"""Images in a timed step: enough to fill the arithmetic units, few enough to be done in a second or two."""
+"""Images in a step that is timed on a CPU."""
 
 
 class Bench:
@@ -97,7 +97,9 @@ class Bench:
             return recipe.training.precision
         network = self.network(recipe)
         size = self._preprocessing(recipe).image_size
-        images = torch.zeros(TIMED_IMAGES, 3, size, size, device=self.device)
+        # A batch fills a GPU; a CPU is busy with a few images, and slow where it has no such arithmetic.
+        count = TIMED_IMAGES if self.device.type == "cpu" else recipe.training.batch_size
+        images = torch.zeros(count, 3, size, size, device=self.device)
         images = images.to(memory_format=torch.channels_last)
         learns = recipe.backbone.freeze_through != "all"
 
@@ -122,8 +124,10 @@ class Bench:
             The folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        # A pyfunc runs on a CPU unless told otherwise: what an accelerator is fast in would be slow there.
+        precision = self.precision if self.device.type == "cpu" else "float32"
         description = ModelDescription(
-            self._spec(recipe), self._splits.classes, self._preprocessing(recipe), self.precision
+            self._spec(recipe), self._splits.classes, self._preprocessing(recipe), precision
         )
         Classifier(description, network, str(self.device)).save(folder)
         return folder

@@ -74,8 +74,11 @@ def _lower_precision(device: torch.device) -> str:
 def _seconds(
     precision: str, device: torch.device, step: Callable[[], object], patience: float = float("inf")
 ) -> float:
-    """The shortest of three steps; one step only where that took twice as long as anybody waits for."""
+    """The shortest of three steps, after one that loads kernels; fewer where they are hopelessly slow."""
     best = float("inf")
+    with autocast(device, precision):
+        step()
+    _wait_for(device)
     for _ in range(3):
         start = time.perf_counter()
         with autocast(device, precision):

@@ -139,7 +139,7 @@ class _Trainer:
         rate: LearningRate,
     ) -> None:
         self._network, self._material, self._device, self._precision = network, material, device, precision
-        self._optimizer, self._rate = optimizer, rate
+        self._optimizer, self._rate, self._steps = optimizer, rate, 0
         balanced = settings.class_weights == "balanced"
         self._loss = nn.CrossEntropyLoss(
             weight=class_weights(material.labels.tolist(), network.spec.classes).to(device)
@@ -147,11 +147,11 @@ class _Trainer:
             else None,
             label_smoothing=settings.label_smoothing,
         )
-        scales = precision == "float16" and device.type == "cuda"
-        self._scaler = torch.amp.GradScaler(device.type, enabled=scales)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
     def run_epoch(self, number: int) -> Epoch:
         start = time.perf_counter()
+        rate = float(self._optimizer.param_groups[0]["lr"])
         train_loss = self._train(number)
         validation = self._validate()
         self._rate.after_epoch(validation["loss"])
@@ -160,7 +160,7 @@ class _Trainer:
             {
                 "train/loss": train_loss,
                 **{f"validation/{name}": value for name, value in validation.items()},
-                "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
+                "learning_rate": rate,
                 "seconds": time.perf_counter() - start,
             },
         )
@@ -176,7 +176,7 @@ class _Trainer:
                 _refuse_divergence(losses[-CHECK_EVERY:], first_step + index + 1 - CHECK_EVERY)
         unchecked = len(losses) % CHECK_EVERY
         _refuse_divergence(losses[len(losses) - unchecked :], first_step + len(losses) - unchecked)
-        total = torch.stack(losses).double().cpu() @ torch.tensor(sizes, dtype=torch.float64)
+        total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
         return float(total) / sum(sizes)
 
     def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -191,6 +191,7 @@ class _Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._rate.after_step()
+        self._steps += 1
         detached: Tensor = loss.detach()
         return detached
 
@@ -203,6 +204,9 @@ class _Trainer:
                 batch, _ = self._material.logits(self._network, self._to_device(inputs))
             logits.append(batch.float().cpu())
             targets.append(labels.cpu())
+        if not torch.isfinite(torch.cat(logits)).all():
+            # The last step of an epoch spoilt the weights, so that no training loss could tell.
+            raise DivergedError(self._steps, math.nan)
         probabilities = functional.softmax(torch.cat(logits).double(), dim=1)
         return scores(torch.cat(targets).numpy(), probabilities.numpy())
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from transfer_model.network import Network
 from transfer_platform.recipe.schema import Training
@@ -57,9 +57,8 @@ class LearningRate:
 
     def _schedule(self, optimizer: Optimizer, settings: Training, warmup: int, total: int) -> LRScheduler:
         if settings.schedule == "one_cycle":
-            rates = [float(group["lr"]) for group in optimizer.param_groups]
-            rise = warmup / total if warmup else 0.3
-            return OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise, cycle_momentum=False)
+            rise = warmup or round(0.3 * total)
+            return LambdaLR(optimizer, lambda step: _one_cycle(step, rise, total))
         if settings.schedule == "plateau":
             warm = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
             self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2)
@@ -85,3 +84,13 @@ def _factor(step: int, warmup: int, total: int, *, falls: bool) -> float:
         return 1.0
     progress = (step - warmup) / max(1, total - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _one_cycle(step: int, rise: int, total: int) -> float:
+    """Share of the peak rate at a step, counted from 0: from 1/25 up over `rise` steps, then down to nothing.
+
+    Half a cosine each way (Smith and Topin, "Super-Convergence", 2018, with the shape of fastai).
+    """
+    if step < rise:
+        return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))
+    return _factor(step, rise, total, falls=True)

@@ -52,6 +52,7 @@ def test_one_parent_run_and_a_child_for_every_trial(client: MlflowClient) -> Non
     states = {run.data.tags["platform.state"]: run.info.status for run in children}
     assert states.items() <= {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.items()
     assert "PRUNED" in states
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}, "nothing is left running"
     assert {entry.dataset.name for entry in parents[0].inputs.dataset_inputs} == {"ants-bees"}
     assert len(parents[0].inputs.dataset_inputs) == 3
 

@@ -110,6 +110,14 @@ def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path,
     assert caught.value.step > 1
 
 
+def test_weights_that_the_last_step_spoilt_are_divergence_too(tmp_path, features) -> None:
+    settings = recipe(tmp_path, batch_size=64, epochs=1, learning_rate=1e38, optimizer="sgd")
+    spoilt = Features(features[0].values * 1e30, features[0].labels)
+    with pytest.raises(DivergedError) as caught:
+        fitted(network(), (spoilt, features[1]), settings)
+    assert caught.value.step == 1
+
+
 def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
     settings = recipe(tmp_path, epochs=50, learning_rate=1.0, schedule="constant", early_stopping=2)
     result = fitted(network(), features, settings)
@@ -177,6 +185,15 @@ def test_one_cycle_peaks_once_at_the_given_rate(tmp_path) -> None:
     peak = seen.index(max(seen))
     assert seen[:peak] == sorted(seen[:peak])
     assert seen[peak:] == sorted(seen[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 10])
+@pytest.mark.parametrize("warmup_epochs", [0, 0.2, 1, 2, 4])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+def test_every_schedule_takes_every_warm_up(tmp_path, schedule, warmup_epochs, steps_per_epoch) -> None:
+    settings = recipe(tmp_path, schedule=schedule, warmup_epochs=warmup_epochs, learning_rate=1.0)
+    seen = rates(settings, steps_per_epoch)
+    assert all(0 < rate <= 1 + 1e-9 for rate in seen[:-1])
 
 
 def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
