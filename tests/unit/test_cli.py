@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from transfer_platform.cli import main
 
@@ -79,6 +81,19 @@ def test_a_wrong_recipe_names_every_line_and_ends_with_1(tmp_path: Path) -> None
     assert f"{wrong}:3: backbone.name: " in done.output
     assert f"{wrong}:4: hed: " in done.output
     assert "2 problems in the recipe" in done.output
+
+
+def test_the_readmes_line_for_photographs_of_ones_own(isolated: Path) -> None:
+    for label, shade in (("Größe & co", 40), ("☃", 200)):
+        (isolated / "photos" / label).mkdir(parents=True)
+        for index in range(20):
+            Image.new("RGB", (40, 30), (shade, index, 0)).save(isolated / "photos" / label / f"{index}.png")
+    readme = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
+    (line,) = [line for line in readme.splitlines() if "/path/to/photos" in line]
+    words = shlex.split(line.replace("/path/to/photos", str(isolated / "photos")))
+    done = CliRunner().invoke(main, ["check", str(REPOSITORY / words[2]), *words[3:]])
+    assert done.exit_code == 0, done.output
+    assert "Größe & co" in done.output
 
 
 def test_backbones_are_listed_by_pattern() -> None:
