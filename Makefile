@@ -12,10 +12,10 @@ run: $(VENV)/installed
 test: unit integration
 
 unit: $(VENV)/installed
-	$(BIN)/pytest -q -n 2 tests/unit tests/recipes
+	$(BIN)/pytest -q -n 2 --dist worksteal tests/unit tests/recipes
 
 integration: $(VENV)/installed
-	$(BIN)/pytest -q -n 2 --dist loadgroup tests/integration
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

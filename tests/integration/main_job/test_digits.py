@@ -7,8 +7,6 @@ import re
 import pytest
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.xdist_group("digits")
-
 QUICK = ("-o", "training.epochs=1", "-o", "training.batch_size=64")
 
 

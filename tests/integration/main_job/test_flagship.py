@@ -23,8 +23,6 @@ from mlflow import MlflowClient
 REPOSITORY = Path(__file__).parents[3]
 RECIPE = REPOSITORY / "recipes" / "ants_bees.yaml"
 
-pytestmark = pytest.mark.xdist_group("flagship")
-
 
 @pytest.fixture
 def client(flagship, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:

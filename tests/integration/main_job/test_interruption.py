@@ -32,8 +32,6 @@ promotion:
     test/accuracy: {{at_least: 0.5}}
 """
 
-pytestmark = pytest.mark.xdist_group("interruption")
-
 
 def kill_when_done(place, recipe: Path, trial: int) -> None:
     """Kills a run as soon as a trial has ended: the next one is under way then."""
