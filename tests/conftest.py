@@ -7,7 +7,9 @@ import os
 # Before torch is imported: its threads would only wait for those of the tests beside them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,11 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     return work
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _default_tracking() -> Iterator[None]:
+    """Each module starts with MLflow's default, whatever the one before it has set."""
+    yield
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)

@@ -25,7 +25,6 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def new_registry(mlflow_template: Path, isolated: Path, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Points MLflow to an empty database in a new folder of the given name; may be called again."""
-    before = mlflow.get_tracking_uri()
 
     def make(name: str) -> Path:
         folder = tmp_path / name
@@ -37,4 +36,4 @@ def new_registry(mlflow_template: Path, isolated: Path, tmp_path: Path) -> Itera
         return folder
 
     yield make
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)  # not the one before: that default belongs to the folder it was asked in
