@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,22 @@ def _copy_postgres(folder: Path) -> Path:
     return folder / source.name / newest.name / "bin"
 
 
+@pytest.fixture
+def postgres(postgres_socket: Path) -> str:
+    """URL of an empty PostgreSQL database that no other test has."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(_url(postgres_socket, "postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return _url(postgres_socket, name)
+
+
+def _url(folder: Path, database: str) -> str:
+    return f"postgresql://postgres@/{database}?host={folder}"
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL server of our own, on a Unix socket in a temporary folder.
+def postgres_socket() -> Iterator[Path]:
+    """The folder of the Unix socket of a PostgreSQL server of our own.
 
     PostgreSQL refuses to run as root, so root (containers, CI) starts it as `nobody`, from a copy of the
     binaries that `nobody` can reach.
@@ -52,7 +66,7 @@ def postgres() -> Iterator[str]:
             os.chown(folder / "run", privileges["user"], privileges["group"])
         server = _start(binaries, folder / "run", privileges)
         try:
-            yield f"postgresql://postgres@/postgres?host={folder / 'run'}"
+            yield folder / "run"
         finally:
             server.send_signal(signal.SIGINT)  # PostgreSQL's "fast shutdown"
             server.wait(30)
@@ -84,7 +98,7 @@ def _start(binaries: Path, folder: Path, privileges: dict[str, Any]) -> subproce
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **privileges)
     for _ in range(200):
         try:
-            psycopg.connect(host=str(folder), user="postgres", dbname="postgres").close()
+            psycopg.connect(_url(folder, "postgres")).close()
             return server
         except psycopg.OperationalError:
             time.sleep(0.05)

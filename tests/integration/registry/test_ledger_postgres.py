@@ -13,9 +13,7 @@ from transfer_registry.ledger import Entry, Kind, Ledger
 
 @pytest.fixture
 def url(postgres: str, isolated: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The ledger's, as the platform makes it from the team's setting, in a database without its schema."""
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS ledger CASCADE")
+    """The ledger's, as the platform makes it from the team's setting."""
     monkeypatch.setenv("PLATFORM_DATABASE_URL", postgres)
     return ledger_url()
 
@@ -36,7 +34,7 @@ def test_the_schema_and_its_tables_are_made_and_nothing_elsewhere(url: str, post
 
 def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("ALTER DATABASE postgres SET timezone TO 'Asia/Tokyo'")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone TO 'Asia/Tokyo'")
     with Ledger.open(url) as ledger:
         for version in (5, 1, 3):
             ledger.append(verdict(version))
