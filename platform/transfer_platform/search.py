@@ -1,12 +1,11 @@
 """The study: which values the next trial tries, what became of the trials, and which was best.
 
-The only module of this package that imports Optuna. Whoever runs trials sees a `Trial`: its number,
-its values, and whether to go on.
+With `sampling`, which it imports, the only module of this package that knows Optuna. Whoever runs trials sees
+a `Trial`: its number, its values, and whether to go on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,13 +20,13 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from transfer_platform.errors import StudyError, TrainingError
 from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.sampling import ReproducibleSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -226,40 +225,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in str(error)
         or "out of memory" in str(error)
     )
-
-
-class ReproducibleSampler(BaseSampler):
-    """TPE whose proposal is a function of (seed, trial number, parameter, finished trials) and nothing else.
-
-    A sampler that lives through a study draws from one stream of random numbers, so that a study continued in
-    another process proposes other values than an uninterrupted one would have. Here every draw starts a
-    stream of its own.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def infer_relative_search_space(
-        self, study: OptunaStudy, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """What is sampled jointly: every parameter that the finished trials share."""
-        return self._tpe(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Values for the joint part of the space."""
-        return self._tpe(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401 - Optuna's own signature
-        """One value outside of the joint part."""
-        return self._tpe(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
-
-    def _tpe(self, trial: FrozenTrial, parameter: str = "") -> TPESampler:
-        digest = hashlib.sha256(f"{self._seed}:{trial.number}:{parameter}".encode()).digest()
-        return TPESampler(seed=int.from_bytes(digest[:4]))
 
 
 def _distribution(span: Range[Any] | Choice[Any]) -> BaseDistribution:

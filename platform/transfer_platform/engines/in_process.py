@@ -104,7 +104,7 @@ def _ended(run: Run) -> Iterator[None]:
         run.tags({"platform.state": "PRUNED"})
         run.finish("KILLED")
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, the run says so, and others decide what follows
         run.tags({"platform.state": "FAILED", "platform.failure": f"{type(error).__name__}: {error}"})
         run.finish("FAILED")
         raise

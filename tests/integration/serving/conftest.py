@@ -60,15 +60,6 @@ class Registered:
     location: Path
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of this process would only wait for those of the servers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     """EfficientNet-Lite0 with its ImageNet weights and an untrained head, version 1 and champion."""

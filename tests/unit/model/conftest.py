@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,22 +15,10 @@ from transfer_model.description import ModelDescription
 from transfer_model.network import NetworkSpec, build
 from transfer_model.preprocessing import Preprocessing
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 with warnings.catch_warnings():
     # MLflow warns of one of its own type hints while it is imported.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     import mlflow.pyfunc  # noqa: F401
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks gain nothing from several threads, and lose much where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
