@@ -96,13 +96,14 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @main.command()
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
-def check(recipe: Path, overrides: Sequence[str]) -> None:
+@click.option("--time", "timed", is_flag=True, help="Time the frozen part where that was not done before.")
+def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
     """Validate RECIPE and print what a run would do, without training."""
     from transfer_platform import plan
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        text = plan.describe(recipe, overrides, screen.step)
+        text = plan.describe(recipe, overrides, screen.step, timed=timed)
     _show(text)
 
 
@@ -152,6 +153,28 @@ def fields() -> None:
     from transfer_platform.recipe import reference
 
     click.echo(reference.fields())
+
+
+@main.group()
+def cache() -> None:
+    """What can be fetched or computed again, and where it is kept."""
+
+
+@cache.command()
+def info() -> None:
+    """Show what the cache holds and how much room it takes."""
+    from transfer_platform import cache as contents
+
+    _show(contents.info())
+
+
+@cache.command()
+@click.option("--all", "everything", is_flag=True, help="Downloads and unpacked archives too.")
+def clear(everything: bool) -> None:
+    """Delete stored features and decoded pictures."""
+    from transfer_platform import cache as contents
+
+    click.echo(contents.empty(everything=everything))
 
 
 @main.command()

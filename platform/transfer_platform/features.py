@@ -1,57 +1,130 @@
-"""What comes out of a frozen backbone: computed once, learnt from in every epoch of every trial.
+"""What the frozen prefix of a network makes of the pictures: computed once, and learnt from again and again.
 
-Features are held in memory. They serve where the whole backbone is frozen, no augmentation varies the images,
-and the network is nothing but its head on top of them; elsewhere trials learn from the images themselves.
+pictures or views of them --prefix, in batches of one size--> features --store--> rows, by position
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transfer_model.network import Network
+from transfer_platform.data.images import Images, preprocessing_digest
+from transfer_platform.progress import Progress, Say, Step, silent
+from transfer_platform.store import Layout, Rows, Store
 
 PREFIX_BATCH = 8
-"""Images in a forward pass. One size for all: on most networks the last bits depend on it."""
+"""Pictures in a forward pass. One size for all: on most networks the last bits depend on it."""
+
+
+class Split(Protocol):
+    """What is needed of a `network.splitting.Split`."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the prefix: its operations and its weights."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) -> features (B, ...)."""
 
 
 @dataclass(frozen=True)
-class Features:
-    """The features of one split.
+class Prefix:
+    """A frozen prefix in the arithmetic that it runs in.
 
     Attributes:
-        values: (N, ...) float32, on the CPU.
-        labels: Class indices (N,).
+        split: Of the network.
+        precision: `float32`, `bfloat16` or `float16`.
+        device: Where the network lives.
+        image_size: S, in pixels.
     """
 
-    values: Tensor
-    labels: Tensor
+    split: Split
+    precision: str
+    device: torch.device
+    image_size: int
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of one picture's features as they are stored; found by running the prefix once."""
+        rows = stored(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
+        return Layout(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
+
+    def run(self, images: Tensor) -> Tensor:
+        """Features (B, ...) of at most `PREFIX_BATCH` images (B, 3, S, S)."""
+        padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        lower = self.precision != "float32"
+        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=lower):
+            return self.split.features(padded)[: len(images)]
+
+    def address(self, images: Images) -> str:
+        """SHA-256 of all that features depend on besides the pictures and their views."""
+        depends = (
+            self.split.digest,
+            self.precision,
+            self.device.type,
+            str(PREFIX_BATCH),
+            preprocessing_digest("features", images.preprocessing),
+        )
+        return hashlib.sha256("\0".join(depends).encode()).hexdigest()
 
 
-def compute(network: Network, batches: Iterable[tuple[Tensor, Tensor]], precision: str) -> Features:
-    """Runs the backbone once over all images of a split.
+def stored(features: Tensor) -> Tensor:
+    """Maps (B, F, H, W) as (B, H, W, F), the order in which they lie in memory; all else as it is."""
+    return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
+
+
+def restored(rows: Tensor) -> Tensor:
+    """The inverse of `stored`; nothing is copied, and maps are `channels_last`."""
+    return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
+
+
+def obtain(
+    prefix: Prefix,
+    images: Images,
+    positions: Sequence[int],
+    views: Sequence[int] | None,
+    store: Store,
+    progress: Progress = silent,
+    say: Say = silent,
+) -> Rows:
+    """The features of pictures or of views of them, from the store or computed into it.
 
     Args:
-        network: On its device; in eval mode afterwards.
-        batches: Images (B, 3, S, S) with B at most `PREFIX_BATCH`, and their class indices.
-        precision: Arithmetic of the backbone.
+        prefix: Runs where features are missing.
+        images: The pictures.
+        positions: Whose features, one row each.
+        views: For each row the seed of its view; None: all of the pictures as they are.
+        store: Where they are kept.
+        progress: Told while features are computed.
+        say: Told where another process is computing them just now.
+
+    Raises:
+        StoreError: There is no room for them, or the store cannot be written to.
     """
-    device = next(network.parameters()).device
-    network.eval()
-    values, labels = [], []
-    for images, targets in batches:
-        padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
-        padded = padded.to(device, memory_format=torch.channels_last)
-        # no_grad, not inference_mode: what comes out is input to training.
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"),
-        ):
-            features = network.embed(padded)
-        values.append(features[: len(images)].float().cpu())
-        labels.append(targets)
-    return Features(torch.cat(values), torch.cat(labels))
+    task = "the frozen part, once" if views is None else "the frozen part on augmented views, once"
+
+    def compute(missing: Sequence[int]) -> Iterator[Tensor]:
+        for start in range(0, len(missing), PREFIX_BATCH):
+            rows = missing[start : start + PREFIX_BATCH]
+            chosen = [positions[row] for row in rows]
+            batch = (
+                images.plain(chosen) if views is None else images.views(chosen, [views[row] for row in rows])
+            )
+            yield stored(prefix.run(batch)).cpu()
+            progress(Step(task, start + len(rows), len(missing), "images"))
+
+    def waiting() -> None:
+        say("another process computes the same features just now; waiting for it")
+
+    keys = [images.pictures[position].sha256 for position in positions]
+    if views is not None:
+        keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, views, strict=True)]
+    return store.obtain(prefix.address(images), prefix.layout, keys, compute, waiting)

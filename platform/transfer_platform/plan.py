@@ -8,10 +8,11 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -28,17 +29,21 @@ from transfer_platform.recipe.ranges import Choice, Range
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import ranges, to_yaml
+from transfer_platform.training.costs import Subject, recall, study_costs
 
 T = TypeVar("T")
 
 
-def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = silent) -> RenderableType:
+def describe(
+    path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
+) -> RenderableType:
     """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
 
     Args:
         path: The recipe file, or the name of a shipped recipe.
         overrides: `training.epochs=3`.
         progress: Told how far fetching and reading have come.
+        timed: Time the frozen part of each network now, where that was not done on this machine before.
 
     Raises:
         PlatformError: What would be in the way of a run.
@@ -51,6 +56,7 @@ def describe(path: Path, overrides: Sequence[str] = (), progress: Progress = sil
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
         _images(splits),
         *(_backbone(recipe, outline, len(splits.classes)) for outline in _outlines(recipe)),
+        *_frozen_part(recipe, splits, timed=timed),
         _study(recipe),
     )
 
@@ -116,6 +122,57 @@ def _backbone(recipe: Recipe, outline: Outline, classes: int) -> Table:
         table.add_row(stage.name, f"{stage.parameters:,}", *learns)
     table.add_row("head (new)", f"{head:,}", *(f"{head:,}" for _ in places))
     return table
+
+
+def _frozen_part(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
+    """What it costs to store what the frozen part makes, and what it costs not to."""
+    places = [place for place in _choices(recipe.backbone.freeze_through) if place != "none"]
+    varied = [policy for policy in _choices(recipe.dataset.augmentation) if policy != "none"]
+    views = recipe.features.views if varied else 1
+    if not places:
+        return
+    if varied and views == 1:
+        yield Text("Augmentation is off where anything is frozen: features.views is 1\n", style="bold yellow")
+    if views == "unlimited":
+        yield Text("The frozen part runs in every epoch: features.views is unlimited.\n")
+        return
+    for outline in _outlines(recipe):
+        title = f"The frozen part of {outline.name}, in the whole study"
+        table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
+        for column in ("through", "bytes", "once and stored", "in every epoch", "choice"):
+            table.add_column(column, justify="left" if column in ("through", "choice") else "right")
+        for place in places:
+            table.add_row(place, *_costs_in_words(recipe, splits, outline, place, views, timed))
+        yield table
+
+
+def _costs_in_words(
+    recipe: Recipe, splits: Splits, outline: Outline, place: str, views: int, timed: bool
+) -> tuple[str, ...]:
+    size = recipe.dataset.image_size or outline.prepared_for(recipe.backbone.weights).image_size
+    precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
+    subject = Subject(outline.name, place, size, precision, _likely_device().partition(":")[0])
+    measured = recall(subject)
+    if measured is None and timed:
+        from transfer_platform.training.economy import measure_beforehand
+
+        measured = measure_beforehand(subject)
+        if measured is None:
+            return ("", "", "", "in every epoch: it cannot be split")
+    if measured is None:
+        return ("", "", "", "not timed on this machine yet: platform check --time")
+    trials = recipe.search.trials if recipe.search else 1
+    epochs = max(_ends(recipe.training.epochs))
+    costs = study_costs(splits, views, epochs, trials, measured)
+    fits = costs.bytes <= storage.cache_limit()
+    choice = "stored" if costs.worthwhile and fits else "in every epoch" + ("" if fits else ": no room")
+    return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
+
+
+def _ends(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - a value, a range or choices
+    if isinstance(value, Choice):
+        return tuple(value.choices)
+    return (value.low, value.high) if isinstance(value, Range) else (value,)
 
 
 def _study(recipe: Recipe) -> Table:

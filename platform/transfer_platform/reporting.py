@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import psutil
 import torchinfo
+from torch import Tensor
+from torch.nn import functional
 
 from transfer_model.network import Network
 from transfer_platform import search
@@ -75,6 +78,15 @@ def report_network(run: Run, network: Network) -> None:
         network, (1, 3, size, size), col_names=columns, depth=4, device=device, verbose=0, mode="eval"
     )
     run.text(str(summary), "network.txt")
+
+
+def report_validation(run: Run, splits: Splits, logits: Tensor) -> None:
+    """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold."""
+    pictures = splits.validation or splits.train
+    labels = np.array([splits.classes.index(picture.label) for picture in pictures])
+    probabilities = functional.softmax(logits.double(), dim=1).numpy()
+    predictions = Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
+    run.table(predictions.table(), f"{FOLDER}/validation_predictions.json")
 
 
 def report_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:

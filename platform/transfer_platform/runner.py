@@ -25,10 +25,17 @@ from transfer_platform.recipe.ranges import Choice
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import identity, ranges, resolve
-from transfer_platform.reporting import report_inputs, report_machine, report_network, report_study
+from transfer_platform.reporting import (
+    report_inputs,
+    report_machine,
+    report_network,
+    report_study,
+    report_validation,
+)
 from transfer_platform.search import FinishedTrial, Study, create_tables, generation, generation_name
+from transfer_platform.store import Store
 from transfer_platform.tracking import Tracker
-from transfer_platform.training.bench import Bench, ranking
+from transfer_platform.training.bench import Bench, goal
 from transfer_platform.training.device import choose_device
 from transfer_registry.promotion import Promotion
 from transfer_registry.verdict import Verdict
@@ -106,16 +113,24 @@ def run(
         folder, recipe = path.parent, load(path, overrides)
     if recipe.promotion:
         storage.ledger_url()  # refused now, not after the search
+    store = _store()
     splits = read_splits(recipe.dataset, folder, progress)
     say(_counts(splits))
     weights = _weights(recipe, folder, progress)
-    bench = Bench(
-        splits, {key: found.path for key, found in weights.items()}, choose_device(device), progress
-    )
     name, database = _study_name(recipe, splits, weights), storage.studies_url()
     home = storage.studies_folder() / name
     with hold(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
         tracker = Tracker(recipe.name)
+        bench = Bench(
+            splits,
+            {key: found.path for key, found in weights.items()},
+            choose_device(device),
+            trials=_trials(recipe),
+            notes=study,
+            store=store,
+            progress=progress,
+            say=say,
+        )
         with tracker.study(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             bench.precision = _precision(study, bench, recipe)
             say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
@@ -126,14 +141,15 @@ def run(
                 report_study(parent, study)
                 study.note("reported", study.finished)
             best = resolve(recipe, study.best.params)
-            network = engine.restore(study.best.number, best)
+            restored = engine.restore(study.best.number, best)
             conclusion = recall(study, recipe, parent)
             if conclusion is None:
-                report_network(parent, network)
-                model = bench.serve(best, network, home / "model")
+                report_network(parent, restored.network)
+                report_validation(parent, splits, restored.logits)
+                model = bench.serve(best, restored.network, home / "model")
                 best_run = tracker.trial_run(parent, study.best.number)
                 conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
-    return Outcome(study, network, conclusion.metrics, conclusion.promotion, parent.run_id)
+    return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id)
 
 
 def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> bool:
@@ -167,7 +183,6 @@ def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained
 
 
 def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
-    _, minimizes = ranking(recipe)
     storage.create_schema(url)
     with storage.created_whole(url) as whole:
         create_tables(whole)
@@ -176,7 +191,7 @@ def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
         generation_name(name, max(1, count)),
         url,
         ranges(recipe),
-        minimizes=minimizes,
+        minimizes=goal(recipe).minimizes,
         seed=recipe.seed,
         pruning=recipe.search is not None and recipe.search.pruning,
     )
@@ -186,6 +201,11 @@ def _weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pret
     chosen = recipe.backbone
     names = chosen.name.choices if isinstance(chosen.name, Choice) else (chosen.name,)
     return {name: pretrained_weights(name, chosen.weights, folder, progress) for name in names}
+
+
+def _store() -> Store | None:
+    limit = storage.cache_limit()
+    return Store(storage.features_folder(), limit) if limit else None
 
 
 def _precision(study: Study, bench: Bench, recipe: Recipe) -> str:

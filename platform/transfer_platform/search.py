@@ -69,13 +69,15 @@ class Trial:
     Attributes:
         number: Counted from 0, in the order of the study.
         values: Dotted field of the recipe -> the value to try.
+        resumed: Whether an earlier process has begun it.
     """
 
-    def __init__(self, trial: optuna.Trial, values: dict[str, Any]) -> None:
-        self._trial = trial
+    def __init__(self, trial: optuna.Trial, values: dict[str, Any], *, resumed: bool, pruning: bool) -> None:
+        self._trial, self._pruning = trial, pruning
         self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         self.number = trial.number
         self.values = values
+        self.resumed = resumed
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class Trial:
         """
         if epoch not in self._reported:
             self._trial.report(value, epoch)
-        if self._trial.should_prune():
+        if self._pruning and self._trial.should_prune():
             raise Pruned
 
 
@@ -125,6 +127,7 @@ class Study:
             load_if_exists=True,
         )
         self.name = name
+        self._pruning = pruning
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -184,21 +187,26 @@ class Study:
                 which ends that trial only.
             ended: Called with every trial that has ended.
         """
-        while (trial := self._next(trials)) is not None:
-            self._settle(trial, objective)
-            ended(_ended(self._study.get_trials(deepcopy=False)[trial.number]))
-
-    def _next(self, trials: int) -> optuna.Trial | None:
         for interrupted in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            return optuna.Trial(self._study, interrupted._trial_id)
-        if self.finished >= trials:
-            return None
-        return self._study.ask()
+            self._settle(optuna.Trial(self._study, interrupted._trial_id), objective, ended, resumed=True)
+        while self.finished < trials:
+            self._settle(self._study.ask(), objective, ended, resumed=False)
 
-    def _settle(self, trial: optuna.Trial, objective: Callable[[Trial], float]) -> None:
+    def _settle(
+        self,
+        trial: optuna.Trial,
+        objective: Callable[[Trial], float],
+        ended: Callable[[FinishedTrial], None],
+        *,
+        resumed: bool,
+    ) -> None:
         values = {field: trial._suggest(field, span) for field, span in self._space.items()}
+        self._tell(trial, Trial(trial, values, resumed=resumed, pruning=self._pruning), objective)
+        ended(_ended(self._study.get_trials(deepcopy=False)[trial.number]))
+
+    def _tell(self, trial: optuna.Trial, seen: Trial, objective: Callable[[Trial], float]) -> None:
         try:
-            value = objective(Trial(trial, values))
+            value = objective(seen)
         except Pruned:
             self._study.tell(trial, state=TrialState.PRUNED)
         except (TrainingError, MemoryError, RuntimeError) as error:

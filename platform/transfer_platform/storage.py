@@ -25,7 +25,21 @@ from transfer_platform.errors import StorageError
 DATABASE_VARIABLE = "PLATFORM_DATABASE_URL"
 MIRROR_VARIABLE = "PLATFORM_MIRROR"
 CACHE_VARIABLE = "PLATFORM_CACHE"
+LIMIT_VARIABLE = "PLATFORM_CACHE_LIMIT"
 DEVICE_VARIABLE = "PLATFORM_DEVICE"
+
+DEFAULT_LIMIT = 20 * 10**9
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 
 
 def studies_folder() -> Path:
@@ -38,6 +52,26 @@ def cache_folder() -> Path:
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
     return platformdirs.user_cache_path("transfer-platform")
+
+
+def features_folder() -> Path:
+    """Where features and decoded pictures are kept, in the cache."""
+    return cache_folder() / "features"
+
+
+def cache_limit() -> int:
+    """Bytes of features and decoded pictures that are kept: `PLATFORM_CACHE_LIMIT`, or 20 GB; 0 keeps none.
+
+    Raises:
+        StorageError: It is no amount, such as `50GB`.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_LIMIT
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]I?)?B?", text.upper())
+    if amount is None:
+        raise StorageError(f"{LIMIT_VARIABLE} is {text!r}, but must be an amount such as 50GB, 512MiB or 0")
+    return round(float(amount[1]) * _UNITS[amount[2] or ""])
 
 
 def mirrors() -> tuple[str, ...]:

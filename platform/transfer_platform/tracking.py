@@ -1,7 +1,7 @@
 """Everything that is written to MLflow about a study: its run, its trials' runs, their artifacts.
 
 The only module of this package that imports MLflow; what concerns registered models is `transfer_registry`'s.
-All calls go through one client and batch what belongs together: an epoch costs one call.
+All calls go through one client and batch what belongs together: a quick trial costs three calls.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ PARAMETER_LENGTH = 6000
 STUDY_TAG, TRIAL_TAG = "platform.study", "platform.trial"
 DIGEST_LENGTH = 36
 """MLflow refuses longer data set digests."""
+BATCH_METRICS = 1000
+"""MLflow refuses larger batches."""
+MOMENT = 2.0
+"""Seconds that a trial's metrics may wait for company."""
 
 
 class Tracker:
@@ -69,12 +73,21 @@ class Tracker:
             raise
         run.finish()
 
-    def trial(self, parent: Run, number: int, values: Mapping[str, object]) -> Run:
-        """The child run of a trial, the one it has or a new one; its parameters are the values to try."""
+    def trial(
+        self, parent: Run, number: int, values: Mapping[str, object], *, resumed: bool = True
+    ) -> TrialRun:
+        """The child run of a trial.
+
+        Args:
+            parent: Of its study.
+            number: Of the trial.
+            values: To try; the run's parameters.
+            resumed: Whether an earlier process may have made the run; it is then found, and gone on with.
+        """
         identity = {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
-        run = self._run(f"trial {number}", identity, {})
-        run.parameters(values)
-        return run
+        name = f"trial {number}"
+        run = self._run(name, identity, {}) if resumed else self._new(name, identity)
+        return TrialRun(self._client, run.run_id, values, resumed=resumed)
 
     def trial_run(self, parent: Run, number: int) -> Run | None:
         """The child run of a trial, left as it is; None where this server has none."""
@@ -90,7 +103,10 @@ class Tracker:
         if known := self._found(identity):
             self._client.update_run(known.run_id, status="RUNNING")
             return known
-        run = self._client.create_run(self.experiment_id, run_name=name, tags={**tags, **identity})
+        return self._new(name, {**tags, **identity})
+
+    def _new(self, name: str, tags: Mapping[str, str]) -> Run:
+        run = self._client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return Run(self._client, run.info.run_id)
 
 
@@ -108,10 +124,8 @@ class Run:
     def parameters(self, values: Mapping[str, object]) -> None:
         """Logs parameters; what is logged already stays as it is, since parameters cannot change."""
         logged = self._client.get_run(self.run_id).data.params
-        fresh = [
-            Param(key, str(value)[:PARAMETER_LENGTH]) for key, value in values.items() if key not in logged
-        ]
-        self._client.log_batch(self.run_id, params=fresh)
+        fresh = {key: value for key, value in values.items() if key not in logged}
+        self._client.log_batch(self.run_id, params=_params(fresh))
 
     def last_step(self, metric: str) -> int:
         """The last step at which a metric was logged, 0 where it never was."""
@@ -124,10 +138,7 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics of one step in one call."""
-        now = round(time.time() * 1000)
-        self._client.log_batch(
-            self.run_id, metrics=[Metric(key, float(value), now, step) for key, value in values.items()]
-        )
+        self._client.log_batch(self.run_id, metrics=_metrics(values, step))
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Sets tags, replacing those of the same name."""
@@ -179,3 +190,60 @@ class Run:
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.run_id, status=status)
+
+
+class TrialRun(Run):
+    """The run of a trial: what is logged within a moment reaches MLflow in one call.
+
+    A call takes longer than an epoch may. What a killed process has not sent is logged by the one that runs
+    the trial again.
+
+    Args:
+        client: Of the tracking server.
+        run_id: Of a run that exists.
+        values: Parameters to log.
+        resumed: Whether the run may hold something already.
+    """
+
+    def __init__(
+        self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool
+    ) -> None:
+        super().__init__(client, run_id)
+        self._metrics: list[Metric] = []
+        self._tags: dict[str, object] = {}
+        self._sent = time.monotonic()
+        if resumed:
+            self.parameters(values)
+        self._params = [] if resumed else _params(values)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs metrics of one step, soon."""
+        self._metrics += _metrics(values, step)
+        if time.monotonic() - self._sent > MOMENT:
+            self._send()
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Sets tags when the run ends."""
+        self._tags |= values
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Sends what is left, and ends the run."""
+        self._send()
+        super().finish(status)
+
+    def _send(self) -> None:
+        tags = [RunTag(key, str(value)) for key, value in self._tags.items()]
+        for start in range(0, max(1, len(self._metrics)), BATCH_METRICS):
+            chunk = self._metrics[start : start + BATCH_METRICS]
+            self._client.log_batch(self.run_id, metrics=chunk, params=self._params, tags=tags)
+            self._params, tags = [], []
+        self._metrics, self._tags, self._sent = [], {}, time.monotonic()
+
+
+def _params(values: Mapping[str, object]) -> list[Param]:
+    return [Param(key, str(value)[:PARAMETER_LENGTH]) for key, value in values.items()]
+
+
+def _metrics(values: Mapping[str, float], step: int) -> list[Metric]:
+    now = round(time.time() * 1000)
+    return [Metric(key, float(value), now, step) for key, value in values.items()]

@@ -129,8 +129,12 @@ class Network(nn.Module):
         output = self.backbone(images)
         if isinstance(output, Tensor):
             return output, ()
-        learning = (extra for extra in self._anatomy.auxiliary if extra.after > self.frozen)
-        return output[0], tuple(output[extra.position] for extra in learning)
+        return output[0], tuple(output[position] for position in self.auxiliary_positions)
+
+    @property
+    def auxiliary_positions(self) -> tuple[int, ...]:
+        """Where, in what the backbone returns in train mode, the auxiliary heads' logits are that learn."""
+        return tuple(extra.position for extra in self._anatomy.auxiliary if extra.after > self.frozen)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> the features that the head is given, (B, F) or (B, F, 1, 1).
@@ -168,6 +172,11 @@ class Network(nn.Module):
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
         self.train(self.training)
+
+    def drop(self, share: float) -> None:
+        """Sets the share of the features that the head drops in training, 0 to 1 exclusive."""
+        for head in self._heads():
+            cast("Head", head).dropout.p = share
 
     def train(self, mode: bool = True) -> Network:
         """Sets train or eval mode; what is frozen stays in eval mode."""

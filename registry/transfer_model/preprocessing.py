@@ -87,7 +87,7 @@ class Preprocessing:
         return ((pixels / 255 - mean) / std).contiguous()
 
 
-def decode(source: bytes | Path, name: str = "the image") -> Image.Image:
+def decode(source: bytes | Path, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
     """Decodes one picture into upright 8-bit RGB; the same bytes give the same pixels, from disk or memory.
 
     EXIF orientation is applied, transparency is laid on white, CMYK and palettes are converted, deeper
@@ -96,6 +96,8 @@ def decode(source: bytes | Path, name: str = "the image") -> Image.Image:
     Args:
         source: The file's content, or its path. Only the formats in `FORMATS` are read.
         name: What errors call an image that has no path.
+        at_least: Pixels that are enough on both sides. A larger JPEG is then decoded at a half, a quarter or
+            an eighth of its size, the smallest that keeps so many, which is quicker. None: at full size.
 
     Raises:
         UnreadableImageError: Not a picture in a supported format, cut off, damaged, in a colour space that
@@ -107,8 +109,7 @@ def decode(source: bytes | Path, name: str = "the image") -> Image.Image:
     _mute_pillow()
     image = _open(name, content)
     try:
-        image.load()
-        return _to_rgb(_turn_upright(image))
+        return _to_rgb(_turn_upright(_loaded(image, at_least)))
     # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ... Whatever it is, the picture is what is wrong.
     except Exception as error:
@@ -144,6 +145,17 @@ def _open(name: str, content: bytes) -> Image.Image:
     if image.mode not in _EIGHT_BIT and not _is_deep(image):
         raise UnreadableImageError(f"{name} is in the colour space {image.mode}: convert it to RGB")
     return image
+
+
+def _loaded(image: Image.Image, at_least: int | None) -> Image.Image:
+    drafted = None if at_least is None else image.draft(None, (at_least, at_least))
+    image.load()
+    if drafted is None:
+        return image
+    _, box = drafted
+    size = (round(box[2]), round(box[3]))
+    # libjpeg rounds a scaled side up; a last pixel that is only part of the picture would stretch it.
+    return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

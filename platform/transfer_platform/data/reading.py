@@ -7,7 +7,7 @@ from pathlib import Path
 from transfer_platform.data.sources import open_source
 from transfer_platform.data.splits import Splits, make_splits
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.schema import Dataset
+from transfer_platform.recipe.schema import Dataset, Folds
 
 
 def read_splits(dataset: Dataset, folder: Path, progress: Progress = silent) -> Splits:
@@ -23,11 +23,13 @@ def read_splits(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
     """
     root = open_source(dataset.source, folder, dataset.sha256, progress)
     splits = dataset.splits
+    folds = splits.validation.folds if isinstance(splits.validation, Folds) else 0
     return make_splits(
         root,
         splits.train,
-        splits.validation,
+        None if isinstance(splits.validation, Folds) else splits.validation,
         splits.test,
+        folds=folds,
         exclude=dataset.exclude,
         split_seed=dataset.split_seed,
         progress=progress,

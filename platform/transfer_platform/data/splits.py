@@ -35,9 +35,11 @@ class Splits:
     Attributes:
         classes: Sorted by name; a class's place is its index in the network.
         train: What a trial learns from, sorted by label and digest.
-        validation: What ranks trials; likewise.
+        validation: What ranks trials; likewise. Empty where `folds` do it.
         test: What the gate reads; likewise.
         ignored: Hidden files and clutter that were left out unasked, to be reported.
+        folds: For each training image the fold, 0 to K - 1, in which it is held out; empty without
+            cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -45,11 +47,23 @@ class Splits:
     validation: tuple[Picture, ...]
     test: tuple[Picture, ...]
     ignored: tuple[Path, ...] = ()
+    folds: tuple[int, ...] = ()
 
     @property
     def roles(self) -> dict[str, tuple[Picture, ...]]:
-        """The three by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        """The three by name; without `validation` where folds of the training images rank the trials."""
+        roles = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {role: pictures for role, pictures in roles.items() if pictures}
+
+    @property
+    def teaching(self) -> tuple[Picture, ...]:
+        """All that a study sees while it searches: training images, then those for validation."""
+        return self.train + self.validation
+
+    @property
+    def fold_count(self) -> int:
+        """K, 0 without cross-validation."""
+        return max(self.folds, default=-1) + 1
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -65,9 +79,10 @@ class Splits:
 def make_splits(
     root: Path,
     train: str,
-    validation: str | float,
+    validation: str | float | None,
     test: str | float,
     *,
+    folds: int = 0,
     exclude: Sequence[str] = (),
     split_seed: int = 0,
     verify: bool = True,
@@ -81,8 +96,10 @@ def make_splits(
     Args:
         root: The source's folder.
         train: Folder of class folders, relative to `root`; `.` is the root.
-        validation: Such a folder, or the fraction of train to hold out, above 0 and below 1.
-        test: Likewise.
+        validation: Such a folder, or the fraction of train to hold out, above 0 and below 1; None where there
+            are `folds`.
+        test: Likewise a folder or a fraction.
+        folds: K, into how many folds of equal classes the training images are dealt; 0 for none.
         exclude: Files or patterns that are left out, see `exclusion.excluded_files`.
         split_seed: Chooses another division.
         verify: Decode images that were not decoded before.
@@ -102,7 +119,9 @@ def make_splits(
     classes = class_map(given)
     fractions = {role: value for role, value in roles.items() if isinstance(value, float)}
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
-    return Splits(classes, **(given | divide(given["train"], fractions, split_seed)), ignored=ignored)
+    sides = {"validation": (), **given, **divide(given["train"], fractions, split_seed)}
+    dealt = deal_folds(sides["train"], folds, split_seed) if folds else ()
+    return Splits(classes, **sides, ignored=ignored, folds=dealt)
 
 
 def divide(
@@ -138,6 +157,38 @@ def divide(
         role: tuple(picture for picture in pictures if sides.get(picture.sha256, "train") == role)
         for role in ("train", *fractions)
     }
+
+
+def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tuple[int, ...]:
+    """Deals the training images into folds, each class evenly; copies of an image into the same one.
+
+    Args:
+        pictures: Sorted by label.
+        folds: K, at least 2.
+        split_seed: Chooses another division.
+
+    Returns:
+        For each picture its fold, 0 to K - 1.
+
+    Raises:
+        SplitError: A class has fewer different images than there are folds.
+    """
+    digests = _digests_by_class(pictures)
+    small = {label: len(each) for label, each in digests.items() if len(each) < folds}
+    if small:
+        counts = ", ".join(f"{label!r} has {count}" for label, count in small.items())
+        raise SplitError(
+            f"each of {folds} folds needs an image of every class, but of different images {counts}; "
+            "add images or ask for fewer folds in dataset.splits.validation"
+        )
+    ranked = (
+        digest
+        for each in digests.values()
+        for digest in sorted(each, key=lambda digest: _draw(f"folds:{split_seed}:{digest}"))
+    )
+    # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
+    fold = {digest: position % folds for position, digest in enumerate(ranked)}
+    return tuple(fold[picture.sha256] for picture in pictures)
 
 
 def fingerprint(pictures: Iterable[Picture]) -> str:

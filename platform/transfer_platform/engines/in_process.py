@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from transfer_model.network import Network
 from transfer_platform.progress import Progress, Step
@@ -14,8 +16,24 @@ from transfer_platform.recipe.space import resolve
 from transfer_platform.search import Pruned, Trial
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
-from transfer_platform.training.bench import Bench, ranking
-from transfer_platform.training.fitting import Epoch
+from transfer_platform.training.bench import Bench, goal
+from transfer_platform.training.fitting import Epoch, Fit
+
+LOGITS = "validation.logits"
+"""What a checkpoint holds beside weights: the validation logits at the best epoch."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The best trial of a study.
+
+    Attributes:
+        network: At the weights to serve, in eval mode.
+        logits: Of the validation pictures (N, C); with folds of all training pictures, out of fold.
+    """
+
+    network: Network
+    logits: Tensor
 
 
 class InProcess:
@@ -35,7 +53,7 @@ class InProcess:
     ) -> None:
         self._recipe, self._bench, self._best = recipe, bench, best
         self._tracker, self._parent, self._progress = tracker, parent, progress
-        self._metric, self._minimizes = ranking(recipe)
+        self._goal = goal(recipe)
 
     def run(self, trial: Trial) -> float:
         """Runs a trial to its value: the ranked metric at its best epoch.
@@ -47,25 +65,25 @@ class InProcess:
             Pruned: The study gives the trial up.
             DivergedError: The loss is not a finite number any more.
         """
-        run = self._tracker.trial(self._parent, trial.number, trial.values)
+        run = self._tracker.trial(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
-        logged = run.last_step(self._metric)
+        logged = run.last_step(self._goal.metric) if trial.resumed else 0
 
         def after_epoch(epoch: Epoch) -> None:
             if epoch.number > logged:
                 run.metrics(epoch.metrics, epoch.number)
             self._tell(trial.number, recipe, epoch)
-            trial.report(epoch.number, epoch.metrics[self._metric])
+            trial.report(epoch.number, epoch.metrics[self._goal.metric])
 
         with _ended(run):
-            network, fitted = self._bench.train(recipe, after_epoch)
-            value = fitted.best.metrics[self._metric]
+            fitted = self._bench.train(recipe, after_epoch)
+            value = fitted.best.metrics[self._goal.metric]
             run.tags({"platform.best_epoch": fitted.best.number})
-            self._keep_if_best(trial.number, value, network)
+            self._keep_if_best(trial.number, value, fitted)
         return value
 
-    def restore(self, number: int, recipe: Recipe) -> Network:
-        """The network of the study's best trial, at its best weights.
+    def restore(self, number: int, recipe: Recipe) -> Restored:
+        """The network of the study's best trial, and what it made of the validation pictures.
 
         Args:
             number: Of the trial.
@@ -74,24 +92,33 @@ class InProcess:
         Returns:
             From its checkpoint; where that is lost the trial is trained again, to the same weights.
         """
-        if checkpoint.metadata(self._best).get("trial") == str(number):
-            network = self._bench.network(recipe)
-            network.load_state_dict(checkpoint.load(self._best))
-            return network.eval()
-        network, fitted = self._bench.train(recipe, lambda epoch: self._tell(number, recipe, epoch))
-        self._keep(number, fitted.best.metrics[self._metric], network)
-        return network.eval()
+        fitted = self._kept(number)
+        if fitted is None:
+            fitted = self._bench.train(recipe, lambda epoch: self._tell(number, recipe, epoch))
+            self._keep(number, fitted.best.metrics[self._goal.metric], fitted)
+        return Restored(self._bench.finished(recipe, fitted), fitted.logits)
 
-    def _keep_if_best(self, number: int, value: float, network: Network) -> None:
-        kept = float(checkpoint.metadata(self._best).get("value", math.nan))
-        if math.isnan(kept) or (value < kept if self._minimizes else value > kept):
-            self._keep(number, value, network)
+    def _keep_if_best(self, number: int, value: float, fitted: Fit) -> None:
+        kept = checkpoint.metadata(self._best).get("value")
+        if kept is None or self._goal.better(value, float(kept)):
+            self._keep(number, value, fitted)
 
-    def _keep(self, number: int, value: float, network: Network) -> None:
-        checkpoint.save(network, self._best, {"trial": str(number), "value": repr(value)})
+    def _keep(self, number: int, value: float, fitted: Fit) -> None:
+        about = {"trial": str(number), "value": repr(value), "epoch": str(fitted.best.number)}
+        checkpoint.save({**fitted.learned, LOGITS: fitted.logits}, self._best, about)
+
+    def _kept(self, number: int) -> Fit | None:
+        """What a trial came to, as far as its checkpoint tells; None where it keeps another trial's."""
+        about = checkpoint.metadata(self._best)
+        if about.get("trial") != str(number):
+            return None
+        tensors = checkpoint.load(self._best)
+        logits = tensors.pop(LOGITS)
+        best = Epoch(int(about["epoch"]), {self._goal.metric: float(about["value"])})
+        return Fit((best,), best, logits, tensors)
 
     def _tell(self, number: int, recipe: Recipe, epoch: Epoch) -> None:
-        figures = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in ("train/loss", self._metric))
+        figures = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in ("train/loss", self._goal.metric))
         self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {figures}"))
 
 

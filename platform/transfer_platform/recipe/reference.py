@@ -144,8 +144,13 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     """A type and its bounds: `whole number, at least 1`."""
     for union in ("anyOf", "oneOf"):
         if union in schema:
-            kinds = [_in_words(kind) for kind in schema[union] if kind.get("type") not in ("null", "object")]
-            return " or ".join(kinds)
+            return " or ".join(words for kind in schema[union] if (words := _in_words(kind)))
+    if schema.get("type") == "null" or schema.get("title") in ("range", "choices"):
+        return ""
+    if schema.get("type") == "object":
+        return f"`{{{', '.join(f'{name}: ...' for name in schema['properties'])}}}`"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -37,6 +37,12 @@ FolderOrFraction = Annotated[
 ]
 
 
+def _kind_of_validation(value: object) -> str:
+    if isinstance(value, dict | BaseModel):
+        return "cross_validation"
+    return "folder" if isinstance(value, str) else "fraction"
+
+
 class Section(BaseModel):
     """What all parts of a recipe have in common: immutable, and no field that is not declared."""
 
@@ -45,14 +51,29 @@ class Section(BaseModel):
     )
 
 
+class Folds(Section):
+    """Cross-validation: every training image is held out once."""
+
+    folds: Annotated[int, Field(ge=2, le=20)]
+    """Into how many parts the training images are dealt; each is held out from one of as many networks."""
+
+
+FolderFractionOrFolds = Annotated[
+    Annotated[Fraction, Tag("fraction")]
+    | Annotated[str, Tag("folder")]
+    | Annotated[Folds, Tag("cross_validation")],
+    Discriminator(_kind_of_validation),
+]
+
+
 class Splits(Section):
     """Which images teach, which choose, and which judge."""
 
     train: str = "train"
     """Folder with one folder per class, relative to the source; "." is the source itself."""
 
-    validation: FolderOrFraction = 0.2
-    """Ranks the trials: a fraction held out of train, or a folder."""
+    validation: FolderFractionOrFolds = 0.2
+    """Ranks the trials: a fraction held out of train, a folder, or `{folds: 5}` for cross-validation."""
 
     test: FolderOrFraction = "test"
     """Read by the gate alone: a folder, or a fraction held out of train."""
@@ -94,6 +115,19 @@ class Backbone(Section):
 
     freeze_through: Option[str] = "all"
     """Last stage that stays as it was pretrained: a stage of the backbone, `none` or `all`."""
+
+
+CountOrUnlimited = Annotated[
+    Annotated[int, Field(ge=1, le=1000), Tag("count")] | Annotated[Literal["unlimited"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
+]
+
+
+class Features(Section):
+    """What the frozen part of the backbone makes of the images; computed once and kept."""
+
+    views: CountOrUnlimited = 1
+    """Augmented views of an image that are kept, one of them drawn in each epoch; 1: the image as it is."""
 
 
 class Head(Section):
@@ -248,6 +282,9 @@ class Recipe(Section):
 
     backbone: Backbone
     """The pretrained feature extractor."""
+
+    features: Features = Features()
+    """What the frozen part of the backbone makes of the images; computed once and kept."""
 
     head: Head = Head()
     """The new classifier."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
@@ -43,6 +43,13 @@ class Field:
         return {"Searchable": RANGE_KEYS + CHOICE_KEYS, "Option": CHOICE_KEYS}.get(alias, ())
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """What any mapping that stands for its value may hold: the parts of a range, or of a section."""
+        members = (get_args(member)[:1] for member in get_args(self.info.annotation))
+        sections = (member for each in members for member in each if _is_section(member))
+        return self.range_keys or tuple(name for section in sections for name in section.model_fields)
+
+    @property
     def default(self) -> Any:  # noqa: ANN401 - as many types as there are fields
         """What stands where the recipe says nothing; none too where the field is required."""
         default = self.info.get_default()
@@ -66,10 +73,10 @@ def is_section(path: Path) -> bool:
 
 
 def names(path: Path) -> tuple[str, ...]:
-    """What may stand below `path`: a section's fields, or the parts of a range."""
+    """What may stand below `path`: a section's fields, or the parts of a mapping in place of a value."""
     if is_section(path):
         return tuple(field.path[-1] for field in fields().values() if field.path[:-1] == path)
-    return fields()[path].range_keys if path in fields() else ()
+    return fields()[path].keys if path in fields() else ()
 
 
 def homes(name: str) -> tuple[str, ...]:
@@ -86,7 +93,8 @@ def _fields(section: type[Section], above: tuple[str, ...]) -> Iterator[Field]:
 
 
 def _section(annotation: object) -> type[Section] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-    return None
+    return next(filter(_is_section, (annotation, *get_args(annotation))), None)
+
+
+def _is_section(candidate: object) -> TypeGuard[type[Section]]:
+    return isinstance(candidate, type) and issubclass(candidate, Section)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer_platform.recipe.nearest import did_you_mean, nearest
-from transfer_platform.recipe.sections import CHOICE_KEYS, RANGE_KEYS, fields, homes, is_section, names
+from transfer_platform.recipe.sections import CHOICE_KEYS, RANGE_KEYS, fields, homes, names
 from transfer_platform.recipe.tree import Node, Path, spell
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     message: str
 
 
-_UNION_TAGS = ("value", "range", "choices", "fraction", "folder")
+_UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word")
 """Which member of a union pydantic had in hand: a part of its `loc`, not of the recipe."""
 
 _RULES = {
@@ -139,7 +139,7 @@ def _missing(path: Path) -> str:
 
 def _unknown(path: Path) -> str:
     name, section = str(path[-1]), path[:-1]
-    what = spell(section) if is_section(section) else "a range"
+    what = "a range" if section in fields() and fields()[section].range_keys else spell(section)
     if hint := did_you_mean(name, names(section)):
         return f"is no field of {what or 'a recipe'}{hint}"
     if found := homes(name):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +12,31 @@ import torch
 from transfer_model import catalogue
 from transfer_model.classifier import Classifier
 from transfer_model.description import ModelDescription
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.catalog import Picture
-from transfer_platform.data.dataset import PictureDataset, loader
 from transfer_platform.data.splits import Splits
-from transfer_platform.features import PREFIX_BATCH, Features, compute
-from transfer_platform.network.freezing import freeze_through
-from transfer_platform.progress import Progress, Step, silent
+from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.training.device import choose_precision
-from transfer_platform.training.fitting import Epoch, Fit, fit
-from transfer_platform.training.material import Batch, FeatureMaterial, Material, PictureMaterial, feeding
+from transfer_platform.store import Store
+from transfer_platform.training.device import choose_precision, threads_for
+from transfer_platform.training.fitting import (
+    Course,
+    Epoch,
+    Fit,
+    Goal,
+    cross_validate,
+    fit,
+    load_learned,
+    refit,
+)
+from transfer_platform.training.material import Inputs, Material
+from transfer_platform.training.prepared import Prepared, prepare
+from transfer_platform.training.provision import Notebook, Provision
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
+KEPT_NETWORKS = 4
+"""Networks that are kept ready; a search over more of them builds the least recently used one again."""
 
 
 class Bench:
@@ -35,7 +46,11 @@ class Bench:
         splits: The pictures.
         pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
         device: Where the networks live.
+        trials: How many the study has; what pays depends on it.
+        notes: What is settled once for a study, so that going on with it elsewhere computes the same.
+        store: Where features and decoded pictures are kept; None keeps nothing.
         progress: Told while features are computed.
+        say: Given the lines that are worth keeping.
 
     Attributes:
         device: Where the networks live.
@@ -47,25 +62,20 @@ class Bench:
         splits: Splits,
         pretrained: Mapping[str, Path | None],
         device: torch.device,
+        *,
+        trials: int = 1,
+        notes: Notebook | None = None,
+        store: Store | None = None,
         progress: Progress = silent,
+        say: Say = silent,
     ) -> None:
         self._splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
-        self._progress = progress
-        self._features: dict[str, tuple[Features, Features]] = {}
+        self._provision = Provision(splits, device, trials, notes, store, progress, say)
+        self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
-    def network(self, recipe: Recipe) -> Network:
-        """A network as a trial starts with it: pretrained, with a fresh head, frozen, on its device.
-
-        The head's first weights depend on the recipe's seed alone.
-        """
-        torch.manual_seed(recipe.seed)
-        network = build(self._spec(recipe), self._pretrained[recipe.backbone.name])
-        freeze_through(network, recipe.backbone.freeze_through)
-        return network.to(self.device).to(memory_format=torch.channels_last)
-
-    def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> tuple[Network, Fit]:
-        """Trains a network from its pretrained weights to its best epoch.
+    def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> Fit:
+        """Trains a network from its pretrained weights to its best epoch, or one a fold.
 
         Args:
             recipe: Without ranges.
@@ -74,18 +84,33 @@ class Bench:
         Raises:
             DivergedError: The loss is not a finite number any more.
         """
-        network = self.network(recipe)
-        metric, minimizes = ranking(recipe)
-        fitted = fit(
-            network,
-            self._material(recipe, network),
-            recipe.training,
-            precision=self.precision,
-            metric=metric,
-            minimizes=minimizes,
-            after_epoch=after_epoch,
-        )
-        return network, fitted
+        prepared = self._prepared(recipe)
+        inputs = self._inputs(recipe, prepared)
+        network = prepared.reset(recipe.seed, recipe.head.dropout)
+        materials = self._materials(recipe, inputs)
+        course = Course(recipe.training, self.precision, goal(recipe), after_epoch)
+        with threads_for(recipe.training.batch_size * inputs.elements):
+            if self._splits.folds:
+                return cross_validate(network, materials, course)
+            return fit(network, materials[0], course)
+
+    def finished(self, recipe: Recipe, fitted: Fit) -> Network:
+        """The network that a trial leaves: at its best weights; after folds, trained anew on all pictures.
+
+        Args:
+            recipe: Of the trial.
+            fitted: What it came to, from this process or an earlier one.
+        """
+        prepared = self._prepared(recipe)
+        network = prepared.reset(recipe.seed, recipe.head.dropout)
+        if fitted.learned:
+            load_learned(network, fitted.learned)
+            return network.eval()
+        inputs = self._inputs(recipe, prepared)
+        material = replace(self._material(recipe, inputs), train=tuple(range(len(self._splits.train))))
+        with threads_for(recipe.training.batch_size * inputs.elements):
+            refit(network, material, recipe.training, precision=self.precision, epochs=fitted.best.number)
+        return network.eval()
 
     def fastest_precision(self, recipe: Recipe) -> str:
         """What `precision: auto` means for a study, found by timing a step of one of its recipes.
@@ -95,7 +120,7 @@ class Bench:
         """
         if recipe.training.precision != "auto":
             return recipe.training.precision
-        network = self.network(recipe)
+        network = self._prepared(recipe).network
         size = self._preprocessing(recipe).image_size
         # A batch fills a GPU; a CPU is busy with a few images, and slow where it has no such arithmetic.
         count = TIMED_IMAGES if self.device.type == "cpu" else recipe.training.batch_size
@@ -110,7 +135,9 @@ class Bench:
             if learns:
                 logits.float().sum().backward()
 
-        return choose_precision(self.device, step)
+        chosen = choose_precision(self.device, step)
+        network.zero_grad(set_to_none=True)
+        return chosen
 
     def serve(self, recipe: Recipe, network: Network, folder: Path) -> Path:
         """Writes a trained network in the form in which it is served.
@@ -132,6 +159,17 @@ class Bench:
         Classifier(description, network, str(self.device)).save(folder)
         return folder
 
+    def _prepared(self, recipe: Recipe) -> Prepared:
+        key = (recipe.backbone.name, recipe.backbone.freeze_through)
+        if key not in self._networks:
+            weights = self._pretrained[recipe.backbone.name]
+            spec, through = self._spec(recipe), recipe.backbone.freeze_through
+            self._networks[key] = prepare(spec, weights, through, recipe.seed, self.device)
+        self._networks.move_to_end(key)
+        while len(self._networks) > KEPT_NETWORKS:
+            self._networks.popitem(last=False)
+        return self._networks[key]
+
     def _spec(self, recipe: Recipe) -> NetworkSpec:
         return NetworkSpec(
             backbone=recipe.backbone.name,
@@ -145,41 +183,41 @@ class Bench:
         size = recipe.dataset.image_size or preprocessing.image_size
         return replace(preprocessing, image_size=size)
 
-    def _material(self, recipe: Recipe, network: Network) -> Material:
-        if not _learns_from_features(recipe, network):
-            return PictureMaterial(self._splits, recipe, self._preprocessing(recipe), self.device)
-        name = recipe.backbone.name
-        if name not in self._features:
-            preprocessing = self._preprocessing(recipe)
-            self._features[name] = (
-                self._compute(network, self._splits.train, preprocessing),
-                self._compute(network, self._splits.validation, preprocessing),
+    def _inputs(self, recipe: Recipe, prepared: Prepared) -> Inputs:
+        return self._provision.inputs(recipe, prepared, self._preprocessing(recipe), self.precision)
+
+    def _materials(self, recipe: Recipe, inputs: Inputs) -> list[Material]:
+        """One without folds; with them one for each, with all other pictures to learn from."""
+        whole = self._material(recipe, inputs)
+        if not self._splits.folds:
+            return [whole]
+        folds = self._splits.folds
+        return [
+            replace(
+                whole,
+                train=tuple(position for position, held_in in enumerate(folds) if held_in != fold),
+                validation=tuple(position for position, held_in in enumerate(folds) if held_in == fold),
             )
-        return FeatureMaterial(*self._features[name], recipe)
+            for fold in range(self._splits.fold_count)
+        ]
 
-    def _compute(
-        self, network: Network, pictures: tuple[Picture, ...], preprocessing: Preprocessing
-    ) -> Features:
-        dataset = PictureDataset(pictures, self._splits.classes, preprocessing)
-        batches = loader(dataset, PREFIX_BATCH, shuffle=False, **feeding(self.device))
-        return compute(network, self._told(batches, len(pictures)), self.precision)
+    def _material(self, recipe: Recipe, inputs: Inputs) -> Material:
+        """Train and validation as they were split; positions are those of `Splits.teaching`."""
+        splits = self._splits
+        labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
+        count = len(splits.train)
+        return Material(
+            inputs,
+            labels,
+            tuple(range(count)),
+            tuple(range(count, len(splits.teaching))),
+            recipe.training.batch_size,
+            recipe.seed,
+        )
 
-    def _told(self, batches: Iterable[Batch], total: int) -> Iterator[Batch]:
-        done = 0
-        for batch in batches:
-            yield batch
-            done += len(batch[1])
-            self._progress(Step("features of the frozen backbone", done, total, "images"))
 
-
-def ranking(recipe: Recipe) -> tuple[str, bool]:
+def goal(recipe: Recipe) -> Goal:
     """The metric that ranks epochs and trials (the loss without a search), and whether less is better."""
     if recipe.search is None:
-        return "validation/loss", True
-    return recipe.search.metric, recipe.search.minimizes
-
-
-def _learns_from_features(recipe: Recipe, network: Network) -> bool:
-    """Whether a trial may see features in place of images: only where it cannot make a difference."""
-    fixed = recipe.backbone.freeze_through == "all" and recipe.dataset.augmentation == "none"
-    return fixed and network.separable
+        return Goal("validation/loss", True)
+    return Goal(recipe.search.metric, recipe.search.minimizes)

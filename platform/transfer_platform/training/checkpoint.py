@@ -1,4 +1,4 @@
-"""Weights on disk: a network's state in safetensors, written whole or not at all."""
+"""Weights on disk: what training changed, in safetensors, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes all weights and buffers of a network.
+def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes tensors by their names.
 
     Tensors that share memory are written once each, so that any reader gets a plain state dict.
 
     Args:
-        network: On any device, in any memory layout.
+        tensors: On any device, in any memory layout.
         path: Replaced atomically; its folder is made.
         metadata: Readable without loading the tensors: metric, epoch, trial.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
-    }
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     save_file(state, unfinished, metadata=dict(metadata))
@@ -31,7 +29,7 @@ def save(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, on the CPU."""
+    """The tensors of a checkpoint by their names, on the CPU."""
     return load_file(path)
 
 

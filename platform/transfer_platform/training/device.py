@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from transfer_platform.errors import TrainingError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SHARED_ELEMENTS = 200_000
+"""Numbers in a step from which on several threads gain anything; see `benchmarks/threads.py`."""
 WORTHWHILE = 0.9
 """A lower precision is taken when a step needs at most this share of the time in float32."""
 
@@ -78,19 +80,39 @@ def _seconds(
     best = float("inf")
     with autocast(device, precision):
         step()
-    _wait_for(device)
+    wait_for(device)
     for _ in range(3):
         start = time.perf_counter()
         with autocast(device, precision):
             step()
-        _wait_for(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
         if best > 2 * patience:
             break
     return best
 
 
-def _wait_for(device: torch.device) -> None:
+@contextmanager
+def threads_for(step_elements: int) -> Iterator[None]:
+    """A context in which a CPU works with one thread where a step is too small to be shared.
+
+    Threads that meet after every operation of microseconds cost more than they bring, many times more where
+    another process keeps one of the cores busy.
+
+    Args:
+        step_elements: Numbers that a step reads.
+    """
+    before = torch.get_num_threads()
+    if step_elements < SHARED_ELEMENTS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a device has done all that it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,29 +1,21 @@
-"""The loop: one network, its training and validation batches, epoch after epoch, to its best weights."""
+"""A trial, epoch after epoch, to its best one: a network on its validation pictures, or one a fold."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from transfer_model.network import Network
-from transfer_platform.data.dataset import class_weights
-from transfer_platform.errors import DivergedError
 from transfer_platform.evaluation.metrics import scores
 from transfer_platform.recipe.schema import Training
-from transfer_platform.training.device import autocast
 from transfer_platform.training.material import Material
-from transfer_platform.training.optimization import LearningRate, make_optimizer
-
-AUXILIARY_WEIGHT = 0.4
-"""Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
-CHECK_EVERY = 50
-"""Steps between two looks at the losses; every look waits for the device."""
+from transfer_platform.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -40,34 +32,51 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a trial came to: its epochs, and which of them the network was left at."""
-
-    epochs: tuple[Epoch, ...]
-    best: Epoch
-
-
-@dataclass
-class _Best:
-    """The best epoch so far and the weights it had."""
+class Goal:
+    """What makes one epoch better than another: a validation metric, and whether less of it is better."""
 
     metric: str
     minimizes: bool
-    epoch: Epoch | None = None
-    weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def offer(self, epoch: Epoch, network: Network) -> None:
-        if self.epoch is None or self._better(epoch, self.epoch):
-            self.epoch = epoch
-            self.weights = {name: tensor.detach().clone() for name, tensor in learning_state(network).items()}
+    def better(self, one: float, other: float) -> bool:
+        """Whether a value is strictly better than another."""
+        return one < other if self.minimizes else one > other
 
-    def _better(self, one: Epoch, other: Epoch) -> bool:
-        difference = one.metrics[self.metric] - other.metrics[self.metric]
-        return difference < 0 if self.minimizes else difference > 0
+
+@dataclass(frozen=True)
+class Fit:
+    """What a trial came to.
+
+    Attributes:
+        epochs: All of them, in order.
+        best: One of them.
+        logits: Of the validation pictures at the best epoch (N, C); with folds of all training pictures,
+            each by the network that has not seen it.
+        learned: The tensors that training changed, at the best epoch, by their names in the network's state;
+            empty with folds, which leave no network behind.
+    """
+
+    epochs: tuple[Epoch, ...]
+    best: Epoch
+    logits: Tensor
+    learned: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Contest(Protocol):
+    """What is trained in a trial."""
+
+    def run(self, number: int) -> tuple[Epoch, Tensor]:
+        """Runs an epoch: what it came to, and the validation logits."""
+
+    def learned(self) -> dict[str, Tensor]:
+        """Copies of the weights as they are now."""
 
 
 def learning_state(network: Network) -> dict[str, Tensor]:
     """The tensors that training changes: what is not frozen, running statistics included.
+
+    Args:
+        network: In train mode.
 
     Returns:
         By the names of `network.state_dict()`; they share the network's memory.
@@ -83,139 +92,155 @@ def learning_state(network: Network) -> dict[str, Tensor]:
     }
 
 
-def fit(
-    network: Network,
-    material: Material,
-    settings: Training,
-    *,
-    precision: str,
-    metric: str,
-    minimizes: bool,
-    after_epoch: Callable[[Epoch], None],
-) -> Fit:
+def load_learned(network: Network, learned: Mapping[str, Tensor]) -> None:
+    """Puts tensors of `learning_state` back into a network."""
+    network.load_state_dict(learned, strict=False)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a trial goes.
+
+    Attributes:
+        settings: Without ranges.
+        precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
+        goal: Decides which epoch is best.
+        after_epoch: Called with every finished epoch; what it raises ends the training.
+    """
+
+    settings: Training
+    precision: str
+    goal: Goal
+    after_epoch: Callable[[Epoch], None]
+
+
+def fit(network: Network, material: Material, course: Course) -> Fit:
     """Trains a network and leaves it at the weights of its best epoch.
 
     Args:
         network: Frozen as wished, on its device; changed in place.
-        material: Batches that live on any device.
-        settings: Without ranges.
-        precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
-        metric: Name of the validation metric that decides which epoch is best.
-        minimizes: Whether less of it is better.
-        after_epoch: Called with every finished epoch; what it raises ends the training.
+        material: With validation pictures.
+        course: How it goes.
 
     Raises:
         DivergedError: The loss is not a finite number any more.
     """
-    device = next(network.parameters()).device
-    optimizer = make_optimizer(network, settings)
-    rate = LearningRate(optimizer, settings, material.steps_per_epoch)
-    trainer = _Trainer(network, material, settings, device, precision, optimizer, rate)
-    best, epochs = _Best(metric, minimizes), []
+    fitted = _to_best(_Single(network, material, course), course)
+    load_learned(network, fitted.learned)
+    return fitted
+
+
+def cross_validate(network: Network, folds: Sequence[Material], course: Course) -> Fit:
+    """Trains one network a fold, all of them an epoch further at a time; metrics are those out of fold.
+
+    Args:
+        network: As every fold starts with it; it takes their weights in turn, and is not fit for use then.
+        folds: Each with its own validation pictures, which together are all pictures, each once.
+        course: How it goes.
+
+    Raises:
+        DivergedError: The loss of a fold is not a finite number any more.
+    """
+    return _to_best(_Folds(network, folds, course), course)
+
+
+def refit(network: Network, material: Material, settings: Training, *, precision: str, epochs: int) -> None:
+    """Trains a network for a number of epochs, the first ones of the recipe's schedule; nothing chooses.
+
+    Args:
+        network: Frozen as wished, on its device; changed in place.
+        material: Needs no validation pictures.
+        settings: Without ranges.
+        precision: As in a `Course`.
+        epochs: At most `settings.epochs`.
+
+    Raises:
+        DivergedError: The loss is not a finite number any more.
+    """
+    trainer = Trainer(network, material, settings, precision)
+    for number in range(1, epochs + 1):
+        trainer.after_epoch(trainer.train(number))
+
+
+def _to_best(contest: _Contest, course: Course) -> Fit:
+    settings, goal = course.settings, course.goal
+    epochs: list[Epoch] = []
+    best: Fit | None = None
     for number in range(1, settings.epochs + 1):
-        epoch = trainer.run_epoch(number)
-        network.train()
-        best.offer(epoch, network)
+        epoch, logits = contest.run(number)
         epochs.append(epoch)
-        after_epoch(epoch)
-        if best.epoch and settings.early_stopping and number - best.epoch.number >= settings.early_stopping:
+        if best is None or goal.better(epoch.metrics[goal.metric], best.best.metrics[goal.metric]):
+            best = Fit((), epoch, logits, contest.learned())
+        course.after_epoch(epoch)
+        if settings.early_stopping and number - best.best.number >= settings.early_stopping:
             break
-    assert best.epoch is not None, "a trial has at least one epoch"
-    network.load_state_dict(best.weights, strict=False)
-    return Fit(tuple(epochs), best.epoch)
+    assert best is not None, "a trial has at least one epoch"
+    return Fit(tuple(epochs), best.best, best.logits, best.learned)
 
 
-class _Trainer:
-    """One trial's moving parts."""
+class _Single:
+    """One network and its validation pictures."""
 
-    def __init__(
-        self,
-        network: Network,
-        material: Material,
-        settings: Training,
-        device: torch.device,
-        precision: str,
-        optimizer: torch.optim.Optimizer,
-        rate: LearningRate,
-    ) -> None:
-        self._network, self._material, self._device, self._precision = network, material, device, precision
-        self._optimizer, self._rate, self._steps = optimizer, rate, 0
-        balanced = settings.class_weights == "balanced"
-        self._loss = nn.CrossEntropyLoss(
-            weight=class_weights(material.labels.tolist(), network.spec.classes).to(device)
-            if balanced
-            else None,
-            label_smoothing=settings.label_smoothing,
-        )
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    def __init__(self, network: Network, material: Material, course: Course) -> None:
+        self._network = network
+        self._trainer = Trainer(network, material, course.settings, course.precision)
+        self._targets = material.labels[list(material.validation)]
 
-    def run_epoch(self, number: int) -> Epoch:
-        start = time.perf_counter()
-        rate = float(self._optimizer.param_groups[0]["lr"])
-        train_loss = self._train(number)
-        validation = self._validate()
-        self._rate.after_epoch(validation["loss"])
-        return Epoch(
-            number,
-            {
-                "train/loss": train_loss,
-                **{f"validation/{name}": value for name, value in validation.items()},
-                "learning_rate": rate,
-                "seconds": time.perf_counter() - start,
-            },
-        )
+    def run(self, number: int) -> tuple[Epoch, Tensor]:
+        start, rate = time.perf_counter(), self._trainer.learning_rate
+        loss = self._trainer.train(number)
+        logits = self._trainer.validate()
+        epoch = _epoch(number, loss, self._targets, logits, rate, start)
+        self._trainer.after_epoch(epoch.metrics["validation/loss"])
+        return epoch, logits
 
-    def _train(self, number: int) -> float:
-        self._network.train()
-        first_step = (number - 1) * self._material.steps_per_epoch + 1
-        losses, sizes = [], []
-        for index, (inputs, targets) in enumerate(self._material.training(number)):
-            losses.append(self._step(inputs, targets))
-            sizes.append(len(targets))
-            if (index + 1) % CHECK_EVERY == 0:
-                _refuse_divergence(losses[-CHECK_EVERY:], first_step + index + 1 - CHECK_EVERY)
-        unchecked = len(losses) % CHECK_EVERY
-        _refuse_divergence(losses[len(losses) - unchecked :], first_step + len(losses) - unchecked)
-        total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
-        return float(total) / sum(sizes)
-
-    def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        inputs, targets = self._to_device(inputs), targets.to(self._device, non_blocking=True)
-        with autocast(self._device, self._precision):
-            logits, auxiliary = self._material.logits(self._network, inputs)
-            loss = self._loss(logits.float(), targets)
-            for extra in auxiliary:
-                loss = loss + AUXILIARY_WEIGHT * self._loss(extra.float(), targets)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._rate.after_step()
-        self._steps += 1
-        detached: Tensor = loss.detach()
-        return detached
-
-    @torch.inference_mode()
-    def _validate(self) -> dict[str, float]:
-        self._network.eval()
-        logits, targets = [], []
-        for inputs, labels in self._material.validation():
-            with autocast(self._device, self._precision):
-                batch, _ = self._material.logits(self._network, self._to_device(inputs))
-            logits.append(batch.float().cpu())
-            targets.append(labels.cpu())
-        if not torch.isfinite(torch.cat(logits)).all():
-            # The last step of an epoch spoilt the weights, so that no training loss could tell.
-            raise DivergedError(self._steps, math.nan)
-        probabilities = functional.softmax(torch.cat(logits).double(), dim=1)
-        return scores(torch.cat(targets).numpy(), probabilities.numpy())
-
-    def _to_device(self, inputs: Tensor) -> Tensor:
-        layout = torch.channels_last if inputs.ndim == 4 else torch.preserve_format
-        return inputs.to(self._device, non_blocking=True, memory_format=layout)
+    def learned(self) -> dict[str, Tensor]:
+        return _copied(self._network)
 
 
-def _refuse_divergence(losses: list[Tensor], first_step: int) -> None:
-    for step, loss in enumerate(torch.stack(losses).tolist() if losses else (), start=first_step):
-        if not math.isfinite(loss):
-            raise DivergedError(step, loss)
+class _Folds:
+    """One network a fold, which share the frozen part: each puts its own weights in place for its turn."""
+
+    def __init__(self, network: Network, folds: Sequence[Material], course: Course) -> None:
+        self._network, self._folds = network, folds
+        self._weights = [_copied(network) for _ in folds]
+        self._trainers = [Trainer(network, fold, course.settings, course.precision) for fold in folds]
+
+    def run(self, number: int) -> tuple[Epoch, Tensor]:
+        start, rate = time.perf_counter(), self._trainers[0].learning_rate
+        labels = self._folds[0].labels
+        losses, logits = [], torch.empty(len(labels), self._network.spec.classes)
+        for index, fold in enumerate(self._folds):
+            load_learned(self._network, self._weights[index])
+            trainer = self._trainers[index]
+            losses.append(trainer.train(number))
+            held_out = trainer.validate()
+            positions = list(fold.validation)
+            trainer.after_epoch(float(functional.cross_entropy(held_out, labels[positions])))
+            logits[positions] = held_out
+            self._weights[index] = _copied(self._network)
+        return _epoch(number, sum(losses) / len(losses), labels, logits, rate, start), logits
+
+    def learned(self) -> dict[str, Tensor]:
+        return {}
+
+
+def _copied(network: Network) -> dict[str, Tensor]:
+    network.train()
+    return {name: tensor.detach().clone() for name, tensor in learning_state(network).items()}
+
+
+def _epoch(
+    number: int, train_loss: float, targets: Tensor, logits: Tensor, rate: float, start: float
+) -> Epoch:
+    probabilities = functional.softmax(logits.double(), dim=1)
+    validation = scores(targets.numpy(), probabilities.numpy())
+    return Epoch(
+        number,
+        {
+            "train/loss": train_loss,
+            **{f"validation/{name}": value for name, value in validation.items()},
+            "learning_rate": rate,
+            "seconds": time.perf_counter() - start,
+        },
+    )

@@ -1,128 +1,70 @@
-"""What a trial learns from: the images themselves, or the features that stand for them."""
+"""What a trial learns from: which pictures teach, which choose, and in what batches a network reads them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import Protocol, TypedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from transfer_model.network import Network
-from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.augmentation import augmentation
-from transfer_platform.data.dataset import PictureDataset, batches, loader
-from transfer_platform.data.splits import Splits
-from transfer_platform.features import Features
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.training.drawing import batches
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs (B, ...) and class indices (B,)."""
+"""Inputs (B, ...) on the network's device and class indices (B,) on the CPU."""
 
 
-class Feeding(TypedDict):
-    """Arguments of a loader that depend on the device."""
+class Inputs(Protocol):
+    """What a network is given in a picture's place: the picture, or what a frozen prefix made of it."""
 
-    workers: int
-    pin_memory: bool
+    evaluation_batch: int
+    """Pictures in a batch that is only evaluated."""
+    elements: int
+    """Numbers that stand for one picture."""
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        """Pictures as they are served, by their positions: (B, ...)."""
+
+    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
+        """Training pictures as an epoch sees them, counted from 1: (B, ...)."""
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, C) from a batch of inputs, and what auxiliary heads add in training."""
 
 
-class Material(Protocol):
-    """Training and validation batches, and how a network reads them."""
+@dataclass(frozen=True)
+class Material:
+    """Training and validation batches over the same inputs.
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
+    Attributes:
+        inputs: Of all pictures.
+        labels: The class index of every picture (N,).
+        train: Positions of those that teach.
+        validation: Positions of those that choose; empty for a fit that nothing chooses in.
+        batch_size: Pictures in a training batch.
+        seed: Of their order.
+    """
 
+    inputs: Inputs
     labels: Tensor
-    """The class index of every training image (N,)."""
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    batch_size: int
+    seed: int
 
-    def training(self, epoch: int) -> Iterable[Batch]:
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch."""
+        return len(batches(len(self.train), self.batch_size, shuffle=True))
+
+    def training_batches(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch, counted from 1, in that epoch's order."""
+        for order in batches(len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch):
+            positions = [self.train[index] for index in order]
+            yield self.inputs.varied(positions, epoch), self.labels[positions]
 
-    def validation(self) -> Iterable[Batch]:
+    def validation_batches(self) -> Iterator[Batch]:
         """The validation batches, always the same."""
-
-    def logits(self, network: Network, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, C) from a batch's inputs, and what auxiliary heads add in training."""
-
-
-class PictureMaterial:
-    """Images, decoded and augmented anew in every epoch.
-
-    Args:
-        splits: The pictures.
-        recipe: Without ranges.
-        preprocessing: Of the backbone.
-        device: Where the batches will go; feeding a GPU takes several processes.
-    """
-
-    def __init__(
-        self, splits: Splits, recipe: Recipe, preprocessing: Preprocessing, device: torch.device
-    ) -> None:
-        varied = augmentation(recipe.dataset.augmentation, preprocessing)
-        self._train = PictureDataset(splits.train, splits.classes, preprocessing, varied)
-        self._validation = PictureDataset(splits.validation, splits.classes, preprocessing)
-        self._batch_size, self._seed = recipe.training.batch_size, recipe.seed
-        self._feeding = feeding(device)
-        self.labels = torch.tensor(self._train.labels)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
-        return len(batches(len(self._train), self._batch_size, shuffle=True))
-
-    def training(self, epoch: int) -> Iterable[Batch]:
-        """Images (B, 3, S, S) and class indices (B,), in an order and augmentation of (seed, epoch)."""
-        return loader(
-            self._train, self._batch_size, shuffle=True, seed=self._seed, epoch=epoch, **self._feeding
-        )
-
-    def validation(self) -> Iterable[Batch]:
-        """Images (B, 3, S, S) and class indices (B,), in order."""
-        return loader(self._validation, self._batch_size, shuffle=False, **self._feeding)
-
-    def logits(self, network: Network, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The whole network on a batch of images."""
-        return network.forward_with_auxiliary(inputs)
-
-
-class FeatureMaterial:
-    """Features of a backbone that is wholly frozen; the same order of the same pictures.
-
-    Args:
-        train: Of the training pictures.
-        validation: Of the validation pictures.
-        recipe: Without ranges.
-    """
-
-    def __init__(self, train: Features, validation: Features, recipe: Recipe) -> None:
-        self._train, self._validation = train, validation
-        self._batch_size, self._seed = recipe.training.batch_size, recipe.seed
-        self.labels = train.labels
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
-        return len(batches(len(self.labels), self._batch_size, shuffle=True))
-
-    def training(self, epoch: int) -> Iterable[Batch]:
-        """Features (B, ...) and class indices (B,), in an order of (seed, epoch)."""
-        order = batches(len(self.labels), self._batch_size, shuffle=True, seed=self._seed, epoch=epoch)
-        return ((self._train.values[batch], self._train.labels[batch]) for batch in order)
-
-    def validation(self) -> Iterable[Batch]:
-        """All validation features in one batch."""
-        return ((self._validation.values, self._validation.labels),)
-
-    def logits(self, network: Network, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The head alone on a batch of features."""
-        return network.classify(inputs), ()
-
-
-def feeding(device: torch.device) -> Feeding:
-    """How batches reach a device: a CPU decodes between its own steps, a GPU is fed by other processes."""
-    if device.type == "cpu":
-        return {"workers": 0, "pin_memory": False}
-    return {"workers": min(8, os.cpu_count() or 1), "pin_memory": device.type == "cuda"}
+        for order in batches(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
+            positions = [self.validation[index] for index in order]
+            yield self.inputs.plain(positions), self.labels[positions]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.augmentation import augmentation
-from transfer_platform.data.dataset import PictureDataset, loader
+from transfer_platform.data.images import Images
 from transfer_platform.data.sources import open_source
 from transfer_platform.data.splits import make_splits, shared_images
 from transfer_platform.errors import DataError
@@ -82,14 +82,14 @@ def test_mirror_archive_and_folder_give_the_same_splits(
     assert make_splits(unpacked, "train", 0.2, "val", exclude=exclude).fingerprint == here.fingerprint
 
 
-def test_batches_of_photographs(photographs: Path) -> None:
+def test_views_of_photographs_look_like_them(photographs: Path) -> None:
     splits = make_splits(photographs, "train", 0.2, "val", exclude=[STRAY])
     preprocessing = Preprocessing(64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    dataset = PictureDataset(
-        splits.validation, splits.classes, preprocessing, augmentation("medium", preprocessing)
-    )
-    sizes = [tuple(images.shape) for images, _ in loader(dataset, 24, shuffle=True)]
-    assert sizes == [(24, 3, 64, 64), (25, 3, 64, 64)]
+    images = Images(splits.validation, preprocessing, "medium", torch.device("cpu"))
+    plain, varied = images.plain(range(49)), images.views(range(49), range(49))
+    assert plain.shape == varied.shape == (49, 3, 64, 64)
+    means = torch.stack([plain.mean((1, 2, 3)), varied.mean((1, 2, 3))])
+    assert torch.corrcoef(means)[0, 1] > 0.8  # bright photographs stay bright
 
 
 UNPACK = """

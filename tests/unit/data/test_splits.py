@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_platform.data.catalog import Picture
-from transfer_platform.data.splits import Splits, divide, fingerprint, make_splits, shared_images
+from transfer_platform.data.splits import Splits, deal_folds, divide, fingerprint, make_splits, shared_images
 from transfer_platform.errors import SplitError
 
 WritePicture = Callable[[Path, str], None]
@@ -32,6 +34,16 @@ def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[Picture]
 
 def content(division: dict[str, tuple[Picture, ...]]) -> dict[str, list[tuple[str, str]]]:
     return {role: [(each.label, each.sha256) for each in side] for role, side in division.items()}
+
+
+def counted(**counts: int) -> tuple[Picture, ...]:
+    """So many pictures of each label, sorted as `Splits` sorts them."""
+    made = [
+        Picture(Path(f"/a/{label}/{number}"), label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
+        for label, count in counts.items()
+        for number in range(count)
+    ]
+    return tuple(sorted(made, key=lambda each: (each.label, each.sha256)))
 
 
 @given(st.permutations(pictures(12)), st.integers(0, 1000))
@@ -209,3 +221,29 @@ def test_images_that_two_folders_share_are_found(root: Path) -> None:
     assert (one.path.name, two.path.name) in {("0.png", "twin.png"), ("twin.png", "0.png")}
     twin.unlink()
     assert shared_images(make_splits(root, "train", "val", 0.6)) == ()
+
+
+def test_folds_hold_every_training_image_out_once_and_classes_evenly() -> None:
+    dealt = counted(ants=23, bees=11)
+    folds = deal_folds(dealt, 5, split_seed=0)
+    for label, count in (("ants", 23), ("bees", 11)):
+        sizes = Counter(fold for picture, fold in zip(dealt, folds, strict=True) if picture.label == label)
+        assert sorted(sizes) == [0, 1, 2, 3, 4]
+        assert max(sizes.values()) - min(sizes.values()) <= 1
+        assert sizes.total() == count
+    assert max(Counter(folds).values()) - min(Counter(folds).values()) <= 1
+
+
+def test_folds_do_not_depend_on_names_and_keep_copies_together() -> None:
+    dealt = counted(ants=12, bees=12)
+    folds = dict(zip((p.sha256 for p in dealt), deal_folds(dealt, 3, 7), strict=True))
+    renamed = tuple(replace(p, path=Path("elsewhere") / p.path.name[::-1]) for p in dealt)
+    doubled = tuple(sorted((*renamed, *renamed), key=lambda p: (p.label, p.sha256)))
+    again = deal_folds(doubled, 3, 7)
+    assert all(folds[p.sha256] == fold for p, fold in zip(doubled, again, strict=True))
+    assert list(folds.values()) != list(deal_folds(dealt, 3, 8))
+
+
+def test_a_class_with_fewer_images_than_folds_is_named() -> None:
+    with pytest.raises(SplitError, match=r"each of 5 folds .* 'bees' has 3; .* fewer folds"):
+        deal_folds(counted(ants=9, bees=3), 5, 0)

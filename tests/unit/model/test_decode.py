@@ -157,6 +157,49 @@ def test_many_threads_decode_at_once() -> None:
     assert together == [decode(content).tobytes() for content in contents]
 
 
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [(None, (640, 427)), (428, (640, 427)), (213, (320, 214)), (106, (160, 107)), (53, (80, 53))],
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_asked(at_least: int | None, size: tuple[int, int]) -> None:
+    content = encoded(smooth(640, 427), "JPEG")
+    assert decode(content, at_least=at_least).size == size
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    return Image.radial_gradient("L").convert("RGB").resize((width, height))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("file_format", ["JPEG", "MPO"])
+def test_a_smaller_decoding_shows_the_same_picture_not_stretched(mode: str, file_format: str) -> None:
+    # 417 / 8 = 52.1: libjpeg makes 53 columns of it, the last of which is mostly no picture.
+    content = encoded(smooth(417, 500).convert(mode), file_format)
+    small = decode(content, at_least=52)
+    assert small.size == (52, 62)
+    full = decode(content).resize(small.size, Image.Resampling.BOX)
+    assert np.abs(pixels(small) - pixels(full)).mean() < 0.75
+
+
+def test_a_smaller_decoding_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = encoded(smooth(417, 500), "JPEG", exif=exif.tobytes())
+    small, full = decode(content, at_least=52), decode(content).resize((62, 52), Image.Resampling.BOX)
+    assert small.size == full.size
+    assert np.abs(pixels(small) - pixels(full)).mean() < 0.75
+
+
+@pytest.mark.parametrize("file_format", LOSSLESS)
+def test_other_formats_are_decoded_whole(file_format: str) -> None:
+    assert (pixels(decode(encoded(picture(), file_format), at_least=2)) == pixels(picture())).all()
+
+
+def test_a_cut_off_jpeg_is_refused_at_any_size() -> None:
+    with pytest.raises(UnreadableImageError, match="cut off or damaged JPEG"):
+        decode(encoded(smooth(417, 500), "JPEG")[:-300], at_least=52)
+
+
 def bomb(side: int) -> bytes:
     return encoded(Image.new("1", (side, side)), "PNG")
 

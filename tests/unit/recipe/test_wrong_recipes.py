@@ -42,6 +42,22 @@ def continued(more: str) -> str:
 
 
 CASES = {
+    # Mappings that stand for a value.
+    "misspelt part of a validation": (
+        changed("validation: 0.2", "validation: {fold: 5}"),
+        5,
+        "dataset.splits.validation.fold: is no field of dataset.splits.validation; did you mean folds?",
+    ),
+    "one fold": (
+        changed("validation: 0.2", "validation: {folds: 1}"),
+        5,
+        "dataset.splits.validation.folds: must be at least 2, but got 1",
+    ),
+    "misspelt word in place of a number": (
+        continued("features: {views: unlimitd}\n"),
+        12,
+        'features.views: must be one of unlimited, but got "unlimitd"; did you mean unlimited?',
+    ),
     # A name that no section has.
     "misspelt field": (
         changed("epochs:", "epoch:"),

@@ -11,7 +11,7 @@ from transfer_platform.training import checkpoint
 def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> None:
     network = build(NetworkSpec("timm/test_resnet", 3, 0.0, 32)).to(memory_format=torch.channels_last)
     path = tmp_path / "study" / "best.safetensors"
-    checkpoint.save(network, path, {"trial": "7"})
+    checkpoint.save(network.state_dict(), path, {"trial": "7"})
 
     state = checkpoint.load(path)
     assert state.keys() == network.state_dict().keys()

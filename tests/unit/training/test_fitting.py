@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from transfer_model.network import Network, NetworkSpec, build
 from transfer_platform.errors import DivergedError
-from transfer_platform.features import Features
 from transfer_platform.network.freezing import freeze_through
 from transfer_platform.recipe.file import from_mapping
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.training.fitting import Epoch, Fit, fit
-from transfer_platform.training.material import FeatureMaterial
+from transfer_platform.training.fitting import Course, Epoch, Fit, Goal, cross_validate, fit, refit
+from transfer_platform.training.material import Material
 from transfer_platform.training.optimization import LearningRate, make_optimizer
+from transfer_platform.training.trainer import class_weights
 
 CLASSES = 3
+WIDTH = next(build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32)).head_parameters()).shape[1]
+LOSS = Goal("validation/loss", minimizes=True)
 
 
 def recipe(tmp_path, **training: object) -> Recipe:
@@ -38,31 +43,67 @@ def network() -> Network:
     return made
 
 
+class Drawn:
+    """Features of three classes that a linear head can tell apart, nearly; trained on as they are."""
+
+    evaluation_batch = 16
+    elements = WIDTH
+    network: Network  # whose head learns
+
+    def __init__(self, count: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        centres = torch.randn(CLASSES, WIDTH, generator=generator)
+        self.labels = torch.arange(count) % CLASSES
+        self.values = centres[self.labels] + 2 * torch.randn(count, WIDTH, generator=generator)
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        return self.values[list(positions)]
+
+    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
+        return self.plain(positions)
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.network.classify(inputs), ()
+
+
+TRAIN, ALL = 41, 71
+
+
 @pytest.fixture
-def features() -> tuple[Features, Features]:
-    """Three classes that a linear head can tell apart, nearly."""
-    made = network().eval()
-    width = next(made.head_parameters()).shape[1]
-    generator = torch.Generator().manual_seed(1)
-    centres = torch.randn(CLASSES, width, generator=generator)
-
-    def draw(count: int) -> Features:
-        labels = torch.arange(count) % CLASSES
-        return Features(centres[labels] + 2 * torch.randn(count, width, generator=generator), labels)
-
-    return draw(41), draw(30)
+def features() -> Drawn:
+    return Drawn(ALL)
 
 
-def fitted(made: Network, features: tuple[Features, Features], settings: Recipe) -> Fit:
-    return fit(
-        made,
-        FeatureMaterial(*features, settings),
-        settings.training,
-        precision="float32",
-        metric="validation/loss",
-        minimizes=True,
-        after_epoch=lambda _: None,
+def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> Material:
+    return Material(
+        features, features.labels, tuple(train), tuple(range(TRAIN, ALL)), settings.training.batch_size, 0
     )
+
+
+def course(settings: Recipe) -> Course:
+    return Course(settings.training, "float32", LOSS, lambda _: None)
+
+
+def fitted(made: Network, features: Drawn, settings: Recipe) -> Fit:
+    features.network = made
+    return fit(made, material(features, settings), course(settings))
+
+
+def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[Material]:
+    whole = material(features, settings)
+    return [
+        replace(
+            whole,
+            train=tuple(place for place in range(ALL) if place % count != fold),
+            validation=tuple(range(fold, ALL, count)),
+        )
+        for fold in range(count)
+    ]
+
+
+def cross_validated(made: Network, features: Drawn, settings: Recipe) -> Fit:
+    features.network = made
+    return cross_validate(made, folds(features, settings), course(settings))
 
 
 def state(made: Network) -> dict[str, Tensor]:
@@ -76,8 +117,9 @@ def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
         epoch.metrics["validation/loss"] for epoch in result.epochs
     )
     made.eval()
-    logits = made.classify(features[1].values)
-    loss = torch.nn.functional.cross_entropy(logits.double(), features[1].labels)
+    logits = made.classify(features.values[TRAIN:])
+    assert torch.allclose(logits, result.logits, atol=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits.double(), features.labels[TRAIN:])
     assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
 
 
@@ -85,6 +127,7 @@ def test_the_same_seed_trains_to_the_same_bits(tmp_path, features) -> None:
     states = []
     for _ in range(2):
         made = network()
+        torch.manual_seed(5)
         fitted(made, features, recipe(tmp_path))
         states.append(state(made))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -97,10 +140,9 @@ def test_training_learns(tmp_path, features) -> None:
 
 
 def test_a_loss_that_is_no_number_names_its_step(tmp_path, features) -> None:
-    broken = features[0].values.clone()
-    broken[:] = float("nan")
+    features.values[:] = float("nan")
     with pytest.raises(DivergedError, match="became nan at step 1;"):
-        fitted(network(), (Features(broken, features[0].labels), features[1]), recipe(tmp_path))
+        fitted(network(), features, recipe(tmp_path))
 
 
 def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path, features) -> None:
@@ -112,9 +154,9 @@ def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path,
 
 def test_weights_that_the_last_step_spoilt_are_divergence_too(tmp_path, features) -> None:
     settings = recipe(tmp_path, batch_size=64, epochs=1, learning_rate=1e38, optimizer="sgd")
-    spoilt = Features(features[0].values * 1e30, features[0].labels)
+    features.values[:TRAIN] *= 1e30
     with pytest.raises(DivergedError) as caught:
-        fitted(network(), (spoilt, features[1]), settings)
+        fitted(network(), features, settings)
     assert caught.value.step == 1
 
 
@@ -126,15 +168,12 @@ def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
 
 def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
     seen: list[Epoch] = []
-    settings = recipe(tmp_path)
+    settings, made = recipe(tmp_path), network()
+    features.network = made
     result = fit(
-        network(),
-        FeatureMaterial(*features, settings),
-        settings.training,
-        precision="float32",
-        metric="validation/accuracy",
-        minimizes=False,
-        after_epoch=seen.append,
+        made,
+        material(features, settings),
+        Course(settings.training, "float32", Goal("validation/accuracy", minimizes=False), seen.append),
     )
     assert tuple(seen) == result.epochs
     assert [epoch.number for epoch in seen] == [1, 2, 3, 4]
@@ -142,17 +181,59 @@ def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
 
 
 def test_balanced_weights_make_a_rare_class_count(tmp_path, features) -> None:
-    train = features[0]
-    rare = (train.labels != 2) | (torch.arange(len(train.labels)) < 3)
-    imbalanced = (Features(train.values[rare], train.labels[rare]), features[1])
+    labels = features.labels[:TRAIN]
+    few = [place for place in range(TRAIN) if labels[place] != 2 or place < 3]
     recalls = {}
     for weights in ("none", "balanced"):
-        made = network()
-        fitted(made, imbalanced, recipe(tmp_path, class_weights=weights, epochs=3))
+        made, settings = network(), recipe(tmp_path, class_weights=weights, epochs=3)
+        features.network = made
+        taught = material(features, settings, few)
+        fit(made, taught, course(settings))
         made.eval()
-        predicted = made.classify(features[1].values).argmax(dim=1)
-        recalls[weights] = (predicted[features[1].labels == 2] == 2).float().mean().item()
+        predicted = made.classify(features.values[TRAIN:]).argmax(dim=1)
+        recalls[weights] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
     assert recalls["balanced"] > recalls["none"]
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    weights = class_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
+    assert weights.tolist() == pytest.approx([6 / 9, 2.0, 1.0])
+
+
+def test_each_fold_is_judged_by_the_network_that_has_not_seen_it(tmp_path, features) -> None:
+    settings = recipe(tmp_path, learning_rate=0.5, epochs=3)
+    made = network()
+    made.drop(0.0)  # what dropout draws depends on which fold is trained first
+    start = state(made)
+    result = cross_validated(made, features, settings)
+    for fold in folds(features, settings):
+        made.load_state_dict(start)
+        refit(made, fold, settings.training, precision="float32", epochs=result.best.number)
+        alone = made.eval().classify(features.values[list(fold.validation)])
+        assert torch.allclose(alone, result.logits[list(fold.validation)], atol=1e-6)
+
+
+def test_folds_rank_an_epoch_by_the_loss_out_of_fold(tmp_path, features) -> None:
+    result = cross_validated(network(), features, recipe(tmp_path, learning_rate=0.5, epochs=6))
+    loss = torch.nn.functional.cross_entropy(result.logits.double(), features.labels)
+    assert result.best.metrics["validation/loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert result.best.metrics["validation/loss"] == min(
+        epoch.metrics["validation/loss"] for epoch in result.epochs
+    )
+    assert not result.learned
+
+
+def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) -> None:
+    settings = recipe(tmp_path, epochs=6)
+    whole = replace(material(features, settings), train=tuple(range(ALL)))
+    states = []
+    for epochs in (2, 2, 6):
+        made = features.network = network()
+        torch.manual_seed(3)
+        refit(made, whole, settings.training, precision="float32", epochs=epochs)
+        states.append(state(made))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
 def rates(settings: Recipe, steps_per_epoch: int, losses=None) -> list[float]:

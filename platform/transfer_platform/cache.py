@@ -1,0 +1,64 @@
+"""What the cache folder holds, and how to empty it: all of it can be fetched or computed again."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from transfer_platform import storage
+from transfer_platform.store import clear
+
+MEANINGS = {
+    "archives": "data sets, unpacked",
+    "digests": "checksums of files that were read",
+    "downloads": "data sets and weights, as they were fetched",
+    "embedded": "data sets that come with the install, as files",
+    "features": "what frozen networks made of pictures, and decoded pictures",
+    "measured": "what frozen networks cost on this machine",
+}
+
+
+def info() -> RenderableType:
+    """Every kind of thing in the cache, with its size and when it last changed."""
+    root = storage.cache_folder()
+    table = Table(box=box.SIMPLE)
+    for column in ("kind", "size", "files", "last change", "what it is"):
+        table.add_column(column, justify="right" if column in ("size", "files") else "left")
+    for folder in _kinds(root):
+        files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        size = decimal(sum(file.st_size for file in files))
+        last = max((file.st_mtime for file in files), default=0.0)
+        shown = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
+        table.add_row(folder.name, size, str(len(files)), shown, MEANINGS.get(folder.name, ""))
+    limit = decimal(storage.cache_limit())
+    return Group(table, Text(f"{root}; features take {limit} at most ({storage.LIMIT_VARIABLE})"))
+
+
+def empty(*, everything: bool = False) -> str:
+    """Deletes stored features, or the whole cache; what a running process computes just now stays.
+
+    Args:
+        everything: Downloads and unpacked archives too, which no run may need at the time.
+
+    Returns:
+        What was deleted, in words.
+    """
+    cleared = clear(storage.features_folder())
+    freed = cleared.bytes
+    for folder in _kinds(storage.cache_folder()) if everything else ():
+        if folder != storage.features_folder():
+            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            shutil.rmtree(folder)
+    busy = f"; {len(cleared.kept)} are being computed just now and stay" if cleared.kept else ""
+    return f"{decimal(freed)} freed{busy}"
+
+
+def _kinds(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []

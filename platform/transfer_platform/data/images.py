@@ -1,0 +1,152 @@
+"""Pictures as tensors on a device: the exact square that is served, or augmented views of it.
+
+    file --threads--> bytes of a square or a canvas --store--> batch on the device --> (B, 3, S, S) float32
+
+What is kept is uint8, as small as it can be without a loss: normalization and augmentation run on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+
+import transfer_model.preprocessing
+from transfer_model.preprocessing import Preprocessing, decode
+from transfer_platform.data import augmentation, canvas
+from transfer_platform.data.augmentation import BatchAugmentation, squares
+from transfer_platform.data.catalog import Picture
+from transfer_platform.progress import Progress, Step, silent
+from transfer_platform.store import Layout, Store, StoreError
+
+CHUNK = 64
+"""Pictures that are decoded before the next ones are begun; bounds the memory."""
+
+
+class Rows(Protocol):
+    """Rows of one shape; `store.Rows`, or decoded when they are asked for."""
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """(B, ...), on the CPU, of the rows at these places."""
+
+
+class Images:
+    """The pictures of a study as one network sees them.
+
+    Args:
+        pictures: A picture's place is its position.
+        preprocessing: Of the network.
+        policy: How training images vary, see `augmentation`; `none` allows no `views`.
+        device: Where batches are made.
+        store: Keeps the decoded bytes; None: each is decoded when it is asked for.
+        progress: Told while many are decoded.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        preprocessing: Preprocessing,
+        policy: str,
+        device: torch.device,
+        store: Store | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.pictures, self.preprocessing, self.policy = pictures, preprocessing, policy
+        self.device, self._store, self._progress = device, store, progress
+        self._threads = min(8, os.cpu_count() or 1)
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        """The exact squares that are served: (B, 3, S, S) float32, normalized, on the device."""
+        size = self.preprocessing.image_size
+        pixels = self._squares.take(positions).view(-1, 3, size, size)
+        return squares(pixels.to(self.device), self.preprocessing)
+
+    def views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
+        """One augmented view of each picture: (B, 3, S, S) float32, normalized, on the device."""
+        canvases, aspects = canvas.unpack(self._canvases.take(positions))
+        return self._augmentation(canvases.to(self.device), aspects, seeds)
+
+    @cached_property
+    def view_digest(self) -> str:
+        """What a view depends on besides its picture and its seed: the policy, and the code behind it."""
+        return _code_digest(self.policy, canvas, augmentation)[:16]
+
+    @cached_property
+    def _augmentation(self) -> BatchAugmentation:
+        return BatchAugmentation(self.policy, self.preprocessing)
+
+    @cached_property
+    def _squares(self) -> Rows:
+        size = 3 * self.preprocessing.image_size**2
+        return self._rows("square", size, self._square)
+
+    @cached_property
+    def _canvases(self) -> Rows:
+        longest = max(map(canvas.longest_side, (picture.path for picture in self.pictures)))
+        side = canvas.canvas_side(self.preprocessing.image_size, longest)
+        return self._rows(
+            "canvas", canvas.row_bytes(side), lambda path: canvas.pack(*canvas.canvas(path, side))
+        )
+
+    def _square(self, path: Path) -> Tensor:
+        pixels = np.array(self.preprocessing.square(decode(path)))
+        return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
+
+    def _rows(self, kind: str, size: int, decoded: Callable[[Path], Tensor]) -> Rows:
+        """Kept where there is a store with room for them."""
+        fresh = _Decoded([picture.path for picture in self.pictures], decoded, self._threads)
+        layout = Layout((size,), "uint8")
+        if self._store is None or not self._store.fits(layout, len(self.pictures)):
+            return fresh
+        keys = [picture.sha256 for picture in self.pictures]
+        try:
+            return self._store.obtain(
+                preprocessing_digest(kind, self.preprocessing), layout, keys, self._told(fresh)
+            )
+        except StoreError:
+            return fresh
+
+    def _told(self, fresh: _Decoded) -> Callable[[Sequence[int]], Iterator[Tensor]]:
+        def compute(missing: Sequence[int]) -> Iterator[Tensor]:
+            for start in range(0, len(missing), CHUNK):
+                chunk = missing[start : start + CHUNK]
+                yield fresh.take(chunk)
+                self._progress(Step("decoding", start + len(chunk), len(missing), "images"))
+
+        return compute
+
+
+class _Decoded:
+    """Pictures decoded by threads each time they are asked for; Pillow lets them run side by side."""
+
+    def __init__(self, paths: Sequence[Path], decoded: Callable[[Path], Tensor], threads: int) -> None:
+        self._paths, self._decoded = paths, decoded
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """(B, bytes), uint8."""
+        return torch.stack(list(self._pool.map(self._decoded, (self._paths[index] for index in indices))))
+
+
+def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
+    """SHA-256 of all that a picture's tensor depends on besides its own bytes: settings, code, libraries."""
+    return _code_digest(f"{kind}\0{preprocessing}", transfer_model.preprocessing, canvas)
+
+
+def _code_digest(settings: str, *modules: ModuleType) -> str:
+    versions = f"{PIL.__version__}\0{torch.__version__}\0{torchvision.__version__}"
+    digest = hashlib.sha256(f"{settings}\0{versions}\0".encode())
+    for module in modules:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()

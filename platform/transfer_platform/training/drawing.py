@@ -1,0 +1,88 @@
+"""What is drawn at random in training: the order of the images, and the view of each.
+
+Every draw is a function of named seeds, not of what was drawn before it: it repeats to the bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which augmented view of an image an epoch sees.
+
+    Attributes:
+        policy: `none`, or a policy of `data.augmentation`.
+        count: N different views of an image, of which each epoch draws one; 1: the image as it is.
+            `unlimited`: a new view in every epoch.
+        seed: Of the draws; the N views themselves do not depend on it.
+    """
+
+    policy: str
+    count: int | Literal["unlimited"]
+    seed: int
+
+    @property
+    def vary(self) -> bool:
+        """Whether training images differ from the images as they are."""
+        return self.policy != "none" and self.count != 1
+
+    @property
+    def kept(self) -> int:
+        """How many different training inputs an image has, 0 for no end of them."""
+        if not self.vary:
+            return 1
+        return 0 if self.count == "unlimited" else self.count
+
+    def number(self, sha256: str, epoch: int) -> int:
+        """Which of an image's N views an epoch sees, 0 to N - 1."""
+        assert isinstance(self.count, int), "views without end have no numbers"
+        return derived_seed("drawn", self.seed, epoch, sha256) % self.count
+
+    def augmentation_seed(self, sha256: str, epoch: int) -> int:
+        """The seed of the view that an epoch sees."""
+        if self.count == "unlimited":
+            return derived_seed("augmentation", self.seed, epoch, sha256)
+        return self.seed_of(sha256, self.number(sha256, epoch))
+
+    @staticmethod
+    def seed_of(sha256: str, number: int) -> int:
+        """The seed of one of an image's N views."""
+        return derived_seed("view", number, sha256)
+
+
+def batches(count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0) -> list[list[int]]:
+    """The indices of each batch of an epoch; every index is in exactly one.
+
+    A last training batch of a single image joins the one before it, because batch norm cannot learn from one
+    image; none is dropped. A `batch_size` of 1 is taken at its word.
+
+    Args:
+        count: How many images there are.
+        batch_size: Images in a batch; the last one has fewer, or one more.
+        shuffle: Whether this is training: in an order that (seed, epoch) chooses.
+        seed: Of the order.
+        epoch: Counted from 1.
+
+    >>> batches(5, 2, shuffle=False)
+    [[0, 1], [2, 3], [4]]
+    >>> [len(batch) for batch in batches(5, 2, shuffle=True)]
+    [2, 3]
+    """
+    generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
+    order = torch.randperm(count, generator=generator).tolist() if shuffle else list(range(count))
+    cut = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if shuffle and batch_size > 1 and len(cut) > 1 and len(cut[-1]) == 1:
+        cut[-2:] = [cut[-2] + cut[-1]]
+    return cut
+
+
+def derived_seed(*parts: str | int) -> int:
+    """A seed of 63 bits from what a draw depends on."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,44 @@
+"""Measures what the frozen part of a network costs: the bytes and the seconds of one picture."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from transfer_model.network import NetworkSpec
+from transfer_platform.features import PREFIX_BATCH, Prefix
+from transfer_platform.training.costs import Measured, Subject, remember
+from transfer_platform.training.device import wait_for
+from transfer_platform.training.prepared import prepare
+
+
+def measure(prefix: Prefix, backbone: str, frozen_through: str) -> Measured:
+    """Times the frozen part on one batch, after one that loads kernels, and remembers what was found.
+
+    Args:
+        prefix: What runs once.
+        backbone: Its name in the recipe.
+        frozen_through: Its last stage.
+    """
+    images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
+    row_bytes = prefix.layout.row_bytes  # runs it for the first time
+    wait_for(prefix.device)
+    start = time.perf_counter()
+    prefix.run(images)
+    wait_for(prefix.device)
+    found = Measured(row_bytes, (time.perf_counter() - start) / PREFIX_BATCH)
+    subject = Subject(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
+    remember(subject, found)
+    return found
+
+
+def measure_beforehand(subject: Subject) -> Measured | None:
+    """Measures a network with random weights, which cost the same; None where it cannot be split."""
+    spec = NetworkSpec(subject.backbone, classes=2, dropout=0.0, image_size=subject.image_size)
+    device = torch.device(subject.device)
+    prepared = prepare(spec, None, subject.frozen_through, seed=0, device=device)
+    if prepared.split is None:
+        return None
+    prefix = Prefix(prepared.split, subject.precision, device, subject.image_size)
+    return measure(prefix, subject.backbone, subject.frozen_through)

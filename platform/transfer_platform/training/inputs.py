@@ -1,0 +1,103 @@
+"""What a network is given in a picture's place: the picture itself, or what a frozen prefix made of it.
+
+Both give a trial the same views in the same epochs: which of them is taken is a matter of speed alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from transfer_model.network import Network
+from transfer_platform.data.images import Images
+from transfer_platform.features import restored
+from transfer_platform.network.splitting import Split
+from transfer_platform.store import Rows
+from transfer_platform.training.drawing import Views
+
+EVALUATION_BYTES = 64 << 20
+"""Features in a batch that is only evaluated."""
+
+
+class WholeImages:
+    """The pictures themselves, through the whole network.
+
+    Args:
+        network: That learns.
+        images: All of them.
+        views: What an epoch sees of them.
+        batch_size: Of the training.
+    """
+
+    def __init__(self, network: Network, images: Images, views: Views, batch_size: int) -> None:
+        self._network, self._images, self._views = network, images, views
+        self.evaluation_batch = batch_size
+        self.elements = 3 * images.preprocessing.image_size**2
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        """Images (B, 3, S, S), as they are served."""
+        return self._images.plain(positions).contiguous(memory_format=torch.channels_last)
+
+    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
+        """Images (B, 3, S, S), as the epoch sees them."""
+        if not self._views.vary:
+            return self.plain(positions)
+        digests = (self._images.pictures[position].sha256 for position in positions)
+        seeds = [self._views.augmentation_seed(digest, epoch) for digest in digests]
+        return self._images.views(positions, seeds).contiguous(memory_format=torch.channels_last)
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The whole network on a batch of images."""
+        return self._network.forward_with_auxiliary(inputs)
+
+
+class StoredFeatures:
+    """What the frozen prefix made of the pictures, through the rest of the network.
+
+    Args:
+        split: Of the network that learns.
+        plain: Features of every picture as it is, by position.
+        views: What an epoch sees.
+        varied: Features of the first pictures' views, those of one picture after those of another; None where
+            the views do not vary.
+        digests: SHA-256 of every picture.
+        device: Where the network lives.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        plain: Rows,
+        views: Views,
+        varied: Rows | None,
+        digests: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        self._split, self._plain, self._views, self._varied = split, plain, views, varied
+        self._digests, self._device = digests, device
+        self.evaluation_batch = max(1, EVALUATION_BYTES // plain.layout.row_bytes)
+        self.elements = math.prod(plain.layout.shape)
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        """Features (B, ...) of pictures as they are served."""
+        return self._moved(self._plain.take(positions))
+
+    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
+        """Features (B, ...) of the views that the epoch sees."""
+        if self._varied is None:
+            return self.plain(positions)
+        rows = [
+            position * self._views.kept + self._views.number(self._digests[position], epoch)
+            for position in positions
+        ]
+        return self._moved(self._varied.take(rows))
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The rest of the network on a batch of features."""
+        return self._split.logits(inputs)
+
+    def _moved(self, rows: Tensor) -> Tensor:
+        return restored(rows.to(self._device, non_blocking=True))

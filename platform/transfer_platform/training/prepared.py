@@ -1,0 +1,64 @@
+"""A network as every trial starts with it: built and split once, put back to its start between trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from transfer_model.network import Network, NetworkSpec, build
+from transfer_platform.network.freezing import freeze_through
+from transfer_platform.network.splitting import NotSplitError, Split, split
+from transfer_platform.training.fitting import learning_state, load_learned
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One backbone, frozen through one stage.
+
+    Attributes:
+        network: Shared by all trials that start with it, one after the other.
+        split: Where its frozen part ends; None where there is none, or where it cannot be cut.
+        unsplit: Why it cannot be cut; empty where it could be, or where nothing is frozen.
+        start: What training changes, as it was before any.
+    """
+
+    network: Network
+    split: Split | None
+    unsplit: str
+    start: dict[str, Tensor]
+
+    def reset(self, seed: int, dropout: float) -> Network:
+        """Forgets every trial: the weights of the start, and torch's generator as `seed` sets it."""
+        load_learned(self.network, self.start)
+        self.network.drop(dropout)
+        torch.manual_seed(seed)
+        return self.network
+
+
+def prepare(
+    spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
+) -> Prepared:
+    """Builds a network, freezes it and splits it where learning starts.
+
+    Args:
+        spec: What to build.
+        pretrained: File of the backbone's weights; None: random ones.
+        frozen_through: A stage, `none` or `all`.
+        seed: Of the head's first weights.
+        device: Where it lives.
+    """
+    torch.manual_seed(seed)
+    network = build(spec, pretrained)
+    freeze_through(network, frozen_through)
+    network.to(device).to(memory_format=torch.channels_last)
+    network.train()
+    start = {name: tensor.detach().clone() for name, tensor in learning_state(network).items()}
+    if not network.frozen:
+        return Prepared(network, None, "", start)
+    try:
+        return Prepared(network, split(network), "", start)
+    except NotSplitError as error:
+        return Prepared(network, None, str(error), start)

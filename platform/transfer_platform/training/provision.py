@@ -1,0 +1,175 @@
+"""Provides trials with inputs: pictures or stored features, whichever is faster; settled once for a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from transfer_model.preprocessing import Preprocessing
+from transfer_platform.data.images import Images
+from transfer_platform.data.splits import Splits
+from transfer_platform.features import Prefix, obtain
+from transfer_platform.network.splitting import Split
+from transfer_platform.progress import Progress, Say
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.store import Store, StoreError
+from transfer_platform.training.costs import study_costs
+from transfer_platform.training.drawing import Views
+from transfer_platform.training.economy import measure
+from transfer_platform.training.inputs import StoredFeatures, WholeImages
+from transfer_platform.training.material import Inputs
+from transfer_platform.training.prepared import Prepared
+
+
+class Notebook(Protocol):
+    """Where something is noted that a study must not decide twice."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What was noted."""
+
+    def note(self, key: str, value: object) -> None:
+        """Notes a JSON value."""
+
+
+class Provision:
+    """Inputs for the trials of one study.
+
+    Args:
+        splits: The pictures.
+        device: Where batches are made.
+        trials: How many the study has.
+        notes: Where it is noted whether features are stored; None forgets it.
+        store: Where features and decoded pictures are kept; None keeps nothing.
+        progress: Told while features are computed.
+        say: Given the lines that are worth keeping.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        device: torch.device,
+        trials: int,
+        notes: Notebook | None,
+        store: Store | None,
+        progress: Progress,
+        say: Say,
+    ) -> None:
+        self._splits, self._device, self._trials = splits, device, trials
+        self._notes, self._store, self._progress, self._say = notes, store, progress, say
+        self._images: dict[tuple[Preprocessing, str], Images] = {}
+        self._features: dict[tuple[str, Views], StoredFeatures | None] = {}
+        self._said: set[str] = set()
+
+    def inputs(
+        self, recipe: Recipe, prepared: Prepared, preprocessing: Preprocessing, precision: str
+    ) -> Inputs:
+        """What a trial learns from.
+
+        Args:
+            recipe: Without ranges.
+            prepared: Its network.
+            preprocessing: Of its backbone.
+            precision: Of the study.
+        """
+        views = seen(recipe, frozen=prepared.network.frozen > 0)
+        images = self._pictures(preprocessing, views.policy)
+        if views.policy != "none" and not views.vary:
+            self._say_once(
+                f"augmentation is off: features.views is 1, so that every epoch sees the images as they are; "
+                f"features: {{views: 8}} keeps eight {views.policy} views of each"
+            )
+        if prepared.unsplit:
+            self._say_once(f"the frozen part runs in every epoch: {prepared.unsplit}")
+        if prepared.split is not None and self._store is not None and views.kept:
+            prefix = Prefix(prepared.split, precision, self._device, preprocessing.image_size)
+            key = (prefix.address(images), views)
+            if key not in self._features:
+                self._features[key] = self._stored(recipe, prepared.split, prefix, images, views)
+            if found := self._features[key]:
+                return found
+        return WholeImages(prepared.network, images, views, recipe.training.batch_size)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def _pictures(self, preprocessing: Preprocessing, policy: str) -> Images:
+        key = (preprocessing, policy)
+        if key not in self._images:
+            self._images[key] = Images(
+                self._splits.teaching, preprocessing, policy, self._device, self._store, self._progress
+            )
+        return self._images[key]
+
+    def _stored(
+        self, recipe: Recipe, split: Split, prefix: Prefix, images: Images, views: Views
+    ) -> StoredFeatures | None:
+        """None where pictures are the better choice, or where the store turns out to have no room."""
+        assert self._store is not None
+        note = f"stored through {recipe.backbone.name} {recipe.backbone.freeze_through} {views.policy}"
+        settled = self._notes.notes.get(note) if self._notes else None
+        if settled is None:
+            settled = self._pays(recipe, prefix, views)
+        features = self._obtained(split, prefix, images, views) if settled else None
+        if self._notes:
+            self._notes.note(note, features is not None)
+        return features
+
+    def _pays(self, recipe: Recipe, prefix: Prefix, views: Views) -> bool:
+        assert self._store is not None
+        measured = measure(prefix, recipe.backbone.name, recipe.backbone.freeze_through)
+        costs = study_costs(self._splits, views.kept, recipe.training.epochs, self._trials, measured)
+        if not costs.worthwhile:
+            self._say(
+                f"the frozen part runs in every epoch, about {costs.computed:.0f} s in all: "
+                f"to store what it makes ({costs.bytes / 1e9:.1f} GB) would take about {costs.stored:.0f} s"
+            )
+            return False
+        if not self._store.fits(prefix.layout, costs.rows):
+            self._say(
+                f"the frozen part runs in every epoch: the cache has no room for what it makes "
+                f"({costs.bytes / 1e9:.1f} GB); PLATFORM_CACHE_LIMIT and `platform cache clear` make room"
+            )
+            return False
+        return True
+
+    def _obtained(self, split: Split, prefix: Prefix, images: Images, views: Views) -> StoredFeatures | None:
+        assert self._store is not None
+        everything = range(len(self._splits.teaching))
+        # Decoded for this once; what is kept is what the prefix makes of it.
+        images = Images(images.pictures, images.preprocessing, views.policy, self._device)
+        try:
+            plain = obtain(prefix, images, everything, None, self._store, self._progress, self._say)
+            varied = None
+            if views.vary:
+                positions, seeds = self._rows(views)
+                varied = obtain(prefix, images, positions, seeds, self._store, self._progress, self._say)
+        except StoreError as error:
+            self._say(f"the frozen part runs in every epoch: {error}")
+            return None
+        digests = [picture.sha256 for picture in images.pictures]
+        return StoredFeatures(split, plain, views, varied, digests, self._device)
+
+    def _rows(self, views: Views) -> tuple[list[int], list[int]]:
+        """Position and seed of every view, those of one training picture after those of another."""
+        rows = [
+            (position, views.seed_of(picture.sha256, number))
+            for position, picture in enumerate(self._splits.train)
+            for number in range(views.kept)
+        ]
+        return [position for position, _ in rows], [seed for _, seed in rows]
+
+
+def seen(recipe: Recipe, *, frozen: bool) -> Views:
+    """What the epochs of a trial see of its training pictures: with nothing frozen, a new view every time.
+
+    Args:
+        recipe: Without ranges.
+        frozen: Whether any of the network is.
+    """
+    count = recipe.features.views if frozen else "unlimited"
+    return Views(recipe.dataset.augmentation, count, recipe.seed)

@@ -1,0 +1,132 @@
+"""One network's moving parts on one material: an epoch of training, and a look at the validation pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transfer_model.network import Network
+from transfer_platform.errors import DivergedError
+from transfer_platform.recipe.schema import Training
+from transfer_platform.training.device import autocast
+from transfer_platform.training.material import Material
+from transfer_platform.training.optimization import LearningRate, make_optimizer
+
+AUXILIARY_WEIGHT = 0.4
+"""Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
+CHECK_EVERY = 50
+"""Steps between two looks at the losses; every look waits for the device."""
+
+
+class Trainer:
+    """Trains one network.
+
+    Args:
+        network: Frozen as wished, on its device; changed in place.
+        material: What it learns from.
+        settings: Without ranges.
+        precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
+    """
+
+    def __init__(self, network: Network, material: Material, settings: Training, precision: str) -> None:
+        self._network, self._material, self._precision = network, material, precision
+        self._device = next(network.parameters()).device
+        self._optimizer = make_optimizer(network, settings)
+        self._rate = LearningRate(self._optimizer, settings, material.steps_per_epoch)
+        self._loss = _loss(settings, material.labels[list(material.train)], network.spec.classes)
+        self._loss.to(self._device)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
+        self._steps = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step, for the head."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def train(self, epoch: int) -> float:
+        """Goes through the training pictures once.
+
+        Args:
+            epoch: Counted from 1.
+
+        Returns:
+            The mean training loss, in nats.
+
+        Raises:
+            DivergedError: A loss is not a finite number.
+        """
+        self._network.train()
+        losses: list[Tensor] = []
+        sizes = []
+        for inputs, targets in self._material.training_batches(epoch):
+            losses.append(self._step(inputs, targets.to(self._device, non_blocking=True)))
+            sizes.append(len(targets))
+            if len(losses) % CHECK_EVERY == 0:
+                self._refuse_divergence(losses[-CHECK_EVERY:])
+        self._refuse_divergence(losses[len(losses) - len(losses) % CHECK_EVERY :])
+        total = torch.stack(losses).cpu().double() @ torch.tensor(sizes, dtype=torch.float64)
+        return float(total) / sum(sizes)
+
+    @torch.inference_mode()
+    def validate(self) -> Tensor:
+        """The logits of the validation pictures (N, C), float32, on the CPU.
+
+        Raises:
+            DivergedError: They are not finite: the epoch's last step spoilt the weights, so that no training
+                loss could tell.
+        """
+        self._network.eval()
+        batches = []
+        for inputs, _ in self._material.validation_batches():
+            with autocast(self._device, self._precision):
+                logits, _ = self._material.inputs.logits(inputs)
+            batches.append(logits.float().cpu())
+        found = torch.cat(batches)
+        if not torch.isfinite(found).all():
+            raise DivergedError(self._steps, math.nan)
+        return found
+
+    def after_epoch(self, validation_loss: float) -> None:
+        """Lets the plateau schedule see how the epoch ended."""
+        self._rate.after_epoch(validation_loss)
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        with autocast(self._device, self._precision):
+            logits, auxiliary = self._material.inputs.logits(inputs)
+            loss = self._loss(logits.float(), targets)
+            for extra in auxiliary:
+                loss = loss + AUXILIARY_WEIGHT * self._loss(extra.float(), targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._rate.after_step()
+        self._steps += 1
+        detached: Tensor = loss.detach()
+        return detached
+
+    def _refuse_divergence(self, losses: Sequence[Tensor]) -> None:
+        """Looks at the losses of the last steps."""
+        values = torch.stack(list(losses)).tolist() if losses else []
+        for step, loss in enumerate(values, start=self._steps - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise DivergedError(step, loss)
+
+
+def _loss(settings: Training, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
+    weights = class_weights(labels, classes) if settings.class_weights == "balanced" else None
+    return nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights (C,) that make all classes count the same in a loss: n / (C n_c), as scikit-learn's `balanced`.
+
+    Args:
+        labels: The class of every training image (N,), each class at least once.
+        classes: C.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.to(torch.float32))

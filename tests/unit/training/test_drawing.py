@@ -1,0 +1,56 @@
+"""Orders and views that repeat to the bit, wherever they are drawn."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_platform.training.drawing import Views, batches
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.booleans(), st.integers(0, 100))
+def test_every_image_is_in_one_batch(count: int, size: int, shuffle: bool, epoch: int) -> None:
+    cut = batches(count, size, shuffle=shuffle, seed=5, epoch=epoch)
+    assert sorted(index for batch in cut for index in batch) == list(range(count))
+    assert all(len(batch) <= size + 1 for batch in cut)
+    if shuffle and size > 1 and count > 1:
+        assert min(map(len, cut)) > 1
+    if not shuffle:
+        assert [index for batch in cut for index in batch] == list(range(count))
+
+
+def test_orders_differ_by_epoch_and_seed() -> None:
+    orders = {
+        tuple(batches(50, 50, shuffle=True, seed=seed, epoch=epoch)[0])
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+def test_each_epoch_draws_among_the_views_that_are_kept() -> None:
+    views = Views("light", 4, seed=0)
+    seeds = {views.augmentation_seed("ab", epoch) for epoch in range(60)}
+    assert seeds == {views.seed_of("ab", number) for number in range(4)}
+    assert {views.number("ab", epoch) for epoch in range(60)} == {0, 1, 2, 3}
+
+
+def test_the_views_themselves_do_not_depend_on_the_seed_and_differ_between_pictures() -> None:
+    def kept(seed: int, picture: str) -> set[int]:
+        return {Views("light", 3, seed).augmentation_seed(picture, epoch) for epoch in range(60)}
+
+    assert kept(0, "ab") == kept(1, "ab")
+    assert not kept(0, "ab") & kept(0, "cd")
+
+
+def test_views_without_end_are_new_in_every_epoch() -> None:
+    views = Views("light", "unlimited", seed=0)
+    assert len({views.augmentation_seed("ab", epoch) for epoch in range(60)}) == 60
+    assert views.vary
+    assert views.kept == 0
+
+
+def test_one_view_is_the_picture_as_it_is() -> None:
+    assert not Views("light", 1, seed=0).vary
+    assert not Views("none", 8, seed=0).vary
+    assert Views("none", "unlimited", seed=0).kept == Views("light", 1, seed=0).kept == 1
