@@ -113,3 +113,30 @@ def test_the_schema_is_json() -> None:
 
     done = CliRunner().invoke(main, ["recipe", "schema"])
     assert json.loads(done.output)["type"] == "object"
+
+
+def test_the_cache_is_shown_and_emptied(isolated: Path) -> None:
+    root = isolated.parent / "cache"
+    for kind in ("downloads", "features/ab"):
+        (root / kind).mkdir(parents=True)
+    (root / "downloads" / "photos.zip").write_bytes(bytes(5000))
+    (root / "features" / "ab" / "000001.rows").write_bytes(bytes(3000))
+    shown = CliRunner().invoke(main, ["cache", "info"]).output
+    assert all(text in shown for text in ("downloads", "5.0 kB", "features", "3.0 kB"))
+    assert CliRunner().invoke(main, ["cache", "clear"]).output == "3.0 kB freed\n"
+    assert (root / "downloads" / "photos.zip").is_file()
+    assert not list((root / "features").rglob("*.rows"))
+    assert CliRunner().invoke(main, ["cache", "clear", "--all"]).output == "5.0 kB freed\n"
+    assert not (root / "downloads").exists()
+
+
+def test_the_plan_says_that_augmentation_is_off_and_what_storing_costs(isolated: Path) -> None:
+    digits = ["check", "digits", "-o", "dataset.augmentation=light", "-o", "backbone.freeze_through=all"]
+    plain = CliRunner().invoke(main, digits).output
+    assert "Augmentation is off where anything is frozen" in plain
+    assert "not timed on this machine yet" in " ".join(plain.split())
+    timed = CliRunner().invoke(main, [*digits, "--time", "-o", "features.views=2"]).output
+    assert "Augmentation is off" not in timed
+    assert " stored" in timed
+    again = CliRunner().invoke(main, [*digits, "-o", "features.views=2"]).output
+    assert again.splitlines()[-20:] == timed.splitlines()[-20:]

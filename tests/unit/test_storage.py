@@ -97,3 +97,26 @@ def _create_table(url: str) -> None:
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
     connection.execute("CREATE TABLE whole (id)")
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("", storage.DEFAULT_LIMIT),
+        ("0", 0),
+        ("50GB", 50 * 10**9),
+        ("1.5 gib", 3 * 2**29),
+        ("512M", 512 * 10**6),
+        ("1234", 1234),
+    ],
+)
+def test_the_limit_of_the_cache_is_an_amount(monkeypatch: pytest.MonkeyPatch, text: str, limit: int) -> None:
+    monkeypatch.setenv("PLATFORM_CACHE_LIMIT", text)
+    assert storage.cache_limit() == limit
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "5 PB", "GB"])
+def test_a_limit_that_is_no_amount_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PLATFORM_CACHE_LIMIT", text)
+    with pytest.raises(StorageError, match="must be an amount such as 50GB, 512MiB or 0"):
+        storage.cache_limit()

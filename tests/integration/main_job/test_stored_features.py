@@ -131,7 +131,7 @@ def test_flipped_bytes_are_computed_again(few, splits, store, tmp_path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for three megabytes, or where it cannot be mounted, a cache that may hold one."""
+    """A file system of three megabytes; a plain folder where none can be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
@@ -167,7 +167,7 @@ def figures(said: str) -> list[float]:
 def test_a_full_disk_changes_nothing_but_the_time(few, workplaces: Callable, small_disk: Path) -> None:
     roomy, full = workplaces("roomy"), workplaces("full")
     full.environment["PLATFORM_CACHE"] = str(small_disk)
-    full.environment["PLATFORM_CACHE_LIMIT"] = "100kB"
+    full.environment["PLATFORM_CACHE_LIMIT"] = "100kB"  # so that a plain folder has no room either
     assert "the cache has no room" in (said := run_of(full, few))
     assert figures(said) == pytest.approx(figures(run_of(roomy, few)), abs=2e-3)
 
@@ -183,5 +183,5 @@ def test_two_studies_at_once_compute_the_frozen_part_once(few, workplaces: Calla
     for process in processes:
         _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
-    segments = [path for path in (tmp_path / "shared" / "features").rglob("*.rows")]
+    segments = list((tmp_path / "shared" / "features").rglob("*.rows"))
     assert len(segments) == 1, "the second process found what the first had computed"
