@@ -201,7 +201,12 @@ def _lay(recipe: dict[str, Any], field: Sequence[str], value: object) -> None:
 
 
 def platform_run(
-    recipe: Mapping[str, Any], folder: Path, cache: Path, threads: int, device: str = "cpu"
+    recipe: Mapping[str, Any],
+    folder: Path,
+    cache: Path,
+    threads: int,
+    device: str = "cpu",
+    limit: str | None = None,
 ) -> tuple[Ended, Study]:
     """`platform run` as a process of its own, from its start to its end.
 
@@ -211,12 +216,14 @@ def platform_run(
         cache: Its `PLATFORM_CACHE`; cold where it is empty.
         threads: Of torch.
         device: `cpu`, `cuda`.
+        limit: Its `PLATFORM_CACHE_LIMIT`; None: the default.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe, indent=1))
     command = [BIN / "platform", "run", path, "--device", device]
-    ended = timed(command, folder, environment(threads, cache))
+    limits = {"PLATFORM_CACHE_LIMIT": limit} if limit is not None else {}
+    ended = timed(command, folder, environment(threads, cache) | limits)
     return ended, newest_study(folder)
 
 

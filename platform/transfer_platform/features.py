@@ -124,7 +124,7 @@ def obtain(
     def waiting() -> None:
         say("another process computes the same features just now; waiting for it")
 
-    keys = [images.pictures[position].sha256 for position in positions]
+    keys = [images.digests[position] for position in positions]
     if views is not None:
         keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, views, strict=True)]
     return store.obtain(prefix.address(images), prefix.layout, keys, compute, waiting)

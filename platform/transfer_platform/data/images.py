@@ -51,6 +51,9 @@ class Images:
         device: Where batches are made.
         store: Keeps the decoded bytes; None: each is decoded when it is asked for.
         progress: Told while many are decoded.
+
+    Attributes:
+        digests: SHA-256 of every picture.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Images:
         progress: Progress = silent,
     ) -> None:
         self.pictures, self.preprocessing, self.policy = pictures, preprocessing, policy
+        self.digests = [picture.sha256 for picture in pictures]
         self.device, self._store, self._progress = device, store, progress
         self._threads = min(8, os.cpu_count() or 1)
 
@@ -109,10 +113,9 @@ class Images:
         layout = Layout((size,), "uint8")
         if self._store is None or not self._store.fits(layout, len(self.pictures)):
             return fresh
-        keys = [picture.sha256 for picture in self.pictures]
         try:
             return self._store.obtain(
-                preprocessing_digest(kind, self.preprocessing), layout, keys, self._told(fresh)
+                preprocessing_digest(kind, self.preprocessing), layout, self.digests, self._told(fresh)
             )
         except StoreError:
             return fresh

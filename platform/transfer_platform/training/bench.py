@@ -26,7 +26,6 @@ from transfer_platform.training.fitting import (
     Goal,
     cross_validate,
     fit,
-    load_learned,
     refit,
 )
 from transfer_platform.training.material import Inputs, Material
@@ -72,6 +71,7 @@ class Bench:
         self._splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
         self._provision = Provision(splits, device, trials, notes, store, progress, say)
+        self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
     def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> Fit:
@@ -104,7 +104,7 @@ class Bench:
         prepared = self._prepared(recipe)
         network = prepared.reset(recipe.seed, recipe.head.dropout)
         if fitted.learned:
-            load_learned(network, fitted.learned)
+            prepared.learned.put_back(fitted.learned)
             return network.eval()
         inputs = self._inputs(recipe, prepared)
         material = replace(self._material(recipe, inputs), train=tuple(range(len(self._splits.train))))
@@ -204,11 +204,10 @@ class Bench:
     def _material(self, recipe: Recipe, inputs: Inputs) -> Material:
         """Train and validation as they were split; positions are those of `Splits.teaching`."""
         splits = self._splits
-        labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         count = len(splits.train)
         return Material(
             inputs,
-            labels,
+            self._labels,
             tuple(range(count)),
             tuple(range(count, len(splits.teaching))),
             recipe.training.batch_size,

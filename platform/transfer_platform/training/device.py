@@ -62,9 +62,17 @@ def choose_precision(device: torch.device, step: Callable[[], object]) -> str:
     Returns:
         `float32`, `bfloat16` or `float16`.
     """
+    if device.type == "cpu" and _emulates_bfloat16():
+        return "float32"
     lower = _lower_precision(device)
     patience = WORTHWHILE * _seconds("float32", device, step)
     return lower if _seconds(lower, device, step, patience) <= patience else "float32"
+
+
+def _emulates_bfloat16() -> bool:
+    """Whether this processor lacks the instructions: then bfloat16 is too slow even to be timed."""
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _lower_precision(device: torch.device) -> str:

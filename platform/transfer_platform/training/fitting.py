@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 from transfer_model.network import Network
 from transfer_platform.evaluation.metrics import scores
 from transfer_platform.recipe.schema import Training
+from transfer_platform.training.learned import Learned
 from transfer_platform.training.material import Material
 from transfer_platform.training.trainer import Trainer
 
@@ -72,31 +73,6 @@ class _Contest(Protocol):
         """Copies of the weights as they are now."""
 
 
-def learning_state(network: Network) -> dict[str, Tensor]:
-    """The tensors that training changes: what is not frozen, running statistics included.
-
-    Args:
-        network: In train mode.
-
-    Returns:
-        By the names of `network.state_dict()`; they share the network's memory.
-    """
-    frozen = {id(parameter) for parameter in network.parameters() if not parameter.requires_grad}
-    frozen |= {
-        id(buffer) for module in network.modules() if not module.training for buffer in module.buffers(False)
-    }
-    return {
-        name: tensor
-        for name, tensor in network.state_dict(keep_vars=True).items()
-        if id(tensor) not in frozen
-    }
-
-
-def load_learned(network: Network, learned: Mapping[str, Tensor]) -> None:
-    """Puts tensors of `learning_state` back into a network."""
-    network.load_state_dict(learned, strict=False)
-
-
 @dataclass(frozen=True)
 class Course:
     """How a trial goes.
@@ -125,8 +101,9 @@ def fit(network: Network, material: Material, course: Course) -> Fit:
     Raises:
         DivergedError: The loss is not a finite number any more.
     """
-    fitted = _to_best(_Single(network, material, course), course)
-    load_learned(network, fitted.learned)
+    contest = _Single(network, material, course)
+    fitted = _to_best(contest, course)
+    contest.trainer.learned.put_back(fitted.learned)
     return fitted
 
 
@@ -182,52 +159,47 @@ class _Single:
     """One network and its validation pictures."""
 
     def __init__(self, network: Network, material: Material, course: Course) -> None:
-        self._network = network
-        self._trainer = Trainer(network, material, course.settings, course.precision)
+        self.trainer = Trainer(network, material, course.settings, course.precision)
         self._targets = material.labels[list(material.validation)]
 
     def run(self, number: int) -> tuple[Epoch, Tensor]:
-        start, rate = time.perf_counter(), self._trainer.learning_rate
-        loss = self._trainer.train(number)
-        logits = self._trainer.validate()
+        start, rate = time.perf_counter(), self.trainer.learning_rate
+        loss = self.trainer.train(number)
+        logits = self.trainer.validate()
         epoch = _epoch(number, loss, self._targets, logits, rate, start)
-        self._trainer.after_epoch(epoch.metrics["validation/loss"])
+        self.trainer.after_epoch(epoch.metrics["validation/loss"])
         return epoch, logits
 
     def learned(self) -> dict[str, Tensor]:
-        return _copied(self._network)
+        return self.trainer.learned.copied()
 
 
 class _Folds:
     """One network a fold, which share the frozen part: each puts its own weights in place for its turn."""
 
     def __init__(self, network: Network, folds: Sequence[Material], course: Course) -> None:
-        self._network, self._folds = network, folds
-        self._weights = [_copied(network) for _ in folds]
+        self._folds, self._classes = folds, network.spec.classes
+        self._learned = Learned(network)
+        self._weights = [self._learned.copied() for _ in folds]
         self._trainers = [Trainer(network, fold, course.settings, course.precision) for fold in folds]
 
     def run(self, number: int) -> tuple[Epoch, Tensor]:
         start, rate = time.perf_counter(), self._trainers[0].learning_rate
         labels = self._folds[0].labels
-        losses, logits = [], torch.empty(len(labels), self._network.spec.classes)
+        losses, logits = [], torch.empty(len(labels), self._classes)
         for index, fold in enumerate(self._folds):
-            load_learned(self._network, self._weights[index])
+            self._learned.put_back(self._weights[index])
             trainer = self._trainers[index]
             losses.append(trainer.train(number))
             held_out = trainer.validate()
             positions = list(fold.validation)
             trainer.after_epoch(float(functional.cross_entropy(held_out, labels[positions])))
             logits[positions] = held_out
-            self._weights[index] = _copied(self._network)
+            self._weights[index] = self._learned.copied()
         return _epoch(number, sum(losses) / len(losses), labels, logits, rate, start), logits
 
     def learned(self) -> dict[str, Tensor]:
         return {}
-
-
-def _copied(network: Network) -> dict[str, Tensor]:
-    network.train()
-    return {name: tensor.detach().clone() for name, tensor in learning_state(network).items()}
 
 
 def _epoch(

@@ -60,9 +60,9 @@ class StoredFeatures:
     Args:
         split: Of the network that learns.
         plain: Features of every picture as it is, by position.
-        views: What an epoch sees.
         varied: Features of the first pictures' views, those of one picture after those of another; None where
             the views do not vary.
+        views: What an epoch sees.
         digests: SHA-256 of every picture.
         device: Where the network lives.
     """
@@ -71,8 +71,8 @@ class StoredFeatures:
         self,
         split: Split,
         plain: Rows,
-        views: Views,
         varied: Rows | None,
+        views: Views,
         digests: Sequence[str],
         device: torch.device,
     ) -> None:

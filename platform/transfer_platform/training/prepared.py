@@ -11,7 +11,7 @@ from torch import Tensor
 from transfer_model.network import Network, NetworkSpec, build
 from transfer_platform.network.freezing import freeze_through
 from transfer_platform.network.splitting import NotSplitError, Split, split
-from transfer_platform.training.fitting import learning_state, load_learned
+from transfer_platform.training.learned import Learned
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,19 @@ class Prepared:
         network: Shared by all trials that start with it, one after the other.
         split: Where its frozen part ends; None where there is none, or where it cannot be cut.
         unsplit: Why it cannot be cut; empty where it could be, or where nothing is frozen.
-        start: What training changes, as it was before any.
+        learned: What training changes.
+        start: Copies of it, as it was before any.
     """
 
     network: Network
     split: Split | None
     unsplit: str
+    learned: Learned
     start: dict[str, Tensor]
 
     def reset(self, seed: int, dropout: float) -> Network:
         """Forgets every trial: the weights of the start, and torch's generator as `seed` sets it."""
-        load_learned(self.network, self.start)
+        self.learned.put_back(self.start)
         self.network.drop(dropout)
         torch.manual_seed(seed)
         return self.network
@@ -54,11 +56,11 @@ def prepare(
     network = build(spec, pretrained)
     freeze_through(network, frozen_through)
     network.to(device).to(memory_format=torch.channels_last)
-    network.train()
-    start = {name: tensor.detach().clone() for name, tensor in learning_state(network).items()}
+    learned = Learned(network)
+    start = learned.copied()
     if not network.frozen:
-        return Prepared(network, None, "", start)
+        return Prepared(network, None, "", learned, start)
     try:
-        return Prepared(network, split(network), "", start)
+        return Prepared(network, split(network), "", learned, start)
     except NotSplitError as error:
-        return Prepared(network, None, str(error), start)
+        return Prepared(network, None, str(error), learned, start)

@@ -11,10 +11,9 @@ from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.images import Images
 from transfer_platform.data.splits import Splits
 from transfer_platform.features import Prefix, obtain
-from transfer_platform.network.splitting import Split
 from transfer_platform.progress import Progress, Say
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.store import Store, StoreError
+from transfer_platform.store import Rows, Store, StoreError
 from transfer_platform.training.costs import study_costs
 from transfer_platform.training.drawing import Views
 from transfer_platform.training.economy import measure
@@ -60,7 +59,7 @@ class Provision:
         self._splits, self._device, self._trials = splits, device, trials
         self._notes, self._store, self._progress, self._say = notes, store, progress, say
         self._images: dict[tuple[Preprocessing, str], Images] = {}
-        self._features: dict[tuple[str, Views], StoredFeatures | None] = {}
+        self._features: dict[tuple[str, str, Views], tuple[Rows, Rows | None] | None] = {}
         self._said: set[str] = set()
 
     def inputs(
@@ -84,12 +83,12 @@ class Provision:
         if prepared.unsplit:
             self._say_once(f"the frozen part runs in every epoch: {prepared.unsplit}")
         if prepared.split is not None and self._store is not None and views.kept:
-            prefix = Prefix(prepared.split, precision, self._device, preprocessing.image_size)
-            key = (prefix.address(images), views)
+            key = (recipe.backbone.name, recipe.backbone.freeze_through, views)
             if key not in self._features:
-                self._features[key] = self._stored(recipe, prepared.split, prefix, images, views)
-            if found := self._features[key]:
-                return found
+                prefix = Prefix(prepared.split, precision, self._device, preprocessing.image_size)
+                self._features[key] = self._stored(recipe, prefix, images, views)
+            if rows := self._features[key]:
+                return StoredFeatures(prepared.split, *rows, views, images.digests, self._device)
         return WholeImages(prepared.network, images, views, recipe.training.batch_size)
 
     def _say_once(self, line: str) -> None:
@@ -106,15 +105,15 @@ class Provision:
         return self._images[key]
 
     def _stored(
-        self, recipe: Recipe, split: Split, prefix: Prefix, images: Images, views: Views
-    ) -> StoredFeatures | None:
+        self, recipe: Recipe, prefix: Prefix, images: Images, views: Views
+    ) -> tuple[Rows, Rows | None] | None:
         """None where pictures are the better choice, or where the store turns out to have no room."""
         assert self._store is not None
         note = f"stored through {recipe.backbone.name} {recipe.backbone.freeze_through} {views.policy}"
         settled = self._notes.notes.get(note) if self._notes else None
         if settled is None:
             settled = self._pays(recipe, prefix, views)
-        features = self._obtained(split, prefix, images, views) if settled else None
+        features = self._obtained(prefix, images, views) if settled else None
         if self._notes:
             self._notes.note(note, features is not None)
         return features
@@ -137,7 +136,8 @@ class Provision:
             return False
         return True
 
-    def _obtained(self, split: Split, prefix: Prefix, images: Images, views: Views) -> StoredFeatures | None:
+    def _obtained(self, prefix: Prefix, images: Images, views: Views) -> tuple[Rows, Rows | None] | None:
+        """The features of every picture as it is, and of the views of those that teach."""
         assert self._store is not None
         everything = range(len(self._splits.teaching))
         # Decoded for this once; what is kept is what the prefix makes of it.
@@ -151,8 +151,7 @@ class Provision:
         except StoreError as error:
             self._say(f"the frozen part runs in every epoch: {error}")
             return None
-        digests = [picture.sha256 for picture in images.pictures]
-        return StoredFeatures(split, plain, views, varied, digests, self._device)
+        return plain, varied
 
     def _rows(self, views: Views) -> tuple[list[int], list[int]]:
         """Position and seed of every view, those of one training picture after those of another."""

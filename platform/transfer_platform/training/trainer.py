@@ -12,6 +12,7 @@ from transfer_model.network import Network
 from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.schema import Training
 from transfer_platform.training.device import autocast
+from transfer_platform.training.learned import Learned
 from transfer_platform.training.material import Material
 from transfer_platform.training.optimization import LearningRate, make_optimizer
 
@@ -29,10 +30,14 @@ class Trainer:
         material: What it learns from.
         settings: Without ranges.
         precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
+
+    Attributes:
+        learned: What the training changes.
     """
 
     def __init__(self, network: Network, material: Material, settings: Training, precision: str) -> None:
-        self._network, self._material, self._precision = network, material, precision
+        self._material, self._precision = material, precision
+        self.learned = Learned(network)
         self._device = next(network.parameters()).device
         self._optimizer = make_optimizer(network, settings)
         self._rate = LearningRate(self._optimizer, settings, material.steps_per_epoch)
@@ -58,7 +63,7 @@ class Trainer:
         Raises:
             DivergedError: A loss is not a finite number.
         """
-        self._network.train()
+        self.learned.train()
         losses: list[Tensor] = []
         sizes = []
         for inputs, targets in self._material.training_batches(epoch):
@@ -78,7 +83,7 @@ class Trainer:
             DivergedError: They are not finite: the epoch's last step spoilt the weights, so that no training
                 loss could tell.
         """
-        self._network.eval()
+        self.learned.train(mode=False)
         batches = []
         for inputs, _ in self._material.validation_batches():
             with autocast(self._device, self._precision):

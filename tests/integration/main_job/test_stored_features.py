@@ -17,7 +17,7 @@ from transfer_platform.progress import Step
 from transfer_platform.recipe.file import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Store
-from transfer_platform.training.bench import Bench
+from transfer_platform.training import bench
 from transfer_platform.training.fitting import Fit
 
 BACKBONE = "efficientnet_lite0"
@@ -51,8 +51,8 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
 def fitted(settings: Recipe, splits: Splits, store: Store | None, told: list[Step] | None = None) -> Fit:
     weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
     steps = told if told is not None else []
-    bench = Bench(splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append)
-    return bench.train(settings, lambda _: None)
+    made = bench.Bench(splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append)
+    return made.train(settings, lambda _: None)
 
 
 def computed(steps: list[Step]) -> int:
@@ -185,3 +185,16 @@ def test_two_studies_at_once_compute_the_frozen_part_once(few, workplaces: Calla
         assert process.returncode == 0, err
     segments = list((tmp_path / "shared" / "features").rglob("*.rows"))
     assert len(segments) == 1, "the second process found what the first had computed"
+
+
+def test_a_trial_does_not_depend_on_those_before_it(few, splits, store, monkeypatch) -> None:
+    monkeypatch.setattr(bench, "KEPT_NETWORKS", 1)
+    weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
+    made = bench.Bench(splits, weights, torch.device("cpu"), trials=50, store=store)
+    first = made.train(recipe(few, "all"), lambda _: None)
+    made.train(recipe(few, "blocks.5"), lambda _: None)  # for which the first network has to go
+    again = made.train(recipe(few, "all"), lambda _: None)
+    made.train(recipe(few, "all"), lambda _: None)
+    once_more = made.train(recipe(few, "all"), lambda _: None)
+    assert torch.equal(first.logits, again.logits)
+    assert torch.equal(first.logits, once_more.logits)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transfer_platform.errors import TrainingError
+from transfer_platform.training import device
 from transfer_platform.training.device import choose_device, choose_precision
 
 
@@ -28,9 +29,18 @@ def test_automatic_takes_what_there_is() -> None:
     [(0.03, 0.001, "bfloat16"), (0.001, 0.03, "float32"), (0.02, 0.0199, "float32")],
 )
 def test_the_faster_arithmetic_is_chosen_where_it_is_worth_while(
-    in_float32: float, in_bfloat16: float, chosen: str
+    in_float32: float, in_bfloat16: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(device, "_emulates_bfloat16", lambda: False)
+
     def step() -> None:
         time.sleep(in_bfloat16 if torch.is_autocast_enabled("cpu") else in_float32)
 
     assert choose_precision(torch.device("cpu"), step) == chosen
+
+
+def test_bfloat16_is_not_even_timed_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_emulates_bfloat16", lambda: True)
+    timed: list[int] = []
+    assert choose_precision(torch.device("cpu"), lambda: timed.append(1)) == "float32"
+    assert not timed
