@@ -74,11 +74,25 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
     if not names:
         catalogue.resolve(pattern)  # names the nearest
     for name in names:
-        outline = catalogue.outline(name)
+        outline = catalogue.remembered(name)
+        if outline is None:
+            table.add_row(name)
+            continue
         size = str(outline.preprocessing.image_size)
         row = [name, f"{outline.parameters:,}", size, ", ".join(outline.weights) or "none"]
         table.add_row(*row, *([" ".join(stage.name for stage in outline.stages)] if stages else []))
-    return Group(table, Text(f"{len(names)} backbones match {pattern!r}"))
+    return Group(table, Text(f"{len(names)} backbones match {pattern!r}{_of_other_versions()}"))
+
+
+def _of_other_versions() -> str:
+    """What to know of figures that other versions of the libraries gave; asking these takes minutes."""
+    listed, installed = catalogue.remembered_with(), catalogue.made_with()
+    if listed == installed:
+        return ""
+    versions = ", ".join(f"{library} {number}" for library, number in listed.items())
+    return (
+        f"; their figures are those of {versions}, and `platform check` computes those of what is installed"
+    )
 
 
 def _images(splits: Splits) -> Table:

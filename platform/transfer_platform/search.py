@@ -212,7 +212,7 @@ class Study:
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
                 raise
-            trial.set_user_attr("failure", str(error).splitlines()[0])
+            trial.set_user_attr("failure", (str(error).splitlines() or [type(error).__name__])[0])
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, value)

@@ -122,6 +122,18 @@ def outline(name: str) -> Outline:
     return survey(backbone, name)
 
 
+def remembered(name: str) -> Outline | None:
+    """What the shipped file says of a backbone, whichever versions are installed; None if nothing."""
+    backbone, content = resolve(name), _content()
+    entry = content["networks"].get(backbone.key) if content else None
+    return _read(name, backbone, entry, content["normalisations"]) if content and entry else None
+
+
+def remembered_with() -> dict[str, str]:
+    """The versions of the libraries that the shipped file was made from; empty without one."""
+    return dict((_content() or {}).get("made with", {}))
+
+
 def made_with() -> dict[str, str]:
     """Versions of the installed libraries that a catalogue depends on, without local parts such as `+cpu`."""
     return {library: version(library).partition("+")[0] for library in ("timm", "torchvision")}
@@ -142,11 +154,17 @@ def expanded(stages: Mapping[str, int | list[int]]) -> tuple[Stage, ...]:
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> dict[str, Any] | None:
+def _content() -> dict[str, Any] | None:
     if not FILE.is_file():
         return None
     content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return content if content["made with"] == made_with() else None
+    return content
+
+
+def _shipped() -> dict[str, Any] | None:
+    """The file's content where it fits the installed libraries."""
+    content = _content()
+    return content if content and content["made with"] == made_with() else None
 
 
 @lru_cache(maxsize=1)

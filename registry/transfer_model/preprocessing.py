@@ -112,6 +112,8 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
         return _to_rgb(_turn_upright(_loaded(image, at_least)))
     # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
     # zlib.error, IndexError, ... Whatever it is, the picture is what is wrong.
+    except MemoryError:
+        raise
     except Exception as error:
         raise UnreadableImageError(f"{name} is a cut off or damaged {image.format} picture") from error
 

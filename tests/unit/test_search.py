@@ -93,7 +93,7 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [DivergedError(7, float("nan")), MemoryError("too much"), RuntimeError("CUDA out of memory. Tried ...")],
+    [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")],
 )
 def test_a_trial_that_fails_is_not_the_end_of_the_study(url: str, error: Exception) -> None:
     study = open_study(url)
@@ -106,7 +106,7 @@ def test_a_trial_that_fails_is_not_the_end_of_the_study(url: str, error: Excepti
     study.run(3, second_fails, ignored)
 
     assert [trial.state for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert study.trials[1].failure == str(error).splitlines()[0]
+    assert study.trials[1].failure == (str(error).splitlines() or ["MemoryError"])[0]
 
 
 def test_a_bug_ends_the_study(url: str) -> None:

@@ -12,7 +12,6 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _HASHES = 2.0**256
+SHOWN = 10
+"""Lines of a list in an error."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def make_splits(
         progress: Is told how many images were read.
 
     Raises:
-        SplitError: A folder is missing or lies in another split's, classes differ, or a class has too few
-            images.
+        SplitError: A folder is missing or lies in another split's, classes differ, a class has too few
+            images, or two folders share an image.
         DataError: Files that are no pictures, or patterns that match nothing.
     """
     roles = {"train": train, "validation": validation, "test": test}
@@ -120,6 +121,7 @@ def make_splits(
     fractions = {role: value for role, value in roles.items() if isinstance(value, float)}
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
     sides = {"validation": (), **given, **divide(given["train"], fractions, split_seed)}
+    _refuse_shared(given)
     dealt = deal_folds(sides["train"], folds, split_seed) if folds else ()
     return Splits(classes, **sides, ignored=ignored, folds=dealt)
 
@@ -194,19 +196,6 @@ def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tupl
 def fingerprint(pictures: Iterable[Picture]) -> str:
     """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images."""
     return _hash("".join(sorted(f"{picture.label}\0{picture.sha256}\n" for picture in pictures)))
-
-
-def shared_images(splits: Splits) -> tuple[tuple[Picture, ...], ...]:
-    """Images that more than one split has, byte for byte; only splits given as folders can share any.
-
-    Returns:
-        For each such image all of its files, in the order of train, validation, test.
-    """
-    files: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
-    for role, pictures in splits.roles.items():
-        for picture in pictures:
-            files[picture.sha256][role].append(picture)
-    return tuple(tuple(chain.from_iterable(roles.values())) for roles in files.values() if len(roles) > 1)
 
 
 def _draw_test(
@@ -303,6 +292,26 @@ def _folder(root: Path, role: str, name: str) -> Path:
             f"dataset.splits.{role} is {name!r}, which is no folder in {root}{did_you_mean(name, near)}"
         )
     return folder
+
+
+def _refuse_shared(given: Mapping[str, Sequence[Picture]]) -> None:
+    """The same bytes in two splits would be tested after they were learned by heart."""
+    files: dict[str, dict[str, Picture]] = defaultdict(dict)
+    for role, pictures in given.items():
+        for picture in pictures:
+            files[picture.sha256].setdefault(role, picture)
+    shared = [roles for roles in files.values() if len(roles) > 1]
+    if not shared:
+        return
+    lines = [
+        "  " + ", ".join(f"{role}: {picture.path}" for role, picture in roles.items()) for roles in shared
+    ]
+    more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    raise SplitError(
+        f"{len(shared)} images lie in more than one split, byte for byte:\n"
+        + "\n".join([*lines[:SHOWN], *more])
+        + "\nremove one of each, or list it in dataset.exclude"
+    )
 
 
 def _refuse_overlap(folders: Mapping[str, Path]) -> None:

@@ -7,10 +7,9 @@ Anybody may import this module; it imports nothing heavy.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from transfer_platform.recipe.ranges import Option, Searchable
 
@@ -297,10 +296,3 @@ class Recipe(Section):
 
     promotion: Promotion | None = None
     """Register the best checkpoint and offer it to the gate; without it nothing is registered."""
-
-    @field_validator("name")
-    @classmethod
-    def _not_reserved(cls, name: str) -> str:
-        if re.fullmatch(r"latest|v\d+", name):
-            raise ValueError(f"{name!r} is reserved by MLflow")
-        return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from transfer_platform.errors import TrainingError
+from transfer_platform.storage import DEVICE_VARIABLE
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHARED_ELEMENTS = 200_000
@@ -21,11 +23,14 @@ def choose_device(wanted: str = "auto") -> torch.device:
     """The device to train on.
 
     Args:
-        wanted: `auto` (CUDA, else MPS, else CPU) or a name that torch knows, such as `cuda:1`.
+        wanted: `auto` (what `PLATFORM_DEVICE` says, else CUDA, MPS, CPU) or a name that torch knows,
+            such as `cuda:1`.
 
     Raises:
         TrainingError: There is no such device on this machine.
     """
+    if wanted == "auto":
+        wanted = os.environ.get(DEVICE_VARIABLE) or "auto"
     if wanted != "auto":
         return _existing(wanted)
     if torch.cuda.is_available():

@@ -17,7 +17,7 @@ import torch
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.images import Images
 from transfer_platform.data.sources import open_source
-from transfer_platform.data.splits import make_splits, shared_images
+from transfer_platform.data.splits import make_splits
 from transfer_platform.errors import DataError
 from transfer_platform.storage import cache_folder
 
@@ -42,7 +42,6 @@ def test_the_flagship_data_set(photographs: Path) -> None:
         "test": 153,
     }
     assert splits.fingerprint == "a017f86fbcda08bd705ef4415e5e178bca06e53e94ce4f378e266067abc2ff30"
-    assert shared_images(splits) == ()
 
 
 def test_the_stray_picture_is_a_picture(photographs: Path) -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from transfer_model import catalogue
 from transfer_model.backbones import Backbone
 from transfer_model.catalogue import Stage, expanded
 from transfer_model.errors import UnknownBackboneError
 from transfer_model.survey import entry, grouped, survey
+from transfer_platform import plan
 
 
 @pytest.mark.parametrize(
@@ -142,3 +145,17 @@ def test_an_outline_needs_no_deep_learning_library() -> None:
     )
     root = str(catalogue.FILE.parents[1])
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": root}, timeout=60)
+
+
+def test_backbones_are_listed_at_once_with_other_versions_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "made_with", lambda: {"timm": "9.9", "torchvision": "9.9"})
+    monkeypatch.setattr("transfer_model.survey.survey", lambda *_: pytest.fail("a network was built"))
+    catalogue._keys.cache_clear()
+    try:
+        text = io.StringIO()
+        Console(file=text, width=200).print(plan.list_backbones("resnet1*"))
+    finally:
+        catalogue._keys.cache_clear()
+    assert "resnet18" in text.getvalue()
+    assert "11,176,512" in text.getvalue()
+    assert "their figures are those of timm" in " ".join(text.getvalue().split())

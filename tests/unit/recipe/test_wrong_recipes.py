@@ -129,7 +129,6 @@ CASES = {
         'training.optimizer: must be one of adamw, sgd, but got "adamv"; did you mean adamw?',
     ),
     "name with a blank": (changed("ants-bees", "ants bees"), 1, "must be letters, digits, dots, _ and -"),
-    "reserved name": (changed("ants-bees", "v3"), 1, "'v3' is reserved by MLflow"),
     "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 hexadecimal digits"),
     "direction": (
         continued("search: {trials: 1, direction: maximize}\n"),

@@ -24,6 +24,15 @@ def test_automatic_takes_what_there_is() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
+def test_the_environment_chooses_where_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLATFORM_DEVICE", "cuda:97")
+    with pytest.raises(TrainingError, match="there is no device 'cuda:97'"):
+        choose_device()
+    assert choose_device("cpu").type == "cpu"
+    monkeypatch.setenv("PLATFORM_DEVICE", "cpu")
+    assert choose_device().type == "cpu"
+
+
 @pytest.mark.parametrize(
     ("in_float32", "in_bfloat16", "chosen"),
     [(0.03, 0.001, "bfloat16"), (0.001, 0.03, "float32"), (0.02, 0.0199, "float32")],
