@@ -118,6 +118,14 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
         raise UnreadableImageError(f"{name} is a cut off or damaged {image.format} picture") from error
 
 
+def pixels(source: bytes | Path, name: str = "the image") -> int:
+    """How many pixels a picture has, by its header alone; raises what `decode` does where there is none."""
+    name = name if isinstance(source, bytes) else str(source)
+    _mute_pillow()
+    image = _open(name, _content(source, name))
+    return image.width * image.height
+
+
 def _content(source: bytes | Path, name: str) -> bytes:
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()

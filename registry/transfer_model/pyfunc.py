@@ -21,6 +21,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .classifier import Classifier
 from .errors import UnreadableImageError
+from .preprocessing import pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,9 @@ IMAGE_COLUMN = "image"
 ARTIFACT = "model"
 DEFAULT_TOP_K = 5
 MAX_IMAGES = 256
-"""Images in one request: a few seconds of work and not minutes, whatever their size."""
+"""Images in one request."""
+MAX_PIXELS = 1_000_000_000
+"""Pixels of all images in one request: some twenty seconds of decoding."""
 
 _NOT_AN_IMAGE = ("", "None", "null", "nan", "NaN")
 """What MLflow makes of a missing value on its way through JSON, CSV and pandas."""
@@ -85,6 +88,7 @@ class ImageClassifier(PythonModel):
         try:
             top_k = _top_k(params or {})
             images = [_content(value, row) for row, value in enumerate(_column(model_input))]
+            _refuse_hours_of_work(images)
             return [self._answer(row, top_k) for row in self.classifier.probabilities(images)]
         except UnreadableImageError as error:
             _refuse(str(error))
@@ -124,6 +128,13 @@ def _column(model_input: pd.DataFrame) -> list[object]:
     if len(values) > MAX_IMAGES:
         _refuse(f"the request holds {len(values)} images, more than the {MAX_IMAGES} allowed at once")
     return values
+
+
+def _refuse_hours_of_work(images: list[bytes]) -> None:
+    """Pictures that are small as files may be large as pixels, and others are waiting."""
+    total = sum(pixels(image, f"row {row}") for row, image in enumerate(images))
+    if total > MAX_PIXELS:
+        _refuse(f"the images have {total:,} pixels together, more than the {MAX_PIXELS:,} allowed at once")
 
 
 def _content(value: object, row: int) -> bytes:

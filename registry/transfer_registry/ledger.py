@@ -7,13 +7,17 @@ team's PostgreSQL, and brings its own tables up to date when it is opened.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import socket
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
+from filelock import FileLock
 from sqlalchemy.engine import Connection, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
@@ -22,11 +26,14 @@ from transfer_platform.errors import StorageError
 from transfer_registry.migrations import bring_up_to_date
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+ADVISORY_CLASS = 0x7467
+"""First key of the ledger's advisory locks in PostgreSQL; the second is a hash of the model's name."""
 _PATIENCE = 30  # seconds to wait for another process that is writing to the same SQLite file
 
 
@@ -158,6 +165,26 @@ class Ledger:
     ) -> None:
         self.close()
 
+    @contextmanager
+    def alone(self, model: str) -> Iterator[None]:
+        """Lets nobody else judge candidates for a registered model meanwhile; waits for whoever does.
+
+        The lock is the database's, or a file beside it; it is free again as soon as its process dies.
+        """
+        key = hashlib.sha256(model.encode()).digest()[:4]
+        if self._engine.dialect.name == "sqlite":
+            file = Path(str(self._engine.url.database))
+            with FileLock(file.with_name(f"{file.name}.{key.hex()}.lock")):
+                yield
+            return
+        lock = sa.select(sa.func.pg_advisory_lock(ADVISORY_CLASS, int.from_bytes(key) >> 1))
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(lock)
+            try:
+                yield
+            finally:
+                connection.invalidate()  # a pooled connection would keep the lock
+
     def append(self, entry: Entry) -> Entry:
         """Writes a new entry at the end, and returns it with the id it was given.
 
@@ -184,9 +211,17 @@ class Ledger:
         moves = sa.select(Entry).where(_of(model), Entry.kind.in_(_MOVES))
         return next(iter(self._read(moves.order_by(Entry.id.desc()).limit(1))), None)
 
-    def verdict_of(self, model: str, version: int) -> Entry | None:
-        """The last verdict on one version; None where it was never judged."""
+    def verdict_of(self, model: str, version: int, run_id: str | None = None) -> Entry | None:
+        """The last verdict on one version; None where it was never judged.
+
+        Args:
+            model: The registered model.
+            version: Its number, which a registry gives again after the model was deleted.
+            run_id: Of the run that made the version, so that a verdict on another one is not taken for its.
+        """
         verdicts = sa.select(Entry).where(_of(model), Entry.version == version, Entry.kind == Kind.VERDICT)
+        if run_id is not None:
+            verdicts = verdicts.where(Entry.run_id == run_id)
         return next(iter(self._read(verdicts.order_by(Entry.id.desc()).limit(1))), None)
 
     def _read(self, statement: sa.Executable) -> tuple[Entry, ...]:

@@ -84,7 +84,9 @@ def promote_candidate(
     """
     gate.check(rules, evaluation.metrics)
     try:
-        return _promote(_Door(MlflowClient(), ledger, predict), candidate, evaluation, rules)
+        # Two that are judged at once would both succeed the same champion.
+        with ledger.alone(candidate.model):
+            return _promote(_Door(MlflowClient(), ledger, predict), candidate, evaluation, rules)
     except MlflowException as error:
         raise RegistryError(
             f"MLflow's registry at {mlflow.get_registry_uri()} refused: {error.message}; "
@@ -144,7 +146,7 @@ def _standing_verdict(
     A champion's stands: it is not compared with itself. Any other stands on the same test images and rules,
     if it was carried out or was given against today's champion.
     """
-    last = ledger.verdict_of(version.name, int(version.version))
+    last = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
     if last is None:
         return None
     carried_out = _promotion_after(ledger, last) is not None
@@ -159,7 +161,9 @@ def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:
     promotions = (
         entry
         for entry in ledger.entries(decision.model)
-        if entry.kind == Kind.PROMOTION and entry.version == decision.version and entry.id > decision.id
+        if entry.kind == Kind.PROMOTION
+        and (entry.version, entry.run_id) == (decision.version, decision.run_id)
+        and entry.id > decision.id
     )
     return next(promotions, None)
 
@@ -196,8 +200,8 @@ def _decide(
 
 
 def _champion(door: _Door, model: str, number: int, evaluation: Evaluation) -> Champion:
-    judged = door.ledger.verdict_of(model, number)
     version = door.client.get_model_version(model, str(number))
+    judged = door.ledger.verdict_of(model, number, version.tags.get(RUN_TAG, ""))
     gated_on = judged.test_fingerprint if judged else None
     return champion_today(door.client, version, gated_on, evaluation, door.predict)
 
@@ -217,17 +221,21 @@ def _promotion_entry(decision: Entry) -> Entry:
 
 
 def _finish_interrupted_move(door: _Door, model: str) -> None:
-    """Carries out the last move of the ledger, if whoever wrote it was killed before it could."""
+    """Carries out the last move of the ledger, if whoever wrote it was killed before it could.
+
+    Nothing is left to finish where the version was deleted, or where its number is another one's by now.
+    """
     move = door.ledger.last_move(model)
-    decision = door.ledger.verdict_of(model, move.version) if move else None
+    decision = door.ledger.verdict_of(model, move.version, move.run_id) if move else None
     if move is None or decision is None:
         return
     try:
+        if door.client.get_model_version(model, str(move.version)).tags.get(RUN_TAG) != move.run_id:
+            return
         _carry_out(door.client, decision, move)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
-        # someone has deleted that version since; there is nothing left to finish
 
 
 def _carry_out(client: MlflowClient, decision: Entry, move: Entry | None) -> None:

@@ -66,6 +66,26 @@ def test_many_may_create_it_at_once(url: str) -> None:
         assert [entry.version for entry in ledger.entries("3")] == list(range(10))
 
 
+def test_one_at_a_time_judges_a_model(url: str) -> None:
+    order: list[str] = []
+    held = threading.Event()
+
+    def second() -> None:
+        held.wait()
+        with Ledger.open(url) as ledger, ledger.alone("ants-bees"):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool, Ledger.open(url) as ledger:
+        with ledger.alone("ants-bees"):
+            waiting = pool.submit(second)
+            held.set()
+            with ledger.alone("digits"):  # another model is nobody's concern
+                assert ledger.entries() == ()
+            order.append("first")
+        waiting.result(timeout=60)
+    assert order == ["first", "second"]
+
+
 def test_an_unreachable_server_is_named_without_its_password() -> None:
     from transfer_platform.errors import StorageError
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -502,3 +505,45 @@ def test_kept_predictions_that_were_cut_off_are_computed_again(world: World) -> 
     for length in (file.stat().st_size - 30, 40, 0):
         file.write_bytes(file.read_bytes()[:length])
         assert recall(world.client, version, "first-test-set") is None
+
+
+def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world: World) -> None:
+    assert world.promote(world.candidate(wrong=4)).promoted
+    world.client.delete_registered_model("ants-bees")
+    again = world.promote(world.candidate(wrong=30))
+    assert again.version == 1
+    assert not again.promoted
+    assert "0.25" in str(again.verdict)
+    assert world.champion() is None
+    assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION, Kind.VERDICT]
+
+
+def test_a_ledger_that_outlived_its_registry_decides_nothing_for_the_next_one(
+    world: World, new_registry: Callable[[str], Path]
+) -> None:
+    assert world.promote(world.candidate(wrong=4)).promoted
+    new_registry("another")
+    world.client = MlflowClient()
+    again = world.promote(world.candidate(wrong=30))
+    assert (again.version, again.promoted) == (1, False)
+    assert world.champion() is None
+
+
+def test_of_two_that_are_judged_at_once_the_second_is_compared_with_the_first(world: World) -> None:
+    offered = [world.candidate(wrong=4), world.candidate(wrong=4)]
+    begun, both = threading.Event(), threading.Barrier(2, timeout=0.5)
+
+    def slowly(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+        begun.set()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait()  # the other one gets here too, if nothing keeps it out
+        return world.stranger(model_uri, images)
+
+    world.predict = slowly
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.promote, offered[0])
+        begun.wait()
+        second = pool.submit(world.promote, offered[1])
+        answers = [first.result(), second.result()]
+    assert [answer.promoted for answer in answers] == [True, False]
+    assert answers[1].champion_before == answers[0].version == world.champion()

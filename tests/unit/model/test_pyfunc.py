@@ -47,6 +47,12 @@ def bomb() -> bytes:
     return content.getvalue()
 
 
+def large() -> bytes:
+    content = BytesIO()
+    Image.new("1", (7972, 8000)).save(content, "PNG")
+    return content.getvalue()
+
+
 def test_bytes_base64_and_data_uris_are_the_same_picture(
     model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
 ) -> None:
@@ -99,6 +105,7 @@ GOOD = b"good"
         ((GOOD,), {"top_k": -3}, "top_k must be at least 1, but is -3"),
         ((GOOD,), {"top_k": 0}, "top_k must be at least 1, but is 0"),
         ((GOOD,) * (MAX_IMAGES + 1), {}, "257 images, more than the 256 allowed"),
+        ((large(),) * 16, {}, "1,020,416,000 pixels together, more than the 1,000,000,000 allowed"),
     ],
 )
 def test_a_wrong_request_is_a_400_in_one_sentence(
