@@ -76,7 +76,7 @@ def main() -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
-@click.option("--fresh", is_flag=True, help="Start the study over instead of going on with it.")
+@click.option("--fresh", is_flag=True, help="Start over; to go on with the new study, run without it.")
 def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
     """Fine-tune what RECIPE declares and offer the best checkpoint to the gate.
 

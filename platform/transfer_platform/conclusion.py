@@ -24,6 +24,7 @@ from transfer_platform.reporting import report_evaluation
 from transfer_platform.search import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.champion import is_registered
 from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Ledger
 from transfer_registry.packaging import log_model
@@ -54,6 +55,8 @@ def recall(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
         return None
     answer = note["promotion"]
     if answer is not None:
+        if not is_registered(answer["model"], answer["version"], parent.run_id):
+            return None
         answer = Promotion(**{**answer, "verdict": Verdict.from_json(answer["verdict"])})
     return Conclusion(note["metrics"], answer)
 

@@ -17,6 +17,7 @@ from transfer_platform.conclusion import conclude, recall
 from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.in_process import InProcess
+from transfer_platform.errors import Problem, RecipeError
 from transfer_platform.locking import hold
 from transfer_platform.network.pretrained import Pretrained, pretrained_weights
 from transfer_platform.progress import Progress, Say, Step, silent
@@ -37,6 +38,7 @@ from transfer_platform.store import Store
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.bench import Bench, goal
 from transfer_platform.training.device import choose_device
+from transfer_registry.champion import current
 from transfer_registry.promotion import Promotion
 from transfer_registry.verdict import Verdict
 
@@ -51,6 +53,7 @@ class Outcome:
         metrics: Of its served form on the test images, `test/accuracy` and the rest.
         promotion: How the gate answered; None where the recipe has no `promotion:`.
         run_id: The study's MLflow run.
+        champion: The version that is champion now, which may be another by now; None where there is none.
     """
 
     study: Study
@@ -58,6 +61,7 @@ class Outcome:
     metrics: dict[str, float]
     promotion: Promotion | None
     run_id: str
+    champion: int | None = None
 
     def __str__(self) -> str:
         best = self.study.best
@@ -72,9 +76,18 @@ class Outcome:
         if self.promotion is None:
             return ["not registered: the recipe has no promotion block"]
         name, version = self.promotion.model, self.promotion.version
-        answer = "is champion" if self.promotion.promoted else "is registered, but did not become champion"
-        follows = f"  platform serve {name}   platform ui" if self.promotion.promoted else "  platform ui"
-        return [str(self.promotion.verdict), f"{name} version {version} {answer}", follows]
+        follows = f"  platform serve {name}   platform ui" if self.champion else "  platform ui"
+        return [str(self.promotion.verdict), f"{name} version {version} {self._standing()}", follows]
+
+    def _standing(self) -> str:
+        """What the version is today; somebody may have moved the alias since it was judged."""
+        assert self.promotion is not None
+        if self.champion == self.promotion.version:
+            return "is champion"
+        now = f"version {self.champion} is" if self.champion else "there is none"
+        if self.promotion.promoted:
+            return f"was made champion; today {now}"
+        return "is registered, but did not become champion"
 
     @property
     def verdict(self) -> Verdict | None:
@@ -108,7 +121,9 @@ def run(
         PlatformError: Something that the user can mend.
     """
     folder = Path()
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe):
+        _refuse_overrides(overrides)
+    else:
         path = recipe_path(Path(recipe))
         folder, recipe = path.parent, load(path, overrides)
     if recipe.promotion:
@@ -137,9 +152,11 @@ def run(
             report_inputs(parent, recipe, splits, weights)
             report_machine(parent, str(bench.device), bench.precision)
             engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
-            if _search(study, engine, recipe, progress, say):
+            _search(study, engine, recipe, progress, say)
+            told = {"trials": study.finished, "run": parent.run_id}
+            if study.notes.get("reported") != told:
                 report_study(parent, study)
-                study.note("reported", study.finished)
+                study.note("reported", told)
             best = resolve(recipe, study.best.params)
             restored = engine.restore(study.best.number, best)
             conclusion = recall(study, recipe, parent)
@@ -149,11 +166,18 @@ def run(
                 model = bench.serve(best, restored.network, home / "model")
                 best_run = tracker.trial_run(parent, study.best.number)
                 conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
-    return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id)
+    champion = current(conclusion.promotion.model) if conclusion.promotion else None
+    return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id, champion)
 
 
-def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> bool:
-    """Runs the trials that the study still lacks; says whether its report is out of date."""
+def _refuse_overrides(overrides: Sequence[str]) -> None:
+    if overrides:
+        message = "a recipe that was loaded before takes no overrides; give its file instead"
+        raise RecipeError([Problem("recipe", "", message)])
+
+
+def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> None:
+    """Runs the trials that the study still lacks."""
     trials = _trials(recipe)
 
     def ended(trial: FinishedTrial) -> None:
@@ -163,7 +187,6 @@ def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress,
     if study.finished >= trials:
         say("all trials are done already")
     study.run(trials, engine.run, ended)
-    return bool(study.notes.get("reported") != study.finished)
 
 
 def _counts(splits: Splits) -> str:

@@ -163,7 +163,9 @@ class Study:
         if any(trial.state == TrialState.COMPLETE.name for trial in trials):
             return _ended(self._study.best_trial)
         raise StudyError(
-            "no trial of the study was completed:\n" + "\n".join(f"  {trial}" for trial in trials)
+            "no trial of the study was completed:\n"
+            + "\n".join(f"  {trial}" for trial in trials)
+            + "\nchange what the messages name in the recipe, or start over with --fresh"
         )
 
     def table(self) -> dict[str, list[object]]:

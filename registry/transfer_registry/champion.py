@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlflow.tracking import MlflowClient
+
 from transfer_platform.errors import RegistryError
 from transfer_registry.gate import Champion
 from transfer_registry.predictions import Predictions, keep, recall
@@ -12,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.tracking import MlflowClient
 
     from transfer_registry.candidate import Evaluation, Predict
 
+RUN_TAG = "platform.run"
+"""Tag of a version: the run that made it."""
 ALIAS = "champion"
 """The registry alias of the version that is served."""
 
@@ -96,3 +99,16 @@ def _today(
     predictions = Predictions(classes, evaluation.sha256, probabilities)
     keep(client, version, evaluation.fingerprint, predictions)
     return predictions
+
+
+def is_registered(model: str, version: int, run_id: str) -> bool:
+    """Whether a version is still the one that a run made; models may be deleted, and numbers given again."""
+    found = MlflowClient().search_model_versions(f"name = '{model}'")
+    return any(int(each.version) == version and each.tags.get(RUN_TAG) == run_id for each in found)
+
+
+def current(model: str) -> int | None:
+    """The version that the alias points at just now; None without an alias or a model."""
+    found = MlflowClient().search_registered_models(f"name = '{model}'", max_results=1)
+    version = found[0].aliases.get(ALIAS) if found else None
+    return None if version is None else int(version)

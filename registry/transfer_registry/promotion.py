@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry import gate
-from transfer_registry.champion import ALIAS, champion_today
+from transfer_registry.champion import ALIAS, RUN_TAG, champion_today
 from transfer_registry.ledger import Entry, Kind, Ledger
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from transfer_registry.candidate import Candidate, Evaluation, Predict
     from transfer_registry.gate import Champion, Rule
 
-RUN_TAG = "platform.run"
 TRIAL_TAG = "platform.trial"
 
 

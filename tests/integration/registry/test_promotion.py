@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.champion import current, is_registered
 from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Kind, Ledger
 from transfer_registry.predictions import recall
@@ -547,3 +548,16 @@ def test_of_two_that_are_judged_at_once_the_second_is_compared_with_the_first(wo
         answers = [first.result(), second.result()]
     assert [answer.promoted for answer in answers] == [True, False]
     assert answers[1].champion_before == answers[0].version == world.champion()
+
+
+def test_who_is_champion_is_asked_and_not_remembered(world: World) -> None:
+    candidate, _ = offered = world.candidate(wrong=4)
+    assert current("ants-bees") is None
+    world.promote(offered)
+    assert current("ants-bees") == 1
+    assert is_registered("ants-bees", 1, candidate.run_id)
+    assert not is_registered("ants-bees", 1, "another run")
+    world.client.delete_registered_model_alias("ants-bees", "champion")
+    assert current("ants-bees") is None
+    world.client.delete_registered_model("ants-bees")
+    assert not is_registered("ants-bees", 1, candidate.run_id)
