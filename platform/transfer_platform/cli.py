@@ -36,6 +36,7 @@ DEVICE = click.option(
     show_envvar=True,
     help="auto, cpu, cuda, cuda:1, mps.",
 )
+PORT = click.IntRange(0, 65535)
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
 
@@ -54,9 +55,30 @@ class Commands(click.Group):
         except (PlatformError, ModelError) as error:
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
-            click.echo("stopped; the same command goes on from here", err=True)
+            goes_on = ctx.invoked_subcommand == "run"
+            click.echo("stopped" + ("; the same command goes on from here" if goes_on else ""), err=True)
             sys.exit(130)
+        except Exception as error:
+            if (said := in_words(error)) is None:
+                raise
+            click.echo(f"error: {said}", err=True)
         sys.exit(1)
+
+
+def in_words(error: Exception) -> str | None:
+    """What a file system, a database or MLflow refused, in a sentence; None for anything else, our bugs."""
+    if isinstance(error, BrokenPipeError):
+        return None
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    found = {name: sys.modules.get(name) for name in ("sqlalchemy.exc", "mlflow.exceptions", "safetensors")}
+    if (module := found["sqlalchemy.exc"]) and isinstance(error, module.DBAPIError):
+        return f"a database cannot be used: {str(error.orig).strip().splitlines()[0]}"
+    if (module := found["mlflow.exceptions"]) and isinstance(error, module.MlflowException):
+        return f"MLflow: {error.message.strip().splitlines()[0]}"
+    if (module := found["safetensors"]) and isinstance(error, module.SafetensorError):
+        return f"weights cannot be written or read: {error}"
+    return None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -229,7 +251,7 @@ def classify(
 @main.command()
 @click.argument("model")
 @HOST
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", default=5001, show_default=True, type=PORT)
 def serve(model: str, host: str, port: int) -> None:
     """Serve MODEL over HTTP with MLflow's scoring application."""
     from transfer_registry import serving
@@ -239,7 +261,7 @@ def serve(model: str, host: str, port: int) -> None:
 
 @main.command()
 @HOST
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", default=5000, show_default=True, type=PORT)
 def ui(host: str, port: int) -> None:
     """Show the runs of this folder in MLflow's own pages."""
     from transfer_registry import serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import markdown
 from transfer_platform.progress import Progress, Step, silent
+from transfer_platform.storage import refuse_unwritable
 from transfer_registry.loading import LoadedModel, load_model
 
 BATCH = 64
@@ -39,9 +41,9 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         DataError: The folder holds no file.
         RegistryError: There is no such model.
     """
-    if not out.parent.is_dir():
-        raise DataError(f"{out} cannot be written: there is no folder {out.parent}")
+    refuse_unwritable(out)
     files, problems = _files(folder)
+    files = [path for path in files if path != out.resolve()]
     loaded = load_model(model)
     rows: list[dict[str, object]] = []
     for start in range(0, len(files), BATCH):
@@ -123,10 +125,13 @@ def _error(path: Path) -> str:
 
 
 def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
-    with out.open("w", newline="", encoding="utf-8") as file:
+    """Replaces an earlier file once all is written."""
+    unfinished = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["file", "label", "probability", "error"])
         writer.writeheader()
         writer.writerows(rows)
+    unfinished.replace(out)
 
 
 def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from transfer_model.preprocessing import Preprocessing, decode
 from transfer_platform.data.fetching import fetch
 from transfer_platform.errors import DataError
 from transfer_platform.network.pretrained import pretrained_weights
+from transfer_platform.storage import refuse_unwritable
 from transfer_registry.loading import load_model
 
 
@@ -66,8 +67,10 @@ def classify(
         RegistryError: There is no such model.
         SourceError: A photograph or the backbone's weights cannot be fetched.
     """
-    if annotate and not annotate.parent.is_dir():
-        raise DataError(f"{annotate} cannot be written: there is no folder {annotate.parent}")
+    if annotate:
+        refuse_unwritable(annotate)
+    if missing := [photo for photo in photos if "://" not in photo and not Path(photo).is_file()]:
+        raise DataError(f"there is no photograph {', '.join(missing)}")
     classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
     for photo in photos:
         path = fetch(photo) if "://" in photo else Path(photo)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_model.network import Network
-from transfer_platform import storage
+from transfer_platform import mlflow_store, storage
 from transfer_platform.conclusion import conclude, recall
 from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
@@ -128,6 +128,7 @@ def run(
         folder, recipe = path.parent, load(path, overrides)
     if recipe.promotion:
         storage.ledger_url()  # refused now, not after the search
+    mlflow_store.refuse_unreachable()
     store = _store()
     splits = read_splits(recipe.dataset, folder, progress)
     say(_counts(splits))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,6 +88,21 @@ def tracking_uri() -> str:
     return mlflow.get_tracking_uri()
 
 
+def refuse_unwritable(file: Path) -> None:
+    """Refuses a file that cannot be written, before the work that is to be written into it.
+
+    Raises:
+        StorageError: It is a folder, lies in none, or the folder takes no files.
+    """
+    if file.is_dir():
+        raise StorageError(f"{file} cannot be written: it is a folder; name a file in it")
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {file.parent}: {error.strerror}") from error
+
+
 def studies_url() -> str:
     """Database URL of the Optuna studies.
 
@@ -104,7 +120,7 @@ def ledger_url() -> str:
             while the models are on a server that others write to.
     """
     tracking = tracking_uri()
-    if DATABASE_VARIABLE not in os.environ and tracking.startswith(("http://", "https://")):
+    if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
         raise StorageError(
             f"models are registered at {tracking}, but the ledger of promotions would be a file on this "
             f"machine that nobody else sees: set {DATABASE_VARIABLE} to the team's PostgreSQL, "

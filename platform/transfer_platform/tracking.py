@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
-from transfer_platform import storage
+from transfer_platform import mlflow_store, storage
 from transfer_platform.errors import StorageError
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ class Tracker:
     """One experiment of the tracking server.
 
     Args:
-        experiment: Its name; made where it does not exist.
+        experiment: Its name; made where it does not exist, restored where it was deleted.
     """
 
     def __init__(self, experiment: str) -> None:
         try:
-            with storage.created_whole(storage.tracking_uri()) as uri:
-                MlflowClient(uri).search_experiments(max_results=1)
+            mlflow_store.create_database()
             self._client = MlflowClient()
             self.experiment_id = self._experiment(experiment)
         except MlflowException as error:
@@ -57,7 +56,11 @@ class Tracker:
     def _experiment(self, name: str) -> str:
         with FileLock(storage.studies_folder() / "mlflow.lock"):
             found = self._client.get_experiment_by_name(name)
-            return str(found.experiment_id if found else self._client.create_experiment(name))
+            if found is None:
+                return str(self._client.create_experiment(name))
+            if found.lifecycle_stage == LifecycleStage.DELETED:
+                self._client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
 
     @contextmanager
     def study(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:

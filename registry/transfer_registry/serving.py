@@ -16,6 +16,7 @@ import uvicorn
 from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 
+from transfer_platform import mlflow_store
 from transfer_platform.errors import StorageError
 from transfer_registry.front import Front
 from transfer_registry.uris import model_uri
@@ -82,6 +83,8 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     Raises:
         StorageError: Nobody can listen there, or MLflow does not start.
     """
+    mlflow_store.refuse_unreachable()
+    mlflow_store.create_database()
     tracking = mlflow.get_tracking_uri()
     page = f"#/experiments/{_latest_experiment()}/runs?workflowType=machine_learning"
     if tracking.startswith(("http://", "https://")):

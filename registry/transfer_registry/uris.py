@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from transfer_platform import mlflow_store
 from transfer_platform.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _is_logged_model(model: str) -> bool:
 
 
 def _registered_model(name: str) -> RegisteredModel:
+    mlflow_store.refuse_missing_registry()
     client = MlflowClient()
     try:
         return client.get_registered_model(name)

@@ -140,3 +140,59 @@ def test_the_plan_says_that_augmentation_is_off_and_what_storing_costs(isolated:
     assert " stored" in timed
     again = CliRunner().invoke(main, [*digits, "-o", "features.views=2"]).output
     assert again.splitlines()[-20:] == timed.splitlines()[-20:]
+
+
+def refused(*arguments: str) -> str:
+    """What a command that ends with code 1 and without a traceback says."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    return " ".join(done.output.split())
+
+
+def test_looking_for_a_model_where_none_is_creates_no_database(isolated: Path) -> None:
+    (isolated / "photos").mkdir()
+    (isolated / "photos" / "a.txt").write_text("a")
+    Image.new("RGB", (8, 8)).save(isolated / "photo.png")
+    for command in (
+        ["predict", "photos", "--model", "x"],
+        ["serve", "x"],
+        ["classify", "photo.png", "--model", "x"],
+    ):
+        assert "no model is registered here" in refused(*command)
+    assert not (isolated / "mlflow.db").exists()
+
+
+def test_what_cannot_be_written_is_said_before_any_work(isolated: Path) -> None:
+    Image.new("RGB", (8, 8)).save(isolated / "photo.png")
+    backbone = ["--backbone", "efficientnet_lite0"]
+    assert "it is a folder" in refused("predict", ".", "--model", "x", "--out", str(isolated))
+    assert "cannot be written: /proc:" in refused("predict", ".", "--model", "x", "--out", "/proc/x.csv")
+    assert "it is a folder" in refused("classify", "photo.png", *backbone, "--annotate", str(isolated))
+    assert "there is no photograph nosuch.jpg" in refused("classify", "nosuch.jpg", "--model", "x")
+
+
+def test_a_folder_that_takes_no_studies_is_an_error_in_words(isolated: Path) -> None:
+    (isolated / "studies").write_text("in the way")
+    assert "studies: " in refused("run", "digits")
+
+
+def test_a_cache_that_is_a_file_is_an_error_in_words(isolated: Path, monkeypatch) -> None:
+    (isolated / "file").write_text("in the way")
+    monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file"))
+    assert str(isolated / "file") in refused("run", "digits")
+
+
+def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_in_words(isolated: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
+    assert "nonsense" in refused("ui")
+
+
+def test_a_server_that_does_not_answer_is_said_at_once(isolated: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    for command in (["run", "digits", "-o", "promotion=null"], ["ui"], ["serve", "x"]):
+        assert "MLflow's server http://127.0.0.1:1 cannot be reached" in refused(*command)
+
+
+def test_a_port_is_a_number_that_ports_have() -> None:
+    assert "0<=x<=65535" in CliRunner().invoke(main, ["ui", "--port", "99999"]).output

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,6 +25,8 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     save_file(state, unfinished, metadata=dict(metadata))
+    with unfinished.open("rb+") as file:  # renamed before it is on the disk, a power cut would leave it empty
+        os.fsync(file.fileno())
     unfinished.replace(path)
 
 
@@ -34,8 +36,9 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What was written beside the weights; empty where there is no checkpoint."""
-    if not path.is_file():
+    """What was written beside the weights; empty where there is no checkpoint, or a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})

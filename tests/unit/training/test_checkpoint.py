@@ -22,3 +22,12 @@ def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> Non
 
 def test_no_checkpoint_has_no_metadata(tmp_path) -> None:
     assert checkpoint.metadata(tmp_path / "none.safetensors") == {}
+
+
+def test_a_damaged_checkpoint_is_none(tmp_path) -> None:
+    path = tmp_path / "best.safetensors"
+    checkpoint.save({"a": torch.arange(1000)}, path, {"trial": "7"})
+    whole = path.read_bytes()
+    for kept in (0, 5, 40, len(whole) - 1):
+        path.write_bytes(whole[:kept])
+        assert checkpoint.metadata(path) == {}

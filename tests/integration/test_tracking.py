@@ -1,0 +1,47 @@
+"""What MLflow holds of a study, in a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from transfer_platform.tracking import Tracker
+
+
+@pytest.fixture
+def tracker(isolated: Path) -> Tracker:
+    (isolated / "studies").mkdir()
+    return Tracker("ants-bees")
+
+
+def test_an_experiment_that_was_deleted_is_restored(tracker: Tracker) -> None:
+    MlflowClient().delete_experiment(tracker.experiment_id)
+    again = Tracker("ants-bees")
+    assert again.experiment_id == tracker.experiment_id
+    with again.study("study", {}) as run:
+        run.metrics({"a": 1.0})
+
+
+def test_a_trial_reaches_mlflow_whole_and_is_gone_on_with(tracker: Tracker, monkeypatch) -> None:
+    calls: list[str] = []
+    log_batch: Callable[..., None] = MlflowClient.log_batch
+    monkeypatch.setattr(
+        MlflowClient, "log_batch", lambda *args, **more: calls.append("") or log_batch(*args, **more)
+    )
+    with tracker.study("study", {}) as parent:
+        first = tracker.trial(parent, 0, {"lr": 0.1}, resumed=False)
+        for epoch in range(1, 16):
+            first.metrics({"validation/loss": 1 / epoch, "train/loss": 2.0}, epoch)
+        first.tags({"platform.state": "COMPLETE"})
+        first.finish()
+        assert len(calls) == 1, "a quick trial is one batch"
+        again = tracker.trial(parent, 0, {"lr": 0.1}, resumed=True)
+        assert again.run_id == first.run_id
+        assert again.last_step("validation/loss") == 15
+    run = MlflowClient().get_run(first.run_id)
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.tags["platform.state"] == "COMPLETE"
+    assert run.data.metrics["validation/loss"] == pytest.approx(1 / 15)
