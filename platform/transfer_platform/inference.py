@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import markdown
 from transfer_platform.progress import Progress, Step, silent
-from transfer_platform.storage import refuse_unwritable
+from transfer_platform.storage import refuse_unwritable, written_whole
 from transfer_registry.loading import LoadedModel, load_model
 
 BATCH = 64
@@ -125,13 +124,10 @@ def _error(path: Path) -> str:
 
 
 def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Replaces an earlier file once all is written."""
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["file", "label", "probability", "error"])
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(out)
 
 
 def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -16,10 +18,11 @@ from torch import nn
 from transfer_model import catalogue
 from transfer_model.network import pretrained_classifier
 from transfer_model.preprocessing import Preprocessing, decode
-from transfer_platform.data.fetching import fetch
-from transfer_platform.errors import DataError
+from transfer_platform.data.download import DownloadError, download, public
+from transfer_platform.errors import DataError, SourceError
 from transfer_platform.network.pretrained import pretrained_weights
-from transfer_platform.storage import refuse_unwritable
+from transfer_platform.progress import silent
+from transfer_platform.storage import refuse_unwritable, written_whole
 from transfer_registry.loading import load_model
 
 
@@ -73,15 +76,30 @@ def classify(
         raise DataError(f"there is no photograph {', '.join(missing)}")
     classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
     for photo in photos:
-        path = fetch(photo) if "://" in photo else Path(photo)
-        probabilities = classifier.probabilities([path])[0]
-        best = probabilities.argsort()[::-1][:top]
-        answer = Answer(
-            photo, tuple(classifier.classes[index] for index in best), tuple(map(float, probabilities[best]))
-        )
-        if annotate:
-            draw(answer, path, annotate)
+        with _file(photo) as path:
+            probabilities = classifier.probabilities([path])[0]
+            best = probabilities.argsort()[::-1][:top]
+            names = tuple(classifier.classes[index] for index in best)
+            answer = Answer(photo, names, tuple(map(float, probabilities[best])))
+            if annotate:
+                draw(answer, path, annotate)
         yield answer
+
+
+@contextmanager
+def _file(photo: str) -> Iterator[Path]:
+    """The file of a photograph; one from the internet is not kept, since tomorrow it may be another."""
+    if "://" not in photo:
+        yield Path(photo)
+        return
+    if not photo.lower().startswith(("http://", "https://")):
+        raise SourceError(f"{public(photo)!r} cannot be fetched; it must start with http(s)://")
+    with TemporaryDirectory() as folder:
+        try:
+            path = download(photo, Path(folder, "photo"), "", silent)
+        except DownloadError as error:
+            raise SourceError(f"{public(photo)} could not be fetched: {error}") from error
+        yield path
 
 
 @dataclass(frozen=True)
@@ -123,4 +141,5 @@ def draw(answer: Answer, photo: Path, out: Path) -> None:
         (0, 0, 0, 160),
     )
     pen.multiline_text((height, height), text, "white", font=font)
-    picture.save(out, "PNG")
+    with written_whole(out) as unfinished:
+        picture.save(unfinished, "PNG")

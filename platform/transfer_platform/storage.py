@@ -89,18 +89,46 @@ def tracking_uri() -> str:
 
 
 def refuse_unwritable(file: Path) -> None:
-    """Refuses a file that cannot be written, before the work that is to be written into it.
+    """Refuses a file that cannot be written by `written_whole`, before the work that it is for.
 
     Raises:
         StorageError: It is a folder, lies in none, or the folder takes no files.
     """
     if file.is_dir():
         raise StorageError(f"{file} cannot be written: it is a folder; name a file in it")
+    if _is_special(file):
+        return
     try:
-        with tempfile.TemporaryFile(dir=file.parent):
+        with tempfile.TemporaryFile(dir=file.resolve().parent):
             pass
     except OSError as error:
         raise StorageError(f"{file} cannot be written: {file.parent}: {error.strerror}") from error
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Lets a file be replaced once its new content is whole; where writing fails, the earlier one stays.
+
+    Args:
+        file: What a user asked for.
+
+    Yields:
+        What to write to: a hidden file beside it, or a device or pipe itself, such as /dev/stdout.
+    """
+    if _is_special(file):
+        yield file
+        return
+    target = file.resolve()
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_special(file: Path) -> bool:
+    return file.exists() and not file.is_file()
 
 
 def studies_url() -> str:

@@ -40,7 +40,7 @@ def create_app(uri: str) -> ASGIApp:
     return Front(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
-def serve(model: str, host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
+def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
     """Serves a model until it is interrupted.
 
     Args:
