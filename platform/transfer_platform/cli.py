@@ -72,8 +72,9 @@ def in_words(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     found = {name: sys.modules.get(name) for name in ("sqlalchemy.exc", "mlflow.exceptions", "safetensors")}
-    if (module := found["sqlalchemy.exc"]) and isinstance(error, module.DBAPIError):
-        return f"a database cannot be used: {str(error.orig).strip().splitlines()[0]}"
+    if (module := found["sqlalchemy.exc"]) and isinstance(error, module.SQLAlchemyError):
+        cause = getattr(error, "orig", None) or error
+        return f"a database cannot be used: {str(cause).strip().splitlines()[0]}"
     if (module := found["mlflow.exceptions"]) and isinstance(error, module.MlflowException):
         return f"MLflow: {error.message.strip().splitlines()[0]}"
     if (module := found["safetensors"]) and isinstance(error, module.SafetensorError):

@@ -26,6 +26,8 @@ def refuse_unreachable() -> None:
         return
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # it is there; whether its certificate is trusted is for MLflow's own settings to say
     except requests.RequestException as error:
         raise StorageError(
             f"MLflow's server {uri} cannot be reached ({type(error).__name__}); "

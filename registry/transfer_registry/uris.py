@@ -43,6 +43,8 @@ def model_uri(model: str) -> str:
         return str(Path(model).absolute())
     named = _REGISTERED.fullmatch(model)
     if named is None or _is_logged_model(model):
+        if model.startswith(("runs:/", "models:/")):
+            mlflow_store.refuse_missing_registry()
         if _SCHEME.match(model):
             return model
         raise RegistryError(

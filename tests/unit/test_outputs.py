@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transfer_platform import recognition, storage
-from transfer_platform.errors import SourceError
+from transfer_platform import inference, recognition, storage
+from transfer_platform.errors import RegistryError, SourceError
+from transfer_registry.loading import LoadedModel
+from transfer_registry.uris import model_uri
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -73,3 +75,27 @@ def test_a_photograph_that_cannot_be_fetched_is_named(site: tuple[str, Path]) ->
     for photo in (f"{site[0]}/none.png", "ftp://host/photo.png"):
         with pytest.raises(SourceError, match=photo), recognition._file(photo):
             pass
+
+
+class Sure:
+    """A registered model that answers the same for everything."""
+
+    def predict(self, frame, params) -> list[dict[str, object]]:
+        return [{"top": [{"label": "ant", "probability": 1.0}]} for _ in range(len(frame))]
+
+
+def test_an_earlier_answer_is_no_picture(isolated: Path, monkeypatch) -> None:
+    monkeypatch.setattr(inference, "load_model", lambda name: LoadedModel(name, ("ant",), Sure()))
+    Image.new("RGB", (8, 8)).save(isolated / "a.png")
+    out = Path("predictions.csv")
+    first = inference.predict_folder(Path(), "ants", out)
+    assert first.startswith("1 pictures classified")
+    assert inference.predict_folder(Path(), "ants", out) == first
+    assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,"]
+
+
+@pytest.mark.parametrize("model", ["runs:/0123/model", "models:/m-0123"])
+def test_a_model_of_a_run_is_not_looked_for_where_there_are_no_runs(isolated: Path, model: str) -> None:
+    with pytest.raises(RegistryError, match="no model is registered here"):
+        model_uri(model)
+    assert not list(isolated.iterdir())
