@@ -146,14 +146,23 @@ def _standing_verdict(
     if it was carried out or was given against today's champion.
     """
     last = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
-    if last is None:
+    if last is None or _is_older(last, version):
         return None
-    carried_out = _promotion_after(ledger, last) is not None
-    if carried_out and ledger.current_champion(version.name) == last.version:
+    move = _promotion_after(ledger, last)
+    carried_out = move is not None
+    if move is not None and move == ledger.last_move(version.name):
         return last
     asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").findings]
     same_question = last.test_fingerprint == evaluation.fingerprint and asked == [PARITY, *map(str, rules)]
     return last if same_question and (carried_out or last.previous_version == before) else None
+
+
+def _is_older(entry: Entry, version: ModelVersion) -> bool:
+    """Whether an entry was written before a version was made, and so about another one of the same number.
+
+    A later trial of the same run can take the number of an earlier one that was deleted.
+    """
+    return entry.at.timestamp() * 1000 < version.creation_timestamp
 
 
 def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:
@@ -229,7 +238,8 @@ def _finish_interrupted_move(door: _Door, model: str) -> None:
     if move is None or decision is None:
         return
     try:
-        if door.client.get_model_version(model, str(move.version)).tags.get(RUN_TAG) != move.run_id:
+        version = door.client.get_model_version(model, str(move.version))
+        if version.tags.get(RUN_TAG) != move.run_id or _is_older(move, version):
             return
         _carry_out(door.client, decision, move)
     except MlflowException as error:

@@ -519,6 +519,16 @@ def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world: Worl
     assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION, Kind.VERDICT]
 
 
+def test_a_later_trial_of_the_same_run_is_judged_anew_too(world: World) -> None:
+    first, evaluation = world.candidate(wrong=4)
+    assert world.promote((first, evaluation)).promoted
+    world.client.delete_registered_model("ants-bees")
+    other, worse = world.candidate(wrong=30)
+    again = world.promote((replace(other, run_id=first.run_id, trial=8), worse))
+    assert (again.version, again.promoted) == (1, False)
+    assert world.champion() is None
+
+
 def test_a_ledger_that_outlived_its_registry_decides_nothing_for_the_next_one(
     world: World, new_registry: Callable[[str], Path]
 ) -> None:
