@@ -27,12 +27,14 @@ from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.champion import is_registered
 from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Ledger
-from transfer_registry.packaging import log_model
+from transfer_registry.packaging import log_model, logged_before
 from transfer_registry.promotion import Promotion, promote_candidate
 from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict
 
 NOTE = "conclusion"
+TRIAL_TAG, MODEL_TAG = "platform.trial", "platform.model"
+"""Tags of a logged model, by which it is found again after an interruption."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,11 @@ def _promote(
     predictions: Predictions,
     metrics: dict[str, float],
 ) -> Promotion:
+    origin = {TRIAL_TAG: str(study.best.number), MODEL_TAG: section.model}
+    logged = logged_before(parent.run_id, origin)
     candidate = Candidate(
         model=section.model,
-        model_uri=log_model(model, section.model, parent.run_id).model_uri,
+        model_uri=logged or log_model(model, section.model, parent.run_id, tags=origin).model_uri,
         run_id=parent.run_id,
         trial=study.best.number,
         recipe_fingerprint=identity(recipe),

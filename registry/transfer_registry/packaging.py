@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema
 from PIL import Image
@@ -101,6 +102,22 @@ def log_model(
             validate_serving_input=False,
         )
     return info
+
+
+def logged_before(run_id: str, tags: Mapping[str, str]) -> str | None:
+    """The URI of a model that a run has logged with these tags; what was logged in part only is deleted."""
+    client = MlflowClient()
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
+    whole = None
+    for model in found:
+        if not tags.items() <= model.tags.items():
+            continue
+        if model.status == LoggedModelStatus.READY:
+            whole = str(model.model_uri)
+        else:
+            client.delete_logged_model(model.model_id)
+    return whole
 
 
 def signature() -> ModelSignature:

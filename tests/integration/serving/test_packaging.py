@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 import transfer_model
 from transfer_model.classifier import Classifier
 from transfer_platform.errors import RegistryError
-from transfer_registry.packaging import code_digest, log_model, requirements
+from transfer_registry.packaging import code_digest, log_model, logged_before, requirements
 from transfer_registry.stranger import ask, predict
 from transfer_registry.uris import model_uri
 
@@ -128,3 +128,13 @@ def test_a_folder_is_a_model(here: Registered) -> None:
 def test_what_is_not_there(here: Registered, named: str, message: str) -> None:
     with pytest.raises(RegistryError, match=message):
         model_uri(named)
+
+
+def test_a_model_that_was_logged_is_found_again_and_what_was_cut_off_is_deleted(here: Registered) -> None:
+    client, tags = MlflowClient(), {"platform.trial": "7"}
+    assert logged_before(here.run_id, tags) is None
+    begun = client.create_logged_model(here.experiment_id, "cut", source_run_id=here.run_id, tags=tags)
+    assert logged_before(here.run_id, tags) is None
+    with pytest.raises(mlflow.exceptions.MlflowException, match="not found"):
+        client.get_logged_model(begun.model_id)
+    assert logged_before(here.run_id, {"origin": "test"}) == f"models:/{here.model_id}"
