@@ -111,7 +111,7 @@ def test_a_second_study_computes_nothing_and_a_changed_picture_only_itself(few, 
     fitted(settings, make_splits(own, "train", 0.25, "val"), store, again)
     assert computed(again) == 0
     changed = next((own / "train" / "ants").iterdir())
-    shutil.copy(next((own / "val" / "bees").iterdir()), changed)
+    next((own / "val" / "bees").iterdir()).replace(changed)
     once_more: list[Step] = []
     fitted(settings, make_splits(own, "train", 0.25, "val"), store, once_more)
     assert computed(once_more) == 1
