@@ -8,7 +8,6 @@ These rules cannot change without making every earlier result incomparable.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import Picture, class_map, scan
+from transfer_platform.data.division import deal_folds, divide
 from transfer_platform.data.exclusion import excluded_files
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SplitError
@@ -24,7 +24,6 @@ from transfer_platform.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_HASHES = 2.0**256
 SHOWN = 10
 """Lines of a list in an error."""
 
@@ -126,158 +125,13 @@ def make_splits(
     return Splits(classes, **sides, ignored=ignored, folds=dealt)
 
 
-def divide(
-    pictures: Iterable[Picture], fractions: Mapping[str, float], split_seed: int
-) -> dict[str, tuple[Picture, ...]]:
-    """Divides the images of one folder.
-
-    An image that lies in several classes (the same bytes) counts for the first of them by name, so that all
-    of its copies stay together.
-
-    Args:
-        pictures: All of them.
-        fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
-        split_seed: Chooses another division.
-
-    Returns:
-        `train`, and what `fractions` names; each sorted by label and digest.
-
-    Raises:
-        SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
-    """
-    for role, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
-    pictures = sorted(pictures, key=_content_order)
-    sides: dict[str, str] = {}
-    left = _digests_by_class(pictures)
-    if "test" in fractions:
-        left = _draw_test(left, fractions["test"], split_seed, sides)
-    if "validation" in fractions:
-        _draw_validation(left, fractions["validation"], split_seed, sides)
-    return {
-        role: tuple(picture for picture in pictures if sides.get(picture.sha256, "train") == role)
-        for role in ("train", *fractions)
-    }
-
-
-def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Deals the training images into folds, each class evenly; copies of an image into the same one.
-
-    Args:
-        pictures: Sorted by label.
-        folds: K, at least 2.
-        split_seed: Chooses another division.
-
-    Returns:
-        For each picture its fold, 0 to K - 1.
-
-    Raises:
-        SplitError: A class has fewer different images than there are folds.
-    """
-    digests = _digests_by_class(pictures)
-    small = {label: len(each) for label, each in digests.items() if len(each) < folds}
-    if small:
-        counts = ", ".join(f"{label!r} has {count}" for label, count in small.items())
-        raise SplitError(
-            f"each of {folds} folds needs an image of every class, but of different images {counts}; "
-            "add images or ask for fewer folds in dataset.splits.validation"
-        )
-    ranked = (
-        digest
-        for each in digests.values()
-        for digest in sorted(each, key=lambda digest: _draw(f"folds:{split_seed}:{digest}"))
-    )
-    # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
-    fold = {digest: position % folds for position, digest in enumerate(ranked)}
-    return tuple(fold[picture.sha256] for picture in pictures)
-
-
 def fingerprint(pictures: Iterable[Picture]) -> str:
     """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images."""
     return _hash("".join(sorted(f"{picture.label}\0{picture.sha256}\n" for picture in pictures)))
 
 
-def _draw_test(
-    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
-) -> dict[str, list[str]]:
-    """Writes what is test into `sides` and returns what is left of each class."""
-    draws = {digest: _draw(f"{split_seed}:{digest}") for each in digests.values() for digest in each}
-    without = {label: min(draws[digest] for digest in each) for label, each in digests.items()}
-    if max(without.values()) >= fraction * _HASHES:
-        missing = ", ".join(repr(label) for label, draw in without.items() if draw >= fraction * _HASHES)
-        raise SplitError(
-            f"with the fraction {fraction:g} no image of {missing} is test; the smallest fraction that gives "
-            f"every class one is {_rounded_up(max(without.values()) / _HASHES):g}; "
-            "set dataset.splits.test to it, add images, or use another dataset.split_seed"
-        )
-    sides |= {digest: "test" for digest, draw in draws.items() if draw < fraction * _HASHES}
-    left = {label: [digest for digest in each if digest not in sides] for label, each in digests.items()}
-    _refuse_too_few(
-        {label: (len(digests[label]), len(each)) for label, each in left.items()}, "test", fraction
-    )
-    return left
-
-
-def _draw_validation(
-    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
-) -> None:
-    """Writes what is validation into `sides`."""
-    taken = {label: max(1, round(fraction * len(each))) for label, each in digests.items()}
-    counts = {label: (len(each), len(each) - taken[label]) for label, each in digests.items()}
-    _refuse_too_few(counts, "validation", fraction)
-    for label, each in digests.items():
-        # Salted, so that being nearly test says nothing about being validation.
-        ranked = sorted(each, key=lambda digest: _draw(f"validation:{split_seed}:{digest}"))
-        sides |= dict.fromkeys(ranked[: taken[label]], "validation")
-
-
-def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: float) -> None:
-    """Args: `counts` has, by class, the images that there were and those that are left for training."""
-    lines = [
-        f"  class {label!r}: {count} different images, none left for training"
-        for label, (count, rest) in counts.items()
-        if rest < 1
-    ]
-    if lines:
-        raise SplitError(
-            f"the fraction {fraction:g} for {role} cannot be held out of train:\n" + "\n".join(lines) + "\n"
-            "add images or lower the fraction; a class needs at least one image in every split"
-        )
-
-
-def _digests_by_class(pictures: Sequence[Picture]) -> dict[str, list[str]]:
-    """The different images of each class; `pictures` is sorted by label, so the first label owns an image."""
-    owners: dict[str, str] = {}
-    for picture in pictures:
-        owners.setdefault(picture.sha256, picture.label)
-    digests: dict[str, list[str]] = {picture.label: [] for picture in pictures}
-    for digest, label in owners.items():
-        digests[label].append(digest)
-    duplicates = [label for label, each in digests.items() if not each]
-    if duplicates:
-        raise SplitError(
-            f"every image of {', '.join(map(repr, duplicates))} is byte for byte in another class too; "
-            "remove it from one of them"
-        )
-    return digests
-
-
-def _draw(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest(), "big")
-
-
-def _rounded_up(fraction: float) -> float:
-    """To four decimals; strictly above, because a draw must be below the fraction."""
-    return (math.floor(fraction * 10_000) + 1) / 10_000
-
-
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _content_order(picture: Picture) -> tuple[str, str, Path]:
-    return picture.label, picture.sha256, picture.path
 
 
 def _folder(root: Path, role: str, name: str) -> Path:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_platform.data.catalog import Picture
-from transfer_platform.data.splits import Splits, deal_folds, divide, fingerprint, make_splits
+from transfer_platform.data.division import deal_folds, divide
+from transfer_platform.data.splits import Splits, fingerprint, make_splits
 from transfer_platform.errors import SplitError
 
 WritePicture = Callable[[Path, str], None]
