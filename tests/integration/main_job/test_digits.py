@@ -7,7 +7,13 @@ import re
 import pytest
 from mlflow import MlflowClient
 
-QUICK = ("-o", "training.epochs=1", "-o", "training.batch_size=64")
+SMALL = (
+    "training.epochs=1",
+    "backbone.freeze_through=all",
+    "dataset.image_size=32",
+    "dataset.splits.test=0.1",
+)
+QUICK = tuple(word for change in SMALL for word in ("-o", change))
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +64,7 @@ def test_another_seed_meets_the_champion(refused) -> None:
 def test_a_model_that_is_searched_in_python(isolated) -> None:
     import transfer_platform
 
-    outcome = transfer_platform.run(
-        "digits", overrides=["training.epochs=1", "promotion=null", "backbone.freeze_through=all"]
-    )
+    outcome = transfer_platform.run("digits", overrides=[*SMALL, "promotion=null"])
     assert outcome.verdict is None
     assert outcome.metrics["test/accuracy"] > 0.5
     assert outcome.network.spec.classes == 10
