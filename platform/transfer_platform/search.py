@@ -74,7 +74,8 @@ class Trial:
 
     def __init__(self, trial: optuna.Trial, values: dict[str, Any], *, resumed: bool, pruning: bool) -> None:
         self._trial, self._pruning = trial, pruning
-        self._reported = set(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        known = trial.study.get_trials(deepcopy=False)[trial.number] if pruning else None
+        self._reported = set(known.intermediate_values) if known else set()
         self.number = trial.number
         self.values = values
         self.resumed = resumed
@@ -89,14 +90,16 @@ class Trial:
         self._trial.set_user_attr(key, value)
 
     def report(self, epoch: int, value: float) -> None:
-        """Records the ranked metric of an epoch.
+        """Shows the pruner the ranked metric of an epoch; without one nobody waits for the database.
 
         Raises:
             Pruned: The study's pruner gives the trial up.
         """
+        if not self._pruning:
+            return
         if epoch not in self._reported:
             self._trial.report(value, epoch)
-        if self._pruning and self._trial.should_prune():
+        if self._trial.should_prune():
             raise Pruned
 
 
@@ -264,14 +267,13 @@ def generation_name(name: str, count: int) -> str:
 
 
 def figures(study: Study) -> dict[str, Any]:
-    """Matplotlib figures of a study: `history`, `importance` where it can be told, `intermediate_values`."""
+    """Matplotlib figures of a study: `history`, `importance` where it can be told, `pruning` where there is."""
     from optuna.visualization import matplotlib as plots
 
     optuna_study = study._study
-    drawings = {
-        "history": plots.plot_optimization_history,
-        "intermediate_values": plots.plot_intermediate_values,
-    }
+    drawings = {"history": plots.plot_optimization_history}
+    if study._pruning:
+        drawings["pruning"] = plots.plot_intermediate_values
     if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1 and study._space:
         drawings["importance"] = plots.plot_param_importances
     with warnings.catch_warnings():

@@ -89,6 +89,7 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
     study = open_study(url, pruning=False)
     study.run(8, loss, ignored)
     assert {trial.state for trial in study.trials} == {"COMPLETE"}
+    assert set(figures(study)) == {"history", "importance"}
 
 
 @pytest.mark.parametrize(
@@ -160,4 +161,4 @@ def test_generations_are_counted_by_name(url: str) -> None:
 def test_figures_are_drawn_of_finished_studies(url: str) -> None:
     study = open_study(url)
     study.run(4, loss, ignored)
-    assert set(figures(study)) == {"history", "importance", "intermediate_values"}
+    assert set(figures(study)) == {"history", "importance", "pruning"}

@@ -25,8 +25,8 @@ def make_optimizer(network: Network, settings: Training) -> Optimizer:
         *_groups(network.backbone_parameters(), rate * settings.backbone_lr_factor, settings.weight_decay),
     ]
     if settings.optimizer == "sgd":
-        return SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return AdamW(groups, lr=rate)
+        return SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
+    return AdamW(groups, lr=rate, fused=True)
 
 
 def _groups(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> list[dict[str, object]]:

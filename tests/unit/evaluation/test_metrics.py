@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 
 from transfer_platform.evaluation.metrics import (
     calibration_curve,
     cross_entropy,
     expected_calibration_error,
+    macro_f1,
     per_class,
     scores,
 )
@@ -60,3 +61,9 @@ def test_cross_entropy_agrees_with_scikit_learn(raw: np.ndarray, labels: list[in
     probabilities = raw / raw.sum(axis=1, keepdims=True)
     expected = log_loss(labels, probabilities, labels=range(4))
     assert cross_entropy(np.array(labels), probabilities) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_macro_f1_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(pairs).T
+    assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
