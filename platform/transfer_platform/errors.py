@@ -103,3 +103,7 @@ class StorageError(PlatformError):
 
 class RegistryError(PlatformError):
     """Registering, gating, promoting or loading a registered model."""
+
+
+class ChampionMovedError(RegistryError):
+    """Somebody else has moved the champion while a move was being decided."""

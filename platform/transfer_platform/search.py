@@ -267,11 +267,11 @@ def generation_name(name: str, count: int) -> str:
 
 
 def figures(study: Study) -> dict[str, Any]:
-    """Matplotlib figures of a study: `history`, `importance` where it can be told, `pruning` where there is."""
+    """Matplotlib figures: `history`, `importance` where it can be told, `pruning` where there is any."""
     from optuna.visualization import matplotlib as plots
 
     optuna_study = study._study
-    drawings = {"history": plots.plot_optimization_history}
+    drawings: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}
     if study._pruning:
         drawings["pruning"] = plots.plot_intermediate_values
     if len(optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1 and study._space:

@@ -28,6 +28,7 @@ class Candidate:
         recipe_fingerprint: Of the resolved recipe.
         train_fingerprint: Of the training images.
         precision: What it is served in: float32, bfloat16 or float16.
+        taught: Content hashes of all images that it has learnt or chosen from.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Candidate:
     recipe_fingerprint: str
     train_fingerprint: str
     precision: str = "float32"
+    taught: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

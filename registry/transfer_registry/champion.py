@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
+from transfer_registry import lineage
 from transfer_registry.gate import Champion
 from transfer_registry.predictions import Predictions, keep, recall
 
@@ -26,6 +27,11 @@ _UNKNOWN = (
     "it does not say which classes it knows, as models logged by this platform do; "
     f"without the alias {ALIAS!r} a candidate is judged by the absolute rules alone"
 )
+_SEEN = (
+    "it was taught with {seen} of the {images} test images, which would flatter it; "
+    "take these out of the test images, or split the data as it was split for it"
+)
+_UNKNOWN_LINEAGE = "which images taught the champion is not known, so that it may have seen some of these"
 
 
 def champion_today(
@@ -56,10 +62,13 @@ def champion_today(
         return Champion(number, None, _UNKNOWN)
     if set(classes) != set(evaluation.classes):
         return Champion(number, None, _other_classes(classes, evaluation.classes))
+    taught = lineage.recall(client, version)
+    if seen := len(set(evaluation.sha256) & (taught or frozenset())):
+        return Champion(number, None, _SEEN.format(seen=seen, images=len(evaluation.images)))
     labels = known.labels(evaluation.sha256) if known else None
     if labels is None:
         labels = _today(client, version, classes, evaluation, predict).labels(evaluation.sha256)
-    return Champion(number, labels)
+    return Champion(number, labels, caution=_UNKNOWN_LINEAGE if taught is None else "")
 
 
 def _described_classes(version: ModelVersion) -> tuple[str, ...]:

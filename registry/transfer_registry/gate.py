@@ -6,67 +6,27 @@ from what the ledger and the run have kept.
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transfer_platform.errors import RegistryError
-from transfer_registry.verdict import Finding, Verdict
+from transfer_registry import evidence
+from transfer_registry.evidence import Paired
+from transfer_registry.rules import OverChampion, PerClassRecall, Threshold
+from transfer_registry.verdict import Figure, Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from transfer_registry.rules import Rule
 
-@dataclass(frozen=True)
-class Threshold:
-    """An absolute rule on one metric.
-
-    Attributes:
-        metric: Its name, such as `test/accuracy`.
-        at_least: The smallest value that passes.
-        at_most: The largest value that passes.
-    """
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.at_least is None and self.at_most is None:
-            raise RegistryError(f"the rule on {self.metric} has no limit: give it at_least or at_most")
-
-    def __str__(self) -> str:
-        lower = [] if self.at_least is None else [f">= {self.at_least:g}"]
-        upper = [] if self.at_most is None else [f"<= {self.at_most:g}"]
-        return f"{self.metric} {' and '.join(lower + upper)}"
-
-
-@dataclass(frozen=True)
-class OverChampion:
-    """The candidate must be better than the champion by more than chance.
-
-    Attributes:
-        confidence: 1 - the probability with which an equal candidate is let through; from 0.5 to below 1.
-            Under one half, two models could each be "better" than the other.
-    """
-
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.confidence < 1:
-            raise RegistryError(
-                f"over_champion.confidence is {self.confidence}, but 0.5 <= confidence < 1 must hold "
-                "(0.95 is usual)"
-            )
-
-    def __str__(self) -> str:
-        return f"over_champion at {self.confidence:g}"
-
-
-Rule = Threshold | OverChampion
+NOTEWORTHY = 0.02
+"""A gain in accuracy that most would want to see; what a test set can show is told by it."""
+POWER = 0.8
+"""The chance of seeing it that is usually asked of a test."""
 
 
 @dataclass(frozen=True)
@@ -78,31 +38,13 @@ class Champion:
         predicted: The label it gives each image, by name, in the order of the candidate's labels (N).
             None where the two cannot be compared.
         incomparable: Why they cannot; empty where they can.
+        caution: What a comparison has to be read with; empty where there is nothing.
     """
 
     version: int
     predicted: Sequence[str] | None
     incomparable: str = ""
-
-
-def read_rules(gate: Mapping[str, Mapping[str, float]]) -> tuple[Rule, ...]:
-    """The rules of a recipe's `promotion.gate`.
-
-    Args:
-        gate: `{"test/accuracy": {"at_least": 0.9}, "over_champion": {"confidence": 0.95}}`.
-
-    Raises:
-        RegistryError: A rule has a limit that does not exist, none at all, or one out of range.
-    """
-    return tuple(_read_rule(name, limits) for name, limits in gate.items())
-
-
-def _read_rule(name: str, limits: Mapping[str, float]) -> Rule:
-    allowed = {"confidence"} if name == "over_champion" else {"at_least", "at_most"}
-    if unknown := sorted(set(limits) - allowed):
-        known = " and ".join(sorted(allowed))
-        raise RegistryError(f"the gate rule {name} has no setting {unknown[0]!r}; it has {known}")
-    return OverChampion(**limits) if name == "over_champion" else Threshold(name, **limits)
+    caution: str = ""
 
 
 def check(rules: Sequence[Rule], metrics: Mapping[str, float]) -> None:
@@ -144,33 +86,10 @@ def judge(
         tuple(
             _threshold(rule, metrics)
             if isinstance(rule, Threshold)
-            else _over_champion(rule, labels, predicted, champion)
+            else _relative(rule, labels, predicted, champion)
             for rule in rules
         )
     )
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """One-sided exact McNemar test: the chance of at least `better` heads in `better + worse` fair tosses.
-
-    Only the images on which exactly one of two models is right say anything about which is better; were the
-    models equal, each of those images would fall to either with probability 1/2.
-
-    McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or
-    percentages. Psychometrika 12, 153-157.
-
-    Args:
-        better: Images on which only the candidate is right.
-        worse: Images on which only the champion is right.
-
-    Returns:
-        P(X >= better), X ~ Binomial(better + worse, 1/2); 1 where there is no such image.
-    """
-    if better + worse == 0:
-        return 1.0
-    from scipy.stats import binomtest  # 2 s to import, and most commands never judge
-
-    return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
 
 
 def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> Finding:
@@ -186,8 +105,11 @@ def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> Finding:
     return Finding(str(rule), passed, True, reason, figures)
 
 
-def _over_champion(
-    rule: OverChampion, labels: Sequence[str], predicted: Sequence[str], champion: Champion | None
+def _relative(
+    rule: OverChampion | PerClassRecall,
+    labels: Sequence[str],
+    predicted: Sequence[str],
+    champion: Champion | None,
 ) -> Finding:
     if champion is None:
         return Finding(str(rule), True, False, "there is no champion yet to compare with")
@@ -195,40 +117,121 @@ def _over_champion(
         reason = f"cannot be compared with the champion, version {champion.version}: {champion.incomparable}"
         return Finding(str(rule), False, True, reason, {"champion": champion.version})
     _same_length(labels, champion.predicted, f"the champion, version {champion.version}")
-    right = np.asarray(predicted) == np.asarray(labels)
-    champion_right = np.asarray(champion.predicted) == np.asarray(labels)
-    figures: dict[str, float | int] = {
-        "champion": champion.version,
-        "images": len(labels),
-        "accuracy": float(right.mean()),
-        "champion_accuracy": float(champion_right.mean()),
-        "better": int((right & ~champion_right).sum()),
-        "worse": int((~right & champion_right).sum()),
-        "fewest_discordant": _fewest_discordant(rule.confidence),
+    truth = np.asarray(labels)
+    both = _Both(
+        champion.version, truth, np.asarray(predicted) == truth, np.asarray(champion.predicted) == truth
+    )
+    found = _over_champion(rule, both) if isinstance(rule, OverChampion) else _per_class(rule, both)
+    return replace(found, reason=f"{found.reason}; {champion.caution}") if champion.caution else found
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Candidate and champion on the same images (N)."""
+
+    version: int
+    labels: np.ndarray
+    right: np.ndarray
+    champion_right: np.ndarray
+
+    def paired(self, among: np.ndarray | None = None) -> Paired:
+        """How the two did, on all images or among some of them."""
+        chosen = np.ones(len(self.labels), bool) if among is None else among
+        better, worse = self.right & ~self.champion_right, ~self.right & self.champion_right
+        return Paired(int(chosen.sum()), int((better & chosen).sum()), int((worse & chosen).sum()))
+
+
+def _over_champion(rule: OverChampion, both: _Both) -> Finding:
+    paired = both.paired()
+    chance, allowed = evidence.chance(paired, rule.margin), 1 - rule.confidence
+    low, high = evidence.interval(paired, rule.confidence)
+    figures: dict[str, Figure] = {
+        "champion": both.version,
+        "images": paired.images,
+        "accuracy": float(both.right.mean()),
+        "champion_accuracy": float(both.champion_right.mean()),
+        "better": paired.better,
+        "worse": paired.worse,
+        "gain": paired.gain,
+        "gain_low": low,
+        "gain_high": high,
+        "margin": rule.margin,
+        "p": chance,
     }
-    figures["p"] = mcnemar(int(figures["better"]), int(figures["worse"]))
-    passed = figures["p"] <= 1 - rule.confidence
-    return Finding(str(rule), passed, True, _comparison(figures, rule.confidence), figures)
+    passed = chance <= allowed
+    test = "score test" if rule.margin else "exact McNemar test"
+    margin = f" of more than {_points(rule.margin)}" if rule.margin else ""
+    parts = [
+        f"accuracy {both.right.mean():.4f} against {both.champion_right.mean():.4f} of the champion, "
+        f"version {both.version}, on {paired.images} images: a gain of {_points(paired.gain)}, "
+        f"{rule.confidence:.4g} interval {_points(low)} to {_points(high)} (paired bootstrap)",
+        f"right where the other is wrong: b = {paired.better} against c = {paired.worse}, "
+        f"p = {chance:.4g} for a gain{margin} ({test}; {allowed:.4g} or less is needed)",
+    ]
+    if not passed:
+        conclusion, more = _not_shown(rule, paired)
+        parts.append(conclusion)
+        figures |= more
+    return Finding(str(rule), passed, True, "; ".join(parts), figures)
 
 
-def _comparison(figures: Mapping[str, float | int], confidence: float) -> str:
-    discordant = int(figures["better"] + figures["worse"])
-    too_thin = (
-        f"; too little evidence whatever the outcome: {discordant} images tell the two apart, "
-        f"at least {figures['fewest_discordant']} are needed"
+def _not_shown(rule: OverChampion, paired: Paired) -> tuple[str, dict[str, Figure]]:
+    """Why a candidate does not pass: it is worse, or the images are too few to tell."""
+    if (
+        evidence.chance(Paired(paired.images, paired.worse, paired.better), -rule.margin)
+        <= 1 - rule.confidence
+    ):
+        return "it is worse than asked for, by more than chance", {}
+    # What is seen is a share of few images; but no gain comes without images that tell the two apart.
+    discordant = max(paired.discordant, NOTEWORTHY, abs(rule.margin + NOTEWORTHY))
+    true = evidence.Truth(rule.margin + NOTEWORTHY, discordant, rule.margin)
+    chance = evidence.power(paired.images, true, rule.confidence)
+    needed = evidence.images_needed(true, rule.confidence, POWER)
+    enough = (
+        f"nothing can be concluded: on {paired.images} images a true gain of {_points(true.gain)} is seen "
+        f"with probability {chance:.2f}; for {POWER:g} about {needed} images are needed"
     )
-    return (
-        f"accuracy {figures['accuracy']:.4f} against {figures['champion_accuracy']:.4f} of the champion, "
-        f"version {figures['champion']}, on {figures['images']} images; right where the other is wrong: "
-        f"b = {figures['better']} against c = {figures['worse']}, "
-        f"p = {figures['p']:.4g} (McNemar; {1 - confidence:.4g} or less is needed)"
-        f"{too_thin if discordant < figures['fewest_discordant'] else ''}"
+    return enough, {"power": chance, "images_needed": needed}
+
+
+def _per_class(rule: PerClassRecall, both: _Both) -> Finding:
+    classes = sorted(set(both.labels.tolist()))
+    outcomes = {name: both.paired(both.labels == name) for name in classes}
+    chances = evidence.holm(
+        {name: evidence.mcnemar(paired.worse, paired.better) for name, paired in outcomes.items()}
     )
+    allowed = 1 - rule.confidence
+    lost = [name for name in classes if chances[name] <= allowed]
+    worst = min(classes, key=chances.__getitem__)
+    # With fewer images than this of a class, not even the loss of all of them is evidence.
+    fewest = math.ceil(-math.log2(allowed / len(classes)))
+    silent = [name for name, paired in outcomes.items() if paired.images < fewest]
+    figures: dict[str, Figure] = {
+        "champion": both.version,
+        "classes": len(classes),
+        "lost": ", ".join(lost),
+        "worst": worst,
+        "worst_gain": outcomes[worst].gain,
+        "p": chances[worst],
+    }
+    told = [
+        f"{name}: {_points(outcomes[name].gain)} in recall on {outcomes[name].images} images, "
+        f"b = {outcomes[name].better} against c = {outcomes[name].worse}, p = {chances[name]:.4g}"
+        for name in lost or [worst]
+    ]
+    reason = (
+        f"{'' if lost else 'no class is '}recognised worse than by the champion, version {both.version}, "
+        f"by more than chance; {'' if lost else 'nearest to it '}{'; '.join(told)} "
+        f"(exact McNemar tests, Holm over {len(classes)} classes; {allowed:.4g} or less is evidence)"
+    )
+    if silent:
+        reason += f"; too few images to tell, under {fewest}: {', '.join(silent)}"
+    return Finding(str(rule), not lost, True, reason, figures)
 
 
-def _fewest_discordant(confidence: float) -> int:
-    """The fewest images telling two models apart that could convince, all of them for the candidate."""
-    return next(count for count in itertools.count(1) if 0.5**count <= 1 - confidence)
+def _points(share: float) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * share:+.1f} points"
 
 
 def _same_length(labels: Sequence[str], predicted: Sequence[str], whose: str) -> None:

@@ -1,13 +1,15 @@
 """The ledger: what was decided about every registered model, by whom, from what, and why.
 
-Append-only: there is no way here to change or delete an entry. It lives in a SQLite file or in a schema of a
-team's PostgreSQL, and brings its own tables up to date when it is opened.
+Append-only: there is no way here to change or delete an entry, and each entry's hash covers its content and
+the hash of the one before it, so that a change by other means shows (`audit`). It lives in a SQLite file or
+in a schema of a team's PostgreSQL, and brings its own tables up to date when it is opened.
 """
 
 from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import socket
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from sqlalchemy.engine import Connection, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
-from transfer_platform.errors import StorageError
+from transfer_platform.errors import ChampionMovedError, StorageError
 from transfer_registry.migrations import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Entry(_Base, kw_only=True):
     """One line of the ledger; changing one in memory changes nothing in the ledger.
 
     Attributes:
-        id: Given when it is appended; later entries have larger ones.
+        id: Given when it is appended: 1, 2, 3, ...
         at: When, in UTC.
         actor: Who, as user@host.
         kind: A verdict on a version, or a move of the champion (promotion, rollback).
@@ -97,6 +99,7 @@ class Entry(_Base, kw_only=True):
         passed: Of a verdict: whether the gate let it through.
         verdict: Of a verdict: `Verdict.to_json()`.
         reason: Why, for a person.
+        hash: Given when it is appended: see `digest`. None in entries of before there were any.
     """
 
     __tablename__ = "entries"
@@ -120,6 +123,15 @@ class Entry(_Base, kw_only=True):
     passed: Mapped[bool | None] = mapped_column(default=None)
     verdict: Mapped[str | None] = mapped_column(sa.Text, default=None)
     reason: Mapped[str] = mapped_column(sa.Text)
+    hash: Mapped[str | None] = mapped_column(sa.String(64), init=False, default=None)
+
+    def digest(self, before: str | None) -> str:
+        """SHA-256 of what the entry says and of the hash of the entry before it, hexadecimal."""
+        fields = [column.key for column in sa.inspect(Entry).columns if column.key != "hash"]
+        said = {field: getattr(self, field) for field in fields}
+        said["at"] = self.at.astimezone(UTC).isoformat()
+        text = json.dumps([before, said], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Ledger:
@@ -186,15 +198,37 @@ class Ledger:
                 connection.invalidate()  # a pooled connection would keep the lock
 
     def append(self, entry: Entry) -> Entry:
-        """Writes a new entry at the end, and returns it with the id it was given.
+        """Writes a new entry at the end, and returns it with the id and the hash it was given.
 
         Raises:
             ValueError: The entry has come out of a ledger; writing it again would change it.
         """
-        if not sa.inspect(entry).transient:
-            raise ValueError(f"entry {entry.id} is in the ledger already, and the ledger is append-only")
         with self._session() as session, session.begin():
-            session.add(entry)
+            _append(session, entry)
+        return entry
+
+    def move(self, entry: Entry, *, seen: Entry | None) -> Entry:
+        """Writes a promotion or rollback, if nobody else has moved the champion meanwhile.
+
+        Args:
+            entry: The move.
+            seen: The model's last move when this one was decided; None where there was none.
+
+        Raises:
+            ChampionMovedError: There is a later one; nothing was written.
+            ValueError: As `append`.
+        """
+        with self._session() as session, session.begin():
+            _serialize(session)
+            last = session.scalar(_moves(entry.model))
+            if (last and last.id) != (seen and seen.id):
+                assert last is not None, "entries do not go away"
+                raise ChampionMovedError(
+                    f"{last.actor} made {last.model} version {last.version} champion at "
+                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC, while this was being decided; nothing was changed: "
+                    "look at the new champion, and decide again"
+                )
+            _append(session, entry)
         return entry
 
     def entries(self, model: str | None = None) -> tuple[Entry, ...]:
@@ -208,8 +242,14 @@ class Ledger:
 
     def last_move(self, model: str) -> Entry | None:
         """The last promotion or rollback of a registered model."""
-        moves = sa.select(Entry).where(_of(model), Entry.kind.in_(_MOVES))
-        return next(iter(self._read(moves.order_by(Entry.id.desc()).limit(1))), None)
+        return next(iter(self._read(_moves(model))), None)
+
+    def looks(self, test_fingerprint: str) -> int:
+        """How many verdicts were given on a test set: each one is a look at it."""
+        looks = sa.select(sa.func.count()).select_from(Entry)
+        chosen = Entry.kind == Kind.VERDICT, Entry.test_fingerprint == test_fingerprint
+        with self._session() as session:
+            return int(session.scalar(looks.where(*chosen)) or 0)
 
     def verdict_of(self, model: str, version: int, run_id: str | None = None) -> Entry | None:
         """The last verdict on one version; None where it was never judged.
@@ -230,6 +270,29 @@ class Ledger:
 
     def _session(self) -> Session:
         return Session(self._engine, expire_on_commit=False)
+
+
+def _serialize(session: Session) -> None:
+    """Lets one process write at a time; in SQLite `BEGIN IMMEDIATE` does."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(sa.text("LOCK TABLE entries IN EXCLUSIVE MODE"))
+
+
+def _append(session: Session, entry: Entry) -> None:
+    if not sa.inspect(entry).transient:
+        raise ValueError(f"entry {entry.id} is in the ledger already, and the ledger is append-only")
+    _serialize(session)
+    before = session.scalar(sa.select(Entry).order_by(Entry.id.desc()).limit(1))
+    # Not the database's: its sequence has gaps where somebody was killed, and a gap looks like a deletion.
+    entry.id = before.id + 1 if before else 1
+    entry.hash = entry.digest(before.hash if before else None)
+    session.add(entry)
+
+
+def _moves(model: str) -> sa.Select[Entry]:
+    """The last move of a model."""
+    moves = sa.select(Entry).where(_of(model), Entry.kind.in_(_MOVES))
+    return moves.order_by(Entry.id.desc()).limit(1)
 
 
 def _of(model: str | None) -> sa.ColumnElement[bool]:

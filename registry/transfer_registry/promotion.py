@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
-from transfer_registry import gate
+from transfer_registry import gate, lineage
 from transfer_registry.champion import ALIAS, RUN_TAG, champion_today
 from transfer_registry.ledger import Entry, Kind, Ledger
+from transfer_registry.moves import carry_out, finish_interrupted, is_older
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
-from transfer_registry.story import LEDGER_TAG, story, tags
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.candidate import Candidate, Evaluation, Predict
-    from transfer_registry.gate import Champion, Rule
+    from transfer_registry.gate import Champion
+    from transfer_registry.rules import Rule
 
 TRIAL_TAG = "platform.trial"
 
@@ -104,15 +104,15 @@ class _Door:
 
 def _promote(door: _Door, candidate: Candidate, evaluation: Evaluation, rules: Sequence[Rule]) -> Promotion:
     version = _register_once(door.client, candidate)
-    _finish_interrupted_move(door, candidate.model)
-    before = _champion_before(door.client, version)
+    finish_interrupted(door.client, door.ledger, candidate.model)
+    before, seen = _champion_before(door.client, version), door.ledger.last_move(candidate.model)
     decision = _standing_verdict(door.ledger, version, evaluation, rules, before)
     if decision is None:
         decision = _decide(door, candidate, version, evaluation, rules, before)
     move = _promotion_after(door.ledger, decision)
     if decision.passed and move is None:
-        move = door.ledger.append(_promotion_entry(decision))
-    _carry_out(door.client, decision, move)
+        move = door.ledger.move(_promotion_entry(decision), seen=seen)
+    carry_out(door.client, decision, move)
     return Promotion(
         model=candidate.model,
         version=decision.version,
@@ -146,7 +146,7 @@ def _standing_verdict(
     if it was carried out or was given against today's champion.
     """
     last = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
-    if last is None or _is_older(last, version):
+    if last is None or is_older(last, version):
         return None
     move = _promotion_after(ledger, last)
     carried_out = move is not None
@@ -155,14 +155,6 @@ def _standing_verdict(
     asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").findings]
     same_question = last.test_fingerprint == evaluation.fingerprint and asked == [PARITY, *map(str, rules)]
     return last if same_question and (carried_out or last.previous_version == before) else None
-
-
-def _is_older(entry: Entry, version: ModelVersion) -> bool:
-    """Whether an entry was written before a version was made, and so about another one of the same number.
-
-    A later trial of the same run can take the number of an earlier one that was deleted.
-    """
-    return entry.at.timestamp() * 1000 < version.creation_timestamp
 
 
 def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:
@@ -186,10 +178,12 @@ def _decide(
 ) -> Entry:
     """Gives a verdict, and writes it into the ledger."""
     keep(door.client, version, evaluation.fingerprint, evaluation.predictions)
+    lineage.keep(door.client, version, candidate.taught)
     served = door.predict(f"models:/{version.name}/{version.version}", evaluation.images)
     champion = None if before is None else _champion(door, version.name, before, evaluation)
     answers = gate.judge(evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion)
-    verdict = Verdict((parity(evaluation.probabilities, served, candidate.precision), *answers.findings))
+    same = parity(evaluation.probabilities, served, candidate.precision)
+    verdict = Verdict((same, *answers.findings), door.ledger.looks(evaluation.fingerprint) + 1)
     return door.ledger.append(
         Entry(
             kind=Kind.VERDICT,
@@ -226,38 +220,3 @@ def _promotion_entry(decision: Entry) -> Entry:
         test_fingerprint=decision.test_fingerprint,
         reason=f"passed the gate, ledger entry {decision.id}",
     )
-
-
-def _finish_interrupted_move(door: _Door, model: str) -> None:
-    """Carries out the last move of the ledger, if whoever wrote it was killed before it could.
-
-    Nothing is left to finish where the version was deleted, or where its number is another one's by now.
-    """
-    move = door.ledger.last_move(model)
-    decision = door.ledger.verdict_of(model, move.version, move.run_id) if move else None
-    if move is None or decision is None:
-        return
-    try:
-        version = door.client.get_model_version(model, str(move.version))
-        if version.tags.get(RUN_TAG) != move.run_id or _is_older(move, version):
-            return
-        _carry_out(door.client, decision, move)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-
-
-def _carry_out(client: MlflowClient, decision: Entry, move: Entry | None) -> None:
-    """Makes the registry say what the ledger says: alias, description, tags; once for every entry.
-
-    An alias that was moved by hand afterwards is left where it is.
-    """
-    model, version, entry = decision.model, str(decision.version), move or decision
-    told = client.get_model_version(model, version).tags.get(LEDGER_TAG, "0")
-    if int(told) >= entry.id:
-        return
-    if move:
-        client.set_registered_model_alias(model, ALIAS, version)
-    client.update_model_version(model, version, description=story(decision, move))
-    for tag, value in tags(decision, entry).items():
-        client.set_model_version_tag(model, version, tag, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transfer_registry.ledger import Kind
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -11,60 +12,76 @@ if TYPE_CHECKING:
 
 LEDGER_TAG = "platform.ledger_entry"
 """The last entry of the ledger that a version's tags and description tell of."""
+HASH_TAG = "platform.ledger_hash."
+"""With an entry's id behind it: the tag that keeps its hash, out of reach of whoever rewrites the ledger."""
 
 _LONGEST = 5000  # characters in a tag or description that every store of MLflow takes
 
 
-def tags(decision: Entry, last: Entry) -> dict[str, str]:
+def tags(decision: Entry | None, last: Entry) -> dict[str, str]:
     """The tags of a version, in the order in which they are to be written.
 
     Args:
-        decision: The verdict.
-        last: The promotion that followed it, or the verdict itself.
+        decision: The last verdict on the version; None where it never had one.
+        last: The move that followed it, or the verdict itself.
 
     Returns:
         `LEDGER_TAG` comes last: where it names `last`, all of them have been written.
     """
+    judged = (
+        {
+            "platform.verdict": "passed" if decision.passed else "failed",
+            "platform.reasons": decision.reason[:_LONGEST],
+        }
+        if decision
+        else {}
+    )
     return {
-        "platform.verdict": "passed" if decision.passed else "failed",
-        "platform.reasons": decision.reason[:_LONGEST],
-        "platform.recipe_fingerprint": decision.recipe_fingerprint or "",
-        "platform.train_fingerprint": decision.train_fingerprint or "",
-        "platform.test_fingerprint": decision.test_fingerprint or "",
+        **judged,
+        "platform.recipe_fingerprint": last.recipe_fingerprint or "",
+        "platform.train_fingerprint": last.train_fingerprint or "",
+        "platform.test_fingerprint": last.test_fingerprint or "",
+        **{f"{HASH_TAG}{entry.id}": entry.hash or "" for entry in (decision, last) if entry},
         LEDGER_TAG: str(last.id),
     }
 
 
-def story(decision: Entry, move: Entry | None) -> str:
-    """A short markdown page: what became of a version, every rule's reason, and what it was made from."""
-    findings = Verdict.from_json(decision.verdict or "").findings
+def story(decision: Entry | None, move: Entry | None) -> str:
+    """A short markdown page: what became of a version, every rule's reason, and what it was made from.
+
+    Args:
+        decision: The last verdict on the version; None where it never had one.
+        move: The promotion or rollback that followed; None where there was none.
+    """
+    entry = move or decision
+    assert entry is not None, "a version has a story once the ledger has an entry on it"
     lines = [
         _outcome(decision, move),
-        "",
-        *(
-            f"- `{finding.rule}` {_answer(finding.passed, finding.applicable)}: {finding.reason}"
-            for finding in findings
-        ),
-        "",
-        f"Judged {decision.at:%Y-%m-%d %H:%M} UTC by {decision.actor}; ledger entry {decision.id}.",
-        f"Recipe `{decision.recipe_fingerprint}`, training images `{decision.train_fingerprint}`, "
-        f"test images `{decision.test_fingerprint}`.",
+        *(_judgement(decision) if decision else ["", "It was never judged by the gate."]),
+        f"Recipe `{entry.recipe_fingerprint}`, training images `{entry.train_fingerprint}`, "
+        f"test images `{entry.test_fingerprint}`.",
     ]
     return "\n".join(lines)[:_LONGEST]
 
 
-def _outcome(decision: Entry, move: Entry | None) -> str:
-    if move is None:
-        stays = (
-            ""
-            if decision.previous_version is None
-            else f"; version {decision.previous_version} stayed champion"
-        )
-        return f"**Refused by the gate**{stays}."
-    succeeds = (
-        "the first champion" if move.previous_version is None else f"after version {move.previous_version}"
-    )
-    return f"**Made champion** {move.at:%Y-%m-%d %H:%M} UTC, {succeeds}."
+def _outcome(decision: Entry | None, move: Entry | None) -> str:
+    if move:
+        succeeds = f"after version {move.previous_version}" if move.previous_version else "the first champion"
+        made = "Champion again" if move.kind == Kind.ROLLBACK else "Made champion"
+        return f"**{made}** {move.at:%Y-%m-%d %H:%M} UTC by {move.actor}, {succeeds}: {move.reason}."
+    stays = decision.previous_version if decision else None
+    return "**Refused by the gate**" + (f"; version {stays} stayed champion." if stays else ".")
+
+
+def _judgement(decision: Entry) -> list[str]:
+    verdict = Verdict.from_json(decision.verdict or "")
+    findings = [
+        f"- `{finding.rule}` {_answer(finding.passed, finding.applicable)}: {finding.reason}"
+        for finding in verdict.findings
+    ]
+    wear = ["", f"This was {verdict.wear}."] if verdict.wear else []
+    judged = f"Judged {decision.at:%Y-%m-%d %H:%M} UTC by {decision.actor}; ledger entry {decision.id}."
+    return ["", *findings, *wear, "", judged]
 
 
 def _answer(passed: bool, applicable: bool) -> str:

@@ -58,6 +58,24 @@ def model_uri(model: str) -> str:
     return _alias(registered, named["alias"] or CHAMPION)
 
 
+def named_version(model: str) -> tuple[str, int]:
+    """The registered model and the version that a user names: NAME/VERSION, NAME@ALIAS, or NAME.
+
+    Raises:
+        RegistryError: As `model_uri`, and for anything that is not registered under a name.
+    """
+    named = _REGISTERED.fullmatch(model)
+    if named is None or _is_logged_model(model):
+        raise RegistryError(f"{model} names no version: expected NAME/VERSION, NAME@ALIAS or NAME")
+    registered, version = _registered_model(named["name"]), named["version"]
+    if version:
+        _version(registered, version)
+        return registered.name, int(version)
+    alias = named["alias"] or CHAMPION
+    _alias(registered, alias)
+    return registered.name, int(registered.aliases[alias])
+
+
 def _is_logged_model(model: str) -> bool:
     return model.startswith("models:/m-")
 

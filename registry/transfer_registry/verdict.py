@@ -42,9 +42,11 @@ class Verdict:
 
     Attributes:
         findings: One for every rule, in the order of the rules.
+        looks: How many verdicts the ledger has on these test images, this one included; 0: nobody counted.
     """
 
     findings: tuple[Finding, ...]
+    looks: int = 0
 
     @property
     def passed(self) -> bool:
@@ -58,14 +60,30 @@ class Verdict:
         return tuple(f"{finding.rule}: {finding.reason}" for finding in decisive)
 
     def __str__(self) -> str:
-        return "\n".join(str(finding) for finding in self.findings)
+        return "\n".join([*map(str, self.findings), *([f"        {self.wear}"] if self.wear else [])])
+
+    @property
+    def wear(self) -> str:
+        """What so many looks at one test set mean; empty for the first."""
+        if self.looks < 2:
+            return ""
+        return (
+            f"look {self.looks} at these test images: with every look it is likelier that chance alone lets "
+            "a candidate through"
+        )
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back to an equal verdict."""
-        content = {"passed": self.passed, "findings": [asdict(finding) for finding in self.findings]}
+        content = {
+            "passed": self.passed,
+            "findings": [asdict(finding) for finding in self.findings],
+            "looks": self.looks,
+        }
         return json.dumps(content, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
         """Reads what `to_json` wrote."""
-        return cls(findings=tuple(Finding(**finding) for finding in json.loads(text)["findings"]))
+        content = json.loads(text)
+        findings = tuple(Finding(**finding) for finding in content["findings"])
+        return cls(findings, content.get("looks", 0))

@@ -33,10 +33,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("--help") & {*HEAVY, "pydantic", "sqlalchemy", "rich"}
 
 
-def test_help_shows_the_four_commands_on_lines_of_their_own() -> None:
+def test_help_shows_the_main_commands_on_lines_of_their_own() -> None:
     lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
     examples = [line.split()[1] for line in lines if line.startswith("  platform ")]
-    assert examples == ["check", "run", "ui", "serve"]
+    assert examples == ["check", "run", "ui", "models", "serve"]
 
 
 @pytest.mark.usefixtures("isolated")

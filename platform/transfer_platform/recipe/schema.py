@@ -229,6 +229,19 @@ class OverChampion(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """One minus the error rate of the one-sided exact McNemar test."""
 
+    margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    """Gain in accuracy to be exceeded; below 0 a candidate may lose so much but no more (non-inferiority)."""
+
+
+class PerClassRecall(Section):
+    """No class may be recognised worse than by today's champion, as far as the test images can show it."""
+
+    no_significant_regression: Literal[True] = True
+    """One-sided exact McNemar tests class by class, with Holm's correction."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """One minus the chance that an equal candidate is refused, over all classes together."""
+
 
 class Gate(Section):
     """What a candidate must pass; without a rule every candidate does."""
@@ -248,13 +261,8 @@ class Gate(Section):
     over_champion: OverChampion | None = None
     """Compare with the champion on the same test images; does not apply while there is none."""
 
-    @property
-    def thresholds(self) -> dict[str, Threshold]:
-        """The bounds that are set, by the metric's name (`test/accuracy`)."""
-        bounds = {
-            f"test/{name}": getattr(self, name) for name in type(self).model_fields if name != "over_champion"
-        }
-        return {metric: bound for metric, bound in bounds.items() if bound is not None}
+    per_class_recall: PerClassRecall | None = None
+    """Compare with the champion class by class; does not apply while there is none."""
 
 
 class Promotion(Section):

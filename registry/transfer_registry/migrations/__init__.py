@@ -17,7 +17,7 @@ from transfer_platform.errors import StorageError
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision, so that opening a ledger that is up to date need not load Alembic to know it."""
 
 VERSION_TABLE = "ledger_version"

@@ -1,17 +1,185 @@
-"""A fresh MLflow database that is copied instead of made again."""
+"""A fresh MLflow database that is copied instead of made again, and a small world of models in it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.ledger import Ledger
+from transfer_registry.promotion import Promotion, promote_candidate
+from transfer_registry.rules import read_rules
+from transfer_registry.story import HASH_TAG
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from numpy.typing import NDArray
+
+
+IMAGES = 40
+RULES = read_rules({"test/accuracy": {"at_least": 0.5}, "over_champion": {"confidence": 0.95}})
+
+TIMES = r"\d\d:\d\d UTC|ledger entry \d+|\n\nThis was look .*"
+
+MODEL_CODE = '''
+import json
+from pathlib import Path
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Remembered(PythonModel):
+    """Knows the probabilities of each image by its content."""
+
+    def load_context(self, context):
+        self.answers = json.loads(Path(context.artifacts["answers"]).read_text())
+
+    def predict(self, context, model_input: pd.DataFrame, params=None):
+        return pd.DataFrame([self.answers[Path(path).read_text()] for path in model_input["image"]])
+
+
+set_model(Remembered())
+'''
+
+
+@dataclass
+class Stranger:
+    """Loads a registered version and counts what it was asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+        import pandas as pd
+
+        self.asked.append(model_uri)
+        model = mlflow.pyfunc.load_model(model_uri)
+        return model.predict(pd.DataFrame({"image": [str(path) for path in images]})).to_numpy(np.float32)
+
+
+class World:
+    """A registry, a ledger, and test images of two classes."""
+
+    def __init__(self, folder: Path, ledger: Ledger) -> None:
+        self.folder, self.ledger, self.stranger = folder, ledger, Stranger()
+        self.predict: Callable[[str, Sequence[Path]], NDArray[np.float32]] = self.stranger
+        self.client = MlflowClient()
+        (folder / "model.py").write_text(MODEL_CODE)
+        self.images = tuple(self._image(index) for index in range(IMAGES))
+
+    @staticmethod
+    def recited(*evaluations: Evaluation) -> Callable[[str, Sequence[Path]], NDArray[np.float32]]:
+        """Answers for version 1, 2, ... without loading it: quick, where a test promotes dozens of times."""
+
+        def predict(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+            return evaluations[int(model_uri.rpartition("/")[2]) - 1].probabilities
+
+        return predict
+
+    def _image(self, index: int) -> Path:
+        path = self.folder / f"{index}.png"
+        path.write_text(f"picture {index}")
+        return path
+
+    def candidate(
+        self,
+        wrong: int,
+        model: str = "ants-bees",
+        classes: tuple[str, ...] = ("ants", "bees"),
+        precision: str = "float32",
+        metadata: dict[str, Any] | None = None,
+    ) -> tuple[Candidate, Evaluation]:
+        """A logged model that is wrong on the first so many images, and its evaluation."""
+        evaluation = self.evaluation(wrong, classes)
+        answers = self.folder / "answers.json"
+        by_content = {
+            path.read_text(): row.tolist()
+            for path, row in zip(self.images, evaluation.probabilities, strict=True)
+        }
+        answers.write_text(json.dumps(by_content))
+        with mlflow.start_run() as run:
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(self.folder / "model.py"),
+                artifacts={"answers": str(answers)},
+                pip_requirements=[],
+                metadata=metadata,
+            )
+        made = Candidate(
+            model=model,
+            model_uri=logged.model_uri,
+            run_id=run.info.run_id,
+            trial=7,
+            recipe_fingerprint="recipe",
+            train_fingerprint="train",
+            precision=precision,
+        )
+        return made, evaluation
+
+    def evaluation(self, wrong: int, classes: tuple[str, ...] = ("ants", "bees")) -> Evaluation:
+        labels = tuple(("ants", "bees")[index % 2] for index in range(IMAGES))
+        right = np.array([classes.index(label) for label in labels])
+        best = np.where(np.arange(IMAGES) < wrong, (right + 1) % len(classes), right)
+        probabilities = np.full((IMAGES, len(classes)), 0.1 / (len(classes) - 1), dtype=np.float32)
+        probabilities[np.arange(IMAGES), best] = 0.9
+        return Evaluation(
+            metrics={"test/accuracy": 1 - wrong / IMAGES},
+            classes=classes,
+            images=self.images,
+            sha256=tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.images),
+            labels=labels,
+            probabilities=probabilities,
+            fingerprint="first-test-set",
+        )
+
+    def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> Promotion:
+        return promote_candidate(*offered, rules, self.ledger, self.predict)
+
+    def champion(self, model: str = "ants-bees") -> int | None:
+        version = self.client.get_registered_model(model).aliases.get("champion")
+        return None if version is None else int(version)
+
+    def state(self, model: str) -> dict[str, Any]:
+        """All that is remembered of a registered model, times and entry numbers left out."""
+        versions = sorted(
+            self.client.search_model_versions(f"name = '{model}'"), key=lambda v: int(v.version)
+        )
+        first = min((entry.id for entry in self.ledger.entries(model)), default=0)
+        return {
+            "champion": self.champion(model),
+            "versions": [
+                {
+                    "version": int(version.version),
+                    "tags": {
+                        **{tag: said for tag, said in version.tags.items() if not tag.startswith(HASH_TAG)},
+                        "platform.ledger_entry": int(version.tags["platform.ledger_entry"]) - first,
+                    },
+                    "description": re.sub(TIMES, "", version.description or ""),
+                    "predictions": [
+                        artifact.path.removeprefix(f"registry/{model}/")
+                        for artifact in self.client.list_artifacts(
+                            version.run_id, f"registry/{model}/v{version.version}"
+                        )
+                    ],
+                }
+                for version in versions
+            ],
+            "ledger": [
+                (entry.id - first, entry.kind, entry.version, entry.previous_version, entry.passed)
+                for entry in self.ledger.entries(model)
+            ],
+        }
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +205,10 @@ def new_registry(mlflow_template: Path, isolated: Path, tmp_path: Path) -> Itera
 
     yield make
     mlflow.set_tracking_uri(None)  # not the one before: that default belongs to the folder it was asked in
+
+
+@pytest.fixture
+def world(new_registry: Callable[[str], Path]) -> Iterator[World]:
+    folder = new_registry("world")
+    with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
+        yield World(folder, ledger)

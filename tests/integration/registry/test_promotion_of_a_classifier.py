@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.gate import read_rules
 from transfer_registry.ledger import Ledger
 from transfer_registry.promotion import promote_candidate
+from transfer_registry.rules import read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable

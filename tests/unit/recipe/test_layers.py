@@ -183,7 +183,7 @@ def test_a_gate_metric_can_be_overridden(folder: Path) -> None:
     overrides = ["promotion.model=m", "promotion.gate.test/accuracy.at_least=0.5"]
     recipe = load("bases/base.yaml", overrides)
     assert recipe.promotion is not None
-    assert recipe.promotion.gate.thresholds["test/accuracy"].at_least == 0.5
+    assert recipe.promotion.gate.accuracy.at_least == 0.5
 
 
 def test_the_last_override_wins(folder: Path) -> None:

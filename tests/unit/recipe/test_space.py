@@ -213,7 +213,8 @@ recipes = st.fixed_dictionaries(
                     {},
                     optional={
                         "test/accuracy": st.fixed_dictionaries({"at_least": st.floats(0, 1)}),
-                        "over_champion": st.just({"confidence": 0.99}),
+                        "over_champion": st.just({"confidence": 0.99, "margin": -0.02}),
+                        "per_class_recall": st.just({"no_significant_regression": True}),
                     },
                 )
             },

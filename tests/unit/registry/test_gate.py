@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_platform.errors import RegistryError
-from transfer_registry.gate import Champion, OverChampion, Threshold, judge, mcnemar, read_rules
+from transfer_registry.evidence import mcnemar
+from transfer_registry.gate import Champion, judge
 from transfer_registry.parity import parity
+from transfer_registry.rules import OverChampion, PerClassRecall, Threshold, read_rules
 from transfer_registry.verdict import Finding, Verdict
 
 
@@ -58,24 +60,78 @@ def test_a_clearly_better_candidate_passes_with_its_figures() -> None:
 def test_eight_against_two_is_not_enough() -> None:
     finding = over_champion(both=140, only_candidate=8, only_champion=2)
     assert not finding.passed
-    assert "too little evidence" not in finding.reason
+    assert "nothing can be concluded" in finding.reason
 
 
 def test_identical_predictions_fail_and_say_that_nothing_can_be_concluded() -> None:
     finding = over_champion(both=150, only_candidate=0, only_champion=0)
     assert not finding.passed
     assert finding.figures["p"] == 1.0
-    assert "0 images tell the two apart, at least 5 are needed" in finding.reason
+    assert "nothing can be concluded: on 150 images a true gain of +2.0 points" in finding.reason
+    assert finding.figures["images_needed"] > 150
 
 
 def test_four_to_nothing_is_too_thin_and_five_is_not() -> None:
-    assert "too little evidence whatever the outcome" in over_champion(100, 4, 0).reason
+    assert "nothing can be concluded" in over_champion(100, 4, 0).reason
     assert over_champion(100, 5, 0).passed
 
 
-def test_fewest_discordant_follows_the_confidence() -> None:
-    assert over_champion(10, 1, 1, confidence=0.99).figures["fewest_discordant"] == 7
-    assert over_champion(10, 1, 1, confidence=0.5).figures["fewest_discordant"] == 1
+def test_a_candidate_that_is_worse_is_called_so() -> None:
+    finding = over_champion(both=140, only_candidate=1, only_champion=9)
+    assert not finding.passed
+    assert "it is worse than asked for, by more than chance" in finding.reason
+
+
+def test_a_negative_margin_lets_an_equal_candidate_pass_where_there_are_images_enough() -> None:
+    labels, candidate, champion = outcomes(1980, 10, 10)
+    rule = OverChampion(margin=-0.02)
+    finding = judge({}, labels, candidate, [rule], Champion(3, champion)).findings[0]
+    assert finding.passed
+    assert str(rule) == "over_champion by -0.02 at 0.95"
+    assert "p = " in finding.reason
+    assert "for a gain of more than -2.0 points (score test" in finding.reason
+    labels, candidate, champion = outcomes(93, 3, 4)
+    assert not judge({}, labels, candidate, [rule], Champion(3, champion)).passed
+
+
+def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], list[str]]:
+    """Labels and predictions; for each class the images of `both`, `only_candidate`, `only_champion`."""
+    labels, candidate, champion = [], [], []
+    for name, (both, only_candidate, only_champion) in classes.items():
+        labels += [name] * (both + only_candidate + only_champion)
+        candidate += [name] * (both + only_candidate) + ["wrong"] * only_champion
+        champion += [name] * both + ["wrong"] * only_candidate + [name] * only_champion
+    return labels, candidate, champion
+
+
+def per_class(**classes: tuple[int, int, int]) -> Finding:
+    labels, candidate, champion = of_classes(**classes)
+    return judge({}, labels, candidate, [PerClassRecall()], Champion(3, champion)).findings[0]
+
+
+def test_a_gain_that_costs_a_class_is_refused_and_the_class_is_named() -> None:
+    classes = {"ant": (100, 40, 0), "bee": (100, 0, 0), "wasp": (30, 0, 10)}
+    labels, candidate, champion = of_classes(**classes)
+    rules = [OverChampion(), PerClassRecall()]
+    verdict = judge({}, labels, candidate, rules, Champion(3, champion))
+    assert [finding.passed for finding in verdict.findings] == [True, False]
+    assert "wasp: -25.0 points in recall on 40 images" in verdict.findings[1].reason
+    assert verdict.findings[1].figures["lost"] == "wasp"
+    # 1 / 2^10, times three classes
+    assert verdict.findings[1].figures["p"] == pytest.approx(3 / 1024)
+
+
+def test_a_loss_that_chance_explains_refuses_nobody() -> None:
+    finding = per_class(ant=(100, 4, 0), bee=(100, 0, 4))
+    assert finding.passed
+    assert "nearest to it bee: -3.8 points" in finding.reason
+
+
+def test_a_class_of_few_images_is_said_to_tell_nothing() -> None:
+    finding = per_class(ant=(100, 0, 0), bee=(0, 0, 5))
+    assert finding.passed
+    assert finding.reason.endswith("too few images to tell, under 6: bee")
+    assert not per_class(ant=(100, 0, 0), bee=(0, 0, 6)).passed
 
 
 @given(
@@ -170,10 +226,12 @@ def test_the_json_holds_what_a_reader_elsewhere_needs() -> None:
     [
         ({"m": {}}, "no limit"),
         ({"m": {"atleast": 1.0}}, "no setting 'atleast'; it has at_least and at_most"),
-        ({"over_champion": {"at_least": 1.0}}, "no setting 'at_least'; it has confidence"),
+        ({"over_champion": {"at_least": 1.0}}, "no setting 'at_least'; it has confidence and margin"),
         ({"over_champion": {"confidence": 95}}, "0.5 <= confidence < 1"),
         ({"over_champion": {"confidence": 0.3}}, "0.5 <= confidence < 1"),
         ({"over_champion": {"confidence": math.nan}}, "0.5 <= confidence < 1"),
+        ({"over_champion": {"margin": -2}}, "-1 < margin < 1"),
+        ({"per_class_recall": {"no_significant_regression": False}}, "leave the rule out"),
     ],
 )
 def test_rules_that_cannot_be_say_why(gate: dict[str, dict[str, float]], message: str) -> None:

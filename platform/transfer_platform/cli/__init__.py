@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from transfer_model.errors import ModelError
+from transfer_platform.cli.models import models
 from transfer_platform.errors import PlatformError, RecipeError
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def main() -> None:
     platform check recipes/ants_bees.yaml     what would run
     platform run recipes/ants_bees.yaml       search, evaluate, register, gate
     platform ui                               the runs, in MLflow
+    platform models history ants-bees         what was decided about it, and why
     platform serve ants-bees                  the champion, over HTTP
     """  # noqa: D301 - click reads the backspace as "leave this paragraph as it is"
 
@@ -144,6 +146,9 @@ def _show(text: RenderableType) -> None:
     from rich.console import Console
 
     Console().print(text)
+
+
+main.add_command(models)
 
 
 @main.group()

@@ -1,0 +1,147 @@
+"""What is registered, and how it came to be so, as plain values: for tables, for JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from transfer_platform.errors import RegistryError
+from transfer_registry.champion import ALIAS, RUN_TAG
+from transfer_registry.moves import is_older
+from transfer_registry.verdict import Verdict
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from transfer_registry.ledger import Entry, Ledger
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model.
+
+    Attributes:
+        model: The registered model.
+        version: Its number.
+        champion: Whether the alias points at it.
+        registered: When, ISO 8601 in UTC.
+        run_id: That made it; empty for a version from elsewhere.
+        verdict: `passed`, `failed`, or `none` where the gate never judged it.
+        findings: Of that verdict, rule by rule.
+        description: Markdown, what MLflow's page tells of it.
+    """
+
+    model: str
+    version: int
+    champion: bool
+    registered: str
+    run_id: str
+    verdict: str
+    findings: tuple[dict[str, Any], ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two versions do not have in common.
+
+    Attributes:
+        kind: `parameter` of the recipe, `metric`, or `data`.
+        name: Of it.
+        one: Its value for the first version; None where it has none.
+        other: For the second.
+    """
+
+    kind: str
+    name: str
+    one: str | float | None
+    other: str | float | None
+
+
+def versions(ledger: Ledger) -> tuple[Version, ...]:
+    """Every version of every registered model, the newest of each first."""
+    client = MlflowClient()
+    return tuple(
+        _version(version, model.aliases.get(ALIAS), ledger)
+        for model in client.search_registered_models()
+        for version in sorted(
+            client.search_model_versions(f"name = '{model.name}'"), key=lambda each: -int(each.version)
+        )
+    )
+
+
+def version(ledger: Ledger, model: str, number: int) -> Version:
+    """One version, which exists."""
+    client = MlflowClient()
+    champion = client.get_registered_model(model).aliases.get(ALIAS)
+    return _version(client.get_model_version(model, str(number)), champion, ledger)
+
+
+def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
+    """Every entry of the ledger on a registered model, the oldest first, verdicts taken apart.
+
+    Raises:
+        RegistryError: The ledger has none.
+    """
+    entries = ledger.entries(model)
+    if not entries:
+        known = ", ".join(sorted({entry.model for entry in ledger.entries()})) or "none at all"
+        raise RegistryError(f"the ledger has no entry on {model}; it knows {known}")
+    return tuple(_told(entry) for entry in entries)
+
+
+def differences(one: Version, other: Version) -> tuple[Difference, ...]:
+    """What the runs of two versions do not have in common: recipe, images, figures."""
+    mine, yours = _made_from(one), _made_from(other)
+    return tuple(
+        Difference(kind, name, mine[kind].get(name), yours[kind].get(name))
+        for kind in mine
+        for name in sorted(mine[kind].keys() | yours[kind].keys())
+        if mine[kind].get(name) != yours[kind].get(name)
+    )
+
+
+def _version(version: ModelVersion, champion: str | None, ledger: Ledger) -> Version:
+    verdict = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
+    if verdict and is_older(verdict, version):
+        verdict = None
+    findings = Verdict.from_json(verdict.verdict or "").findings if verdict else ()
+    return Version(
+        model=version.name,
+        version=int(version.version),
+        champion=champion is not None and int(champion) == int(version.version),
+        registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
+            timespec="seconds"
+        ),
+        run_id=version.tags.get(RUN_TAG, ""),
+        verdict=("passed" if verdict.passed else "failed") if verdict else "none",
+        findings=tuple(asdict(finding) for finding in findings),
+        description=version.description or "",
+    )
+
+
+def _made_from(version: Version) -> dict[str, dict[str, Any]]:
+    try:
+        data = MlflowClient().get_run(version.run_id).data
+    except MlflowException as error:
+        raise RegistryError(
+            f"the run of {version.model} version {version.version} is not there: {error.message}"
+        ) from error
+    fingerprints = {tag: value for tag, value in data.tags.items() if tag.startswith("platform.dataset")}
+    return {"parameter": data.params, "data": fingerprints, "metric": data.metrics}
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    fields = {name: value for name, value in vars(entry).items() if not name.startswith("_")}
+    verdict = json.loads(entry.verdict) if entry.verdict else None
+    return {
+        **fields,
+        "at": entry.at.isoformat(timespec="seconds"),
+        "kind": entry.kind.value,
+        "verdict": verdict,
+    }
