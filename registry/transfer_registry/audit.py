@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-    from transfer_registry.ledger import Entry, Ledger
+    from transfer_registry.entry import Entry
+    from transfer_registry.ledger import Ledger
 
 
 def verify(ledger: Ledger) -> tuple[str, ...]:

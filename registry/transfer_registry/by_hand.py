@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry.champion import ALIAS, RUN_TAG
-from transfer_registry.ledger import Entry, Kind
+from transfer_registry.entry import Entry, Kind
 from transfer_registry.moves import carry_out, finish_interrupted, is_older
 from transfer_registry.verdict import Verdict
 

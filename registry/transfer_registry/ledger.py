@@ -7,24 +7,19 @@ in a schema of a team's PostgreSQL, and brings its own tables up to date when it
 
 from __future__ import annotations
 
-import getpass
 import hashlib
-import json
-import os
-import socket
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 from filelock import FileLock
-from sqlalchemy.engine import Connection, Dialect, Engine, make_url
+from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from transfer_platform.errors import ChampionMovedError, StorageError
+from transfer_registry.entry import MOVES, Entry, Kind
 from transfer_registry.migrations import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -37,101 +32,6 @@ if TYPE_CHECKING:
 ADVISORY_CLASS = 0x7467
 """First key of the ledger's advisory locks in PostgreSQL; the second is a hash of the model's name."""
 _PATIENCE = 30  # seconds to wait for another process that is writing to the same SQLite file
-
-
-class Kind(StrEnum):
-    """What an entry records."""
-
-    VERDICT = "verdict"
-    PROMOTION = "promotion"
-    ROLLBACK = "rollback"
-
-
-_MOVES = (Kind.PROMOTION, Kind.ROLLBACK)
-_KIND = sa.Enum(
-    Kind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
-)
-
-
-class _UTC(sa.types.TypeDecorator[datetime]):
-    """A moment in UTC; SQLite forgets the zone and PostgreSQL answers in the session's."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _actor() -> str:
-    """Who is running this, as user@host; the user's number where a container gives it no name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-class _Base(MappedAsDataclass, DeclarativeBase):
-    """The tables of the ledger."""
-
-
-class Entry(_Base, kw_only=True):
-    """One line of the ledger; changing one in memory changes nothing in the ledger.
-
-    Attributes:
-        id: Given when it is appended: 1, 2, 3, ...
-        at: When, in UTC.
-        actor: Who, as user@host.
-        kind: A verdict on a version, or a move of the champion (promotion, rollback).
-        model: The registered model.
-        version: The version that was judged, or is champion from here on.
-        previous_version: The champion before; None where there was none.
-        run_id: The MLflow run that made the version.
-        recipe_fingerprint: Of the resolved recipe.
-        train_fingerprint: Of the training images.
-        test_fingerprint: Of the test images that the verdict was given on.
-        passed: Of a verdict: whether the gate let it through.
-        verdict: Of a verdict: `Verdict.to_json()`.
-        reason: Why, for a person.
-        hash: Given when it is appended: see `digest`. None in entries of before there were any.
-    """
-
-    __tablename__ = "entries"
-    __table_args__ = (
-        sa.CheckConstraint("kind IN ('verdict', 'promotion', 'rollback')", name="entries_kind"),
-        sa.Index("entries_model_version", "model", "version"),
-        {"sqlite_autoincrement": True},
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True, init=False)
-    at: Mapped[datetime] = mapped_column(_UTC, default_factory=lambda: datetime.now(UTC))
-    actor: Mapped[str] = mapped_column(default_factory=_actor)
-    kind: Mapped[Kind] = mapped_column(_KIND)
-    model: Mapped[str]
-    version: Mapped[int]
-    previous_version: Mapped[int | None] = mapped_column(default=None)
-    run_id: Mapped[str | None] = mapped_column(default=None)
-    recipe_fingerprint: Mapped[str | None] = mapped_column(default=None)
-    train_fingerprint: Mapped[str | None] = mapped_column(default=None)
-    test_fingerprint: Mapped[str | None] = mapped_column(default=None)
-    passed: Mapped[bool | None] = mapped_column(default=None)
-    verdict: Mapped[str | None] = mapped_column(sa.Text, default=None)
-    reason: Mapped[str] = mapped_column(sa.Text)
-    hash: Mapped[str | None] = mapped_column(sa.String(64), init=False, default=None)
-
-    def digest(self, before: str | None) -> str:
-        """SHA-256 of what the entry says and of the hash of the entry before it, hexadecimal."""
-        fields = [column.key for column in sa.inspect(Entry).columns if column.key != "hash"]
-        said = {field: getattr(self, field) for field in fields}
-        said["at"] = self.at.astimezone(UTC).isoformat()
-        text = json.dumps([before, said], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Ledger:
@@ -291,7 +191,7 @@ def _append(session: Session, entry: Entry) -> None:
 
 def _moves(model: str) -> sa.Select[Entry]:
     """The last move of a model."""
-    moves = sa.select(Entry).where(_of(model), Entry.kind.in_(_MOVES))
+    moves = sa.select(Entry).where(_of(model), Entry.kind.in_(MOVES))
     return moves.order_by(Entry.id.desc()).limit(1)
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from transfer_registry.ledger import Entry, Ledger
+    from transfer_registry.entry import Entry
+    from transfer_registry.ledger import Ledger
 
 
 def carry_out(client: MlflowClient, decision: Entry | None, move: Entry | None) -> None:

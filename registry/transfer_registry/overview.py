@@ -18,7 +18,8 @@ from transfer_registry.verdict import Verdict
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.ledger import Entry, Ledger
+    from transfer_registry.entry import Entry
+    from transfer_registry.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from mlflow.tracking import MlflowClient
 from transfer_platform.errors import RegistryError
 from transfer_registry import gate, lineage
 from transfer_registry.champion import ALIAS, RUN_TAG, champion_today
-from transfer_registry.ledger import Entry, Kind, Ledger
+from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
 from transfer_registry.moves import carry_out, finish_interrupted, is_older
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity

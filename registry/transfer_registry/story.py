@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry.ledger import Kind
+from transfer_registry.entry import Kind
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
-    from transfer_registry.ledger import Entry
+    from transfer_registry.entry import Entry
 
 LEDGER_TAG = "platform.ledger_entry"
 """The last entry of the ledger that a version's tags and description tell of."""

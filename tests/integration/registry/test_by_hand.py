@@ -16,7 +16,7 @@ from transfer_platform.errors import ChampionMovedError, RegistryError
 from transfer_registry import overview
 from transfer_registry.audit import verify
 from transfer_registry.by_hand import promote_version, roll_back
-from transfer_registry.ledger import Entry, Kind
+from transfer_registry.entry import Entry, Kind
 from transfer_registry.rules import read_rules
 
 RULES = read_rules({"over_champion": {}})

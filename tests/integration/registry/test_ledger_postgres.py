@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from transfer_platform.storage import ledger_url
-from transfer_registry.ledger import Entry, Kind, Ledger
+from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
 
 
 @pytest.fixture

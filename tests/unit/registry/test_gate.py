@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer_platform.errors import RegistryError
@@ -140,6 +140,7 @@ def test_a_class_of_few_images_is_said_to_tell_nothing() -> None:
     only_champion=st.integers(0, 60),
     confidence=st.floats(0.5, 0.9999),
 )
+@settings(deadline=None)
 def test_two_models_are_never_each_better_than_the_other(
     both: int, only_candidate: int, only_champion: int, confidence: float
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from transfer_platform.errors import StorageError
-from transfer_registry.ledger import Entry, Kind, Ledger
+from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
 
 
 @pytest.fixture
@@ -169,6 +170,42 @@ def test_a_migration_that_was_cut_off_leaves_nothing_behind(
         assert ledger.append(verdict(1)).id == 1
 
 
+def test_a_ledger_of_before_the_chain_keeps_its_entries_and_goes_on(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        ledger.append(verdict(1))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:  # as the first revision left it
+        connection.execute(sa.text("ALTER TABLE entries DROP COLUMN hash"))
+        connection.execute(sa.text("UPDATE ledger_version SET version_num = '0001'"))
+    engine.dispose()
+    with Ledger.open(url) as ledger:
+        (old,) = ledger.entries()
+        new = ledger.append(verdict(2))
+    assert old.hash is None
+    assert (new.id, new.hash) == (2, new.digest(None))
+
+
+def test_each_entry_is_chained_to_the_one_before(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        first, second = ledger.append(verdict(1)), ledger.append(verdict(2, passed=False))
+        read = ledger.entries()
+    assert first.hash == first.digest(None)
+    assert second.hash == second.digest(first.hash)
+    assert [entry.digest(before) for entry, before in zip(read, (None, first.hash), strict=True)] == [
+        first.hash,
+        second.hash,
+    ]
+
+
+def test_looks_are_counted_by_test_set(url: str) -> None:
+    with Ledger.open(url) as ledger:
+        for fingerprint in ("a", "b", "a"):
+            entry = verdict(1)
+            entry.test_fingerprint = fingerprint
+            ledger.append(entry)
+        assert (ledger.looks("a"), ledger.looks("b"), ledger.looks("c")) == (2, 1, 0)
+
+
 def test_a_ledger_of_a_newer_version_says_so(url: str, tmp_path: Path) -> None:
     Ledger.open(url).close()
     connection = sqlite3.connect(tmp_path / "ledger.db")
@@ -194,7 +231,8 @@ def test_what_is_no_ledger_says_so(address: str, message: str) -> None:
 
 WRITER = """
 import sys
-from transfer_registry.ledger import Entry, Kind, Ledger
+from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.readline()
 with Ledger.open(sys.argv[1]) as ledger:
