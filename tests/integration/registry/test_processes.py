@@ -56,11 +56,9 @@ def promote(one):
         probabilities,
         "test-set",
     )
-    candidate = Candidate(**one["candidate"])
+    offer = Candidate(**one["candidate"]), evaluation, read_rules({"over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        return promote_candidate(
-            candidate, evaluation, read_rules({"over_champion": {}}), ledger, lambda uri, images: probabilities
-        )
+        promote_candidate(*offer, ledger, lambda uri, images: probabilities)
 
 
 if sys.argv[2] == "share":
