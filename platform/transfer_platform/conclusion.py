@@ -5,6 +5,8 @@ A conclusion is noted with its study and not drawn twice from the same best tria
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ from transfer_registry.verdict import Verdict
 NOTE = "conclusion"
 TRIAL_TAG, MODEL_TAG = "platform.trial", "platform.model"
 """Tags of a logged model, by which it is found again after an interruption."""
+TIMED_PICTURES = 16
+"""Test images whose latency is measured."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Conclusion:
     """What the best checkpoint is worth, and what the gate said to it.
 
     Attributes:
-        metrics: On the test images, by name.
+        metrics: On the test images, and what the served form costs, by name.
         promotion: None where the recipe has no `promotion:`.
     """
 
@@ -79,8 +83,12 @@ def conclude(
     """
     say("testing the best checkpoint in its served form")
     # On the CPU, where the pyfunc runs: a GPU's arithmetic would differ from the stranger's.
-    predictions = _test(Classifier.load(model), splits)
+    classifier = Classifier.load(model)
+    predictions = _test(classifier, splits)
     metrics = report_evaluation(parent, best, predictions, study.best.number)
+    costs = _costs(classifier, model, splits)
+    parent.metrics(costs, study.best.number)
+    metrics |= costs
     promotion = None
     if recipe.promotion is not None:
         say("registering it, reloading it in a process of its own, and asking the gate")
@@ -109,6 +117,17 @@ def _test(classifier: Classifier, splits: Splits) -> Predictions:
     paths = [picture.path for picture in splits.test]
     labels = [classifier.classes.index(picture.label) for picture in splits.test]
     return Predictions(classifier.classes, paths, np.array(labels), classifier.probabilities(paths))
+
+
+def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
+    """What the served form costs here: the time of one picture, from its file to its answer, and its size."""
+    milliseconds = []
+    for picture in splits.test[:TIMED_PICTURES]:
+        start = time.perf_counter()
+        classifier.probabilities([picture.path])
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    size = sum(file.stat().st_size for file in model.iterdir())
+    return {"served/latency_ms": statistics.median(milliseconds), "served/size_mb": size / 1e6}
 
 
 def _promote(

@@ -50,7 +50,7 @@ class Outcome:
     Attributes:
         study: Every trial, its values and what became of it.
         network: At the weights of the best trial's best epoch, in eval mode.
-        metrics: Of its served form on the test images, `test/accuracy` and the rest.
+        metrics: Of its served form: `test/accuracy` and the rest, `served/latency_ms`, `served/size_mb`.
         promotion: How the gate answered; None where the recipe has no `promotion:`.
         run_id: The study's MLflow run.
         champion: The version that is champion now, which may be another by now; None where there is none.
@@ -69,7 +69,8 @@ class Outcome:
             f"  {field} = {value:.4g}" if isinstance(value, float) else f"  {field} = {value}"
             for field, value in best.params.items()
         ]
-        test = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        figures = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
+        test = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         return "\n".join([f"best: {best}", *values, test, *self._promotion_lines()])
 
     def _promotion_lines(self) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SPLITS = ("train", "validation", "test")
 _GATE = "promotion.gate"
+_UNBOUNDED = ("test/loss", "served/latency_ms", "served/size_mb")
 
 
 def findings(said: Sound) -> Iterator[Finding]:
@@ -100,7 +101,7 @@ def _impossible_bounds(path: tuple[str, ...], bounds: dict[str, float | None]) -
     low, high = bounds["at_least"], bounds["at_most"]
     if low is not None and high is not None and low > high:
         yield Finding((*path, "at_least"), f"at_least <= at_most must hold, but got {low} and {high}")
-    largest = float("inf") if path[-1] == "test/loss" else 1.0
+    largest = float("inf") if path[-1] in _UNBOUNDED else 1.0
     for name, bound in bounds.items():
         if bound is not None and not 0 <= bound <= largest:
             span = "0 or more" if largest > 1 else "0 to 1, not per cent"

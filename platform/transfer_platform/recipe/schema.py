@@ -258,6 +258,12 @@ class Gate(Section):
     ece: Threshold | None = Field(default=None, alias="test/ece")
     """Expected calibration error: mean distance of confidence from accuracy, 0 to 1."""
 
+    latency: Threshold | None = Field(default=None, alias="served/latency_ms")
+    """Median milliseconds from one picture's file to its answer, in this process, on a CPU."""
+
+    size: Threshold | None = Field(default=None, alias="served/size_mb")
+    """Megabytes of the served form's weights and description."""
+
     over_champion: OverChampion | None = None
     """Compare with the champion on the same test images; does not apply while there is none."""
 

@@ -38,10 +38,13 @@ def test_a_failed_gate_registers_and_explains_but_moves_nothing(refused) -> None
 
 def test_other_rules_are_asked_of_the_same_version(refused) -> None:
     place, _ = refused
-    out, err = place.run(
-        "platform", "run", "digits", *QUICK, "-o", "promotion.gate={test/accuracy: {at_least: 0.5}}"
+    rules = (
+        "{test/accuracy: {at_least: 0.5}, served/latency_ms: {at_most: 60000}, served/size_mb: {at_most: 50}}"
     )
+    out, err = place.run("platform", "run", "digits", *QUICK, "-o", f"promotion.gate={rules}")
     assert "digits version 1 is champion" in out
+    assert re.search(r"^passed +served/latency_ms <= 60000: \d", out, re.MULTILINE)
+    assert re.search(r"^passed +served/size_mb <= 50: 1\d", out, re.MULTILINE)
     assert "all trials are done already" in err
 
 

@@ -213,6 +213,7 @@ recipes = st.fixed_dictionaries(
                     {},
                     optional={
                         "test/accuracy": st.fixed_dictionaries({"at_least": st.floats(0, 1)}),
+                        "served/latency_ms": st.just({"at_most": 80}),
                         "over_champion": st.just({"confidence": 0.99, "margin": -0.02}),
                         "per_class_recall": st.just({"no_significant_regression": True}),
                     },
