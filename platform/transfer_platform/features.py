@@ -86,6 +86,56 @@ def restored(rows: Tensor) -> Tensor:
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
+class Computed:
+    """Features that are computed each time they are asked for: to the bit what `obtain` would have stored.
+
+    Args:
+        prefix: Runs with as many threads as torch has now.
+        images: The pictures.
+        positions: Whose features, one row each.
+        views: As of `obtain`.
+    """
+
+    def __init__(
+        self, prefix: Prefix, images: Images, positions: Sequence[int], views: Sequence[int] | None
+    ) -> None:
+        self._prefix, self._images, self._positions, self._views = prefix, images, positions, views
+        self._threads = torch.get_num_threads()
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and type of each row."""
+        return self._prefix.layout
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def take(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Some rows (B, *shape), on the prefix's device."""
+        rows = torch.as_tensor(indices).tolist()
+        threads = torch.get_num_threads()  # few, where what follows is a small step
+        torch.set_num_threads(self._threads)
+        try:
+            return torch.cat([*batches(self._prefix, self._images, self._positions, self._views, rows)])
+        finally:
+            torch.set_num_threads(threads)
+
+
+def batches(
+    prefix: Prefix,
+    images: Images,
+    positions: Sequence[int],
+    views: Sequence[int] | None,
+    rows: Sequence[int],
+) -> Iterator[Tensor]:
+    """The features of some rows, computed `PREFIX_BATCH` at a time; arguments as of `obtain`."""
+    for start in range(0, len(rows), PREFIX_BATCH):
+        batch = rows[start : start + PREFIX_BATCH]
+        chosen = [positions[row] for row in batch]
+        seen = images.plain(chosen) if views is None else images.views(chosen, [views[row] for row in batch])
+        yield stored(prefix.run(seen))
+
+
 def obtain(
     prefix: Prefix,
     images: Images,
@@ -112,14 +162,11 @@ def obtain(
     task = "the frozen part, once" if views is None else "the frozen part on augmented views, once"
 
     def compute(missing: Sequence[int]) -> Iterator[Tensor]:
-        for start in range(0, len(missing), PREFIX_BATCH):
-            rows = missing[start : start + PREFIX_BATCH]
-            chosen = [positions[row] for row in rows]
-            batch = (
-                images.plain(chosen) if views is None else images.views(chosen, [views[row] for row in rows])
-            )
-            yield stored(prefix.run(batch)).cpu()
-            progress(Step(task, start + len(rows), len(missing), "images"))
+        done = 0
+        for features in batches(prefix, images, positions, views, missing):
+            yield features.cpu()
+            done += len(features)
+            progress(Step(task, done, len(missing), "images"))
 
     def waiting() -> None:
         say("another process computes the same features just now; waiting for it")

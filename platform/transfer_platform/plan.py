@@ -43,7 +43,7 @@ def describe(
         path: The recipe file, or the name of a shipped recipe.
         overrides: `training.epochs=3`.
         progress: Told how far fetching and reading have come.
-        timed: Time the frozen part of each network now, where that was not done on this machine before.
+        timed: Time the frozen part of each network now, also where that was done before.
 
     Raises:
         PlatformError: What would be in the way of a run.
@@ -166,8 +166,8 @@ def _costs_in_words(
     size = recipe.dataset.image_size or outline.prepared_for(recipe.backbone.weights).image_size
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
     subject = Subject(outline.name, place, size, precision, _likely_device().partition(":")[0])
-    measured = recall(subject)
-    if measured is None and timed:
+    measured = None if timed else recall(subject)
+    if timed:
         from transfer_platform.training.economy import measure_beforehand
 
         measured = measure_beforehand(subject)

@@ -143,7 +143,6 @@ def run(
             {key: found.path for key, found in weights.items()},
             choose_device(device),
             trials=_trials(recipe),
-            notes=study,
             store=store,
             progress=progress,
             say=say,

@@ -121,7 +121,7 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @main.command()
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
-@click.option("--time", "timed", is_flag=True, help="Time the frozen part where that was not done before.")
+@click.option("--time", "timed", is_flag=True, help="Time the frozen part now.")
 def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
     """Validate RECIPE and print what a run would do, without training."""
     from transfer_platform import plan

@@ -68,7 +68,7 @@ def row_bytes(side: int) -> int:
     return 3 * side * side + _ASPECT_BYTES
 
 
-def canvas(source: bytes | Path, side: int) -> tuple[Tensor, float]:
+def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
     """Reduces one picture to a square that holds all of it.
 
     A large JPEG is decoded at a half, quarter or eighth of its size, as long as 2 C pixels are left on both
@@ -78,6 +78,7 @@ def canvas(source: bytes | Path, side: int) -> tuple[Tensor, float]:
     Args:
         source: The file's content, or its path.
         side: C, in pixels.
+        name: What errors call an image that has no path.
 
     Returns:
         The canvas (3, C, C), uint8, and width / height of the part of the picture that it shows, which is all
@@ -86,7 +87,7 @@ def canvas(source: bytes | Path, side: int) -> tuple[Tensor, float]:
     Raises:
         UnreadableImageError: As `decode`.
     """
-    image = decode(source, at_least=2 * side)
+    image = decode(source, name, at_least=2 * side)
     width = min(image.width, WIDEST * image.height)
     height = min(image.height, WIDEST * image.width)
     left, top = (image.width - width) / 2, (image.height - height) / 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from transfer_platform.storage import cache_folder
@@ -65,13 +66,20 @@ class DigestMemory:
         self._learned[name] = (*_times(status), digest)
 
     def save(self) -> None:
-        """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new."""
+        """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new.
+
+        A full disk or a cache that cannot be written to costs time, the next time, and nothing else.
+        """
         if {name: [*entry] for name, entry in self._learned.items()} == self._known:
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         written = self._file.with_suffix(f".{os.getpid()}.partial")
-        written.write_text(json.dumps(self._learned), encoding="ascii")
-        written.replace(self._file)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            written.write_text(json.dumps(self._learned), encoding="ascii")
+            written.replace(self._file)
+        except OSError:
+            with suppress(OSError):
+                written.unlink(missing_ok=True)
 
 
 def _times(status: os.stat_result) -> tuple[int, int, int]:

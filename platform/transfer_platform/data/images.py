@@ -27,6 +27,7 @@ from transfer_model.preprocessing import Preprocessing, decode
 from transfer_platform.data import augmentation, canvas
 from transfer_platform.data.augmentation import BatchAugmentation, squares
 from transfer_platform.data.catalog import Picture
+from transfer_platform.errors import DataError
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.store import Layout, Store, StoreError
 
@@ -83,8 +84,8 @@ class Images:
 
     @cached_property
     def view_digest(self) -> str:
-        """What a view depends on besides its picture and its seed: the policy, and the code behind it."""
-        return _code_digest(self.policy, canvas, augmentation)[:16]
+        """What a view depends on besides its picture and its seed: policy, size of the canvas, code."""
+        return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property
     def _augmentation(self) -> BatchAugmentation:
@@ -97,19 +98,25 @@ class Images:
 
     @cached_property
     def _canvases(self) -> Rows:
-        longest = max(map(canvas.longest_side, (picture.path for picture in self.pictures)))
-        side = canvas.canvas_side(self.preprocessing.image_size, longest)
+        side = self._canvas_side
         return self._rows(
-            "canvas", canvas.row_bytes(side), lambda path: canvas.pack(*canvas.canvas(path, side))
+            f"canvas {side}",
+            canvas.row_bytes(side),
+            lambda content, name: canvas.pack(*canvas.canvas(content, side, name)),
         )
 
-    def _square(self, path: Path) -> Tensor:
-        pixels = np.array(self.preprocessing.square(decode(path)))
+    @cached_property
+    def _canvas_side(self) -> int:
+        longest = max(map(canvas.longest_side, (picture.path for picture in self.pictures)))
+        return canvas.canvas_side(self.preprocessing.image_size, longest)
+
+    def _square(self, content: bytes, name: str) -> Tensor:
+        pixels = np.array(self.preprocessing.square(decode(content, name)))
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
-    def _rows(self, kind: str, size: int, decoded: Callable[[Path], Tensor]) -> Rows:
+    def _rows(self, kind: str, size: int, decoded: Callable[[bytes, str], Tensor]) -> Rows:
         """Kept where there is a store with room for them."""
-        fresh = _Decoded([picture.path for picture in self.pictures], decoded, self._threads)
+        fresh = _Decoded(self.pictures, decoded, self._threads)
         layout = Layout((size,), "uint8")
         if self._store is None or not self._store.fits(layout, len(self.pictures)):
             return fresh
@@ -131,15 +138,40 @@ class Images:
 
 
 class _Decoded:
-    """Pictures decoded by threads each time they are asked for; Pillow lets them run side by side."""
+    """Pictures decoded by threads each time they are asked for; Pillow lets them run side by side.
 
-    def __init__(self, paths: Sequence[Path], decoded: Callable[[Path], Tensor], threads: int) -> None:
-        self._paths, self._decoded = paths, decoded
+    Args:
+        pictures: By position.
+        decoded: What becomes of a file's content; the name is for errors.
+        threads: That decode at once.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], decoded: Callable[[bytes, str], Tensor], threads: int
+    ) -> None:
+        self._pictures, self._decoded = pictures, decoded
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
 
     def take(self, indices: Sequence[int]) -> Tensor:
-        """(B, bytes), uint8."""
-        return torch.stack(list(self._pool.map(self._decoded, (self._paths[index] for index in indices))))
+        """(B, bytes), uint8; each distinct picture is decoded once.
+
+        Raises:
+            DataError: A file is not any more what it was when the data set was read.
+        """
+        distinct = list(dict.fromkeys(indices))
+        rows = dict(zip(distinct, self._pool.map(self._row, distinct), strict=True))
+        return torch.stack([rows[index] for index in indices])
+
+    def _row(self, index: int) -> Tensor:
+        picture = self._pictures[index]
+        try:
+            content = picture.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{picture.path} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != picture.sha256:
+            # What is stored is known by its content, and would be wrong for whoever has the former one.
+            raise DataError(f"{picture.path} was changed while it was in use; run the command again")
+        return self._decoded(content, str(picture.path))
 
 
 def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:

@@ -30,7 +30,7 @@ from transfer_platform.training.fitting import (
 )
 from transfer_platform.training.material import Inputs, Material
 from transfer_platform.training.prepared import Prepared, prepare
-from transfer_platform.training.provision import Notebook, Provision
+from transfer_platform.training.provision import Provision
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
@@ -46,7 +46,6 @@ class Bench:
         pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
         device: Where the networks live.
         trials: How many the study has; what pays depends on it.
-        notes: What is settled once for a study, so that going on with it elsewhere computes the same.
         store: Where features and decoded pictures are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
@@ -63,14 +62,13 @@ class Bench:
         device: torch.device,
         *,
         trials: int = 1,
-        notes: Notebook | None = None,
         store: Store | None = None,
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
         self._splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
-        self._provision = Provision(splits, device, trials, notes, store, progress, say)
+        self._provision = Provision(splits, device, trials, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 

@@ -1,6 +1,6 @@
-"""What a network is given in a picture's place: the picture itself, or what a frozen prefix made of it.
+"""What a network is given in a picture's place: the picture itself, or what a frozen prefix makes of it.
 
-Both give a trial the same views in the same epochs: which of them is taken is a matter of speed alone.
+Both give a trial the same views in the same epochs.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class WholeImages:
         return self._network.forward_with_auxiliary(inputs)
 
 
-class StoredFeatures:
-    """What the frozen prefix made of the pictures, through the rest of the network.
+class Features:
+    """What the frozen prefix makes of the pictures, through the rest of the network.
 
     Args:
         split: Of the network that learns.

@@ -1,36 +1,26 @@
-"""Provides trials with inputs: pictures or stored features, whichever is faster; settled once for a study."""
+"""Provides trials with inputs: pictures, or features that are stored or computed each time.
+
+Where the network was split, stored or not makes no difference but in time: both are the same to the bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
-
 import torch
+from rich.filesize import decimal
 
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.images import Images
 from transfer_platform.data.splits import Splits
-from transfer_platform.features import Prefix, obtain
+from transfer_platform.features import Computed, Prefix, obtain
 from transfer_platform.progress import Progress, Say
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Rows, Store, StoreError
 from transfer_platform.training.costs import study_costs
 from transfer_platform.training.drawing import Views
 from transfer_platform.training.economy import measure
-from transfer_platform.training.inputs import StoredFeatures, WholeImages
+from transfer_platform.training.inputs import Features, WholeImages
 from transfer_platform.training.material import Inputs
 from transfer_platform.training.prepared import Prepared
-
-
-class Notebook(Protocol):
-    """Where something is noted that a study must not decide twice."""
-
-    @property
-    def notes(self) -> Mapping[str, Any]:
-        """What was noted."""
-
-    def note(self, key: str, value: object) -> None:
-        """Notes a JSON value."""
 
 
 class Provision:
@@ -40,7 +30,6 @@ class Provision:
         splits: The pictures.
         device: Where batches are made.
         trials: How many the study has.
-        notes: Where it is noted whether features are stored; None forgets it.
         store: Where features and decoded pictures are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
@@ -51,15 +40,14 @@ class Provision:
         splits: Splits,
         device: torch.device,
         trials: int,
-        notes: Notebook | None,
         store: Store | None,
         progress: Progress,
         say: Say,
     ) -> None:
         self._splits, self._device, self._trials = splits, device, trials
-        self._notes, self._store, self._progress, self._say = notes, store, progress, say
+        self._store, self._progress, self._say = store, progress, say
         self._images: dict[tuple[Preprocessing, str], Images] = {}
-        self._features: dict[tuple[str, str, Views], tuple[Rows, Rows | None] | None] = {}
+        self._features: dict[tuple[str, str, Views], tuple[Rows, Rows | None]] = {}
         self._said: set[str] = set()
 
     def inputs(
@@ -82,13 +70,18 @@ class Provision:
             )
         if prepared.unsplit:
             self._say_once(f"the frozen part runs in every epoch: {prepared.unsplit}")
-        if prepared.split is not None and self._store is not None and views.kept:
+        if views.policy != "none" and recipe.features.views not in (1, views.count):
+            self._say_once(
+                f"features.views is {recipe.features.views}, but nothing is frozen: each epoch sees new views"
+            )
+        if prepared.split is not None and views.kept:
             key = (recipe.backbone.name, recipe.backbone.freeze_through, views)
             if key not in self._features:
                 prefix = Prefix(prepared.split, precision, self._device, preprocessing.image_size)
-                self._features[key] = self._stored(recipe, prefix, images, views)
-            if rows := self._features[key]:
-                return StoredFeatures(prepared.split, *rows, views, images.digests, self._device)
+                self._features[key] = self._stored(recipe, prefix, images, views) or self._computed(
+                    prefix, images, views
+                )
+            return Features(prepared.split, *self._features[key], views, images.digests, self._device)
         return WholeImages(prepared.network, images, views, recipe.training.batch_size)
 
     def _say_once(self, line: str) -> None:
@@ -107,47 +100,46 @@ class Provision:
     def _stored(
         self, recipe: Recipe, prefix: Prefix, images: Images, views: Views
     ) -> tuple[Rows, Rows | None] | None:
-        """None where pictures are the better choice, or where the store turns out to have no room."""
-        assert self._store is not None
-        note = f"stored through {recipe.backbone.name} {recipe.backbone.freeze_through} {views.policy}"
-        settled = self._notes.notes.get(note) if self._notes else None
-        if settled is None:
-            settled = self._pays(recipe, prefix, views)
-        features = self._obtained(prefix, images, views) if settled else None
-        if self._notes:
-            self._notes.note(note, features is not None)
-        return features
+        """None where to compute them each time is the better choice, or where there is no room."""
+        if self._store is None or not self._pays(self._store, recipe, prefix, views):
+            return None
+        return self._obtained(self._store, prefix, images, views)
 
-    def _pays(self, recipe: Recipe, prefix: Prefix, views: Views) -> bool:
-        assert self._store is not None
+    def _computed(self, prefix: Prefix, images: Images, views: Views) -> tuple[Rows, Rows | None]:
+        """What would have been stored, computed each time: the same to the bit, and slower."""
+        plain = Computed(prefix, images, range(len(images.pictures)), None)
+        return plain, Computed(prefix, images, *self._rows(views)) if views.vary else None
+
+    def _pays(self, store: Store, recipe: Recipe, prefix: Prefix, views: Views) -> bool:
         measured = measure(prefix, recipe.backbone.name, recipe.backbone.freeze_through)
         costs = study_costs(self._splits, views.kept, recipe.training.epochs, self._trials, measured)
         if not costs.worthwhile:
             self._say(
                 f"the frozen part runs in every epoch, about {costs.computed:.0f} s in all: "
-                f"to store what it makes ({costs.bytes / 1e9:.1f} GB) would take about {costs.stored:.0f} s"
+                f"to store what it makes ({decimal(costs.bytes)}) would take about {costs.stored:.0f} s"
             )
             return False
-        if not self._store.fits(prefix.layout, costs.rows):
+        if not store.fits(prefix.layout, costs.rows):
             self._say(
                 f"the frozen part runs in every epoch: the cache has no room for what it makes "
-                f"({costs.bytes / 1e9:.1f} GB); PLATFORM_CACHE_LIMIT and `platform cache clear` make room"
+                f"({decimal(costs.bytes)}); PLATFORM_CACHE_LIMIT and `platform cache clear` make room"
             )
             return False
         return True
 
-    def _obtained(self, prefix: Prefix, images: Images, views: Views) -> tuple[Rows, Rows | None] | None:
+    def _obtained(
+        self, store: Store, prefix: Prefix, images: Images, views: Views
+    ) -> tuple[Rows, Rows | None] | None:
         """The features of every picture as it is, and of the views of those that teach."""
-        assert self._store is not None
         everything = range(len(self._splits.teaching))
-        # Decoded for this once; what is kept is what the prefix makes of it.
+        # What is kept is what the prefix makes of the pictures, and not the pictures as well.
         images = Images(images.pictures, images.preprocessing, views.policy, self._device)
         try:
-            plain = obtain(prefix, images, everything, None, self._store, self._progress, self._say)
+            plain = obtain(prefix, images, everything, None, store, self._progress, self._say)
             varied = None
             if views.vary:
                 positions, seeds = self._rows(views)
-                varied = obtain(prefix, images, positions, seeds, self._store, self._progress, self._say)
+                varied = obtain(prefix, images, positions, seeds, store, self._progress, self._say)
         except StoreError as error:
             self._say(f"the frozen part runs in every epoch: {error}")
             return None

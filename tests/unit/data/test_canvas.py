@@ -70,7 +70,7 @@ def test_decoding_photographs_smaller_is_not_seen(
     quick, aspect = canvas(photograph, side)
     seen: list[object] = []
 
-    def whole(source: Path, *, at_least: int) -> Image.Image:
+    def whole(source: Path, name: str, *, at_least: int) -> Image.Image:
         seen.append(decode(source, at_least=at_least).size)
         return decode(source)
 
