@@ -20,6 +20,7 @@ import numpy as np
 import PIL
 import torch
 import torchvision
+from rich.filesize import decimal
 from torch import Tensor
 
 import transfer_model.preprocessing
@@ -28,7 +29,7 @@ from transfer_platform.data import augmentation, canvas
 from transfer_platform.data.augmentation import BatchAugmentation, squares
 from transfer_platform.data.catalog import Picture
 from transfer_platform.errors import DataError
-from transfer_platform.progress import Progress, Step, silent
+from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.store import Layout, Store, StoreError
 
 CHUNK = 64
@@ -52,6 +53,7 @@ class Images:
         device: Where batches are made.
         store: Keeps the decoded bytes; None: each is decoded when it is asked for.
         progress: Told while many are decoded.
+        say: Told where they cannot be kept, or where another process is decoding the same.
 
     Attributes:
         digests: SHA-256 of every picture.
@@ -65,10 +67,11 @@ class Images:
         device: torch.device,
         store: Store | None = None,
         progress: Progress = silent,
+        say: Say = silent,
     ) -> None:
         self.pictures, self.preprocessing, self.policy = pictures, preprocessing, policy
         self.digests = [picture.sha256 for picture in pictures]
-        self.device, self._store, self._progress = device, store, progress
+        self.device, self._store, self._progress, self._say = device, store, progress, say
         self._threads = min(8, os.cpu_count() or 1)
 
     def plain(self, positions: Sequence[int]) -> Tensor:
@@ -118,14 +121,21 @@ class Images:
         """Kept where there is a store with room for them."""
         fresh = _Decoded(self.pictures, decoded, self._threads)
         layout = Layout((size,), "uint8")
-        if self._store is None or not self._store.fits(layout, len(self.pictures)):
+        if self._store is None:
             return fresh
+        if not self._store.fits(layout, len(self.pictures)):
+            needed = decimal(layout.row_bytes * len(self.pictures))
+            self._say(f"the pictures are decoded in every epoch: the cache has no room for them ({needed})")
+            return fresh
+        address = preprocessing_digest(kind, self.preprocessing)
         try:
-            return self._store.obtain(
-                preprocessing_digest(kind, self.preprocessing), layout, self.digests, self._told(fresh)
-            )
-        except StoreError:
+            return self._store.obtain(address, layout, self.digests, self._told(fresh), self._waiting)
+        except StoreError as error:
+            self._say(f"the pictures are decoded in every epoch: {error}")
             return fresh
+
+    def _waiting(self) -> None:
+        self._say("another process is decoding the same pictures; waiting for it")
 
     def _told(self, fresh: _Decoded) -> Callable[[Sequence[int]], Iterator[Tensor]]:
         def compute(missing: Sequence[int]) -> Iterator[Tensor]:

@@ -67,7 +67,7 @@ class Store:
             waiting: Called once where another process is just computing rows of this address.
 
         Raises:
-            StoreFullError: There is no room; what was computed up to here is stored.
+            StoreFullError: There is no room; what stands in finished files stays stored.
             StoreUnwritableError: Rows are missing, and the folder cannot be written to.
             ValueError: `compute` gave other rows than it was asked for. Its own errors pass through.
         """

@@ -93,7 +93,13 @@ class Provision:
         key = (preprocessing, policy)
         if key not in self._images:
             self._images[key] = Images(
-                self._splits.teaching, preprocessing, policy, self._device, self._store, self._progress
+                self._splits.teaching,
+                preprocessing,
+                policy,
+                self._device,
+                self._store,
+                self._progress,
+                self._say_once,
             )
         return self._images[key]
 

@@ -51,8 +51,10 @@ def test_what_is_kept_is_not_decoded_again(pictures, tmp_path) -> None:
 
 
 def test_without_room_pictures_are_decoded_each_time(pictures, tmp_path) -> None:
-    images = Images(pictures, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100))
+    said: list[str] = []
+    images = Images(pictures, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100), say=said.append)
     assert images.plain([0, 1]).shape == (2, 3, 32, 32)
+    assert said == ["the pictures are decoded in every epoch: the cache has no room for them (27.6 kB)"]
     pictures[0].path.unlink()
     with pytest.raises(Exception, match="cannot be read"):
         images.plain([0])

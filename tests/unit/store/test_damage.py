@@ -64,7 +64,7 @@ def test_the_whole_file(second: Path, store: Store, source, damage: Callable[[Pa
     assert check_again(store, source) == [3, 4, 5]
 
 
-def test_every_single_bit_flip_is_noticed(second: Path, store: Store, source) -> None:
+def test_a_flipped_bit_is_noticed_wherever_it_is(second: Path, store: Store, source) -> None:
     whole = second.read_bytes()
     for position in range(0, len(whole), 7):
         flip(position)(second)
