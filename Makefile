@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
+# Two tests at a time, a thread each: more would wait for each other.
+ALONE   = OMP_NUM_THREADS=1
 
 .PHONY: run test unit integration lint clean
 
@@ -12,10 +14,10 @@ run: $(VENV)/installed
 test: unit integration
 
 unit: $(VENV)/installed
-	$(BIN)/pytest -q -n 2 --dist worksteal tests/unit tests/recipes
+	$(ALONE) $(BIN)/pytest -q -n 2 --dist worksteal tests/unit tests/recipes
 
 integration: $(VENV)/installed
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/integration
+	$(ALONE) $(BIN)/pytest -q -n 2 --dist loadfile tests/integration
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -45,7 +45,7 @@ def workplace(folder: Path, mirror: Path | None = None) -> Workplace:
     clean = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("PLATFORM_", "MLFLOW_", "OMP_"))
+        if not key.startswith(("PLATFORM_", "MLFLOW_"))
     }
     folder.mkdir()
     return Workplace(
