@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.champion import ALIAS, RUN_TAG
+from transfer_registry.champion import RUN_TAG, models, versions
+from transfer_registry.entry import MOVES
+from transfer_registry.moves import decided_champion, is_carried_out, is_older, moved_by_hand
 from transfer_registry.story import HASH_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.entry import Entry
     from transfer_registry.ledger import Ledger
@@ -30,10 +32,12 @@ def verify(ledger: Ledger) -> tuple[str, ...]:
     client = MlflowClient()
     entries = ledger.entries()
     complaints = list(_chain(entries))
-    for model in client.search_registered_models():
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        complaints += _mirrored(versions, entries)
-        complaints += _alias(model, versions, ledger.last_move(model.name))
+    for model in models(client):
+        own = [entry for entry in entries if entry.model == model.name]
+        for version in versions(client, model.name):
+            complaints += _mirrored(version, entries)
+            complaints += _unmirrored(version, own)
+        complaints += _alias(client, ledger, model.name)
     return tuple(complaints)
 
 
@@ -59,37 +63,40 @@ def _chain(entries: Sequence[Entry]) -> Iterator[str]:
         before = entry
 
 
-def _mirrored(versions: Sequence[ModelVersion], entries: Sequence[Entry]) -> Iterator[str]:
-    """Compares the hashes that versions were given when they were decided on."""
-    known = {entry.id: entry for entry in entries}
-    for version in versions:
-        for tag, digest in sorted(version.tags.items()):
-            if not tag.startswith(HASH_TAG) or not digest:
-                continue
-            number = int(tag.removeprefix(HASH_TAG))
-            entry = known.get(number)
-            told = f"{version.name} version {version.version} tells of"
-            if entry is None:
-                yield f"{told} entry {number}, which the ledger has not"
-            elif entry.hash != digest:
-                yield (
-                    f"{told} another entry {number} than the ledger has: the ledger was rewritten, or "
-                    "another one is in its place"
-                )
+def _mirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
+    """Compares the hashes that a version was given when it was decided on."""
+    known = {str(entry.id): entry for entry in entries}
+    for tag, digest in sorted(version.tags.items()):
+        if not tag.startswith(HASH_TAG):
+            continue
+        number = tag.removeprefix(HASH_TAG)
+        told = f"{version.name} version {version.version} tells of"
+        if number not in known:
+            yield f"{told} entry {number}, which the ledger has not"
+        elif known[number].hash != digest:
+            yield (
+                f"{told} another entry {number} than the ledger has: the ledger was rewritten, or "
+                "another one is in its place"
+            )
 
 
-def _alias(model: RegisteredModel, versions: Sequence[ModelVersion], move: Entry | None) -> Iterator[str]:
-    alias = model.aliases.get(ALIAS)
-    decided = _still_there(versions, move)
-    if (alias is None or int(alias) != decided) and (alias is not None or decided is not None):
-        now = f"at version {alias}" if alias else "gone"
-        said = f"made version {decided} champion" if decided else "made none champion"
-        yield f"the alias {ALIAS!r} of {model.name} is {now}, but the ledger {said}: it was moved by hand"
+def _unmirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
+    """Moves of a version that it does not tell of, but for the model's last one, which may be under way."""
+    moves = [entry for entry in entries if entry.kind in MOVES]
+    for move in moves:
+        about = (move.version, move.run_id) == (int(version.version), version.tags.get(RUN_TAG))
+        if move.hash and about and not is_older(move, version) and f"{HASH_TAG}{move.id}" not in version.tags:
+            told = f"{version.name} version {version.version} does not tell of entry {move.id}, a {move.kind}"
+            if move is moves[-1]:
+                yield f"{told}: it was interrupted, and the next run, promote or rollback carries it out"
+            else:
+                yield f"{told}: its tags were removed"
 
 
-def _still_there(versions: Sequence[ModelVersion], move: Entry | None) -> int | None:
-    """The version of the ledger's last move; None where it was deleted, or another has its number."""
-    if move is None:
-        return None
-    there = (v for v in versions if int(v.version) == move.version and v.tags.get(RUN_TAG) == move.run_id)
-    return next((int(version.version) for version in there), None)
+def _alias(client: MlflowClient, ledger: Ledger, model: str) -> Iterator[str]:
+    last = ledger.last_move(model)
+    version = decided_champion(client, ledger, model)
+    if last and version and not is_carried_out(last, client.get_model_version(model, str(version))):
+        return  # interrupted, which `_unmirrored` says
+    if moved := moved_by_hand(client, ledger, model):
+        yield moved

@@ -8,9 +8,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
-from transfer_registry.champion import ALIAS, RUN_TAG
+from transfer_registry.champion import RUN_TAG, current, versions
 from transfer_registry.entry import Entry, Kind
-from transfer_registry.moves import carry_out, finish_interrupted, is_older
+from transfer_registry.moves import carry_out, finish_interrupted, is_older, moved_by_hand
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -42,13 +42,9 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> Entry:
         last = ledger.last_move(model)
         if last is None:
             raise RegistryError(f"nothing to roll back: the ledger has no promotion of {model}")
-        if (alias := _alias(client, model)) != last.version:
-            now = f"at version {alias}" if alias else "gone"
-            raise RegistryError(
-                f"the alias {ALIAS!r} of {model} is {now}, but the ledger made version {last.version} "
-                "champion: it was moved by hand, and `platform models promote` with --override settles it"
-            )
-        before = _succeeded(ledger, last)
+        if moved := moved_by_hand(client, ledger, model):
+            raise RegistryError(f"{moved}; `platform models promote` with --override settles which it is")
+        before = _succeeded(ledger, model)
         if before is None:
             raise RegistryError(
                 f"nothing to roll back to: {model} version {last.version} is the first champion"
@@ -78,60 +74,57 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
     with ledger.alone(model):
         finish_interrupted(client, ledger, model)
         version = _version(client, model, number)
-        alias, last = _alias(client, model), ledger.last_move(model)
+        alias, last = current(model), ledger.last_move(model)
         if alias == number and last and last.version == number:
             raise RegistryError(f"version {number} of {model} is champion already")
         verdict = _verdict(ledger, version)
-        obstacle = _obstacle(verdict, alias)
+        before = last.version if last else alias
+        obstacle = moved_by_hand(client, ledger, model) or _obstacle(verdict, before)
         if obstacle and not override.strip():
             raise RegistryError(
-                f"version {number} of {model} {obstacle}; --override makes it champion nevertheless, for a "
+                f"version {number} of {model}: {obstacle}; --override makes it champion nevertheless, for a "
                 "reason that the ledger keeps"
             )
         passed = f"passed the gate, ledger entry {verdict.id if verdict else '?'}"
-        said = f"overridden: {override.strip()} (the version {obstacle})" if obstacle else passed
-        return _move(client, ledger, version, Kind.PROMOTION, seen=last, previous=alias, reason=said)
+        said = f"overridden: {override.strip()} ({obstacle})" if obstacle else passed
+        return _move(client, ledger, version, Kind.PROMOTION, seen=last, previous=before, reason=said)
 
 
 def _obstacle(verdict: Entry | None, champion: int | None) -> str:
     """Why the gate does not let a version through today; empty where it does."""
     if verdict is None:
-        return "was never judged by the gate"
+        return "it was never judged by the gate"
     if not verdict.passed:
         failed = [
             str(finding.rule)
             for finding in Verdict.from_json(verdict.verdict or "").findings
             if not finding.passed
         ]
-        return f"did not pass the gate (ledger entry {verdict.id}: {', '.join(failed)})"
+        return f"it did not pass the gate (ledger entry {verdict.id}: {', '.join(failed)})"
     if verdict.previous_version != champion:
         against = f"version {verdict.previous_version}" if verdict.previous_version else "no champion"
-        return f"was judged against {against}, which is not today's champion"
+        return f"it was judged against {against}, which is not today's champion"
     return ""
 
 
-def _succeeded(ledger: Ledger, last: Entry) -> int | None:
-    """Which version today's champion succeeded when it was promoted, however often it was rolled back to."""
-    promotions = [
-        entry
-        for entry in ledger.entries(last.model)
-        if entry.kind == Kind.PROMOTION and (entry.version, entry.run_id) == (last.version, last.run_id)
-    ]
-    return promotions[-1].previous_version if promotions else None
+def _succeeded(ledger: Ledger, model: str) -> int | None:
+    """The champion before today's: a promotion puts one on top of those before, a rollback takes some off."""
+    standing: list[Entry] = []
+    for entry in ledger.entries(model):
+        if entry.kind == Kind.PROMOTION:
+            standing.append(entry)
+        while entry.kind == Kind.ROLLBACK and standing and standing[-1].version != entry.version:
+            standing.pop()
+    return standing[-2].version if len(standing) > 1 else None
 
 
 def _version(client: MlflowClient, model: str, number: int) -> ModelVersion:
     try:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
-        known = sorted(int(each.version) for each in client.search_model_versions(f"name = '{model}'"))
+        known = sorted(int(each.version) for each in versions(client, model))
         there_is = f"it has {', '.join(map(str, known))}" if known else "there is no such registered model"
         raise RegistryError(f"{model} has no version {number}; {there_is}") from error
-
-
-def _alias(client: MlflowClient, model: str) -> int | None:
-    alias = client.get_registered_model(model).aliases.get(ALIAS)
-    return None if alias is None else int(alias)
 
 
 def _verdict(ledger: Ledger, version: ModelVersion) -> Entry | None:

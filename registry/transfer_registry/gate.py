@@ -205,7 +205,7 @@ def _per_class(rule: PerClassRecall, both: _Both) -> Finding:
     worst = min(classes, key=chances.__getitem__)
     # With fewer images than this of a class, not even the loss of all of them is evidence.
     fewest = math.ceil(-math.log2(allowed / len(classes)))
-    silent = [name for name, paired in outcomes.items() if paired.images < fewest]
+    silent = [name for name, paired in outcomes.items() if paired.images < fewest and name not in lost]
     figures: dict[str, Figure] = {
         "champion": both.version,
         "classes": len(classes),

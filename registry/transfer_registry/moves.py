@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from transfer_registry.champion import ALIAS, RUN_TAG
-from transfer_registry.story import LEDGER_TAG, story, tags
+from transfer_registry.champion import ALIAS, RUN_TAG, current, versions
+from transfer_registry.story import HASH_TAG, LEDGER_TAG, story, tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def carry_out(client: MlflowClient, decision: Entry | None, move: Entry | None) -> None:
     """Makes the registry say what the ledger says: alias, description, tags.
 
-    The tag `platform.ledger_entry` is written last: where it names the entry, nothing is left to do.
+    The tag with the entry's hash is written last: where it stands, nothing is left to do.
 
     Args:
         client: Of the registry.
@@ -35,14 +35,42 @@ def carry_out(client: MlflowClient, decision: Entry | None, move: Entry | None) 
     entry = move or decision
     assert entry is not None, "there is nothing to carry out"
     model, version = entry.model, str(entry.version)
-    told = client.get_model_version(model, version).tags.get(LEDGER_TAG, "0")
-    if int(told) >= entry.id:
+    if is_carried_out(entry, client.get_model_version(model, version)):
         return
     if move:
         client.set_registered_model_alias(model, ALIAS, version)
     client.update_model_version(model, version, description=story(decision, move))
     for tag, value in tags(decision, entry).items():
         client.set_model_version_tag(model, version, tag, value)
+
+
+def is_carried_out(entry: Entry, version: ModelVersion) -> bool:
+    """Whether a version tells of this very entry, and not of another ledger's of the same number."""
+    if entry.hash is not None:
+        return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
+    told = version.tags.get(LEDGER_TAG, "")  # an entry of before there were hashes
+    return told.isdecimal() and int(told) >= entry.id
+
+
+def decided_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
+    """The version that the ledger made champion; None where there is none, or it was deleted since."""
+    move = ledger.last_move(model)
+    there = (v for v in versions(client, model) if move and int(v.version) == move.version)
+    same = (v for v in there if move and v.tags.get(RUN_TAG) == move.run_id and not is_older(move, v))
+    return next((int(version.version) for version in same), None)
+
+
+def moved_by_hand(client: MlflowClient, ledger: Ledger, model: str) -> str:
+    """Where the alias is, in words, if it is not where the ledger put it; empty where it is.
+
+    A champion that was deleted took its alias along, and a model that the ledger does not know is not its.
+    """
+    decided, alias = decided_champion(client, ledger, model), current(model)
+    if decided == alias or (decided is None and not ledger.entries(model)):
+        return ""
+    now = f"at version {alias}" if alias else "gone"
+    said = f"made version {decided} champion" if decided else "made none of its versions champion"
+    return f"the alias {ALIAS!r} of {model} is {now}, but the ledger {said}: it was moved by hand"
 
 
 def finish_interrupted(client: MlflowClient, ledger: Ledger, model: str) -> None:

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
+from transfer_registry import champion
 from transfer_registry.champion import ALIAS, RUN_TAG
 from transfer_registry.moves import is_older
 from transfer_registry.verdict import Verdict
@@ -69,18 +70,16 @@ def versions(ledger: Ledger) -> tuple[Version, ...]:
     client = MlflowClient()
     return tuple(
         _version(version, model.aliases.get(ALIAS), ledger)
-        for model in client.search_registered_models()
-        for version in sorted(
-            client.search_model_versions(f"name = '{model.name}'"), key=lambda each: -int(each.version)
-        )
+        for model in champion.models(client)
+        for version in sorted(champion.versions(client, model.name), key=lambda each: -int(each.version))
     )
 
 
 def version(ledger: Ledger, model: str, number: int) -> Version:
     """One version, which exists."""
     client = MlflowClient()
-    champion = client.get_registered_model(model).aliases.get(ALIAS)
-    return _version(client.get_model_version(model, str(number)), champion, ledger)
+    alias = client.get_registered_model(model).aliases.get(ALIAS)
+    return _version(client.get_model_version(model, str(number)), alias, ledger)
 
 
 def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
@@ -97,7 +96,16 @@ def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
 
 
 def differences(one: Version, other: Version) -> tuple[Difference, ...]:
-    """What the runs of two versions do not have in common: recipe, images, figures."""
+    """What the runs of two versions do not have in common: recipe, images, figures.
+
+    Raises:
+        RegistryError: A run is not there, or both are of one study, whose run tells of its best trial alone.
+    """
+    if one.run_id == other.run_id:
+        raise RegistryError(
+            f"versions {one.version} and {other.version} come from two trials of one study: "
+            "`platform models show` has the verdict on each"
+        )
     mine, yours = _made_from(one), _made_from(other)
     return tuple(
         Difference(kind, name, mine[kind].get(name), yours[kind].get(name))
@@ -107,7 +115,7 @@ def differences(one: Version, other: Version) -> tuple[Difference, ...]:
     )
 
 
-def _version(version: ModelVersion, champion: str | None, ledger: Ledger) -> Version:
+def _version(version: ModelVersion, alias: str | None, ledger: Ledger) -> Version:
     verdict = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
     if verdict and is_older(verdict, version):
         verdict = None
@@ -115,7 +123,7 @@ def _version(version: ModelVersion, champion: str | None, ledger: Ledger) -> Ver
     return Version(
         model=version.name,
         version=int(version.version),
-        champion=champion is not None and int(champion) == int(version.version),
+        champion=alias is not None and int(alias) == int(version.version),
         registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
             timespec="seconds"
         ),

@@ -26,7 +26,7 @@ from transfer_registry import gate, lineage
 from transfer_registry.champion import ALIAS, RUN_TAG, champion_today
 from transfer_registry.entry import Entry, Kind
 from transfer_registry.ledger import Ledger
-from transfer_registry.moves import carry_out, finish_interrupted, is_older
+from transfer_registry.moves import carry_out, finish_interrupted, is_older, moved_by_hand
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
@@ -184,7 +184,9 @@ def _decide(
     champion = None if before is None else _champion(door, version.name, before, evaluation)
     answers = gate.judge(evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion)
     same = parity(evaluation.probabilities, served, candidate.precision)
-    verdict = Verdict((same, *answers.findings), door.ledger.looks(evaluation.fingerprint) + 1)
+    looks = door.ledger.looks(evaluation.fingerprint) + 1
+    remark = moved_by_hand(door.client, door.ledger, version.name)
+    verdict = Verdict((same, *answers.findings), looks, remark)
     return door.ledger.append(
         Entry(
             kind=Kind.VERDICT,

@@ -26,7 +26,7 @@ def tags(decision: Entry | None, last: Entry) -> dict[str, str]:
         last: The move that followed it, or the verdict itself.
 
     Returns:
-        `LEDGER_TAG` comes last: where it names `last`, all of them have been written.
+        The hash of `last` comes last: where that stands, all of them have been written.
     """
     judged = (
         {
@@ -41,8 +41,8 @@ def tags(decision: Entry | None, last: Entry) -> dict[str, str]:
         "platform.recipe_fingerprint": last.recipe_fingerprint or "",
         "platform.train_fingerprint": last.train_fingerprint or "",
         "platform.test_fingerprint": last.test_fingerprint or "",
-        **{f"{HASH_TAG}{entry.id}": entry.hash or "" for entry in (decision, last) if entry},
         LEDGER_TAG: str(last.id),
+        **{f"{HASH_TAG}{entry.id}": entry.hash for entry in (decision, last) if entry and entry.hash},
     }
 
 
@@ -80,6 +80,7 @@ def _judgement(decision: Entry) -> list[str]:
         for finding in verdict.findings
     ]
     wear = ["", f"This was {verdict.wear}."] if verdict.wear else []
+    wear += ["", f"When it was judged, {verdict.remark}."] if verdict.remark else []
     judged = f"Judged {decision.at:%Y-%m-%d %H:%M} UTC by {decision.actor}; ledger entry {decision.id}."
     return ["", *findings, *wear, "", judged]
 

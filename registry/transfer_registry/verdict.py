@@ -42,11 +42,13 @@ class Verdict:
 
     Attributes:
         findings: One for every rule, in the order of the rules.
+        remark: What else has to be known about it; empty where there is nothing.
         looks: How many verdicts the ledger has on these test images, this one included; 0: nobody counted.
     """
 
     findings: tuple[Finding, ...]
     looks: int = 0
+    remark: str = ""
 
     @property
     def passed(self) -> bool:
@@ -60,7 +62,8 @@ class Verdict:
         return tuple(f"{finding.rule}: {finding.reason}" for finding in decisive)
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.findings), *([f"        {self.wear}"] if self.wear else [])])
+        notes = [f"        {note}" for note in (self.remark, self.wear) if note]
+        return "\n".join([*map(str, self.findings), *notes])
 
     @property
     def wear(self) -> str:
@@ -78,6 +81,7 @@ class Verdict:
             "passed": self.passed,
             "findings": [asdict(finding) for finding in self.findings],
             "looks": self.looks,
+            "remark": self.remark,
         }
         return json.dumps(content, allow_nan=False, ensure_ascii=False)
 
@@ -86,4 +90,4 @@ class Verdict:
         """Reads what `to_json` wrote."""
         content = json.loads(text)
         findings = tuple(Finding(**finding) for finding in content["findings"])
-        return cls(findings, content.get("looks", 0))
+        return cls(findings, content.get("looks", 0), content.get("remark", ""))

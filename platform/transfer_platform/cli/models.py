@@ -82,7 +82,7 @@ def rollback(model: str, reason: str) -> None:
 
 @models.command()
 def verify() -> None:
-    """Check that nobody has changed the ledger, the versions' tags or an alias by hand."""
+    """Check that nobody has changed the ledger, the hashes in the versions' tags, or an alias."""
     from transfer_platform import models as registered
 
     click.echo(registered.verified())

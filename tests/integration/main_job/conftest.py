@@ -42,11 +42,7 @@ class Workplace:
 
 
 def workplace(folder: Path, mirror: Path | None = None) -> Workplace:
-    clean = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("PLATFORM_", "MLFLOW_"))
-    }
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PLATFORM_", "MLFLOW_"))}
     folder.mkdir()
     return Workplace(
         folder,

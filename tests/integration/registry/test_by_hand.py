@@ -17,6 +17,7 @@ from transfer_registry import overview
 from transfer_registry.audit import verify
 from transfer_registry.by_hand import promote_version, roll_back
 from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
 from transfer_registry.rules import read_rules
 
 RULES = read_rules({"over_champion": {}})
@@ -75,9 +76,16 @@ def test_an_alias_that_was_moved_by_hand_is_not_rolled_back_but_settled(decided)
     decided.client.set_registered_model_alias("ants-bees", "champion", "1")
     with pytest.raises(RegistryError, match="at version 1, but the ledger made version 3 champion"):
         roll_back("ants-bees", decided.ledger)
+    with pytest.raises(RegistryError, match="moved by hand; --override"):
+        promote_version("ants-bees", 1, decided.ledger)
     promote_version("ants-bees", 1, decided.ledger, "the old one after all")
     assert decided.champion() == decided.ledger.current_champion("ants-bees") == 1
     assert verify(decided.ledger) == ()
+    for before in (3, 2, 1):
+        roll_back("ants-bees", decided.ledger)
+        assert decided.champion() == before
+    with pytest.raises(RegistryError, match="is the first champion"):
+        roll_back("ants-bees", decided.ledger)
 
 
 def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> None:
@@ -86,7 +94,7 @@ def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> Non
     assert decided.champion() == 3
     move = promote_version("ants-bees", 4, decided.ledger, "the old camera is gone")
     assert decided.champion() == 4
-    assert move.reason.startswith("overridden: the old camera is gone (the version did not pass the gate")
+    assert move.reason.startswith("overridden: the old camera is gone (it did not pass the gate")
     assert "overridden" in decided.client.get_model_version("ants-bees", "4").description
     with pytest.raises(RegistryError, match="is champion already"):
         promote_version("ants-bees", 4, decided.ledger)
@@ -161,6 +169,65 @@ def test_an_alias_that_was_moved_or_removed_by_hand_is_found(decided) -> None:
 def test_a_deleted_model_is_no_complaint(decided) -> None:
     decided.client.delete_registered_model("ants-bees")
     assert verify(decided.ledger) == ()
+
+
+def test_another_ledger_of_the_same_numbers_moves_the_alias_all_the_same(decided) -> None:
+    with Ledger.open(f"sqlite:///{decided.folder / 'another.db'}") as another:
+        promote_version("ants-bees", 2, another, "restored without its ledger")
+    assert decided.champion() == 2
+
+
+def test_a_deleted_champion_is_rolled_back_from(decided) -> None:
+    decided.client.delete_model_version("ants-bees", "3")
+    assert roll_back("ants-bees", decided.ledger).version == 2
+    assert decided.champion() == 2
+
+
+def test_a_candidate_that_is_judged_while_the_alias_is_gone_carries_that_with_it(decided) -> None:
+    decided.client.delete_registered_model_alias("ants-bees", "champion")
+    answer = decided.promote(decided.candidate(wrong=39), RULES)
+    assert "is gone, but the ledger made version 3 champion" in answer.verdict.remark
+    assert "moved by hand" in decided.client.get_model_version("ants-bees", "5").description
+
+
+def test_removed_tags_are_missed_and_strange_ones_harm_nobody(decided) -> None:
+    decided.client.set_model_version_tag("ants-bees", "1", "platform.ledger_hash.abc", "x")
+    decided.client.delete_model_version_tag("ants-bees", "2", "platform.ledger_hash.4")
+    assert set(verify(decided.ledger)) == {
+        "ants-bees version 2 does not tell of entry 4, a promotion: its tags were removed",
+        "ants-bees version 1 tells of entry abc, which the ledger has not",
+    }
+
+
+def test_an_interrupted_move_is_called_so(decided, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            roll_back("ants-bees", decided.ledger)
+    (complaint,) = verify(decided.ledger)
+    assert "does not tell of entry 8, a rollback: it was interrupted" in complaint
+    with pytest.raises(RegistryError, match="champion already"):
+        promote_version("ants-bees", 2, decided.ledger)
+    assert decided.champion() == 2
+    assert verify(decided.ledger) == ()
+
+
+def test_models_of_other_tools_are_none_of_its_business(decided) -> None:
+    stray, _ = decided.candidate(wrong=1)
+    mlflow.register_model(stray.model_uri, "bob's")
+    decided.client.set_registered_model_alias("bob's", "champion", "1")
+    for number in range(120):
+        decided.client.create_registered_model(f"model-{number:03}")
+    assert verify(decided.ledger) == ()
+    assert {each.model for each in overview.versions(decided.ledger)} == {"ants-bees", "bob's"}
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    assert len(verify(decided.ledger)) == 1
+
+
+def test_two_versions_of_one_study_are_not_compared_by_its_run(decided) -> None:
+    version = overview.version(decided.ledger, "ants-bees", 1)
+    with pytest.raises(RegistryError, match="two trials of one study"):
+        overview.differences(version, version)
 
 
 def test_todays_test_images_may_not_have_taught_the_champion(world) -> None:
