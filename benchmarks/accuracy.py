@@ -14,7 +14,8 @@ import statistics
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import Row, ants_bees, parser, platform_run, precision_argument, report, workplace
+from measuring import Row, parser, precision_argument, report, workplace
+from platform_runs import ants_bees, platform_run
 
 
 def main() -> None:

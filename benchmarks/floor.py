@@ -9,6 +9,7 @@ precision and batch size. Those two are found beforehand by a process whose time
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
 import sys
@@ -27,6 +28,22 @@ if TYPE_CHECKING:
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "cuda": (16, 64, 256)}
 """Sizes that are tried."""
+LIBRARIES = (
+    "alembic",
+    "matplotlib.pyplot",
+    "mlflow.tracking",
+    "optuna",
+    "pydantic",
+    "ruamel.yaml",
+    "safetensors.torch",
+    "scipy.stats",
+    "sklearn.metrics",
+    "sqlalchemy",
+    "timm",
+    "torch",
+    "torchvision.transforms.v2",
+)
+"""What the platform imports."""
 HOPELESS = 0.1
 """A precision this much slower than the best so far is given up: bfloat16 takes minutes on some CPUs."""
 
@@ -74,19 +91,8 @@ def _process(worker: str, options: Namespace, folder: Path, settings: Sequence[o
 
 def import_libraries() -> None:
     """Imports what the platform stands on."""
-    import alembic  # noqa: F401
-    import matplotlib.pyplot  # noqa: ICN001, F401
-    import mlflow.tracking  # noqa: F401
-    import optuna  # noqa: F401
-    import pydantic  # noqa: F401
-    import ruamel.yaml  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-    import sqlalchemy  # noqa: F401
-    import timm  # noqa: F401
-    import torch  # noqa: F401
-    import torchvision.transforms.v2  # noqa: F401
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def _imports(_: Namespace) -> dict[str, object]:

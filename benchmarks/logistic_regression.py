@@ -14,16 +14,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import (
-    environment,
-    last_json,
-    parser,
-    platform_run,
-    precision_argument,
-    report,
-    timed,
-    workplace,
-)
+from measuring import environment, last_json, parser, precision_argument, report, timed, workplace
+from platform_runs import platform_run
 from search import search_recipe
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import Row, ants_bees, parser, platform_run, precision_argument, report, script, workplace
+from measuring import Row, parser, precision_argument, report, script, workplace
+from platform_runs import ants_bees, platform_run
 
 CASES = ("efficientnet_lite0:blocks.4", "resnet18:none", "efficientnet_lite0:none")
 RANDOM = "none"

@@ -16,17 +16,8 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import (
-    Row,
-    environment,
-    existing,
-    parser,
-    platform_run,
-    precision_argument,
-    report,
-    timed,
-    workplace,
-)
+from measuring import Row, environment, existing, parser, precision_argument, report, timed, workplace
+from platform_runs import platform_run
 
 CLASSES = 10
 TRAIN_SHARE = 5 / 6

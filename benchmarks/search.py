@@ -18,19 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from floor import floor, tuned
-from measuring import (
-    SHIPPED,
-    VALIDATION,
-    Ended,
-    Study,
-    ants_bees,
-    parser,
-    platform_run,
-    precision_argument,
-    report,
-    script,
-    workplace,
-)
+from measuring import Ended, parser, precision_argument, report, script, workplace
+from platform_runs import SHIPPED, VALIDATION, Study, ants_bees, platform_run
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from measuring import VALIDATION, parser, report
+from measuring import parser, report
+from platform_runs import VALIDATION
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, random_split
 from torchvision import transforms

@@ -26,10 +26,10 @@ from transfer_platform.reporting import report_evaluation
 from transfer_platform.search import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.champion import is_registered
 from transfer_registry.ledger import Ledger
 from transfer_registry.packaging import log_model, logged_before
 from transfer_registry.promotion import Promotion, promote_candidate
+from transfer_registry.registered import is_registered
 from transfer_registry.rules import read_rules
 from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict

@@ -166,15 +166,14 @@ def _costs_in_words(
     size = recipe.dataset.image_size or outline.prepared_for(recipe.backbone.weights).image_size
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
     subject = Subject(outline.name, place, size, precision, _likely_device().partition(":")[0])
-    measured = None if timed else recall(subject)
     if timed:
         from transfer_platform.training.economy import measure_beforehand
 
-        measured = measure_beforehand(subject)
-        if measured is None:
-            return ("", "", "", "in every epoch: it cannot be split")
+        measured, unknown = measure_beforehand(subject), "in every epoch: it cannot be split"
+    else:
+        measured, unknown = recall(subject), "not timed on this machine yet: platform check --time"
     if measured is None:
-        return ("", "", "", "not timed on this machine yet: platform check --time")
+        return ("", "", "", unknown)
     trials = recipe.search.trials if recipe.search else 1
     epochs = max(_ends(recipe.training.epochs))
     costs = study_costs(splits, views, epochs, trials, measured)

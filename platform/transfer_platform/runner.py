@@ -38,8 +38,8 @@ from transfer_platform.store import Store
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.bench import Bench, goal
 from transfer_platform.training.device import choose_device
-from transfer_registry.champion import current
 from transfer_registry.promotion import Promotion
+from transfer_registry.registered import current
 from transfer_registry.verdict import Verdict
 
 

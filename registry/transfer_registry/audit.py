@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.champion import RUN_TAG, models, versions
 from transfer_registry.entry import MOVES
-from transfer_registry.moves import decided_champion, is_carried_out, is_older, moved_by_hand
+from transfer_registry.moves import is_carried_out
+from transfer_registry.registered import models, versions
+from transfer_registry.standing import decided_champion, is_about, moved_by_hand
 from transfer_registry.story import HASH_TAG
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def verify(ledger: Ledger) -> tuple[str, ...]:
     entries = ledger.entries()
     complaints = list(_chain(entries))
     for model in models(client):
-        own = [entry for entry in entries if entry.model == model.name]
+        moves = [entry for entry in entries if entry.model == model.name and entry.kind in MOVES]
         for version in versions(client, model.name):
             complaints += _mirrored(version, entries)
-            complaints += _unmirrored(version, own)
+            complaints += _unmirrored(version, moves)
         complaints += _alias(client, ledger, model.name)
     return tuple(complaints)
 
@@ -80,23 +81,20 @@ def _mirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
             )
 
 
-def _unmirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
-    """Moves of a version that it does not tell of, but for the model's last one, which may be under way."""
-    moves = [entry for entry in entries if entry.kind in MOVES]
+def _unmirrored(version: ModelVersion, moves: Sequence[Entry]) -> Iterator[str]:
+    """Moves that the version they are about does not tell of; the model's last one may be under way."""
     for move in moves:
-        about = (move.version, move.run_id) == (int(version.version), version.tags.get(RUN_TAG))
-        if move.hash and about and not is_older(move, version) and f"{HASH_TAG}{move.id}" not in version.tags:
-            told = f"{version.name} version {version.version} does not tell of entry {move.id}, a {move.kind}"
-            if move is moves[-1]:
-                yield f"{told}: it was interrupted, and the next run, promote or rollback carries it out"
-            else:
-                yield f"{told}: its tags were removed"
+        if not move.hash or not is_about(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
+            continue
+        told = f"{version.name} version {version.version} does not tell of entry {move.id}, a {move.kind}"
+        if move is moves[-1]:
+            yield f"{told}: it was interrupted, and the next run, promote or rollback carries it out"
+        else:
+            yield f"{told}: its tags were removed"
 
 
 def _alias(client: MlflowClient, ledger: Ledger, model: str) -> Iterator[str]:
-    last = ledger.last_move(model)
-    version = decided_champion(client, ledger, model)
-    if last and version and not is_carried_out(last, client.get_model_version(model, str(version))):
-        return  # interrupted, which `_unmirrored` says
-    if moved := moved_by_hand(client, ledger, model):
+    champion, last = decided_champion(client, ledger, model), ledger.last_move(model)
+    under_way = champion is not None and last is not None and not is_carried_out(last, champion)
+    if not under_way and (moved := moved_by_hand(client, ledger, model)):
         yield moved

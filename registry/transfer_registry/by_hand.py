@@ -8,9 +8,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
-from transfer_registry.champion import RUN_TAG, current, versions
 from transfer_registry.entry import Entry, Kind
-from transfer_registry.moves import carry_out, finish_interrupted, is_older, moved_by_hand
+from transfer_registry.moves import carry_out, finish_interrupted
+from transfer_registry.registered import RUN_TAG, current, versions
+from transfer_registry.standing import moved_by_hand, verdict_on
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
         alias, last = current(model), ledger.last_move(model)
         if alias == number and last and last.version == number:
             raise RegistryError(f"version {number} of {model} is champion already")
-        verdict = _verdict(ledger, version)
+        verdict = verdict_on(ledger, version)
         before = last.version if last else alias
         obstacle = moved_by_hand(client, ledger, model) or _obstacle(verdict, before)
         if obstacle and not override.strip():
@@ -122,15 +123,9 @@ def _version(client: MlflowClient, model: str, number: int) -> ModelVersion:
     try:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
-        known = sorted(int(each.version) for each in versions(client, model))
+        known = [each.version for each in versions(client, model)]
         there_is = f"it has {', '.join(map(str, known))}" if known else "there is no such registered model"
         raise RegistryError(f"{model} has no version {number}; {there_is}") from error
-
-
-def _verdict(ledger: Ledger, version: ModelVersion) -> Entry | None:
-    """The last verdict on a version; one on an earlier version of the same number is not its."""
-    found = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
-    return None if found is None or is_older(found, version) else found
 
 
 def _move(
@@ -143,7 +138,7 @@ def _move(
     previous: int | None,
     reason: str,
 ) -> Entry:
-    verdict = _verdict(ledger, version)
+    verdict = verdict_on(ledger, version)
     move = Entry(
         kind=kind,
         model=version.name,

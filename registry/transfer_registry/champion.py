@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow.tracking import MlflowClient
-
 from transfer_platform.errors import RegistryError
 from transfer_registry import lineage
 from transfer_registry.gate import Champion
 from transfer_registry.predictions import Predictions, keep, recall
+from transfer_registry.registered import ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
     from transfer_registry.candidate import Evaluation, Predict
-
-RUN_TAG = "platform.run"
-"""Tag of a version: the run that made it."""
-ALIAS = "champion"
-"""The registry alias of the version that is served."""
 
 _UNKNOWN = (
     "it does not say which classes it knows, as models logged by this platform do; "
@@ -108,34 +103,3 @@ def _today(
     predictions = Predictions(classes, evaluation.sha256, probabilities)
     keep(client, version, evaluation.fingerprint, predictions)
     return predictions
-
-
-def models(client: MlflowClient) -> list[RegisteredModel]:
-    """Every registered model; MLflow's own search stops after a page."""
-    found: list[RegisteredModel] = []
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def versions(client: MlflowClient, model: str) -> list[ModelVersion]:
-    """Every version of a registered model, whatever its name."""
-    quote = '"' if "'" in model else "'"
-    return list(client.search_model_versions(f"name = {quote}{model}{quote}"))
-
-
-def is_registered(model: str, version: int, run_id: str) -> bool:
-    """Whether a version is still the one that a run made; models may be deleted, and numbers given again."""
-    found = versions(MlflowClient(), model)
-    return any(int(each.version) == version and each.tags.get(RUN_TAG) == run_id for each in found)
-
-
-def current(model: str) -> int | None:
-    """The version that the alias points at just now; None without an alias or a model."""
-    found = [each for each in models(MlflowClient()) if each.name == model]
-    version = found[0].aliases.get(ALIAS) if found else None
-    return None if version is None else int(version)

@@ -98,8 +98,8 @@ def score_test(paired: Paired, margin: float) -> float:
     # The share of `worse` images that is likeliest under a gain of exactly the margin: a quadratic's root.
     linear = (2 * n - b + c) * margin - b - c
     constant = -c * margin * (1 - margin)
-    worse = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
-    variance = n * (2 * worse + margin * (1 - margin))
+    share = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
+    variance = n * (2 * share + margin * (1 - margin))
     surplus = b - c - n * margin
     if variance <= 0:
         return 0.0 if surplus > 0 else 1.0

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
-from transfer_registry.champion import ALIAS, RUN_TAG, current, versions
+from transfer_registry.registered import ALIAS
+from transfer_registry.standing import decided_champion, verdict_on
 from transfer_registry.story import HASH_TAG, LEDGER_TAG, story, tags
 
 if TYPE_CHECKING:
@@ -52,47 +50,11 @@ def is_carried_out(entry: Entry, version: ModelVersion) -> bool:
     return told.isdecimal() and int(told) >= entry.id
 
 
-def decided_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """The version that the ledger made champion; None where there is none, or it was deleted since."""
-    move = ledger.last_move(model)
-    there = (v for v in versions(client, model) if move and int(v.version) == move.version)
-    same = (v for v in there if move and v.tags.get(RUN_TAG) == move.run_id and not is_older(move, v))
-    return next((int(version.version) for version in same), None)
-
-
-def moved_by_hand(client: MlflowClient, ledger: Ledger, model: str) -> str:
-    """Where the alias is, in words, if it is not where the ledger put it; empty where it is.
-
-    A champion that was deleted took its alias along, and a model that the ledger does not know is not its.
-    """
-    decided, alias = decided_champion(client, ledger, model), current(model)
-    if decided == alias or (decided is None and not ledger.entries(model)):
-        return ""
-    now = f"at version {alias}" if alias else "gone"
-    said = f"made version {decided} champion" if decided else "made none of its versions champion"
-    return f"the alias {ALIAS!r} of {model} is {now}, but the ledger {said}: it was moved by hand"
-
-
 def finish_interrupted(client: MlflowClient, ledger: Ledger, model: str) -> None:
     """Carries out the last move of the ledger, if whoever wrote it was killed before it could.
 
     Nothing is left to finish where the version was deleted, or where its number is another one's by now.
     """
-    move = ledger.last_move(model)
-    if move is None:
-        return
-    try:
-        version = client.get_model_version(model, str(move.version))
-        if version.tags.get(RUN_TAG) == move.run_id and not is_older(move, version):
-            carry_out(client, ledger.verdict_of(model, move.version, move.run_id), move)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-
-
-def is_older(entry: Entry, version: ModelVersion) -> bool:
-    """Whether an entry was written before a version was made, and so about another one of the same number.
-
-    A later trial of the same run can take the number of an earlier one that was deleted.
-    """
-    return bool(entry.at.timestamp() * 1000 < version.creation_timestamp)
+    champion = decided_champion(client, ledger, model)
+    if champion:
+        carry_out(client, verdict_on(ledger, champion), ledger.last_move(model))

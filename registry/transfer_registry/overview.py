@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
-from transfer_registry import champion
-from transfer_registry.champion import ALIAS, RUN_TAG
-from transfer_registry.moves import is_older
+from transfer_registry import registered
+from transfer_registry.registered import ALIAS, RUN_TAG
+from transfer_registry.standing import verdict_on
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def versions(ledger: Ledger) -> tuple[Version, ...]:
     client = MlflowClient()
     return tuple(
         _version(version, model.aliases.get(ALIAS), ledger)
-        for model in champion.models(client)
-        for version in sorted(champion.versions(client, model.name), key=lambda each: -int(each.version))
+        for model in registered.models(client)
+        for version in reversed(registered.versions(client, model.name))
     )
 
 
@@ -116,17 +116,14 @@ def differences(one: Version, other: Version) -> tuple[Difference, ...]:
 
 
 def _version(version: ModelVersion, alias: str | None, ledger: Ledger) -> Version:
-    verdict = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
-    if verdict and is_older(verdict, version):
-        verdict = None
+    verdict = verdict_on(ledger, version)
+    at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
     findings = Verdict.from_json(verdict.verdict or "").findings if verdict else ()
     return Version(
         model=version.name,
         version=int(version.version),
         champion=alias is not None and int(alias) == int(version.version),
-        registered=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
-            timespec="seconds"
-        ),
+        registered=at.isoformat(timespec="seconds"),
         run_id=version.tags.get(RUN_TAG, ""),
         verdict=("passed" if verdict.passed else "failed") if verdict else "none",
         findings=tuple(asdict(finding) for finding in findings),

@@ -1,19 +1,19 @@
-"""A version's probabilities on a test set, kept in its MLflow run so that later candidates can be compared.
+"""A version's probabilities on a test set, kept with it so that later candidates can be compared.
 
-They are `registry/<model>/v<version>/test-<fingerprint>.npz` among the run's artifacts: plain arrays, no
-pickle. Images are known by the SHA-256 of their content, so neither order nor file names matter.
+`test-<fingerprint>.npz` has plain arrays, no pickle. Images are known by the SHA-256 of their content, so
+neither order nor file names matter.
 """
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from mlflow.artifacts import download_artifacts
+
+from transfer_registry import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,22 +47,14 @@ class Predictions:
 
 
 def keep(client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: Predictions) -> None:
-    """Stores predictions with a version, in place of what was kept for the same test set.
-
-    Does nothing for a version without a run: there is nowhere to keep them.
-    """
-    if not version.run_id:
-        return
-    folder, name = _place(version, fingerprint)
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / name
+    """Stores predictions with a version, in place of what was kept for the same test set."""
+    with kept.written(client, version, _name(fingerprint)) as file:
         np.savez_compressed(
             file,
             classes=np.asarray(predictions.classes),
             sha256=np.asarray(predictions.sha256),
             probabilities=predictions.probabilities.astype(np.float32),
         )
-        client.log_artifact(version.run_id, str(file), folder)
 
 
 def recall(client: MlflowClient, version: ModelVersion, fingerprint: str) -> Predictions | None:
@@ -71,15 +63,8 @@ def recall(client: MlflowClient, version: ModelVersion, fingerprint: str) -> Pre
     Returns:
         None where there are none, or where the process that stored them was killed while it wrote.
     """
-    if not version.run_id:
-        return None
-    folder, name = _place(version, fingerprint)
-    path = f"{folder}/{name}"
-    if path not in {artifact.path for artifact in client.list_artifacts(version.run_id, folder)}:
-        return None
-    with tempfile.TemporaryDirectory() as temporary:
-        uri = f"runs:/{version.run_id}/{path}"
-        return _read(Path(download_artifacts(artifact_uri=uri, dst_path=temporary)))
+    with kept.fetched(client, version, _name(fingerprint)) as file:
+        return _read(file) if file else None
 
 
 def _read(file: Path) -> Predictions | None:
@@ -94,5 +79,5 @@ def _read(file: Path) -> Predictions | None:
         return None
 
 
-def _place(version: ModelVersion, fingerprint: str) -> tuple[str, str]:
-    return f"registry/{version.name}/v{version.version}", f"test-{fingerprint[:16]}.npz"
+def _name(fingerprint: str) -> str:
+    return f"test-{fingerprint[:16]}.npz"

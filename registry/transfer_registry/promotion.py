@@ -23,13 +23,15 @@ from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry import gate, lineage
-from transfer_registry.champion import ALIAS, RUN_TAG, champion_today
+from transfer_registry.champion import champion_today
 from transfer_registry.entry import Entry, Kind
 from transfer_registry.ledger import Ledger
-from transfer_registry.moves import carry_out, finish_interrupted, is_older, moved_by_hand
+from transfer_registry.moves import carry_out, finish_interrupted
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
+from transfer_registry.registered import ALIAS, RUN_TAG, versions
+from transfer_registry.standing import moved_by_hand, verdict_on
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Promotion:
         model: The registered model.
         version: The candidate's version.
         verdict: The gate's, parity first.
-        promoted: Whether this verdict made the version champion (it may have been succeeded since).
+        promoted: Whether the version was made champion after this verdict (it may have been succeeded since).
         champion_before: The version it was compared with and would succeed; None where there was none.
     """
 
@@ -126,9 +128,8 @@ def _promote(door: _Door, candidate: Candidate, evaluation: Evaluation, rules: S
 def _register_once(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     """`register_model` makes a new version at every call, so the tags are asked first."""
     own = {RUN_TAG: candidate.run_id, TRIAL_TAG: str(candidate.trial)}
-    conditions = [f"name = '{candidate.model}'", *(f"tags.`{tag}` = '{value}'" for tag, value in own.items())]
-    if found := client.search_model_versions(" and ".join(conditions)):
-        return min(found, key=lambda version: int(version.version))
+    if found := [each for each in versions(client, candidate.model) if own.items() <= each.tags.items()]:
+        return found[0]
     return mlflow.register_model(candidate.model_uri, candidate.model, tags=own)
 
 
@@ -146,8 +147,8 @@ def _standing_verdict(
     A champion's stands: it is not compared with itself. Any other stands on the same test images and rules,
     if it was carried out or was given against today's champion.
     """
-    last = ledger.verdict_of(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
-    if last is None or is_older(last, version):
+    last = verdict_on(ledger, version)
+    if last is None:
         return None
     move = _promotion_after(ledger, last)
     carried_out = move is not None
@@ -206,7 +207,7 @@ def _decide(
 
 def _champion(door: _Door, model: str, number: int, evaluation: Evaluation) -> Champion:
     version = door.client.get_model_version(model, str(number))
-    judged = door.ledger.verdict_of(model, number, version.tags.get(RUN_TAG, ""))
+    judged = verdict_on(door.ledger, version)
     gated_on = judged.test_fingerprint if judged else None
     return champion_today(door.client, version, gated_on, evaluation, door.predict)
 

@@ -19,11 +19,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from transfer_platform import mlflow_store
 from transfer_platform.errors import RegistryError
+from transfer_registry.registered import ALIAS, models, versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
-
-CHAMPION = "champion"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]*:/")
 _REGISTERED = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
@@ -55,7 +54,7 @@ def model_uri(model: str) -> str:
     registered = _registered_model(name)
     if version:
         return _version(registered, version)
-    return _alias(registered, named["alias"] or CHAMPION)
+    return _alias(registered, named["alias"] or ALIAS)
 
 
 def named_version(model: str) -> tuple[str, int]:
@@ -71,7 +70,7 @@ def named_version(model: str) -> tuple[str, int]:
     if version:
         _version(registered, version)
         return registered.name, int(version)
-    alias = named["alias"] or CHAMPION
+    alias = named["alias"] or ALIAS
     _alias(registered, alias)
     return registered.name, int(registered.aliases[alias])
 
@@ -88,13 +87,12 @@ def _registered_model(name: str) -> RegisteredModel:
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise RegistryError(f"the registry cannot be asked for {name!r}: {error}") from error
-        names = ", ".join(sorted(found.name for found in client.search_registered_models())) or "none"
+        names = ", ".join(sorted(found.name for found in models(client))) or "none"
         raise RegistryError(f"no model {name!r} is registered; registered here: {names}") from error
 
 
 def _version(registered: RegisteredModel, version: str) -> str:
-    versions = MlflowClient().search_model_versions(f"name = '{registered.name}'")
-    numbers = sorted(int(found.version) for found in versions)
+    numbers = [int(found.version) for found in versions(MlflowClient(), registered.name)]
     if int(version) not in numbers:
         there = ", ".join(map(str, numbers)) or "none"
         raise RegistryError(f"{registered.name} has no version {version}; its versions: {there}")

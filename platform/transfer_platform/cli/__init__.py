@@ -9,16 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from transfer_model.errors import ModelError
 from transfer_platform.cli.models import models
+from transfer_platform.cli.output import show
 from transfer_platform.errors import PlatformError, RecipeError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 RECIPE = click.Path(path_type=Path)
 OVERRIDE = click.option(
@@ -129,7 +127,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
     with Screen() as screen:
         text = plan.describe(recipe, overrides, screen.step, timed=timed)
-    _show(text)
+    show(text)
 
 
 @main.command()
@@ -139,13 +137,7 @@ def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose name matches PATTERN, e.g. 'resnet*'."""
     from transfer_platform import plan
 
-    _show(plan.list_backbones(pattern, stages=stages))
-
-
-def _show(text: RenderableType) -> None:
-    from rich.console import Console
-
-    Console().print(text)
+    show(plan.list_backbones(pattern, stages=stages))
 
 
 main.add_command(models)
@@ -193,7 +185,7 @@ def info() -> None:
     """Show what the cache holds and how much room it takes."""
     from transfer_platform import cache as contents
 
-    _show(contents.info())
+    show(contents.info())
 
 
 @cache.command()

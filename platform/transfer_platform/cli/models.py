@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from transfer_platform.cli.output import show as show_answer
 
 JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
@@ -26,7 +23,7 @@ def list_versions(as_json: bool) -> None:
     """List every version of every registered model."""
     from transfer_platform import models as registered
 
-    _print(registered.listed(as_json=as_json))
+    show_answer(registered.listed(as_json=as_json))
 
 
 @models.command()
@@ -36,7 +33,7 @@ def show(version: str, as_json: bool) -> None:
     """Show what the gate said of VERSION, rule by rule."""
     from transfer_platform import models as registered
 
-    _print(registered.shown(version, as_json=as_json))
+    show_answer(registered.shown(version, as_json=as_json))
 
 
 @models.command()
@@ -46,7 +43,7 @@ def history(model: str, as_json: bool) -> None:
     """Show every verdict and every change of champion of MODEL: who, when, why."""
     from transfer_platform import models as registered
 
-    _print(registered.history(model, as_json=as_json))
+    show_answer(registered.history(model, as_json=as_json))
 
 
 @models.command()
@@ -57,7 +54,7 @@ def diff(one: str, other: str, as_json: bool) -> None:
     """Compare the recipes, the data and the figures of two versions."""
     from transfer_platform import models as registered
 
-    _print(registered.compared(one, other, as_json=as_json))
+    show_answer(registered.compared(one, other, as_json=as_json))
 
 
 @models.command()
@@ -86,13 +83,3 @@ def verify() -> None:
     from transfer_platform import models as registered
 
     click.echo(registered.verified())
-
-
-def _print(answer: RenderableType | str) -> None:
-    """JSON as it is; tables as wide as the terminal."""
-    if isinstance(answer, str):
-        click.echo(answer)
-        return
-    from rich.console import Console
-
-    Console().print(answer)

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from transfer_platform.storage import cache_folder
+from transfer_platform.storage import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,14 +72,10 @@ class DigestMemory:
         """
         if {name: [*entry] for name, entry in self._learned.items()} == self._known:
             return
-        written = self._file.with_suffix(f".{os.getpid()}.partial")
-        try:
+        with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            written.write_text(json.dumps(self._learned), encoding="ascii")
-            written.replace(self._file)
-        except OSError:
-            with suppress(OSError):
-                written.unlink(missing_ok=True)
+            with written_whole(self._file) as unfinished:
+                unfinished.write_text(json.dumps(self._learned), encoding="ascii")
 
 
 def _times(status: os.stat_result) -> tuple[int, int, int]:
@@ -89,6 +85,6 @@ def _times(status: os.stat_result) -> tuple[int, int, int]:
 def _read(file: Path) -> dict[str, object]:
     try:
         content = json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from transfer_platform.storage import written_whole
+
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Writes tensors by their names.
@@ -23,11 +25,11 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    save_file(state, unfinished, metadata=dict(metadata))
-    with unfinished.open("rb+") as file:  # renamed before it is on the disk, a power cut would leave it empty
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        save_file(state, unfinished, metadata=dict(metadata))
+        # Renamed before it is on the disk, a power cut would leave it empty.
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def load(path: Path) -> dict[str, Tensor]:

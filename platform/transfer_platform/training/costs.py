@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -110,9 +109,8 @@ def remember(subject: Subject, measured: Measured) -> None:
     path = _path(subject)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.with_suffix(f".{os.getpid()}.partial")
-        written.write_text(json.dumps(asdict(measured)), "utf-8")
-        written.replace(path)
+        with storage.written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(measured)), "utf-8")
 
 
 def recall(subject: Subject) -> Measured | None:

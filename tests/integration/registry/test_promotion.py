@@ -16,11 +16,11 @@ from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.champion import current, is_registered
 from transfer_registry.entry import Kind
 from transfer_registry.ledger import Ledger
 from transfer_registry.predictions import recall
 from transfer_registry.promotion import Promotion
+from transfer_registry.registered import current, is_registered
 from transfer_registry.rules import read_rules
 
 if TYPE_CHECKING:

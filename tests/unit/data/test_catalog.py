@@ -254,3 +254,9 @@ def test_class_map_names_every_difference() -> None:
         )
     assert "validation lacks the class 'bees'" in str(raised.value)
     assert "test has the class 'bee', which train lacks; did you mean 'bees'?" in str(raised.value)
+
+
+def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, isolated, monkeypatch) -> None:
+    (isolated / "file").write_text("no folder")
+    monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file" / "cache"))
+    assert scan(folder).pictures

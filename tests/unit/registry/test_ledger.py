@@ -197,6 +197,27 @@ def test_each_entry_is_chained_to_the_one_before(url: str) -> None:
     ]
 
 
+def test_a_hash_is_the_same_in_every_version_of_the_platform() -> None:
+    at = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
+    entry = Entry(
+        kind=Kind.VERDICT,
+        model="ants-bees",
+        version=3,
+        previous_version=2,
+        run_id="r",
+        recipe_fingerprint="a",
+        train_fingerprint="b",
+        test_fingerprint="c",
+        passed=False,
+        verdict='{"findings": []}',
+        reason="größer",
+        at=at,
+        actor="ada@host",
+    )
+    entry.id = 7
+    assert entry.digest("0" * 64) == "8d88d5fb264e6eab87e1ff4d95968a06570c820da773f74f556db61f80d7a0a6"
+
+
 def test_looks_are_counted_by_test_set(url: str) -> None:
     with Ledger.open(url) as ledger:
         for fingerprint in ("a", "b", "a"):
