@@ -38,7 +38,7 @@ def main() -> None:
     rows = epochs(network, train, validation, options)
     fastest = min(float(row["seconds"]) for row in rows)
     notes = [f"{options.backbone}, frozen: {options.frozen}, batches of {options.batch_size}, float32"]
-    sizes = {"train_images": len(train), "validation_images": len(validation)}  # type: ignore[arg-type]
+    sizes = {"train_images": len(train), "validation_images": len(validation)}
     fastest_phases = {
         phase: min(float(row[phase]) for row in rows) for phase in ("train_seconds", "validation_seconds")
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from io import BytesIO
 
@@ -18,7 +19,7 @@ from transfer_model.preprocessing import Preprocessing
 with warnings.catch_warnings():
     # MLflow warns of one of its own type hints while it is imported.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
-    import mlflow.pyfunc  # noqa: F401
+    importlib.import_module("mlflow.pyfunc")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import warnings
 
 with warnings.catch_warnings():
     # MLflow warns of one of its own type hints while it is imported.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
-    import mlflow.pyfunc  # noqa: F401
+    importlib.import_module("mlflow.pyfunc")
