@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from transfer_model.classifier import Classifier
+from transfer_model.classifier import Answers, Classifier
 from transfer_model.description import ModelDescription
 from transfer_platform import storage
 from transfer_platform.data.splits import Splits
+from transfer_platform.evaluation.calibration import uncalibrated
+from transfer_platform.evaluation.metrics import cross_entropy, expected_calibration_error
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import Promotion as PromotionSection
@@ -29,14 +31,14 @@ from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
 from transfer_registry.packaging import log_model, logged_before
 from transfer_registry.promotion import Promotion, promote_candidate
-from transfer_registry.registered import is_registered
+from transfer_registry.registered import FALSE_ALARMS_TAG, TRIAL_TAG, is_registered
 from transfer_registry.rules import read_rules
 from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict
 
 NOTE = "conclusion"
-TRIAL_TAG, MODEL_TAG = "platform.trial", "platform.model"
-"""Tags of a logged model, by which it is found again after an interruption."""
+MODEL_TAG = "platform.model"
+"""With a version's tags those of a logged model, by which it is found again after an interruption."""
 TIMED_PICTURES = 16
 """Test images whose latency is measured."""
 
@@ -84,11 +86,11 @@ def conclude(
     say("testing the best checkpoint in its served form")
     # On the CPU, where the pyfunc runs: a GPU's arithmetic would differ from the stranger's.
     classifier = Classifier.load(model)
-    predictions = _test(classifier, splits)
+    predictions, answers = _test(classifier, splits)
     metrics = report_evaluation(parent, best, predictions, study.best.number)
-    costs = _costs(classifier, model, splits)
-    parent.metrics(costs, study.best.number)
-    metrics |= costs
+    further = _calibration(classifier, predictions, answers) | _costs(classifier, model, splits)
+    parent.metrics(further, study.best.number)
+    metrics |= further
     promotion = None
     if recipe.promotion is not None:
         say("registering it, reloading it in a process of its own, and asking the gate")
@@ -113,10 +115,22 @@ def _noted(conclusion: Conclusion, question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _test(classifier: Classifier, splits: Splits) -> Predictions:
+def _test(classifier: Classifier, splits: Splits) -> tuple[Predictions, Answers]:
     paths = [picture.path for picture in splits.test]
     labels = [classifier.classes.index(picture.label) for picture in splits.test]
-    return Predictions(classifier.classes, paths, np.array(labels), classifier.probabilities(paths))
+    answers = classifier.answers(paths)
+    return Predictions(classifier.classes, paths, np.array(labels), answers.probabilities), answers
+
+
+def _calibration(classifier: Classifier, predictions: Predictions, answers: Answers) -> dict[str, float]:
+    """What calibration changed, and how many of the test images are called unknown though they are none."""
+    description = classifier.description
+    before = uncalibrated(predictions.probabilities, description.temperature)
+    return {
+        "test/unknown": float(np.mean(answers.novelty > description.unknown.threshold)),
+        "test/ece_uncalibrated": expected_calibration_error(predictions.labels, before),
+        "test/loss_uncalibrated": cross_entropy(predictions.labels, before),
+    }
 
 
 def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
@@ -140,13 +154,15 @@ def _promote(
     predictions: Predictions,
     metrics: dict[str, float],
 ) -> Promotion:
-    origin = {TRIAL_TAG: str(study.best.number), MODEL_TAG: section.model}
+    trial, false_alarms = study.best.number, section.false_alarms
+    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, FALSE_ALARMS_TAG: str(false_alarms)}
     logged = logged_before(parent.run_id, origin)
     candidate = Candidate(
         model=section.model,
         model_uri=logged or log_model(model, section.model, parent.run_id, tags=origin).model_uri,
         run_id=parent.run_id,
-        trial=study.best.number,
+        trial=trial,
+        false_alarms=false_alarms,
         recipe_fingerprint=identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
         precision=ModelDescription.read(model).precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from transfer_registry.loading import LoadedModel, load_model
 
 BATCH = 64
 """Pictures handed to a model at once."""
+NOTHING = {"label": "", "probability": "", "unknown": ""}
+"""What the table says of a file that is no picture."""
 
 
 def predict_folder(folder: Path, model: str, out: Path, progress: Progress = silent) -> str:
@@ -30,7 +32,8 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     Args:
         folder: Searched with its subfolders; hidden files are left out.
         model: A registered model, see `transfer_registry.uris`.
-        out: CSV file of `file` (relative to the folder), `label`, `probability` and `error`; replaced.
+        out: CSV file of `file` (relative to the folder), `label`, `probability`, `unknown` (whether it is
+            unlike the training pictures) and `error`; replaced.
         progress: Told how many pictures are done.
 
     Returns:
@@ -49,12 +52,14 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         rows += _rows(loaded, files[start : start + BATCH], folder.resolve())
         progress(Step("classifying", len(rows), len(files), "images"))
     rows += [
-        {"file": path.relative_to(folder.resolve()).as_posix(), "label": "", "probability": "", "error": why}
+        {"file": path.relative_to(folder.resolve()).as_posix(), **NOTHING, "error": why}
         for path, why in problems.items()
     ]
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
-    note = f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
+    unlike = sum(row["unknown"] == "true" for row in rows)
+    note = f"; {unlike} of them are unlike the training pictures, see the column `unknown`" if unlike else ""
+    note += f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
     return f"{len(rows) - unreadable} pictures classified by {loaded.uri}, written to {out}{note}"
 
 
@@ -103,16 +108,21 @@ def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict
     """One row a file, in order; a file that is no picture has an error in place of an answer."""
     errors = {path: _error(path) for path in files}
     readable = [path for path in files if not errors[path]]
-    answers = dict(zip(readable, loaded.probabilities(readable), strict=True)) if readable else {}
+    said = dict(zip(readable, _said(loaded, readable), strict=True)) if readable else {}
     return [
-        {
-            "file": path.relative_to(folder).as_posix(),
-            "label": loaded.classes[answers[path].argmax()] if path in answers else "",
-            "probability": f"{answers[path].max():.6f}" if path in answers else "",
-            "error": errors[path],
-        }
+        {"file": path.relative_to(folder).as_posix(), **said.get(path, NOTHING), "error": errors[path]}
         for path in files
     ]
+
+
+def _said(loaded: LoadedModel, files: Sequence[Path]) -> Iterator[dict[str, str]]:
+    answers = loaded.answers(files)
+    for probabilities, unknown in zip(answers.probabilities, answers.unknown, strict=True):
+        yield {
+            "label": loaded.classes[probabilities.argmax()],
+            "probability": f"{probabilities.max():.6f}",
+            "unknown": "" if unknown is None else str(unknown).lower(),
+        }
 
 
 def _error(path: Path) -> str:
@@ -125,7 +135,7 @@ def _error(path: Path) -> str:
 
 def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
     with written_whole(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["file", "label", "probability", "error"])
+        writer = csv.DictWriter(file, ["file", *NOTHING, "error"])
         writer.writeheader()
         writer.writerows(rows)
 

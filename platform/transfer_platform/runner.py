@@ -163,8 +163,8 @@ def run(
             conclusion = recall(study, recipe, parent)
             if conclusion is None:
                 report_network(parent, restored.network)
-                report_validation(parent, splits, restored.logits)
-                model = bench.serve(best, restored.network, home / "model")
+                report_validation(parent, splits, restored.fit.logits)
+                model = bench.serve(best, restored.fit, restored.network, home / "model")
                 best_run = tracker.trial_run(parent, study.best.number)
                 conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
     champion = current(conclusion.promotion.model) if conclusion.promotion else None

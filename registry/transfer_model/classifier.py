@@ -1,4 +1,4 @@
-"""The served form of a model: pictures in, class probabilities out.
+"""The served form of a model: pictures in, class probabilities and novelty out.
 
 Evaluation, the gate, `platform predict` and the scoring server all use this one class.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from .description import WEIGHTS_FILE, ModelDescription
 from .errors import WeightsError
 from .network import build
+from .novelty import Novelty
 from .preprocessing import decode
 
 if TYPE_CHECKING:
@@ -43,20 +45,37 @@ _DECODERS = min(4, os.cpu_count() or 1)
 """Threads; each may hold one picture of `MAX_PIXELS` pixels, about 0.5 GB while it is being converted."""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of some pictures.
+
+    Attributes:
+        probabilities: (N, C), calibrated, each row summing to 1.
+        novelty: How far each picture is from those that the model learned from (N,), 0 to 2.
+    """
+
+    probabilities: NDArray[np.float32]
+    novelty: NDArray[np.float32]
+
+
 class Classifier:
     """A network with its classes and its preprocessing, ready to predict.
 
     Args:
         description: What the network is and how pictures are prepared for it.
         network: Images (B, 3, S, S) -> logits (B, C). Moved to `device` and set to eval mode, in place.
+        novelty: Of pictures, by what the network's head is given; moved to `device`, in place.
         device: A torch device, `cpu`, `cuda`, `cuda:1`, `mps`.
     """
 
-    def __init__(self, description: ModelDescription, network: Network, device: str = "cpu") -> None:
+    def __init__(
+        self, description: ModelDescription, network: Network, novelty: Novelty, device: str = "cpu"
+    ) -> None:
         self.description = description
         self.device = torch.device(device)
         self._batch = 1 if self.device.type == "cpu" else BATCH
         self._network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._novelty = novelty.to(self.device)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:
@@ -64,16 +83,17 @@ class Classifier:
 
         Raises:
             ModelError: The description cannot be read.
-            WeightsError: The weights cannot be read, or belong to another network.
+            WeightsError: Weights or reference cannot be read, or belong to another network.
         """
         description = ModelDescription.read(folder)
         network = build(description.network)
         _fill(network, folder / WEIGHTS_FILE)
-        return cls(description, network, device)
+        return cls(description, network, Novelty.load(folder), device)
 
     def save(self, folder: Path) -> None:
-        """Writes `model.json` and `weights.safetensors` into an existing folder."""
+        """Writes `model.json`, `weights.safetensors` and `reference.safetensors` into an existing folder."""
         self.description.write(folder)
+        self._novelty.save(folder)
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self._network.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE)
 
@@ -82,21 +102,26 @@ class Classifier:
         """Names of the classes, in the order of the columns of `probabilities`."""
         return self.description.classes
 
-    def probabilities(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
+    def answers(self, images: Sequence[bytes | Path]) -> Answers:
         """Predicts; an image gets the same bits alone, in any batch and at any place of it.
 
         Args:
             images: File contents or paths.
 
-        Returns:
-            (N, C), each row summing to 1.
-
         Raises:
             UnreadableImageError: The first image that cannot be decoded, by its path or as `row 3`
                 (counted from 0).
         """
-        rows = [self._forward(tensors) for tensors in self._batches(images)]
-        return np.concatenate(rows) if rows else np.empty((0, len(self.classes)), dtype=np.float32)
+        batches = [self._forward(tensors) for tensors in self._batches(images)]
+        none = Answers(np.empty((0, len(self.classes)), dtype=np.float32), np.empty(0, dtype=np.float32))
+        return Answers(
+            np.concatenate([none.probabilities, *(batch.probabilities for batch in batches)]),
+            np.concatenate([none.novelty, *(batch.novelty for batch in batches)]),
+        )
+
+    def probabilities(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
+        """Those of `answers`, (N, C)."""
+        return self.answers(images).probabilities
 
     def _batches(self, images: Sequence[bytes | Path]) -> Iterator[list[torch.Tensor]]:
         for tensors in self._decoded(images):
@@ -119,14 +144,17 @@ class Classifier:
     def _tensor(self, image: bytes | Path, index: int) -> torch.Tensor:
         return self.description.preprocessing(decode(image, name=f"row {index}"))
 
-    def _forward(self, tensors: list[torch.Tensor]) -> NDArray[np.float32]:
-        """A full batch of tensors (3, S, S), or the last ones, -> probabilities (N, C)."""
+    def _forward(self, tensors: list[torch.Tensor]) -> Answers:
+        """A full batch of tensors (3, S, S), or the last ones."""
         batch = torch.zeros(self._batch, *tensors[0].shape).contiguous(memory_format=torch.channels_last)
         batch[: len(tensors)] = torch.stack(tensors)
-        with torch.inference_mode(), self._autocast():
-            logits = self._network(batch.to(self.device))
-        probabilities: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
-        return probabilities[: len(tensors)]
+        with torch.inference_mode(), self._network.heard() as features:
+            with self._autocast():
+                logits = self._network(batch.to(self.device))
+            probabilities = (logits.float() / self.description.temperature).softmax(dim=1)
+            novelty = self._novelty(features[0])
+        count = len(tensors)
+        return Answers(probabilities[:count].cpu().numpy(), novelty[:count].cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.description.precision == "float32":

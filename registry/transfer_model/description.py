@@ -1,6 +1,7 @@
 """What a model is, apart from its weights: `model.json` beside `weights.safetensors`.
 
-{"network": {"backbone": ...}, "classes": [...], "preprocessing": {...}, "precision": ..., "format": 1}
+{"network": {"backbone": ...}, "classes": [...], "preprocessing": {...}, "precision": ..., "temperature": ...,
+ "unknown": {"threshold": ..., "false_alarms": ...}, "format": 2}
 """
 
 from __future__ import annotations
@@ -19,10 +20,35 @@ if TYPE_CHECKING:
 
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-FORMAT = 1
+FORMAT = 2
 PRECISIONS = ("float32", "bfloat16", "float16")
+FARTHEST = 2.0
+"""The largest novelty there is, a cosine distance: as a threshold it calls nothing unknown."""
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Which pictures a model calls unknown.
+
+    Attributes:
+        threshold: Those whose novelty is above it; see `novelty`.
+        false_alarms: The share of pictures like the training pictures that was accepted to be among them.
+    """
+
+    threshold: float
+    false_alarms: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= FARTHEST:
+            raise ModelError(
+                f"unknown.threshold must be a number from 0 to {FARTHEST:g}, but is {self.threshold}"
+            )
+        if not 0 < self.false_alarms < 1:
+            raise ModelError(
+                f"unknown.false_alarms must be a share above 0 and below 1, but is {self.false_alarms}"
+            )
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,8 @@ class ModelDescription:
         preprocessing: From a decoded picture to the network's input.
         precision: `float32`, or the type that autocast computes in: part of the model, so that it is
             evaluated, gated and served with the same numbers.
+        temperature: What logits are divided by before they become probabilities, above 0.
+        unknown: Which pictures are called unknown.
         format: Number of this file's layout.
 
     Raises:
@@ -45,6 +73,8 @@ class ModelDescription:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     precision: str
+    temperature: float
+    unknown: Unknown
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -52,6 +82,8 @@ class ModelDescription:
             raise ModelError(f"a model description of format {self.format}, but this version reads {FORMAT}")
         if self.precision not in PRECISIONS:
             raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
+        if not 0 < self.temperature < float("inf"):
+            raise ModelError(f"temperature must be a number above 0, but is {self.temperature}")
         if len(set(self.classes)) != len(self.classes):
             raise ModelError("the names of the classes must differ from each other")
         if len(self.classes) != self.network.classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from . import catalogue, loading
 from .anatomy import Anatomy, assemble, examine, outside
 from .backbones import class_names, preprocessings
 from .errors import ModelError
-from .heads import Head
+from .heads import Head, pooled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,6 +155,23 @@ class Network(nn.Module):
         finally:
             hook.remove()
         return features[0]
+
+    @contextmanager
+    def heard(self) -> Iterator[list[Tensor]]:
+        """Collects what the head is given, (B, F) for each batch, while the `with` block runs networks.
+
+        The mean over positions where it is given tokens or maps. It listens at the head's last layer, so that
+        parts of this network that were cut out of it are heard as well.
+        """
+        features: list[Tensor] = []
+        head = cast("Head", self.backbone.get_submodule(self._anatomy.heads[0]))
+        hook = head.classifier.register_forward_pre_hook(
+            lambda _module, inputs: features.append(pooled(inputs[0]))
+        )
+        try:
+            yield features
+        finally:
+            hook.remove()
 
     def classify(self, features: Tensor) -> Tensor:
         """Features from `embed` -> logits (B, C); dropout is applied in train mode."""

@@ -1,4 +1,4 @@
-"""The model as MLflow sees it: base64 pictures in a column `image`, labels and probabilities out.
+"""The model as MLflow sees it: base64 pictures in a column `image`, labels, probabilities and novelty out.
 
 Whoever sends a request reads its errors, so they are one short sentence that names the row and shows none
 of the content. What a client did wrong is a 400; everything else is logged here and is a bare 500.
@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .classifier import Classifier
+from .description import FARTHEST
 from .errors import UnreadableImageError
 from .preprocessing import pixels
 
@@ -76,20 +77,26 @@ class ImageClassifier(PythonModel):
         Args:
             context: Unused; `load_context` has read it.
             model_input: Base64 text, a base64 `data:` URI, or, called from Python, the file's bytes.
-            params: `top_k`, how many of the most probable classes to list, 5 by default.
+            params: `top_k`, how many of the most probable classes to list, 5 by default; `threshold`, the
+                novelty above which a picture is called unknown, the model's own by default.
 
         Returns:
-            For each row `label` and `probability` of the most probable class, and in `top` the `top_k`
-            most probable ones, best first.
+            For each row `label` and `probability` of the most probable class, in `top` the `top_k` most
+            probable ones, best first; how unlike the training pictures it is, `novelty` from 0 to 2, and
+            `unknown`, whether that is above the threshold.
 
         Raises:
             RequestError: What is wrong with the request, or that the model failed.
         """
         try:
-            top_k = _top_k(params or {})
+            top_k, threshold = _top_k(params or {}), self._threshold(params or {})
             images = [_content(value, row) for row, value in enumerate(_column(model_input))]
             _refuse_hours_of_work(images)
-            return [self._answer(row, top_k) for row in self.classifier.probabilities(images)]
+            answers = self.classifier.answers(images)
+            return [
+                {**self._guesses(probabilities, top_k), **_strangeness(float(novelty), threshold)}
+                for probabilities, novelty in zip(answers.probabilities, answers.novelty, strict=True)
+            ]
         except UnreadableImageError as error:
             _refuse(str(error))
         except RequestError:
@@ -99,13 +106,23 @@ class ImageClassifier(PythonModel):
             _logger.exception("the model failed")
             raise RequestError("the model failed; the server's log says why", INTERNAL_ERROR) from error
 
-    def _answer(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+    def _threshold(self, params: dict[str, Any]) -> float:
+        threshold = params.get("threshold", self.classifier.description.unknown.threshold)
+        if not isinstance(threshold, float) or not 0 <= threshold <= FARTHEST:
+            _refuse(f"threshold must be a number from 0 to {FARTHEST:g}, but is {threshold!s:.20}")
+        return threshold
+
+    def _guesses(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         top = [
             {"label": self.classifier.classes[index], "probability": float(probabilities[index])}
             for index in best
         ]
         return {**top[0], "top": top}
+
+
+def _strangeness(novelty: float, threshold: float) -> dict[str, Any]:
+    return {"unknown": novelty > threshold, "novelty": novelty}
 
 
 def _refuse(message: str) -> NoReturn:

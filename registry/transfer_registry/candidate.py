@@ -24,7 +24,9 @@ class Candidate:
         model: The registered model it shall become a version of.
         model_uri: Where it was logged, `models:/m-...`.
         run_id: The study's MLflow run.
-        trial: The number of the trial it comes from; with `run_id` it says which version is this one.
+        trial: The number of the trial it comes from.
+        false_alarms: The share of familiar pictures that it may call unknown; with `run_id` and `trial` this
+            says which version is this one.
         recipe_fingerprint: Of the resolved recipe.
         train_fingerprint: Of the training images.
         precision: What it is served in: float32, bfloat16 or float16.
@@ -35,6 +37,7 @@ class Candidate:
     model_uri: str
     run_id: str
     trial: int
+    false_alarms: float
     recipe_fingerprint: str
     train_fingerprint: str
     precision: str = "float32"

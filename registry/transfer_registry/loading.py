@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a registered model says of some pictures.
+
+    Attributes:
+        probabilities: (N, C), float32.
+        unknown: Whether each is unlike the training pictures (N); None from a model that cannot tell.
+    """
+
+    probabilities: NDArray[np.float32]
+    unknown: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model that runs by the code that was registered with it.
 
@@ -33,7 +46,11 @@ class LoadedModel:
     pyfunc: Any
 
     def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """The probability of every class for every picture, (N, C).
+        """The probability of every class for every picture, (N, C); raises what `answers` does."""
+        return self.answers(images).probabilities
+
+    def answers(self, images: Sequence[Path]) -> Answers:
+        """What the model says of pictures.
 
         Raises:
             RegistryError: The model refuses a picture; the message says which and why.
@@ -46,7 +63,8 @@ class LoadedModel:
         except MlflowException as error:
             raise RegistryError(f"{self.uri} refused a picture: {error.message}") from error
         rows = ({guess["label"]: guess["probability"] for guess in answer["top"]} for answer in answers)
-        return np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float32)
+        probabilities = np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float32)
+        return Answers(probabilities, tuple(answer.get("unknown") for answer in answers))
 
 
 def load_model(name: str) -> LoadedModel:

@@ -1,7 +1,7 @@
 """Logs a trained classifier as an MLflow model that loads where this project is not installed.
 
     code/transfer_model_<digest>/    a copy of the package that made it
-    artifacts/<folder>/              model.json, weights.safetensors
+    artifacts/<folder>/              model.json, weights.safetensors, reference.safetensors
     loader.py                        three lines that join the two (models-from-code)
     MLmodel, requirements.txt, ...   MLflow's
 
@@ -67,7 +67,7 @@ def log_model(
     """Logs a model to the current tracking server; registering it is another step.
 
     Args:
-        folder: Holds `model.json` and `weights.safetensors`, as `Classifier.save` writes them.
+        folder: Holds what `Classifier.save` writes.
         name: Of the logged model, as MLflow's pages show it.
         run_id: The run that it came from; the model is listed in its experiment, with its parameters.
         metadata: Goes into the `MLmodel` file, in addition to classes, network and code digest.
@@ -93,7 +93,7 @@ def log_model(
             python_model=_write_loader(Path(staging), code.name),
             code_paths=[str(code)],
             artifacts={ARTIFACT: str(folder)},
-            signature=signature(),
+            signature=signature(description),
             input_example=_input_example(),
             pip_requirements=requirements(),
             # Anywhere but the current folder: MLflow would take a uv project that it finds there along.
@@ -120,8 +120,8 @@ def logged_before(run_id: str, tags: Mapping[str, str]) -> str | None:
     return whole
 
 
-def signature() -> ModelSignature:
-    """One column of base64 pictures in; label, probability and the `top_k` best classes out."""
+def signature(description: ModelDescription) -> ModelSignature:
+    """One column of base64 pictures in; the best classes, their probabilities and the novelty out."""
     guess = [Property("label", DataType.string), Property("probability", DataType.double)]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, IMAGE_COLUMN)]),
@@ -130,9 +130,16 @@ def signature() -> ModelSignature:
                 ColSpec(DataType.string, "label"),
                 ColSpec(DataType.double, "probability"),
                 ColSpec(Array(Object(guess)), "top"),
+                ColSpec(DataType.boolean, "unknown"),
+                ColSpec(DataType.double, "novelty"),
             ]
         ),
-        params=ParamSchema([ParamSpec("top_k", DataType.long, DEFAULT_TOP_K)]),
+        params=ParamSchema(
+            [
+                ParamSpec("top_k", DataType.long, DEFAULT_TOP_K),
+                ParamSpec("threshold", DataType.double, description.unknown.threshold),
+            ]
+        ),
     )
 
 
@@ -226,6 +233,8 @@ def _facts(description: ModelDescription, package: str) -> dict[str, object]:
         CLASSES_KEY: list(description.classes),
         "network": asdict(description.network),
         "precision": description.precision,
+        "temperature": description.temperature,
+        "unknown": asdict(description.unknown),
         "code": package,
     }
 

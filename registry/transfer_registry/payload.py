@@ -13,6 +13,8 @@ from typing import NoReturn
 
 import pandas as pd
 
+from transfer_model.description import FARTHEST
+
 JSON = "application/json"
 CSV = "text/csv"
 FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
@@ -121,6 +123,9 @@ def _check_params(params: object) -> None:
     top_k = params.get("top_k", 1)
     if type(top_k) is not int or not 1 <= top_k <= _LARGEST_TOP_K:
         _refuse("top_k must be a whole number of at least 1")
+    threshold = params.get("threshold", 0.0)
+    if type(threshold) not in (int, float) or not 0 <= threshold <= FARTHEST:
+        _refuse(f"threshold must be a number from 0 to {FARTHEST:g}")
 
 
 def _cells(value: object) -> list[object] | None:

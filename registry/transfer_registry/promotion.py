@@ -2,7 +2,7 @@
 
 Every step can be repeated. Killed between any two of them, the same call goes on and ends in the same state:
 
-    register the version        found again by its tags `platform.run` and `platform.trial`
+    register the version        found again by its tags: run, trial, false alarms
     keep its test predictions   replaced by equal ones
     verdict                     in the ledger; not given again while the question is the same
     promotion                   in the ledger; at most one after a verdict
@@ -30,7 +30,7 @@ from transfer_registry.moves import carry_out, finish_interrupted
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
-from transfer_registry.registered import ALIAS, RUN_TAG, versions
+from transfer_registry.registered import ALIAS, FALSE_ALARMS_TAG, RUN_TAG, TRIAL_TAG, versions
 from transfer_registry.standing import moved_by_hand, verdict_on
 from transfer_registry.verdict import Verdict
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from transfer_registry.candidate import Candidate, Evaluation, Predict
     from transfer_registry.gate import Champion
     from transfer_registry.rules import Rule
-
-TRIAL_TAG = "platform.trial"
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,11 @@ def _promote(door: _Door, candidate: Candidate, evaluation: Evaluation, rules: S
 
 def _register_once(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     """`register_model` makes a new version at every call, so the tags are asked first."""
-    own = {RUN_TAG: candidate.run_id, TRIAL_TAG: str(candidate.trial)}
+    own = {
+        RUN_TAG: candidate.run_id,
+        TRIAL_TAG: str(candidate.trial),
+        FALSE_ALARMS_TAG: str(candidate.false_alarms),
+    }
     if found := [each for each in versions(client, candidate.model) if own.items() <= each.tags.items()]:
         return found[0]
     return mlflow.register_model(candidate.model_uri, candidate.model, tags=own)

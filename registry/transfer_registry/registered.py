@@ -13,6 +13,10 @@ ALIAS = "champion"
 """The registry alias of the version that is served."""
 RUN_TAG = "platform.run"
 """Tag of a version: the run that made it."""
+TRIAL_TAG = "platform.trial"
+"""Tag of a version and of a logged model: the number of the trial that it comes from."""
+FALSE_ALARMS_TAG = "platform.false_alarms"
+"""Tag of both: the share of familiar pictures that it may call unknown."""
 
 
 def models(client: MlflowClient) -> list[RegisteredModel]:

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from transfer_model.network import Network
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.schema import Recipe
@@ -29,11 +27,11 @@ class Restored:
 
     Attributes:
         network: At the weights to serve, in eval mode.
-        logits: Of the validation pictures (N, C); with folds of all training pictures, out of fold.
+        fit: What it came to.
     """
 
     network: Network
-    logits: Tensor
+    fit: Fit
 
 
 class InProcess:
@@ -96,7 +94,7 @@ class InProcess:
         if fitted is None:
             fitted = self._bench.train(recipe, lambda epoch: self._tell(number, recipe, epoch))
             self._keep(number, fitted.best.metrics[self._goal.metric], fitted)
-        return Restored(self._bench.finished(recipe, fitted), fitted.logits)
+        return Restored(self._bench.finished(recipe, fitted), fitted)
 
     def _keep_if_best(self, number: int, value: float, fitted: Fit) -> None:
         kept = checkpoint.metadata(self._best).get("value")

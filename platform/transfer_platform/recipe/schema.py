@@ -30,6 +30,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 EMBEDDED_SETS = ("digits",)
 """Data sets that come with the install; a recipe names one as `embedded:NAME`."""
 
+FALSE_ALARMS = 0.05
+"""Of what is served, where nothing else is said; in a recipe without `promotion:` as well."""
+
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
     Discriminator(lambda value: "folder" if isinstance(value, str) else "fraction"),
@@ -258,6 +261,9 @@ class Gate(Section):
     ece: Threshold | None = Field(default=None, alias="test/ece")
     """Expected calibration error: mean distance of confidence from accuracy, 0 to 1."""
 
+    unknown: Threshold | None = Field(default=None, alias="test/unknown")
+    """Share of the test images that the served model calls unknown, 0 to 1."""
+
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
     """Median milliseconds from one picture's file to its answer, in this process, on a CPU."""
 
@@ -279,6 +285,9 @@ class Promotion(Section):
 
     gate: Gate = Gate()
     """The rules."""
+
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARMS
+    """Share of pictures like the training pictures that the served model may call unknown."""
 
 
 class Recipe(Section):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from transfer_model import catalogue
 from transfer_model.classifier import Classifier
-from transfer_model.description import ModelDescription
+from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import Network, NetworkSpec
+from transfer_model.novelty import Novelty, threshold
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
+from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.progress import Progress, Say, silent
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.schema import FALSE_ALARMS, Recipe
 from transfer_platform.store import Store
 from transfer_platform.training.device import choose_precision, threads_for
 from transfer_platform.training.fitting import (
@@ -31,6 +34,7 @@ from transfer_platform.training.fitting import (
 from transfer_platform.training.material import Inputs, Material
 from transfer_platform.training.prepared import Prepared, prepare
 from transfer_platform.training.provision import Provision
+from transfer_platform.training.reference import chosen, novelties
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
@@ -100,14 +104,19 @@ class Bench:
             fitted: What it came to, from this process or an earlier one.
         """
         prepared = self._prepared(recipe)
-        network = prepared.reset(recipe.seed, recipe.head.dropout)
         if fitted.learned:
+            network = prepared.reset(recipe.seed, recipe.head.dropout)
             prepared.learned.put_back(fitted.learned)
             return network.eval()
-        inputs = self._inputs(recipe, prepared)
-        material = replace(self._material(recipe, inputs), train=tuple(range(len(self._splits.train))))
-        with threads_for(recipe.training.batch_size * inputs.elements):
-            refit(network, material, recipe.training, precision=self.precision, epochs=fitted.best.number)
+        material = self._material(recipe, self._inputs(recipe, prepared))
+        everything = replace(material, train=tuple(range(len(self._splits.train))))
+        return self._refitted(recipe, everything, fitted.best.number)
+
+    def _refitted(self, recipe: Recipe, material: Material, epochs: int) -> Network:
+        """A network that some pictures have taught for a number of epochs."""
+        network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
+        with threads_for(recipe.training.batch_size * material.inputs.elements):
+            refit(network, material, recipe.training, precision=self.precision, epochs=epochs)
         return network.eval()
 
     def fastest_precision(self, recipe: Recipe) -> str:
@@ -137,25 +146,56 @@ class Bench:
         network.zero_grad(set_to_none=True)
         return chosen
 
-    def serve(self, recipe: Recipe, network: Network, folder: Path) -> Path:
-        """Writes a trained network in the form in which it is served.
+    def serve(self, recipe: Recipe, fitted: Fit, network: Network, folder: Path) -> Path:
+        """Writes what a trial leaves, in the form in which it is served.
 
         Args:
-            recipe: It was trained by.
-            network: At the weights to serve.
-            folder: Gets the weights and what describes them; made where it does not exist.
+            recipe: Of the trial.
+            fitted: What it came to.
+            network: As `finished` returned it.
+            folder: Gets weights, reference and what describes them; made where it does not exist.
 
         Returns:
             The folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        # A pyfunc runs on a CPU unless told otherwise: what an accelerator is fast in would be slow there.
-        precision = self.precision if self.device.type == "cpu" else "float32"
+        novelty, distances = self._familiar(recipe, fitted, network)
+        labels = self._labels[-len(fitted.logits) :]
+        false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARMS
         description = ModelDescription(
-            self._spec(recipe), self._splits.classes, self._preprocessing(recipe), precision
+            self._spec(recipe),
+            self._splits.classes,
+            self._preprocessing(recipe),
+            # A pyfunc runs on a CPU unless told otherwise: an accelerator's precision would be slow there.
+            precision=self.precision if self.device.type == "cpu" else "float32",
+            temperature=fit_temperature(fitted.logits.numpy(), labels.numpy()),
+            unknown=Unknown(threshold(distances, false_alarms), false_alarms),
         )
-        Classifier(description, network, str(self.device)).save(folder)
+        Classifier(description, network, novelty, str(self.device)).save(folder)
         return folder
+
+    def _familiar(self, recipe: Recipe, fitted: Fit, network: Network) -> tuple[Novelty, Tensor]:
+        """A finished network's reference, and the novelty of pictures that are new to both."""
+        prepared, splits = self._prepared(recipe), self._splits
+        inputs = self._inputs(recipe, prepared)
+        digests = [picture.sha256 for picture in splits.teaching]
+        everything, train = range(len(splits.teaching)), range(len(splits.train))
+        if network.frozen == len(network.stages):
+            return novelties(network, inputs, chosen(everything, digests), (), self.precision)
+        reference, held_out = chosen(train, digests), chosen(everything[len(train) :], digests)
+        novelty, distances = novelties(network, inputs, reference, held_out, self.precision)
+        if splits.folds:
+            weights = prepared.learned.copied()
+            distances = self._out_of_fold(recipe, fitted, inputs, digests)
+            prepared.learned.put_back(weights)
+        return novelty, distances
+
+    def _out_of_fold(self, recipe: Recipe, fitted: Fit, inputs: Inputs, digests: Sequence[str]) -> Tensor:
+        """The novelty of the first fold's pictures to a network that the others have taught."""
+        fold = self._materials(recipe, inputs)[0]
+        network = self._refitted(recipe, fold, fitted.best.number)
+        reference, held_out = chosen(fold.train, digests), chosen(fold.validation, digests)
+        return novelties(network, inputs, reference, held_out, self.precision)[1]
 
     def _prepared(self, recipe: Recipe) -> Prepared:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)

@@ -121,6 +121,7 @@ class World:
             model_uri=logged.model_uri,
             run_id=run.info.run_id,
             trial=7,
+            false_alarms=0.05,
             recipe_fingerprint="recipe",
             train_fingerprint="train",
             precision=precision,

@@ -47,15 +47,17 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     import torch
 
     from transfer_model.classifier import Classifier
-    from transfer_model.description import ModelDescription
+    from transfer_model.description import ModelDescription, Unknown
     from transfer_model.network import NetworkSpec, build
+    from transfer_model.novelty import Novelty
     from transfer_model.preprocessing import Preprocessing
 
     torch.manual_seed(1)
     spec = NetworkSpec(backbone="efficientnet_lite0", classes=2, dropout=0.0, image_size=64)
     half = (0.5, 0.5, 0.5)
-    description = ModelDescription(spec, CLASSES, Preprocessing(64, 1.0, "bicubic", half, half), "float32")
-    Classifier(description, build(spec)).save(folder)
+    prepare = Preprocessing(64, 1.0, "bicubic", half, half)
+    description = ModelDescription(spec, CLASSES, prepare, "float32", 1.5, Unknown(0.25, 0.05))
+    Classifier(description, build(spec), Novelty(torch.randn(5, 1280))).save(folder)
     probabilities = Classifier.load(folder).probabilities(images)
     return Evaluation(
         metrics={"test/accuracy": 1.0},
@@ -80,7 +82,7 @@ def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
     first = evaluation(folder / "model", images)
     with mlflow.start_run() as run:
         logged = log_model(folder / "model", "ants-bees", run.info.run_id)
-    candidate = Candidate("ants-bees", logged.model_uri, run.info.run_id, 0, "recipe", "train")
+    candidate = Candidate("ants-bees", logged.model_uri, run.info.run_id, 0, 0.05, "recipe", "train")
     rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         promotion = promote_candidate(candidate, first, rules, ledger, predict)

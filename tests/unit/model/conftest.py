@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from transfer_model.classifier import Classifier
-from transfer_model.description import ModelDescription
+from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import NetworkSpec, build
+from transfer_model.novelty import Novelty
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():
@@ -26,15 +27,26 @@ with warnings.catch_warnings():
 def description() -> ModelDescription:
     prepare = Preprocessing(32, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return ModelDescription(
-        NetworkSpec("efficientnet_lite0", 3, 0.1, 32), ("ant", "bee", "cat"), prepare, "float32"
+        NetworkSpec("efficientnet_lite0", 3, 0.1, 32),
+        ("ant", "bee", "cat"),
+        prepare,
+        "float32",
+        1.5,
+        Unknown(0.25, 0.05),
     )
 
 
 @pytest.fixture(scope="session")
-def classifier(description: ModelDescription) -> Classifier:
+def novelty() -> Novelty:
+    """A reference of five pictures whose features are noise."""
+    return Novelty(torch.randn(5, 1280, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.fixture(scope="session")
+def classifier(description: ModelDescription, novelty: Novelty) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier(description, build(description.network))
+        return Classifier(description, build(description.network), novelty)
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from transfer_model.classifier import BATCH, Classifier
 from transfer_model.description import ModelDescription
 from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
 from transfer_model.network import build
+from transfer_model.novelty import Novelty
+from transfer_model.preprocessing import decode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,25 +33,53 @@ def test_rows_are_probabilities_in_the_order_of_the_images(
 
 @pytest.mark.parametrize(("precision", "batch"), [("float32", 1), ("float32", BATCH), ("bfloat16", BATCH)])
 def test_an_image_has_the_same_bits_alone_and_among_others(
-    description: ModelDescription, pictures: list[bytes], precision: str, batch: int
+    description: ModelDescription, novelty: Novelty, pictures: list[bytes], precision: str, batch: int
 ) -> None:
-    classifier = Classifier(replace(description, precision=precision), build(description.network))
+    classifier = Classifier(replace(description, precision=precision), build(description.network), novelty)
     classifier._batch = batch  # what the CPU and accelerators use, both tried on the CPU
-    together = classifier.probabilities(pictures)
-    alone = np.concatenate([classifier.probabilities([picture]) for picture in pictures])
-    assert (together == alone).all()
-    assert (classifier.probabilities(pictures[3:7]) == together[3:7]).all()
+    together = classifier.answers(pictures)
+    alone = [classifier.answers([picture]) for picture in pictures]
+    assert (together.probabilities == np.concatenate([one.probabilities for one in alone])).all()
+    assert (together.novelty == np.concatenate([one.novelty for one in alone])).all()
+    assert (classifier.probabilities(pictures[3:7]) == together.probabilities[3:7]).all()
 
 
-def test_precision_is_used(description: ModelDescription, pictures: list[bytes]) -> None:
-    network = build(description.network)
-    full = Classifier(description, network).probabilities(pictures[:2])
-    half = Classifier(replace(description, precision="bfloat16"), network).probabilities(pictures[:2])
+def test_precision_is_used(description: ModelDescription, novelty: Novelty, pictures: list[bytes]) -> None:
+    network, half_precision = build(description.network), replace(description, precision="bfloat16")
+    full = Classifier(description, network, novelty).probabilities(pictures[:2])
+    half = Classifier(half_precision, network, novelty).probabilities(pictures[:2])
     assert 0 < np.abs(full - half).max() < 0.05
+
+
+def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
+    description: ModelDescription, novelty: Novelty, pictures: list[bytes]
+) -> None:
+    network = build(description.network)
+    cold, warm = (
+        Classifier(replace(description, temperature=temperature), network, novelty).probabilities(pictures)
+        for temperature in (0.01, 0.02)
+    )
+    assert (cold.argmax(axis=1) == warm.argmax(axis=1)).all()
+    assert (cold.max(axis=1) > warm.max(axis=1)).all()
+    odds = np.log(warm[:, 0] / warm[:, 1]) * 0.02
+    np.testing.assert_allclose(np.log(cold[:, 0] / cold[:, 1]) * 0.01, odds, rtol=1e-3)
+
+
+def test_a_picture_of_the_reference_is_not_new(
+    classifier: Classifier, description: ModelDescription, pictures: list[bytes]
+) -> None:
+    network = build(description.network)
+    tensors = torch.stack([description.preprocessing(decode(picture)) for picture in pictures[:3]])
+    with torch.inference_mode(), network.eval().heard() as features:
+        network(tensors)
+    answers = Classifier(description, network, Novelty(features[0])).answers(pictures)
+    assert (answers.novelty[:3] < 1e-3).all()
+    assert (answers.novelty[3:] > 1e-3).all()
 
 
 def test_no_images_no_rows(classifier: Classifier) -> None:
     assert classifier.probabilities([]).shape == (0, 3)
+    assert classifier.answers([]).novelty.shape == (0,)
 
 
 def test_an_unreadable_image_is_named(classifier: Classifier, pictures: list[bytes], tmp_path: Path) -> None:
@@ -85,22 +116,40 @@ def test_weights_of_another_network_are_refused(classifier: Classifier, tmp_path
         Classifier.load(tmp_path)
 
 
+def test_a_missing_or_broken_reference_is_refused(classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save(tmp_path)
+    reference = tmp_path / "reference.safetensors"
+    for content in ({"other": torch.zeros(2, 2)}, {"features": torch.zeros(2)}):
+        save_file(content, reference)
+        with pytest.raises(WeightsError, match=r"reference\.safetensors holds no reference of features"):
+            Classifier.load(tmp_path)
+    reference.unlink()
+    with pytest.raises(WeightsError, match=r"reference\.safetensors cannot be read"):
+        Classifier.load(tmp_path)
+
+
 def test_a_description_survives_its_file(description: ModelDescription, tmp_path: Path) -> None:
     description.write(tmp_path)
     assert ModelDescription.read(tmp_path) == description
-    assert json.loads((tmp_path / "model.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "model.json").read_text())["format"] == 2
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2, but this version reads 1"),
+        ({"format": 1}, "format 1, but this version reads 2"),
         ({"classes": ["ant", "bee"]}, "2 class names for a network of 3 classes"),
         ({"classes": ["ant", "bee", "bee"]}, "must differ"),
         ({"classes": "ant"}, "description.classes must be a list"),
         ({"classes": ["ant", "bee", 3]}, r"classes\[2\] must be of type str, but is int"),
         ({"precision": "float8"}, "one of float32, bfloat16, float16"),
         ({"preprocessing": {"image_size": 3}}, "preprocessing must have exactly the fields image_size"),
+        ({"temperature": 0.0}, "temperature must be a number above 0, but is 0.0"),
+        ({"unknown": {"threshold": 3.0, "false_alarms": 0.05}}, "threshold must be a number from 0 to 2"),
+        (
+            {"unknown": {"threshold": 0.3, "false_alarms": 1}},
+            "false_alarms must be a share above 0 and below 1",
+        ),
         ({"extra": 1}, "exactly the fields"),
         ({"network": None}, "description.network must have exactly"),
     ],

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from transfer_platform.evaluation.calibration import fit_temperature, uncalibrated
+from transfer_platform.evaluation.metrics import cross_entropy
+
+
+def logits_of_a_boaster(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that would be true if they were divided by a temperature, and labels drawn accordingly."""
+    random = np.random.default_rng(0)
+    honest = random.normal(scale=2, size=(count, 4))
+    probabilities = np.exp(log_softmax(honest, axis=1))
+    labels = (probabilities.cumsum(axis=1) < random.random((count, 1))).sum(axis=1).clip(0, 3)
+    return honest * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_it_finds_by_how_much_a_network_boasts(temperature: float) -> None:
+    assert fit_temperature(*logits_of_a_boaster(temperature)) == pytest.approx(temperature, rel=0.03)
+
+
+def test_it_lowers_the_cross_entropy() -> None:
+    logits, labels = logits_of_a_boaster(3.0, 500)
+    temperature = fit_temperature(logits, labels)
+    before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, temperature))
+    assert cross_entropy(labels, after) < cross_entropy(labels, before) - 0.1
+
+
+def test_a_few_pictures_without_a_mistake_do_not_ask_for_endless_confidence() -> None:
+    logits, labels = np.array([[2.0, -2.0], [-2.0, 2.0]] * 10), np.array([0, 1] * 10)
+    calibrated = np.exp(log_softmax(logits / fit_temperature(logits, labels), axis=1)).max()
+    assert calibrated == pytest.approx(21 / 22, abs=1e-3)
+
+
+def test_what_was_calibrated_can_be_told_back() -> None:
+    logits, _ = logits_of_a_boaster(1.0, 50)
+    before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, 2.5))
+    np.testing.assert_allclose(uncalibrated(after.astype(np.float32), 2.5), before, rtol=1e-4)
