@@ -33,7 +33,6 @@ from transfer_registry.packaging import log_model, logged_before
 from transfer_registry.promotion import Promotion, promote_candidate
 from transfer_registry.registered import FALSE_ALARMS_TAG, TRIAL_TAG, is_registered
 from transfer_registry.rules import read_rules
-from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict
 
 NOTE = "conclusion"
@@ -93,7 +92,7 @@ def conclude(
     metrics |= further
     promotion = None
     if recipe.promotion is not None:
-        say("registering it, reloading it in a process of its own, and asking the gate")
+        say("registering it, asking it about test photographs over HTTP, and then the gate")
         promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, predictions, metrics)
     conclusion = Conclusion(metrics, promotion)
     study.note(NOTE, _noted(conclusion, _question(study, recipe, parent)))
@@ -179,4 +178,4 @@ def _promote(
     )
     rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))
     with Ledger.open(storage.ledger_url()) as ledger:
-        return promote_candidate(candidate, evaluation, rules, ledger, predict)
+        return promote_candidate(candidate, evaluation, rules, ledger)

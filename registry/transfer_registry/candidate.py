@@ -14,6 +14,8 @@ from transfer_registry.predictions import Predictions
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
 """A model URI and N image files -> probabilities (N, C), from a process that cannot import the project."""
+Serve = Callable[[str, Sequence[Path], Sequence[str]], NDArray[np.float32]]
+"""The same over HTTP from a server, for classes in a given order."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ class Evaluation:
     def predicted(self) -> tuple[str, ...]:
         """The most probable class of each image, by name (N)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
+
+    def sample(self, count: int) -> tuple[int, ...]:
+        """Positions of up to `count` images, equally many of each class, chosen by their content."""
+        rank = sorted(range(len(self.images)), key=lambda index: self.sha256[index])
+        taken: dict[str, int] = {}
+        turns = []
+        for index in rank:
+            turn = taken.get(self.labels[index], 0)
+            taken[self.labels[index]] = turn + 1
+            turns.append((turn, index))
+        return tuple(index for _, index in sorted(turns, key=lambda pair: pair[0])[:count])
 
     @property
     def predictions(self) -> Predictions:

@@ -1,4 +1,4 @@
-"""Parity: the registered model, loaded by a stranger, must answer what the candidate answered."""
+"""Parity: the registered model, as it is served to strangers, must answer what the candidate answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parity(own: NDArray[np.float32], served: NDArray[np.float32], precision: str
 
     Args:
         own: The candidate's, on the test images (N, C), N and C at least 1.
-        served: The registered model's, from a fresh process, on the same images (N, C).
+        served: The registered model's, over HTTP, on the same images (N, C).
         precision: What the model computes in: float32, bfloat16 or float16.
 
     Returns:
@@ -53,8 +53,8 @@ def parity(own: NDArray[np.float32], served: NDArray[np.float32], precision: str
         "precision": precision,
     }
     reason = (
-        f"reloaded in a fresh process, it differs by at most {difference:.2g} in any probability "
-        f"on {len(own)} images ({TOLERANCE[precision]:g} allowed in {precision})"
+        f"served by `mlflow models serve` without the project, it differs by at most {difference:.2g} in any "
+        f"probability of {len(own)} images ({TOLERANCE[precision]:g} allowed in {precision})"
     )
     changed = f"; {swapped} labels changed that were not close" if swapped else ""
     return Finding(RULE, passed, True, reason + changed, figures)

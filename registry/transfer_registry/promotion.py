@@ -27,11 +27,13 @@ from transfer_registry.champion import champion_today
 from transfer_registry.entry import Entry, Kind
 from transfer_registry.ledger import Ledger
 from transfer_registry.moves import carry_out, finish_interrupted
+from transfer_registry.over_http import PHOTOGRAPHS, serve_and_ask
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
 from transfer_registry.registered import ALIAS, FALSE_ALARMS_TAG, RUN_TAG, TRIAL_TAG, versions
 from transfer_registry.standing import moved_by_hand, verdict_on
+from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.candidate import Candidate, Evaluation, Predict
+    from transfer_registry.candidate import Candidate, Evaluation, Predict, Serve
     from transfer_registry.gate import Champion
     from transfer_registry.rules import Rule
 
@@ -64,7 +66,12 @@ class Promotion:
 
 
 def promote_candidate(
-    candidate: Candidate, evaluation: Evaluation, rules: Sequence[Rule], ledger: Ledger, predict: Predict
+    candidate: Candidate,
+    evaluation: Evaluation,
+    rules: Sequence[Rule],
+    ledger: Ledger,
+    serve: Serve = serve_and_ask,
+    predict: Predict = predict,
 ) -> Promotion:
     """Registers a candidate, asks the gate, writes the ledger, and moves the alias `champion` if it passed.
 
@@ -76,7 +83,8 @@ def promote_candidate(
         evaluation: Its answers on the test images, in the form that is served.
         rules: The gate's.
         ledger: Where verdict and promotion are recorded.
-        predict: Loads a registered version as a stranger would; `transfer_registry.stranger.predict`.
+        serve: Serves the registered version, and asks it about a sample of the test images.
+        predict: Lets the champion classify test images that are new to it, by its own code.
 
     Raises:
         RegistryError: A rule names a metric that was not measured, a model cannot be loaded by a stranger, or
@@ -86,7 +94,7 @@ def promote_candidate(
     try:
         # Two that are judged at once would both succeed the same champion.
         with ledger.alone(candidate.model):
-            return _promote(_Door(MlflowClient(), ledger, predict), candidate, evaluation, rules)
+            return _promote(_Door(MlflowClient(), ledger, serve, predict), candidate, evaluation, rules)
     except MlflowException as error:
         raise RegistryError(
             f"MLflow's registry at {mlflow.get_registry_uri()} refused: {error.message}; "
@@ -100,6 +108,7 @@ class _Door:
 
     client: MlflowClient
     ledger: Ledger
+    serve: Serve
     predict: Predict
 
 
@@ -183,10 +192,15 @@ def _decide(
     """Gives a verdict, and writes it into the ledger."""
     keep(door.client, version, evaluation.fingerprint, evaluation.predictions)
     lineage.keep(door.client, version, candidate.taught)
-    served = door.predict(f"models:/{version.name}/{version.version}", evaluation.images)
+    sample = list(evaluation.sample(PHOTOGRAPHS))
+    served = door.serve(
+        f"models:/{version.name}/{version.version}",
+        [evaluation.images[index] for index in sample],
+        evaluation.classes,
+    )
     champion = None if before is None else _champion(door, version.name, before, evaluation)
     answers = gate.judge(evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion)
-    same = parity(evaluation.probabilities, served, candidate.precision)
+    same = parity(evaluation.probabilities[sample], served, candidate.precision)
     looks = door.ledger.looks(evaluation.fingerprint) + 1
     remark = moved_by_hand(door.client, door.ledger, version.name)
     verdict = Verdict((same, *answers.findings), looks, remark)

@@ -72,7 +72,7 @@ def ask(model_uri: str, images: Sequence[Path], device: str = "cpu") -> Answers:
         )
         command = [sys.executable, "-I", "-B", str(_SCRIPT), str(request), str(answer)]
         ended = subprocess.run(
-            command, env=_environment(device), capture_output=True, text=True, errors="replace", check=False
+            command, env=environment(device), capture_output=True, text=True, errors="replace", check=False
         )
         if ended.returncode != 0:
             raise RegistryError(_failure(model_uri, ended.returncode, ended.stderr))
@@ -82,7 +82,8 @@ def ask(model_uri: str, images: Sequence[Path], device: str = "cpu") -> Answers:
     return Answers(classes, probabilities.reshape(len(images), len(classes)))
 
 
-def _environment(device: str) -> dict[str, str]:
+def environment(device: str) -> dict[str, str]:
+    """Of a process that loads models from this one's registry, without pickle, and computes on a device."""
     return {
         **os.environ,
         "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
@@ -93,6 +94,13 @@ def _environment(device: str) -> dict[str, str]:
     }
 
 
+def last_lines(output: str) -> str:
+    """The end of what a process wrote, indented."""
+    return "\n".join(f"    {line}" for line in output.strip().splitlines()[-_LAST_LINES:])
+
+
 def _failure(model_uri: str, code: int, output: str) -> str:
-    last = "\n".join(f"    {line}" for line in output.strip().splitlines()[-_LAST_LINES:])
-    return f"{model_uri} does not predict in a fresh process, which ended with exit status {code}:\n{last}"
+    return (
+        f"{model_uri} does not predict in a fresh process, which ended with exit status {code}:\n"
+        f"{last_lines(output)}"
+    )

@@ -1,4 +1,4 @@
-"""What a trial leaves to be served: calibrated on pictures that taught nothing, strict as it was told to be."""
+"""What a trial leaves to be served: calibrated, and as strict as it was told to be."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def recipe(folder: Path, through: str) -> Recipe:
             "name": "strict",
             "dataset": {"source": str(folder), "image_size": 64},
             "backbone": {"name": BACKBONE, "freeze_through": through},
-            "training": {"epochs": 6, "learning_rate": 3e-3, "backbone_lr_factor": 1.0, "precision": "float32"},
+            "training": {
+                "epochs": 6,
+                "learning_rate": 3e-3,
+                "backbone_lr_factor": 1.0,
+                "precision": "float32",
+            },
             "promotion": {"model": "strict", "false_alarms": ASKED},
         }
     )

@@ -83,7 +83,8 @@ class World:
         """Answers for version 1, 2, ... without loading it: quick, where a test promotes dozens of times."""
 
         def predict(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
-            return evaluations[int(model_uri.rpartition("/")[2]) - 1].probabilities
+            evaluation = evaluations[int(model_uri.rpartition("/")[2]) - 1]
+            return evaluation.probabilities[[evaluation.images.index(image) for image in images]]
 
         return predict
 
@@ -145,7 +146,14 @@ class World:
         )
 
     def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> Promotion:
-        return promote_candidate(*offered, rules, self.ledger, self.predict)
+        def serve(
+            model_uri: str,
+            images: Sequence[Path],
+            classes: Sequence[str],
+        ) -> NDArray[np.float32]:
+            return self.predict(model_uri, images)
+
+        return promote_candidate(*offered, rules, self.ledger, serve, self.predict)
 
     def champion(self, model: str = "ants-bees") -> int | None:
         version = self.client.get_registered_model(model).aliases.get("champion")

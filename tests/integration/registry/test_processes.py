@@ -58,7 +58,10 @@ def promote(one):
     )
     offer = Candidate(**one["candidate"]), evaluation, read_rules({"over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        promote_candidate(*offer, ledger, lambda uri, images: probabilities)
+        def serve(uri, images, classes):
+            return probabilities[[int(image.stem) for image in images]]
+
+        promote_candidate(*offer, ledger, serve)
 
 
 if sys.argv[2] == "share":

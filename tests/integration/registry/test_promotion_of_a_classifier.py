@@ -1,4 +1,4 @@
-"""A real network through the door: packaged, reloaded by the real stranger, made champion, compared."""
+"""A real network through the door: packaged, served by the real server, made champion, compared."""
 
 from __future__ import annotations
 
@@ -74,7 +74,6 @@ def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
     new_registry: Callable[[str], Path],
 ) -> None:
     from transfer_registry.packaging import log_model
-    from transfer_registry.stranger import predict
 
     folder = new_registry("classifier")
     images = pictures(folder, 12)
@@ -85,7 +84,7 @@ def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
     candidate = Candidate("ants-bees", logged.model_uri, run.info.run_id, 0, 0.05, "recipe", "train")
     rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        promotion = promote_candidate(candidate, first, rules, ledger, predict)
+        promotion = promote_candidate(candidate, first, rules, ledger)
         assert promotion.promoted, str(promotion.verdict)
         parity = promotion.verdict.findings[0]
         assert isinstance(parity.figures["difference"], float)
@@ -100,7 +99,7 @@ def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
             probabilities=first.probabilities[:6, ::-1].copy(),
             fingerprint="fewer blocks",
         )
-        refused = promote_candidate(replace(candidate, trial=1), drifted, rules, ledger, predict)
+        refused = promote_candidate(replace(candidate, trial=1), drifted, rules, ledger)
     assert not refused.promoted
     assert refused.champion_before == 1
     assert not refused.verdict.findings[0].passed

@@ -1,0 +1,133 @@
+"""A registered version behind a real `mlflow models serve`, asked over HTTP: what a client of it would get.
+
+The server runs where the project cannot be imported, even where it is installed, and without pickle.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import requests
+
+from transfer_platform.errors import RegistryError
+from transfer_registry.stranger import environment, last_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+PHOTOGRAPHS = 32
+"""How many test photographs a candidate is sent before the alias moves."""
+
+_ATTENDED = Path(__file__).with_name("attended.py")
+_HIDDEN = ("transfer_platform", "transfer_registry", "transfer_model")
+_START = 180.0
+"""Seconds that a server may take to load a model; most of them are spent on importing torch."""
+_ANSWER = 120.0
+"""Seconds that one photograph may take."""
+
+
+def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Serves a model, posts every image to it, and stops it again.
+
+    Args:
+        model_uri: Anything that `mlflow models serve -m` takes; it is looked for in the tracking server and
+            the current folder of this process.
+        images: Paths of picture files, N of them.
+        classes: The order of the columns of what is returned (C).
+
+    Returns:
+        The probabilities of the answers (N, C).
+
+    Raises:
+        RegistryError: The server does not start, or refuses an image; the message ends with the last lines
+            that it wrote, or with its answer.
+    """
+    with _served(model_uri) as address:
+        return ask(address, images, classes)
+
+
+def ask(address: str, images: Sequence[Path], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Posts images to a server at an address, as `serve_and_ask` does."""
+    with requests.Session() as session:
+        rows = [_asked(session, address, image, classes) for image in images]
+    return np.array(rows, dtype=np.float32).reshape(len(images), len(classes))
+
+
+@contextmanager
+def _served(model_uri: str) -> Iterator[str]:
+    """The address of a server that answers, until the `with` block ends."""
+    with TemporaryDirectory() as folder, Path(folder, "output").open("w+", errors="replace") as output:
+        address = f"http://127.0.0.1:{_free_port()}"
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-I", str(_ATTENDED)]
+        command += [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
+        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", port]
+        server = subprocess.Popen(
+            command, env=_environment(Path(folder)), stdin=subprocess.PIPE, stdout=output, stderr=output
+        )
+        try:
+            _wait_for(server, address, model_uri, output.name)
+            yield address
+        finally:
+            assert server.stdin, "it was started with a pipe"
+            server.stdin.close()
+            server.wait()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Packages that cannot be imported stand in front of those that could be."""
+    for name in _HIDDEN:
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from a served model')\n")
+    search = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **environment("cpu"),
+        "PYTHONPATH": os.pathsep.join(search),
+        # `mlflow models serve` looks for uvicorn there, and a virtual environment need not be activated.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(server: subprocess.Popen[bytes], address: str, model_uri: str, output: str) -> None:
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            requests.get(f"{address}/ping", timeout=5).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.1)
+        else:
+            return
+    why = f"ended with exit status {server.poll()}" if server.poll() is not None else "does not answer"
+    written = Path(output).read_text(encoding="utf-8", errors="replace")
+    # The last traceback is that of MLflow's command line, which says that the server has ended.
+    cause = written.rpartition("Traceback (most recent call last):")[0] or written
+    raise RegistryError(f"`mlflow models serve` of {model_uri} {why}:\n{last_lines(cause)}")
+
+
+def _asked(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> list[float]:
+    content = base64.b64encode(image.read_bytes()).decode()
+    body: Any = {"inputs": [{"image": content}], "params": {"top_k": len(classes)}}
+    answer = session.post(f"{address}/invocations", json=body, timeout=_ANSWER)
+    if not answer.ok:
+        raise RegistryError(
+            f"the served model answers {image} with HTTP {answer.status_code}: {answer.text[:500]}"
+        )
+    top = answer.json()["predictions"][0]["top"]
+    found = {guess["label"]: guess["probability"] for guess in top}
+    return [found[name] for name in classes]

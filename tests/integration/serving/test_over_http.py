@@ -1,0 +1,69 @@
+"""A registered version asked over HTTP, as the gate asks it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from transfer_model.classifier import Classifier
+from transfer_platform.errors import RegistryError
+from transfer_registry import over_http
+
+if TYPE_CHECKING:
+    from conftest import Registered
+
+SERVING = """
+import time
+from transfer_registry import over_http
+with over_http._served("models:/ants-bees/1") as address:
+    print(address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_it_answers_as_the_classifier_and_names_a_photograph_that_it_refuses(
+    here: Registered, photographs: Path, tmp_path: Path
+) -> None:
+    photos = sorted((photographs / "val" / "bees").glob("*.jpg"))[:4]
+    (tmp_path / "text.jpg").write_text("no picture")
+    with over_http._served("models:/ants-bees/1") as address:
+        answers = over_http.ask(address, photos, ("bees", "ants"))
+        with pytest.raises(RegistryError, match=r"answers .*text\.jpg with HTTP 400: .*row 0 is no picture"):
+            over_http.ask(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
+    own = Classifier.load(here.model).probabilities(photos)
+    np.testing.assert_allclose(answers, own[:, ::-1], rtol=0, atol=1e-6)
+
+
+def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(here.location, broken)
+    (broken / "artifacts" / "model" / "weights.safetensors").unlink()
+    with pytest.raises(RegistryError, match=r"(?s)broken ended with exit status \d+:.*weights\.safetensors"):
+        over_http.serve_and_ask(str(broken), [], ("ants", "bees"))
+
+
+def test_the_server_does_not_outlive_whoever_asks_it(here: Registered) -> None:
+    asking = subprocess.Popen([sys.executable, "-c", SERVING], stdout=subprocess.PIPE, text=True)
+    port = int(asking.stdout.readline().rpartition(":")[2])
+    assert answers(port)
+    asking.kill()
+    asking.communicate()
+    deadline = time.monotonic() + 30
+    while answers(port):
+        assert time.monotonic() < deadline, "the server lives on"
+        time.sleep(0.2)
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
