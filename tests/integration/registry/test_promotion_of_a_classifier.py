@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,20 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     )
 
 
-def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
+def older_code(folder: Path) -> Path:
+    """A `transfer_model` that gives each class the probability that today's gives the other."""
+    import transfer_model
+
+    package = folder / "older" / "transfer_model"
+    shutil.copytree(transfer_model.__path__[0], package, ignore=shutil.ignore_patterns("__pycache__"))
+    classifier = package / "classifier.py"
+    today = classifier.read_text()
+    classifier.write_text(today.replace(".softmax(dim=1)", ".softmax(dim=1).flip(1)"))
+    assert classifier.read_text() != today
+    return package
+
+
+def test_champion_and_candidate_are_compared_each_by_its_own_code(
     new_registry: Callable[[str], Path],
 ) -> None:
     from transfer_registry.packaging import log_model
@@ -78,29 +92,35 @@ def test_a_stranger_reproduces_the_candidate_and_the_next_is_compared_with_it(
     folder = new_registry("classifier")
     images = pictures(folder, 12)
     (folder / "model").mkdir()
-    first = evaluation(folder / "model", images)
+    today = evaluation(folder / "model", images)
+    flipped = today.probabilities[:, ::-1].copy()
+    labels = tuple(CLASSES[best] for best in flipped.argmax(axis=1))
+    older = replace(today, probabilities=flipped, labels=labels)
     with mlflow.start_run() as run:
-        logged = log_model(folder / "model", "ants-bees", run.info.run_id)
-    candidate = Candidate("ants-bees", logged.model_uri, run.info.run_id, 0, 0.05, "recipe", "train")
-    rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
+        first = log_model(folder / "model", "ants-bees", run.info.run_id, package=older_code(folder))
+        second = log_model(folder / "model", "ants-bees", run.info.run_id)
+    candidate = Candidate("ants-bees", first.model_uri, run.info.run_id, 0, 0.05, "recipe", "train")
+    rules = read_rules({"over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
-        promotion = promote_candidate(candidate, first, rules, ledger)
+        promotion = promote_candidate(candidate, older, rules, ledger)
         assert promotion.promoted, str(promotion.verdict)
         parity = promotion.verdict.findings[0]
         assert isinstance(parity.figures["difference"], float)
         assert parity.figures["difference"] <= 1e-4
 
-        # the same network again, said to have answered otherwise than it does, on a test set that has changed
-        drifted = replace(
-            first,
+        # the same weights, today's code, and a test set that the champion has to be asked about once more
+        fewer = replace(
+            today,
             images=images[:6],
-            sha256=first.sha256[:6],
-            labels=first.labels[:6],
-            probabilities=first.probabilities[:6, ::-1].copy(),
+            sha256=today.sha256[:6],
+            labels=labels[:6],
+            probabilities=today.probabilities[:6],
             fingerprint="fewer blocks",
         )
-        refused = promote_candidate(replace(candidate, trial=1), drifted, rules, ledger)
-    assert not refused.promoted
+        candidate = replace(candidate, model_uri=second.model_uri, trial=1)
+        refused = promote_candidate(candidate, fewer, rules, ledger)
     assert refused.champion_before == 1
-    assert not refused.verdict.findings[0].passed
-    assert refused.verdict.findings[-1].figures["champion_accuracy"] == 1.0
+    parity, over_champion = refused.verdict.findings
+    assert parity.passed
+    assert not over_champion.passed
+    assert (over_champion.figures["champion_accuracy"], over_champion.figures["accuracy"]) == (1.0, 0.0)
