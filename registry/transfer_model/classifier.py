@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from .description import WEIGHTS_FILE, ModelDescription
 from .errors import WeightsError
+from .folding import fold
 from .network import build
 from .novelty import Novelty
 from .preprocessing import decode
@@ -58,6 +59,14 @@ class Answers:
     novelty: NDArray[np.float32]
 
 
+def save(folder: Path, description: ModelDescription, network: Network, novelty: Novelty) -> None:
+    """Writes `model.json`, `weights.safetensors` and `reference.safetensors` into an existing folder."""
+    description.write(folder)
+    novelty.save(folder)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
+
+
 class Classifier:
     """A network with its classes and its preprocessing, ready to predict.
 
@@ -79,7 +88,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, to predict with: batch norms are folded into convolutions.
 
         Raises:
             ModelError: The description cannot be read.
@@ -88,14 +97,8 @@ class Classifier:
         description = ModelDescription.read(folder)
         network = build(description.network)
         _fill(network, folder / WEIGHTS_FILE)
+        fold(network.eval(), _noise(description.preprocessing.image_size))
         return cls(description, network, Novelty.load(folder), device)
-
-    def save(self, folder: Path) -> None:
-        """Writes `model.json`, `weights.safetensors` and `reference.safetensors` into an existing folder."""
-        self.description.write(folder)
-        self._novelty.save(folder)
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self._network.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS_FILE)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -160,6 +163,11 @@ class Classifier:
         if self.description.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.description.precision))
+
+
+def _noise(size: int) -> torch.Tensor:
+    """One image (1, 3, S, S), always the same."""
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _fill(network: Network, path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transfer_model import catalogue
-from transfer_model.classifier import Classifier
+from transfer_model.classifier import save
 from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.novelty import Novelty, threshold
@@ -171,7 +171,7 @@ class Bench:
             temperature=fit_temperature(fitted.logits.numpy(), labels.numpy()),
             unknown=Unknown(threshold(distances, false_alarms), false_alarms),
         )
-        Classifier(description, network, novelty, str(self.device)).save(folder)
+        save(folder, description, network, novelty)
         return folder
 
     def _familiar(self, recipe: Recipe, fitted: Fit, network: Network) -> tuple[Novelty, Tensor]:

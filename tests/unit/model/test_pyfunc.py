@@ -16,14 +16,10 @@ from transfer_model.pyfunc import MAX_IMAGES, ImageClassifier, RequestError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transfer_model.classifier import Classifier
-
 
 @pytest.fixture(scope="module")
-def context(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> PythonModelContext:
-    folder: Path = tmp_path_factory.mktemp("model")
-    classifier.save(folder)
-    return PythonModelContext(artifacts={"model": str(folder)}, model_config=None)
+def context(saved: Path) -> PythonModelContext:
+    return PythonModelContext(artifacts={"model": str(saved)}, model_config=None)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +59,13 @@ def test_bytes_base64_and_data_uris_are_the_same_picture(
 
 
 def test_label_and_top_agree_with_the_classifier(
-    model: ImageClassifier, context: PythonModelContext, classifier: Classifier, pictures: list[bytes]
+    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
 ) -> None:
-    expected = classifier.probabilities(pictures)
-    for row, probabilities in zip(model.predict(context, table(*pictures)), expected, strict=True):
+    classifier = model.classifier
+    answers = classifier.answers(pictures)
+    for row, probabilities in zip(
+        model.predict(context, table(*pictures)), answers.probabilities, strict=True
+    ):
         assert row["label"] == classifier.classes[probabilities.argmax()]
         assert row["probability"] == float(probabilities.max())
         assert [guess["probability"] for guess in row["top"]] == sorted(
@@ -80,6 +79,17 @@ def test_top_k_is_capped_by_the_number_of_classes(
 ) -> None:
     for top_k, length in ((1, 1), (2, 2), (3, 3), (1000, 3)):
         assert len(model.predict(context, table(pictures[0]), {"top_k": top_k})[0]["top"]) == length
+
+
+def test_unknown_is_what_is_farther_than_the_threshold(
+    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+) -> None:
+    novelty = model.classifier.answers(pictures).novelty
+    for params, threshold in (({}, 0.25), ({"threshold": float(novelty[0])}, novelty[0])):
+        rows = model.predict(context, table(*pictures), params)
+        assert [row["novelty"] for row in rows] == novelty.tolist()
+        assert [row["unknown"] for row in rows] == (novelty > threshold).tolist()
+    assert {row["unknown"] for row in rows} == {True, False}
 
 
 GOOD = b"good"
@@ -104,6 +114,9 @@ GOOD = b"good"
         ((GOOD, text(bomb())), {}, "row 1 has 10000 x 10000 pixels"),
         ((GOOD,), {"top_k": -3}, "top_k must be at least 1, but is -3"),
         ((GOOD,), {"top_k": 0}, "top_k must be at least 1, but is 0"),
+        ((GOOD,), {"threshold": -0.1}, "threshold must be a number from 0 to 2, but is -0.1"),
+        ((GOOD,), {"threshold": float("nan")}, "threshold must be a number from 0 to 2, but is nan"),
+        ((GOOD,), {"threshold": None}, "threshold must be a number from 0 to 2, but is None"),
         ((GOOD,) * (MAX_IMAGES + 1), {}, "257 images, more than the 256 allowed"),
         ((large(),) * 16, {}, "1,020,416,000 pixels together, more than the 1,000,000,000 allowed"),
     ],
