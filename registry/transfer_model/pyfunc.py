@@ -130,10 +130,11 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    top_k = int(params.get("top_k", DEFAULT_TOP_K))
-    if top_k < 1:
-        _refuse(f"top_k must be at least 1, but is {top_k}")
-    return top_k
+    """MLflow has checked the type, but lets null pass; and a number may have thousands of digits."""
+    top_k = params.get("top_k", DEFAULT_TOP_K)
+    if top_k is None or top_k < 1:
+        _refuse("top_k must be a whole number of at least 1")
+    return int(top_k)
 
 
 def _column(model_input: pd.DataFrame) -> list[object]:

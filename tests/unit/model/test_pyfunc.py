@@ -112,8 +112,10 @@ GOOD = b"good"
         ((b"",), {}, "row 0 is empty: it has 0 bytes"),
         ((text(b"hello"),), {}, "row 0 is no picture"),
         ((GOOD, text(bomb())), {}, "row 1 has 10000 x 10000 pixels"),
-        ((GOOD,), {"top_k": -3}, "top_k must be at least 1, but is -3"),
-        ((GOOD,), {"top_k": 0}, "top_k must be at least 1, but is 0"),
+        ((GOOD,), {"top_k": -3}, "top_k must be a whole number of at least 1"),
+        ((GOOD,), {"top_k": 0}, "top_k must be"),
+        ((GOOD,), {"top_k": None}, "top_k must be"),
+        ((GOOD,), {"top_k": -(10**2000)}, "top_k must be"),
         ((GOOD,), {"threshold": -0.1}, "threshold must be a number from 0 to 2, but is -0.1"),
         ((GOOD,), {"threshold": float("nan")}, "threshold must be a number from 0 to 2, but is nan"),
         ((GOOD,), {"threshold": None}, "threshold must be a number from 0 to 2, but is None"),
@@ -126,7 +128,7 @@ def test_a_wrong_request_is_a_400_in_one_sentence(
     context: PythonModelContext,
     pictures: list[bytes],
     values: tuple[object, ...],
-    params: dict[str, int],
+    params: dict[str, int | None],
     message: str,
 ) -> None:
     contents = [pictures[0] if value is GOOD else value for value in values]
