@@ -13,6 +13,8 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
+
 from transfer_registry.payload import Refusal, check
 
 if TYPE_CHECKING:
@@ -65,9 +67,11 @@ class Front:
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         """Reads and checks the body; gives it back as something that can be received once more."""
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = Headers(scope=scope)  # of two content types it gives the first, as it does to MLflow
         body = await self._body(receive)
-        await asyncio.to_thread(check, headers.get(b"content-type", ""), body)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+        await asyncio.to_thread(check, headers.get("content-type", ""), body)
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:

@@ -109,6 +109,18 @@ def test_the_content_type_is_required() -> None:
     assert answer(Application(200, b""), GOOD, headers=[])[0] == 415
 
 
+def test_of_two_content_types_the_first_counts_as_it_does_for_mlflow() -> None:
+    csv = (b"content-type", b"text/csv")
+    assert answer(Application(200, b""), GOOD, headers=[*JSON, csv])[0] == 200
+    assert answer(Application(200, b""), GOOD, headers=[csv, *JSON])[0] == 400
+
+
+def test_a_compressed_body_is_a_415() -> None:
+    status, body = answer(Application(200, b""), GOOD, headers=[*JSON, (b"content-encoding", b"gzip")])
+    assert status == 415
+    assert told(body) == "the body must not be compressed"
+
+
 @pytest.mark.parametrize(
     "body",
     [
