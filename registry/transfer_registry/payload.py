@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from io import StringIO
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 import pandas as pd
 
@@ -62,8 +62,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", 'charset="utf-8"', ""}:
+    """MLflow compares letter by letter, so this does: what passes here is not refused there."""
+    media_type, *parameters = (part.strip() for part in content_type.split(";"))
+    if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise Refusal(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8"
         )
@@ -77,6 +78,8 @@ def _csv_cells(text: str) -> list[object]:
         _refuse(f"the body is no CSV table with a column {_COLUMN!r}")
     if _COLUMN not in table:
         _refuse(f"the CSV table has no column {_COLUMN!r}")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields for the rows' labels
+        _refuse("the CSV table has rows of more fields than there are columns")
     cells: list[object] = table[_COLUMN].tolist()
     return cells
 
@@ -103,14 +106,20 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _cells_of_one_form(content: object) -> list[object]:
-    forms = [form for form in FORMS if isinstance(content, dict) and form in content]
-    if not isinstance(content, dict) or len(forms) != 1:
-        _refuse(f"the JSON must be an object with exactly one of the keys {', '.join(FORMS)}")
-    _check_params(content.get("params"))
-    cells = _split_cells(content[forms[0]]) if forms[0] == "dataframe_split" else _cells(content[forms[0]])
+    """Other keys are refused: with `messages`, `prompt` or `input` beside it, no form is read."""
+    entries = dict(content) if isinstance(content, dict) else {}
+    params = entries.pop("params", None)
+    if len(entries) != 1 or not entries.keys() <= set(FORMS):
+        _refuse(
+            f"the JSON must be an object with exactly one of the keys {', '.join(FORMS)}, "
+            "and no other than params"
+        )
+    _check_params(params)
+    ((form, value),) = entries.items()
+    cells = _split_cells(value) if form == "dataframe_split" else _cells(value)
     if cells is None:
         _refuse(
-            f'{forms[0]} must hold images in a column {_COLUMN!r}, such as {{"inputs": [{{"image": "..."}}]}}'
+            f'{form} must hold images in a column {_COLUMN!r}, such as {{"inputs": [{{"image": "..."}}]}}'
         )
     return cells
 
@@ -145,9 +154,17 @@ def _cells(value: object) -> list[object] | None:
 def _split_cells(value: object) -> list[object] | None:
     if not isinstance(value, dict) or set(value) - {"columns", "data", "index"}:
         return None
-    columns, rows = value.get("columns"), value.get("data")
-    if not isinstance(columns, list) or not isinstance(rows, list) or columns.count(_COLUMN) != 1:
+    columns, rows, index = value.get("columns"), value.get("data"), value.get("index")
+    if not _are_labels(columns) or not isinstance(rows, list) or columns.count(_COLUMN) != 1:
         return None
     if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
         return None
+    # Under three labels, pandas would show a single row three times.
+    if index is not None and not (_are_labels(index) and len(index) == len(rows)):
+        return None
     return [row[columns.index(_COLUMN)] for row in rows]
+
+
+def _are_labels(value: object) -> TypeGuard[list[object]]:
+    """Of rows or columns; lists among them would be labels of several levels, and objects are none."""
+    return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

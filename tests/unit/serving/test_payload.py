@@ -41,6 +41,8 @@ IN_A_COLUMN = "must hold images in a column 'image'"
         ({}, ONE_OF),
         ({"images": []}, ONE_OF),
         ({"inputs": ["aa"], "instances": ["aa"]}, ONE_OF),
+        ({"inputs": ["aa"], "prompt": "hello", "image": "aa"}, ONE_OF),
+        ({"inputs": ["aa"], "signature_name": "default"}, "no other than params"),
         ({"inputs": []}, "holds no images"),
         ({"inputs": {"image": []}}, "holds no images"),
         ({"dataframe_split": {"columns": ["image"], "data": []}}, "holds no images"),
@@ -55,6 +57,11 @@ IN_A_COLUMN = "must hold images in a column 'image'"
         ({"dataframe_split": {"columns": ["image", "image"], "data": [["aa", "bb"]]}}, IN_A_COLUMN),
         ({"dataframe_split": {"columns": ["image"], "data": [["aa", "bb"]]}}, IN_A_COLUMN),
         ({"dataframe_split": {"columns": ["image"], "data": [["aa"]], "more": 1}}, IN_A_COLUMN),
+        ({"dataframe_split": {"columns": ["image", ["id"]], "data": [["aa", 1]]}}, IN_A_COLUMN),
+        ({"dataframe_split": {"columns": ["image", {"id": 1}], "data": [["aa", 1]]}}, IN_A_COLUMN),
+        ({"dataframe_split": {"columns": ["image"], "index": [1, 2, 3], "data": [["aa"]]}}, IN_A_COLUMN),
+        ({"dataframe_split": {"columns": ["image"], "index": [["a", "b"]], "data": [["aa"]]}}, IN_A_COLUMN),
+        ({"dataframe_split": {"columns": ["image"], "index": {"a": 1}, "data": [["aa"]]}}, IN_A_COLUMN),
         ({"inputs": [{"image": "aa"}, {"image": None}]}, "row 1: the image is missing"),
         ({"inputs": [{"image": 3}]}, "row 0: the image is missing"),
         ({"inputs": [None]}, "row 0: the image is missing"),
@@ -98,6 +105,7 @@ def test_what_is_no_json_is_a_400(body: bytes, message: str) -> None:
         (b"image\n", "holds no images"),
         (b"image,id\n,1\n", "row 0: the image is missing"),
         (b"image\naa\nbb,cc,dd\n", "no CSV table"),
+        (b"image\ncat.jpg,aa\n", "rows of more fields than there are columns"),
         (b'image\n"aa\n', "no CSV table"),
         (b"image\n\xff\xfe\n", "not UTF-8"),
     ],
@@ -107,7 +115,19 @@ def test_other_csv_is_a_400(body: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["", "text/plain", "image/jpeg", "application/json; charset=latin-1", "application/jsonp"]
+    "content_type",
+    [
+        "",
+        "text/plain",
+        "image/jpeg",
+        "application/jsonp",
+        "application/json; charset=latin-1",
+        "application/json; version=1",
+        # RFC 9110 would allow these three; MLflow does not.
+        "Application/JSON",
+        'application/json; charset="utf-8"',
+        "application/json;",
+    ],
 )
 def test_other_content_types_are_a_415(content_type: str) -> None:
     assert refused(content_type, b"{}") == (415, "the content type must be application/json or text/csv")
