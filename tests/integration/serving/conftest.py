@@ -136,7 +136,8 @@ def plain(registered: Registered) -> Iterator[Server]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{registered.folder}/mlflow.db",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
-    with running(command, registered.folder, **environment) as process:
+    # It logs every request, and would wait for ever once nobody reads the pipe.
+    with running(command, registered.folder, subprocess.DEVNULL, **environment) as process:
         server = Server(port)
         _until_it_answers(server, process)
         yield server
@@ -197,7 +198,9 @@ def _until_it_answers(server: Server, process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def running(command: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: list[str], folder: Path, output: int = subprocess.PIPE, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Starts a process group in a folder, and ends it."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PLATFORM_"))
@@ -206,7 +209,7 @@ def running(command: list[str], folder: Path, **environment: str) -> Iterator[su
         command,
         cwd=folder,
         env={**clean, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment},
-        stdout=subprocess.PIPE,
+        stdout=output,
         text=True,
         start_new_session=True,
     )
