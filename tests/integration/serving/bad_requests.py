@@ -59,7 +59,25 @@ def _bad_params() -> dict[str, Request]:
         "0", "-1", "-3", "1e30", "-1e30", "2.5", "2.0", "true", "false", '"3"', '""', "null", "[3]", "{}",
         "NaN", "Infinity", "-Infinity", "1e400", "1" * 30, "-" + "1" * 30, "9" * 4_000, "-" + "9" * 4_000,
     ]  # fmt: skip
-    params = ("[]", '"top_k"', "3", "true", "NaN", "[1]", *(f'{{"top_k":{value}}}' for value in top_k))
+    threshold = (
+        "-0.1",
+        "2.1",
+        "1e30",
+        "-1",
+        "true",
+        '"0.3"',
+        "null",
+        "[0.3]",
+        "{}",
+        "NaN",
+        "Infinity",
+        "9" * 400,
+    )
+    params = (
+        *("[]", '"top_k"', "3", "true", "NaN", "[1]"),
+        *(f'{{"top_k":{value}}}' for value in top_k),
+        *(f'{{"threshold":{value}}}' for value in threshold),
+    )
     return {
         f"params {value[:40]} ({len(value)})": Request(f'{{"inputs":["{GOOD}"],"params":{value}}}'.encode())
         for value in params

@@ -147,6 +147,14 @@ def test_no_classes_at_all_are_refused_by_the_model(top_k: int | None, plain: Se
     assert message == "top_k must be a whole number of at least 1"
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 2.5, -(10**30), float("nan"), None])
+def test_a_threshold_that_no_novelty_can_have_is_refused_by_the_model(
+    threshold: float | None, plain: Server
+) -> None:
+    message = refusal(plain, as_json({"inputs": [GOOD], "params": {"threshold": threshold}}))
+    assert message.startswith("threshold must be a number from 0 to 2, but is ")
+
+
 def exchange(server: Server, sent: bytes) -> bytes:
     """All that comes back until the server hangs up."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
@@ -239,7 +247,9 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
         beside_good(**{key: "hello"}) for key in ("messages", "prompt", "input")
     ],
     "any other key beside the form": [beside_good(param={"top_k": 1})],
-    "`params` that are no object, a `top_k` that is no integer": [
+    "`params` that are no object, a `top_k` that is no integer, a `threshold` that is no number": [
+        beside_good(params={"threshold": "0.3"}),
+        beside_good(params={"threshold": True}),
         beside_good(params=[1]),
         beside_good(params={"top_k": "3"}),
         beside_good(params={"top_k": 2.5}),
