@@ -5,8 +5,7 @@ Evaluation, the gate, `platform predict` and the scoring server all use this one
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from .description import WEIGHTS_FILE, ModelDescription
 from .errors import WeightsError
@@ -22,9 +22,10 @@ from .folding import fold
 from .network import build
 from .novelty import Novelty
 from .preprocessing import decode
+from .workers import Workers, worthwhile_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -37,13 +38,11 @@ BATCH = 8
 
 float32 results change in their last bits with the size of the batch, and an image's probabilities must not
 depend on who else is in the request. A CPU takes one image at a time for the same reason: it is as fast per
-image there, and one picture does not wait for seven
-empty places.
+image there, and one picture does not wait for seven empty places.
 """
 
-_DECODED_AHEAD = 8
-_DECODERS = min(4, os.cpu_count() or 1)
-"""Threads; each may hold one picture of `MAX_PIXELS` pixels, about 0.5 GB while it is being converted."""
+_FEEDING = 4
+"""Threads that decode for an accelerator; each may hold a batch of pictures."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,9 @@ class Classifier:
         self._batch = 1 if self.device.type == "cpu" else BATCH
         self._network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._novelty = novelty.to(self.device)
+        self._heard = threading.local()
+        self._network.listen(lambda features: setattr(self._heard, "features", features))
+        self._workers = self._employed()
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:
@@ -115,7 +117,8 @@ class Classifier:
             UnreadableImageError: The first image that cannot be decoded, by its path or as `row 3`
                 (counted from 0).
         """
-        batches = [self._forward(tensors) for tensors in self._batches(images)]
+        starts = range(0, len(images), self._batch)
+        batches = list(self._workers.map(lambda start: self._classified(images, start), starts))
         none = Answers(np.empty((0, len(self.classes)), dtype=np.float32), np.empty(0, dtype=np.float32))
         return Answers(
             np.concatenate([none.probabilities, *(batch.probabilities for batch in batches)]),
@@ -126,37 +129,31 @@ class Classifier:
         """Those of `answers`, (N, C)."""
         return self.answers(images).probabilities
 
-    def _batches(self, images: Sequence[bytes | Path]) -> Iterator[list[torch.Tensor]]:
-        for tensors in self._decoded(images):
-            for start in range(0, len(tensors), self._batch):
-                yield tensors[start : start + self._batch]
+    def _employed(self) -> Workers:
+        if self.device.type != "cpu":
+            return Workers(_FEEDING, threads=1)
+        image = _noise(self.description.preprocessing.image_size)
+        threads = worthwhile_threads(lambda: self._forward(image))
+        return Workers(max(1, torch.get_num_threads() // threads), threads)
 
-    def _decoded(self, images: Sequence[bytes | Path]) -> Iterator[list[torch.Tensor]]:
-        """Decodes a few at once; the next few are under way while the caller works on these."""
-        with ThreadPoolExecutor(_DECODERS) as pool:
+    def _classified(self, images: Sequence[bytes | Path], start: int) -> Answers:
+        """Decodes the images of one batch, and classifies them."""
+        tensors = [
+            self.description.preprocessing(decode(image, name=f"row {index}"))
+            for index, image in enumerate(images[start : start + self._batch], start)
+        ]
+        return self._forward(torch.stack(tensors))
 
-            def begin(start: int) -> list[Future[torch.Tensor]]:
-                indices = range(start, min(start + _DECODED_AHEAD, len(images)))
-                return [pool.submit(self._tensor, images[index], index) for index in indices]
-
-            upcoming = begin(0)
-            for start in range(_DECODED_AHEAD, len(images) + _DECODED_AHEAD, _DECODED_AHEAD):
-                current, upcoming = upcoming, begin(start)
-                yield [future.result() for future in current]
-
-    def _tensor(self, image: bytes | Path, index: int) -> torch.Tensor:
-        return self.description.preprocessing(decode(image, name=f"row {index}"))
-
-    def _forward(self, tensors: list[torch.Tensor]) -> Answers:
-        """A full batch of tensors (3, S, S), or the last ones."""
-        batch = torch.zeros(self._batch, *tensors[0].shape).contiguous(memory_format=torch.channels_last)
-        batch[: len(tensors)] = torch.stack(tensors)
-        with torch.inference_mode(), self._network.heard() as features:
+    def _forward(self, images: torch.Tensor) -> Answers:
+        """A full batch of images (B, 3, S, S), or the last ones."""
+        empty = self._batch - len(images)
+        batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, empty)).to(self.device)
+        with torch.inference_mode():
             with self._autocast():
-                logits = self._network(batch.to(self.device))
+                logits = self._network(batch.contiguous(memory_format=torch.channels_last))
             probabilities = (logits.float() / self.description.temperature).softmax(dim=1)
-            novelty = self._novelty(features[0])
-        count = len(tensors)
+            novelty = self._novelty(self._heard.features)
+        count = len(images)
         return Answers(probabilities[:count].cpu().numpy(), novelty[:count].cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:

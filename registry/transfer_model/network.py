@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,8 +14,10 @@ from .errors import ModelError
 from .heads import Head, pooled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -156,22 +157,19 @@ class Network(nn.Module):
             hook.remove()
         return features[0]
 
-    @contextmanager
-    def heard(self) -> Iterator[list[Tensor]]:
-        """Collects what the head is given, (B, F) for each batch, while the `with` block runs networks.
+    def listen(self, told: Callable[[Tensor], object]) -> RemovableHandle:
+        """Tells what the head is given in every forward pass, (B, F); the mean of tokens or maps.
 
-        The mean over positions where it is given tokens or maps. It listens at the head's last layer, so that
-        parts of this network that were cut out of it are heard as well.
+        It listens at the head's last layer, so that parts that were cut out of this network are heard too.
+
+        Args:
+            told: Called in the thread that runs the network.
+
+        Returns:
+            Ends it, as a context manager or by its `remove()`.
         """
-        features: list[Tensor] = []
         head = cast("Head", self.backbone.get_submodule(self._anatomy.heads[0]))
-        hook = head.classifier.register_forward_pre_hook(
-            lambda _module, inputs: features.append(pooled(inputs[0]))
-        )
-        try:
-            yield features
-        finally:
-            hook.remove()
+        return head.classifier.register_forward_pre_hook(lambda _module, inputs: told(pooled(inputs[0])))
 
     def classify(self, features: Tensor) -> Tensor:
         """Features from `embed` -> logits (B, C); dropout is applied in train mode."""

@@ -50,7 +50,8 @@ def chosen(positions: Sequence[int], digests: Sequence[str]) -> list[int]:
 def _heard(network: Network, inputs: Inputs, positions: Sequence[int], precision: str) -> Tensor:
     """What the head is given of pictures, (N, F)."""
     device = next(network.parameters()).device
-    with network.heard() as features, autocast(device, precision):
+    features: list[Tensor] = []
+    with network.listen(features.append), autocast(device, precision):
         for batch in batches(len(positions), inputs.evaluation_batch, shuffle=False):
             inputs.logits(inputs.plain([positions[index] for index in batch]))
     return torch.cat(features)

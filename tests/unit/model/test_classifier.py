@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,25 @@ def test_an_image_has_the_same_bits_alone_and_among_others(
     assert (classifier.probabilities(pictures[3:7]) == together.probabilities[3:7]).all()
 
 
+def test_requests_at_the_same_time_do_not_mix(classifier: Classifier, pictures: list[bytes]) -> None:
+    expected = classifier.answers(pictures)
+    with ThreadPoolExecutor(8) as clients:
+        for index, answers in enumerate(clients.map(classifier.answers, [[p] for p in pictures] * 5)):
+            position = index % len(pictures)
+            assert (answers.probabilities[0] == expected.probabilities[position]).all()
+            assert answers.novelty[0] == expected.novelty[position]
+
+
+def test_threads_of_torch_are_as_many_as_before(
+    description: ModelDescription, novelty: Novelty, pictures: list[bytes]
+) -> None:
+    before = torch.get_num_threads()
+    Classifier(description, build(description.network), novelty).probabilities(pictures)
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
 def test_precision_is_used(description: ModelDescription, novelty: Novelty, pictures: list[bytes]) -> None:
     network, half_precision = build(description.network), replace(description, precision="bfloat16")
     full = Classifier(description, network, novelty).probabilities(pictures[:2])
@@ -70,7 +90,8 @@ def test_a_picture_of_the_reference_is_not_new(
 ) -> None:
     network = build(description.network)
     tensors = torch.stack([description.preprocessing(decode(picture)) for picture in pictures[:3]])
-    with torch.inference_mode(), network.eval().heard() as features:
+    features: list[torch.Tensor] = []
+    with torch.inference_mode(), network.eval().listen(features.append):
         network(tensors)
     answers = Classifier(description, network, Novelty(features[0])).answers(pictures)
     assert (answers.novelty[:3] < 1e-3).all()
