@@ -1,12 +1,11 @@
-"""Threads that classify pictures side by side, each with as many threads of torch's as one picture is worth.
+"""Threads that classify pictures side by side.
 
-Threads that share one picture meet after every operation. On most networks that costs more than it brings,
-and many times more beside a busy process; pictures side by side never meet.
+Threads that share one picture meet after every operation, which costs many times more than it brings beside
+a busy process. Pictures side by side never meet.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
@@ -17,11 +16,13 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_WORTHWHILE = 0.7
-"""Share of each further thread's work that must be gained for threads to share one picture."""
-
 _Task = TypeVar("_Task")
 _Done = TypeVar("_Done")
+
+
+def _begin(threads: int) -> None:
+    torch.get_num_threads()  # or torch would take the default over once more, at the thread's first operation
+    torch.set_num_threads(threads)
 
 
 class Workers:
@@ -34,7 +35,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads,))
+        self._pool = ThreadPoolExecutor(count, initializer=_begin, initargs=(threads,))
         begun = Barrier(count + 1)
         for _ in range(count):
             self._pool.submit(begun.wait)
@@ -55,30 +56,3 @@ class Workers:
         finally:
             for future in pending:
                 future.cancel()
-
-
-def worthwhile_threads(work: Callable[[], object]) -> int:
-    """How many threads one picture is worth here: all that torch uses, or one.
-
-    Args:
-        work: What is done with a picture.
-    """
-    available = torch.get_num_threads()
-    shared = _seconds(work)
-    torch.set_num_threads(1)
-    try:
-        alone = _seconds(work)
-    finally:
-        torch.set_num_threads(available)
-    return available if alone > _WORTHWHILE * available * shared else 1
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """The shorter of two, after one that warms up."""
-    work()
-    best = float("inf")
-    for _ in range(2):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best

@@ -64,6 +64,18 @@ def test_threads_of_torch_are_as_many_as_before(
         assert pool.submit(torch.get_num_threads).result() == before
 
 
+def test_threads_that_share_a_picture_are_a_setting(
+    saved: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Classifier.load(saved).probabilities(pictures)
+    monkeypatch.setenv("PLATFORM_THREADS", "2")
+    np.testing.assert_allclose(Classifier.load(saved).probabilities(pictures), alone, rtol=0, atol=1e-5)
+    for wrong in ("0", "many"):
+        monkeypatch.setenv("PLATFORM_THREADS", wrong)
+        with pytest.raises(ModelError, match="PLATFORM_THREADS must be a whole number of at least 1"):
+            Classifier.load(saved)
+
+
 def test_precision_is_used(description: ModelDescription, novelty: Novelty, pictures: list[bytes]) -> None:
     network, half_precision = build(description.network), replace(description, precision="bfloat16")
     full = Classifier(description, network, novelty).probabilities(pictures[:2])

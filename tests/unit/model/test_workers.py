@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from transfer_model.workers import Workers, worthwhile_threads
+from transfer_model.workers import Workers
 
 
 @pytest.fixture
@@ -62,17 +62,3 @@ def test_one_task_does_not_wait_for_all_of_anothers(workers: Workers) -> None:
         list(workers.map(abs, [1]))
         assert len(done) < 50
         many.result()
-
-
-def test_a_picture_gets_all_threads_only_where_they_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    used = {"threads": 4}
-    monkeypatch.setattr(torch, "get_num_threads", lambda: used["threads"])
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: used.update(threads=count))
-
-    def shared(share: float) -> None:
-        """Takes as long as work does of which a share is done by all threads."""
-        time.sleep(0.05 * (1 - share + share / used["threads"]))
-
-    assert worthwhile_threads(lambda: shared(1.0)) == 4
-    assert worthwhile_threads(lambda: shared(0.5)) == 1
-    assert used == {"threads": 4}
