@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,37 @@ def written_whole(file: Path) -> Iterator[Path]:
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Lets a folder come into being with all of its files, or not at all.
+
+    Args:
+        folder: What a user asked for: not there yet, or empty.
+
+    Yields:
+        What to write to: a hidden folder beside it.
+
+    Raises:
+        StorageError: There is something at this place already.
+    """
+    target = folder.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        what = "holds files already" if target.is_dir() else "is a file"
+        raise StorageError(
+            f"{folder} {what}: name a folder that is new or empty, so that nothing is mixed up"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if target.exists():
+            target.rmdir()  # it is empty; Windows renames onto no folder at all
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _is_special(file: Path) -> bool:

@@ -113,6 +113,16 @@ class Classifier:
         """Names of the classes, in the order of the columns of `probabilities`."""
         return self.description.classes
 
+    @property
+    def network(self) -> Network:
+        """Images (B, 3, S, S), prepared and on the device, -> logits (B, C), in eval mode; not a copy."""
+        return self._network
+
+    @property
+    def novelty(self) -> Novelty:
+        """What measures pictures by the features that `network.listen` tells; not a copy."""
+        return self._novelty
+
     def answers(self, images: Sequence[bytes | Path]) -> Answers:
         """Predicts; an image gets the same bits alone, in any batch and at any place of it.
 
