@@ -258,6 +258,20 @@ def serve(model: str, host: str, port: int) -> None:
 
 
 @main.command()
+@click.argument("model")
+@click.option("--to", "form", required=True, type=click.Choice(["onnx", "safetensors"]), help="Which form.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, new or empty.")
+def export(model: str, form: str, out: Path) -> None:
+    """Write MODEL into a folder for programs that know nothing of this project.
+
+    A README.md in the folder says how it is used.
+    """
+    from transfer_registry import export as exporting
+
+    click.echo(exporting.export(model, form, out))
+
+
+@main.command()
 @HOST
 @click.option("--port", default=5000, show_default=True, type=PORT)
 def ui(host: str, port: int) -> None:
