@@ -88,7 +88,7 @@ class Classifier:
         self.description = description
         self.device = torch.device(device)
         self._batch = 1 if self.device.type == "cpu" else BATCH
-        self._network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self._network = network.place(self.device).eval()
         self._novelty = novelty.to(self.device)
         self._heard = threading.local()
         self._network.listen(lambda features: setattr(self._heard, "features", features))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from . import catalogue, loading
@@ -174,6 +175,17 @@ class Network(nn.Module):
     def classify(self, features: Tensor) -> Tensor:
         """Features from `embed` -> logits (B, C); dropout is applied in train mode."""
         return cast("Tensor", self.backbone.get_submodule(self._anatomy.heads[0])(features))
+
+    def place(self, device: torch.device) -> Network:
+        """Moves it to a device, in place, its convolutions in the memory layout `channels_last`.
+
+        As `to(memory_format=...)`, which refuses a network where one weight has five dimensions.
+        """
+        self.to(device)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return self
 
     def freeze(self, count: int) -> None:
         """Freezes the first `count` stages and nothing else; all of them freeze everything but the head.

@@ -55,7 +55,7 @@ def prepare(
     torch.manual_seed(seed)
     network = build(spec, pretrained)
     freeze_through(network, frozen_through)
-    network.to(device).to(memory_format=torch.channels_last)
+    network.place(device)
     learned = Learned(network)
     start = learned.copied()
     if not network.frozen:

@@ -82,3 +82,10 @@ def test_what_would_answer_otherwise_is_left_as_it_was(made: type[nn.Module]) ->
     assert torch.equal(answered(whole), before)
     assert whole.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items())
+
+
+def test_a_network_of_nan_is_left_as_it_was() -> None:
+    whole = network("timm/test_resnet")
+    next(whole.parameters()).data.fill_(float("nan"))
+    assert fold(whole, images()) == 0
+    assert answered(whole).isnan().all()

@@ -133,6 +133,26 @@ def test_features_and_head_are_told_apart_where_they_can_be(name: str, size: int
             built.embed(images(size))
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("torchvision/squeezenet1_1", 64),  # classifies maps
+        ("timm/deit_tiny_distilled_patch16_224", 32),
+        ("timm/lambda_resnet26t", 128),  # has a weight of five dimensions
+    ],
+)
+def test_placed_it_answers_as_before_and_its_head_is_heard(name: str, size: int) -> None:
+    built = network(name, size).eval()
+    heard: list[torch.Tensor] = []
+    with torch.no_grad():
+        before = built(images(size))
+        with built.place(torch.device("cpu")).listen(heard.append):
+            torch.testing.assert_close(built(images(size)), before)
+        built(images(size))
+    (features,) = heard
+    assert features.shape == (len(before), next(built.head_parameters()).shape[1])
+
+
 def test_the_auxiliary_heads_of_googlenet() -> None:
     built = network("torchvision/googlenet", size=64)
 
