@@ -18,12 +18,14 @@ from transfer_model.description import ModelDescription
 from transfer_platform import storage
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.calibration import uncalibrated
+from transfer_platform.evaluation.card import FILE as CARD_FILE
+from transfer_platform.evaluation.card import model_card
 from transfer_platform.evaluation.metrics import cross_entropy, expected_calibration_error
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import Promotion as PromotionSection
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.space import identity
+from transfer_platform.recipe.space import identity, resolve
 from transfer_platform.reporting import report_evaluation
 from transfer_platform.search import Study
 from transfer_platform.tracking import Run
@@ -90,6 +92,10 @@ def conclude(
     further = _calibration(classifier, predictions, answers) | _costs(classifier, model, splits)
     parent.metrics(further, study.best.number)
     metrics |= further
+    images = {role: (len(held), splits.fingerprints[role]) for role, held in splits.roles.items()}
+    best_recipe = resolve(recipe, study.best.params)
+    card = model_card(best_recipe, classifier.description, images, predictions, metrics)
+    (model / CARD_FILE).write_text(card, encoding="utf-8")
     promotion = None
     if recipe.promotion is not None:
         say("registering it, asking it about test photographs over HTTP, and then the gate")

@@ -1,7 +1,7 @@
 """Logs a trained classifier as an MLflow model that loads where this project is not installed.
 
     code/transfer_model_<digest>/    a copy of the package that made it
-    artifacts/<folder>/              model.json, weights.safetensors, reference.safetensors
+    artifacts/<folder>/              model.json, weights.safetensors, reference.safetensors, the model card
     loader.py                        three lines that join the two (models-from-code)
     MLmodel, requirements.txt, ...   MLflow's
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from transfer_platform.evaluation.metrics import per_class
 from transfer_platform.evaluation.predictions import Predictions
@@ -38,15 +38,16 @@ def markdown(
         "",
         f"{total - mistakes} of {total} pictures are classified correctly.",
         "",
-        *_table({"metric": list(metrics), "value": list(metrics.values())}),
+        *table({"metric": list(metrics), "value": list(metrics.values())}),
         "",
-        *_table(class_table(predictions)),
+        *table(class_table(predictions)),
         "",
     ]
     return "\n".join(lines)
 
 
-def _table(columns: Mapping[str, list[object]]) -> list[str]:
+def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
+    """The lines of a markdown table, one column a key; numbers with four decimals."""
     rows = zip(*columns.values(), strict=True)
     return [
         "| " + " | ".join(columns) + " |",

@@ -17,8 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from PIL import Image
+from sklearn.datasets import load_digits
 
 REPOSITORY = Path(__file__).parents[3]
 RECIPE = REPOSITORY / "recipes" / "ants_bees.yaml"
@@ -78,6 +82,32 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
     assert parent.data.params["backbone.freeze_through"] == "all"
     assert re.fullmatch(r"installed sha256:[0-9a-f]{64}", parent.data.params["weights.efficientnet_lite0"])
     assert {"test/accuracy", "test/macro_f1", "test/loss", "test/ece"} <= parent.data.metrics.keys()
+
+
+def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> None:
+    files = Path(download_artifacts(artifact_uri="models:/ants-bees/1"))
+    card = (files / "artifacts" / "model" / "README.md").read_text()
+    assert card.startswith("# ants-bees\n\nTells 2 classes of photographs apart: ants, bees.")
+    assert "| test/accuracy | 0.9" in card
+    assert "image" in json.loads((files / "input_example.json").read_text())["columns"]
+
+
+def test_it_knows_digits_from_insects_and_errs_as_often_as_it_may(flagship, photographs: Path) -> None:
+    place, _ = flagship
+    pictures = place.folder / "digits"
+    pictures.mkdir()
+    for index, digit in enumerate(load_digits().images[:60]):
+        Image.fromarray(np.uint8(np.clip(16 * digit, 0, 255))).save(pictures / f"{index}.png")
+    strange = unknown(place, pictures)
+    familiar = unknown(place, photographs / "val")
+    assert np.mean(strange) == 1.0
+    assert np.mean(familiar) == pytest.approx(0.05, abs=0.03)
+
+
+def unknown(place, folder: Path) -> list[bool]:
+    place.run("platform", "predict", folder, "--model", "ants-bees", "--out", "unknown.csv")
+    with (place.folder / "unknown.csv").open() as file:
+        return [row["unknown"] == "true" for row in csv.DictReader(file)]
 
 
 def test_the_same_command_adds_nothing(flagship, client: MlflowClient) -> None:
