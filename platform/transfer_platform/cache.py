@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -32,13 +35,13 @@ def info() -> RenderableType:
     for column in ("kind", "size", "files", "last change", "what it is"):
         table.add_column(column, justify="right" if column in ("size", "files") else "left")
     for folder in _kinds(root):
-        files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        files = _files(folder)
         size = decimal(sum(file.st_size for file in files))
         last = max((file.st_mtime for file in files), default=0.0)
         shown = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
         table.add_row(folder.name, size, str(len(files)), shown, MEANINGS.get(folder.name, ""))
     limit = decimal(storage.cache_limit())
-    return Group(table, Text(f"{root}; features take {limit} at most ({storage.LIMIT_VARIABLE})"))
+    return Group(table, Text(f"{root}; new features are kept up to {limit} ({storage.LIMIT_VARIABLE})"))
 
 
 def empty(*, everything: bool = False) -> str:
@@ -54,10 +57,20 @@ def empty(*, everything: bool = False) -> str:
     freed = cleared.bytes
     for folder in _kinds(storage.cache_folder()) if everything else ():
         if folder != storage.features_folder():
-            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            shutil.rmtree(folder)
+            freed += sum(file.st_size for file in _files(folder))
+            shutil.rmtree(folder, ignore_errors=True)
     busy = f"; {len(cleared.kept)} are being computed just now and stay" if cleared.kept else ""
     return f"{decimal(freed)} freed{busy}"
+
+
+def _files(folder: Path) -> list[os.stat_result]:
+    """Of all files below a folder but those that another process takes away just now."""
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if S_ISREG((status := path.stat()).st_mode):
+                found.append(status)
+    return found
 
 
 def _kinds(root: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -25,7 +25,7 @@ from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
-from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.recipe.ranges import Choice, Range, most
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import ranges, to_yaml
@@ -175,17 +175,11 @@ def _costs_in_words(
     if measured is None:
         return ("", "", "", unknown)
     trials = recipe.search.trials if recipe.search else 1
-    epochs = max(_ends(recipe.training.epochs))
+    epochs = most(recipe.training.epochs)
     costs = study_costs(splits, views, epochs, trials, measured)
     fits = costs.bytes <= storage.cache_limit()
     choice = "stored" if costs.worthwhile and fits else "in every epoch" + ("" if fits else ": no room")
     return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
-
-
-def _ends(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - a value, a range or choices
-    if isinstance(value, Choice):
-        return tuple(value.choices)
-    return (value.low, value.high) if isinstance(value, Range) else (value,)
 
 
 def _study(recipe: Recipe) -> Table:

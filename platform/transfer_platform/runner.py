@@ -22,7 +22,7 @@ from transfer_platform.locking import hold
 from transfer_platform.network.pretrained import Pretrained, pretrained_weights
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.file import load
-from transfer_platform.recipe.ranges import Choice
+from transfer_platform.recipe.ranges import Choice, most
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import identity, ranges, resolve
@@ -143,6 +143,7 @@ def run(
             {key: found.path for key, found in weights.items()},
             choose_device(device),
             trials=_trials(recipe),
+            epochs=most(recipe.training.epochs),
             store=store,
             progress=progress,
             say=say,

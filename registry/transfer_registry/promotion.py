@@ -156,18 +156,17 @@ def _standing_verdict(
     """The last verdict on a version, while it still answers today's question.
 
     A champion's stands: it is not compared with itself. Any other stands on the same test images and rules,
-    if it was carried out or was given against today's champion.
+    if it was given against today's champion: one that has been succeeded is asked whether it is better.
     """
     last = verdict_on(ledger, version)
     if last is None:
         return None
     move = _promotion_after(ledger, last)
-    carried_out = move is not None
     if move is not None and move == ledger.last_move(version.name):
         return last
     asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").findings]
     same_question = last.test_fingerprint == evaluation.fingerprint and asked == [PARITY, *map(str, rules)]
-    return last if same_question and (carried_out or last.previous_version == before) else None
+    return last if same_question and last.previous_version == before else None
 
 
 def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:

@@ -70,6 +70,13 @@ class Choice(BaseModel, Generic[T]):
         return self
 
 
+def most(value: Any) -> Any:  # noqa: ANN401 - of whatever kind the field is
+    """The largest value that a field may have, from its value, its range or its choices."""
+    if isinstance(value, Choice):
+        return max(value.choices)
+    return value.high if isinstance(value, Range) else value
+
+
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"a range holds numbers, but got {value!r}; for other values write choices: [...]")

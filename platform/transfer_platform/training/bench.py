@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from transfer_model import catalogue
 from transfer_model.classifier import save
-from transfer_model.description import ModelDescription, Unknown
+from transfer_model.description import FARTHEST, ModelDescription, Unknown
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.novelty import Novelty, threshold
 from transfer_model.preprocessing import Preprocessing
@@ -34,7 +35,7 @@ from transfer_platform.training.fitting import (
 from transfer_platform.training.material import Inputs, Material
 from transfer_platform.training.prepared import Prepared, prepare
 from transfer_platform.training.provision import Provision
-from transfer_platform.training.reference import chosen, novelties
+from transfer_platform.training.reference import chosen, heard
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
@@ -50,6 +51,7 @@ class Bench:
         pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
         device: Where the networks live.
         trials: How many the study has; what pays depends on it.
+        epochs: How many each of them may have at most; as well.
         store: Where features and decoded pictures are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
@@ -66,13 +68,15 @@ class Bench:
         device: torch.device,
         *,
         trials: int = 1,
+        epochs: int = 1,
         store: Store | None = None,
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
         self._splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
-        self._provision = Provision(splits, device, trials, store, progress, say)
+        self._provision = Provision(splits, device, trials, epochs, store, progress, say)
+        self._say = say
         self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
@@ -159,9 +163,15 @@ class Bench:
             The folder.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        novelty, distances = self._familiar(recipe, fitted, network)
-        labels = self._labels[-len(fitted.logits) :]
         false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARMS
+        novelty, distances = self._familiar(recipe, fitted, network, false_alarms)
+        unknown = Unknown(threshold(distances, false_alarms), false_alarms)
+        if unknown.threshold == FARTHEST:
+            self._say(
+                f"no picture will be called unknown: {len(distances)} held-out pictures are too few to keep "
+                f"false alarms at {false_alarms:.1%}; {math.ceil(1 / false_alarms) - 1} would do"
+            )
+        labels = self._labels[-len(fitted.logits) :]
         description = ModelDescription(
             self._spec(recipe),
             self._splits.classes,
@@ -169,33 +179,45 @@ class Bench:
             # A pyfunc runs on a CPU unless told otherwise: an accelerator's precision would be slow there.
             precision=self.precision if self.device.type == "cpu" else "float32",
             temperature=fit_temperature(fitted.logits.numpy(), labels.numpy()),
-            unknown=Unknown(threshold(distances, false_alarms), false_alarms),
+            unknown=unknown,
         )
         save(folder, description, network, novelty)
         return folder
 
-    def _familiar(self, recipe: Recipe, fitted: Fit, network: Network) -> tuple[Novelty, Tensor]:
+    def _familiar(
+        self, recipe: Recipe, fitted: Fit, network: Network, false_alarms: float
+    ) -> tuple[Novelty, Tensor]:
         """A finished network's reference, and the novelty of pictures that are new to both."""
-        prepared, splits = self._prepared(recipe), self._splits
-        inputs = self._inputs(recipe, prepared)
-        digests = [picture.sha256 for picture in splits.teaching]
+        splits, digests = self._splits, [picture.sha256 for picture in self._splits.teaching]
         everything, train = range(len(splits.teaching)), range(len(splits.train))
         if network.frozen == len(network.stages):
-            return novelties(network, inputs, chosen(everything, digests), (), self.precision)
-        reference, held_out = chosen(train, digests), chosen(everything[len(train) :], digests)
-        novelty, distances = novelties(network, inputs, reference, held_out, self.precision)
+            # None of them taught it anything but its head: each is new to the others.
+            novelty = Novelty(self._heard(recipe, network, chosen(everything, digests)))
+            return novelty, novelty.of_the_reference()
+        novelty = Novelty(self._heard(recipe, network, chosen(train, digests)))
         if splits.folds:
-            weights = prepared.learned.copied()
-            distances = self._out_of_fold(recipe, fitted, inputs, digests)
-            prepared.learned.put_back(weights)
-        return novelty, distances
+            learned = self._prepared(recipe).learned
+            weights = learned.copied()
+            distances = self._out_of_fold(recipe, fitted, digests, math.ceil(1 / false_alarms))
+            learned.put_back(weights)
+            return novelty, distances
+        held_out = chosen(everything[len(train) :], digests)
+        return novelty, novelty(self._heard(recipe, network, held_out))
 
-    def _out_of_fold(self, recipe: Recipe, fitted: Fit, inputs: Inputs, digests: Sequence[str]) -> Tensor:
-        """The novelty of the first fold's pictures to a network that the others have taught."""
-        fold = self._materials(recipe, inputs)[0]
-        network = self._refitted(recipe, fold, fitted.best.number)
-        reference, held_out = chosen(fold.train, digests), chosen(fold.validation, digests)
-        return novelties(network, inputs, reference, held_out, self.precision)[1]
+    def _out_of_fold(self, recipe: Recipe, fitted: Fit, digests: Sequence[str], enough: int) -> Tensor:
+        """The novelty of pictures to networks that the other folds have taught, of as few folds as needed."""
+        distances = torch.empty(0)
+        for fold in self._materials(recipe, self._inputs(recipe, self._prepared(recipe))):
+            network = self._refitted(recipe, fold, fitted.best.number)
+            novelty = Novelty(self._heard(recipe, network, chosen(fold.train, digests)))
+            held_out = self._heard(recipe, network, chosen(fold.validation, digests))
+            distances = torch.cat([distances, novelty(held_out).cpu()])
+            if len(distances) >= enough:
+                break
+        return distances
+
+    def _heard(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
+        return heard(network, self._inputs(recipe, self._prepared(recipe)), positions, self.precision)
 
     def _prepared(self, recipe: Recipe) -> Prepared:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)
@@ -205,7 +227,7 @@ class Bench:
             self._networks[key] = prepare(spec, weights, through, recipe.seed, self.device)
         self._networks.move_to_end(key)
         while len(self._networks) > KEPT_NETWORKS:
-            self._networks.popitem(last=False)
+            self._provision.forget(*self._networks.popitem(last=False)[0])
         return self._networks[key]
 
     def _spec(self, recipe: Recipe) -> NetworkSpec:

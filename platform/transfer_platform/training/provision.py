@@ -30,6 +30,7 @@ class Provision:
         splits: The pictures.
         device: Where batches are made.
         trials: How many the study has.
+        epochs: How many a trial may have at most.
         store: Where features and decoded pictures are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
@@ -40,11 +41,12 @@ class Provision:
         splits: Splits,
         device: torch.device,
         trials: int,
+        epochs: int,
         store: Store | None,
         progress: Progress,
         say: Say,
     ) -> None:
-        self._splits, self._device, self._trials = splits, device, trials
+        self._splits, self._device, self._trials, self._epochs = splits, device, trials, epochs
         self._store, self._progress, self._say = store, progress, say
         self._images: dict[tuple[Preprocessing, str], Images] = {}
         self._features: dict[tuple[str, str, Views], tuple[Rows, Rows | None]] = {}
@@ -84,6 +86,10 @@ class Provision:
             return Features(prepared.split, *self._features[key], views, images.digests, self._device)
         return WholeImages(prepared.network, images, views, recipe.training.batch_size)
 
+    def forget(self, backbone: str, place: str) -> None:
+        """Lets go of what belongs to a network that is kept no more."""
+        self._features = {key: held for key, held in self._features.items() if key[:2] != (backbone, place)}
+
     def _say_once(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
@@ -118,7 +124,8 @@ class Provision:
 
     def _pays(self, store: Store, recipe: Recipe, prefix: Prefix, views: Views) -> bool:
         measured = measure(prefix, recipe.backbone.name, recipe.backbone.freeze_through)
-        costs = study_costs(self._splits, views.kept, recipe.training.epochs, self._trials, measured)
+        epochs = max(self._epochs, recipe.training.epochs)
+        costs = study_costs(self._splits, views.kept, epochs, self._trials, measured)
         if not costs.worthwhile:
             self._say(
                 f"the frozen part runs in every epoch, about {costs.computed:.0f} s in all: "

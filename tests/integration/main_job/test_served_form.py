@@ -9,20 +9,23 @@ import pytest
 import torch
 
 from transfer_model.classifier import Answers, Classifier
+from transfer_model.description import FARTHEST
+from transfer_model.novelty import Novelty
 from transfer_platform.data.splits import Splits, make_splits
 from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.network.pretrained import pretrained_weights
+from transfer_platform.progress import Say, silent
 from transfer_platform.recipe.file import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Store
 from transfer_platform.training.bench import Bench
-from transfer_platform.training.reference import novelties
+from transfer_platform.training.reference import heard
 
 BACKBONE = "efficientnet_lite0"
 ASKED = 0.2
 
 
-def recipe(folder: Path, through: str) -> Recipe:
+def recipe(folder: Path, through: str, **changes: object) -> Recipe:
     return from_mapping(
         {
             "name": "strict",
@@ -35,13 +38,14 @@ def recipe(folder: Path, through: str) -> Recipe:
                 "precision": "float32",
             },
             "promotion": {"model": "strict", "false_alarms": ASKED},
+            **changes,
         }
     )
 
 
-def served(settings: Recipe, splits: Splits, folder: Path) -> tuple[Classifier, Bench]:
+def served(settings: Recipe, splits: Splits, folder: Path, say: Say = silent) -> tuple[Classifier, Bench]:
     weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    bench = Bench(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9))
+    bench = Bench(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9), say=say)
     fitted = bench.train(settings, lambda _: None)
     model = bench.serve(settings, fitted, bench.finished(settings, fitted), folder / "model")
     return Classifier.load(model), bench
@@ -76,10 +80,27 @@ def test_pictures_that_taught_the_backbone_would_set_it_too_strict(photographs: 
     splits, settings = split(photographs, 0), recipe(photographs, "blocks.4")
     classifier, bench = served(settings, splits, isolated)
     inputs = bench._inputs(settings, bench._prepared(settings))
-    network = bench._prepared(settings).network
-    _, familiar = novelties(network, inputs, range(len(splits.train)), (), "float32")
-    limit = float(familiar.quantile(1 - ASKED))
+    features = heard(bench._prepared(settings).network, inputs, range(len(splits.train)), "float32")
+    limit = float(Novelty(features).of_the_reference().quantile(1 - ASKED))
     assert limit < 0.8 * classifier.description.unknown.threshold
+
+
+def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path) -> None:
+    stray = [name for name in ["train/ants/imageNotFound.gif"] if (photographs / name).exists()]
+    splits = make_splits(photographs, "train", 0.05, "val", exclude=stray)
+    said: list[str] = []
+    settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
+    classifier, _ = served(settings, splits, isolated, said.append)
+    assert classifier.description.unknown.threshold == FARTHEST
+    count = len(splits.validation)
+    assert f"no picture will be called unknown: {count} held-out pictures are too few" in said[-1]
+
+
+def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Path) -> None:
+    splits = split(photographs, 20)
+    settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
+    classifier, _ = served(settings, splits, isolated)
+    assert classifier.description.unknown.threshold < FARTHEST
 
 
 def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path) -> None:

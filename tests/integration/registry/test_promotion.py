@@ -91,14 +91,6 @@ def test_asked_again_nothing_is_added_and_no_model_is_loaded(world) -> None:
     assert world.stranger.asked == asked
 
 
-def test_a_former_champion_asked_again_does_not_come_back(world) -> None:
-    first = world.candidate(wrong=9)
-    world.promote(first)
-    world.promote(world.candidate(wrong=1))
-    assert world.promote(first).promoted  # it was, by that verdict
-    assert world.champion() == 2
-
-
 def test_other_rules_are_another_question(world) -> None:
     world.promote(world.candidate(wrong=4))
     refused = world.candidate(wrong=2)
@@ -410,3 +402,15 @@ def test_who_is_champion_is_asked_and_not_remembered(world) -> None:
     assert current("ants-bees") is None
     world.client.delete_registered_model("ants-bees")
     assert not is_registered("ants-bees", 1, candidate.run_id)
+
+
+def test_a_version_that_was_succeeded_is_asked_whether_it_is_better(world) -> None:
+    first, second = world.candidate(wrong=12), world.candidate(wrong=2)
+    world.promote(first)
+    assert world.promote(second).promoted
+    again = world.promote(first)
+    assert (again.version, again.champion_before, again.promoted) == (1, 2, False)
+    assert not again.verdict.passed
+    assert world.champion() == 2
+    assert world.promote(first).verdict == again.verdict
+    assert len([entry for entry in world.ledger.entries("ants-bees") if entry.version == 1]) == 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from transfer_platform.errors import RecipeError
 from transfer_platform.recipe.file import from_mapping, load
-from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.recipe.ranges import Choice, Range, most
 from transfer_platform.recipe.space import identity, ranges, resolve, to_yaml
 
 if TYPE_CHECKING:
@@ -234,3 +234,9 @@ def test_a_recipe_that_is_written_and_read_is_the_same(
     path.write_text(to_yaml(recipe), encoding="utf-8")
     assert load(path) == recipe
     assert identity(load(path)) == identity(recipe)
+
+
+def test_the_most_that_a_field_may_be() -> None:
+    assert most(5) == 5
+    assert most(Range[int](low=2, high=12)) == 12
+    assert most(Choice[int](choices=(12, 2))) == 12
