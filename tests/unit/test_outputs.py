@@ -91,7 +91,7 @@ def test_an_earlier_answer_is_no_picture(isolated: Path, monkeypatch) -> None:
     first = inference.predict_folder(Path(), "ants", out)
     assert first.startswith("1 pictures classified")
     assert inference.predict_folder(Path(), "ants", out) == first
-    assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,"]
+    assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,,"]
 
 
 @pytest.mark.parametrize("model", ["runs:/0123/model", "models:/m-0123"])

@@ -14,8 +14,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """What logits are to be divided by, so that their softmax says how often they are right.
 
     The temperature of least cross-entropy ("On Calibration of Modern Neural Networks", Guo et al., 2017),
-    with one picture of each class added to what every picture is evidence of, as Platt (1999) does: a few
-    dozen pictures that are all classified correctly would otherwise ask for endless confidence.
+    with one further picture, shared by all classes alike, as evidence beside each (in the manner of Platt,
+    1999): a few dozen pictures without a mistake would otherwise ask for endless confidence.
 
     Args:
         logits: Of pictures that the network has not learned from (N, C), N at least 1.
@@ -25,8 +25,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         Between 0.05 and 20; above 1 it makes a network less confident than it was.
     """
     count, classes = logits.shape
-    targets = np.full((count, classes), 1 / (count + classes))
-    targets[np.arange(count), labels] += count / (count + classes)
+    targets = np.full((count, classes), 1 / (classes * (count + 1)))
+    targets[np.arange(count), labels] += count / (count + 1)
 
     def cross_entropy(log_temperature: float) -> float:
         scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
