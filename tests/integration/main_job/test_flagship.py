@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -85,7 +84,8 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
 
 
 def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> None:
-    files = Path(download_artifacts(artifact_uri="models:/ants-bees/1"))
+    logged = client.get_logged_model(client.get_model_version("ants-bees", "1").model_id)
+    files = Path(logged.artifact_location)
     card = (files / "artifacts" / "model" / "README.md").read_text()
     assert card.startswith("# ants-bees\n\nTells 2 classes of photographs apart: ants, bees.")
     assert "| test/accuracy | 0.9" in card

@@ -284,7 +284,8 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
 
 def table_of_the_document() -> dict[str, list[str]]:
     """What is asked -> what MLflow answers, what `platform serve` answers."""
-    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")]
+    errors = DOCUMENT.read_text().partition("\n## Errors\n")[2].partition("\n## ")[0]
+    lines = [line for line in errors.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
     return {asked: answers for asked, *answers in cells}
 
