@@ -84,7 +84,8 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
 
 
 def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> None:
-    logged = client.get_logged_model(client.get_model_version("ants-bees", "1").model_id)
+    source = client.get_model_version("ants-bees", "1").source
+    logged = client.get_logged_model(source.rpartition("/")[2])
     files = Path(logged.artifact_location)
     card = (files / "artifacts" / "model" / "README.md").read_text()
     assert card.startswith("# ants-bees\n\nTells 2 classes of photographs apart: ants, bees.")
