@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 import torchvision
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc import PythonModel
 from PIL import Image
 from torchvision import transforms
 
@@ -15,8 +15,7 @@ from torchvision import transforms
 class Plain(PythonModel):
     """ResNet-18 with random weights."""
 
-    def load_context(self, context: PythonModelContext) -> None:  # noqa: ARG002 - MLflow calls it
-        """Called by MLflow once, when the model is loaded."""
+    def __init__(self) -> None:
         self.network = torchvision.models.resnet18(num_classes=2).eval()
         self.transform = transforms.Compose(
             [
@@ -27,12 +26,7 @@ class Plain(PythonModel):
             ]
         )
 
-    def predict(
-        self,
-        context: PythonModelContext,  # noqa: ARG002 - MLflow calls it by position
-        model_input: pd.DataFrame,
-        params: dict[str, object] | None = None,  # noqa: ARG002
-    ) -> list[list[float]]:
+    def predict(self, model_input: pd.DataFrame) -> list[list[float]]:
         """Probabilities of the base64 pictures in the column `image`."""
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in model_input["image"]]
         batch = torch.stack([self.transform(image.convert("RGB")) for image in images])

@@ -21,94 +21,99 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from measuring import BIN, Row, environment, last_json, parser, report, timed, workplace
 
 PLAIN = Path(__file__).with_name("plain_pyfunc.py")
-MAKE = """
-import sys
-from pathlib import Path
-import mlflow, torch
-from transfer_model.classifier import save
-from transfer_model.description import ModelDescription, Unknown
-from transfer_model.network import NetworkSpec, build
-from transfer_model.novelty import Novelty
-from transfer_model.preprocessing import Preprocessing
-from transfer_registry.packaging import log_model, signature
-
-spec = NetworkSpec("resnet18", 2, 0.0, 224)
-mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-described = ModelDescription(
-    spec, ("ants", "bees"), Preprocessing(224, 0.875, "bilinear", mean, std), "float32", 1.0,
-    Unknown(0.5, 0.05)
-)
-Path("model").mkdir()
-save(Path("model"), described, build(spec), Novelty(torch.randn(244, 512)))
-run = mlflow.MlflowClient().create_run("0")
-ours = log_model(Path("model"), "ours", run.info.run_id)
-plain = mlflow.pyfunc.log_model(name="plain", python_model=sys.argv[1], signature=signature(described))
-print('{"ours": "%s", "plain": "%s"}' % (ours.model_uri, plain.model_uri))
-"""
-IN_PROCESS = """
-import json, statistics, sys, time
-from pathlib import Path
-from transfer_model.classifier import Classifier
-
-classifier = Classifier.load(Path("model"))
-photos = [Path(line) for line in sys.stdin.read().split("\\n") if line]
-seconds = []
-for photo in photos:
-    content = photo.read_bytes()
-    start = time.perf_counter()
-    classifier.probabilities([content])
-    seconds.append(time.perf_counter() - start)
-print(json.dumps({"p50": statistics.median(seconds[len(seconds) // 5:])}))
-"""
+MODEL = Path("model")
+"""Ours, as it is saved, in the folder of the measured processes."""
 
 
 def main() -> None:
-    """Makes both models, serves them in turn, and asks them."""
+    """Makes both models, serves them in turn, and asks them; or is one of the processes that do so."""
     options = _options()
-    photos = sorted((options.photos / "val").glob("*/*.jpg"))
-    chosen = [photos[index % len(photos)] for index in range(options.requests)]
+    if options.worker:
+        print(json.dumps(WORKERS[options.worker](options)))
+        return
     with workplace(options.work) as folder:
         variables = environment(options.threads)
-        uris = last_json(timed([sys.executable, "-c", MAKE, PLAIN], folder, variables))
-        (folder / "photos.txt").write_text("\n".join(map(str, chosen)))
-        command = ["sh", "-c", f'"{sys.executable}" -c "$0" < photos.txt', IN_PROCESS]
-        in_process = last_json(timed(command, folder, variables))["p50"]
-        bodies = [_body(path) for path in chosen]
+        command = [sys.executable, Path(__file__).resolve(), "--photos", options.photos]
+        command += ["--requests", options.requests, "--worker"]
+        uris = last_json(timed([*command, "make"], folder, variables))
+        in_process = last_json(timed([*command, "ask"], folder, variables))["p50"]
+        bodies = [_body(path) for path in _chosen(options)]
         mlflow = [BIN / "mlflow", "models", "serve", "--env-manager", "local", "-m"]
         servers = {
             "a plain pyfunc, `mlflow models serve`": [*mlflow, uris["plain"]],
             "ours, `mlflow models serve`": [*mlflow, uris["ours"]],
             "ours, `platform serve`": [BIN / "platform", "serve", uris["ours"]],
         }
-        rows: list[Row] = [{"what": "ours, in this process: decode and forward", "p50 ms": 1000 * in_process}]
-        for name, served in servers.items():
-            rows.append({"what": name, **_measured(served, folder, variables, bodies, options, in_process)})
-    report(options, _compared(rows), [f"{options.requests} requests a figure, after as many / 5 to warm up"])
+        measured = [
+            {"what": name, **_measured(served, folder, variables, bodies, options, in_process)}
+            for name, served in servers.items()
+        ]
+    alone = {"what": "ours, in one process: decode and forward", "p50 ms": 1000 * in_process}
+    note = f"{options.requests} requests a figure, after as many / 5 to warm up"
+    report(options, [alone, *_compared(measured)], [note])
 
 
-def _compared(rows: Sequence[Row]) -> list[Row]:
-    """With the throughput as a multiple of the plain pyfunc's."""
-    plain = next(row for row in rows if "plain" in str(row["what"]))
-    columns = [column for column in plain if column.endswith("clients, a second")]
-    return [
-        {
-            **row,
-            **{
-                f"x {column}": float(row[column]) / float(plain[column])
-                for column in columns
-                if column in row
-            },
-        }  # type: ignore[arg-type]
-        for row in rows
-    ]
+def make(_: Namespace) -> dict[str, str]:
+    """Logs both models in the current folder: their URIs."""
+    import mlflow
+    import torch
+
+    from transfer_model.classifier import save
+    from transfer_model.description import ModelDescription, Unknown
+    from transfer_model.network import NetworkSpec, build
+    from transfer_model.novelty import Novelty
+    from transfer_model.preprocessing import Preprocessing
+    from transfer_registry.packaging import log_model, signature
+
+    spec = NetworkSpec("resnet18", 2, 0.0, 224)
+    prepare = Preprocessing(224, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    description = ModelDescription(spec, ("ants", "bees"), prepare, "float32", 1.0, Unknown(0.5, 0.05))
+    MODEL.mkdir()
+    save(MODEL, description, build(spec), Novelty(torch.randn(244, 512)))
+    run = mlflow.MlflowClient().create_run("0")
+    ours = log_model(MODEL, "ours", run.info.run_id)
+    plain = mlflow.pyfunc.log_model(
+        name="plain", python_model=str(PLAIN), signature=signature(description), pip_requirements=[]
+    )
+    return {"ours": ours.model_uri, "plain": plain.model_uri}
+
+
+def ask(options: Namespace) -> dict[str, float]:
+    """Classifies the photographs in this process, one after the other: the median of their seconds."""
+    from transfer_model.classifier import Classifier
+
+    classifier = Classifier.load(MODEL)
+    seconds = []
+    for photo in _chosen(options):
+        content = photo.read_bytes()
+        start = time.perf_counter()
+        classifier.probabilities([content])
+        seconds.append(time.perf_counter() - start)
+    return {"p50": statistics.median(seconds[len(seconds) // 5 :])}
+
+
+WORKERS: dict[str, Callable[[Namespace], object]] = {"make": make, "ask": ask}
+
+
+def _chosen(options: Namespace) -> list[Path]:
+    """As many photographs as there are requests, some of them more than once."""
+    photos = sorted((options.photos / "val").glob("*/*.jpg"))
+    return [photos[index % len(photos)] for index in range(options.requests)]
+
+
+def _compared(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """With the throughput as a multiple of that of the first, the plain pyfunc."""
+    columns = [column for column in rows[0] if column.endswith("clients, a second")]
+    return [{**row, **{f"x {column}": row[column] / rows[0][column] for column in columns}} for row in rows]
 
 
 def _measured(
@@ -118,12 +123,12 @@ def _measured(
     bodies: Sequence[bytes],
     options: Namespace,
     in_process: float,
-) -> Row:
+) -> dict[str, Any]:
     with _serving(command, folder, variables) as port:
         _ask(port, bodies[: len(bodies) // 5 + 1], 1)
         seconds, _ = _ask(port, bodies, 1)
         p50 = statistics.median(seconds)
-        row: dict[str, object] = {"p50 ms": 1000 * p50, "x in-process": p50 / in_process}
+        row: dict[str, Any] = {"p50 ms": 1000 * p50, "x in-process": p50 / in_process}
         for clients in options.clients:
             _ask(port, bodies[: len(bodies) // 5 + 1], clients)
             _, whole = _ask(port, bodies, clients)
@@ -190,6 +195,7 @@ def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--requests", type=int, default=200)
     arguments.add_argument("--clients", type=int, nargs="+", default=[4])
+    arguments.add_argument("--worker", choices=WORKERS, help="used by the benchmark itself")
     return arguments.parse_args()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from transfer_model.classifier import Classifier
 
@@ -94,7 +95,7 @@ def _scores(classifier: Classifier, pictures: Sequence[bytes]) -> dict[str, NDAr
     with torch.inference_mode():
         logits = torch.cat(
             [
-                classifier._network(classifier.description.preprocessing(decode(picture))[None])
+                classifier.network(classifier.description.preprocessing(decode(picture))[None])
                 for picture in pictures
             ]
         ).numpy()
@@ -145,7 +146,7 @@ def _strangers(options: Namespace) -> dict[str, list[bytes]]:
     }
 
 
-def _png(picture: Any) -> bytes:  # noqa: ANN401 - Pillow is imported after the measured processes
+def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()

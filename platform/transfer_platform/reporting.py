@@ -82,7 +82,7 @@ def report_network(run: Run, network: Network) -> None:
 
 def report_validation(run: Run, splits: Splits, logits: Tensor) -> None:
     """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold."""
-    pictures = splits.validation or splits.train
+    pictures = splits.ranking
     labels = np.array([splits.classes.index(picture.label) for picture in pictures])
     probabilities = functional.softmax(logits.double(), dim=1).numpy()
     predictions = Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)

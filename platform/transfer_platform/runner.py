@@ -38,6 +38,7 @@ from transfer_platform.store import Store
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.bench import Bench, goal
 from transfer_platform.training.device import choose_device
+from transfer_platform.training.served_form import write_served_form
 from transfer_registry.promotion import Promotion
 from transfer_registry.registered import current
 from transfer_registry.verdict import Verdict
@@ -165,7 +166,7 @@ def run(
             if conclusion is None:
                 report_network(parent, restored.network)
                 report_validation(parent, splits, restored.fit.logits)
-                model = bench.serve(best, restored.fit, restored.network, home / "model")
+                model = write_served_form(bench, best, restored.fit, restored.network, home / "model", say)
                 best_run = tracker.trial_run(parent, study.best.number)
                 conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
     champion = current(conclusion.promotion.model) if conclusion.promotion else None

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +18,7 @@ import numpy as np
 import requests
 
 from transfer_platform.errors import RegistryError
+from transfer_registry.listening import LOOPBACK, free_port, listens
 from transfer_registry.stranger import environment, last_lines
 
 if TYPE_CHECKING:
@@ -69,17 +68,18 @@ def ask(address: str, images: Sequence[Path], classes: Sequence[str]) -> NDArray
 def _served(model_uri: str) -> Iterator[str]:
     """The address of a server that answers, until the `with` block ends."""
     with TemporaryDirectory() as folder, Path(folder, "output").open("w+", errors="replace") as output:
-        address = f"http://127.0.0.1:{_free_port()}"
-        port = address.rpartition(":")[2]
+        port = free_port()
         command = [sys.executable, "-I", str(_ATTENDED)]
         command += [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
-        command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", port]
+        command += ["--env-manager", "local", "--host", LOOPBACK, "--port", str(port)]
         server = subprocess.Popen(
             command, env=_environment(Path(folder)), stdin=subprocess.PIPE, stdout=output, stderr=output
         )
         try:
-            _wait_for(server, address, model_uri, output.name)
-            yield address
+            if not listens(server, LOOPBACK, port, _START):
+                written = Path(output.name).read_text(encoding="utf-8", errors="replace")
+                raise _refusal(server, model_uri, written)
+            yield f"http://{LOOPBACK}:{port}"
         finally:
             assert server.stdin, "it was started with a pipe"
             server.stdin.close()
@@ -99,25 +99,12 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _wait_for(server: subprocess.Popen[bytes], address: str, model_uri: str, output: str) -> None:
-    deadline = time.monotonic() + _START
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            requests.get(f"{address}/ping", timeout=5).raise_for_status()
-        except requests.RequestException:
-            time.sleep(0.1)
-        else:
-            return
-    why = f"ended with exit status {server.poll()}" if server.poll() is not None else "does not answer"
-    written = Path(output).read_text(encoding="utf-8", errors="replace")
+def _refusal(server: subprocess.Popen[bytes], model_uri: str, output: str) -> RegistryError:
+    ended = server.poll()
+    why = "does not answer" if ended is None else f"ended with exit status {ended}"
     # The last traceback is that of MLflow's command line, which says that the server has ended.
-    cause = written.rpartition("Traceback (most recent call last):")[0] or written
-    raise RegistryError(f"`mlflow models serve` of {model_uri} {why}:\n{last_lines(cause)}")
+    cause = output.rpartition("Traceback (most recent call last):")[0] or output
+    return RegistryError(f"`mlflow models serve` of {model_uri} {why}:\n{last_lines(cause)}")
 
 
 def _asked(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> list[float]:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from mlflow.pyfunc import scoring_server
 from transfer_platform import mlflow_store
 from transfer_platform.errors import StorageError
 from transfer_registry.front import Front
+from transfer_registry.listening import LOOPBACK, listens
 from transfer_registry.uris import model_uri
 
 if TYPE_CHECKING:
@@ -99,7 +99,10 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as pages:
         try:
-            _wait_for(pages, host, port)
+            if not listens(pages, _reachable(host), port, _START):
+                raise StorageError(
+                    f"MLflow's pages did not start within {_START:.0f} s; what it wrote stands above"
+                )
             say(f"the runs are at {_link(host, port)}/{page}; Ctrl-C ends it")
             pages.wait()
         finally:
@@ -122,19 +125,9 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in _EVERYWHERE else host
+    return LOOPBACK if host in _EVERYWHERE else host
 
 
 def _link(host: str, port: int) -> str:
     name = _reachable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def _wait_for(pages: subprocess.Popen[bytes], host: str, port: int) -> None:
-    deadline = time.monotonic() + _START
-    while time.monotonic() < deadline and pages.poll() is None:
-        with suppress(OSError), socket.create_connection((_reachable(host), port), timeout=1):
-            return
-        time.sleep(0.1)
-    pages.terminate()
-    raise StorageError(f"MLflow's pages did not start within {_START:.0f} s; what it wrote stands above")

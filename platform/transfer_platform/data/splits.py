@@ -61,6 +61,11 @@ class Splits:
         return self.train + self.validation
 
     @property
+    def ranking(self) -> tuple[Picture, ...]:
+        """The pictures that rank trials: for validation, or with folds all training images."""
+        return self.validation or self.train
+
+    @property
     def fold_count(self) -> int:
         """K, 0 without cross-validation."""
         return max(self.folds, default=-1) + 1

@@ -31,7 +31,7 @@ EMBEDDED_SETS = ("digits",)
 """Data sets that come with the install; a recipe names one as `embedded:NAME`."""
 
 FALSE_ALARMS = 0.05
-"""Of what is served, where nothing else is said; in a recipe without `promotion:` as well."""
+"""Default of `promotion.false_alarms`; a recipe without `promotion:` is tested with it too."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +11,14 @@ import torch
 from torch import Tensor
 
 from transfer_model import catalogue
-from transfer_model.classifier import save
-from transfer_model.description import FARTHEST, ModelDescription, Unknown
 from transfer_model.network import Network, NetworkSpec
-from transfer_model.novelty import Novelty, threshold
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
-from transfer_platform.evaluation.calibration import fit_temperature
 from transfer_platform.progress import Progress, Say, silent
-from transfer_platform.recipe.schema import FALSE_ALARMS, Recipe
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Store
-from transfer_platform.training.device import choose_precision, threads_for
+from transfer_platform.training.device import autocast, choose_precision, threads_for
+from transfer_platform.training.drawing import batches
 from transfer_platform.training.fitting import (
     Course,
     Epoch,
@@ -35,7 +31,6 @@ from transfer_platform.training.fitting import (
 from transfer_platform.training.material import Inputs, Material
 from transfer_platform.training.prepared import Prepared, prepare
 from transfer_platform.training.provision import Provision
-from transfer_platform.training.reference import chosen, heard
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
@@ -57,6 +52,7 @@ class Bench:
         say: Given the lines that are worth keeping.
 
     Attributes:
+        splits: The pictures.
         device: Where the networks live.
         precision: What they compute in; float32 until somebody sets it.
     """
@@ -73,10 +69,9 @@ class Bench:
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
-        self._splits, self._pretrained, self.device = splits, pretrained, device
+        self.splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
         self._provision = Provision(splits, device, trials, epochs, store, progress, say)
-        self._say = say
         self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
@@ -96,7 +91,7 @@ class Bench:
         materials = self._materials(recipe, inputs)
         course = Course(recipe.training, self.precision, goal(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
-            if self._splits.folds:
+            if self.splits.folds:
                 return cross_validate(network, materials, course)
             return fit(network, materials[0], course)
 
@@ -113,7 +108,7 @@ class Bench:
             prepared.learned.put_back(fitted.learned)
             return network.eval()
         material = self._material(recipe, self._inputs(recipe, prepared))
-        everything = replace(material, train=tuple(range(len(self._splits.train))))
+        everything = replace(material, train=tuple(range(len(self.splits.train))))
         return self._refitted(recipe, everything, fitted.best.number)
 
     def _refitted(self, recipe: Recipe, material: Material, epochs: int) -> Network:
@@ -132,7 +127,7 @@ class Bench:
         if recipe.training.precision != "auto":
             return recipe.training.precision
         network = self._prepared(recipe).network
-        size = self._preprocessing(recipe).image_size
+        size = self.preprocessing(recipe).image_size
         # A batch fills a GPU; a CPU is busy with a few images, and slow where it has no such arithmetic.
         count = TIMED_IMAGES if self.device.type == "cpu" else recipe.training.batch_size
         images = torch.zeros(count, 3, size, size, device=self.device)
@@ -150,120 +145,83 @@ class Bench:
         network.zero_grad(set_to_none=True)
         return chosen
 
-    def serve(self, recipe: Recipe, fitted: Fit, network: Network, folder: Path) -> Path:
-        """Writes what a trial leaves, in the form in which it is served.
+    @torch.inference_mode()
+    def heard(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
+        """What a network's head is given of pictures, (N, F).
 
         Args:
-            recipe: Of the trial.
-            fitted: What it came to.
-            network: As `finished` returned it.
-            folder: Gets weights, reference and what describes them; made where it does not exist.
-
-        Returns:
-            The folder.
+            recipe: It was trained by.
+            network: On this bench; in eval mode afterwards.
+            positions: Of the pictures among `Splits.teaching`.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARMS
-        novelty, distances = self._familiar(recipe, fitted, network, false_alarms)
-        unknown = Unknown(threshold(distances, false_alarms), false_alarms)
-        if unknown.threshold == FARTHEST:
-            self._say(
-                f"no picture will be called unknown: {len(distances)} held-out pictures are too few to keep "
-                f"false alarms at {false_alarms:.1%}; {math.ceil(1 / false_alarms) - 1} would do"
-            )
-        labels = self._labels[-len(fitted.logits) :]
-        description = ModelDescription(
-            self._spec(recipe),
-            self._splits.classes,
-            self._preprocessing(recipe),
-            # A pyfunc runs on a CPU unless told otherwise: an accelerator's precision would be slow there.
-            precision=self.precision if self.device.type == "cpu" else "float32",
-            temperature=fit_temperature(fitted.logits.numpy(), labels.numpy()),
-            unknown=unknown,
+        network.eval()
+        inputs = self._inputs(recipe, self._prepared(recipe))
+        features: list[Tensor] = []
+        with network.listen(features.append), autocast(self.device, self.precision):
+            for batch in batches(len(positions), inputs.evaluation_batch, shuffle=False):
+                inputs.logits(inputs.plain([positions[index] for index in batch]))
+        return torch.cat(features)
+
+    def without_each_fold(self, recipe: Recipe, fitted: Fit) -> Generator[tuple[Network, Material]]:
+        """The network as each fold's others teach it, as long as the trial's best epoch, and that fold.
+
+        It is one network, which has its weights of before again when the generator is closed.
+        """
+        prepared = self._prepared(recipe)
+        before = prepared.learned.copied()
+        try:
+            for fold in self._materials(recipe, self._inputs(recipe, prepared)):
+                yield self._refitted(recipe, fold, fitted.best.number), fold
+        finally:
+            prepared.learned.put_back(before)
+
+    def spec(self, recipe: Recipe) -> NetworkSpec:
+        """The shape of a trial's network."""
+        return NetworkSpec(
+            backbone=recipe.backbone.name,
+            classes=len(self.splits.classes),
+            dropout=recipe.head.dropout,
+            image_size=self.preprocessing(recipe).image_size,
         )
-        save(folder, description, network, novelty)
-        return folder
 
-    def _familiar(
-        self, recipe: Recipe, fitted: Fit, network: Network, false_alarms: float
-    ) -> tuple[Novelty, Tensor]:
-        """A finished network's reference, and the novelty of pictures that are new to both."""
-        splits, digests = self._splits, [picture.sha256 for picture in self._splits.teaching]
-        everything, train = range(len(splits.teaching)), range(len(splits.train))
-        if network.frozen == len(network.stages):
-            # None of them taught it anything but its head: each is new to the others.
-            novelty = Novelty(self._heard(recipe, network, chosen(everything, digests)))
-            return novelty, novelty.of_the_reference()
-        novelty = Novelty(self._heard(recipe, network, chosen(train, digests)))
-        if splits.folds:
-            learned = self._prepared(recipe).learned
-            weights = learned.copied()
-            distances = self._out_of_fold(recipe, fitted, digests, math.ceil(1 / false_alarms))
-            learned.put_back(weights)
-            return novelty, distances
-        held_out = chosen(everything[len(train) :], digests)
-        return novelty, novelty(self._heard(recipe, network, held_out))
-
-    def _out_of_fold(self, recipe: Recipe, fitted: Fit, digests: Sequence[str], enough: int) -> Tensor:
-        """The novelty of pictures to networks that the other folds have taught, of as few folds as needed."""
-        distances = torch.empty(0)
-        for fold in self._materials(recipe, self._inputs(recipe, self._prepared(recipe))):
-            network = self._refitted(recipe, fold, fitted.best.number)
-            novelty = Novelty(self._heard(recipe, network, chosen(fold.train, digests)))
-            held_out = self._heard(recipe, network, chosen(fold.validation, digests))
-            distances = torch.cat([distances, novelty(held_out).cpu()])
-            if len(distances) >= enough:
-                break
-        return distances
-
-    def _heard(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        return heard(network, self._inputs(recipe, self._prepared(recipe)), positions, self.precision)
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        """How a trial's network is given pictures."""
+        preprocessing = catalogue.outline(recipe.backbone.name).prepared_for(recipe.backbone.weights)
+        size = recipe.dataset.image_size or preprocessing.image_size
+        return replace(preprocessing, image_size=size)
 
     def _prepared(self, recipe: Recipe) -> Prepared:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)
         if key not in self._networks:
             weights = self._pretrained[recipe.backbone.name]
-            spec, through = self._spec(recipe), recipe.backbone.freeze_through
+            spec, through = self.spec(recipe), recipe.backbone.freeze_through
             self._networks[key] = prepare(spec, weights, through, recipe.seed, self.device)
         self._networks.move_to_end(key)
         while len(self._networks) > KEPT_NETWORKS:
             self._provision.forget(*self._networks.popitem(last=False)[0])
         return self._networks[key]
 
-    def _spec(self, recipe: Recipe) -> NetworkSpec:
-        return NetworkSpec(
-            backbone=recipe.backbone.name,
-            classes=len(self._splits.classes),
-            dropout=recipe.head.dropout,
-            image_size=self._preprocessing(recipe).image_size,
-        )
-
-    def _preprocessing(self, recipe: Recipe) -> Preprocessing:
-        preprocessing = catalogue.outline(recipe.backbone.name).prepared_for(recipe.backbone.weights)
-        size = recipe.dataset.image_size or preprocessing.image_size
-        return replace(preprocessing, image_size=size)
-
     def _inputs(self, recipe: Recipe, prepared: Prepared) -> Inputs:
-        return self._provision.inputs(recipe, prepared, self._preprocessing(recipe), self.precision)
+        return self._provision.inputs(recipe, prepared, self.preprocessing(recipe), self.precision)
 
     def _materials(self, recipe: Recipe, inputs: Inputs) -> list[Material]:
         """One without folds; with them one for each, with all other pictures to learn from."""
         whole = self._material(recipe, inputs)
-        if not self._splits.folds:
+        if not self.splits.folds:
             return [whole]
-        folds = self._splits.folds
+        folds = self.splits.folds
         return [
             replace(
                 whole,
                 train=tuple(position for position, held_in in enumerate(folds) if held_in != fold),
                 validation=tuple(position for position, held_in in enumerate(folds) if held_in == fold),
             )
-            for fold in range(self._splits.fold_count)
+            for fold in range(self.splits.fold_count)
         ]
 
     def _material(self, recipe: Recipe, inputs: Inputs) -> Material:
         """Train and validation as they were split; positions are those of `Splits.teaching`."""
-        splits = self._splits
+        splits = self.splits
         count = len(splits.train)
         return Material(
             inputs,

@@ -10,6 +10,7 @@ import torch
 
 from transfer_model.classifier import Answers, Classifier
 from transfer_model.description import FARTHEST
+from transfer_model.network import Network
 from transfer_model.novelty import Novelty
 from transfer_platform.data.splits import Splits, make_splits
 from transfer_platform.evaluation.metrics import cross_entropy
@@ -19,7 +20,7 @@ from transfer_platform.recipe.file import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Store
 from transfer_platform.training.bench import Bench
-from transfer_platform.training.reference import heard
+from transfer_platform.training.served_form import write_served_form
 
 BACKBONE = "efficientnet_lite0"
 ASKED = 0.2
@@ -43,12 +44,15 @@ def recipe(folder: Path, through: str, **changes: object) -> Recipe:
     )
 
 
-def served(settings: Recipe, splits: Splits, folder: Path, say: Say = silent) -> tuple[Classifier, Bench]:
+def served(
+    settings: Recipe, splits: Splits, folder: Path, say: Say = silent
+) -> tuple[Classifier, Bench, Network]:
     weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    bench = Bench(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9), say=say)
+    bench = Bench(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9))
     fitted = bench.train(settings, lambda _: None)
-    model = bench.serve(settings, fitted, bench.finished(settings, fitted), folder / "model")
-    return Classifier.load(model), bench
+    network = bench.finished(settings, fitted)
+    model = write_served_form(bench, settings, fitted, network, folder / "model", say)
+    return Classifier.load(model), bench, network
 
 
 def unknown(classifier: Classifier, answers: Answers) -> float:
@@ -68,7 +72,7 @@ def test_as_many_false_alarms_as_were_asked_for(
     photographs: Path, isolated: Path, through: str, folds: int
 ) -> None:
     splits = split(photographs, folds)
-    classifier, _ = served(recipe(photographs, through), splits, isolated)
+    classifier, _, _ = served(recipe(photographs, through), splits, isolated)
     answers = classifier.answers([picture.path for picture in splits.test])
     # Three standard errors of the 74 pictures, or more, that the threshold was set on, and of the 153 tested.
     assert unknown(classifier, answers) == pytest.approx(ASKED, abs=3 * (0.16 / 74 + 0.16 / 153) ** 0.5)
@@ -78,9 +82,8 @@ def test_as_many_false_alarms_as_were_asked_for(
 
 def test_pictures_that_taught_the_backbone_would_set_it_too_strict(photographs: Path, isolated: Path) -> None:
     splits, settings = split(photographs, 0), recipe(photographs, "blocks.4")
-    classifier, bench = served(settings, splits, isolated)
-    inputs = bench._inputs(settings, bench._prepared(settings))
-    features = heard(bench._prepared(settings).network, inputs, range(len(splits.train)), "float32")
+    classifier, bench, network = served(settings, splits, isolated)
+    features = bench.heard(settings, network, range(len(splits.train)))
     limit = float(Novelty(features).of_the_reference().quantile(1 - ASKED))
     assert limit < 0.8 * classifier.description.unknown.threshold
 
@@ -90,7 +93,7 @@ def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path) -
     splits = make_splits(photographs, "train", 0.05, "val", exclude=stray)
     said: list[str] = []
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
-    classifier, _ = served(settings, splits, isolated, said.append)
+    classifier, _, _ = served(settings, splits, isolated, said.append)
     assert classifier.description.unknown.threshold == FARTHEST
     count = len(splits.validation)
     assert f"no picture will be called unknown: {count} held-out pictures are too few" in said[-1]
@@ -99,14 +102,14 @@ def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path) -
 def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Path) -> None:
     splits = split(photographs, 20)
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
-    classifier, _ = served(settings, splits, isolated)
+    classifier, _, _ = served(settings, splits, isolated)
     assert classifier.description.unknown.threshold < FARTHEST
 
 
 def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    classifier, _ = served(recipe(photographs, "all"), split(photographs, 0), isolated)
+    classifier, _, _ = served(recipe(photographs, "all"), split(photographs, 0), isolated)
     random = np.random.default_rng(0)
     for index in range(20):
         Image.fromarray(random.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")

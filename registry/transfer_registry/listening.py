@@ -1,0 +1,39 @@
+"""Servers that are started as processes: a port for them, and whether they listen yet."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def listens(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
+    """Waits until somebody listens at an address.
+
+    Args:
+        server: The process that shall.
+        host: A name or an address.
+        port: There.
+        seconds: For how long at most.
+
+    Returns:
+        False where the process ends first, or the time is over.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return True
+        time.sleep(0.1)
+    return False
