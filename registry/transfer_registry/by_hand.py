@@ -112,7 +112,8 @@ def _succeeded(ledger: Ledger, model: str) -> int | None:
     """The champion before today's: a promotion puts one on top of those before, a rollback takes some off."""
     standing: list[Entry] = []
     for entry in ledger.entries(model):
-        if entry.kind == Kind.PROMOTION:
+        put_back = bool(standing) and standing[-1].version == entry.version
+        if entry.kind == Kind.PROMOTION and not put_back:
             standing.append(entry)
         while entry.kind == Kind.ROLLBACK and standing and standing[-1].version != entry.version:
             standing.pop()

@@ -88,6 +88,13 @@ def test_an_alias_that_was_moved_by_hand_is_not_rolled_back_but_settled(decided)
         roll_back("ants-bees", decided.ledger)
 
 
+def test_a_champion_that_was_put_back_by_hand_still_has_one_before_it(decided) -> None:
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    promote_version("ants-bees", 3, decided.ledger, "put back")
+    roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 2
+
+
 def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> None:
     with pytest.raises(RegistryError, match=r"did not pass the gate \(ledger entry 7: over_champion"):
         promote_version("ants-bees", 4, decided.ledger)
