@@ -20,8 +20,8 @@ from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.storage import refuse_unwritable, written_whole
 from transfer_registry.loading import LoadedModel, load_model
 
-BATCH = 64
-"""Pictures handed to a model at once."""
+BATCH = 15
+"""Pictures handed to a model at once; of the largest that it reads, no more fit into one request."""
 NOTHING = {"label": "", "probability": "", "unknown": ""}
 """What the table says of a file that is no picture."""
 

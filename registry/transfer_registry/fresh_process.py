@@ -10,7 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-_BATCH = 32
+_BATCH = 15
+"""Pictures in a call; of the largest that a model reads, no more fit into one."""
 
 
 def _main(request: Path, answer: Path) -> None:

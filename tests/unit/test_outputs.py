@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from transfer_model import preprocessing, pyfunc
 from transfer_platform import inference, recognition, storage
 from transfer_platform.errors import RegistryError, SourceError
+from transfer_registry import fresh_process
 from transfer_registry.loading import LoadedModel
 from transfer_registry.uris import model_uri
 
@@ -82,6 +84,11 @@ class Sure:
 
     def predict(self, frame, params) -> list[dict[str, object]]:
         return [{"top": [{"label": "ant", "probability": 1.0}]} for _ in range(len(frame))]
+
+
+def test_the_largest_pictures_fit_into_one_request() -> None:
+    assert inference.BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
+    assert fresh_process._BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
 
 
 def test_an_earlier_answer_is_no_picture(isolated: Path, monkeypatch) -> None:
