@@ -11,7 +11,7 @@ from transfer_platform.errors import RegistryError
 from transfer_registry.entry import Entry, Kind
 from transfer_registry.moves import carry_out, finish_interrupted
 from transfer_registry.registered import RUN_TAG, current, versions
-from transfer_registry.standing import moved_by_hand, verdict_on
+from transfer_registry.standing import is_about, moved_by_hand, verdict_on
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> Entry:
             raise RegistryError(f"nothing to roll back: the ledger has no promotion of {model}")
         if moved := moved_by_hand(client, ledger, model):
             raise RegistryError(f"{moved}; `platform models promote` with --override settles which it is")
-        before = _succeeded(ledger, model)
+        before = _succeeded(client, ledger, model)
         if before is None:
             raise RegistryError(
                 f"nothing to roll back to: {model} version {last.version} is the first champion"
@@ -108,10 +108,16 @@ def _obstacle(verdict: Entry | None, champion: int | None) -> str:
     return ""
 
 
-def _succeeded(ledger: Ledger, model: str) -> int | None:
-    """The champion before today's: a promotion puts one on top of those before, a rollback takes some off."""
+def _succeeded(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
+    """The champion before today's: a promotion puts one on top of those before, a rollback takes some off.
+
+    What was decided about a deleted version says nothing of one that has its number today.
+    """
+    today = {int(version.version): version for version in versions(client, model)}
     standing: list[Entry] = []
     for entry in ledger.entries(model):
+        if entry.version in today and not is_about(entry, today[entry.version]):
+            continue
         put_back = bool(standing) and standing[-1].version == entry.version
         if entry.kind == Kind.PROMOTION and not put_back:
             standing.append(entry)

@@ -95,6 +95,16 @@ def test_a_champion_that_was_put_back_by_hand_still_has_one_before_it(decided) -
     assert decided.champion() == 2
 
 
+def test_no_rollback_takes_a_version_for_a_deleted_one_of_its_number(decided) -> None:
+    decided.client.delete_registered_model("ants-bees")
+    refused, passed = decided.candidate(wrong=30), decided.candidate(wrong=5)
+    assert not decided.promote(refused).promoted
+    assert decided.promote(passed).promoted
+    with pytest.raises(RegistryError, match="has no version 3; it has 1, 2"):
+        roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 2
+
+
 def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> None:
     with pytest.raises(RegistryError, match=r"did not pass the gate \(ledger entry 7: over_champion"):
         promote_version("ants-bees", 4, decided.ledger)
