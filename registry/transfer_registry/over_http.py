@@ -74,7 +74,12 @@ def _served(model_uri: str) -> Iterator[str]:
         command += [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
         command += ["--env-manager", "local", "--host", LOOPBACK, "--port", str(port)]
         server = subprocess.Popen(
-            command, env=_environment(Path(folder)), stdin=subprocess.PIPE, stdout=output, stderr=output
+            command,
+            env=_environment(Path(folder)),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a signal to our group must not end it before it has ended the server
         )
         try:
             if not listens(server, LOOPBACK, port, _START):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,8 @@ from transfer_platform.errors import RegistryError
 from transfer_registry import over_http
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Registered
 
 SERVING = """
@@ -43,6 +47,13 @@ def test_it_answers_as_the_classifier_and_names_a_photograph_that_it_refuses(
     np.testing.assert_allclose(answers, own[:, ::-1], rtol=0, atol=1e-6)
 
 
+def test_no_photograph_is_sent_to_a_proxy(here: Registered, photographs: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    photo = min((photographs / "val" / "bees").glob("*.jpg"))
+    with over_http._served("models:/ants-bees/1") as address:
+        assert over_http.ask(address, [photo], ("bees", "ants")).shape == (1, 2)
+
+
 def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(here.location, broken)
@@ -51,11 +62,15 @@ def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path
         over_http.serve_and_ask(str(broken), [], ("ants", "bees"))
 
 
-def test_the_server_does_not_outlive_whoever_asks_it(here: Registered) -> None:
-    asking = subprocess.Popen([sys.executable, "-c", SERVING], stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
+def test_the_server_does_not_outlive_whoever_asks_it(
+    here: Registered, kill: Callable[[int, int], None]
+) -> None:
+    command = [sys.executable, "-c", SERVING]
+    asking = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     port = int(asking.stdout.readline().rpartition(":")[2])
     assert answers(port)
-    asking.kill()
+    kill(asking.pid, signal.SIGKILL)
     asking.communicate()
     deadline = time.monotonic() + 30
     while answers(port):
