@@ -102,6 +102,10 @@ def _reference(bench: Bench, recipe: Recipe, network: Network, positions: Iterab
 
 
 def _chosen(bench: Bench, positions: Iterable[int]) -> Sequence[int]:
-    """Up to `LARGEST` of some positions; which ones depends on the pictures' content alone."""
+    """Up to `LARGEST` of some positions; which ones depends on the pictures' content alone.
+
+    Of copies one: they are not new to each other, and would make the threshold too strict.
+    """
     pictures = bench.splits.teaching
-    return sorted(positions, key=lambda position: pictures[position].sha256)[:LARGEST]
+    distinct = {pictures[position].sha256: position for position in positions}
+    return [distinct[digest] for digest in sorted(distinct)[:LARGEST]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,24 @@ def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Pat
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
     classifier, _, _ = served(settings, splits, isolated)
     assert classifier.description.unknown.threshold < FARTHEST
+
+
+def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
+    photographs: Path, isolated: Path, tmp_path: Path
+) -> None:
+    thresholds = []
+    for copies in (1, 2):
+        folder = tmp_path / str(copies)
+        shutil.copytree(photographs / "val", folder / "test")
+        for picture in sorted((photographs / "train").glob("*/*.jpg")):
+            (folder / "train" / picture.parent.name).mkdir(parents=True, exist_ok=True)
+            for number in range(copies):
+                shutil.copy(picture, folder / "train" / picture.parent.name / f"{number}_{picture.name}")
+        splits = make_splits(folder, "train", 0.3, "test")
+        short = recipe(folder, "all", training={"epochs": 1, "precision": "float32"})
+        classifier, _, _ = served(short, splits, isolated / str(copies))
+        thresholds.append(classifier.description.unknown.threshold)
+    assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-6)
 
 
 def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path) -> None:
