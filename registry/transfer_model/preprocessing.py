@@ -21,6 +21,7 @@ from .errors import UnreadableImageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
 MAX_PIXELS = 64_000_000
@@ -44,6 +45,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_PIECE = 1 << 20
 _PILLOW_NOISE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -190,16 +192,24 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    grey = np.rint(np.clip(values / _full_scale(image.mode, values), 0, 1) * 255).astype(np.uint8)
+    values = np.asarray(image).reshape(-1)
+    # A piece at a time: as float64 a whole picture would take sixteen times the room of its bytes.
+    pieces = [slice(start, start + _PIECE) for start in range(0, len(values), _PIECE)]
+    scale = _full_scale(image.mode, max(float(_finite(values[piece]).max()) for piece in pieces))
+    grey = np.empty(len(values), np.uint8)
+    for piece in pieces:
+        grey[piece] = np.rint(np.clip(_finite(values[piece]) / scale, 0, 1) * 255)
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255
-    return Image.fromarray(grey)
+    return Image.fromarray(grey.reshape(image.height, image.width))
 
 
-def _full_scale(mode: str, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+
+
+def _full_scale(mode: str, brightest: float) -> float:
     """What white is: 16 bits for integers; floating point is 0..1, 0..255 or 0..65535, or its own maximum."""
-    brightest = float(values.max())
     usual = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in usual if brightest <= scale), brightest)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -106,6 +107,17 @@ def test_palette_with_several_opacities() -> None:
 def test_deep_greyscale_is_scaled(values: np.ndarray, file_format: str) -> None:
     read = decode(encoded(Image.fromarray(values), file_format))
     assert pixels(read)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_a_large_16_bit_picture_is_scaled_alike_everywhere_and_in_little_room() -> None:
+    values = np.arange(3_000_000, dtype=np.uint32).reshape(1500, 2000) % 65536
+    content = encoded(Image.fromarray(values.astype(np.uint16)), "PNG")
+    tracemalloc.start()
+    read = decode(content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (pixels(read)[:, :, 0] == np.rint(values / 257)).all()
+    assert peak < 16 * values.size
 
 
 def test_a_dark_16_bit_picture_stays_dark() -> None:
