@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_model.classifier import Answers, Classifier
+from transfer_model.classifier import FILES, Answers, Classifier
 from transfer_model.description import ModelDescription
 from transfer_platform import storage
 from transfer_platform.data.splits import Splits
@@ -31,9 +31,9 @@ from transfer_platform.search import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
-from transfer_registry.packaging import log_model, logged_before
+from transfer_registry.packaging import form_digest, log_model, logged_before
 from transfer_registry.promotion import Promotion, promote_candidate
-from transfer_registry.registered import FALSE_ALARMS_TAG, TRIAL_TAG, is_registered
+from transfer_registry.registered import FORM_TAG, TRIAL_TAG, is_registered
 from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
@@ -145,7 +145,7 @@ def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, flo
         start = time.perf_counter()
         classifier.probabilities([picture.path])
         milliseconds.append(1000 * (time.perf_counter() - start))
-    size = sum(file.stat().st_size for file in model.iterdir())
+    size = sum((model / name).stat().st_size for name in FILES)
     return {"served/latency_ms": statistics.median(milliseconds), "served/size_mb": size / 1e6}
 
 
@@ -159,15 +159,15 @@ def _promote(
     predictions: Predictions,
     metrics: dict[str, float],
 ) -> Promotion:
-    trial, false_alarms = study.best.number, section.false_alarms
-    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, FALSE_ALARMS_TAG: str(false_alarms)}
+    trial, form = study.best.number, form_digest(model)
+    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, FORM_TAG: form}
     logged = logged_before(parent.run_id, origin)
     candidate = Candidate(
         model=section.model,
         model_uri=logged or log_model(model, section.model, parent.run_id, tags=origin).model_uri,
         run_id=parent.run_id,
         trial=trial,
-        false_alarms=false_alarms,
+        form=form,
         recipe_fingerprint=identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
         precision=ModelDescription.read(model).precision,

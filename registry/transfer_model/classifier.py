@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .description import WEIGHTS_FILE, ModelDescription
+from .description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from .errors import ModelError, WeightsError
 from .folding import fold
 from .network import build
-from .novelty import Novelty
+from .novelty import REFERENCE_FILE, Novelty
 from .preprocessing import decode
 from .workers import Workers
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .network import Network
+
+FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, REFERENCE_FILE)
+"""What `save` writes and `Classifier.load` reads."""
 
 BATCH = 8
 """Images in every forward pass of an accelerator, the last one filled up.
@@ -65,7 +68,7 @@ class Answers:
 
 
 def save(folder: Path, description: ModelDescription, network: Network, novelty: Novelty) -> None:
-    """Writes `model.json`, `weights.safetensors` and `reference.safetensors` into an existing folder."""
+    """Writes `FILES` into an existing folder."""
     description.write(folder)
     novelty.save(folder)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}

@@ -27,8 +27,8 @@ class Candidate:
         model_uri: Where it was logged, `models:/m-...`.
         run_id: The study's MLflow run.
         trial: The number of the trial it comes from.
-        false_alarms: The share of familiar pictures that it may call unknown; with `run_id` and `trial` this
-            says which version is this one.
+        form: SHA-256 of what is served, see `packaging.form_digest`; with `run_id` and `trial` it says which
+            version is this one.
         recipe_fingerprint: Of the resolved recipe.
         train_fingerprint: Of the training images.
         precision: What it is served in: float32, bfloat16 or float16.
@@ -39,7 +39,7 @@ class Candidate:
     model_uri: str
     run_id: str
     trial: int
-    false_alarms: float
+    form: str
     recipe_fingerprint: str
     train_fingerprint: str
     precision: str = "float32"

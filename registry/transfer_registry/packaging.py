@@ -32,6 +32,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, P
 from PIL import Image
 
 import transfer_model
+from transfer_model.classifier import FILES
 from transfer_model.description import ModelDescription
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 
@@ -149,6 +150,18 @@ def requirements() -> list[str]:
     Local parts such as `+cpu` or `+cu130` are left out: other machines find no such version in their index.
     """
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
+
+
+def form_digest(folder: Path) -> str:
+    """SHA-256 of what answers depend on: what `classifier.save` writes, and the code that reads it.
+
+    Two forms of one trial differ where calibration was asked for otherwise, where training on an accelerator
+    did not repeat itself, and after an upgrade; a test of one says nothing of the other.
+    """
+    digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
+    for name in FILES:
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def code_digest(package: Path) -> str:

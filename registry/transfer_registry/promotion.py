@@ -31,7 +31,7 @@ from transfer_registry.over_http import PHOTOGRAPHS, serve_and_ask
 from transfer_registry.parity import RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import keep
-from transfer_registry.registered import ALIAS, FALSE_ALARMS_TAG, RUN_TAG, TRIAL_TAG, versions
+from transfer_registry.registered import ALIAS, FORM_TAG, RUN_TAG, TRIAL_TAG, versions
 from transfer_registry.standing import moved_by_hand, verdict_on
 from transfer_registry.stranger import predict
 from transfer_registry.verdict import Verdict
@@ -134,11 +134,7 @@ def _promote(door: _Door, candidate: Candidate, evaluation: Evaluation, rules: S
 
 def _register_once(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     """`register_model` makes a new version at every call, so the tags are asked first."""
-    own = {
-        RUN_TAG: candidate.run_id,
-        TRIAL_TAG: str(candidate.trial),
-        FALSE_ALARMS_TAG: str(candidate.false_alarms),
-    }
+    own = {RUN_TAG: candidate.run_id, TRIAL_TAG: str(candidate.trial), FORM_TAG: candidate.form}
     if found := [each for each in versions(client, candidate.model) if own.items() <= each.tags.items()]:
         return found[0]
     return mlflow.register_model(candidate.model_uri, candidate.model, tags=own)

@@ -15,8 +15,8 @@ RUN_TAG = "platform.run"
 """Tag of a version: the run that made it."""
 TRIAL_TAG = "platform.trial"
 """Tag of a version and of a logged model: the number of the trial that it comes from."""
-FALSE_ALARMS_TAG = "platform.false_alarms"
-"""Tag of both: the share of familiar pictures that it may call unknown."""
+FORM_TAG = "platform.served_form"
+"""Tag of both: SHA-256 of what is served, see `packaging.form_digest`."""
 
 
 def models(client: MlflowClient) -> list[RegisteredModel]:

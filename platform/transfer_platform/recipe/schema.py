@@ -268,7 +268,7 @@ class Gate(Section):
     """Median milliseconds from one picture's file to its answer, in this process, on a CPU."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Megabytes of the served form's weights and description."""
+    """Megabytes of the served form's weights, reference and description."""
 
     over_champion: OverChampion | None = None
     """Compare with the champion on the same test images; does not apply while there is none."""

@@ -122,7 +122,7 @@ class World:
             model_uri=logged.model_uri,
             run_id=run.info.run_id,
             trial=7,
-            false_alarms=0.05,
+            form="form",
             recipe_fingerprint="recipe",
             train_fingerprint="train",
             precision=precision,

@@ -350,6 +350,13 @@ def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world) -> N
     assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION, Kind.VERDICT]
 
 
+def test_another_form_of_the_same_trial_is_another_version(world) -> None:
+    first, evaluation = world.candidate(wrong=4)
+    assert world.promote((first, evaluation)).version == world.promote((first, evaluation)).version == 1
+    other, _ = world.candidate(wrong=4)
+    assert world.promote((replace(other, run_id=first.run_id, form="other"), evaluation)).version == 2
+
+
 def test_a_later_trial_of_the_same_run_is_judged_anew_too(world) -> None:
     first, evaluation = world.candidate(wrong=4)
     assert world.promote((first, evaluation)).promoted

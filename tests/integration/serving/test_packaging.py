@@ -13,9 +13,9 @@ import yaml
 from mlflow import MlflowClient
 
 import transfer_model
-from transfer_model.classifier import Classifier
+from transfer_model.classifier import FILES, Classifier
 from transfer_platform.errors import RegistryError
-from transfer_registry.packaging import code_digest, log_model, logged_before, requirements
+from transfer_registry.packaging import code_digest, form_digest, log_model, logged_before, requirements
 from transfer_registry.stranger import ask, predict
 from transfer_registry.uris import model_uri
 
@@ -128,6 +128,18 @@ def test_a_folder_is_a_model(here: Registered) -> None:
 def test_what_is_not_there(here: Registered, named: str, message: str) -> None:
     with pytest.raises(RegistryError, match=message):
         model_uri(named)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_form_is_known_by_each_of_its_files_and_not_by_its_card(
+    here: Registered, tmp_path: Path, file: str
+) -> None:
+    copy = Path(shutil.copytree(here.model, tmp_path / "copy"))
+    (copy / "README.md").write_text("another card")
+    assert form_digest(copy) == form_digest(here.model)
+    with (copy / file).open("ab") as changed:
+        changed.write(b" ")
+    assert form_digest(copy) != form_digest(here.model)
 
 
 def test_a_model_that_was_logged_is_found_again_and_what_was_cut_off_is_deleted(here: Registered) -> None:
