@@ -78,7 +78,10 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
         DataError: The folders do not name the model's classes, or a file in them is no picture.
         RegistryError: There is no such model.
     """
-    pictures = scan(folder, progress=progress).pictures
+    catalog = scan(folder, progress=progress)
+    catalog.refuse_problems()
+    catalog.refuse_gaps()
+    pictures = catalog.pictures
     loaded = load_model(model)
     if unknown := sorted({picture.label for picture in pictures} - set(loaded.classes)):
         raise DataError(
@@ -101,7 +104,7 @@ def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     files = sorted(file.path for file in contents.files)
     if not files:
         raise DataError(f"there is no file below {folder}")
-    return files, contents.problems
+    return files, {path: problem.message for path, problem in contents.problems.items()}
 
 
 def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:

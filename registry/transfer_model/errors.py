@@ -27,4 +27,14 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """Bytes that are no picture in a supported format, are cut off, or unpack to too many pixels."""
+    """Bytes that are no picture in a supported format, are cut off, or unpack to too many pixels.
+
+    Args:
+        message: One sentence.
+        kind: What is wrong in a word or two: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many
+            pixels` or `colour space`.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind

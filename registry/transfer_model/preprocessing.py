@@ -107,9 +107,18 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
             that names the path, if there is one, and never shows the content.
     """
     name = name if isinstance(source, bytes) else str(source)
-    content = _content(source, name)
+    return upright(opened(source, name), name, at_least=at_least)
+
+
+def opened(source: bytes | Path, name: str = "the image") -> Image.Image:
+    """The header of a picture, with format, mode and size; raises what `decode` does where it can be seen there."""
+    name = name if isinstance(source, bytes) else str(source)
     _mute_pillow()
-    image = _open(name, content)
+    return _open(name, _content(source, name))
+
+
+def upright(image: Image.Image, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
+    """What `decode` makes of a picture that was opened; raises what it does."""
     try:
         return _to_rgb(_turn_upright(_loaded(image, at_least)))
     # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
@@ -117,24 +126,32 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
     except MemoryError:
         raise
     except Exception as error:
-        raise UnreadableImageError(f"{name} is a cut off or damaged {image.format} picture") from error
+        message = f"{name} is a cut off or damaged {image.format} picture"
+        raise UnreadableImageError(message, "damaged") from error
 
 
 def pixels(source: bytes | Path, name: str = "the image") -> int:
     """How many pixels a picture has, by its header alone; raises what `decode` does where there is none."""
-    name = name if isinstance(source, bytes) else str(source)
-    _mute_pillow()
-    image = _open(name, _content(source, name))
+    image = opened(source, name)
     return image.width * image.height
+
+
+def orientation(image: Image.Image) -> int:
+    """How EXIF says that a picture lies, 1 to 8; 1, upright, where it does not say or is damaged."""
+    try:
+        said = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the picture is good without it
+        return 1
+    return said if said in _UPRIGHT else 1
 
 
 def _content(source: bytes | Path, name: str) -> bytes:
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}") from error
+        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}", "unreadable") from error
     if not content:
-        raise UnreadableImageError(f"{name} is empty: it has 0 bytes")
+        raise UnreadableImageError(f"{name} is empty: it has 0 bytes", "empty")
     return content
 
 
@@ -143,19 +160,20 @@ def _open(name: str, content: bytes) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(f"{name} has more than the {MAX_PIXELS:,} pixels allowed") from error
+        message = f"{name} has more than the {MAX_PIXELS:,} pixels allowed"
+        raise UnreadableImageError(message, "too many pixels") from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(
-            f"{name} is no picture in a format that is read: {', '.join(FORMATS)}"
-        ) from error
-    except Exception as error:  # as in decode(): a damaged header raises anything, too
-        raise UnreadableImageError(f"{name} is a picture whose header is cut off or damaged") from error
+        message = f"{name} is no picture in a format that is read: {', '.join(FORMATS)}"
+        raise UnreadableImageError(message, "unsupported format") from error
+    except Exception as error:  # as in upright(): a damaged header raises anything, too
+        message = f"{name} is a picture whose header is cut off or damaged"
+        raise UnreadableImageError(message, "damaged") from error
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImageError(
-            f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
-        )
+        message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
+        raise UnreadableImageError(message, "too many pixels")
     if image.mode not in _EIGHT_BIT and not _is_deep(image):
-        raise UnreadableImageError(f"{name} is in the colour space {image.mode}: convert it to RGB")
+        message = f"{name} is in the colour space {image.mode}: convert it to RGB"
+        raise UnreadableImageError(message, "colour space")
     return image
 
 
@@ -171,18 +189,15 @@ def _loaded(image: Image.Image, at_least: int | None) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the picture is good without it
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    turn = _UPRIGHT.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if _is_deep(image):
         return _scaled_to_8_bits(image).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 

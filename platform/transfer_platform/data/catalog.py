@@ -1,6 +1,6 @@
 """What is in a folder of class folders: every picture with its label and its content's digest.
 
-A file that is no picture is an error that names it, unless the recipe excludes it: none is skipped silently.
+A file that is no picture is told with its reason, unless the recipe excludes it: none is skipped silently.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from transfer_platform.data.problem import Problem, shown
 from transfer_platform.data.suggestion import did_you_mean
-from transfer_platform.data.verification import read_digests
+from transfer_platform.data.verification import read_all
 from transfer_platform.data.walking import is_clutter, walk
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
@@ -42,16 +43,64 @@ class Catalog:
     """What one folder holds.
 
     Attributes:
+        folder: Which, links resolved.
+        root: The source that it lies in, likewise.
         pictures: Sorted by label, then by digest, so that file names do not matter.
-        classes: The labels, sorted.
+        classes: The names of the class folders, sorted.
         excluded: Files that the recipe leaves out.
         ignored: Hidden files and folders and clutter such as `Thumbs.db`.
+        problems: Files that are no readable pictures in a class folder, and why.
+        looks: For each digest a packed `looks.LOOK`; empty where nothing was decoded.
     """
 
+    folder: Path
+    root: Path
     pictures: tuple[Picture, ...]
     classes: tuple[str, ...]
     excluded: tuple[Path, ...]
     ignored: tuple[Path, ...]
+    problems: dict[Path, Problem]
+    looks: dict[str, bytes]
+
+    def refuse_problems(self) -> None:
+        """Raises a `DataError` that names the first 20 files that are no pictures, where there are any."""
+        if not self.problems:
+            return
+        lines = [
+            f"  {shown(path.relative_to(self.root).as_posix())}: {self.problems[path].message}"
+            for path in sorted(self.problems)
+        ]
+        more = [f"  ... and {len(lines) - NAMED_OFFENDERS} more"] if len(lines) > NAMED_OFFENDERS else []
+        raise DataError(
+            f"{len(lines)} files in {self.folder} are no readable pictures in a class folder:\n"
+            + "\n".join(lines[:NAMED_OFFENDERS] + more)
+            + "\nmend or remove them, or list them under dataset.exclude"
+        )
+
+    def refuse_gaps(self) -> None:
+        """Raises a `DataError` where there are fewer than two classes, or one without a picture."""
+        if gaps := self.gaps():
+            raise DataError("\n".join(gaps))
+
+    def gaps(self) -> list[str]:
+        """What is wrong with the class folders, a sentence each."""
+        if len(self.classes) < 2:
+            there = f"only one, {self.classes[0]!r}" if self.classes else "none"
+            return [
+                f"{self.folder} must have a folder for each of at least two classes, but has {there}; "
+                "name the folder that holds the class folders"
+            ]
+        if unwritable := [label for label in self.classes if shown(label) != label]:
+            names = ", ".join(map(shown, unwritable))
+            return [f"{self.folder} has class folders whose names are no printable text: {names}; rename them"]
+        held = {picture.label for picture in self.pictures}
+        empty = ", ".join(repr(label) for label in self.classes if label not in held)
+        if not empty:
+            return []
+        return [
+            f"{self.folder} has class folders without a picture: {empty}; "
+            "fill or remove them, and see that dataset.exclude leaves something of them"
+        ]
 
 
 def scan(
@@ -72,26 +121,27 @@ def scan(
         progress: Is told how many files were read.
 
     Raises:
-        DataError: There are fewer than two class folders, one of them is empty, or some files are no
-            readable pictures in a class folder; the message names the first 20 of them.
+        DataError: There is no such folder.
     """
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist{_nearest_folder(folder)}")
     root, folder = (root or folder).resolve(), folder.resolve()
-    classes = _class_folders(folder)
     contents = walk(folder, root)
     files = [file for file in contents.files if file.path not in excluded]
-    digests, unreadable = read_digests(folder, [file for file in files if "/" in file.name], verify, progress)
+    readings = read_all(folder, [file for file in files if "/" in file.name], verify, progress)
+    beside = Problem("outside the class folders", "lies beside the class folders, not in one")
     problems = {path: why for path, why in contents.problems.items() if path not in excluded}
-    loose = {file.path: "lies beside the class folders, not in one" for file in files if "/" not in file.name}
-    _refuse_offenders(folder, root, problems | loose | unreadable)
-    pictures = [Picture(path, _label(folder, path), digest) for path, digest in digests.items()]
-    _refuse_empty(folder, classes, {picture.label for picture in pictures})
+    problems |= {file.path: beside for file in files if "/" not in file.name} | readings.problems
+    pictures = [Picture(path, _label(folder, path), digest) for path, digest in readings.digests.items()]
     return Catalog(
-        tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.path))),
-        tuple(classes),
-        tuple(sorted(file.path for file in contents.files if file.path in excluded)),
-        tuple(sorted(contents.ignored)),
+        folder=folder,
+        root=root,
+        pictures=tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.path))),
+        classes=_class_folders(folder),
+        excluded=tuple(sorted(file.path for file in contents.files if file.path in excluded)),
+        ignored=tuple(sorted(contents.ignored)),
+        problems=problems,
+        looks=readings.looks,
     )
 
 
@@ -107,59 +157,35 @@ def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
     Raises:
         SplitError: Another split lacks one of them, or has one more.
     """
+    if lines := class_differences(catalogs):
+        raise SplitError(
+            "the splits do not have the same classes:\n  " + "\n  ".join(lines) + "\n"
+            "every split needs one folder per class, of the same name"
+        )
+    return tuple(sorted({picture.label for picture in catalogs["train"]}))
+
+
+def class_differences(catalogs: Mapping[str, Sequence[Picture]]) -> list[str]:
+    """Which splits lack a class of `train`, or have one more; a sentence each."""
     expected = {picture.label for picture in catalogs["train"]}
     lines = []
     for split, pictures in catalogs.items():
         actual = {picture.label for picture in pictures}
-        lines += [f"  {split} lacks the class {label!r}" for label in sorted(expected - actual)]
+        lines += [f"{split} lacks the class {label!r}" for label in sorted(expected - actual)]
         lines += [
-            f"  {split} has the class {label!r}, which train lacks{did_you_mean(label, expected)}"
+            f"{split} has the class {label!r}, which train lacks{did_you_mean(label, expected)}"
             for label in sorted(actual - expected)
         ]
-    if lines:
-        raise SplitError(
-            "the splits do not have the same classes:\n" + "\n".join(lines) + "\n"
-            "every split needs one folder per class, of the same name"
-        )
-    return tuple(sorted(expected))
+    return lines
 
 
-def _class_folders(folder: Path) -> list[str]:
+def _class_folders(folder: Path) -> tuple[str, ...]:
     names = (path.name for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name))
-    classes = sorted({unicodedata.normalize("NFC", name) for name in names})
-    if len(classes) < 2:
-        there = f"only one, {classes[0]!r}" if classes else "none"
-        raise DataError(
-            f"{folder} must have a folder for each of at least two classes, but has {there}; "
-            "name the folder that holds the class folders"
-        )
-    return classes
+    return tuple(sorted({unicodedata.normalize("NFC", name) for name in names}))
 
 
 def _label(folder: Path, path: Path) -> str:
     return unicodedata.normalize("NFC", path.relative_to(folder).parts[0])
-
-
-def _refuse_offenders(folder: Path, root: Path, problems: Mapping[Path, str]) -> None:
-    if not problems:
-        return
-    lines = [f"  {path.relative_to(root).as_posix()}: {problems[path]}" for path in sorted(problems)]
-    more = [f"  ... and {len(lines) - NAMED_OFFENDERS} more"] if len(lines) > NAMED_OFFENDERS else []
-    raise DataError(
-        f"{len(lines)} files in {folder} are no readable pictures in a class folder:\n"
-        + "\n".join(lines[:NAMED_OFFENDERS] + more)
-        + "\nmend or remove them, or list them under dataset.exclude"
-    )
-
-
-def _refuse_empty(folder: Path, classes: Sequence[str], labels: Collection[str]) -> None:
-    empty = [label for label in classes if label not in labels]
-    if empty:
-        names = ", ".join(map(repr, empty))
-        raise DataError(
-            f"{folder} has class folders without a picture: {names}; "
-            "fill or remove them, and see that dataset.exclude leaves something of them"
-        )
 
 
 def _nearest_folder(folder: Path) -> str:

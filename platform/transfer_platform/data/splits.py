@@ -14,15 +14,16 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.catalog import Picture, class_map, scan
+from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
 from transfer_platform.data.division import deal_folds, divide
 from transfer_platform.data.exclusion import excluded_files
+from transfer_platform.data.problem import shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SplitError
 from transfer_platform.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SHOWN = 10
 """Lines of a list in an error."""
@@ -115,19 +116,89 @@ def make_splits(
             images, or two folders share an image.
         DataError: Files that are no pictures, or patterns that match nothing.
     """
-    roles = {"train": train, "validation": validation, "test": test}
-    folders = {role: _folder(root, role, name) for role, name in roles.items() if isinstance(name, str)}
-    _refuse_overlap(folders)
+    given = {"train": train, "validation": validation, "test": test}
+    folders = {role: name for role, name in given.items() if isinstance(name, str)}
+    fractions = {role: share for role, share in given.items() if isinstance(share, float)}
+    catalogs = read_catalogs(root, folders, exclude, verify, progress)
+    for catalog in catalogs.values():
+        catalog.refuse_problems()
+        catalog.refuse_gaps()
+    return assemble(catalogs, fractions, folds=folds, split_seed=split_seed)
+
+
+def read_catalogs(
+    root: Path,
+    folders: Mapping[str, str],
+    exclude: Sequence[str] = (),
+    verify: bool = True,
+    progress: Progress = silent,
+) -> dict[str, Catalog]:
+    """Reads the folder of every split that has one.
+
+    Args:
+        root: The source's folder.
+        folders: By split, `train` among them, as of `make_splits`.
+        exclude: Files or patterns that are left out.
+        verify: Decode images that were not decoded before.
+        progress: Is told how many images were read.
+
+    Raises:
+        SplitError: A folder is missing or lies in another split's.
+        DataError: Patterns that match nothing.
+    """
+    found = {role: _folder(root, role, name) for role, name in folders.items()}
+    _refuse_overlap(found)
     excluded = excluded_files(root, exclude)
-    catalogs = {role: scan(folder, excluded, root, verify, progress) for role, folder in folders.items()}
+    return {role: scan(folder, excluded, root, verify, progress) for role, folder in found.items()}
+
+
+def assemble(
+    catalogs: Mapping[str, Catalog],
+    fractions: Mapping[str, float],
+    *,
+    folds: int = 0,
+    split_seed: int = 0,
+    allowed: Collection[Path] = frozenset(),
+) -> Splits:
+    """Divides the images that were read.
+
+    Args:
+        catalogs: By split, `train` among them; their problems are left out.
+        fractions: Of train, for `test` and `validation`, either, both or none of them.
+        folds: K, 0 for none.
+        split_seed: Chooses another division.
+        allowed: Files that may lie in two splits, byte for byte.
+
+    Raises:
+        SplitError: Classes differ, a class has too few images, or two splits share an image.
+    """
     given = {role: catalog.pictures for role, catalog in catalogs.items()}
     classes = class_map(given)
-    fractions = {role: value for role, value in roles.items() if isinstance(value, float)}
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
     sides = {"validation": (), **given, **divide(given["train"], fractions, split_seed)}
-    _refuse_shared(given)
+    _refuse_shared(given, allowed)
     dealt = deal_folds(sides["train"], folds, split_seed) if folds else ()
     return Splits(classes, **sides, ignored=ignored, folds=dealt)
+
+
+def shared_images(
+    given: Mapping[str, Sequence[Picture]], allowed: Collection[Path] = frozenset()
+) -> list[dict[str, tuple[Picture, ...]]]:
+    """Images that lie in more than one split, byte for byte, but for files that are allowed to.
+
+    Returns:
+        For each image its files by split.
+    """
+    files: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    for role, pictures in given.items():
+        for picture in pictures:
+            if picture.path not in allowed:
+                files[picture.sha256][role].append(picture)
+    return [
+        {role: tuple(pictures) for role, pictures in roles.items()}
+        for roles in files.values()
+        if len(roles) > 1
+    ]
 
 
 def fingerprint(pictures: Iterable[Picture]) -> str:
@@ -153,23 +224,21 @@ def _folder(root: Path, role: str, name: str) -> Path:
     return folder
 
 
-def _refuse_shared(given: Mapping[str, Sequence[Picture]]) -> None:
+def _refuse_shared(given: Mapping[str, Sequence[Picture]], allowed: Collection[Path]) -> None:
     """The same bytes in two splits would be tested after they were learned by heart."""
-    files: dict[str, dict[str, Picture]] = defaultdict(dict)
-    for role, pictures in given.items():
-        for picture in pictures:
-            files[picture.sha256].setdefault(role, picture)
-    shared = [roles for roles in files.values() if len(roles) > 1]
+    shared = shared_images(given, allowed)
     if not shared:
         return
     lines = [
-        "  " + ", ".join(f"{role}: {picture.path}" for role, picture in roles.items()) for roles in shared
+        "  " + ", ".join(f"{role}: {shown(pictures[0].path)}" for role, pictures in roles.items())
+        for roles in shared
     ]
     more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     raise SplitError(
         f"{len(shared)} images lie in more than one split, byte for byte:\n"
         + "\n".join([*lines[:SHOWN], *more])
-        + "\nremove one of each, or list it in dataset.exclude"
+        + "\nremove one of each, list it in dataset.exclude, or name the file that may be in both in "
+        "dataset.allow_duplicates"
     )
 
 

@@ -1,91 +1,169 @@
-"""Reads image files once: decodes each to its last pixel and hashes its bytes, in threads."""
+"""Reads image files once: decodes each to its last pixel and hashes its bytes, side by side."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.digests import DigestMemory, sha256_of
+from transfer_platform.data.digests import DigestMemory
+from transfer_platform.data.looks import LookMemory, look
+from transfer_platform.data.problem import Problem, shown
+from transfer_platform.errors import DataError
 from transfer_platform.progress import Progress, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
     from transfer_platform.data.walking import File
 
-_BATCH = 512
-_MAX_BYTES = 1 << 30
-_THREADS = min(8, os.cpu_count() or 1)
+MAX_BYTES = 1 << 30
+FEW = 512
+"""Files for which it does not pay to start processes."""
+
+_CHUNK, _CHUNK_BYTES = 64, 64 << 20
+"""Files, and bytes, that are handed to a reader at once."""
+_IDLE = 10
+"""Seconds after which a reader ends that nobody asks any more."""
+_SAVED = 8192
+"""Looks that are kept at once: what was read before an interruption is not read again."""
 
 
-def read_digests(
-    folder: Path, files: Sequence[File], verify: bool, progress: Progress
-) -> tuple[dict[Path, str], dict[Path, str]]:
+@dataclass
+class Readings:
+    """What was read of some files.
+
+    Attributes:
+        digests: SHA-256 of every file that is a picture, or, where nothing was decoded, that can be read.
+        looks: A packed `looks.LOOK` for each digest; empty where nothing was decoded.
+        problems: What is wrong with each of the other files.
+    """
+
+    digests: dict[Path, str] = field(default_factory=dict)
+    looks: dict[str, bytes] = field(default_factory=dict)
+    problems: dict[Path, Problem] = field(default_factory=dict)
+
+
+def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progress) -> Readings:
     """Hashes files and, where asked, makes sure that they are pictures.
 
-    Files that an earlier call with the same Pillow decoded, and that did not change, are not read again.
+    What an earlier call with the same Pillow decoded is not decoded again: a file that did not change is not
+    even read, and one whose content is known under another name is only hashed.
 
     Args:
         folder: What the files' names are relative to.
         files: What to read.
         verify: Decode them too.
         progress: Is told how many files were read.
-
-    Returns:
-        The SHA-256 of every file that could be read, and what is wrong with each of the others.
     """
-    memory = DigestMemory(f"{folder}|decoded by pillow {version('pillow')}")
-    digests = {file.path: known for file in files if (known := memory.recall(file.name, file.status))}
-    unknown = [file for file in files if file.path not in digests]
-    problems: dict[Path, str] = {}
-    done = len(digests)
-    for file, digest, problem in _read_all(unknown, verify):
-        if problem:
-            problems[file.path] = problem
-        else:
-            digests[file.path] = digest
-            memory.learn(file.name, file.status, digest)
-        done += 1
-        progress(Step(f"reading {folder.name}", done, len(files), "images"))
+    memory, looks = DigestMemory(str(folder)), LookMemory()
+    readings = Readings({file.path: known for file in files if (known := memory.recall(file.name, file.status))})
     if verify:
-        memory.save()
-    return digests, problems
+        readings.looks = looks.recall(readings.digests.values())
+        readings.digests = {path: sha for path, sha in readings.digests.items() if sha in readings.looks}
+    unread = [file for file in files if file.path not in readings.digests]
+    fresh: dict[str, bytes] = {}
+    known = len(files) - len(unread)
+    for done, (file, (digest, packed, problem)) in enumerate(_read(unread, looks if verify else None), known + 1):
+        if problem:
+            readings.problems[file.path] = problem
+        else:
+            readings.digests[file.path] = digest
+            memory.learn(file.name, file.status, digest)
+            if packed:
+                fresh[digest] = packed
+        if len(fresh) >= _SAVED:
+            readings.looks |= fresh
+            looks.learn(fresh)
+            fresh = {}
+        progress(Step(f"reading {folder.name}", done, len(files), "images"))
+    readings.looks |= fresh
+    looks.learn(fresh)
+    memory.save()
+    return readings
 
 
-def _read_all(files: Sequence[File], verify: bool) -> Iterator[tuple[File, str, str]]:
-    """Each file with its digest or its problem; a batch at a time, so that memory stays flat."""
-    if not files:
-        return
-    read, waiting = (_decode_and_hash if verify else _hash), iter(files)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        while batch := list(islice(waiting, _BATCH)):
-            for file, (digest, problem) in zip(batch, pool.map(read, batch), strict=True):
-                yield file, digest, problem
+_Reading = tuple[str, bytes, Problem | None]
+"""SHA-256, packed look, and what is wrong, of one file."""
 
 
-def _decode_and_hash(file: File) -> tuple[str, str]:
+def _read(files: Sequence[File], looks: LookMemory | None) -> Iterator[tuple[File, _Reading]]:
+    """Each file with what it is; a chunk at a time, so that memory stays flat."""
+    chunks = list(_chunks(files))
+    paths = [[str(file.path) for file in chunk] for chunk in chunks]
+    with _readers(len(files)) as pool:
+        answers = pool.map(_read_chunk, paths, repeat(looks))
+        for chunk in chunks:
+            try:
+                readings = next(answers)
+            except BrokenExecutor as error:
+                raise DataError(
+                    f"the process that read {shown(chunk[0].path)} and the {len(chunk) - 1} files after it died: "
+                    "it was killed, perhaps for want of memory, or one of them crashes Pillow"
+                ) from error
+            yield from zip(chunk, readings, strict=True)
+
+
+def _readers(files: int) -> Executor:
+    """Threads, or processes for many files: small pictures keep an interpreter busier than their pixels do."""
+    count = os.cpu_count() or 1
+    if files <= FEW or count == 1:
+        return ThreadPoolExecutor(count)
+    # Unlike multiprocessing's own, its processes never run the caller's script.
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(count, timeout=_IDLE)
+
+
+def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
+    chunk: list[File] = []
+    room = _CHUNK_BYTES
+    for file in files:
+        if chunk and (len(chunk) == _CHUNK or file.status.st_size > room):
+            yield chunk
+            chunk, room = [], _CHUNK_BYTES
+        chunk.append(file)
+        room -= file.status.st_size
+    if chunk:
+        yield chunk
+
+
+def _read_chunk(paths: Sequence[str], looks: LookMemory | None) -> list[_Reading]:
+    contents = [_content(path) for path in paths]
+    hashed = [
+        "" if isinstance(content, Problem) else hashlib.sha256(content).hexdigest() for content in contents
+    ]
+    if looks is None:
+        return [
+            ("", b"", content) if isinstance(content, Problem) else (digest, b"", None)
+            for content, digest in zip(contents, hashed, strict=True)
+        ]
+    known = looks.recall(filter(None, hashed))
+    return [
+        ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
+        for content, digest in zip(contents, hashed, strict=True)
+    ]
+
+
+def _content(path: str) -> bytes | Problem:
+    """A file's bytes, or why it has none that could be a picture's."""
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
+            return file.readall()
+    except OSError as error:
+        return Problem("unreadable", f"it cannot be read: {error.strerror or error}")
+
+
+def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> _Reading:
     from transfer_model.errors import UnreadableImageError
-    from transfer_model.preprocessing import decode
 
-    if file.status.st_size > _MAX_BYTES:
-        return "", f"it has {file.status.st_size:,} bytes, more than any picture"
     try:
-        content = file.path.read_bytes()
-        decode(content, name="it")
+        return digest, known.get(digest) or look(content, "it"), None
     except UnreadableImageError as error:
-        return "", str(error)
-    except OSError as error:
-        return "", f"cannot be read: {error.strerror or error}"
-    return hashlib.sha256(content).hexdigest(), ""
-
-
-def _hash(file: File) -> tuple[str, str]:
-    try:
-        return sha256_of(file.path), ""
-    except OSError as error:
-        return "", f"cannot be read: {error.strerror or error}"
+        return "", b"", Problem(error.kind, str(error))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transfer_platform.data.problem import Problem, shown
+
 CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What file managers leave behind, in lower case; like hidden files it is counted and left out."""
 
@@ -32,12 +34,13 @@ class Contents:
     Attributes:
         files: What may be read.
         ignored: Hidden files and clutter; a hidden folder stands for what is in it.
-        problems: Links that must not be followed and what is neither file nor folder, with the reason.
+        problems: Folders that cannot be read, links that must not be followed, and what is neither file nor
+            folder.
     """
 
     files: list[File] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
-    problems: dict[Path, str] = field(default_factory=dict)
+    problems: dict[Path, Problem] = field(default_factory=dict)
 
 
 def is_clutter(name: str) -> bool:
@@ -56,34 +59,42 @@ def walk(folder: Path, root: Path) -> Contents:
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:
         current, prefix, above = pending.pop()
-        with os.scandir(current) as entries:
-            for entry in entries:
-                path = current / entry.name
-                if is_clutter(entry.name):
-                    contents.ignored.append(path)
-                elif problem := _problem(entry, root, above):
-                    contents.problems[path] = problem
-                elif entry.is_dir():
-                    pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
-                else:
-                    contents.files.append(File(path, prefix + entry.name, entry.stat()))
+        try:
+            entries = list(os.scandir(current))
+        except OSError as error:
+            contents.problems[current] = Problem("unreadable", f"is a folder that cannot be read: {error.strerror}")
+            continue
+        for entry in entries:
+            path = current / entry.name
+            if is_clutter(entry.name):
+                contents.ignored.append(path)
+            elif problem := _problem(entry, root, above):
+                contents.problems[path] = problem
+            elif entry.is_dir():
+                pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
+            else:
+                contents.files.append(File(path, prefix + entry.name, entry.stat()))
     return contents
 
 
-def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> str:
+def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> Problem | None:
     """Why an entry can be neither read nor entered, or nothing."""
     if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, above)):
         return problem
-    return "" if entry.is_dir() or entry.is_file() else "is neither a file nor a folder"
+    if entry.is_dir() or entry.is_file():
+        return None
+    return Problem("special file", "is neither a file nor a folder")
 
 
-def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> str:
+def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> Problem | None:
     try:
         target = link.resolve(strict=True)
     except FileNotFoundError:
-        return "is a link to nothing"
+        return Problem("link to nothing", "is a link to nothing")
+    except PermissionError as error:
+        return Problem("unreadable", f"is a link that cannot be followed: {error.strerror}")
     except (OSError, RuntimeError):
-        return "is a link that goes in circles"
+        return Problem("link in circles", "is a link that goes in circles")
     if not target.is_relative_to(root):
-        return f"is a link that leaves the data set, to {target}"
-    return "is a link that goes in circles" if target in above else ""
+        return Problem("link leading out", f"is a link that leaves the data set, to {shown(target)}")
+    return Problem("link in circles", "is a link that goes in circles") if target in above else None

@@ -99,6 +99,15 @@ class Dataset(Section):
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that are meant to be left out; each must match something."""
 
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """What becomes of files that are no readable pictures: `fail` names them all, `skip` leaves them out."""
+
+    allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
+    """Files or patterns, relative to the source, that may lie in two splits byte for byte."""
+
+    few_images: Annotated[int, Field(ge=1)] = 10
+    """Training images of a class below which the preflight warns."""
+
     image_size: int | None = Field(default=None, ge=16, le=2048)
     """Side of the square that the network sees, in pixels; by default what its weights were trained with."""
 

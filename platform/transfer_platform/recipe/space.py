@@ -64,8 +64,18 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         raise RecipeError([Problem("trial", spell(path), message) for path, message in found]) from error
 
 
+_NOT_LEARNED_FROM: dict[str, Any] = {
+    "search": {"trials"},
+    "promotion": True,
+    "dataset": {"on_bad_image", "allow_duplicates", "few_images"},
+}
+
+
 def identity(recipe: Recipe) -> str:
-    """What a study's identity has from its recipe: all of it but the number of trials and the promotion.
+    """What a study's identity has from its recipe: all that its trials depend on.
+
+    That leaves out the number of trials, the promotion, and what only decides which files are pictures: the
+    data's fingerprint says which are.
 
     Comments, the order of fields, and whether a default is written out make no difference. With the data's
     fingerprint it tells whether a study goes on or another one begins.
@@ -73,7 +83,7 @@ def identity(recipe: Recipe) -> str:
     Returns:
         SHA-256 over canonical JSON, 64 hexadecimal digits.
     """
-    content = recipe.model_dump(mode="json", by_alias=True, exclude={"search": {"trials"}, "promotion": True})
+    content = recipe.model_dump(mode="json", by_alias=True, exclude=_NOT_LEARNED_FROM)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

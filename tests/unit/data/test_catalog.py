@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from transfer_platform.data.catalog import Picture, class_map, scan
+from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
 from transfer_platform.data.exclusion import excluded_files
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.storage import cache_folder
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transfer_platform.progress import Step
+
+
+def checked(folder: Path, *arguments: Any, **options: Any) -> Catalog:
+    """What a folder holds, refused as a split of a recipe would be."""
+    catalog = scan(folder, *arguments, **options)
+    catalog.refuse_problems()
+    catalog.refuse_gaps()
+    return catalog
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def folder(isolated: Path, write_picture: Callable[[Path, str], None]) -> Path:
 
 
 def test_pictures_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
-    catalog = scan(folder)
+    catalog = checked(folder)
     assert catalog.classes == ("ant", "bee")
     assert len(catalog.pictures) == 6
     assert [each.label for each in catalog.pictures] == ["ant"] * 3 + ["bee"] * 3
@@ -41,7 +49,7 @@ def test_clutter_is_left_out_and_told(folder: Path) -> None:
         (folder / name).write_bytes(b"junk")
     (folder / ".git").mkdir()
     (folder / "__MACOSX").mkdir()
-    catalog = scan(folder)
+    catalog = checked(folder)
     assert len(catalog.pictures) == 6
     assert {path.name for path in catalog.ignored} == {
         ".DS_Store", "Thumbs.db", "desktop.ini", "._1.png", ".git", "__MACOSX"
@@ -54,7 +62,7 @@ def test_all_offenders_are_named_at_once(folder: Path) -> None:
     (folder / "loose.png").write_bytes((folder / "ant" / "1.png").read_bytes())
     (folder / "bee" / "cut.png").write_bytes((folder / "bee" / "1.png").read_bytes()[:60])
     with pytest.raises(DataError) as raised:
-        scan(folder)
+        checked(folder)
     message = str(raised.value)
     assert message.startswith(f"4 files in {folder}")
     for name in (
@@ -71,7 +79,7 @@ def test_twenty_offenders_are_named_and_the_rest_counted(folder: Path) -> None:
     for number in range(23):
         (folder / "ant" / f"{number:02d}.txt").touch()
     with pytest.raises(DataError, match=r"^23 files") as raised:
-        scan(folder)
+        checked(folder)
     assert "ant/19.txt" in str(raised.value)
     assert "ant/20.txt" not in str(raised.value)
     assert "... and 3 more" in str(raised.value)
@@ -79,9 +87,9 @@ def test_twenty_offenders_are_named_and_the_rest_counted(folder: Path) -> None:
 
 def test_what_is_not_decoded_is_still_hashed(folder: Path) -> None:
     (folder / "ant" / "notes.txt").write_text("no picture")
-    assert len(scan(folder, verify=False).pictures) == 7
+    assert len(checked(folder, verify=False).pictures) == 7
     with pytest.raises(DataError, match=r"notes\.txt"):
-        scan(folder)
+        checked(folder)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +105,12 @@ def test_too_few_classes_and_empty_ones(remove: list[str], message: str, folder:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError, match=message):
-        scan(folder)
+        checked(folder)
 
 
 def test_a_missing_folder_is_suggested(folder: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'set'"):
-        scan(folder.with_name("sett"))
+        checked(folder.with_name("sett"))
 
 
 class TestExclusion:
@@ -120,7 +128,7 @@ class TestExclusion:
     )
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         root = folder.parent
-        catalog = scan(folder, excluded_files(root, [pattern]), root)
+        catalog = checked(folder, excluded_files(root, [pattern]), root)
         assert len(catalog.pictures) == left
         assert len(catalog.excluded) == 6 - left
 
@@ -132,7 +140,7 @@ class TestExclusion:
         (folder / "ant" / "notes.txt").write_text("no picture")
         (folder / "readme.md").write_text("no picture")
         excluded = excluded_files(folder, ["**/*.txt", "readme.md"])
-        assert len(scan(folder, excluded).pictures) == 6
+        assert len(checked(folder, excluded).pictures) == 6
 
     def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
         with pytest.raises(DataError) as raised:
@@ -147,7 +155,7 @@ class TestExclusion:
 
     def test_excluding_a_whole_class_leaves_it_empty(self, folder: Path) -> None:
         with pytest.raises(DataError, match="without a picture: 'bee'"):
-            scan(folder, excluded_files(folder, ["bee"]))
+            checked(folder, excluded_files(folder, ["bee"]))
 
 
 class TestLinks:
@@ -156,7 +164,7 @@ class TestLinks:
     def test_inside(self, folder: Path) -> None:
         (folder / "ant" / "link.png").symlink_to(folder / "ant" / "1.png")
         (folder / "cat").symlink_to(folder / "bee", target_is_directory=True)
-        assert [each.label for each in scan(folder).pictures] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
+        assert [each.label for each in checked(folder).pictures] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
 
     @pytest.mark.parametrize(
         ("link", "target", "message"),
@@ -172,22 +180,22 @@ class TestLinks:
     def test_refused(self, link: str, target: str, message: str, folder: Path) -> None:
         (folder / link).symlink_to(target)
         with pytest.raises(DataError, match=f"{link}: is a link .*({message})"):
-            scan(folder)
+            checked(folder)
 
     def test_two_folders_that_link_each_other(self, folder: Path) -> None:
         (folder / "ant" / "to_bee").symlink_to("../bee")
         (folder / "bee" / "to_ant").symlink_to("../ant")
         with pytest.raises(DataError, match="in circles"):
-            scan(folder)
+            checked(folder)
 
     def test_a_pipe_is_not_waited_for(self, folder: Path) -> None:
         os.mkfifo(folder / "ant" / "pipe.png")
         with pytest.raises(DataError, match=r"ant/pipe\.png: is neither a file nor a folder"):
-            scan(folder)
+            checked(folder)
 
     def test_the_data_set_itself_may_be_a_link(self, folder: Path) -> None:
         folder.with_name("alias").symlink_to(folder)
-        assert len(scan(folder.with_name("alias")).pictures) == 6
+        assert len(checked(folder.with_name("alias")).pictures) == 6
 
 
 class TestMemory:
@@ -195,7 +203,7 @@ class TestMemory:
 
     def steps(self, folder: Path) -> int:
         steps: list[Step] = []
-        scan(folder, progress=steps.append)
+        checked(folder, progress=steps.append)
         return len(steps)
 
     def test_only_changed_files_are_read(
@@ -209,34 +217,34 @@ class TestMemory:
     def test_a_changed_file_has_another_digest_even_with_its_old_time(
         self, folder: Path, write_picture: Callable[[Path, str], None]
     ) -> None:
-        path, before = folder / "ant" / "1.png", scan(folder).pictures
+        path, before = folder / "ant" / "1.png", checked(folder).pictures
         times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
         write_picture(path, "another picture of the same size")
         os.utime(path, ns=times)
-        assert scan(folder).pictures != before
+        assert checked(folder).pictures != before
 
     @pytest.mark.parametrize(
         "damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}']
     )
     def test_a_damaged_memory_is_computed_again(self, damage: bytes, folder: Path) -> None:
-        before = scan(folder).pictures
+        before = checked(folder).pictures
         for file in (cache_folder() / "digests").iterdir():
             file.write_bytes(damage)
-        assert scan(folder).pictures == before
+        assert checked(folder).pictures == before
         assert self.steps(folder) == 0
 
     def test_a_file_that_is_no_picture_is_never_remembered_as_one(self, folder: Path) -> None:
         (folder / "ant" / "notes.txt").write_text("no picture")
         for _ in range(2):
             with pytest.raises(DataError, match=r"notes\.txt"):
-                scan(folder)
+                checked(folder)
         (folder / "ant" / "notes.txt").unlink()
         assert self.steps(folder) == 0
 
 
 def test_labels_are_composed_unicode(folder: Path) -> None:
     (folder / "bee").rename(folder / "cafe\u0301")
-    assert scan(folder).classes == ("ant", "caf\u00e9")
+    assert checked(folder).classes == ("ant", "caf\u00e9")
 
 
 def test_class_map_names_every_difference() -> None:
@@ -259,4 +267,4 @@ def test_class_map_names_every_difference() -> None:
 def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, isolated, monkeypatch) -> None:
     (isolated / "file").write_text("no folder")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file" / "cache"))
-    assert scan(folder).pictures
+    assert checked(folder).pictures

@@ -1,0 +1,30 @@
+"""Why a file cannot be learned from, and how its name is shown to people."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file.
+
+    Attributes:
+        kind: In a few words, the same for all files of which it is true: `damaged`, `leads out`, ...
+        message: The rest of a sentence that begins with the file's name.
+    """
+
+    kind: str
+    message: str
+
+
+def shown(path: Path | str) -> str:
+    """A file name that can stand in any text: bytes that are no UTF-8 and control characters are escaped.
+
+    >>> shown("a\\nb")
+    'a\\\\nb'
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
