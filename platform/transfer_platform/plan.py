@@ -21,8 +21,8 @@ from transfer_model import catalogue
 from transfer_model.catalogue import Outline
 from transfer_model.stages import count_through
 from transfer_platform import storage
-from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
+from transfer_platform.inspection.preflight import required
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
 from transfer_platform.recipe.ranges import Choice, Range, most
@@ -50,7 +50,7 @@ def describe(
     """
     path = recipe_path(path)
     recipe = load(path, overrides)
-    splits = read_splits(recipe.dataset, path.parent, progress)
+    _, splits = required(recipe.dataset, path.parent, progress)
     return Group(
         Text("Recipe, every default written out", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),

@@ -18,6 +18,10 @@ from transfer_platform import search
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation import figures, report
 from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.inspection import report as data_report
+from transfer_platform.inspection.finding import Severity
+from transfer_platform.inspection.learned import doubtful_labels
+from transfer_platform.inspection.survey import Inspection
 from transfer_platform.network.pretrained import Pretrained
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.space import to_yaml
@@ -27,6 +31,7 @@ from transfer_platform.tracking import Run
 LIBRARIES = ("transfer-platform", "torch", "torchvision", "timm", "mlflow", "optuna")
 CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/macro_f1")
 FOLDER = "evaluation"
+DATA = "data"
 
 
 def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> None:
@@ -44,6 +49,33 @@ def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str
     run.text(to_yaml(recipe), "recipe.yaml")
     for role, pictures in splits.roles.items():
         run.dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
+
+
+def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
+    """What the preflight found, as a page, a text and a table; every picture's digest; what was left out."""
+    run.text(data_report.page(inspection, "Data set"), f"{DATA}/report.html")
+    run.text(data_report.markdown(inspection), f"{DATA}/report.md")
+    run.table(data_report.findings_table(inspection), f"{DATA}/findings.json")
+    run.text(data_report.manifest(inspection, splits), f"{DATA}/manifest.csv")
+    if inspection.quarantine:
+        run.text(data_report.quarantine(inspection), f"{DATA}/quarantine.csv")
+    run.metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})
+
+
+def report_labels(run: Run, inspection: Inspection, splits: Splits, logits: Tensor) -> None:
+    """Labels that are likely wrong, by what the best trial said of pictures that it had not seen.
+
+    Args:
+        run: Of the study.
+        inspection: Of the data set.
+        splits: Its division.
+        logits: Of the pictures that ranked the trial (N, C).
+    """
+    probabilities = functional.softmax(logits.double(), dim=1).numpy()
+    found = doubtful_labels(splits.ranking, splits.classes, probabilities)
+    rows = [(each.kind, inspection.name(each.files[0]), each.detail) for each in found]
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(("kind", "file", "detail"))}
+    run.table(columns, f"{DATA}/doubtful_labels.json")
 
 
 def report_machine(run: Run, device: str, precision: str) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from transfer_model.network import Network
 from transfer_platform import mlflow_store, storage
 from transfer_platform.conclusion import conclude, recall
-from transfer_platform.data.reading import read_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.in_process import InProcess
 from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.inspection.finding import Severity
+from transfer_platform.inspection.preflight import required
+from transfer_platform.inspection.survey import Inspection
 from transfer_platform.locking import hold
 from transfer_platform.network.pretrained import Pretrained, pretrained_weights
 from transfer_platform.progress import Progress, Say, Step, silent
@@ -27,7 +29,9 @@ from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.recipe.space import identity, ranges, resolve
 from transfer_platform.reporting import (
+    report_data,
     report_inputs,
+    report_labels,
     report_machine,
     report_network,
     report_study,
@@ -131,10 +135,10 @@ def run(
     if recipe.promotion:
         storage.ledger_url()  # refused now, not after the search
     mlflow_store.refuse_unreachable()
-    store = _store()
-    splits = read_splits(recipe.dataset, folder, progress)
-    say(_counts(splits))
-    weights = _weights(recipe, folder, progress)
+    store = feature_store()
+    inspection, splits = required(recipe.dataset, folder, progress)
+    say(_counts(inspection, splits))
+    weights = find_weights(recipe, folder, progress)
     name, database = _study_name(recipe, splits, weights), storage.studies_url()
     home = storage.studies_folder() / name
     with hold(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
@@ -153,6 +157,7 @@ def run(
             bench.precision = _precision(study, bench, recipe)
             say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
             report_inputs(parent, recipe, splits, weights)
+            report_data(parent, inspection, splits)
             report_machine(parent, str(bench.device), bench.precision)
             engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
             _search(study, engine, recipe, progress, say)
@@ -166,6 +171,7 @@ def run(
             if conclusion is None:
                 report_network(parent, restored.network)
                 report_validation(parent, splits, restored.fit.logits)
+                report_labels(parent, inspection, splits, restored.fit.logits)
                 model = write_served_form(bench, best, restored.fit, restored.network, home / "model", say)
                 best_run = tracker.trial_run(parent, study.best.number)
                 conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
@@ -192,10 +198,14 @@ def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress,
     study.run(trials, engine.run, ended)
 
 
-def _counts(splits: Splits) -> str:
+def _counts(inspection: Inspection, splits: Splits) -> str:
     counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.roles.items())
     left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
-    return f"images: {counts}; classes: {len(splits.classes)}{left_out}"
+    bad = len(inspection.quarantine)
+    left_out += f"; {bad} files left out that are no readable pictures" if bad else ""
+    warnings = inspection.count(Severity.WARNING)
+    look = f"; {warnings} warnings: platform data shows them" if warnings else ""
+    return f"images: {counts}; classes: {len(splits.classes)}{left_out}{look}"
 
 
 def _trials(recipe: Recipe) -> int:
@@ -223,13 +233,15 @@ def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     )
 
 
-def _weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pretrained]:
+def find_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pretrained]:
+    """The pretrained weights of every backbone that a recipe may take, by its name."""
     chosen = recipe.backbone
     names = chosen.name.choices if isinstance(chosen.name, Choice) else (chosen.name,)
     return {name: pretrained_weights(name, chosen.weights, folder, progress) for name in names}
 
 
-def _store() -> Store | None:
+def feature_store() -> Store | None:
+    """Where features are kept; None where the environment says that none are."""
     limit = storage.cache_limit()
     return Store(storage.features_folder(), limit) if limit else None
 
@@ -237,9 +249,14 @@ def _store() -> Store | None:
 def _precision(study: Study, bench: Bench, recipe: Recipe) -> str:
     """Settled once for a study, so that going on with it elsewhere computes the same."""
     if "precision" not in study.notes:
-        first = {
-            field: span.choices[0] if isinstance(span, Choice) else span.low
-            for field, span in ranges(recipe).items()
-        }
-        study.note("precision", bench.fastest_precision(resolve(recipe, first)))
+        study.note("precision", bench.fastest_precision(first_values(recipe)))
     return str(study.notes["precision"])
+
+
+def first_values(recipe: Recipe) -> Recipe:
+    """A recipe without ranges: the first of every choice, the low end of every range."""
+    first = {
+        field: span.choices[0] if isinstance(span, Choice) else span.low
+        for field, span in ranges(recipe).items()
+    }
+    return resolve(recipe, first)

@@ -31,8 +31,8 @@ class UnreadableImageError(ModelError):
 
     Args:
         message: One sentence.
-        kind: What is wrong in a word or two: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many
-            pixels` or `colour space`.
+        kind: What is wrong in a word or two: `unreadable`, `empty`, `unsupported format`, `damaged`,
+            `too many pixels` or `colour space`.
     """
 
     def __init__(self, message: str, kind: str) -> None:

@@ -111,7 +111,7 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
 
 
 def opened(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """The header of a picture, with format, mode and size; raises what `decode` does where it can be seen there."""
+    """A picture whose header was read: format, mode, size; raises what `decode` does, as far as it shows."""
     name = name if isinstance(source, bytes) else str(source)
     _mute_pillow()
     return _open(name, _content(source, name))

@@ -131,6 +131,45 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 
 @main.command()
+@click.argument("recipe", type=RECIPE)
+@OVERRIDE
+@DEVICE
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write the report too: a page (.html) or markdown (.md)."
+)
+@click.option("--no-features", is_flag=True, help="Don't ask the backbone about labels and outliers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def data(
+    recipe: Path,
+    overrides: Sequence[str],
+    device: str,
+    out: Path | None,
+    no_features: bool,
+    as_json: bool,
+) -> None:
+    """Look at the data set of RECIPE: bad files, copies, leaks, labels.
+
+    The exit code is 1 where it cannot be trained on. `platform run` begins with the same, without asking the
+    backbone.
+    """
+    from transfer_platform import data_report
+    from transfer_platform.progress import Screen
+
+    with Screen() as screen:
+        report = data_report.report(
+            recipe,
+            overrides,
+            out=out,
+            features=not no_features,
+            device=device,
+            progress=screen.step,
+            say=screen.say,
+        )
+    click.echo(report.json if as_json else report.text)
+    sys.exit(bool(report.inspection.errors))
+
+
+@main.command()
 @click.argument("pattern", default="*")
 @click.option("--stages", is_flag=True, help="Also list the stages that freeze_through may name.")
 def backbones(pattern: str, stages: bool) -> None:

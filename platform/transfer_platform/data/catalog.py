@@ -92,7 +92,9 @@ class Catalog:
             ]
         if unwritable := [label for label in self.classes if shown(label) != label]:
             names = ", ".join(map(shown, unwritable))
-            return [f"{self.folder} has class folders whose names are no printable text: {names}; rename them"]
+            return [
+                f"{self.folder} has class folders whose names are no printable text: {names}; rename them"
+            ]
         held = {picture.label for picture in self.pictures}
         empty = ", ".join(repr(label) for label in self.classes if label not in held)
         if not empty:

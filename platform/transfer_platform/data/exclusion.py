@@ -1,4 +1,4 @@
-"""Which files a recipe leaves out on purpose."""
+"""Which files a recipe names by patterns, to leave them out or to let them be."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ _COMPARED_NAMES = 5000
 
 
 def excluded_files(root: Path, patterns: Sequence[str]) -> frozenset[Path]:
+    """The files that `dataset.exclude` names, see `files_named`."""
+    return files_named(root, patterns, "exclude")
+
+
+def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
     """The files that patterns name.
 
     Args:
         root: The source's folder.
         patterns: Each a file, a folder (all that is in it) or a glob such as `**/*.gif`, relative to `root`,
             with `/` between folders.
+        field: Of `dataset:` that they stand in.
 
     Returns:
         Absolute paths below the resolved `root`.
@@ -35,7 +41,7 @@ def excluded_files(root: Path, patterns: Sequence[str]) -> frozenset[Path]:
     if useless:
         lines = (f"  {pattern!r} matches no file{_nearest(root, pattern)}" for pattern in useless)
         raise DataError(
-            f"dataset.exclude must name files below {root}, but\n"
+            f"dataset.{field} must name files below {root}, but\n"
             + "\n".join(lines)
             + "\ncorrect or remove them"
         )

@@ -1,4 +1,4 @@
-"""What one decoding of a picture tells besides its pixels: size, format, a tiny sketch; remembered by content."""
+"""What one decoding of a picture tells: size, format, a tiny sketch; remembered by content."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ LOOK = np.dtype(
         ("sketch", "u1", (SKETCH, SKETCH, 3)),
     ]
 )
-"""One picture, upright: its sides in pixels, Pillow's names of its format and of its mode before it became RGB,
-how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency; and all of
-it squeezed into a sketch of 16 x 16 RGB pixels.
+"""One picture, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
+RGB, how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency; and
+all of it squeezed into a sketch of 16 x 16 RGB pixels.
 """
 
 _HEADER = struct.Struct("<II8s8sHB?")
@@ -61,6 +61,7 @@ def look(content: bytes, name: str) -> bytes:
         UnreadableImageError: As of `transfer_model.preprocessing.decode`.
     """
     from PIL import Image
+
     from transfer_model.preprocessing import opened, orientation, upright
 
     image = opened(content, name)
@@ -68,7 +69,7 @@ def look(content: bytes, name: str) -> bytes:
     kind, mode, transparent, frames = image.format, image.mode, image.has_transparency_data, _frames(image)
     pixels = upright(image, name)
     facts = (kind or "", mode), (min(frames, _MOST_FRAMES), orientation(image), transparent)
-    sketch = pixels.resize((SKETCH, SKETCH), Image.Resampling.BOX, reducing_gap=2.0)
+    sketch = pixels.resize((SKETCH, SKETCH), Image.Resampling.BILINEAR, reducing_gap=3.0)
     texts = (text.encode("ascii") for text in facts[0])
     return _HEADER.pack(*pixels.size, *texts, *facts[1]) + sketch.tobytes()
 

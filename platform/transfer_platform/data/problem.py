@@ -21,10 +21,6 @@ class Problem:
 
 
 def shown(path: Path | str) -> str:
-    """A file name that can stand in any text: bytes that are no UTF-8 and control characters are escaped.
-
-    >>> shown("a\\nb")
-    'a\\\\nb'
-    """
+    """A file name that can stand in any text: what is no UTF-8, and control characters, are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

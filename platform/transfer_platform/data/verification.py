@@ -60,14 +60,16 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
         progress: Is told how many files were read.
     """
     memory, looks = DigestMemory(str(folder)), LookMemory()
-    readings = Readings({file.path: known for file in files if (known := memory.recall(file.name, file.status))})
+    readings = Readings(
+        {file.path: known for file in files if (known := memory.recall(file.name, file.status))}
+    )
     if verify:
         readings.looks = looks.recall(readings.digests.values())
         readings.digests = {path: sha for path, sha in readings.digests.items() if sha in readings.looks}
     unread = [file for file in files if file.path not in readings.digests]
     fresh: dict[str, bytes] = {}
-    known = len(files) - len(unread)
-    for done, (file, (digest, packed, problem)) in enumerate(_read(unread, looks if verify else None), known + 1):
+    begun = len(files) - len(unread) + 1
+    for done, (file, (digest, packed, problem)) in enumerate(_read(unread, looks if verify else None), begun):
         if problem:
             readings.problems[file.path] = problem
         else:
@@ -101,21 +103,22 @@ def _read(files: Sequence[File], looks: LookMemory | None) -> Iterator[tuple[Fil
                 readings = next(answers)
             except BrokenExecutor as error:
                 raise DataError(
-                    f"the process that read {shown(chunk[0].path)} and the {len(chunk) - 1} files after it died: "
+                    f"the process that read {shown(chunk[0].path)} and {len(chunk) - 1} files after it died: "
                     "it was killed, perhaps for want of memory, or one of them crashes Pillow"
                 ) from error
             yield from zip(chunk, readings, strict=True)
 
 
 def _readers(files: int) -> Executor:
-    """Threads, or processes for many files: small pictures keep an interpreter busier than their pixels do."""
+    """Threads, or processes for many files: small pictures are more work for Python than for Pillow."""
     count = os.cpu_count() or 1
     if files <= FEW or count == 1:
         return ThreadPoolExecutor(count)
     # Unlike multiprocessing's own, its processes never run the caller's script.
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(count, timeout=_IDLE)
+    processes: Executor = ProcessPoolExecutor(count, timeout=_IDLE)
+    return processes
 
 
 def _chunks(files: Sequence[File]) -> Iterator[list[File]]:

@@ -62,7 +62,9 @@ def walk(folder: Path, root: Path) -> Contents:
         try:
             entries = list(os.scandir(current))
         except OSError as error:
-            contents.problems[current] = Problem("unreadable", f"is a folder that cannot be read: {error.strerror}")
+            contents.problems[current] = Problem(
+                "unreadable", f"is a folder that cannot be read: {error.strerror}"
+            )
             continue
         for entry in entries:
             path = current / entry.name

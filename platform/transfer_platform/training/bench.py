@@ -145,6 +145,15 @@ class Bench:
         network.zero_grad(set_to_none=True)
         return chosen
 
+    def untaught(self, recipe: Recipe) -> Tensor:
+        """What the head of a network is given of all pictures that teach, before anything learns: (N, F).
+
+        Args:
+            recipe: Without ranges.
+        """
+        network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
+        return self.heard(recipe, network, range(len(self.splits.teaching)))
+
     @torch.inference_mode()
     def heard(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
         """What a network's head is given of pictures, (N, F).

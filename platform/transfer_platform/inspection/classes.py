@@ -1,0 +1,46 @@
+"""What is to be said of the classes: which are missing, empty or small, and how unlike their sizes are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.catalog import class_differences
+from transfer_platform.inspection.finding import Finding
+
+if TYPE_CHECKING:
+    from transfer_platform.data.catalog import Catalog, Picture
+
+IMBALANCE = 5.0
+"""Images of the largest class by those of the smallest."""
+
+
+def class_gaps(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
+    """Classes that keep a data set from being divided."""
+    for catalog in catalogs.values():
+        yield from (Finding("class folders", (), gap) for gap in catalog.gaps())
+    given = {role: catalog.pictures for role, catalog in catalogs.items()}
+    yield from (Finding("classes differ", (), line) for line in class_differences(given))
+
+
+def class_sizes(train: Sequence[Picture], few: int) -> Iterator[Finding]:
+    """Classes of few training images, and of far fewer than others.
+
+    Args:
+        train: The training images.
+        few: Images below which a class is small.
+    """
+    counts = Counter(picture.label for picture in train)
+    for label, count in sorted(counts.items()):
+        if count < few:
+            yield Finding("few images", (), f"{label!r} has {count} training images")
+    if not counts:
+        return
+    (most, large), (least, small) = counts.most_common()[0], counts.most_common()[-1]
+    if large > IMBALANCE * small:
+        yield Finding(
+            "imbalance",
+            (),
+            f"{most!r} has {large} training images, {least!r} {small}: {large / small:.1f} times as many",
+        )

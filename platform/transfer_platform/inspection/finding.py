@@ -1,0 +1,167 @@
+"""What the preflight can find: every kind of trouble with its weight, its meaning and its remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Severity(StrEnum):
+    """How much a finding matters; in this order."""
+
+    ERROR = "error"
+    """Nothing can be trained, or what is measured would mean nothing."""
+    WARNING = "warning"
+    """Training works; somebody should look."""
+    NOTE = "note"
+    """Good to know; the platform deals with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding.
+
+    Attributes:
+        name: As it is counted.
+        severity: How much it matters.
+        meaning: What it is, and what comes of it.
+        remedy: What to do; empty where nothing needs to be done.
+    """
+
+    name: str
+    severity: Severity
+    meaning: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        kind: Its name, a key of `KINDS`.
+        files: Which it is about, none where it is about the data set; the first is the one to look at.
+        detail: What exactly, a sentence or a part of one.
+    """
+
+    kind: str
+    files: tuple[Path, ...]
+    detail: str
+
+
+_OUT = "mend or remove it, name it in dataset.exclude, or set dataset.on_bad_image: skip"
+_LINK = "copy what it points to into the data set, or name it in dataset.exclude"
+_LOOK = "look at it; name it in dataset.exclude if it does not belong"
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"),
+        Kind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
+        Kind("unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT),
+        Kind("damaged", Severity.ERROR, "a picture that is cut off or damaged", _OUT),
+        Kind("too many pixels", Severity.ERROR, "it would fill the memory (a decompression bomb)", _OUT),
+        Kind("too many bytes", Severity.ERROR, "larger than any picture", _OUT),
+        Kind("colour space", Severity.ERROR, "its colours have no defined RGB", "convert it to RGB"),
+        Kind("link leading out", Severity.ERROR, "a link to somewhere outside the data set", _LINK),
+        Kind(
+            "link in circles", Severity.ERROR, "a link that leads back to itself or to its own folder", _LINK
+        ),
+        Kind("link to nothing", Severity.ERROR, "a link whose target is gone", _LINK),
+        Kind("special file", Severity.ERROR, "a pipe, a socket or a device", "remove it"),
+        Kind(
+            "outside the class folders",
+            Severity.ERROR,
+            "it lies where no class can be told",
+            "move it into its class folder, or name it in dataset.exclude",
+        ),
+        Kind(
+            "class folders",
+            Severity.ERROR,
+            "fewer than two classes, an empty one, or one whose name is no text",
+            "correct the folders",
+        ),
+        Kind(
+            "classes differ",
+            Severity.ERROR,
+            "the splits do not have the same classes",
+            "every split needs one folder per class, of the same name",
+        ),
+        Kind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
+        Kind(
+            "copy in another split",
+            Severity.ERROR,
+            "the same bytes in two splits: it is tested after it was learned by heart",
+            "remove one of them, name one in dataset.exclude, or name the file that may be in both in "
+            "dataset.allow_duplicates",
+        ),
+        Kind(
+            "copy with another label",
+            Severity.WARNING,
+            "the same bytes in two classes: one of the labels is wrong",
+            "remove the wrong one",
+        ),
+        Kind(
+            "copy",
+            Severity.WARNING,
+            "the same bytes twice in one class: it counts twice",
+            "remove one of them",
+        ),
+        Kind(
+            "near copy in another split",
+            Severity.WARNING,
+            "pictures in two splits that look the same: the test is easier than the world",
+            "look at them; keep one of them",
+        ),
+        Kind(
+            "near copy with another label",
+            Severity.WARNING,
+            "pictures in two classes that look the same: one of the labels may be wrong",
+            "look at them",
+        ),
+        Kind("near copy", Severity.WARNING, "pictures of one class that look the same", "look at them"),
+        Kind(
+            "likely mislabelled",
+            Severity.WARNING,
+            "networks that had not seen it are sure of another class",
+            "look at it; move it to its class, or name it in dataset.exclude",
+        ),
+        Kind(
+            "taken for another class",
+            Severity.NOTE,
+            "networks that had not seen it take it for another class: a hard picture, or a wrong label",
+            "look at the first ones",
+        ),
+        Kind("far from the rest", Severity.WARNING, "unlike every other picture of the data set", _LOOK),
+        Kind(
+            "wrong extension",
+            Severity.WARNING,
+            "the name says another format than the bytes",
+            "rename it; it is read all the same",
+        ),
+        Kind("animated", Severity.WARNING, "several pictures in one file, of which the first is used", _LOOK),
+        Kind("odd format", Severity.WARNING, "a format that hardly any other picture here has", _LOOK),
+        Kind("blank", Severity.WARNING, "one colour and nothing else", _LOOK),
+        Kind("very dark or bright", Severity.WARNING, "hardly anything can be seen on it", _LOOK),
+        Kind("tiny", Severity.WARNING, "far smaller than the other pictures", _LOOK),
+        Kind(
+            "extreme shape", Severity.WARNING, "of so long a picture the network sees a small part", "crop it"
+        ),
+        Kind("few images", Severity.WARNING, "fewer training images than dataset.few_images", "add images"),
+        Kind(
+            "imbalance",
+            Severity.WARNING,
+            "a class has many times the images of another",
+            "add images, or set training.class_weights: balanced and search.metric: validation/macro_f1",
+        ),
+        Kind("turned by EXIF", Severity.NOTE, "stored on its side; it is turned upright"),
+        Kind("transparency", Severity.NOTE, "it is laid on white"),
+        Kind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
+        Kind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
+        Kind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
+        Kind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
+        Kind("hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"),
+    )
+}
+"""Every kind by name, the gravest first."""

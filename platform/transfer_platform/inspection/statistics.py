@@ -1,0 +1,56 @@
+"""Sizes, shapes and brightness of a data set's pictures, by split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transfer_platform.inspection.files import brightness
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def statistics(looks: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+    """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
+
+    Args:
+        looks: By split, the `data.looks.LOOK`s of its pictures.
+    """
+    columns: dict[str, list[object]] = {
+        name: []
+        for name in ("split", "what", "smallest", "lower quartile", "median", "upper quartile", "largest")
+    }
+    for split, rows in looks.items():
+        for what, values in _quantities(rows).items():
+            quartiles = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
+            cells = [split, what, *(round(float(value), 2) for value in quartiles)]
+            for name, cell in zip(columns, cells, strict=True):
+                columns[name].append(cell)
+    return columns
+
+
+def formats(looks: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+    """A table with a row for each format and mode: how many pictures of each split have it."""
+    counts = {
+        split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
+        for split, rows in looks.items()
+    }
+    kinds = sorted({kind for count in counts.values() for kind in count})
+    return {
+        "format": [kind[0].decode() for kind in kinds],
+        "mode": [kind[1].decode() for kind in kinds],
+        **{split: [count[kind] for kind in kinds] for split, count in counts.items()},
+    }
+
+
+def _quantities(rows: NDArray[np.void]) -> dict[str, NDArray[np.floating]]:
+    return {
+        "width, pixels": rows["width"].astype(np.float64),
+        "height, pixels": rows["height"].astype(np.float64),
+        "width by height": rows["width"] / rows["height"],
+        "mean brightness, 0 to 255": brightness(rows),
+    }

@@ -1,0 +1,160 @@
+"""Asks a data set everything that can be asked without a network, and holds what was found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.looks import table
+from transfer_platform.data.problem import shown
+from transfer_platform.errors import DataError
+from transfer_platform.inspection.classes import class_gaps, class_sizes
+from transfer_platform.inspection.copies import exact_copies, near_copies
+from transfer_platform.inspection.files import bad_files, unusual_pictures
+from transfer_platform.inspection.finding import KINDS, Finding, Severity
+from transfer_platform.inspection.statistics import formats, statistics
+
+if TYPE_CHECKING:
+    from transfer_platform.data.catalog import Catalog, Picture
+
+NAMED = 20
+"""Findings of one kind that an error names."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set is made of, and what was found in it.
+
+    Attributes:
+        root: The source's folder, which names are relative to.
+        classes: Of all splits, sorted.
+        counts: By split, how many pictures each class has.
+        findings: All of them, the gravest kinds first.
+        statistics: A table, see `statistics.statistics`.
+        formats: A table, see `statistics.formats`.
+        quarantine: Files that are left out because they are no readable pictures, and why.
+        unasked: What was not looked for, and why, a sentence each.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    findings: tuple[Finding, ...]
+    statistics: Mapping[str, list[object]]
+    formats: Mapping[str, list[object]]
+    quarantine: Mapping[Path, str]
+    unasked: tuple[str, ...] = ()
+
+    def severity(self, finding: Finding) -> Severity:
+        """How much a finding matters: what is left out is in nobody's way."""
+        left_out = finding.files and finding.files[0] in self.quarantine
+        return Severity.NOTE if left_out else KINDS[finding.kind].severity
+
+    def of(self, kind: str) -> tuple[Finding, ...]:
+        """The findings of one kind."""
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings with which nothing can be trained."""
+        return tuple(each for each in self.findings if self.severity(each) == Severity.ERROR)
+
+    def count(self, severity: Severity) -> int:
+        """How many findings matter so much."""
+        return sum(self.severity(finding) == severity for finding in self.findings)
+
+    def name(self, path: Path) -> str:
+        """A file's name for people, relative to the source."""
+        return shown(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path)
+
+    def line(self, finding: Finding) -> str:
+        """A finding in one line."""
+        names = ", ".join(map(self.name, finding.files[:4]))
+        more = f" and {len(finding.files) - 4} more" if len(finding.files) > 4 else ""
+        return f"{names}{more}: {finding.detail}" if names else finding.detail
+
+    def with_more(self, findings: Iterable[Finding], unasked: Iterable[str] = ()) -> Inspection:
+        """This and what was found later."""
+        return replace(self, findings=_sorted([*self.findings, *findings]), unasked=(*self.unasked, *unasked))
+
+    def refuse_errors(self, say_more: str) -> None:
+        """Raises a `DataError` that names all errors, up to 20 of a kind, where there are any.
+
+        Args:
+            say_more: Where the rest of them can be read.
+        """
+        errors = self.errors
+        if not errors:
+            return
+        lines = []
+        for kind, count in Counter(error.kind for error in errors).items():
+            found = [error for error in errors if error.kind == kind]
+            lines.append(f"{kind} ({count}): {KINDS[kind].meaning}")
+            lines += [f"    {self.line(finding)}" for finding in found[:NAMED]]
+            lines += [f"    ... and {count - NAMED} more"] if count > NAMED else []
+            lines += [f"  -> {KINDS[kind].remedy}"] if KINDS[kind].remedy else []
+        raise DataError(
+            f"{len(errors)} things in {self.root} are in the way; nothing was trained\n"
+            + "\n".join(f"  {line}" for line in lines)
+            + f"\n{say_more}"
+        )
+
+
+def inspect(
+    root: Path,
+    catalogs: Mapping[str, Catalog],
+    roles: Mapping[str, tuple[Picture, ...]],
+    *,
+    skip: bool = False,
+    few: int = 10,
+    allowed: Collection[Path] = frozenset(),
+    unsplit: str = "",
+) -> Inspection:
+    """Asks everything that what was read of the files can answer.
+
+    Args:
+        root: The source's folder.
+        catalogs: What was read, by split that has a folder.
+        roles: The pictures of each split; those of the catalogs where they cannot be divided.
+        skip: Leave files out that are no readable pictures; they are told all the same.
+        few: Training images of a class below which it is small.
+        allowed: Files that may lie in two splits.
+        unsplit: Why the images cannot be divided, empty where they can.
+    """
+    packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
+    tables = {role: table(packed[picture.sha256] for picture in held) for role, held in roles.items()}
+    looks = {
+        picture.sha256: row
+        for role, held in roles.items()
+        for picture, row in zip(held, tables[role], strict=True)
+    }
+    problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
+    everyone = [picture for held in roles.values() for picture in held]
+    hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed)]
+    if unsplit and not any(KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
+        hindrances.append(Finding("cannot be split", (), unsplit))
+    findings = [
+        *bad_files(catalogs),
+        *hindrances,
+        *near_copies(roles, looks),
+        *unusual_pictures(everyone, table(packed[picture.sha256] for picture in everyone)),
+        *class_sizes(roles["train"], few),
+    ]
+    labels = {role: Counter(picture.label for picture in held) for role, held in roles.items()}
+    return Inspection(
+        root=root,
+        classes=tuple(sorted({label for count in labels.values() for label in count})),
+        counts=labels,
+        findings=_sorted(findings),
+        statistics=statistics({role: rows for role, rows in tables.items() if len(rows)}),
+        formats=formats(tables),
+        quarantine={path: problem.message for path, problem in sorted(problems.items())} if skip else {},
+    )
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = {name: place for place, name in enumerate(KINDS)}
+    return tuple(sorted(findings, key=lambda finding: order[finding.kind]))

@@ -1,0 +1,26 @@
+"""Small pictures for reports, as data URIs: a page that shows them asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+SIDE = 112
+"""Longest side in pixels."""
+_QUALITY = 70
+
+
+def thumbnail(path: Path) -> str:
+    """A JPEG of at most 112 x 112 pixels as a `data:` URI; empty where the file is no picture."""
+    from transfer_model.errors import UnreadableImageError
+    from transfer_model.preprocessing import decode
+
+    try:
+        picture = decode(path, at_least=SIDE)
+    except UnreadableImageError:
+        return ""
+    picture.thumbnail((SIDE, SIDE))
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
