@@ -12,7 +12,7 @@ import numpy as np
 from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.learned import doubtful_labels, far_from_the_rest, out_of_fold
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.report import findings_table, markdown, page, text
+from transfer_platform.inspection.report import markdown, page, text
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.file import load
@@ -39,9 +39,17 @@ class Report:
     @property
     def json(self) -> str:
         """For programs: counts by split and class, and every finding."""
-        columns = findings_table(self.inspection)
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        return json.dumps({"counts": self.inspection.counts, "findings": rows}, indent=2)
+        found = self.inspection
+        rows = [
+            {
+                "severity": found.severity(each),
+                "kind": each.kind,
+                "files": [found.name(path) for path in each.files],
+                "detail": each.detail,
+            }
+            for each in found.findings
+        ]
+        return json.dumps({"counts": found.counts, "findings": rows, "notes": found.unasked}, indent=2)
 
 
 def report(

@@ -32,7 +32,7 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 ODD_SHARE, ODD_AMONG = 0.01, 50
 """A format is odd that less than this share of the pictures has, of at least so many."""
 BLANK = 2.0
-"""Levels (of 255) between which all of a sketch lies."""
+"""Levels (of 255) between which all of a sketch lies, in each colour."""
 DARK, BRIGHT = 10.0, 245.0
 """Mean levels (of 255) below and above which hardly anything can be seen."""
 TINY = 0.25
@@ -65,7 +65,7 @@ def unusual_pictures(pictures: Sequence[Picture], looks: NDArray[np.void]) -> It
     sides = np.minimum(looks["width"], looks["height"])
     usual = float(np.median(sides))
     levels = brightness(looks)
-    spread = np.ptp(looks["sketch"].reshape(len(looks), -1).astype(np.int16), axis=1)
+    spread = np.ptp(looks["sketch"].astype(np.int16), axis=(1, 2)).max(axis=1)
     for index, picture in enumerate(pictures):
         row = looks[index]
         size = f"{row['width']} x {row['height']} pixels"

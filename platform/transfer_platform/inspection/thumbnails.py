@@ -8,17 +8,22 @@ from pathlib import Path
 
 SIDE = 112
 """Longest side in pixels."""
+LARGEST = 100_000_000
+"""Bytes of a file that is still read for a thumbnail."""
+
 _QUALITY = 70
 
 
 def thumbnail(path: Path) -> str:
-    """A JPEG of at most 112 x 112 pixels as a `data:` URI; empty where the file is no picture."""
+    """A JPEG of at most 112 x 112 pixels as a `data:` URI; empty where the file is no picture, or huge."""
     from transfer_model.errors import UnreadableImageError
     from transfer_model.preprocessing import decode
 
     try:
+        if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would be waited for
+            return ""
         picture = decode(path, at_least=SIDE)
-    except UnreadableImageError:
+    except (OSError, UnreadableImageError):
         return ""
     picture.thumbnail((SIDE, SIDE))
     content = BytesIO()

@@ -1,0 +1,136 @@
+"""A data set with every kind of trouble: each is found, named and counted, and the rest can be trained on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+RECIPE = """\
+name: troubled
+dataset:
+  source: set
+  splits: {train: train, validation: 0.2, test: test}
+  image_size: 32
+backbone: {name: efficientnet_lite0}
+training: {epochs: 1}
+"""
+
+
+def platform(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """What a command printed, run where even root may not read what nobody may."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PLATFORM_", "MLFLOW_"))}
+    command = [str(Path(sys.executable).with_name("platform")), *arguments]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--", *command]
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env={**clean, "PLATFORM_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == code, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout, ended.stderr
+
+
+def findings(folder: Path, *arguments: str, code: int = 0) -> dict[str, list[list[str]]]:
+    """The files of every finding, by kind."""
+    out, _ = platform(folder, "data", "recipe.yaml", "--no-features", "--json", *arguments, code=code)
+    found = defaultdict(list)
+    for each in json.loads(out)["findings"]:
+        found[each["kind"]].append(each["files"])
+    return dict(found)
+
+
+def test_every_trouble_is_found_named_and_counted(troubled: Path, expected: dict[str, list[str]]) -> None:
+    assert len(expected) >= 25
+    found = findings(troubled.parent, code=1).items()
+    assert {kind: sorted(name for files in groups for name in files) for kind, groups in found} == expected
+
+
+def test_a_run_names_all_of_them_at_once_and_trains_nothing(
+    troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
+) -> None:
+    _, said = platform(troubled.parent, "run", "recipe.yaml", code=1)
+    for kind in {*bad_kinds, "copy in another split"}:
+        assert f"{kind} ({1 if kind.startswith('copy') else len(expected[kind])})" in said
+        assert all(name in said for name in expected[kind])
+    assert "20 things" in said
+    assert "nothing was trained" in said
+    assert not (troubled.parent / "studies").exists()
+    assert not (troubled.parent / "mlflow.db").exists()
+
+
+def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
+    troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
+) -> None:
+    folder = troubled.parent
+    out, said = platform(
+        folder,
+        *("run", "recipe.yaml", "-o", "dataset.on_bad_image=skip"),
+        *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
+    )
+    assert "19 files left out that are no readable pictures" in said
+    assert "test/accuracy" in out
+    [quarantine] = folder.glob("mlruns/*/*/artifacts/data/quarantine.csv")
+    with quarantine.open() as file:
+        left_out = sorted(row["file"] for row in csv.DictReader(file))
+    assert left_out == sorted(name for kind in bad_kinds for name in expected[kind])
+    artifacts = quarantine.parent
+    assert {path.stem for path in artifacts.iterdir()} == {
+        *("report", "findings", "manifest", "quarantine", "doubtful_labels")
+    }
+    with (artifacts / "manifest.csv").open() as file:
+        used = {row["file"] for row in csv.DictReader(file)}
+    assert not used & set(left_out)
+    odd_names = {"train/ant/LOUD.JPG", "train/bee/m\\xfcller.jpg"}
+    assert odd_names | {"train/bee/deep.png", "test/ant/leak.jpg"} <= used
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        logged = dict(database.execute("SELECT key, value FROM metrics WHERE key LIKE 'data/%'"))
+    assert logged["data/errors"] == 0
+    assert logged["data/warnings"] == 15
+
+
+def test_a_set_with_nothing_wrong_has_no_findings(plain: Path) -> None:
+    assert findings(plain.parent) == {}
+
+
+def _renamed(folder: Path, name: bytes) -> None:
+    folder.rename(folder.with_name(os.fsdecode(name)))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "words"),
+    [
+        (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test lacks the class 'bee'"),
+        (lambda root: (root / "test/bee").rename(root / "test/bees"), "classes differ", "did you mean 'bee'"),
+        (lambda root: (root / "train/cat").mkdir(), "class folders", "without a picture: 'cat'"),
+        (lambda root: shutil.rmtree(root / "train/bee"), "class folders", "only one, 'ant'"),
+        (lambda root: _renamed(root / "train/bee", b"b\xe9"), "class folders", "b\\xe9; rename"),
+    ],
+)
+def test_folders_that_do_not_make_classes(plain: Path, change, kind: str, words: str) -> None:
+    change(plain)
+    out, _ = platform(plain.parent, "data", "recipe.yaml", "--no-features", code=1)
+    assert kind in out
+    assert words in out
+
+
+def test_small_and_unequal_classes_are_told(plain: Path) -> None:
+    for number in range(3, 20):
+        (plain / f"train/bee/{number}.jpg").unlink()
+    found = findings(plain.parent)
+    assert set(found) == {"few images", "imbalance"}
+    assert set(findings(plain.parent, "-o", "dataset.few_images=2")) == {"imbalance"}
