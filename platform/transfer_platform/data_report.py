@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from transfer_platform.data.splits import Splits
+from transfer_platform.errors import DataError
+from transfer_platform.inspection.difference import difference, read_manifest
 from transfer_platform.inspection.learned import doubtful_labels, far_from_the_rest, out_of_fold
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.report import markdown, page, text
+from transfer_platform.inspection.report import MANIFEST, markdown, page, text
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.file import load
@@ -94,6 +96,33 @@ def report(
         with written_whole(out) as unfinished:
             unfinished.write_text(told, encoding="utf-8")
     return Report(found)
+
+
+def changes(run_a: str, run_b: str, *, as_json: bool = False) -> str:
+    """What changed between the data of two runs.
+
+    Args:
+        run_a: An MLflow run's id, or a registered version: `ants-bees/3`, `ants-bees@champion`.
+        run_b: Likewise.
+        as_json: For programs.
+
+    Raises:
+        RegistryError: There is no such run or version.
+        DataError: A run has no manifest of its data.
+    """
+    one, two = (read_manifest(_manifest(run), run) for run in (run_a, run_b))
+    found = difference(one, two)
+    return json.dumps(found.as_json(), indent=2) if as_json else str(found)
+
+
+def _manifest(run: str) -> str:
+    from transfer_platform.tracking import text_of
+    from transfer_registry.uris import run_of
+
+    text = text_of(run_of(run), MANIFEST)
+    if text is None:
+        raise DataError(f"{run} has no {MANIFEST}: a study's run has one, its trials' have not")
+    return text
 
 
 def _asked(

@@ -56,7 +56,7 @@ def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
     run.text(data_report.page(inspection, "Data set"), f"{DATA}/report.html")
     run.text(data_report.markdown(inspection), f"{DATA}/report.md")
     run.table(data_report.findings_table(inspection), f"{DATA}/findings.json")
-    run.text(data_report.manifest(inspection, splits), f"{DATA}/manifest.csv")
+    run.text(data_report.manifest(inspection, splits), data_report.MANIFEST)
     if inspection.quarantine:
         run.text(data_report.quarantine(inspection), f"{DATA}/quarantine.csv")
     run.metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})

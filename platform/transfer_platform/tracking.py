@@ -10,6 +10,8 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -241,6 +243,27 @@ class TrialRun(Run):
             self._client.log_batch(self.run_id, metrics=chunk, params=self._params, tags=tags)
             self._params, tags = [], []
         self._metrics, self._tags, self._sent = [], {}, time.monotonic()
+
+
+def text_of(run_id: str, path: str) -> str | None:
+    """A text artifact of a run; None where it has none of this path.
+
+    Raises:
+        StorageError: MLflow has no such run, or cannot be asked.
+    """
+    mlflow_store.refuse_missing_registry()
+    client = MlflowClient()
+    try:
+        client.get_run(run_id)
+        folder = path.rpartition("/")[0]
+        if path not in {found.path for found in client.list_artifacts(run_id, folder)}:
+            return None
+        with TemporaryDirectory() as place:
+            return Path(client.download_artifacts(run_id, path, place)).read_text(encoding="utf-8")
+    except MlflowException as error:
+        raise StorageError(
+            f"{run_id} cannot be read from {storage.tracking_uri()}: {error.message}"
+        ) from error
 
 
 def _params(values: Mapping[str, object]) -> list[Param]:

@@ -19,11 +19,12 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from transfer_platform import mlflow_store
 from transfer_platform.errors import RegistryError
-from transfer_registry.registered import ALIAS, models, versions
+from transfer_registry.registered import ALIAS, RUN_TAG, models, versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
+_RUN = re.compile(r"[0-9a-f]{32}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]*:/")
 _REGISTERED = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
 
@@ -73,6 +74,22 @@ def named_version(model: str) -> tuple[str, int]:
     alias = named["alias"] or ALIAS
     _alias(registered, alias)
     return registered.name, int(registered.aliases[alias])
+
+
+def run_of(name: str) -> str:
+    """The id of the run that a user names: itself, or that of a registered version.
+
+    Raises:
+        RegistryError: As `named_version`, or the version does not say which run it is from.
+    """
+    if _RUN.fullmatch(name):
+        return name
+    model, number = named_version(name)
+    version = MlflowClient().get_model_version(model, str(number))
+    run_id = version.tags.get(RUN_TAG) or version.run_id
+    if not run_id:
+        raise RegistryError(f"{model}/{number} does not say which run it is from; name the run")
+    return str(run_id)
 
 
 def _is_logged_model(model: str) -> bool:

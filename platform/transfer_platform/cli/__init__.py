@@ -14,27 +14,12 @@ from typing import Any
 import click
 
 from transfer_model.errors import ModelError
+from transfer_platform.cli.data import data
 from transfer_platform.cli.models import models
+from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 from transfer_platform.cli.output import show
 from transfer_platform.errors import PlatformError, RecipeError
 
-RECIPE = click.Path(path_type=Path)
-OVERRIDE = click.option(
-    "-o",
-    "--override",
-    "overrides",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Replace a value of the recipe, e.g. -o training.epochs=3; may be given several times.",
-)
-DEVICE = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    envvar="PLATFORM_DEVICE",
-    show_envvar=True,
-    help="auto, cpu, cuda, cuda:1, mps.",
-)
 PORT = click.IntRange(0, 65535)
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 
@@ -87,6 +72,7 @@ def main() -> None:
     """Transfer learning from a YAML recipe to a served model.
 
     \b
+    platform data recipes/ants_bees.yaml      what is wrong with the images
     platform check recipes/ants_bees.yaml     what would run
     platform run recipes/ants_bees.yaml       search, evaluate, register, gate
     platform ui                               the runs, in MLflow
@@ -131,45 +117,6 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 
 @main.command()
-@click.argument("recipe", type=RECIPE)
-@OVERRIDE
-@DEVICE
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the report too: a page (.html) or markdown (.md)."
-)
-@click.option("--no-features", is_flag=True, help="Don't ask the backbone about labels and outliers.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def data(
-    recipe: Path,
-    overrides: Sequence[str],
-    device: str,
-    out: Path | None,
-    no_features: bool,
-    as_json: bool,
-) -> None:
-    """Look at the data set of RECIPE: bad files, copies, leaks, labels.
-
-    The exit code is 1 where it cannot be trained on. `platform run` begins with the same, without asking the
-    backbone.
-    """
-    from transfer_platform import data_report
-    from transfer_platform.progress import Screen
-
-    with Screen() as screen:
-        report = data_report.report(
-            recipe,
-            overrides,
-            out=out,
-            features=not no_features,
-            device=device,
-            progress=screen.step,
-            say=screen.say,
-        )
-    click.echo(report.json if as_json else report.text)
-    sys.exit(bool(report.inspection.errors))
-
-
-@main.command()
 @click.argument("pattern", default="*")
 @click.option("--stages", is_flag=True, help="Also list the stages that freeze_through may name.")
 def backbones(pattern: str, stages: bool) -> None:
@@ -179,6 +126,7 @@ def backbones(pattern: str, stages: bool) -> None:
     show(plan.list_backbones(pattern, stages=stages))
 
 
+main.add_command(data)
 main.add_command(models)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transfer_platform.data.splits import Splits
     from transfer_platform.inspection.survey import Inspection
 
+MANIFEST = "data/manifest.csv"
+"""Where a study's run holds the `manifest` of its pictures."""
 SHOWN = 24
 """Findings of one kind that have thumbnails; the others are listed."""
 SHOWN_FILES = 6

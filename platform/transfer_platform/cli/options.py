@@ -1,0 +1,25 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+RECIPE = click.Path(path_type=Path)
+OVERRIDE = click.option(
+    "-o",
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Replace a value of the recipe, e.g. -o training.epochs=3; may be given several times.",
+)
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="PLATFORM_DEVICE",
+    show_envvar=True,
+    help="auto, cpu, cuda, cuda:1, mps.",
+)

@@ -1,0 +1,130 @@
+"""What changed between two runs' data, by content: file names, folders and order do not matter."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import StringIO
+from typing import NamedTuple
+
+from transfer_platform.errors import DataError
+
+_LISTED = 20
+
+
+class Row(NamedTuple):
+    """A picture in a manifest, see `report.manifest`."""
+
+    split: str
+    label: str
+    sha256: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What became of one run's pictures in another's.
+
+    Attributes:
+        same: Pictures that are in both, with the same label, in the same split.
+        added: Only in the other one.
+        removed: Only in this one.
+        changed: Files of one name whose bytes changed: before and after.
+        relabelled: The same bytes with another label: before and after.
+        moved: The same bytes and label in another split: before and after.
+    """
+
+    same: int
+    added: tuple[Row, ...]
+    removed: tuple[Row, ...]
+    changed: tuple[tuple[Row, Row], ...]
+    relabelled: tuple[tuple[Row, Row], ...]
+    moved: tuple[tuple[Row, Row], ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both learned from and were tested on the same."""
+        return not (self.added or self.removed or self.changed or self.relabelled or self.moved)
+
+    def __str__(self) -> str:
+        if self.is_empty:
+            return f"the same {self.same} pictures, labels and splits"
+        parts = {
+            "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
+            "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
+            "changed": [f"{one.split}/{one.label}: {one.file}" for one, _ in self.changed],
+            "relabelled": [f"{two.file}: {one.label} -> {two.label}" for one, two in self.relabelled],
+            "in another split": [f"{two.file}: {one.split} -> {two.split}" for one, two in self.moved],
+        }
+        lines = [f"{self.same} pictures are the same"]
+        for what, names in parts.items():
+            if names:
+                lines += [f"{what} ({len(names)}):", *(f"    {name}" for name in names[:_LISTED])]
+                lines += [f"    ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, object]:
+        """For programs: rows as objects, pairs as lists of two."""
+        return {
+            "same": self.same,
+            **{name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")},
+            **{
+                name: [[one._asdict(), two._asdict()] for one, two in getattr(self, name)]
+                for name in ("changed", "relabelled", "moved")
+            },
+        }
+
+
+def read_manifest(text: str, name: str) -> list[Row]:
+    """The rows of a manifest.
+
+    Args:
+        text: CSV as `report.manifest` writes it.
+        name: Of the run, for errors.
+
+    Raises:
+        DataError: It lacks one of the columns.
+    """
+    reader = csv.DictReader(StringIO(text))
+    if missing := [field for field in Row._fields if field not in (reader.fieldnames or ())]:
+        raise DataError(
+            f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
+        )
+    return [Row(*(row[field] for field in Row._fields)) for row in reader]
+
+
+def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
+    """Compares two manifests; copies of a picture are counted one by one."""
+    left, right = list(before), list(after)
+    pairs = []
+    for fields in (("sha256", "split", "label"), ("sha256", "label"), ("sha256",), ("file",)):
+        matched, left, right = _matched(left, right, fields)
+        pairs.append(matched)
+    same, moved, relabelled, changed = pairs
+    return Difference(
+        same=len(same),
+        added=tuple(sorted(right)),
+        removed=tuple(sorted(left)),
+        changed=tuple(sorted(changed)),
+        relabelled=tuple(sorted(relabelled)),
+        moved=tuple(sorted(moved)),
+    )
+
+
+def _matched(
+    left: Iterable[Row], right: Iterable[Row], fields: tuple[str, ...]
+) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
+    """Pairs of rows that agree in some fields, and what is left of both sides."""
+    waiting: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in sorted(right, reverse=True):
+        waiting[tuple(getattr(row, field) for field in fields)].append(row)
+    pairs, alone = [], []
+    for row in sorted(left):
+        others = waiting[tuple(getattr(row, field) for field in fields)]
+        if others:
+            pairs.append((row, others.pop()))
+        else:
+            alone.append(row)
+    return pairs, alone, [row for others in waiting.values() for row in others]

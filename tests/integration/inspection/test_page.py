@@ -1,0 +1,66 @@
+"""The report as a browser shows it: whole, with its thumbnails, and without asking anybody for anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from transfer_platform.inspection.preflight import preflight
+from transfer_platform.inspection.report import page as report_page
+from transfer_platform.recipe.schema import Dataset, Splits
+
+QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+
+
+@pytest.fixture
+def browser_page() -> Iterator[Page]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.fail("this test looks at a page in Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=program, args=[*QUIET, *root])
+        yield browser.new_page(viewport={"width": 1200, "height": 900})
+        browser.close()
+
+
+def test_the_page_is_whole_and_asks_nobody(
+    troubled: Path, isolated: Path, expected: dict[str, list[str]], browser_page: Page
+) -> None:
+    splits = Splits(train="train", validation=0.2, test="test")
+    found, _ = preflight(Dataset(source=str(troubled), splits=splits), troubled)
+    file = isolated / "report.html"
+    file.write_text(report_page(found, "<b>ants</b> & bees"), encoding="utf-8")
+    asked: list[str] = []
+    browser_page.on("request", lambda request: asked.append(request.url))
+    browser_page.goto(file.as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    assert browser_page.inner_text("h1") == "<b>ants</b> & bees"
+    headings = browser_page.locator("h3").all_inner_texts()
+    for kind in expected.keys() - {"unreadable"}:  # which is none for root
+        assert any(f" {kind} ({len(found.of(kind))})" in heading for heading in headings)
+    widths = browser_page.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert len(widths) > 20
+    assert min(widths) > 0
+    picture = browser_page.locator("img").first
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    assert box and box["width"] > 20
+    assert browser_page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_names_cannot_run_anything(plain: Path, isolated: Path, browser_page: Page) -> None:
+    name = "<img src=x onerror=document.title='run'>.jpg"
+    (plain / "train/ant" / name).write_bytes(b"no picture")
+    splits = Splits(train="train", validation=0.2, test="test")
+    found, _ = preflight(Dataset(source=str(plain), splits=splits), plain)
+    file = isolated / "report.html"
+    file.write_text(report_page(found, "Data set"), encoding="utf-8")
+    browser_page.goto(file.as_uri())
+    assert browser_page.title() == "Data set"
+    assert browser_page.get_by_text(name).count() == 1

@@ -1,0 +1,66 @@
+"""What changed between two manifests, by content."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transfer_platform.errors import DataError
+from transfer_platform.inspection.difference import Row, difference, read_manifest
+
+A = Row("train", "ant", "a" * 64, "train/ant/1.jpg")
+B = Row("test", "bee", "b" * 64, "test/bee/1.jpg")
+
+ROWS = st.lists(
+    st.builds(
+        Row,
+        split=st.sampled_from(["train", "test"]),
+        label=st.sampled_from(["ant", "bee"]),
+        sha256=st.sampled_from(["a", "b", "c"]),
+        file=st.sampled_from(["1", "2", "3"]),
+    ),
+    max_size=8,
+)
+
+
+def test_renamed_files_are_the_same_pictures() -> None:
+    found = difference([A, B], [B._replace(file="x"), A._replace(file="y")])
+    assert found.is_empty
+    assert str(found) == "the same 2 pictures, labels and splits"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"sha256": "c" * 64}, "changed"),
+        ({"label": "bee"}, "relabelled"),
+        ({"split": "validation"}, "moved"),
+    ],
+)
+def test_each_change_has_a_name(change: dict[str, str], what: str) -> None:
+    found = difference([A, B], [A._replace(**change), B])
+    assert getattr(found, what) == ((A, A._replace(**change)),)
+    assert found.same == 1
+    assert not found.added
+    assert not found.removed
+    assert "train/ant/1.jpg" in str(found)
+
+
+def test_added_and_removed() -> None:
+    found = difference([A], [B])
+    assert (found.removed, found.added, found.same) == ((A,), (B,), 0)
+
+
+@given(ROWS, ROWS)
+def test_every_row_is_in_exactly_one_place(before: list[Row], after: list[Row]) -> None:
+    found = difference(before, after)
+    pairs = len(found.changed) + len(found.relabelled) + len(found.moved) + found.same
+    assert pairs + len(found.removed) == len(before)
+    assert pairs + len(found.added) == len(after)
+    assert difference(before, before).is_empty
+
+
+def test_a_manifest_of_something_else_is_refused() -> None:
+    with pytest.raises(DataError, match="no column split"):
+        read_manifest("label,sha256,file\n", "a run")
