@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_shows_the_main_commands_on_lines_of_their_own() -> None:
     lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
     examples = [line.split()[1] for line in lines if line.startswith("  platform ")]
-    assert examples == ["check", "run", "ui", "models", "serve"]
+    assert examples == ["data", "check", "run", "ui", "models", "serve"]
 
 
 @pytest.mark.usefixtures("isolated")

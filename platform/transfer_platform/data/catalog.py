@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from transfer_platform.data.problem import Problem, shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import read_all
-from transfer_platform.data.walking import is_clutter, walk
+from transfer_platform.data.walking import File, is_clutter, walk
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
 
@@ -134,7 +134,11 @@ def scan(
     beside = Problem("outside the class folders", "lies beside the class folders, not in one")
     problems = {path: why for path, why in contents.problems.items() if path not in excluded}
     problems |= {file.path: beside for file in files if "/" not in file.name} | readings.problems
-    pictures = [Picture(path, _label(folder, path), digest) for path, digest in readings.digests.items()]
+    pictures = [
+        Picture(file.path, _label(file), readings.digests[file.path])
+        for file in files
+        if file.path in readings.digests
+    ]
     return Catalog(
         folder=folder,
         root=root,
@@ -186,8 +190,8 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({unicodedata.normalize("NFC", name) for name in names}))
 
 
-def _label(folder: Path, path: Path) -> str:
-    return unicodedata.normalize("NFC", path.relative_to(folder).parts[0])
+def _label(file: File) -> str:
+    return unicodedata.normalize("NFC", file.name.partition("/")[0])
 
 
 def _nearest_folder(folder: Path) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SKETCH = 16
 """Side of a sketch in pixels."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in brightness, ITU-R BT.601."""
+
 LOOK = np.dtype(
     [
         ("width", "<u4"),

@@ -8,7 +8,7 @@ These rules cannot change without making every earlier result incomparable.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -189,10 +189,11 @@ def shared_images(
     Returns:
         For each image its files by split.
     """
+    times = Counter(digest for pictures in given.values() for digest in {each.sha256 for each in pictures})
     files: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in given.items():
         for picture in pictures:
-            if picture.path not in allowed:
+            if times[picture.sha256] > 1 and picture.path not in allowed:
                 files[picture.sha256][role].append(picture)
     return [
         {role: tuple(pictures) for role, pictures in roles.items()}

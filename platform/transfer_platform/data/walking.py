@@ -67,7 +67,7 @@ def walk(folder: Path, root: Path) -> Contents:
             )
             continue
         for entry in entries:
-            path = current / entry.name
+            path = Path(entry.path)
             if is_clutter(entry.name):
                 contents.ignored.append(path)
             elif problem := _problem(entry, root, above):

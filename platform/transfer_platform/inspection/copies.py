@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.looks import SKETCH
+from transfer_platform.data.looks import LUMA, SKETCH
 from transfer_platform.data.splits import shared_images
 from transfer_platform.inspection.finding import Finding
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from transfer_platform.data.catalog import Picture
 
-SAME_LIGHT = 6.0
+SAME_LIGHT = 4.0
 """Levels (of 255) by which the mean brightness of near copies may differ."""
 SAME_FORM = 0.97
 """Smallest correlation of the coarse forms of near copies, 1 for equal ones."""
@@ -46,6 +46,8 @@ def exact_copies(
         files = tuple(picture.path for pictures in shared.values() for picture in pictures)
         yield Finding("copy in another split", files, " and ".join(shared))
     for pictures in roles.values():
+        if len({picture.sha256 for picture in pictures}) == len(pictures):
+            continue
         same: dict[str, list[Picture]] = defaultdict(list)
         for picture in pictures:
             same[picture.sha256].append(picture)
@@ -63,18 +65,16 @@ def near_copies(
 
     Args:
         roles: The pictures of each split.
-        looks: Their `data.looks.LOOK`s, by digest.
+        looks: Of each split, the `data.looks.LOOK`s of its pictures.
     """
-    unique: dict[str, tuple[str, Picture]] = {}
-    for role, pictures in roles.items():
-        for picture in pictures:
-            unique.setdefault(picture.sha256, (role, picture))
-    held = list(unique.values())
-    if len(held) < 2:
-        return
-    pairs = alike(np.array([looks[picture.sha256] for _, picture in held]))
-    for group in _groups(pairs, len(held)):
-        members = [held[index] for index in group]
+    places: dict[str, int] = {}
+    held = [(role, picture) for role, pictures in roles.items() for picture in pictures]
+    for place, (_, picture) in enumerate(held):
+        places.setdefault(picture.sha256, place)
+    unique = list(places.values())
+    pairs = alike(np.concatenate([looks[role] for role in roles])[unique])
+    for group in _groups(pairs, len(unique)):
+        members = [held[unique[index]] for index in group]
         found, labels = {role for role, _ in members}, {picture.label for _, picture in members}
         kind = "near copy"
         if len(found) > 1:
@@ -98,42 +98,58 @@ def alike(looks: NDArray[np.void]) -> NDArray[np.int64]:
     Returns:
         Pairs of places (P, 2), the smaller one first.
     """
-    sketches = looks["sketch"].reshape(len(looks), -1).astype(np.float32)
-    forms, formed = _forms(looks["sketch"])
-    light = sketches.mean(axis=1)
+    light, forms, formed = _forms(looks["sketch"])
     order = np.argsort(light, kind="stable")
     order = order[formed[order]]
-    forms, light = forms[order], light[order]
-    shape = np.log(looks["width"][order] / looks["height"][order])
-    found = []
+    light, forms = light[order], forms[order]
+    found = [np.empty((0, 2), np.int64)]
     for start in range(0, len(order), _ROWS):
         stop = min(start + _ROWS, len(order))
         end = int(np.searchsorted(light, light[stop - 1] + SAME_LIGHT, side="right"))
         close = forms[start:stop] @ forms[start:end].T >= SAME_FORM
-        rows, columns = np.nonzero(np.triu(close, 1))
-        one, other = rows + start, columns + start
-        fitting = (light[other] - light[one] <= SAME_LIGHT) & (
-            np.abs(shape[one] - shape[other]) <= SAME_SHAPE
-        )
-        one, other = order[one[fitting]], order[other[fitting]]
-        differences = np.abs(sketches[one] - sketches[other]).mean(axis=1)
-        same = differences <= SAME_COLOURS
-        found.append(np.sort(np.stack([one[same], other[same]], axis=1), axis=1))
-    return np.concatenate(found) if found else np.empty((0, 2), np.int64)
+        some = np.flatnonzero(np.count_nonzero(close, axis=1) > 1)  # each is like itself
+        rows, columns = np.nonzero(close[some])
+        pairs = np.stack([some[rows], columns], axis=1)
+        pairs = order[pairs[pairs[:, 0] < pairs[:, 1]] + start]
+        found.append(pairs[_same(looks, pairs)])
+    return np.sort(np.concatenate(found), axis=1)
 
 
-def _forms(sketches: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Unit vectors (N, 63) of the lowest frequencies, the mean left out, and which sketches have a form."""
-    from scipy.fft import dctn
+def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs of equal form have the same colours and the same shape."""
+    one, other = looks[pairs[:, 0]], looks[pairs[:, 1]]
+    differences = np.abs(one["sketch"].astype(np.int16) - other["sketch"]).mean(axis=(1, 2, 3))
+    shapes = np.log(one["width"] / one["height"]) - np.log(other["width"] / other["height"])
+    same: NDArray[np.bool_] = (differences <= SAME_COLOURS) & (np.abs(shapes) <= SAME_SHAPE)
+    return same
 
-    grey = sketches.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    formed = grey.reshape(len(grey), -1).std(axis=1) >= PLAIN
-    waves = dctn(grey, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES].reshape(len(grey), -1)[
-        :, 1:
-    ]
-    assert waves.shape[1] == _FREQUENCIES**2 - 1 < SKETCH**2
-    length = np.linalg.norm(waves, axis=1, keepdims=True)
-    return (waves / np.maximum(length, 1e-6)).astype(np.float32), formed
+
+def _forms(
+    sketches: NDArray[np.uint8],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """The coarse form of each sketch.
+
+    Returns:
+        Mean brightness (N,), unit vectors of the lowest other frequencies (N, 63), and which sketches have
+        enough of them to be told by.
+    """
+    basis = _basis()
+    blocks = range(0, len(sketches), _ROWS)
+    flat = sketches.reshape(len(sketches), -1)
+    waves = np.concatenate([flat[start : start + _ROWS].astype(np.float32) @ basis for start in blocks])
+    forms = waves[:, 1:]
+    length = np.maximum(np.linalg.norm(forms, axis=1), np.float32(1e-6))
+    return waves[:, 0] / np.float32(SKETCH), forms / length[:, None], length >= PLAIN * SKETCH
+
+
+def _basis() -> NDArray[np.float32]:
+    """RGB pixels of a sketch -> luma -> its 8 x 8 lowest frequencies, orthonormal: (768, 64)."""
+    place = np.arange(SKETCH)
+    waves = np.cos(np.pi * np.outer(2 * place + 1, np.arange(_FREQUENCIES)) / (2 * SKETCH))
+    waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / SKETCH)
+    both = np.einsum("yu,xv,c->yxcuv", waves, waves, np.array(LUMA))
+    basis: NDArray[np.float32] = both.reshape(3 * SKETCH**2, _FREQUENCIES**2).astype(np.float32)
+    return basis
 
 
 def _groups(pairs: NDArray[np.int64], count: int) -> Iterator[list[int]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_platform.data.looks import LUMA, SKETCH
 from transfer_platform.data.problem import shown
 from transfer_platform.inspection.finding import Finding
 
@@ -61,65 +62,77 @@ def unusual_pictures(pictures: Sequence[Picture], looks: NDArray[np.void]) -> It
     """
     if not len(looks):
         return
-    counts = Counter(looks["format"].tolist())
+    formats = looks["format"].astype(str)
+    kinds, counts = np.unique(formats, return_counts=True)
+    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < ODD_SHARE * len(looks)}
     sides = np.minimum(looks["width"], looks["height"])
-    usual = float(np.median(sides))
-    levels = brightness(looks)
-    spread = np.ptp(looks["sketch"].astype(np.int16), axis=(1, 2)).max(axis=1)
-    for index, picture in enumerate(pictures):
-        row = looks[index]
-        size = f"{row['width']} x {row['height']} pixels"
-        shape = max(row["width"], row["height"]) / sides[index]
-        said = [
-            *_format(picture.path, row, counts, len(looks)),
-            *_mode(row),
-            ("blank", "one colour") if spread[index] < BLANK else None,
-            ("very dark or bright", f"its mean brightness is {levels[index]:.0f} of 255")
-            if not DARK <= levels[index] <= BRIGHT and spread[index] >= BLANK
-            else None,
-            ("tiny", f"{size}; the median shorter side is {usual:.0f}")
-            if sides[index] < TINY * usual
-            else None,
-            ("extreme shape", f"{size}, {shape:.1f} times as long as wide") if shape > LONG else None,
-            ("name that is no UTF-8", shown(picture.path.name)) if not _is_text(picture.path) else None,
-        ]
-        yield from (Finding(each[0], (picture.path,), each[1]) for each in said if each)
+    usual, levels = float(np.median(sides)), brightness(looks)
+    pixels = looks["sketch"].reshape(len(looks), -1, 3)
+    blank = (pixels.max(axis=1) - pixels.min(axis=1)).max(axis=1) < BLANK
+    shapes = np.maximum(looks["width"], looks["height"]) / sides
+    deep = np.char.startswith(looks["mode"], b"I") | (looks["mode"] == b"F")
+    found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
+        ("wrong extension", _misnamed(pictures, formats), lambda i: _extension(pictures[i].path, formats[i])),
+        ("animated", looks["frames"] > 1, lambda i: f"{looks['frames'][i]} pictures in one {formats[i]}"),
+        (
+            "odd format",
+            np.isin(formats, list(few)) & (len(looks) >= ODD_AMONG),
+            lambda i: f"{few[formats[i]]} of {len(looks)} pictures are {formats[i]}",
+        ),
+        ("blank", blank, lambda _: "one colour"),
+        (
+            "very dark or bright",
+            ((levels < DARK) | (levels > BRIGHT)) & ~blank,
+            lambda i: f"its mean brightness is {levels[i]:.0f} of 255",
+        ),
+        (
+            "tiny",
+            sides < TINY * usual,
+            lambda i: f"{_size(looks[i])}; the median shorter side is {usual:.0f}",
+        ),
+        ("extreme shape", shapes > LONG, lambda i: f"{_size(looks[i])}, its sides are 1 to {shapes[i]:.1f}"),
+        ("turned by EXIF", looks["orientation"] != 1, lambda i: f"orientation {looks['orientation'][i]}"),
+        ("transparency", looks["transparent"] > 0, lambda i: f"a {formats[i]} in mode {_mode(looks[i])}"),
+        ("CMYK", looks["mode"] == b"CMYK", lambda _: "converted to RGB"),
+        ("more than 8 bits", deep, lambda i: f"mode {_mode(looks[i])}"),
+        (
+            "name that is no UTF-8",
+            np.array([not _is_text(picture.path) for picture in pictures]),
+            lambda i: shown(pictures[i].path.name),
+        ),
+    ]
+    for kind, which, detail in found:
+        yield from (Finding(kind, (pictures[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
 
 
 def brightness(looks: NDArray[np.void]) -> NDArray[np.float64]:
     """Mean luma (ITU-R BT.601) of each picture (N,), 0 to 255."""
-    mean: NDArray[np.float64] = looks["sketch"].mean(axis=(1, 2)) @ np.array([0.299, 0.587, 0.114])
+    sums = looks["sketch"].reshape(len(looks), -1, 3).sum(axis=1, dtype=np.uint32)
+    mean: NDArray[np.float64] = sums @ np.array(LUMA) / SKETCH**2
     return mean
 
 
-_Said = tuple[str, str]
+def _misnamed(pictures: Sequence[Picture], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Whose name says another format than the bytes (N,)."""
+    pairs = zip(pictures, formats.tolist(), strict=True)
+    return np.array([picture.path.suffix.lower() not in EXTENSIONS[kind] for picture, kind in pairs])
 
 
-def _format(path: Path, row: np.void, counts: Counter[bytes], total: int) -> Iterator[_Said]:
-    name = row["format"].decode()
-    if path.suffix.lower() not in EXTENSIONS[name]:
-        yield "wrong extension", f"the name ends in {shown(path.suffix) or 'nothing'}, the bytes are {name}"
-    if row["frames"] > 1:
-        yield "animated", f"{row['frames']} pictures in one {name}"
-    if total >= ODD_AMONG and counts[row["format"]] < ODD_SHARE * total:
-        yield "odd format", f"{counts[row['format']]} of {total} pictures are {name}"
+def _extension(path: Path, kind: str) -> str:
+    return f"the name ends in {shown(path.suffix) or 'nothing'}, the bytes are {kind}"
 
 
-def _mode(row: np.void) -> Iterator[_Said]:
-    mode = row["mode"].decode()
-    if row["orientation"] != 1:
-        yield "turned by EXIF", f"orientation {row['orientation']}"
-    if row["transparent"]:
-        yield "transparency", f"a {row['format'].decode()} in mode {mode}"
-    if mode == "CMYK":
-        yield "CMYK", "converted to RGB"
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        yield "more than 8 bits", f"mode {mode}"
+def _size(look: np.void) -> str:
+    return f"{look['width']} x {look['height']} pixels"
+
+
+def _mode(look: np.void) -> str:
+    return str(look["mode"].decode())
 
 
 def _is_text(path: Path) -> bool:
     try:
-        str(path).encode()
+        os.fspath(path).encode()
     except UnicodeEncodeError:
         return False
     return True

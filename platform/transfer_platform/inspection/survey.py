@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from transfer_platform.data.looks import table
 from transfer_platform.data.problem import shown
 from transfer_platform.errors import DataError
@@ -126,11 +128,6 @@ def inspect(
     """
     packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
     tables = {role: table(packed[picture.sha256] for picture in held) for role, held in roles.items()}
-    looks = {
-        picture.sha256: row
-        for role, held in roles.items()
-        for picture, row in zip(held, tables[role], strict=True)
-    }
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     everyone = [picture for held in roles.values() for picture in held]
     hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed)]
@@ -139,8 +136,8 @@ def inspect(
     findings = [
         *bad_files(catalogs),
         *hindrances,
-        *near_copies(roles, looks),
-        *unusual_pictures(everyone, table(packed[picture.sha256] for picture in everyone)),
+        *near_copies(roles, tables),
+        *unusual_pictures(everyone, np.concatenate(list(tables.values()))),
         *class_sizes(roles["train"], few),
     ]
     labels = {role: Counter(picture.label for picture in held) for role, held in roles.items()}

@@ -50,7 +50,8 @@ def test_the_page_is_whole_and_asks_nobody(
     picture = browser_page.locator("img").first
     picture.scroll_into_view_if_needed()
     box = picture.bounding_box()
-    assert box and box["width"] > 20
+    assert box is not None
+    assert box["width"] > 20
     assert browser_page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
