@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.storage import cache_folder
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -83,14 +81,17 @@ def table(looks: Iterable[bytes]) -> NDArray[np.void]:
 
 
 class LookMemory:
-    """Looks by the SHA-256 of what was looked at, in the cache.
+    """Looks by the SHA-256 of what was looked at.
 
     It only saves time: one that is lost, damaged, or cannot be written to is done without. Any number of
     processes may use it at once.
+
+    Args:
+        file: A database; made where it does not exist.
     """
 
-    def __init__(self) -> None:
-        self._file = cache_folder() / "looks" / f"{_code_digest()}.db"
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
     def recall(self, digests: Iterable[str]) -> dict[str, bytes]:
         """The looks that are known among these."""
@@ -112,10 +113,20 @@ class LookMemory:
         with suppress(sqlite3.Error, OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._file)) as database, database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS looks (sha256 TEXT PRIMARY KEY, look BLOB) WITHOUT ROWID"
-                )
+                database.execute("PRAGMA synchronous = OFF")  # what a power cut spoils is looked at again
+                database.execute("CREATE TABLE IF NOT EXISTS looks (sha256 TEXT PRIMARY KEY, look BLOB)")
                 database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", looks.items())
+
+
+def look_memory() -> LookMemory:
+    """That of this code and this Pillow, in the cache."""
+    import transfer_model.preprocessing
+    from transfer_platform.storage import cache_folder
+
+    digest = hashlib.sha256(version("pillow").encode())
+    for module in (__file__, transfer_model.preprocessing.__file__):
+        digest.update(Path(str(module)).read_bytes())
+    return LookMemory(cache_folder() / "looks" / f"{digest.hexdigest()[:16]}.db")
 
 
 def _frames(image: Image.Image) -> int:
@@ -128,12 +139,3 @@ def _frames(image: Image.Image) -> int:
         return 1
     finally:
         image.seek(0)
-
-
-def _code_digest() -> str:
-    import transfer_model.preprocessing
-
-    digest = hashlib.sha256(version("pillow").encode())
-    for module in (__file__, transfer_model.preprocessing.__file__):
-        digest.update(Path(str(module)).read_bytes())
-    return digest.hexdigest()[:16]

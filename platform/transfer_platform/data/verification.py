@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transfer_platform.data.chunk import Reading, read_chunk
 from transfer_platform.data.digests import DigestMemory
-from transfer_platform.data.looks import LookMemory, look
+from transfer_platform.data.looks import LookMemory, look_memory
 from transfer_platform.data.problem import Problem, shown
 from transfer_platform.errors import DataError
 from transfer_platform.progress import Progress, Step
@@ -20,7 +20,6 @@ from transfer_platform.progress import Progress, Step
 if TYPE_CHECKING:
     from transfer_platform.data.walking import File
 
-MAX_BYTES = 1 << 30
 FEW = 512
 """Files for which it does not pay to start processes."""
 
@@ -59,7 +58,7 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
         verify: Decode them too.
         progress: Is told how many files were read.
     """
-    memory, looks = DigestMemory(str(folder)), LookMemory()
+    memory, looks = DigestMemory(str(folder)), look_memory()
     readings = Readings(
         {file.path: known for file in files if (known := memory.recall(file.name, file.status))}
     )
@@ -88,16 +87,12 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
     return readings
 
 
-_Reading = tuple[str, bytes, Problem | None]
-"""SHA-256, packed look, and what is wrong, of one file."""
-
-
-def _read(files: Sequence[File], looks: LookMemory | None) -> Iterator[tuple[File, _Reading]]:
+def _read(files: Sequence[File], looks: LookMemory | None) -> Iterator[tuple[File, Reading]]:
     """Each file with what it is; a chunk at a time, so that memory stays flat."""
     chunks = list(_chunks(files))
     paths = [[str(file.path) for file in chunk] for chunk in chunks]
     with _readers(len(files)) as pool:
-        answers = pool.map(_read_chunk, paths, repeat(looks))
+        answers = pool.map(read_chunk, paths, repeat(looks))
         for chunk in chunks:
             try:
                 readings = next(answers)
@@ -132,41 +127,3 @@ def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
         room -= file.status.st_size
     if chunk:
         yield chunk
-
-
-def _read_chunk(paths: Sequence[str], looks: LookMemory | None) -> list[_Reading]:
-    contents = [_content(path) for path in paths]
-    hashed = [
-        "" if isinstance(content, Problem) else hashlib.sha256(content).hexdigest() for content in contents
-    ]
-    if looks is None:
-        return [
-            ("", b"", content) if isinstance(content, Problem) else (digest, b"", None)
-            for content, digest in zip(contents, hashed, strict=True)
-        ]
-    known = looks.recall(filter(None, hashed))
-    return [
-        ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
-        for content, digest in zip(contents, hashed, strict=True)
-    ]
-
-
-def _content(path: str) -> bytes | Problem:
-    """A file's bytes, or why it has none that could be a picture's."""
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
-            return file.readall()
-    except OSError as error:
-        return Problem("unreadable", f"it cannot be read: {error.strerror or error}")
-
-
-def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> _Reading:
-    from transfer_model.errors import UnreadableImageError
-
-    try:
-        return digest, known.get(digest) or look(content, "it"), None
-    except UnreadableImageError as error:
-        return "", b"", Problem(error.kind, str(error))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.looks import LUMA, SKETCH
 from transfer_platform.data.splits import shared_images
 from transfer_platform.inspection.finding import Finding
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transfer_platform.data.catalog import Picture
+    from transfer_platform.inspection.sketches import Sketches
 
 SAME_LIGHT = 4.0
 """Levels (of 255) by which the mean brightness of near copies may differ."""
@@ -29,7 +29,6 @@ SAME_SHAPE = 0.05
 PLAIN = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
-_FREQUENCIES = 8
 _ROWS = 2048
 
 
@@ -59,22 +58,24 @@ def exact_copies(
 
 
 def near_copies(
-    roles: Mapping[str, Sequence[Picture]], looks: Mapping[str, NDArray[np.void]]
+    roles: Mapping[str, Sequence[Picture]], looks: NDArray[np.void], sketches: Sketches
 ) -> Iterator[Finding]:
     """Pictures of different bytes that look the same: resized, compressed anew, or one frame later.
 
     Args:
         roles: The pictures of each split.
-        looks: Of each split, the `data.looks.LOOK`s of its pictures.
+        looks: The `data.looks.LOOK`s of all of them, split by split (N,).
+        sketches: What `sketches.study` says of them.
     """
     places: dict[str, int] = {}
     held = [(role, picture) for role, pictures in roles.items() for picture in pictures]
     for place, (_, picture) in enumerate(held):
         places.setdefault(picture.sha256, place)
-    unique = list(places.values())
-    pairs = alike(np.concatenate([looks[role] for role in roles])[unique])
-    for group in _groups(pairs, len(unique)):
-        members = [held[unique[index]] for index in group]
+    pairs = alike(looks, sketches)
+    first = np.zeros(len(held), bool)  # of the pictures of the same bytes
+    first[list(places.values())] = True
+    for group in _groups(pairs[first[pairs].all(axis=1)], len(held)):
+        members = [held[index] for index in group]
         found, labels = {role for role, _ in members}, {picture.label for _, picture in members}
         kind = "near copy"
         if len(found) > 1:
@@ -86,7 +87,7 @@ def near_copies(
         yield Finding(kind, tuple(picture.path for _, picture in members), detail + more)
 
 
-def alike(looks: NDArray[np.void]) -> NDArray[np.int64]:
+def alike(looks: NDArray[np.void], sketches: Sketches) -> NDArray[np.int64]:
     """Which pictures look the same.
 
     Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
@@ -94,14 +95,14 @@ def alike(looks: NDArray[np.void]) -> NDArray[np.int64]:
 
     Args:
         looks: `data.looks.LOOK`s (N,).
+        sketches: What `sketches.study` says of them.
 
     Returns:
         Pairs of places (P, 2), the smaller one first.
     """
-    light, forms, formed = _forms(looks["sketch"])
-    order = np.argsort(light, kind="stable")
-    order = order[formed[order]]
-    light, forms = light[order], forms[order]
+    order = np.argsort(sketches.light, kind="stable")
+    order = order[sketches.deviation[order] >= PLAIN]
+    light, forms = sketches.light[order], sketches.forms[order]
     found = [np.empty((0, 2), np.int64)]
     for start in range(0, len(order), _ROWS):
         stop = min(start + _ROWS, len(order))
@@ -122,34 +123,6 @@ def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_
     shapes = np.log(one["width"] / one["height"]) - np.log(other["width"] / other["height"])
     same: NDArray[np.bool_] = (differences <= SAME_COLOURS) & (np.abs(shapes) <= SAME_SHAPE)
     return same
-
-
-def _forms(
-    sketches: NDArray[np.uint8],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """The coarse form of each sketch.
-
-    Returns:
-        Mean brightness (N,), unit vectors of the lowest other frequencies (N, 63), and which sketches have
-        enough of them to be told by.
-    """
-    basis = _basis()
-    blocks = range(0, len(sketches), _ROWS)
-    flat = sketches.reshape(len(sketches), -1)
-    waves = np.concatenate([flat[start : start + _ROWS].astype(np.float32) @ basis for start in blocks])
-    forms = waves[:, 1:]
-    length = np.maximum(np.linalg.norm(forms, axis=1), np.float32(1e-6))
-    return waves[:, 0] / np.float32(SKETCH), forms / length[:, None], length >= PLAIN * SKETCH
-
-
-def _basis() -> NDArray[np.float32]:
-    """RGB pixels of a sketch -> luma -> its 8 x 8 lowest frequencies, orthonormal: (768, 64)."""
-    place = np.arange(SKETCH)
-    waves = np.cos(np.pi * np.outer(2 * place + 1, np.arange(_FREQUENCIES)) / (2 * SKETCH))
-    waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / SKETCH)
-    both = np.einsum("yu,xv,c->yxcuv", waves, waves, np.array(LUMA))
-    basis: NDArray[np.float32] = both.reshape(3 * SKETCH**2, _FREQUENCIES**2).astype(np.float32)
-    return basis
 
 
 def _groups(pairs: NDArray[np.int64], count: int) -> Iterator[list[int]]:

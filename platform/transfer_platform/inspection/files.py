@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.looks import LUMA, SKETCH
 from transfer_platform.data.problem import shown
 from transfer_platform.inspection.finding import Finding
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transfer_platform.data.catalog import Catalog, Picture
+    from transfer_platform.inspection.sketches import Sketches
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -32,7 +32,7 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 
 ODD_SHARE, ODD_AMONG = 0.01, 50
 """A format is odd that less than this share of the pictures has, of at least so many."""
-BLANK = 2.0
+BLANK = 2
 """Levels (of 255) between which all of a sketch lies, in each colour."""
 DARK, BRIGHT = 10.0, 245.0
 """Mean levels (of 255) below and above which hardly anything can be seen."""
@@ -53,12 +53,15 @@ def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
             yield Finding("hidden", (path,), "hidden, or left behind by a file manager")
 
 
-def unusual_pictures(pictures: Sequence[Picture], looks: NDArray[np.void]) -> Iterator[Finding]:
+def unusual_pictures(
+    pictures: Sequence[Picture], looks: NDArray[np.void], sketches: Sketches
+) -> Iterator[Finding]:
     """Pictures that can be learned from, and are not like the others.
 
     Args:
         pictures: N of them.
         looks: Their `data.looks.LOOK`s (N,).
+        sketches: What `sketches.study` says of them.
     """
     if not len(looks):
         return
@@ -66,9 +69,7 @@ def unusual_pictures(pictures: Sequence[Picture], looks: NDArray[np.void]) -> It
     kinds, counts = np.unique(formats, return_counts=True)
     few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < ODD_SHARE * len(looks)}
     sides = np.minimum(looks["width"], looks["height"])
-    usual, levels = float(np.median(sides)), brightness(looks)
-    pixels = looks["sketch"].reshape(len(looks), -1, 3)
-    blank = (pixels.max(axis=1) - pixels.min(axis=1)).max(axis=1) < BLANK
+    usual, levels, blank = float(np.median(sides)), sketches.light, sketches.spread < BLANK
     shapes = np.maximum(looks["width"], looks["height"]) / sides
     deep = np.char.startswith(looks["mode"], b"I") | (looks["mode"] == b"F")
     found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
@@ -103,13 +104,6 @@ def unusual_pictures(pictures: Sequence[Picture], looks: NDArray[np.void]) -> It
     ]
     for kind, which, detail in found:
         yield from (Finding(kind, (pictures[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
-
-
-def brightness(looks: NDArray[np.void]) -> NDArray[np.float64]:
-    """Mean luma (ITU-R BT.601) of each picture (N,), 0 to 255."""
-    sums = looks["sketch"].reshape(len(looks), -1, 3).sum(axis=1, dtype=np.uint32)
-    mean: NDArray[np.float64] = sums @ np.array(LUMA) / SKETCH**2
-    return mean
 
 
 def _misnamed(pictures: Sequence[Picture], formats: NDArray[np.str_]) -> NDArray[np.bool_]:

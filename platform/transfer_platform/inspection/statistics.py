@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.inspection.files import brightness
+from transfer_platform.inspection.sketches import study
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,5 +52,5 @@ def _quantities(rows: NDArray[np.void]) -> dict[str, NDArray[np.floating]]:
         "width, pixels": rows["width"].astype(np.float64),
         "height, pixels": rows["height"].astype(np.float64),
         "width by height": rows["width"] / rows["height"],
-        "mean brightness, 0 to 255": brightness(rows),
+        "mean brightness, 0 to 255": study(rows).light,
     }

@@ -17,6 +17,7 @@ from transfer_platform.inspection.classes import class_gaps, class_sizes
 from transfer_platform.inspection.copies import exact_copies, near_copies
 from transfer_platform.inspection.files import bad_files, unusual_pictures
 from transfer_platform.inspection.finding import KINDS, Finding, Severity
+from transfer_platform.inspection.sketches import study
 from transfer_platform.inspection.statistics import formats, statistics
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def inspect(
     """
     packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
     tables = {role: table(packed[picture.sha256] for picture in held) for role, held in roles.items()}
+    looks = np.concatenate(list(tables.values()))
+    sketches = study(looks)
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     everyone = [picture for held in roles.values() for picture in held]
     hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed)]
@@ -136,8 +139,8 @@ def inspect(
     findings = [
         *bad_files(catalogs),
         *hindrances,
-        *near_copies(roles, tables),
-        *unusual_pictures(everyone, np.concatenate(list(tables.values()))),
+        *near_copies(roles, looks, sketches),
+        *unusual_pictures(everyone, looks, sketches),
         *class_sizes(roles["train"], few),
     ]
     labels = {role: Counter(picture.label for picture in held) for role, held in roles.items()}

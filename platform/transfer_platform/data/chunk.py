@@ -1,0 +1,65 @@
+"""Reads a few files: what each of the processes does that read a data set. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.looks import look
+from transfer_platform.data.problem import Problem
+
+if TYPE_CHECKING:
+    from transfer_platform.data.looks import LookMemory
+
+MAX_BYTES = 1 << 30
+"""Bytes of a file above which it is no picture."""
+
+Reading = tuple[str, bytes, Problem | None]
+"""SHA-256, packed look, and what is wrong, of one file."""
+
+
+def read_chunk(paths: Sequence[str], looks: LookMemory | None) -> list[Reading]:
+    """Hashes some files, and decodes those whose content is not known yet.
+
+    Args:
+        paths: Whose contents fit into memory together.
+        looks: What is known; None: nothing is decoded.
+    """
+    contents = [_content(path) for path in paths]
+    hashed = [
+        "" if isinstance(content, Problem) else hashlib.sha256(content).hexdigest() for content in contents
+    ]
+    if looks is None:
+        return [
+            ("", b"", content) if isinstance(content, Problem) else (digest, b"", None)
+            for content, digest in zip(contents, hashed, strict=True)
+        ]
+    known = looks.recall(filter(None, hashed))
+    return [
+        ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
+        for content, digest in zip(contents, hashed, strict=True)
+    ]
+
+
+def _content(path: str) -> bytes | Problem:
+    """A file's bytes, or why it has none that could be a picture's."""
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
+            return file.readall()
+    except OSError as error:
+        return Problem("unreadable", f"it cannot be read: {error.strerror or error}")
+
+
+def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> Reading:
+    from transfer_model.errors import UnreadableImageError
+
+    try:
+        return digest, known.get(digest) or look(content, "it"), None
+    except UnreadableImageError as error:
+        return "", b"", Problem(error.kind, str(error))
