@@ -103,8 +103,7 @@ def _only(features: Mapping[str, Feature], found: list[str], wanted: str, what: 
     if wanted:
         if wanted not in features:
             raise SourceError(
-                f"there is no column {wanted!r}{did_you_mean(wanted, features)}; "
-                f"there are {_described(features)}"
+                f"there is no column {wanted!r}, only {_described(features)}{did_you_mean(wanted, features)}"
             )
         return wanted
     if len(found) == 1:

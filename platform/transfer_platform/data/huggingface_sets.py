@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import ModuleType
 
-EXTRA = "pip install 'transfer-platform[huggingface]'"
+EXTRA = "pip install --upgrade 'transfer-platform[huggingface]'"
+OLDEST = 4
+"""Of `datasets`, its first version that runs no code of data sets."""
 
 
 def huggingface_set(text: str, base: Path, progress: Progress = silent) -> Path:
@@ -113,12 +115,17 @@ def _library() -> ModuleType:
     """The package `datasets`, without its own bars.
 
     Raises:
-        SourceError: It is not installed.
+        SourceError: It is not installed, or is one that runs code of data sets.
     """
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise SourceError(f"data sets of Hugging Face need an extra: {EXTRA}") from error
+    if int(datasets.__version__.partition(".")[0]) < OLDEST:
+        raise SourceError(
+            f"`datasets` {datasets.__version__} may run code that a data set brings along; {OLDEST} and later "
+            f"cannot: {EXTRA}"
+        )
     datasets.disable_progress_bars()
     return datasets
 

@@ -159,7 +159,6 @@ def _named(name: str) -> Iterator[None]:
         raise SourceError(f"torchvision:{name}: {error}") from error
     except (
         ArithmeticError,
-        AttributeError,
         EOFError,
         LookupError,
         OSError,
@@ -167,7 +166,8 @@ def _named(name: str) -> Iterator[None]:
         ValueError,
         zlib.error,
     ) as error:
+        said = str(error) or type(error).__name__
         raise SourceError(
-            f"torchvision:{name} could not be written as class folders: {error or type(error).__name__}; "
+            f"torchvision:{name} could not be written as class folders: {said}; "
             f"is the disk of {cache_folder()} full, or is a file damaged that has no checksum?"
         ) from error

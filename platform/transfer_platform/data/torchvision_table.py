@@ -144,7 +144,7 @@ def _imagenette_files(size: str) -> Callable[[Kind], Iterable[Published]]:
 
 
 def _listed(dataset: Instance) -> Iterable[tuple[Path, int]]:
-    return zip(dataset._image_files, dataset._labels, strict=True)
+    return zip(map(Path, dataset._image_files), dataset._labels, strict=True)
 
 
 def _sampled(dataset: Instance) -> Iterable[tuple[Path, int]]:

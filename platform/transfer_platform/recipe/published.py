@@ -131,7 +131,7 @@ def huggingface_source(text: str) -> HuggingFaceSource:
     for option in chosen:
         if option not in ("image", "label", "splits"):
             hint = did_you_mean(option, ("image", "label", "splits"))
-            raise ValueError(f"{option!r} cannot be chosen{hint}; expected {_FORM}")
+            raise ValueError(f"{option!r} cannot be chosen; expected {_FORM}{hint}")
     splits = tuple(chosen["splits"].split(",")) if "splits" in chosen else ()
     return replace(source, image=chosen.get("image", ""), label=chosen.get("label", ""), splits=splits)
 

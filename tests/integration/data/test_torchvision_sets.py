@@ -31,7 +31,6 @@ from torchvision import datasets
 from transfer_platform.data import torchvision_sets
 from transfer_platform.data.catalog import scan
 from transfer_platform.data.sources import open_source
-from transfer_platform.data.splits import fingerprint
 from transfer_platform.data.torchvision_table import TABLE
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Step
@@ -331,7 +330,7 @@ def imagenette(size: str):
     return folders(f"{top}.tgz", top, {"train": "train", "validation": "val"}, classes, "jpeg")
 
 
-NUMERALS = "zero one two three four five six seven eight nine".split()
+NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 DIGITS = [f"{number} - {word}" for number, word in enumerate(NUMERALS)]
 GARMENTS = ["T-shirt-top", *datasets.FashionMNIST.classes[1:]]
 BATCHES = {f"data_batch_{number}": "train" for number in range(1, 6)} | {"test_batch": "test"}
@@ -392,7 +391,7 @@ def md5(content: bytes) -> str:
 
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Files], None]:
-    """Replaces the checksums of a set's published files, and torchvision's of what is in them, by real ones."""
+    """Replaces the checksums of a set's files, and torchvision's of what is in them, by real ones."""
 
     def trust(name: str, files: Files) -> None:
         entry, kind = TABLE[name], getattr(datasets, name.partition("/")[0])
@@ -461,3 +460,142 @@ def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[
     assert all((step.done, step.unit) == (step.total, "images") for step in last.values())
     for split in TABLE[name].splits:
         assert len(scan(folder / split).classes) >= 2
+
+
+class Payload:
+    """What a stranger's pickle may do."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("unpickled"),)
+
+
+def test_a_batch_is_not_unpickled_unless_its_checksum_is_the_published_one(
+    mirror: Path, trusted: Callable[[str, Files], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = MAKERS["CIFAR10"]()
+    trusted("CIFAR10", files)
+    with tarfile.open(fileobj=io.BytesIO(files["cifar-10-python.tar.gz"])) as archive:
+        entries = {part.name: archive.extractfile(part).read() for part in archive}
+    entries["cifar-10-batches-py/data_batch_3"] = pickle.dumps(Payload())
+    archive = tgz(entries)
+    put({"cifar-10-python.tar.gz": archive}, mirror)
+    known = [replace(file, md5=md5(archive)) for file in TABLE["CIFAR10"].files(datasets.CIFAR10)]
+    table = {**TABLE, "CIFAR10": replace(TABLE["CIFAR10"], files=lambda _: known)}
+    monkeypatch.setattr(torchvision_sets, "TABLE", table)
+    with pytest.raises(SourceError, match=r"torchvision:CIFAR10 could not be written.*corrupted"):
+        open_source("torchvision:CIFAR10", Path())
+    assert not Path("unpickled").exists()
+    assert {path.suffix for path in (cache_folder() / "torchvision").iterdir()} == {".lock"}
+    pickle.loads(entries["cifar-10-batches-py/data_batch_3"])
+    assert Path("unpickled").exists()
+
+
+@pytest.fixture
+def kmnist(site: Site, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """Small files under KMNIST's names, with its checksums replaced, and `site` as its second address."""
+    files, _ = MAKERS["KMNIST"]()
+    monkeypatch.setattr(datasets.KMNIST, "mirrors", [f"{site.url}/gone/", f"{site.url}/kmnist/"])
+    monkeypatch.setattr(datasets.KMNIST, "resources", [(name, md5(data)) for name, data in files.items()])
+    return files
+
+
+def test_files_come_from_the_first_address_that_has_them(isolated: Path, site: Site, kmnist: Files) -> None:
+    site.files = {f"/kmnist/{name}": data for name, data in kmnist.items()}
+    folder = open_source("torchvision:KMNIST", isolated)
+    assert len(scan(folder / "train").pictures) == len(scan(folder / "test").pictures) == 3
+    assert len(site.requests) == 8
+    assert open_source("torchvision:KMNIST", isolated) == folder
+    assert len(site.requests) == 8
+
+
+def test_a_mirror_may_be_a_folder_that_torchvision_downloaded_into(
+    mirror: Path, site: Site, kmnist: Files
+) -> None:
+    """MNIST, FashionMNIST and KMNIST share the names of their files: only checksums tell them apart."""
+    put(kmnist, mirror / "KMNIST" / "raw")
+    put(dict.fromkeys(kmnist, b"of MNIST"), mirror)
+    open_source("torchvision:KMNIST", Path())
+    assert not site.requests
+
+
+def test_a_file_of_another_set_is_refused(mirror: Path, site: Site, kmnist: Files) -> None:
+    put(dict.fromkeys(kmnist, b"of MNIST"), mirror)
+    with pytest.raises(SourceError) as caught:
+        open_source("torchvision:KMNIST", Path())
+    message = str(caught.value)
+    assert message.startswith(
+        f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be fetched:"
+    )
+    assert (
+        f"its md5 is {md5(b'of MNIST')}, but {md5(kmnist['train-images-idx3-ubyte.gz'])} was expected"
+        in message
+    )
+    assert f"{site.url}/kmnist/train-images-idx3-ubyte.gz: answered 404" in message
+    assert "set PLATFORM_MIRROR to it" in message
+    assert not (cache_folder() / "torchvision" / "KMNIST").exists()
+
+
+def test_published_checksums_are_asked_for(mirror: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is replaced here but the address: the files are not KMNIST's, and torchvision's MD5 says so."""
+    monkeypatch.setattr(datasets.KMNIST, "mirrors", [f"{site.url}/"])
+    put(MAKERS["KMNIST"]()[0], mirror)
+    with pytest.raises(SourceError, match="but bdb82020997e1d708af4cf47b453dcf7 was expected"):
+        open_source("torchvision:KMNIST", Path())
+
+
+def test_a_damaged_archive_without_a_checksum_leaves_nothing(mirror: Path) -> None:
+    (archive,) = MAKERS["FGVCAircraft"]()[0].values()
+    put({"fgvc-aircraft-2013b.tar.gz": archive[: len(archive) // 2]}, mirror)
+    with pytest.raises(
+        SourceError, match=r"torchvision:FGVCAircraft: .*2013b\.tar\.gz is damaged or was cut off"
+    ):
+        open_source("torchvision:FGVCAircraft", Path())
+    assert {path.suffix for path in (cache_folder() / "torchvision").iterdir()} == {".lock"}
+
+
+def test_an_archive_that_lacks_a_part_is_an_error_in_words(mirror: Path) -> None:
+    put({"fgvc-aircraft-2013b.tar.gz": tgz({"fgvc-aircraft-2013b/data/variants.txt": b"707"})}, mirror)
+    with pytest.raises(
+        SourceError, match=r"could not be written as class folders: .*images_variant_train\.txt"
+    ):
+        open_source("torchvision:FGVCAircraft", Path())
+
+
+def test_what_is_written_is_opened_without_torchvision(
+    mirror: Path, trusted: Callable[[str, Files], None]
+) -> None:
+    files, _ = MAKERS["USPS"]()
+    put(files, mirror)
+    trusted("USPS", files)
+    open_source("torchvision:USPS", Path())
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from transfer_platform.data.sources import open_source\n"
+        "open_source('torchvision:USPS', Path())\n"
+        "sys.exit(str({'torch', 'torchvision', 'datasets', 'requests'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stderr.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10", "did you mean CIFAR10?"),
+        ("Flower102", "did you mean Flowers102?"),
+        ("EMNIST/letter", "did you mean EMNIST/letters?"),
+        ("EMNIST", "say which: EMNIST/balanced, byclass"),
+        ("PCAM", "it needs h5py and lies on Google Drive"),
+        ("photos", "there is CIFAR10, CIFAR100"),
+    ],
+)
+def test_names_that_are_none(name: str, message: str, isolated: Path) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(f"torchvision:{name}", isolated)
+    assert message in str(caught.value)
+
+
+def test_the_documentation_lists_every_set() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sources.md").read_text(encoding="utf-8")
+    assert [name for name in TORCHVISION_SETS if f"`{name}`" not in page] == []
