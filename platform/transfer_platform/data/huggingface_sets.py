@@ -61,9 +61,10 @@ def huggingface_set(text: str, base: Path, progress: Progress = silent) -> Path:
             _write(source, local, folder, progress)
         except SourceError as error:
             raise SourceError(f"huggingface:{text}: {error}") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SourceError(
-                f"huggingface:{text} could not be written into {cache_folder()}: {error}"
+                f"huggingface:{text} could not be written as class folders: {error}; "
+                f"is the disk of {cache_folder()} full, or is one of its files damaged?"
             ) from error
 
     return built_once(cache_folder() / "huggingface" / _key(source, local), build)
@@ -99,7 +100,7 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
     progress(Step(task, 0, None, "splits"))
     splits = _load(datasets, source, local, scratch)
     progress(Step(task, len(splits), len(splits), "splits"))
-    places = [local or Path(datasets.config.HF_CACHE_HOME), scratch]
+    places = [scratch, local] if local else _caches(datasets)
     for split, table in _chosen(splits, source.splits).items():
         task = f"writing {source.name} {split}".removesuffix(" .")
         for number, picture in enumerate(pictures(table, split, source, places)):
@@ -107,7 +108,6 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
             target.mkdir(parents=True, exist_ok=True)
             (target / f"{number:06d}{picture.suffix}").write_bytes(picture.content)
             progress(Step(task, number + 1, len(table), "images"))
-    del splits, table  # they keep files open in the scratch folder
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -123,11 +123,19 @@ def _library() -> ModuleType:
         raise SourceError(f"data sets of Hugging Face need an extra: {EXTRA}") from error
     if int(datasets.__version__.partition(".")[0]) < OLDEST:
         raise SourceError(
-            f"`datasets` {datasets.__version__} may run code that a data set brings along; {OLDEST} and later "
+            f"`datasets` {datasets.__version__} may run code of a data set; {OLDEST} and later "
             f"cannot: {EXTRA}"
         )
     datasets.disable_progress_bars()
     return datasets
+
+
+def _caches(datasets: ModuleType) -> list[Path]:
+    """Where the library puts what it downloads and unpacks."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return [Path(place) for place in places]
 
 
 def _load(

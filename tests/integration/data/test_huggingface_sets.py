@@ -195,6 +195,32 @@ def test_a_row_without_a_picture_is_an_error(isolated: Path) -> None:
         open_source("huggingface:./pets", isolated)
 
 
+def test_damaged_files_are_errors_in_words(isolated: Path) -> None:
+    table().save_to_disk("pets")
+    (file,) = Path("pets").glob("*.arrow")
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], b"x" * 1000):
+        file.write_bytes(damaged)
+        with pytest.raises(SourceError, match=r"huggingface:\./pets"):
+            open_source("huggingface:./pets", isolated)
+
+
+def test_what_lies_in_the_cache_of_the_library_is_read(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set of the Hub whose table names files that were downloaded beside it; only the Hub is missing."""
+    hub = isolated / "hub"
+    snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
+    for name, content in {"cat/a.jpg": PICTURES[0], "dog/b.png": PICTURES[1]}.items():
+        (snapshot / "train" / name).parent.mkdir(parents=True)
+        (snapshot / "train" / name).write_bytes(content)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    loaded = datasets.load_dataset(str(snapshot), cache_dir=str(isolated / "hf"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, revision: loaded)
+    folder = open_source("huggingface:owner/pets", isolated)
+    assert written(folder) == {"train/cat/000000.jpg": PICTURES[0], "train/dog/000001.png": PICTURES[1]}
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
