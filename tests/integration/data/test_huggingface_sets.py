@@ -208,7 +208,7 @@ def test_damaged_files_are_errors_in_words(isolated: Path) -> None:
 def test_what_lies_in_the_cache_of_the_library_is_read(
     isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A data set of the Hub whose table names files that were downloaded beside it; only the Hub is missing."""
+    """A data set of the Hub whose table names downloaded files; the download alone is left out."""
     hub = isolated / "hub"
     snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
     for name, content in {"cat/a.jpg": PICTURES[0], "dog/b.png": PICTURES[1]}.items():
