@@ -24,7 +24,9 @@ MEANINGS = {
     "downloads": "data sets and weights, as they were fetched",
     "embedded": "data sets that come with the install, as files",
     "features": "what frozen networks made of pictures, and decoded pictures",
+    "huggingface": "data sets of Hugging Face, as class folders",
     "measured": "what frozen networks cost on this machine",
+    "torchvision": "data sets of torchvision, as class folders",
 }
 
 

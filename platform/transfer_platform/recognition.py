@@ -18,6 +18,7 @@ from torch import nn
 from transfer_model import catalogue
 from transfer_model.network import pretrained_classifier
 from transfer_model.preprocessing import Preprocessing, decode
+from transfer_platform.data.digests import Checksum
 from transfer_platform.data.download import DownloadError, download, public
 from transfer_platform.errors import DataError, SourceError
 from transfer_platform.network.pretrained import pretrained_weights
@@ -96,7 +97,7 @@ def _file(photo: str) -> Iterator[Path]:
         raise SourceError(f"{public(photo)!r} cannot be fetched; it must start with http(s)://")
     with TemporaryDirectory() as folder:
         try:
-            path = download(photo, Path(folder, "photo"), "", silent)
+            path = download(photo, Path(folder, "photo"), Checksum(""), silent)
         except DownloadError as error:
             raise SourceError(f"{public(photo)} could not be fetched: {error}") from error
         yield path

@@ -17,7 +17,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from transfer_platform.data.digests import remembered_sha256
 from transfer_platform.data.once import built_once
@@ -81,10 +81,29 @@ def unpack(archive: Path, sha256: str | None = None, progress: Progress = silent
         raise SourceError(f"{archive} has the sha256 {digest}, but {sha256} was expected; get it anew")
 
     def build(folder: Path) -> None:
-        with _damage_named(archive), _opened(archive) as entries:
-            _write(_judged(archive, entries, shutil.disk_usage(folder).free), folder, archive, progress)
+        _unpack(archive, folder, progress, mode="xb")
 
     return built_once(cache_folder() / "archives" / digest, build)
+
+
+def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> None:
+    """Unpacks an archive into a folder that may hold something already, and that the caller looks after.
+
+    Args:
+        archive: As for `unpack`.
+        folder: Exists; files in it that are called like an entry are replaced.
+        progress: Is told how many bytes are unpacked.
+
+    Raises:
+        SourceError: As for `unpack`; where the archive is damaged, some of it may be in the folder.
+    """
+    _unpack(archive, folder, progress, mode="wb")
+
+
+def _unpack(archive: Path, folder: Path, progress: Progress, mode: Literal["xb", "wb"]) -> None:
+    with _damage_named(archive), _opened(archive) as entries:
+        accepted = _judged(archive, entries, shutil.disk_usage(folder).free)
+        _write(accepted, folder, archive, progress, mode)
 
 
 @contextmanager
@@ -214,7 +233,13 @@ def _refuse_too_much(archive: Path, entries: int, total: int, free: int) -> None
         )
 
 
-def _write(entries: dict[PurePosixPath, Entry], folder: Path, archive: Path, progress: Progress) -> None:
+def _write(
+    entries: dict[PurePosixPath, Entry],
+    folder: Path,
+    archive: Path,
+    progress: Progress,
+    mode: Literal["xb", "wb"],
+) -> None:
     task, total, done = f"unpacking {archive.name}", sum(entry.size for entry in entries.values()), 0
     for path, entry in entries.items():
         target = folder / path
@@ -222,7 +247,7 @@ def _write(entries: dict[PurePosixPath, Entry], folder: Path, archive: Path, pro
             target.mkdir(parents=True, exist_ok=True)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with entry.open() as content, target.open("xb") as file:
+        with entry.open() as content, target.open(mode) as file:
             shutil.copyfileobj(content, file, _PIECE)
         done += entry.size
         progress(Step(task, done, total, "bytes"))

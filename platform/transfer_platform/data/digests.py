@@ -1,4 +1,4 @@
-"""SHA-256 of files, and a memory of those that were read before.
+"""Digests of files, and a memory of those that were read before.
 
 A file counts as unchanged while its size and its times of modification and of change are what they were. The
 memory only saves time: it stands in the cache, and one that is lost, damaged or outdated is computed again.
@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from transfer_platform.storage import cache_folder, written_whole
 
@@ -24,6 +25,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5_of(path: Path) -> str:
+    """MD5 of a file's bytes, 32 hexadecimal digits; reads it in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def remembered_sha256(path: Path) -> str:
     """SHA-256 of one large file, such as an archive, read only where it changed since the last time."""
     path = path.resolve()
@@ -35,6 +42,29 @@ def remembered_sha256(path: Path) -> str:
         memory.learn(path.name, status, digest)
         memory.save()
     return digest
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """What the digest of a file must be.
+
+    Attributes:
+        digits: The digest or its beginning, lower-case hexadecimal; empty: any file will do.
+        algorithm: `sha256`, or `md5`, which older data sets were published with.
+    """
+
+    digits: str
+    algorithm: Literal["sha256", "md5"] = "sha256"
+
+    def refusal(self, path: Path, *, settled: bool = True) -> str:
+        """What is wrong with a file's digest, or nothing; one that still grows is not `settled`."""
+        if not self.digits:
+            return ""
+        sha256 = remembered_sha256 if settled else sha256_of
+        actual = sha256(path) if self.algorithm == "sha256" else md5_of(path)
+        if actual.startswith(self.digits):
+            return ""
+        return f"its {self.algorithm} is {actual}, but {self.digits} was expected"
 
 
 class DigestMemory:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from transfer_platform.data.digests import sha256_of
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, Step
 
 if TYPE_CHECKING:
     from requests import Response
+
+    from transfer_platform.data.digests import Checksum
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 60
 FAILURES_IN_A_ROW = 3
@@ -36,13 +37,13 @@ class _BrokeOffError(Exception):
     """Worth another try."""
 
 
-def download(url: str, target: Path, expected: str, progress: Progress) -> Path:
+def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
     """Downloads a file; the caller holds the lock on `target`.
 
     Args:
         url: An http or https address.
         target: Where the file shall stand; its folder exists.
-        expected: The beginning of its SHA-256, lower-case hexadecimal; empty: any file will do.
+        expected: What its digest must be.
         progress: Is told how many bytes have come.
 
     Returns:
@@ -55,13 +56,13 @@ def download(url: str, target: Path, expected: str, progress: Progress) -> Path:
     part = _Part.beside(target, url)
     try:
         resumed = part.size > 0
-        actual = _whole(url, part, expected, progress)
-        if resumed and not actual.startswith(expected):
+        refusal = _whole(url, part, expected, progress)
+        if resumed and refusal:
             part.discard()
-            actual = _whole(url, part, expected, progress)
-        if not actual.startswith(expected):
+            refusal = _whole(url, part, expected, progress)
+        if refusal:
             part.discard()
-            raise DownloadError(f"its sha256 is {actual}, but {expected} was expected")
+            raise DownloadError(refusal)
         part.file.replace(target)
         part.discard()
     except OSError as error:
@@ -115,13 +116,17 @@ class _Part:
         self.facts.unlink(missing_ok=True)
 
 
-def _whole(url: str, part: _Part, expected: str, progress: Progress) -> str:
-    """Continues until the whole file is there; gives up after a few tries that did not get any further."""
+def _whole(url: str, part: _Part, expected: Checksum, progress: Progress) -> str:
+    """Continues until the whole file is there; gives up after a few tries that did not get any further.
+
+    Returns:
+        What is wrong with its digest, or nothing.
+    """
     failures, furthest = 0, part.size
     while True:
         try:
-            _continue(url, part, bool(expected), progress)
-            return sha256_of(part.file)
+            _continue(url, part, bool(expected.digits), progress)
+            return expected.refusal(part.file, settled=False)
         except _BrokeOffError as error:
             failures = 0 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)

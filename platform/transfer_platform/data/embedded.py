@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import struct
-import zlib
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.once import built_once
+from transfer_platform.data.png import png
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SourceError
 from transfer_platform.storage import cache_folder
@@ -52,7 +51,7 @@ def _write_digits(folder: Path) -> None:
     for number, row in enumerate(rows):
         *levels, label = (int(float(value)) for value in row.split(","))
         grey = bytes((level * 255 + LEVELS // 2) // LEVELS for level in levels)
-        (folder / str(label) / f"{number:04d}.png").write_bytes(grey_png(grey, SIDE))
+        (folder / str(label) / f"{number:04d}.png").write_bytes(png(grey, SIDE))
 
 
 def _digits_file() -> Path:
@@ -66,26 +65,6 @@ def _digits_file() -> Path:
         "embedded:digits needs scikit-learn's file datasets/data/digits.csv.gz, which is not installed; "
         "pip install --force-reinstall scikit-learn"
     )
-
-
-def grey_png(pixels: bytes, width: int) -> bytes:
-    """A grey 8-bit PNG without compression, the same bytes on every machine.
-
-    Encoders choose row filters and compression by their version, and the splits hang on the bytes; so this
-    writes the few parts of https://www.w3.org/TR/png-3/ that are needed, with stored deflate blocks.
-
-    Args:
-        pixels: Rows from top to bottom, one byte a pixel.
-        width: Pixels in a row.
-    """
-    rows = b"".join(b"\0" + pixels[start : start + width] for start in range(0, len(pixels), width))
-    header = struct.pack(">IIBBBBB", width, len(pixels) // width, 8, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, level=0)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 _WRITERS: Mapping[str, Callable[[Path], None]] = MappingProxyType({"digits": _write_digits})

@@ -11,11 +11,11 @@ import hashlib
 import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
-from transfer_platform.data.digests import remembered_sha256
+from transfer_platform.data.digests import Checksum
 from transfer_platform.data.download import DownloadError, download, public
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 def fetch(
-    url: str, sha256: str | None = None, *, hash_prefix: str | None = None, progress: Progress = silent
+    url: str,
+    sha256: str | None = None,
+    *,
+    hash_prefix: str | None = None,
+    md5: str | None = None,
+    known_as: str = "",
+    progress: Progress = silent,
 ) -> Path:
     """Brings a file onto this machine, once; processes that want the same file wait for each other.
 
@@ -34,6 +40,8 @@ def fetch(
         url: An http or https address.
         sha256: Its checksum, 64 hexadecimal digits.
         hash_prefix: The beginning of its checksum, as in `resnet18-f37072fd.pth`; `sha256` goes before it.
+        md5: Its MD5 instead, 32 hexadecimal digits.
+        known_as: A relative path by which mirrors are asked too, between the two above.
         progress: Is told how many bytes have come.
 
     Returns:
@@ -43,15 +51,15 @@ def fetch(
         SourceError: The URL is none, no place has the file, or what they have has another checksum. The
             message says what each place answered.
     """
-    expected = (sha256 or hash_prefix or "").lower()
+    expected = Checksum(md5, "md5") if md5 else Checksum((sha256 or hash_prefix or "").lower())
     name = _path_on_host(url).name
     target = cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if target.exists() and remembered_sha256(target).startswith(expected):
+        if target.exists() and not expected.refusal(target):
             return target
         answers = []
-        for place in _places(url):
+        for place in _places(url, known_as):
             try:
                 return _take(place, target, expected, progress)
             except DownloadError as error:
@@ -62,27 +70,28 @@ def fetch(
     )
 
 
-def _places(url: str) -> Iterator[str]:
+def _places(url: str, known_as: str) -> Iterator[str]:
     """Every file and address where the file may be, nearest first."""
-    path = _path_on_host(url)
-    on_mirror = PurePosixPath(urlsplit(url).hostname or "", path)
+    host, path = urlsplit(url).hostname or "", _path_on_host(url)
     for mirror in mirrors():
         if _is_web(mirror):
-            quoted = PurePosixPath(urlsplit(url).hostname or "", urlsplit(url).path.lstrip("/"))
-            yield from (f"{mirror.rstrip('/')}/{name}" for name in (quoted, quoted.name))
+            quoted = PurePosixPath(host, urlsplit(url).path.lstrip("/"))
+            names = (str(quoted), quote(known_as), quoted.name)
+            yield from (f"{mirror.rstrip('/')}/{name}" for name in names if name)
         else:
-            yield from (str(Path(mirror).expanduser() / name) for name in (on_mirror, on_mirror.name))
+            names = (str(PurePosixPath(host, path)), known_as, path.name)
+            yield from (str(Path(mirror).expanduser() / name) for name in names if name)
     yield url
 
 
-def _take(place: str, target: Path, expected: str, progress: Progress) -> Path:
+def _take(place: str, target: Path, expected: Checksum, progress: Progress) -> Path:
     if _is_web(place):
         return download(place, target, expected, progress)
     file = Path(place)
     if not file.is_file():
         raise DownloadError("no such file")
-    if not (actual := remembered_sha256(file)).startswith(expected):
-        raise DownloadError(f"its sha256 is {actual}, but {expected} was expected")
+    if refusal := expected.refusal(file):
+        raise DownloadError(refusal)
     return file.resolve()
 
 

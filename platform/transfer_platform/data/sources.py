@@ -1,4 +1,4 @@
-"""Where a data set comes from: a folder, an archive, the URL of one, or what comes with the install."""
+"""Where a data set comes from: a folder, an archive, the URL of one, or a published data set by its name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from pathlib import Path
 from transfer_platform.data.archives import unpack
 from transfer_platform.data.embedded import embedded
 from transfer_platform.data.fetching import fetch
+from transfer_platform.data.huggingface_sets import huggingface_set
 from transfer_platform.data.suggestion import did_you_mean
+from transfer_platform.data.torchvision_sets import torchvision_set
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
+from transfer_platform.recipe.published import EMBEDDED, HUGGINGFACE, NAMED, TORCHVISION
 
 
 def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
     """Brings a data set onto this machine.
 
     Args:
-        source: A folder or an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive, or
-            `embedded:digits`.
+        source: A folder or an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive,
+            `embedded:digits`, `torchvision:NAME` or `huggingface:NAME`.
         base: The folder that relative paths start from, usually the recipe's.
         sha256: Checksum that an archive must have, 64 hexadecimal digits.
-        progress: Is told how far fetching and unpacking have come.
+        progress: Is told how far fetching, unpacking and writing have come.
 
     Returns:
         A folder: the given one, or one in the cache, which nobody may write to.
@@ -28,9 +31,9 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     Raises:
         SourceError: It does not exist, cannot be fetched, has another checksum, or is not safe to unpack.
     """
-    if source.startswith("embedded:"):
+    if source.startswith(NAMED):
         _refuse_checksum(source, sha256)
-        return embedded(source.removeprefix("embedded:"))
+        return _named(source, base, progress)
     if "://" in source:
         return unpack(fetch(source, sha256, progress=progress), sha256, progress)
     path = (base / Path(source).expanduser()).resolve()
@@ -42,6 +45,14 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     raise SourceError(
         f"the source {source!r} is neither a folder nor an archive: {path} does not exist{_nearest(path)}"
     )
+
+
+def _named(source: str, base: Path, progress: Progress) -> Path:
+    if source.startswith(TORCHVISION):
+        return torchvision_set(source.removeprefix(TORCHVISION), progress)
+    if source.startswith(HUGGINGFACE):
+        return huggingface_set(source.removeprefix(HUGGINGFACE), base, progress)
+    return embedded(source.removeprefix(EMBEDDED))
 
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:

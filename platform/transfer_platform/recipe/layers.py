@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from transfer_platform.errors import Problem, RecipeError
 from transfer_platform.recipe import syntax
 from transfer_platform.recipe.nearest import nearest
+from transfer_platform.recipe.published import NAMED, with_folder
 from transfer_platform.recipe.tree import Node, Place, grow, merge
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def read_mapping(values: Mapping[str, object], folder: Path, overrides: Sequence
 
 
 def is_local(source: str) -> bool:
-    """Whether a `dataset.source` is a path, neither a URL nor an embedded set."""
-    return "://" not in source and not source.startswith("embedded:")
+    """Whether a `dataset.source` is a path, neither a URL nor the name of a published data set."""
+    return "://" not in source and not source.startswith(NAMED)
 
 
 def is_weights_file(weights: str) -> bool:
@@ -104,11 +105,21 @@ def _extended(tree: Node, folder: Path, extending: tuple[Path, ...]) -> Node:
 
 def _anchored(tree: Node, folder: Path) -> Node:
     """Makes the paths in a base recipe absolute: they are relative to its folder, not to who extends it."""
-    for path, is_path in ((("dataset", "source"), is_local), (("backbone", "weights"), is_weights_file)):
+    for path, anchor in ((("dataset", "source"), _source), (("backbone", "weights"), _weights)):
         node = tree.find(path)
-        if node and isinstance(node.value, str) and is_path(node.value):
-            tree = tree.replaced(path, str(absolute(node.value, folder)))
+        if node and isinstance(node.value, str):
+            tree = tree.replaced(path, anchor(node.value, folder))
     return tree
+
+
+def _source(source: str, folder: Path) -> str:
+    if is_local(source):
+        return str(absolute(source, folder))
+    return with_folder(source, lambda name: str(absolute(name, folder)))
+
+
+def _weights(weights: str, folder: Path) -> str:
+    return str(absolute(weights, folder)) if is_weights_file(weights) else weights
 
 
 def _tree(path: Path, named_at: Place | None) -> Node:

@@ -85,7 +85,7 @@ class Dataset(Section):
     """Where the photographs are and how they are read."""
 
     source: str
-    """A folder, an archive (zip, tar), the URL of one, or `embedded:digits`; relative to the recipe."""
+    """A folder or archive, relative to the recipe; a URL; or a data set's name, as in `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the archive, 64 hexadecimal digits; a file that differs is refused."""

@@ -9,6 +9,7 @@ from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
 from transfer_platform.recipe.layers import absolute, is_local, is_weights_file
 from transfer_platform.recipe.nearest import did_you_mean, nearest
+from transfer_platform.recipe.published import NAMED, huggingface_source, torchvision_problem
 from transfer_platform.recipe.schema import EMBEDDED_SETS
 from transfer_platform.recipe.wording import Finding
 
@@ -41,14 +42,33 @@ def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[Findin
     scheme, separator, _ = source.partition("://")
     if separator and scheme not in ("http", "https"):
         yield Finding(_SOURCE, f"only http:// and https:// can be fetched, but got {scheme}://")
-    if source.startswith("embedded:"):
-        yield from _embedded(source.removeprefix("embedded:"))
-    if is_local(source):
+    if source.startswith(NAMED):
+        yield from _published(source, folder)
+    elif is_local(source):
         yield from _file(_SOURCE, source, folder, "folder or archive")
-    if checksum and (
-        source.startswith("embedded:") or (is_local(source) and absolute(source, folder).is_dir())
-    ):
+    if checksum and (source.startswith(NAMED) or (is_local(source) and absolute(source, folder).is_dir())):
         yield Finding(("dataset", "sha256"), "only an archive has a checksum; leave it out for a folder")
+
+
+def _published(source: str, folder: FilePath) -> Iterator[Finding]:
+    kind, _, name = source.partition(":")
+    if kind == "embedded":
+        yield from _embedded(name)
+    elif kind == "torchvision":
+        if problem := torchvision_problem(name):
+            yield Finding(_SOURCE, problem)
+    else:
+        yield from _huggingface(name, folder)
+
+
+def _huggingface(text: str, folder: FilePath) -> Iterator[Finding]:
+    try:
+        source = huggingface_source(text)
+    except ValueError as error:
+        yield Finding(_SOURCE, str(error))
+        return
+    if source.local:
+        yield from _file(_SOURCE, source.name, folder, "folder")
 
 
 def _embedded(name: str) -> Iterator[Finding]:

@@ -185,6 +185,17 @@ def test_weights_carry_the_beginning_of_their_checksum(site: Site) -> None:
         fetch(site.url + name, hash_prefix="00000000")
 
 
+def test_old_data_sets_have_an_md5(site: Site) -> None:
+    site.etag = ""
+    interrupt(site)
+    assert fetch(site.url + NAME, md5=hashlib.md5(CONTENT).hexdigest()).read_bytes() == CONTENT
+    site.files[NAME] = CHANGED
+    with pytest.raises(
+        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, but {'0' * 32} was"
+    ):
+        fetch(site.url + NAME, md5="0" * 32)
+
+
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (500, 3), (429, 3)])
 def test_refusals_are_told_and_passing_ones_tried_again(site: Site, status: int, tries: int) -> None:
     site.files[NAME], site.failures = CONTENT, [status] * tries
@@ -233,6 +244,13 @@ class TestMirrors:
         assert (mirror / "photos.zip").read_bytes() == CONTENT
         assert [path.name for path in mirror.iterdir()] == ["photos.zip"]
         assert site.requests == []
+
+    def test_a_folder_by_another_name_that_the_file_goes_by(self, mirror: Path, site: Site) -> None:
+        (mirror / "MNIST" / "raw").mkdir(parents=True)
+        (mirror / "MNIST" / "raw" / "photos.zip").write_bytes(CONTENT)
+        (mirror / "photos.zip").write_bytes(CHANGED)
+        found = fetch(site.url + NAME, known_as="MNIST/raw/photos.zip")
+        assert found == mirror / "MNIST" / "raw" / "photos.zip"
 
     def test_a_wrong_file_in_a_mirror_is_passed_over(self, mirror: Path, site: Site) -> None:
         (mirror / "photos.zip").write_bytes(CHANGED)

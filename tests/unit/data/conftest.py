@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transfer_platform.data.embedded import grey_png
+from transfer_platform.data.png import png
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,6 @@ def write_picture() -> Callable[[Path, str], None]:
 
     def write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(grey_png(hashlib.sha512(text.encode()).digest(), 8))
+        path.write_bytes(png(hashlib.sha512(text.encode()).digest(), 8))
 
     return write

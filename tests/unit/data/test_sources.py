@@ -43,6 +43,7 @@ def test_an_archive_is_unpacked(isolated: Path) -> None:
         ("file:///etc/passwd", r"must start with http\(s\)://"),
         ("photos", "sha256 is the checksum of an archive"),
         ("embedded:digits", "sha256 is the checksum of an archive"),
+        ("torchvision:CIFAR10", "sha256 is the checksum of an archive"),
     ],
 )
 def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> None:

@@ -241,3 +241,11 @@ def test_a_wrong_mapping_is_reported_without_lines(folder: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         from_mapping({"extends": "bases/base.yaml", "seed": object()})
     assert str(caught.value).startswith("recipe: seed: must be a whole number, but got")
+
+
+def test_a_folder_of_hugging_face_stays_relative_to_the_base(folder: Path) -> None:
+    write("bases/base.yaml", BASE.replace("source: photos", "source: huggingface:./photos?label=breed"))
+    write("mine.yaml", "extends: bases/base.yaml\n")
+    assert load("mine.yaml").dataset.source == f"huggingface:{folder}/bases/photos?label=breed"
+    write("bases/base.yaml", BASE.replace("source: photos", "source: torchvision:MNIST"))
+    assert load("mine.yaml").dataset.source == "torchvision:MNIST"

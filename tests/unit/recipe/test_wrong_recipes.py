@@ -180,6 +180,26 @@ CASES = {
         3,
         "no data set 'digit' is embedded, only digits; did you mean digits?",
     ),
+    "set of torchvision that is not there": (
+        changed("embedded:digits", "torchvision:cifar-10"),
+        3,
+        "dataset.source: no data set 'cifar-10' of torchvision can be read; did you mean CIFAR10?",
+    ),
+    "set of Hugging Face in another form": (
+        changed("embedded:digits", "huggingface:mnist?labels=digit"),
+        3,
+        "'labels' cannot be chosen; expected huggingface:OWNER/NAME",
+    ),
+    "folder of Hugging Face that is not there": (
+        changed("embedded:digits", "huggingface:./phots"),
+        3,
+        "did you mean photos?",
+    ),
+    "checksum of a named set": (
+        changed("embedded:digits", f"torchvision:MNIST\n  sha256: {'a' * 64}"),
+        4,
+        "dataset.sha256: only an archive has a checksum",
+    ),
     "scheme that is not fetched": (
         changed("embedded:digits", "s3://bucket/photos.zip"),
         3,
