@@ -99,7 +99,7 @@ def conclude(
     promotion = None
     if recipe.promotion is not None:
         say("registering it, asking it about test photographs over HTTP, and then the gate")
-        promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, predictions, metrics)
+        promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, answers, metrics)
     conclusion = Conclusion(metrics, promotion)
     study.note(NOTE, _noted(conclusion, _question(study, recipe, parent)))
     return conclusion
@@ -156,10 +156,10 @@ def _promote(
     splits: Splits,
     study: Study,
     parent: Run,
-    predictions: Predictions,
+    answers: Answers,
     metrics: dict[str, float],
 ) -> Promotion:
-    trial, form = study.best.number, form_digest(model)
+    trial, form, description = study.best.number, form_digest(model), ModelDescription.read(model)
     origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, FORM_TAG: form}
     logged = logged_before(parent.run_id, origin)
     candidate = Candidate(
@@ -170,17 +170,19 @@ def _promote(
         form=form,
         recipe_fingerprint=identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
-        precision=ModelDescription.read(model).precision,
+        precision=description.precision,
         taught=tuple(picture.sha256 for picture in splits.teaching),
     )
     evaluation = Evaluation(
         metrics=metrics,
-        classes=predictions.classes,
-        images=tuple(predictions.paths),
+        classes=splits.classes,
+        images=tuple(picture.path for picture in splits.test),
         sha256=tuple(picture.sha256 for picture in splits.test),
         labels=tuple(picture.label for picture in splits.test),
-        probabilities=predictions.probabilities,
+        probabilities=answers.probabilities,
         fingerprint=splits.fingerprints["test"],
+        novelty=answers.novelty,
+        threshold=description.unknown.threshold,
     )
     rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))
     with Ledger.open(storage.ledger_url()) as ledger:

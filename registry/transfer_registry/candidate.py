@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer_platform.errors import RegistryError
+from transfer_registry.answers import Answers
 from transfer_registry.predictions import Predictions
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
 """A model URI and N image files -> probabilities (N, C), from a process that cannot import the project."""
-Serve = Callable[[str, Sequence[Path], Sequence[str]], NDArray[np.float32]]
-"""The same over HTTP from a server, for classes in a given order."""
+Serve = Callable[[str, Sequence[Path], Sequence[str]], Answers]
+"""A model URI, image files and the order of classes -> what a server says over HTTP."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Evaluation:
         labels: The true class of each, by name (N).
         probabilities: The candidate's (N, C), float32.
         fingerprint: Of the test images.
+        novelty: How unlike the training images the candidate finds each (N,); None where it cannot tell.
+        threshold: Novelty above which it calls an image unknown.
 
     Raises:
         RegistryError: The sizes do not fit together, there is no image, or a label is no class.
@@ -70,6 +73,8 @@ class Evaluation:
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     fingerprint: str
+    novelty: NDArray[np.float32] | None = None
+    threshold: float = np.inf
 
     def __post_init__(self) -> None:
         shape = (len(self.images), len(self.classes))
@@ -91,6 +96,16 @@ class Evaluation:
     def predicted(self) -> tuple[str, ...]:
         """The most probable class of each image, by name (N)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
+
+    def answers(self, indices: Sequence[int]) -> Answers:
+        """What the candidate said of some of the images, by their positions."""
+        some = list(indices)
+        if self.novelty is None:
+            return Answers(
+                self.probabilities[some], np.full(len(some), np.nan, np.float32), (None,) * len(some)
+            )
+        unknown = tuple((self.novelty[some] > self.threshold).tolist())
+        return Answers(self.probabilities[some], self.novelty[some], unknown)
 
     def sample(self, count: int) -> tuple[int, ...]:
         """Positions of up to `count` images, equally many of each class, chosen by their content."""

@@ -8,28 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
-import numpy as np
 from mlflow.exceptions import MlflowException
 
 from transfer_platform.errors import RegistryError
+from transfer_registry.answers import Answers, read_answers
 from transfer_registry.packaging import CLASSES_KEY
 from transfer_registry.uris import model_uri
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a registered model says of some pictures.
-
-    Attributes:
-        probabilities: (N, C), float32.
-        unknown: Whether each is unlike the training pictures (N); None from a model that cannot tell.
-    """
-
-    probabilities: NDArray[np.float32]
-    unknown: tuple[bool | None, ...]
 
 
 @dataclass(frozen=True)
@@ -62,9 +50,7 @@ class LoadedModel:
             answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:
             raise RegistryError(f"{self.uri} refused a picture: {error.message}") from error
-        rows = ({guess["label"]: guess["probability"] for guess in answer["top"]} for answer in answers)
-        probabilities = np.array([[row[name] for name in self.classes] for row in rows], dtype=np.float32)
-        return Answers(probabilities, tuple(answer.get("unknown") for answer in answers))
+        return read_answers(answers, self.classes)
 
 
 def load_model(name: str) -> LoadedModel:

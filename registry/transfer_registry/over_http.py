@@ -14,17 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import requests
 
 from transfer_platform.errors import RegistryError
+from transfer_registry.answers import read_answers
 from transfer_registry.listening import LOOPBACK, free_port, listens
 from transfer_registry.stranger import environment, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from transfer_registry.answers import Answers
 
 PHOTOGRAPHS = 32
 """How many test photographs a candidate is sent before the alias moves."""
@@ -37,17 +37,14 @@ _ANSWER = 120.0
 """Seconds that one photograph may take."""
 
 
-def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> NDArray[np.float32]:
+def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> Answers:
     """Serves a model, posts every image to it, and stops it again.
 
     Args:
         model_uri: Anything that `mlflow models serve -m` takes; it is looked for in the tracking server and
             the current folder of this process.
         images: Paths of picture files, N of them.
-        classes: The order of the columns of what is returned (C).
-
-    Returns:
-        The probabilities of the answers (N, C).
+        classes: The order of the columns of the probabilities (C).
 
     Raises:
         RegistryError: The server does not start, or refuses an image; the message ends with the last lines
@@ -57,12 +54,11 @@ def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]
         return ask(address, images, classes)
 
 
-def ask(address: str, images: Sequence[Path], classes: Sequence[str]) -> NDArray[np.float32]:
+def ask(address: str, images: Sequence[Path], classes: Sequence[str]) -> Answers:
     """Posts images to a server at an address, as `serve_and_ask` does."""
     with requests.Session() as session:
         session.trust_env = False  # photographs for this machine are no business of a proxy's
-        rows = [_asked(session, address, image, classes) for image in images]
-    return np.array(rows, dtype=np.float32).reshape(len(images), len(classes))
+        return read_answers((_asked(session, address, image, len(classes)) for image in images), classes)
 
 
 @contextmanager
@@ -113,14 +109,15 @@ def _refusal(server: subprocess.Popen[bytes], model_uri: str, output: str) -> Re
     return RegistryError(f"`mlflow models serve` of {model_uri} {why}:\n{last_lines(cause)}")
 
 
-def _asked(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> list[float]:
+def _asked(session: requests.Session, address: str, image: Path, classes: int) -> dict[str, Any]:
     content = base64.b64encode(image.read_bytes()).decode()
-    body: Any = {"inputs": [{"image": content}], "params": {"top_k": len(classes)}}
-    answer = session.post(f"{address}/invocations", json=body, timeout=_ANSWER)
-    if not answer.ok:
-        raise RegistryError(
-            f"the served model answers {image} with HTTP {answer.status_code}: {answer.text[:500]}"
-        )
-    top = answer.json()["predictions"][0]["top"]
-    found = {guess["label"]: guess["probability"] for guess in top}
-    return [found[name] for name in classes]
+    body: Any = {"inputs": [{"image": content}], "params": {"top_k": classes}}
+    try:
+        answer = session.post(f"{address}/invocations", json=body, timeout=_ANSWER)
+        if not answer.ok:
+            said = f"HTTP {answer.status_code}: {answer.text[:500]}"
+            raise RegistryError(f"the served model answers {image} with {said}")
+        prediction: dict[str, Any] = answer.json()["predictions"][0]
+    except (requests.RequestException, KeyError, IndexError) as error:
+        raise RegistryError(f"the served model does not answer {image}: {error!r}") from error
+    return prediction

@@ -14,50 +14,82 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from transfer_registry.answers import Answers
+
 RULE = "parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
-"""Largest difference of any probability, by the precision that the model is served in."""
+"""Largest difference of any probability or novelty, by the precision that the model is served in."""
 CLEAR_MARGIN = 0.04
 """Twice the tolerance of half precision: top two classes further apart than this must not change places."""
 
 
-def parity(own: NDArray[np.float32], served: NDArray[np.float32], precision: str = "float32") -> Finding:
-    """Compares the candidate's probabilities with those that its registered form gives.
+def parity(own: Answers, served: Answers, precision: str = "float32") -> Finding:
+    """Compares what the candidate answers with what its registered form does.
 
     Args:
-        own: The candidate's, on the test images (N, C), N and C at least 1.
-        served: The registered model's, over HTTP, on the same images (N, C).
+        own: The candidate's, on N test images and C classes, N and C at least 1.
+        served: The registered model's, over HTTP, on the same images.
         precision: What the model computes in: float32, bfloat16 or float16.
 
     Returns:
-        Failed where the shapes differ, a probability differs by more than `TOLERANCE`, or, in half
-        precision, a label differs although its probability was more than `CLEAR_MARGIN` above the next.
+        Failed where the shapes differ, a probability or a novelty differs by more than `TOLERANCE`, no
+        threshold of novelty explains what both call unknown, or, in half precision, a label differs although
+        its probability was more than `CLEAR_MARGIN` above the next.
 
     Raises:
         RegistryError: The precision is none of these.
     """
     if precision not in TOLERANCE:
         raise RegistryError(f"no parity is defined for {precision}; there is {', '.join(TOLERANCE)}")
-    if own.shape != served.shape:
-        reason = f"the registered model answers {served.shape} probabilities where {own.shape} were expected"
+    shapes = own.probabilities.shape, served.probabilities.shape
+    if shapes[0] != shapes[1]:
+        reason = f"the registered model answers {shapes[1]} probabilities where {shapes[0]} were expected"
         return Finding(RULE, False, True, reason)
-    difference = float(np.abs(own.astype(np.float64) - served.astype(np.float64)).max())
-    swapped = 0 if precision == "float32" else _clear_labels_changed(own, served)
+    differences = {"probability": _difference(own.probabilities, served.probabilities)}
+    if not np.isnan(own.novelty).all():
+        differences["novelty"] = _difference(own.novelty, served.novelty)
+    swapped = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
+    agreed = _one_threshold(own, served)
     # written so that a NaN difference fails
-    passed = difference <= TOLERANCE[precision] and swapped == 0
+    close = all(difference <= TOLERANCE[precision] for difference in differences.values())
     figures: dict[str, Figure] = {
-        "difference": difference if np.isfinite(difference) else None,
+        **{
+            "difference" if what == "probability" else f"difference_of_{what}": value
+            if np.isfinite(value)
+            else None
+            for what, value in differences.items()
+        },
         "tolerance": TOLERANCE[precision],
         "clear_labels_changed": swapped,
-        "images": len(own),
+        "images": len(own.probabilities),
         "precision": precision,
     }
+    said = " and ".join(f"{value:.2g} in any {what}" for what, value in differences.items())
     reason = (
-        f"served by `mlflow models serve` without the project, it differs by at most {difference:.2g} in any "
-        f"probability of {len(own)} images ({TOLERANCE[precision]:g} allowed in {precision})"
+        f"served by `mlflow models serve` without the project, it differs by at most {said} "
+        f"of {len(own.probabilities)} images ({TOLERANCE[precision]:g} allowed in {precision})"
     )
     changed = f"; {swapped} labels changed that were not close" if swapped else ""
-    return Finding(RULE, passed, True, reason + changed, figures)
+    strange = "" if agreed else "; it calls other images unknown"
+    return Finding(RULE, close and swapped == 0 and agreed, True, reason + changed + strange, figures)
+
+
+def _difference(own: NDArray[np.float32], served: NDArray[np.float32]) -> float:
+    return float(np.abs(own.astype(np.float64) - served.astype(np.float64)).max())
+
+
+def _one_threshold(own: Answers, served: Answers) -> bool:
+    """Whether one threshold of novelty explains what both call unknown."""
+    told = [flag for flag in own.unknown if flag is not None]
+    if not told:
+        return True
+    if None in served.unknown:
+        return False
+    novelty = np.concatenate([own.novelty, served.novelty])
+    unknown = np.array([*own.unknown, *served.unknown], dtype=bool)
+    if unknown.all() or not unknown.any():
+        return True
+    return float(novelty[~unknown].max()) < float(novelty[unknown].min())
 
 
 def _clear_labels_changed(own: NDArray[np.float32], served: NDArray[np.float32]) -> int:

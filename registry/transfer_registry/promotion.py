@@ -195,7 +195,7 @@ def _decide(
     )
     champion = None if before is None else _champion(door, version.name, before, evaluation)
     answers = gate.judge(evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion)
-    same = parity(evaluation.probabilities[sample], served, candidate.precision)
+    same = parity(evaluation.answers(sample), served, candidate.precision)
     looks = door.ledger.looks(evaluation.fingerprint) + 1
     remark = moved_by_hand(door.client, door.ledger, version.name)
     verdict = Verdict((same, *answers.findings), looks, remark)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from transfer_registry.answers import Answers
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
 from transfer_registry.promotion import Promotion, promote_candidate
@@ -150,8 +151,9 @@ class World:
             model_uri: str,
             images: Sequence[Path],
             classes: Sequence[str],
-        ) -> NDArray[np.float32]:
-            return self.predict(model_uri, images)
+        ) -> Answers:
+            nothing = np.full(len(images), np.nan, np.float32)
+            return Answers(self.predict(model_uri, images), nothing, (None,) * len(images))
 
         return promote_candidate(*offered, rules, self.ledger, serve, self.predict)
 

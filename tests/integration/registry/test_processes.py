@@ -32,6 +32,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
+from transfer_registry.answers import Answers
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
 from transfer_registry.promotion import promote_candidate
@@ -59,7 +60,8 @@ def promote(one):
     offer = Candidate(**one["candidate"]), evaluation, read_rules({"over_champion": {}})
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         def serve(uri, images, classes):
-            return probabilities[[int(image.stem) for image in images]]
+            own = probabilities[[int(image.stem) for image in images]]
+            return Answers(own, np.full(len(own), np.nan, np.float32), (None,) * len(own))
 
         promote_candidate(*offer, ledger, serve)
 

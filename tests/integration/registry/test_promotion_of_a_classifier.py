@@ -59,7 +59,8 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     prepare = Preprocessing(64, 1.0, "bicubic", half, half)
     description = ModelDescription(spec, CLASSES, prepare, "float32", 1.5, Unknown(0.25, 0.05))
     save(folder, description, build(spec), Novelty(torch.randn(5, 1280)))
-    probabilities = Classifier.load(folder).probabilities(images)
+    answers = Classifier.load(folder).answers(images)
+    probabilities = answers.probabilities
     return Evaluation(
         metrics={"test/accuracy": 1.0},
         classes=CLASSES,
@@ -68,6 +69,8 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
         labels=tuple(CLASSES[best] for best in probabilities.argmax(axis=1)),
         probabilities=probabilities,
         fingerprint="blocks",
+        novelty=answers.novelty,
+        threshold=description.unknown.threshold,
     )
 
 

@@ -44,14 +44,14 @@ def test_it_answers_as_the_classifier_and_names_a_photograph_that_it_refuses(
         with pytest.raises(RegistryError, match=r"answers .*text\.jpg with HTTP 400: .*row 0 is no picture"):
             over_http.ask(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
     own = Classifier.load(here.model).probabilities(photos)
-    np.testing.assert_allclose(answers, own[:, ::-1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answers.probabilities, own[:, ::-1], rtol=0, atol=1e-6)
 
 
 def test_no_photograph_is_sent_to_a_proxy(here: Registered, photographs: Path, monkeypatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     photo = min((photographs / "val" / "bees").glob("*.jpg"))
     with over_http._served("models:/ants-bees/1") as address:
-        assert over_http.ask(address, [photo], ("bees", "ants")).shape == (1, 2)
+        assert over_http.ask(address, [photo], ("bees", "ants")).probabilities.shape == (1, 2)
 
 
 def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from transfer_platform.errors import RegistryError
+from transfer_registry.answers import Answers
 from transfer_registry.evidence import mcnemar
 from transfer_registry.gate import Champion, judge
 from transfer_registry.parity import parity
@@ -249,6 +251,15 @@ def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
 
 
 OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
+NOVELTY = np.array([0.1, 0.2, 0.8], dtype=np.float32)
+
+
+def said(
+    probabilities: NDArray[np.float32],
+    novelty: NDArray[np.float32] | None = None,
+    unknown: tuple[bool | None, ...] = (None, None, None),
+) -> Answers:
+    return Answers(probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown)
 
 
 @pytest.mark.parametrize(
@@ -266,18 +277,39 @@ OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
 )
 def test_parity_allows_what_the_precision_explains(shift: float, precision: str, passed: bool) -> None:
     served = OWN + np.array([-shift, shift], dtype=np.float32)
-    finding = parity(OWN, served, precision)
+    finding = parity(said(OWN), said(served), precision)
     assert finding.passed is passed
     json.dumps(dict(finding.figures), allow_nan=False)
 
 
 def test_parity_names_clear_labels_that_changed() -> None:
-    finding = parity(OWN, OWN[:, ::-1], "bfloat16")
+    finding = parity(said(OWN), said(OWN[:, ::-1]), "bfloat16")
     assert finding.figures["clear_labels_changed"] == 2
     assert "2 labels changed" in finding.reason
 
 
 def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() -> None:
-    assert "(3, 1) probabilities where (3, 2)" in parity(OWN, OWN[:, :1]).reason
+    assert "(3, 1) probabilities where (3, 2)" in parity(said(OWN), said(OWN[:, :1])).reason
     with pytest.raises(RegistryError, match="int8"):
-        parity(OWN, OWN, "int8")
+        parity(said(OWN), said(OWN), "int8")
+
+
+@pytest.mark.parametrize(
+    ("novelty", "unknown", "passed"),
+    [
+        (NOVELTY, (False, False, True), True),
+        (NOVELTY + np.float32(5e-5), (False, False, True), True),
+        (NOVELTY + np.float32(2e-4), (False, False, True), False),
+        (NOVELTY, (False, True, True), False),  # another threshold
+        (NOVELTY, (None, None, None), False),
+        (NOVELTY * np.float32(math.nan), (False, False, True), False),
+    ],
+)
+def test_parity_is_asked_of_the_unknown_too(
+    novelty: NDArray[np.float32], unknown: tuple[bool | None, ...], passed: bool
+) -> None:
+    own = said(OWN, NOVELTY, (False, False, True))
+    finding = parity(own, said(OWN, novelty, unknown))
+    assert finding.passed is passed
+    assert "in any novelty" in finding.reason
+    json.dumps(dict(finding.figures), allow_nan=False)
