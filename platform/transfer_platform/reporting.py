@@ -20,7 +20,7 @@ from transfer_platform.evaluation import figures, report
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.inspection import report as data_report
 from transfer_platform.inspection.finding import Severity
-from transfer_platform.inspection.learned import doubtful_labels
+from transfer_platform.inspection.learned import taken_for_another
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.network.pretrained import Pretrained
 from transfer_platform.recipe.schema import Recipe
@@ -63,7 +63,7 @@ def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def report_labels(run: Run, inspection: Inspection, splits: Splits, logits: Tensor) -> None:
-    """Labels that are likely wrong, by what the best trial said of pictures that it had not seen.
+    """Labels that are doubtful, by what the best trial said of pictures that it had not seen.
 
     Args:
         run: Of the study.
@@ -72,9 +72,12 @@ def report_labels(run: Run, inspection: Inspection, splits: Splits, logits: Tens
         logits: Of the pictures that ranked the trial (N, C).
     """
     probabilities = functional.softmax(logits.double(), dim=1).numpy()
-    found = doubtful_labels(splits.ranking, splits.classes, probabilities)
-    rows = [(each.kind, inspection.name(each.files[0]), each.detail) for each in found]
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(("kind", "file", "detail"))}
+    found = taken_for_another(splits.ranking, splits.classes, probabilities)
+    rows = [(inspection.name(each.files[0]), each.detail) for each in found]
+    columns: dict[str, list[object]] = {
+        "file": [name for name, _ in rows],
+        "detail": [why for _, why in rows],
+    }
     run.table(columns, f"{DATA}/doubtful_labels.json")
 
 

@@ -157,7 +157,10 @@ def run(
             bench.precision = _precision(study, bench, recipe)
             say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
             report_inputs(parent, recipe, splits, weights)
-            report_data(parent, inspection, splits)
+            seen = {"run": parent.run_id, **{str(each): inspection.count(each) for each in Severity}}
+            if study.notes.get("data") != seen:
+                report_data(parent, inspection, splits)
+                study.note("data", seen)
             report_machine(parent, str(bench.device), bench.precision)
             engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
             _search(study, engine, recipe, progress, say)

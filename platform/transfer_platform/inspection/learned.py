@@ -90,19 +90,42 @@ def doubtful_labels(
     from cleanlab.filter import find_label_issues
 
     labels = np.array([classes.index(picture.label) for picture in pictures])
+    accused = find_label_issues(labels, probabilities, filter_by="low_self_confidence", n_jobs=1)
+    yield from _told("likely mislabelled", accused, pictures, classes, probabilities)
+    yield from taken_for_another(pictures, classes, probabilities, but=accused)
+
+
+def taken_for_another(
+    pictures: Sequence[Picture],
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+    but: NDArray[np.bool_] | None = None,
+) -> Iterator[Finding]:
+    """Pictures that are taken for another class than theirs, but for some (N,)."""
+    labels = np.array([classes.index(picture.label) for picture in pictures])
+    missed = probabilities.argmax(axis=1) != labels
+    which = missed if but is None else missed & ~but
+    yield from _told("taken for another class", which, pictures, classes, probabilities)
+
+
+def _told(
+    kind: str,
+    which: NDArray[np.bool_],
+    pictures: Sequence[Picture],
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+) -> Iterator[Finding]:
+    """Some of the pictures, the one whose label got the smallest probability first."""
+    labels = np.array([classes.index(picture.label) for picture in pictures])
     own, best = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
-    accused = set(
-        np.flatnonzero(find_label_issues(labels, probabilities, filter_by="low_self_confidence", n_jobs=1))
-    )
     for index in np.argsort(own, kind="stable"):
-        if index not in accused and best[index] == labels[index]:
-            continue
-        yield Finding(
-            "likely mislabelled" if index in accused else "taken for another class",
-            (pictures[index].path,),
-            f"labelled {pictures[index].label!r} with probability {own[index]:.3f}, "
-            f"taken for {classes[best[index]]!r} with {probabilities[index, best[index]]:.3f}",
-        )
+        if which[index]:
+            yield Finding(
+                kind,
+                (pictures[index].path,),
+                f"labelled {pictures[index].label!r} with probability {own[index]:.3f}, "
+                f"taken for {classes[best[index]]!r} with {probabilities[index, best[index]]:.3f}",
+            )
 
 
 def far_from_the_rest(pictures: Sequence[Picture], features: NDArray[np.float32]) -> Iterator[Finding]:
