@@ -16,11 +16,11 @@ from transfer_platform.inspection.learned import (
 )
 
 CLASSES = ("ant", "bee", "cat")
-WRONG = (3, 70, 150)
+WRONG = tuple(range(3, 180, 15))
 
 
 def clusters() -> tuple[list[Picture], np.ndarray, np.ndarray]:
-    """180 pictures in three clusters of 20 dimensions; three of them have the label of another."""
+    """180 pictures in three clusters of 20 dimensions; twelve of them have the label of another."""
     draw = np.random.default_rng(0)
     true = np.repeat(np.arange(3), 60)
     features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
@@ -36,7 +36,9 @@ def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
     pictures, features, labels = clusters()
     found = list(doubtful_labels(pictures, CLASSES, out_of_fold(features, labels)))
     accused = {int(each.files[0].name) for each in found if each.kind == "likely mislabelled"}
-    assert accused == set(WRONG)
+    assert accused <= set(WRONG)
+    assert len(accused) >= 8
+    assert {int(each.files[0].name) for each in found} >= set(WRONG)
     assert "labelled 'bee'" in next(each.detail for each in found if each.files[0].name == "3")
 
 
