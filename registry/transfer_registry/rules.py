@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+DIGITS = ".15g"
+"""Of figures in a rule's words: a verdict stands by them, so that rules that differ must read differently."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """An absolute rule on one metric.
@@ -30,8 +34,8 @@ class Threshold:
             raise RegistryError(f"the rule on {self.metric} has no limit: give it at_least or at_most")
 
     def __str__(self) -> str:
-        lower = [] if self.at_least is None else [f">= {self.at_least:g}"]
-        upper = [] if self.at_most is None else [f"<= {self.at_most:g}"]
+        lower = [] if self.at_least is None else [f">= {self.at_least:{DIGITS}}"]
+        upper = [] if self.at_most is None else [f"<= {self.at_most:{DIGITS}}"]
         return f"{self.metric} {' and '.join(lower + upper)}"
 
 
@@ -57,8 +61,8 @@ class OverChampion:
             )
 
     def __str__(self) -> str:
-        by = f" by {self.margin:+g}" if self.margin else ""
-        return f"over_champion{by} at {self.confidence:g}"
+        by = f" by {self.margin:+{DIGITS}}" if self.margin else ""
+        return f"over_champion{by} at {self.confidence:{DIGITS}}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class PerClassRecall:
             )
 
     def __str__(self) -> str:
-        return f"per_class_recall at {self.confidence:g}"
+        return f"per_class_recall at {self.confidence:{DIGITS}}"
 
 
 Rule = Threshold | OverChampion | PerClassRecall

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.looks import look
@@ -47,7 +47,7 @@ def read_chunk(paths: Sequence[str], looks: LookMemory | None) -> list[Reading]:
 def _content(path: str) -> bytes | Problem:
     """A file's bytes, or why it has none that could be a picture's."""
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with FileIO(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")

@@ -313,3 +313,13 @@ def test_parity_is_asked_of_the_unknown_too(
     assert finding.passed is passed
     assert "in any novelty" in finding.reason
     json.dumps(dict(finding.figures), allow_nan=False)
+
+
+def test_rules_that_differ_read_differently() -> None:
+    assert str(Threshold("test/accuracy", at_least=0.9)) == "test/accuracy >= 0.9"
+    assert str(Threshold("test/accuracy", at_least=0.9)) != str(
+        Threshold("test/accuracy", at_least=0.9000001)
+    )
+    assert str(OverChampion(margin=-0.02)) == "over_champion by -0.02 at 0.95"
+    assert str(OverChampion(margin=1e-9)) != str(OverChampion(margin=2e-9))
+    assert str(PerClassRecall(confidence=0.95)) != str(PerClassRecall(confidence=0.9500001))
