@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from transfer_model.classifier import FILES, Answers, Classifier
 from transfer_model.description import ModelDescription
@@ -26,7 +27,7 @@ from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import Promotion as PromotionSection
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.space import identity, resolve
-from transfer_platform.reporting import report_evaluation
+from transfer_platform.reporting import report_evaluation, report_thresholds, validation_predictions
 from transfer_platform.search import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
@@ -71,7 +72,14 @@ def recall(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
 
 
 def conclude(
-    model: Path, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run | None, say: Say
+    model: Path,
+    recipe: Recipe,
+    splits: Splits,
+    study: Study,
+    parent: Run,
+    best: Run | None,
+    logits: Tensor,
+    say: Say,
 ) -> Conclusion:
     """Tests a model once, reports, and offers it to the gate where the recipe asks for that.
 
@@ -82,6 +90,7 @@ def conclude(
         study: Whose best trial it comes from; the conclusion is noted with it.
         parent: The study's run.
         best: The best trial's run, where this MLflow has it.
+        logits: The best trial's, of the pictures that ranked it (N, C); thresholds are chosen on them.
         say: Given what happens next.
     """
     say("testing the best checkpoint in its served form")
@@ -89,6 +98,8 @@ def conclude(
     classifier = Classifier.load(model)
     predictions, answers = _test(classifier, splits)
     metrics = report_evaluation(parent, best, predictions, study.best.number)
+    ranked = validation_predictions(splits, logits, classifier.description.temperature)
+    report_thresholds(parent, ranked, predictions)
     further = _calibration(classifier, predictions, answers) | _costs(classifier, model, splits)
     parent.metrics(further, study.best.number)
     metrics |= further

@@ -18,6 +18,7 @@ from transfer_platform import search
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation import figures, report
 from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.evaluation.thresholds import class_thresholds, coverage
 from transfer_platform.inspection import report as data_report
 from transfer_platform.inspection.finding import Severity
 from transfer_platform.inspection.learned import taken_for_another
@@ -62,17 +63,9 @@ def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
     run.metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})
 
 
-def report_labels(run: Run, inspection: Inspection, splits: Splits, logits: Tensor) -> None:
-    """Labels that are doubtful, by what the best trial said of pictures that it had not seen.
-
-    Args:
-        run: Of the study.
-        inspection: Of the data set.
-        splits: Its division.
-        logits: Of the pictures that ranked the trial (N, C).
-    """
-    probabilities = functional.softmax(logits.double(), dim=1).numpy()
-    found = taken_for_another(splits.ranking, splits.classes, probabilities)
+def report_labels(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
+    """Labels that are doubtful, by what the best trial said of pictures that it had not seen."""
+    found = taken_for_another(splits.ranking, splits.classes, predictions.probabilities)
     rows = [(inspection.name(each.files[0]), each.detail) for each in found]
     columns: dict[str, list[object]] = {
         "file": [name for name, _ in rows],
@@ -115,13 +108,37 @@ def report_network(run: Run, network: Network) -> None:
     run.text(str(summary), "network.txt")
 
 
-def report_validation(run: Run, splits: Splits, logits: Tensor) -> None:
-    """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold."""
+def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
+    """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold.
+
+    Args:
+        splits: Theirs.
+        logits: Of these pictures (N, C).
+        temperature: That they are divided by, as the served model divides its own.
+    """
     pictures = splits.ranking
     labels = np.array([splits.classes.index(picture.label) for picture in pictures])
-    probabilities = functional.softmax(logits.double(), dim=1).numpy()
-    predictions = Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
+    probabilities = functional.softmax(logits.double() / temperature, dim=1).numpy()
+    return Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
+
+
+def report_validation(run: Run, predictions: Predictions) -> None:
+    """What the best trial made of the pictures that ranked it."""
     run.table(predictions.table(), f"{FOLDER}/validation_predictions.json")
+
+
+def report_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
+    """From which probability on to believe a class, and what is left where unsure answers are refused.
+
+    Args:
+        run: Of the study.
+        chosen: Calibrated predictions of the pictures that ranked the best trial.
+        judged: Of the test images.
+    """
+    by_class, decided = class_thresholds(chosen, judged), coverage(judged)
+    run.table(by_class, f"{FOLDER}/thresholds.json")
+    run.table(decided, f"{FOLDER}/coverage.json")
+    run.text(report.thresholds(by_class, decided, len(chosen.labels)), f"{FOLDER}/thresholds.md")
 
 
 def report_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:

@@ -36,6 +36,7 @@ from transfer_platform.reporting import (
     report_network,
     report_study,
     report_validation,
+    validation_predictions,
 )
 from transfer_platform.search import FinishedTrial, Study, create_tables, generation, generation_name
 from transfer_platform.store import Store
@@ -173,11 +174,14 @@ def run(
             conclusion = recall(study, recipe, parent)
             if conclusion is None:
                 report_network(parent, restored.network)
-                report_validation(parent, splits, restored.fit.logits)
-                report_labels(parent, inspection, splits, restored.fit.logits)
+                ranked = validation_predictions(splits, restored.fit.logits)
+                report_validation(parent, ranked)
+                report_labels(parent, inspection, splits, ranked)
                 model = write_served_form(bench, best, restored.fit, restored.network, home / "model", say)
                 best_run = tracker.trial_run(parent, study.best.number)
-                conclusion = conclude(model, recipe, splits, study, parent, best_run, say)
+                conclusion = conclude(
+                    model, recipe, splits, study, parent, best_run, restored.fit.logits, say
+                )
     champion = current(conclusion.promotion.model) if conclusion.promotion else None
     return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id, champion)
 

@@ -19,13 +19,14 @@ def scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
     """Every scalar metric that a search or a gate may ask for.
 
     Returns:
-        `loss` (mean cross-entropy, nats), `accuracy`, `macro_f1` and `ece` (each 0 to 1).
+        `loss` (mean cross-entropy, nats), `accuracy`, `macro_f1`, `macro_recall` and `ece` (each 0 to 1).
     """
     predicted = probabilities.argmax(axis=1)
     return {
         "loss": cross_entropy(labels, probabilities),
         "accuracy": float(np.mean(predicted == labels)),
         "macro_f1": macro_f1(labels, predicted),
+        "macro_recall": macro_recall(labels, predicted),
         "ece": expected_calibration_error(labels, probabilities),
     }
 
@@ -45,6 +46,14 @@ def macro_f1(labels: Labels, predicted: Labels) -> float:
     correct = np.bincount(labels[labels == predicted], minlength=len(occurrences))
     occurring = occurrences > 0
     return float(np.mean(2 * correct[occurring] / occurrences[occurring]))
+
+
+def macro_recall(labels: Labels, predicted: Labels) -> float:
+    """Mean recall of the classes that occur among the labels; scikit-learn calls it balanced accuracy."""
+    occurrences = np.bincount(labels)
+    correct = np.bincount(labels[labels == predicted], minlength=len(occurrences))
+    occurring = occurrences > 0
+    return float(np.mean(correct[occurring] / occurrences[occurring]))
 
 
 def per_class(labels: Labels, predicted: Labels, classes: int) -> dict[str, NDArray[np.float64]]:

@@ -46,6 +46,33 @@ def markdown(
     return "\n".join(lines)
 
 
+def thresholds(
+    by_class: Mapping[str, Sequence[object]], decided: Mapping[str, Sequence[object]], chosen_on: int
+) -> str:
+    """The report of thresholds.
+
+    Args:
+        by_class: See `thresholds.class_thresholds`.
+        decided: See `thresholds.coverage`.
+        chosen_on: How many pictures they were chosen on.
+    """
+    lines = [
+        "# Thresholds",
+        "",
+        f"Each class against all others: the probability of best F1 on the {chosen_on} pictures that ranked",
+        "the best trial, calibrated as they are served, and what it is worth on the test images.",
+        "",
+        *table(by_class),
+        "",
+        "Where answers of less confidence are refused: the share of the test images that is decided, and the",
+        "accuracy among them.",
+        "",
+        *table(decided),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
     """The lines of a markdown table, one column a key; numbers with four decimals."""
     rows = zip(*columns.values(), strict=True)

@@ -153,7 +153,7 @@ KINDS = {
             "imbalance",
             Severity.WARNING,
             "a class has many times the images of another",
-            "add images, or set training.class_weights: balanced and search.metric: validation/macro_f1",
+            "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
         ),
         Kind("turned by EXIF", Severity.NOTE, "stored on its side; it is turned upright"),
         Kind("transparency", Severity.NOTE, "it is laid on white"),

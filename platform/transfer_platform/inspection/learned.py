@@ -98,7 +98,7 @@ def doubtful_labels(
 def taken_for_another(
     pictures: Sequence[Picture],
     classes: Sequence[str],
-    probabilities: NDArray[np.float64],
+    probabilities: NDArray[np.floating],
     but: NDArray[np.bool_] | None = None,
 ) -> Iterator[Finding]:
     """Pictures that are taken for another class than theirs, but for some (N,)."""
@@ -113,7 +113,7 @@ def _told(
     which: NDArray[np.bool_],
     pictures: Sequence[Picture],
     classes: Sequence[str],
-    probabilities: NDArray[np.float64],
+    probabilities: NDArray[np.floating],
 ) -> Iterator[Finding]:
     """Some of the pictures, the one whose label got the smallest probability first."""
     labels = np.array([classes.index(picture.label) for picture in pictures])

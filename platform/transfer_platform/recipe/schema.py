@@ -17,7 +17,9 @@ Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1"]
+SearchMetric = Literal[
+    "validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"
+]
 Direction = Literal["minimize", "maximize"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -181,14 +183,25 @@ class Training(Section):
     label_smoothing: Searchable[Probability] = 0.0
     """Share of the target's probability that is spread over all classes."""
 
-    class_weights: Option[Literal["none", "balanced"]] = "none"
-    """`balanced` weighs the loss of each class by the inverse of its frequency."""
+    class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
+    """`balanced` weighs the loss of each class by the inverse of its frequency; `auto` above 1.5 to 1."""
+
+    sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
+    """What an epoch draws: every image once, or, `balanced`, of every class the same number of images."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
     """Epochs without an improvement of the search metric after which a trial ends; unset, it never does."""
 
     precision: Precision = "auto"
     """Arithmetic of the network; `auto` times a step in each that the device has and takes the fastest."""
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Training:
+        if self.sampling == "balanced" and self.class_weights in ("balanced", "auto"):
+            raise ValueError(
+                "sampling: balanced and class_weights make up for the same imbalance twice; keep one of them"
+            )
+        return self
 
 
 class Search(Section):
@@ -263,6 +276,9 @@ class Gate(Section):
 
     macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
     """Mean of the classes' F1 scores, 0 to 1; each class counts the same, however few its images."""
+
+    macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
+    """Mean of the classes' recalls, 0 to 1, also called balanced accuracy."""
 
     loss: Threshold | None = Field(default=None, alias="test/loss")
     """Mean cross-entropy of the test images, in nats."""

@@ -239,6 +239,7 @@ class Bench:
             tuple(range(count, len(splits.teaching))),
             recipe.training.batch_size,
             recipe.seed,
+            balanced=recipe.training.sampling == "balanced",
         )
 
 

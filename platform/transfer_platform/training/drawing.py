@@ -6,6 +6,7 @@ Every draw is a function of named seeds, not of what was drawn before it: it rep
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,8 +57,16 @@ class Views:
         return derived_seed("view", number, sha256)
 
 
-def batches(count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0) -> list[list[int]]:
-    """The indices of each batch of an epoch; every index is in exactly one.
+def batches(
+    count: int,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    seed: int = 0,
+    epoch: int = 0,
+    classes: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """The indices of each batch of an epoch; every index is in exactly one, unless classes are balanced.
 
     A last training batch of a single image joins the one before it, because batch norm cannot learn from one
     image; none is dropped. A `batch_size` of 1 is taken at its word.
@@ -68,6 +77,7 @@ def batches(count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch:
         shuffle: Whether this is training: in an order that (seed, epoch) chooses.
         seed: Of the order.
         epoch: Counted from 1.
+        classes: The class of every image, to draw the same number of each; None: every image once.
 
     >>> batches(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
@@ -75,11 +85,37 @@ def batches(count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch:
     [2, 3]
     """
     generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
-    order = torch.randperm(count, generator=generator).tolist() if shuffle else list(range(count))
+    if not shuffle:
+        order = list(range(count))
+    elif classes is None:
+        order = torch.randperm(count, generator=generator).tolist()
+    else:
+        order = _balanced(classes, generator)
     cut = [order[start : start + batch_size] for start in range(0, count, batch_size)]
     if shuffle and batch_size > 1 and len(cut) > 1 and len(cut[-1]) == 1:
         cut[-2:] = [cut[-2] + cut[-1]]
     return cut
+
+
+def _balanced(classes: Sequence[int], generator: torch.Generator) -> list[int]:
+    """As many indices as there are images, of each class equally many, but for one.
+
+    Of a class with too many images some are left out, others each time; those of a class with too few come
+    again and again, none twice as often as another before all came.
+    """
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(classes):
+        members.setdefault(label, []).append(index)
+    turns = torch.randperm(len(members), generator=generator).tolist()
+    drawn: list[int] = []
+    for turn, label in zip(turns, sorted(members), strict=True):
+        wanted = len(classes) // len(members) + (turn < len(classes) % len(members))
+        own: list[int] = []
+        while len(own) < wanted:
+            shuffled = torch.randperm(len(members[label]), generator=generator).tolist()
+            own += [members[label][place] for place in shuffled]
+        drawn += own[:wanted]
+    return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
 
 
 def derived_seed(*parts: str | int) -> int:

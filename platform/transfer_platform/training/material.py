@@ -43,6 +43,7 @@ class Material:
         validation: Positions of those that choose; empty for a fit that nothing chooses in.
         batch_size: Pictures in a training batch.
         seed: Of their order.
+        balanced: Whether an epoch draws of every class the same number of training pictures.
     """
 
     inputs: Inputs
@@ -51,6 +52,7 @@ class Material:
     validation: tuple[int, ...]
     batch_size: int
     seed: int
+    balanced: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,7 +61,10 @@ class Material:
 
     def training_batches(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch, counted from 1, in that epoch's order."""
-        for order in batches(len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch):
+        classes = self.labels[list(self.train)].tolist() if self.balanced else None
+        for order in batches(
+            len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
+        ):
             positions = [self.train[index] for index in order]
             yield self.inputs.varied(positions, epoch), self.labels[positions]
 

@@ -18,6 +18,8 @@ from transfer_platform.training.optimization import LearningRate, make_optimizer
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
+UNEQUAL = 1.5
+"""`class_weights: auto` weighs above this imbalance: images of the largest class by those of the smallest."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses; every look waits for the device."""
 
@@ -122,8 +124,17 @@ class Trainer:
 
 
 def _loss(settings: Training, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
-    weights = class_weights(labels, classes) if settings.class_weights == "balanced" else None
+    wanted = settings.class_weights == "balanced" or (
+        settings.class_weights == "auto" and imbalance(labels, classes) > UNEQUAL
+    )
+    weights = class_weights(labels, classes) if wanted else None
     return nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
+
+
+def imbalance(labels: Tensor, classes: int) -> float:
+    """Images of the largest class by those of the smallest; arguments as of `class_weights`."""
+    counts = torch.bincount(labels, minlength=classes)
+    return float(counts.max() / counts.min())
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

@@ -77,10 +77,24 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
         "evaluation/classes.json",
         "evaluation/predictions.json",
         "evaluation/report.md",
+        "evaluation/thresholds.json",
+        "evaluation/coverage.json",
+        "evaluation/thresholds.md",
+        "data/report.html",
+        "data/report.md",
+        "data/findings.json",
+        "data/manifest.csv",
+        "data/doubtful_labels.json",
     }
     assert parent.data.params["backbone.freeze_through"] == "all"
     assert re.fullmatch(r"installed sha256:[0-9a-f]{64}", parent.data.params["weights.efficientnet_lite0"])
-    assert {"test/accuracy", "test/macro_f1", "test/loss", "test/ece"} <= parent.data.metrics.keys()
+    assert {
+        "test/accuracy",
+        "test/macro_f1",
+        "test/macro_recall",
+        "test/loss",
+        "test/ece",
+    } <= parent.data.metrics.keys()
 
 
 def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> None:

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score, log_loss, recall_score
 
 from transfer_platform.evaluation.metrics import (
     calibration_curve,
     cross_entropy,
     expected_calibration_error,
     macro_f1,
+    macro_recall,
     per_class,
     scores,
 )
@@ -64,6 +65,8 @@ def test_cross_entropy_agrees_with_scikit_learn(raw: np.ndarray, labels: list[in
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_macro_f1_agrees_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+def test_macro_figures_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
     assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
+    recalls = recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+    assert macro_recall(labels, predicted) == pytest.approx(recalls)

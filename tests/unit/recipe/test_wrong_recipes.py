@@ -130,6 +130,11 @@ CASES = {
     ),
     "name with a blank": (changed("ants-bees", "ants bees"), 1, "must be letters, digits, dots, _ and -"),
     "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 hexadecimal digits"),
+    "balanced twice": (
+        continued("  sampling: balanced\n  class_weights: auto\n"),
+        9,
+        "training: sampling: balanced and class_weights make up for the same imbalance twice",
+    ),
     "direction": (
         continued("search: {trials: 1, direction: maximize}\n"),
         12,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,31 @@ def test_one_view_is_the_picture_as_it_is() -> None:
     assert not Views("light", 1, seed=0).vary
     assert not Views("none", 8, seed=0).vary
     assert Views("none", "unlimited", seed=0).kept == Views("light", 1, seed=0).kept == 1
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.integers(1, 7),
+    st.integers(0, 5),
+)
+def test_balanced_draws_have_equally_many_of_each_class(labels: list[int], size: int, epoch: int) -> None:
+    cut = batches(len(labels), size, shuffle=True, seed=1, epoch=epoch, classes=labels)
+    drawn = [index for batch in cut for index in batch]
+    counts = Counter(labels[index] for index in drawn)
+    assert len(drawn) == len(labels)
+    assert max(counts.values()) - min(counts.get(label, 0) for label in set(labels)) <= 1
+    assert cut == batches(len(labels), size, shuffle=True, seed=1, epoch=epoch, classes=labels)
+    for label in set(labels):
+        times = Counter({index: 0 for index, own in enumerate(labels) if own == label})
+        times.update(index for index in drawn if labels[index] == label)
+        assert max(times.values()) - min(times.values()) <= 1
+
+
+def test_what_one_epoch_leaves_out_another_draws() -> None:
+    labels = [0] * 90 + [1] * 10
+    seen: set[int] = set()
+    for epoch in range(1, 12):
+        [drawn] = batches(100, 100, shuffle=True, seed=0, epoch=epoch, classes=labels)
+        assert {index for index in drawn if labels[index] == 1} == set(range(90, 100))
+        seen |= set(drawn)
+    assert seen == set(range(100))

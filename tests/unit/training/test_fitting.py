@@ -76,7 +76,13 @@ def features() -> Drawn:
 
 def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> Material:
     return Material(
-        features, features.labels, tuple(train), tuple(range(TRAIN, ALL)), settings.training.batch_size, 0
+        features,
+        features.labels,
+        tuple(train),
+        tuple(range(TRAIN, ALL)),
+        settings.training.batch_size,
+        0,
+        balanced=settings.training.sampling == "balanced",
     )
 
 
@@ -180,19 +186,43 @@ def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
     assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= seen[0].metrics.keys()
 
 
-def test_balanced_weights_make_a_rare_class_count(tmp_path, features) -> None:
+MEANS = {
+    "none": {},
+    "weights": {"class_weights": "balanced"},
+    "weights where they pay": {"class_weights": "auto"},
+    "sampling": {"sampling": "balanced"},
+}
+
+
+def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> None:
     labels = features.labels[:TRAIN]
     few = [place for place in range(TRAIN) if labels[place] != 2 or place < 3]
     recalls = {}
-    for weights in ("none", "balanced"):
-        made, settings = network(), recipe(tmp_path, class_weights=weights, epochs=3)
+    for name, means in MEANS.items():
+        made, settings = network(), recipe(tmp_path, **means, epochs=3)
         features.network = made
         taught = material(features, settings, few)
         fit(made, taught, course(settings))
         made.eval()
         predicted = made.classify(features.values[TRAIN:]).argmax(dim=1)
-        recalls[weights] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
-    assert recalls["balanced"] > recalls["none"]
+        recalls[name] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
+    assert recalls["weights"] > recalls["none"]
+    assert recalls["sampling"] > recalls["none"]
+    assert recalls["weights where they pay"] == recalls["weights"]
+
+
+def test_auto_leaves_nearly_equal_classes_alone(tmp_path, features) -> None:
+    few = [place for place in range(TRAIN) if place not in (0, 3)]
+    losses = [
+        [epoch.metrics["train/loss"] for epoch in fitted_on(features, few, tmp_path, weights).epochs]
+        for weights in ("none", "auto", "balanced")
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def fitted_on(features: Drawn, train: Iterable[int], folder, weights: str) -> Fit:
+    features.network, settings = network(), recipe(folder, class_weights=weights, epochs=2)
+    return fit(features.network, material(features, settings, train), course(settings))
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
