@@ -107,6 +107,37 @@ def test_a_set_with_nothing_wrong_has_no_findings(plain: Path) -> None:
     assert findings(plain.parent) == {}
 
 
+def test_what_changed_between_two_runs_is_told(plain: Path) -> None:
+    folder, train = plain.parent, plain / "train"
+    runs = [_ran(folder)]
+    (train / "ant/0.jpg").rename(train / "ant/another name.jpg")
+    (train / "ant/1.jpg").rename(train / "bee/moved.jpg")
+    (train / "ant/2.jpg").write_bytes((train / "ant/2.jpg").read_bytes() + b"\0")
+    (train / "ant/3.jpg").unlink()
+    runs.append(_ran(folder))
+    out, _ = platform(folder, "data", "diff", *runs, "--json")
+    found = json.loads(out)
+    assert [row["file"] for row in found["removed"]] == ["train/ant/3.jpg"]
+    assert [one["file"] for one, _ in found["changed"]] == ["train/ant/2.jpg"]
+    assert [(one["label"], two["label"]) for one, two in found["relabelled"]] == [("ant", "bee")]
+    assert found["added"] == []
+    out, _ = platform(folder, "data", "diff", runs[0], runs[0])
+    assert out == "the same 52 pictures, labels and splits\n"
+    _, said = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
+    assert "cannot be read" in said
+
+
+def _ran(folder: Path) -> str:
+    """Runs the recipe, and gives the id of its newest study's run."""
+    platform(folder, "run", "recipe.yaml")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        [run] = database.execute(
+            "SELECT runs.run_uuid FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'platform.study' "
+            "ORDER BY start_time DESC LIMIT 1"
+        ).fetchone()
+    return str(run)
+
+
 def _renamed(folder: Path, name: bytes) -> None:
     folder.rename(folder.with_name(os.fsdecode(name)))
 

@@ -62,7 +62,7 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
     experiment = client.get_experiment_by_name("ants-bees")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`platform.study` LIKE 'ants-bees-%'")
     names = set()
-    for folder in ("", "study", "evaluation"):
+    for folder in ("", "study", "evaluation", "data"):
         names |= {artifact.path for artifact in client.list_artifacts(parent.info.run_id, folder)}
     assert names >= {
         "recipe.yaml",
