@@ -26,6 +26,7 @@ MEANINGS = {
     "features": "what frozen networks made of pictures, and decoded pictures",
     "huggingface": "data sets of Hugging Face, as class folders",
     "measured": "what frozen networks cost on this machine",
+    "pictures": "pictures that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",
 }
 

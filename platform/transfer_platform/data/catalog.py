@@ -6,10 +6,10 @@ A file that is no picture is told with its reason, unless the recipe excludes it
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.problem import Problem, shown
+from transfer_platform.data.problem import Problem, name_of, shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import read_all
 from transfer_platform.data.walking import File, is_clutter, walk
@@ -17,7 +17,7 @@ from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 NAMED_OFFENDERS = 20
@@ -31,26 +31,30 @@ class Picture:
         path: Absolute.
         label: Its class: the name of the class folder, in Unicode's composed form (NFC).
         sha256: Of the file's bytes, 64 hexadecimal digits.
+        group: Pictures of one group stay on one side; empty where nothing is grouped.
     """
 
     path: Path
     label: str
     sha256: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """What one folder holds.
+    """What one folder holds, or what a manifest lists for one split.
 
     Attributes:
-        folder: Which, links resolved.
+        folder: Which, links resolved; of a manifest the file.
         root: The source that it lies in, likewise.
         pictures: Sorted by label, then by digest, so that file names do not matter.
-        classes: The names of the class folders, sorted.
+        classes: The names of the class folders, or the labels of a manifest; sorted.
         excluded: Files that the recipe leaves out.
         ignored: Hidden files and folders and clutter such as `Thumbs.db`.
         problems: Files that are no readable pictures in a class folder, and why.
         looks: For each digest a packed `looks.LOOK`; empty where nothing was decoded.
+        names: What files are called that were fetched: their URLs.
+        listed: Whether a manifest lists the pictures.
     """
 
     folder: Path
@@ -61,18 +65,22 @@ class Catalog:
     ignored: tuple[Path, ...]
     problems: dict[Path, Problem]
     looks: dict[str, bytes]
+    names: Mapping[Path, str] = field(default_factory=dict)
+    listed: bool = False
 
     def refuse_problems(self) -> None:
         """Raises a `DataError` that names the first 20 files that are no pictures, where there are any."""
         if not self.problems:
             return
         lines = [
-            f"  {shown(path.relative_to(self.root).as_posix())}: {self.problems[path].message}"
+            f"  {name_of(path, self.root, self.names)}: {self.problems[path].message}"
             for path in sorted(self.problems)
         ]
         more = [f"  ... and {len(lines) - NAMED_OFFENDERS} more"] if len(lines) > NAMED_OFFENDERS else []
         raise DataError(
-            f"{len(lines)} files in {self.folder} are no readable pictures in a class folder:\n"
+            f"{len(lines)} files in {self.folder} are no readable pictures"
+            + ("" if self.listed else " in a class folder")
+            + ":\n"
             + "\n".join(lines[:NAMED_OFFENDERS] + more)
             + "\nmend or remove them, or list them under dataset.exclude"
         )
@@ -83,7 +91,9 @@ class Catalog:
             raise DataError("\n".join(gaps))
 
     def gaps(self) -> list[str]:
-        """What is wrong with the class folders, a sentence each."""
+        """What is wrong with the classes, a sentence each."""
+        if self.listed:
+            return self._gaps_of_labels()
         if len(self.classes) < 2:
             there = f"only one, {self.classes[0]!r}" if self.classes else "none"
             return [
@@ -95,14 +105,30 @@ class Catalog:
             return [
                 f"{self.folder} has class folders whose names are no printable text: {names}; rename them"
             ]
-        held = {picture.label for picture in self.pictures}
-        empty = ", ".join(repr(label) for label in self.classes if label not in held)
-        if not empty:
+        if not (empty := self._empty_classes()):
             return []
         return [
             f"{self.folder} has class folders without a picture: {empty}; "
             "fill or remove them, and see that dataset.exclude leaves something of them"
         ]
+
+    def _gaps_of_labels(self) -> list[str]:
+        if len(self.classes) < 2:
+            there = f"only one, {shown(self.classes[0])!r}" if self.classes else "none"
+            return [f"{self.folder} must list at least two classes, but has {there}; see its column 'label'"]
+        if unwritable := [label for label in self.classes if shown(label) != label]:
+            names = ", ".join(map(shown, unwritable))
+            return [f"{self.folder} has labels that are no printable text: {names}; rename them"]
+        if not (empty := self._empty_classes()):
+            return []
+        return [
+            f"{self.folder} has classes without a readable picture: {empty}; "
+            "correct their rows, and see that dataset.exclude leaves something of them"
+        ]
+
+    def _empty_classes(self) -> str:
+        held = {picture.label for picture in self.pictures}
+        return ", ".join(repr(label) for label in self.classes if label not in held)
 
 
 def scan(
@@ -142,13 +168,18 @@ def scan(
     return Catalog(
         folder=folder,
         root=root,
-        pictures=tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.path))),
+        pictures=by_content(pictures),
         classes=_class_folders(folder),
         excluded=tuple(sorted(file.path for file in contents.files if file.path in excluded)),
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
         looks=readings.looks,
     )
+
+
+def by_content(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
+    """Pictures by label, then by digest; only what is the same in both is told apart by its path."""
+    return tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.path)))
 
 
 def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
@@ -166,7 +197,7 @@ def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
     if lines := class_differences(catalogs):
         raise SplitError(
             "the splits do not have the same classes:\n  " + "\n  ".join(lines) + "\n"
-            "every split needs one folder per class, of the same name"
+            "every split needs pictures of every class, of the same name"
         )
     return tuple(sorted({picture.label for picture in catalogs["train"]}))
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from transfer_platform.data.catalog import Picture
+from transfer_platform.data.catalog import Picture, by_content
 from transfer_platform.errors import SplitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _HASHES = 2.0**256
+
+Drawn = TypeVar("Drawn", str, tuple[str, ...])
+"""What is drawn for test: a digest, or the names of groups that stay together."""
 
 
 def divide(
@@ -35,14 +37,14 @@ def divide(
     Raises:
         SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
     """
-    for role, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
-    pictures = sorted(pictures, key=_content_order)
+    refuse_bounds(fractions)
+    pictures = by_content(pictures)
     sides: dict[str, str] = {}
     left = _digests_by_class(pictures)
     if "test" in fractions:
-        left = _draw_test(left, fractions["test"], split_seed, sides)
+        draws = {digest: draw(f"{split_seed}:{digest}") for each in left.values() for digest in each}
+        sides = dict.fromkeys(draw_test(left, draws, fractions["test"], "different images"), "test")
+        left = {label: [digest for digest in each if digest not in sides] for label, each in left.items()}
     if "validation" in fractions:
         _draw_validation(left, fractions["validation"], split_seed, sides)
     return {
@@ -76,32 +78,51 @@ def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tupl
     ranked = (
         digest
         for each in digests.values()
-        for digest in sorted(each, key=lambda digest: _draw(f"folds:{split_seed}:{digest}"))
+        for digest in sorted(each, key=lambda digest: draw(f"folds:{split_seed}:{digest}"))
     )
     # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
     fold = {digest: position % folds for position, digest in enumerate(ranked)}
     return tuple(fold[picture.sha256] for picture in pictures)
 
 
-def _draw_test(
-    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
-) -> dict[str, list[str]]:
-    """Writes what is test into `sides` and returns what is left of each class."""
-    draws = {digest: _draw(f"{split_seed}:{digest}") for each in digests.values() for digest in each}
-    without = {label: min(draws[digest] for digest in each) for label, each in digests.items()}
+def draw(text: str) -> int:
+    """A number from 0 to 2**256 - 1 that a text determines: its SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+
+
+def refuse_bounds(fractions: Mapping[str, float]) -> None:
+    """Raises a `SplitError` where a fraction is none."""
+    for role, fraction in fractions.items():
+        if not 0 < fraction < 1:
+            raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
+
+
+def draw_test(
+    of_class: Mapping[str, Sequence[Drawn]], draws: Mapping[Drawn, int], fraction: float, what: str
+) -> set[Drawn]:
+    """Which images, or groups of them, are test.
+
+    Args:
+        of_class: Those that have pictures of each class.
+        draws: A number below 2**256 for each; those below the fraction of it are test.
+        fraction: Above 0 and below 1.
+        what: They are, for errors.
+
+    Raises:
+        SplitError: A class has none that is test, or none that is not.
+    """
+    without = {label: min(draws[each] for each in those) for label, those in of_class.items()}
     if max(without.values()) >= fraction * _HASHES:
-        missing = ", ".join(repr(label) for label, draw in without.items() if draw >= fraction * _HASHES)
+        missing = ", ".join(repr(label) for label, drawn in without.items() if drawn >= fraction * _HASHES)
         raise SplitError(
             f"with the fraction {fraction:g} no image of {missing} is test; the smallest fraction that gives "
             f"every class one is {_rounded_up(max(without.values()) / _HASHES):g}; "
             "set dataset.splits.test to it, add images, or use another dataset.split_seed"
         )
-    sides |= {digest: "test" for digest, draw in draws.items() if draw < fraction * _HASHES}
-    left = {label: [digest for digest in each if digest not in sides] for label, each in digests.items()}
-    _refuse_too_few(
-        {label: (len(digests[label]), len(each)) for label, each in left.items()}, "test", fraction
-    )
-    return left
+    chosen = {each for each, drawn in draws.items() if drawn < fraction * _HASHES}
+    counts = {label: (len(those), len(set(those) - chosen)) for label, those in of_class.items()}
+    _refuse_too_few(counts, "test", fraction, what)
+    return chosen
 
 
 def _draw_validation(
@@ -110,24 +131,24 @@ def _draw_validation(
     """Writes what is validation into `sides`."""
     taken = {label: max(1, round(fraction * len(each))) for label, each in digests.items()}
     counts = {label: (len(each), len(each) - taken[label]) for label, each in digests.items()}
-    _refuse_too_few(counts, "validation", fraction)
+    _refuse_too_few(counts, "validation", fraction, "different images")
     for label, each in digests.items():
         # Salted, so that being nearly test says nothing about being validation.
-        ranked = sorted(each, key=lambda digest: _draw(f"validation:{split_seed}:{digest}"))
+        ranked = sorted(each, key=lambda digest: draw(f"validation:{split_seed}:{digest}"))
         sides |= dict.fromkeys(ranked[: taken[label]], "validation")
 
 
-def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: float) -> None:
-    """Args: `counts` has, by class, the images that there were and those that are left for training."""
+def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: float, what: str) -> None:
+    """Args: `counts` has, by class, what there was and what is left of it for training."""
     lines = [
-        f"  class {label!r}: {count} different images, none left for training"
+        f"  class {label!r}: {count} {what}, none left for training"
         for label, (count, rest) in counts.items()
         if rest < 1
     ]
     if lines:
         raise SplitError(
             f"the fraction {fraction:g} for {role} cannot be held out of train:\n" + "\n".join(lines) + "\n"
-            "add images or lower the fraction; a class needs at least one image in every split"
+            "add some or lower the fraction; a class needs at least one image in every split"
         )
 
 
@@ -148,14 +169,6 @@ def _digests_by_class(pictures: Sequence[Picture]) -> dict[str, list[str]]:
     return digests
 
 
-def _draw(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest(), "big")
-
-
 def _rounded_up(fraction: float) -> float:
     """To four decimals; strictly above, because a draw must be below the fraction."""
     return (math.floor(fraction * 10_000) + 1) / 10_000
-
-
-def _content_order(picture: Picture) -> tuple[str, str, Path]:
-    return picture.label, picture.sha256, picture.path

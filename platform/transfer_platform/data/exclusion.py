@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -10,7 +13,7 @@ from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _COMPARED_NAMES = 5000
 
@@ -37,15 +40,66 @@ def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     """
     root = root.resolve()
     matches = {pattern: frozenset(_matches(root, pattern)) for pattern in patterns}
-    useless = [pattern for pattern, files in matches.items() if not files]
-    if useless:
-        lines = (f"  {pattern!r} matches no file{_nearest(root, pattern)}" for pattern in useless)
+    useless = [
+        f"{pattern!r} matches no file{_nearest(root, pattern)}"
+        for pattern, files in matches.items()
+        if not files
+    ]
+    _refuse_useless(useless, field, f"files below {root}")
+    return frozenset().union(*matches.values())
+
+
+def rows_named(
+    names: Mapping[str, Path], patterns: Sequence[str], field: str, manifest: Path
+) -> frozenset[Path]:
+    """The pictures of a manifest that patterns name.
+
+    Args:
+        names: Of all of its pictures, as they are written there.
+        patterns: As of `files_named`, but of names in the manifest, URLs too.
+        field: Of `dataset:` that they stand in.
+        manifest: For errors.
+
+    Raises:
+        DataError: Some patterns match no row; the message names all of them.
+    """
+    if not patterns:
+        return frozenset()
+    below: dict[str, set[Path]] = defaultdict(set)
+    for name, path in names.items():
+        for slash in re.finditer("/", name):
+            below[name[: slash.start()]].add(path)
+        below[name].add(path)
+    found, useless = set[Path](), []
+    for pattern in patterns:
+        plain = pattern.rstrip("/")
+        parts = plain.split("/")
+        matches = [plain] if plain in below else [name for name in below if _fits(name.split("/"), parts)]
+        found |= {path for name in matches for path in below[name]}
+        if not matches:
+            useless.append(
+                f"{pattern!r} matches no row{did_you_mean(pattern, islice(names, _COMPARED_NAMES))}"
+            )
+    _refuse_useless(useless, field, f"rows of {manifest}")
+    return frozenset(found)
+
+
+def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a glob names it as `Path.glob` would, part by part; `**` stands for any number of parts."""
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_fits(name[skipped:], pattern[1:]) for skipped in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _fits(name[1:], pattern[1:])
+
+
+def _refuse_useless(lines: Sequence[str], field: str, of: str) -> None:
+    if lines:
         raise DataError(
-            f"dataset.{field} must name files below {root}, but\n"
-            + "\n".join(lines)
+            f"dataset.{field} must name {of}, but\n"
+            + "\n".join(f"  {line}" for line in lines)
             + "\ncorrect or remove them"
         )
-    return frozenset().union(*matches.values())
 
 
 def _matches(root: Path, pattern: str) -> Iterator[Path]:

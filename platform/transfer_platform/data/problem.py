@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,3 +25,16 @@ def shown(path: Path | str) -> str:
     """A file name that can stand in any text: what is no UTF-8, and control characters, are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def name_of(path: Path, root: Path, names: Mapping[Path, str]) -> str:
+    """What a file of a data set is called in front of people.
+
+    Args:
+        path: Of the file.
+        root: The source's folder; what lies below it is named relative to it.
+        names: Of files that have another name than their place: fetched pictures have their URL.
+    """
+    if path in names:
+        return shown(names[path])
+    return shown(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

@@ -1,10 +1,11 @@
-"""Where a data set comes from: a folder, an archive, the URL of one, or a published data set by its name."""
+"""Where a data set comes from: a folder, an archive, a manifest, the URL of one, or a published set's name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from transfer_platform.data.archives import unpack
+from transfer_platform.data.digests import remembered_sha256
 from transfer_platform.data.embedded import embedded
 from transfer_platform.data.fetching import fetch
 from transfer_platform.data.huggingface_sets import huggingface_set
@@ -53,6 +54,28 @@ def _named(source: str, base: Path, progress: Progress) -> Path:
     if source.startswith(HUGGINGFACE):
         return huggingface_set(source.removeprefix(HUGGINGFACE), base, progress)
     return embedded(source.removeprefix(EMBEDDED))
+
+
+def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
+    """Brings a manifest onto this machine; what it lists stays where it is.
+
+    Args:
+        source: A CSV, TSV or Parquet file, or the http(s) URL of one.
+        base: The folder that relative paths start from, usually the recipe's.
+        sha256: Checksum that it must have, 64 hexadecimal digits.
+        progress: Is told how far fetching has come.
+
+    Raises:
+        SourceError: It does not exist, cannot be fetched, or has another checksum.
+    """
+    if "://" in source:
+        return fetch(source, sha256, progress=progress)
+    path = (base / Path(source).expanduser()).resolve()
+    if not path.is_file():
+        raise SourceError(f"the manifest {source!r} is not there: {path} does not exist{_nearest(path)}")
+    if sha256 is not None and (digest := remembered_sha256(path)) != sha256:
+        raise SourceError(f"{path} has the sha256 {digest}, but {sha256} was expected; get it anew")
+    return path
 
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:

@@ -1,7 +1,8 @@
 """Train, validation and test, chosen by what the images are and by nothing else.
 
 An image's side depends on the images' bytes and the split seed, never on file names or order. So identical
-files always land on the same side, and an image that was once test stays test when the folder grows.
+files always land on the same side, and an image that was once test stays test when the folder grows. Where
+pictures are grouped, groups take the place of images (`grouping`).
 These rules cannot change without making every earlier result incomparable.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
 from transfer_platform.data.division import deal_folds, divide
 from transfer_platform.data.exclusion import excluded_files
+from transfer_platform.data.grouping import deal_group_folds, divide_groups, shared_groups
 from transfer_platform.data.problem import shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import SplitError
@@ -78,8 +80,20 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole: which content plays which role."""
-        return _hash("".join(f"{role}\0{digest}\n" for role, digest in self.fingerprints.items()))
+        """SHA-256 of the whole: which content plays which role.
+
+        What is in which fold follows from that and from the recipe, unless a manifest's groups decide it;
+        then the folds count too.
+        """
+        grouped = any(picture.group for picture in self.train)
+        folds = {
+            f"fold {fold}": fingerprint(
+                picture for picture, held in zip(self.train, self.folds, strict=True) if held == fold
+            )
+            for fold in range(self.fold_count if grouped else 0)
+        }
+        digests = self.fingerprints | folds
+        return _hash("".join(f"{role}\0{digest}\n" for role, digest in digests.items()))
 
 
 def make_splits(
@@ -170,14 +184,18 @@ def assemble(
         allowed: Files that may lie in two splits, byte for byte.
 
     Raises:
-        SplitError: Classes differ, a class has too few images, or two splits share an image.
+        SplitError: Classes differ, a class has too few images, or two splits share an image or a group.
     """
     given = {role: catalog.pictures for role, catalog in catalogs.items()}
     classes = class_map(given)
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
-    sides = {"validation": (), **given, **divide(given["train"], fractions, split_seed)}
     _refuse_shared(given, allowed)
-    dealt = deal_folds(sides["train"], folds, split_seed) if folds else ()
+    _refuse_torn(given)
+    grouped = any(picture.group for picture in given["train"])
+    divided = (divide_groups if grouped else divide)(given["train"], fractions, split_seed)
+    sides = {"validation": (), **given, **divided}
+    deal = deal_group_folds if grouped else deal_folds
+    dealt = deal(sides["train"], folds, split_seed) if folds else ()
     return Splits(classes, **sides, ignored=ignored, folds=dealt)
 
 
@@ -241,6 +259,18 @@ def _refuse_shared(given: Mapping[str, Sequence[Picture]], allowed: Collection[P
         + "\nremove one of each, list it in dataset.exclude, or name the file that may be in both in "
         "dataset.allow_duplicates"
     )
+
+
+def _refuse_torn(given: Mapping[str, Sequence[Picture]]) -> None:
+    """A group in two splits would be tested on what was learned of it."""
+    if torn := shared_groups(given):
+        lines = [f"  {name!r}: {' and '.join(held)}" for name, held in torn.items()]
+        more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise SplitError(
+            f"{len(lines)} groups (dataset.group_by) lie in more than one split:\n"
+            + "\n".join([*lines[:SHOWN], *more])
+            + "\ncorrect the manifest's column split, or leave it out and divide by fractions"
+        )
 
 
 def _refuse_overlap(folders: Mapping[str, Path]) -> None:

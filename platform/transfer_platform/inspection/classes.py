@@ -1,4 +1,4 @@
-"""What is to be said of the classes: which are missing, empty or small, and how unlike their sizes are."""
+"""What is to be said of classes and groups: which are missing, small, unlike in size, or in two splits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import class_differences
+from transfer_platform.data.grouping import shared_groups
 from transfer_platform.inspection.finding import Finding
 
 if TYPE_CHECKING:
@@ -44,3 +45,15 @@ def class_sizes(train: Sequence[Picture], few: int) -> Iterator[Finding]:
             (),
             f"{most!r} has {large} training images, {least!r} {small}: {large / small:.1f} times as many",
         )
+
+
+def split_groups(roles: Mapping[str, Sequence[Picture]]) -> Iterator[Finding]:
+    """Groups that a manifest's own splits tear apart.
+
+    Args:
+        roles: The pictures of each split.
+    """
+    for name, held in shared_groups(roles).items():
+        files = tuple(picture.path for pictures in held.values() for picture in pictures)
+        counts = " and ".join(f"{len(pictures)} in {role}" for role, pictures in held.items())
+        yield Finding("group in two splits", files, f"the group {name!r} has {counts}")

@@ -52,12 +52,14 @@ class Finding:
 
 _OUT = "mend or remove it, name it in dataset.exclude, or set dataset.on_bad_image: skip"
 _LINK = "copy what it points to into the data set, or name it in dataset.exclude"
+_ROW = "correct the row, name it in dataset.exclude, or set dataset.on_bad_image: skip"
 _LOOK = "look at it; name it in dataset.exclude if it does not belong"
 
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"),
+        Kind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
         Kind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
         Kind("unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT),
         Kind("damaged", Severity.ERROR, "a picture that is cut off or damaged", _OUT),
@@ -80,13 +82,13 @@ KINDS = {
             "class folders",
             Severity.ERROR,
             "fewer than two classes, an empty one, or one whose name is no text",
-            "correct the folders",
+            "correct the folders, or the labels of the manifest",
         ),
         Kind(
             "classes differ",
             Severity.ERROR,
             "the splits do not have the same classes",
-            "every split needs one folder per class, of the same name",
+            "every split needs pictures of every class, of the same name",
         ),
         Kind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
         Kind(
@@ -95,6 +97,12 @@ KINDS = {
             "the same bytes in two splits: it is tested after it was learned by heart",
             "remove one of them, name one in dataset.exclude, or name the file that may be in both in "
             "dataset.allow_duplicates",
+        ),
+        Kind(
+            "group in two splits",
+            Severity.ERROR,
+            "pictures of one group in two splits: it is tested on what it has seen",
+            "correct the manifest's column split, or leave it out and divide by fractions",
         ),
         Kind(
             "copy with another label",
@@ -160,6 +168,7 @@ KINDS = {
         Kind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
         Kind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
         Kind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
+        Kind("manifest", Severity.NOTE, "what was made of the manifest's columns"),
         Kind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
         Kind("hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"),
     )

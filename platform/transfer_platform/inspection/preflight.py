@@ -44,6 +44,7 @@ def preflight(
         few=dataset.few_images,
         allowed=source.allowed,
         unsplit=unsplit,
+        notes=source.notes,
     )
     return found, splits
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transfer_platform.data.looks import table
-from transfer_platform.data.problem import shown
+from transfer_platform.data.problem import name_of
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.classes import class_gaps, class_sizes
+from transfer_platform.inspection.classes import class_gaps, class_sizes, split_groups
 from transfer_platform.inspection.copies import exact_copies, near_copies
 from transfer_platform.inspection.files import bad_files, unusual_pictures
 from transfer_platform.inspection.finding import KINDS, Finding, Severity
@@ -40,6 +40,7 @@ class Inspection:
         formats: A table, see `statistics.formats`.
         quarantine: Files that are left out because they are no readable pictures, and why.
         unasked: What was not looked for, and why, a sentence each.
+        names: What files are called that were fetched: their URLs.
     """
 
     root: Path
@@ -50,6 +51,7 @@ class Inspection:
     formats: Mapping[str, list[object]]
     quarantine: Mapping[Path, str]
     unasked: tuple[str, ...] = ()
+    names: Mapping[Path, str] = field(default_factory=dict)
 
     def severity(self, finding: Finding) -> Severity:
         """How much a finding matters: what is left out is in nobody's way."""
@@ -70,8 +72,8 @@ class Inspection:
         return sum(self.severity(finding) == severity for finding in self.findings)
 
     def name(self, path: Path) -> str:
-        """A file's name for people, relative to the source."""
-        return shown(path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path)
+        """A file's name for people: relative to the source, or its URL."""
+        return name_of(path, self.root, self.names)
 
     def line(self, finding: Finding) -> str:
         """A finding in one line."""
@@ -115,6 +117,7 @@ def inspect(
     few: int = 10,
     allowed: Collection[Path] = frozenset(),
     unsplit: str = "",
+    notes: Iterable[str] = (),
 ) -> Inspection:
     """Asks everything that what was read of the files can answer.
 
@@ -126,6 +129,7 @@ def inspect(
         few: Training images of a class below which it is small.
         allowed: Files that may lie in two splits.
         unsplit: Why the images cannot be divided, empty where they can.
+        notes: What was made of a manifest's columns.
     """
     packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
     tables = {role: table(packed[picture.sha256] for picture in held) for role, held in roles.items()}
@@ -133,7 +137,7 @@ def inspect(
     sketches = study(looks)
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     everyone = [picture for held in roles.values() for picture in held]
-    hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed)]
+    hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed), *split_groups(roles)]
     if unsplit and not any(KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
         hindrances.append(Finding("cannot be split", (), unsplit))
     findings = [
@@ -142,6 +146,7 @@ def inspect(
         *near_copies(roles, looks, sketches),
         *unusual_pictures(everyone, looks, sketches),
         *class_sizes(roles["train"], few),
+        *(Finding("manifest", (), note) for note in notes),
     ]
     labels = {role: Counter(picture.label for picture in held) for role, held in roles.items()}
     return Inspection(
@@ -152,6 +157,7 @@ def inspect(
         statistics=statistics({role: rows for role, rows in tables.items() if len(rows)}),
         formats=formats(tables),
         quarantine={path: problem.message for path, problem in sorted(problems.items())} if skip else {},
+        names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
     )
 
 

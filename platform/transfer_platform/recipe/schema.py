@@ -74,7 +74,7 @@ class Splits(Section):
     """Which images teach, which choose, and which judge."""
 
     train: str = "train"
-    """Folder with one folder per class, relative to the source; "." is the source itself."""
+    """Folder of class folders, relative to the source; "." is the source itself. Manifests have none."""
 
     validation: FolderFractionOrFolds = 0.2
     """Ranks the trials: a fraction held out of train, a folder, or `{folds: 5}` for cross-validation."""
@@ -87,16 +87,19 @@ class Dataset(Section):
     """Where the photographs are and how they are read."""
 
     source: str
-    """A folder or archive, relative to the recipe; a URL; or a data set's name, as in `torchvision:MNIST`."""
+    """A folder, archive or manifest (csv, tsv, parquet), the URL of one, or a name as in `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Checksum of the archive, 64 hexadecimal digits; a file that differs is refused."""
+    """Checksum of the archive or manifest, 64 hexadecimal digits; a file that differs is refused."""
 
     splits: Splits = Splits()
     """Which images teach, which choose, and which judge."""
 
     split_seed: int = Field(default=0, ge=0)
     """Chooses the images of fractional splits; apart from `seed`: seeds compare on the same images."""
+
+    group_by: Annotated[str, Field(min_length=1)] | None = None
+    """Column of a manifest, such as `patient`: pictures with the same value stay on one side, in folds too."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that are meant to be left out; each must match something."""

@@ -1,0 +1,254 @@
+"""A table that lists pictures, CSV, TSV or Parquet: for each its path, its label, and perhaps more.
+
+Everything that is wrong with the table is told at once, with its lines. What lies at the paths is not asked
+here, see `listing`.
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from transfer_platform.data.problem import shown
+from transfer_platform.data.suggestion import did_you_mean
+from transfer_platform.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*DELIMITERS, ".parquet")
+"""How the names of manifests end."""
+
+ROLES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "development"),
+    "test": ("test", "testing"),
+}
+"""What the column `split` may say, in any case, for each split."""
+
+NAMED_FAULTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture of a manifest.
+
+    Attributes:
+        number: Its line in a CSV or TSV file, its row in a Parquet file, counted from 1.
+        path: As it is written.
+        label: Its class, in Unicode's composed form (NFC).
+        split: `train`, `validation` or `test`; empty where the manifest has no such column.
+        group: What must stay on one side, NFC; empty where nothing is grouped.
+    """
+
+    number: int
+    path: str
+    label: str
+    split: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table that was read.
+
+    Attributes:
+        file: Where it lies.
+        rows: At least one.
+        faults: What is wrong with rows, by their numbers; empty in a manifest that can be used.
+        notes: What was made of its columns, a sentence each.
+    """
+
+    file: Path
+    rows: tuple[Row, ...]
+    faults: tuple[tuple[int, str], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The splits that its rows name, `train` first; none where it has no column `split`."""
+        named = {row.split for row in self.rows}
+        return tuple(role for role in ROLES if role in named)
+
+    def place(self, number: int) -> str:
+        """Where a row stands, for people."""
+        return f"{shown(self.file.name)}, {'row' if self.file.suffix == '.parquet' else 'line'} {number}"
+
+    def refuse(self, faults: Sequence[tuple[int, str]]) -> None:
+        """Raises a `DataError` that names the first 20 faults, where there are any."""
+        if not faults:
+            return
+        lines = [f"  {self.place(number)}: {fault}" for number, fault in sorted(faults)]
+        more = [f"  ... and {len(lines) - NAMED_FAULTS} more"] if len(lines) > NAMED_FAULTS else []
+        raise DataError(
+            f"{len(lines)} things are wrong in the manifest {shown(self.file)}:\n"
+            + "\n".join([*lines[:NAMED_FAULTS], *more])
+        )
+
+
+@dataclass
+class _Table:
+    """The columns that matter, as text.
+
+    Attributes:
+        head: The names of all columns.
+        cells: Number and cells by column, for each row.
+        faults: Rows that are no rows of this table.
+    """
+
+    head: list[str]
+    cells: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+
+def is_manifest(source: str) -> bool:
+    """Whether a source's name says that it is a manifest.
+
+    >>> is_manifest("photos.CSV"), is_manifest("https://host/a.parquet?sig=1"), is_manifest("photos.zip")
+    (True, True, False)
+    """
+    path = urlsplit(source).path if "://" in source else source
+    return PurePosixPath(path).suffix.lower() in SUFFIXES
+
+
+def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
+    """Reads a table of pictures.
+
+    Args:
+        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8, and its first line names
+            the columns: `path` and `label`, and perhaps `split`; others are left alone.
+        group_by: A column that is needed too.
+
+    Returns:
+        Its rows; what is wrong with single rows is told, not raised.
+
+    Raises:
+        DataError: It is no such table, lacks a column, or has no rows.
+    """
+    wanted = ["path", "label", *([group_by] if group_by else [])]
+    if file.suffix.lower() == ".parquet":
+        table = _parquet(file, [*wanted, "split"])
+    else:
+        table = _text(file, DELIMITERS[file.suffix.lower()])
+    _refuse_columns(file, table.head, wanted, group_by)
+    if not table.cells and not table.faults:
+        raise DataError(f"the manifest {shown(file)} has no rows below its head")
+    rows = [_row(number, cells, group_by) for number, cells in table.cells]
+    faults = [*table.faults, *_faults(table, wanted)]
+    return Manifest(file, tuple(rows), tuple(faults), tuple(_notes(table)))
+
+
+def _text(file: Path, delimiter: str) -> _Table:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            return _parsed(csv.reader(stream, delimiter=delimiter, strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the manifest {shown(file)} is no UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"the manifest {shown(file)} cannot be read: {error}; see its quotes") from error
+    except OSError as error:
+        raise DataError(f"the manifest {shown(file)} cannot be read: {error.strerror}") from error
+
+
+def _parsed(reader: Iterator[list[str]]) -> _Table:
+    table = _Table([name.strip() for name in next(reader, [])])
+    number = reader.line_num + 1  # type: ignore[attr-defined]
+    for cells in reader:
+        if cells and len(cells) != len(table.head):
+            table.faults.append((number, f"has {len(cells)} cells, but the head has {len(table.head)}"))
+        elif cells:
+            table.cells.append((number, dict(zip(table.head, cells, strict=True))))
+        number = reader.line_num + 1  # type: ignore[attr-defined]
+    return table
+
+
+def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        head = list(parquet.read_schema(file).names)
+        columns = sorted({name for name in wanted if head.count(name) == 1})
+        read = parquet.ParquetFile(file).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"the manifest {shown(file)} is no Parquet file, or a damaged one: {error}"
+        ) from error
+    texts: dict[str, list[str | None]] = {}
+    for name in columns:
+        try:
+            texts[name] = read[name].cast(pa.string()).to_pylist()
+        except pa.ArrowException as error:
+            raise DataError(
+                f"the column {name!r} of the manifest {shown(file)} is {read[name].type}, but must be text "
+                "or numbers"
+            ) from error
+    cells = [{name: texts[name][place] or "" for name in columns} for place in range(read.num_rows)]
+    return _Table(head, list(enumerate(cells, 1)))
+
+
+def _refuse_columns(file: Path, head: Sequence[str], wanted: Sequence[str], group_by: str | None) -> None:
+    there = ", ".join(map(repr, head)) or "none"
+    faults = [
+        f"it has no column {name!r}{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, head)}"
+        for name in wanted
+        if name not in head
+    ]
+    faults += [
+        f"the column {name!r} stands there {count} times"
+        for name, count in Counter(head).items()
+        if count > 1
+    ]
+    if faults:
+        separated = DELIMITERS.get(file.suffix.lower())
+        how = {",": "; cells are separated by commas", "\t": "; cells are separated by tabs"}
+        raise DataError(
+            f"the manifest {shown(file)} cannot be used: {'; '.join(faults)}; its columns are {there}"
+            + how.get(separated or "", "")
+        )
+
+
+def _row(number: int, cells: dict[str, str], group_by: str | None) -> Row:
+    return Row(
+        number,
+        cells["path"],
+        _composed(cells["label"]),
+        _role(cells.get("split", "")),
+        _composed(cells[group_by]) if group_by else "",
+    )
+
+
+def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
+    words = [word for each in ROLES.values() for word in each]
+    for number, cells in table.cells:
+        yield from ((number, f"its {name!r} is empty") for name in wanted if not cells[name].strip())
+        if "split" in cells and not _role(word := cells["split"].strip()):
+            near = did_you_mean(word.lower(), words)
+            yield number, f"its split is {word!r}, but must be train, validation or test{near}"
+
+
+def _notes(table: _Table) -> Iterator[str]:
+    said = Counter(cells["split"].strip() for _, cells in table.cells if "split" in cells)
+    for word, count in sorted(said.items()):
+        if word != (role := _role(word)):
+            yield f"the split {word!r} of {count} rows is read as {role}"
+    if "weight" in table.head:
+        yield "the column 'weight' is not used: every picture counts the same"
+
+
+def _role(word: str) -> str:
+    """The split that a word means; empty for another one."""
+    lowered = word.strip().lower()
+    return next((role for role, words in ROLES.items() if lowered in words), "")
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text.strip())
