@@ -99,7 +99,7 @@ class Dataset(Section):
     """Chooses the images of fractional splits; apart from `seed`: seeds compare on the same images."""
 
     group_by: Annotated[str, Field(min_length=1)] | None = None
-    """Column of a manifest, such as `patient`: pictures with the same value stay on one side, in folds too."""
+    """Column of a manifest, such as `patient`: pictures of one value stay on one side and in one fold."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that are meant to be left out; each must match something."""

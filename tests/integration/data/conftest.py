@@ -28,7 +28,10 @@ class Site:
         lengths: Whether Content-Length is sent.
         headers: Sent with every file.
         failures: Status codes of the coming answers; then 200.
-        requests: Path and Range header of every request.
+        refusals: Status codes of single paths.
+        heads: Whether HEAD is answered.
+        requests: Path and Range header of every GET.
+        asked: Path of every HEAD that was answered.
     """
 
     url: str = ""
@@ -40,7 +43,10 @@ class Site:
     lengths: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     failures: list[int] = field(default_factory=list)
+    refusals: dict[str, int] = field(default_factory=dict)
+    heads: bool = True
     requests: list[tuple[str, str]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
 
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside, not branches
@@ -48,11 +54,26 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a clas
         def do_GET(self) -> None:
             site.requests.append((self.path, self.headers.get("Range", "")))
             content = site.files.get(self.path.partition("?")[0])
-            status = site.failures.pop(0) if site.failures else 200
+            status = site.failures.pop(0) if site.failures else site.refusals.get(self.path, 200)
             if status == 200 and content is not None:
                 self._send(content, self._start())
             else:
                 self.send_error(404 if content is None else status)
+
+        def do_HEAD(self) -> None:
+            content = site.files.get(self.path.partition("?")[0])
+            status = site.refusals.get(self.path, 200 if content is not None else 404)
+            if site.heads:
+                site.asked.append(self.path)
+            if status != 200 or content is None or not site.heads:
+                self.send_error(status if site.heads else 405)
+                return
+            self.send_response(200)
+            if site.etag:
+                self.send_header("ETag", site.etag)
+            if site.lengths:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
 
         def _start(self) -> int | None:
             span = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))

@@ -1,0 +1,447 @@
+"""Data sets that a table lists: read like folders, and every way in which the table is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from transfer_platform.data.reading import divided, read_source
+from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.errors import DataError, SourceError, SplitError
+from transfer_platform.inspection.preflight import preflight, required
+from transfer_platform.inspection.survey import Inspection
+from transfer_platform.progress import Step
+from transfer_platform.recipe.schema import Dataset
+from transfer_platform.recipe.schema import Splits as Declared
+
+WritePicture = Callable[[Path, str], None]
+Row = Sequence[object]
+TEST = Declared(test=0.4)
+
+
+@pytest.fixture
+def folder(isolated: Path, write_picture: WritePicture) -> Path:
+    """Ten pictures each of ants and bees, as class folders."""
+    for label in ("ant", "bee"):
+        for number in range(10):
+            write_picture(isolated / "set" / label / f"{number}.png", f"{label}{number}")
+    return isolated / "set"
+
+
+def rows(folder: Path) -> list[list[object]]:
+    """A path, relative to the folder above, and a label for each picture."""
+    return [
+        [path.relative_to(folder.parent).as_posix(), path.parent.name] for path in sorted(folder.glob("*/*"))
+    ]
+
+
+def table(file: Path, rows: Sequence[Row], head: Row = ("path", "label")) -> Path:
+    """Writes a manifest as its name says."""
+    if file.suffix == ".parquet":
+        columns = {str(name): [row[place] for row in rows] for place, name in enumerate(head)}
+        parquet.write_table(pa.table(columns), file)
+    else:
+        comma = "," if file.suffix == ".csv" else "\t"
+        file.write_text("".join(comma.join(map(str, row)) + "\n" for row in (head, *rows)), encoding="utf-8")
+    return file
+
+
+def listed(name: str = "photos.csv", **options: Any) -> Dataset:
+    return Dataset(source=name, **{"splits": TEST, **options})
+
+
+def read(base: Path, name: str = "photos.csv", **options: Any) -> Splits:
+    return required(listed(name, **options), base)[1]
+
+
+def inspected(base: Path, **options: Any) -> Inspection:
+    return preflight(listed(**options), base)[0]
+
+
+@pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
+def test_the_same_pictures_as_folders_and_as_a_manifest_are_the_same_data(name: str, folder: Path) -> None:
+    base = folder.parent
+    (base / "lists").mkdir()
+    table(base / "lists" / name.lower(), [[f"../{path}", label] for path, label in rows(folder)])
+    (base / "lists" / name.lower()).rename(base / "lists" / name)
+    as_folders = make_splits(folder, ".", 0.2, 0.4)
+    as_table = read(base, f"lists/{name}")
+    assert as_table.fingerprint == as_folders.fingerprint
+    assert as_table.classes == as_folders.classes
+    assert [each.path for each in as_table.teaching] == [each.path for each in as_folders.teaching]
+    deal = {"validation": {"folds": 3}, "test": 0.4}
+    as_table = read(base, f"lists/{name}", splits=Declared.model_validate(deal))
+    as_folders = make_splits(folder, ".", None, 0.4, folds=3)
+    assert (as_table.folds, as_table.fingerprint) == (as_folders.folds, as_folders.fingerprint)
+
+
+def test_order_names_and_other_columns_do_not_matter(folder: Path) -> None:
+    base, given = folder.parent, rows(folder)
+    table(base / "photos.csv", given)
+    before = read(base)
+    for number, (path, _) in enumerate(given):
+        (base / str(path)).rename(base / f"{number}.png")
+    shuffled = [[label, "x,y", f"{number}.png"] for number, (_, label) in enumerate(given)][::-1]
+    table(base / "photos.tsv", shuffled, ["label", "note", "path"])
+    assert read(base, "photos.tsv").fingerprint == before.fingerprint
+
+
+def test_the_column_split_says_which_picture_is_which(folder: Path) -> None:
+    base, words = folder.parent, ["Train"] * 6 + ["val"] * 2 + ["TEST"] * 2
+    table(base / "photos.csv", [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)],
+          ["path", "label", "split"])  # fmt: skip
+    found, splits = required(Dataset(source="photos.csv"), base)
+    assert {role: len(pictures) for role, pictures in splits.roles.items()} == {
+        "train": 12, "validation": 4, "test": 4
+    }  # fmt: skip
+    assert {path.path.name for path in splits.validation} == {"6.png", "7.png"}
+    assert sorted(each.detail for each in found.of("manifest")) == [
+        "its rows for validation take the place of dataset.splits.validation: 0.2",
+        "the split 'TEST' of 4 rows is read as test",
+        "the split 'Train' of 12 rows is read as train",
+        "the split 'val' of 4 rows is read as validation",
+    ]
+
+
+def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
+    base = folder.parent
+    for words, splits, sizes in (
+        (["train"] * 8 + ["test"] * 2, {}, {"train": 12, "validation": 4, "test": 4}),
+        (["train"] * 8 + ["test"] * 2, {"validation": {"folds": 4}}, {"train": 16, "test": 4}),
+    ):
+        given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+        table(base / "photos.csv", given, ["path", "label", "split"])
+        made = read(base, splits=Declared.model_validate(splits))
+        assert {role: len(pictures) for role, pictures in made.roles.items()} == sizes
+    assert made.fold_count == 4
+    table(base / "photos.csv", [[*row, "train" if i % 5 else "dev"] for i, row in enumerate(rows(folder))],
+          ["path", "label", "split"])  # fmt: skip
+    made = read(base)
+    assert len(made.validation) == 4
+    assert made.test
+
+
+@pytest.mark.parametrize(
+    ("splits", "words", "message"),
+    [
+        ({"test": "test"}, None, "no row's split is test; .* set dataset.splits.test to a fraction"),
+        ({"test": "photos/test"}, None, "is 'photos/test', a folder, which a manifest has none of"),
+        ({"train": "photos", "test": 0.2}, None, "dataset.splits.train is 'photos', a folder"),
+        ({"validation": "val", "test": 0.2}, None, "dataset.splits.validation is 'val', a folder"),
+        ({"test": 0.3}, ["train", "test"], "test is 0.3, but the manifest lists pictures for test"),
+        ({"validation": {"folds": 3}, "test": 0.3}, ["train", "val"], r"is {folds: 3}, but the manifest"),
+        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest lists pictures"),
+        ({"test": 0.3}, ["val", "val"], "no row's split is train"),
+    ],
+)
+def test_splits_that_do_not_fit_the_manifest(splits, words, message: str, folder: Path) -> None:
+    given = rows(folder)
+    head = ["path", "label", "split"] if words else ["path", "label"]
+    if words:
+        given = [[*row, words[place % 2]] for place, row in enumerate(given)]
+    table(folder.parent / "photos.csv", given, head)
+    with pytest.raises(SplitError, match=message):
+        read(folder.parent, splits=Declared.model_validate(splits))
+
+
+def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
+    base = folder.parent
+    (base / "photos.csv").write_text(
+        "path,label,split\n"
+        "set/ant/0.png,ant,train\n"
+        "set/ant/1.png,,train\n"
+        ",ant,train\n"
+        '"set/ant/2.png","ant","tarin"\n'
+        "set/ant/../ant/0.png,ant,test\n"
+        "\n"
+        '"set/ant/3.png","a\nb",train\n'
+        "set/ant/4.png,ant\n"
+        "set/ant/44.png,ant,test\n"
+        "set\\ant\\5.png,ant,test\n"
+        "ftp://host/a.png,ant,test\n"
+    )
+    with pytest.raises(DataError) as raised:
+        read(base)
+    message = str(raised.value)
+    assert message.startswith(f"8 things are wrong in the manifest {base / 'photos.csv'}:\n")
+    for line in (
+        "line 3: its 'label' is empty",
+        "line 4: its 'path' is empty",
+        "line 5: its split is 'tarin', but must be train, validation or test; did you mean 'train'?",
+        "line 6: set/ant/../ant/0.png stands in 2 already",
+        "line 10: has 2 cells, but the head has 3",
+        "line 11: set/ant/44.png: there is no such file; did you mean '4.png'?",
+        "line 12: set\\\\ant\\\\5.png: there is no such file; folders are separated by /",
+        "line 13: ftp://host/a.png cannot be fetched; there is https://, http://, s3://",
+    ):
+        assert f"\n  photos.csv, {line}" in message.replace("\\", "\\\\")
+
+
+def test_twenty_wrong_rows_are_named_and_the_rest_counted(folder: Path) -> None:
+    table(folder.parent / "photos.csv", [[path, ""] for path, _ in rows(folder)] + [["", "x"]] * 3)
+    with pytest.raises(DataError, match=r"^23 things (.|\n)*line 21: .*\n  ... and 3 more$"):
+        read(folder.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "Path,Label\na,b\n",
+            "no column 'path'; did you mean 'Path'.*no column 'label'.*'Path', 'Label'; cells",
+        ),
+        ("path;label\na;b\n", "its columns are 'path;label'; cells are separated by commas"),
+        ("path,label,label\na,b,c\n", "the column 'label' stands there 2 times"),
+        ("path,label\n", "has no rows below its head"),
+        ("", "its columns are none"),
+        ("path,label\ncaf\xe9.png,a\n", r"is no UTF-8 text \(byte 14\); save it as UTF-8"),
+        ('path,label\n"a.png,b\n', "cannot be read: unexpected end of data"),
+    ],
+)
+def test_tables_that_are_no_manifests(content: str, message: str, isolated: Path) -> None:
+    (isolated / "photos.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=message):
+        read(isolated)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"no parquet"])
+def test_a_damaged_parquet_file(damage: bytes, isolated: Path) -> None:
+    (isolated / "photos.parquet").write_bytes(damage)
+    with pytest.raises(DataError, match="is no Parquet file, or a damaged one"):
+        read(isolated, "photos.parquet")
+
+
+def test_parquet_columns_are_read_as_text(folder: Path) -> None:
+    base, given = folder.parent, rows(folder)
+    labels = pa.array([int(label == "bee") for _, label in given])
+    paths = pa.array([path for path, _ in given]).dictionary_encode()
+    parquet.write_table(pa.table({"path": paths, "label": labels}), base / "photos.parquet")
+    assert read(base, "photos.parquet").classes == ("0", "1")
+    labels = pa.array([[label] for _, label in given])
+    parquet.write_table(pa.table({"path": paths, "label": labels}), base / "photos.parquet")
+    with pytest.raises(DataError, match=r"'label' .* is list<.*, but must be text or numbers"):
+        read(base, "photos.parquet")
+    with pytest.raises(DataError, match=r"no column 'label'"):
+        read(base, table(base / "other.parquet", given, ["path", "lable"]).name)
+    with pytest.raises(DataError, match=r"photos.parquet, row 1: its 'label' is empty"):
+        read(base, table(base / "photos.parquet", [[given[0][0], None], *given[1:]]).name)
+
+
+def test_excel_writes_a_mark_in_front_and_labels_are_composed(folder: Path) -> None:
+    given = [[path, " cafe\u0301 " if label == "ant" else label] for path, label in rows(folder)]
+    file = table(folder.parent / "photos.csv", given)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert read(folder.parent).classes == ("bee", "caf\u00e9")
+
+
+def test_absolute_paths_and_links_of_a_manifest_on_this_machine(folder: Path) -> None:
+    base = folder.parent
+    (base / "elsewhere").mkdir()
+    (base / "elsewhere" / "link.png").symlink_to(folder / "ant" / "0.png")
+    given = [[folder.parent / str(path), label] for path, label in rows(folder)]
+    given[0][0] = "link.png"
+    table(base / "elsewhere" / "photos.csv", given)
+    assert read(base, "elsewhere/photos.csv").fingerprint == make_splits(folder, ".", 0.2, 0.4).fingerprint
+
+
+def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:
+    base = folder.parent
+    (folder / "ant" / "0.png").write_bytes(b"")
+    (folder / "ant" / "1.png").write_bytes((folder / "ant" / "1.png").read_bytes()[:60])
+    (folder / "ant" / "2.png").write_text("no picture")
+    (folder / "ant" / "3.png").unlink()
+    os.mkfifo(folder / "ant" / "3.fifo")
+    given = [*rows(folder), ["set/ant/3.png", "ant"], ["gone/1.png", "bee"]]
+    table(base / "photos.csv", given)
+    found = inspected(base)
+    assert [(each.kind, found.line(each)) for each in found.errors] == [
+        ("missing", "gone/1.png: there is no such file (photos.csv, line 23)"),
+        ("missing", "set/ant/3.png: there is no such file; did you mean '9.png'? (photos.csv, line 22)"),
+        ("empty", "set/ant/0.png: it is empty (photos.csv, line 2)"),
+        ("unsupported format", f"set/ant/2.png: {_said(found, 'unsupported format')}"),
+        ("damaged", f"set/ant/1.png: {_said(found, 'damaged')}"),
+        ("special file", "set/ant/3.fifo: is a folder, a pipe or a device, not a file (photos.csv, line 5)"),
+    ]
+    with pytest.raises(DataError, match=r"6 things in .* are in the way; nothing was trained"):
+        read(base)
+    found, splits = required(listed(on_bad_image="skip"), base)
+    assert len(found.quarantine) == 6
+    assert sum(map(len, splits.roles.values())) == 16
+    found, splits = required(listed(exclude=("set/ant/[0-3].*", "gone")), base)
+    assert len(found.of("excluded")) == 6
+    assert sum(map(len, splits.roles.values())) == 16
+
+
+def _said(found: Inspection, kind: str) -> str:
+    [finding] = found.of(kind)
+    assert "(photos.csv, line " in finding.detail
+    return finding.detail
+
+
+class TestExclusion:
+    """Patterns name rows."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "left"),
+        [
+            ("set/ant/1.png", 19), ("set/ant/*.png", 10), ("**/3.png", 18), ("set/*/3.png", 18),
+            ("set/ant", 10), ("set/ant/", 10), ("*/ant", 10), ("set/**/[1-3].png", 14), ("set/bee/?.png", 10),
+        ],
+    )  # fmt: skip
+    def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
+        table(folder.parent / "photos.csv", rows(folder))
+        source = read_source(listed(exclude=(pattern,)), folder.parent)
+        assert len(source.catalogs["train"].pictures) == left
+        assert len(source.catalogs["train"].excluded) == 20 - left
+
+    def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
+        (folder / "ant" / "0.png").rename(folder / "ant" / "photo[1].png")
+        table(folder.parent / "photos.csv", rows(folder))
+        [excluded] = (
+            read_source(listed(exclude=("set/ant/photo[1].png",)), folder.parent).catalogs["train"].excluded
+        )
+        assert excluded.name == "photo[1].png"
+
+    def test_all_patterns_without_a_row_are_named(self, folder: Path) -> None:
+        table(folder.parent / "photos.csv", rows(folder))
+        with pytest.raises(DataError) as raised:
+            read(folder.parent, exclude=("set/ant/11.png", "1.png", "*.gif", "set/a"))
+        assert str(raised.value).count("matches no row") == 4
+        assert "'1.png' matches no row; did you mean 'set/ant/1.png'?" in str(raised.value)
+
+    def test_a_class_of_which_nothing_is_left(self, folder: Path) -> None:
+        table(folder.parent / "photos.csv", rows(folder))
+        with pytest.raises(DataError, match=r"has classes without a readable picture: 'bee'"):
+            read(folder.parent, exclude=("set/bee",))
+
+    def test_copies_in_two_splits_can_be_allowed(self, folder: Path) -> None:
+        base = folder.parent
+        (folder / "bee" / "9.png").write_bytes((folder / "bee" / "0.png").read_bytes())
+        given = [[*row, "test" if place % 10 > 7 else "train"] for place, row in enumerate(rows(folder))]
+        table(base / "photos.csv", given, ["path", "label", "split"])
+        with pytest.raises(DataError, match="copy in another split"):
+            read(base, splits=Declared())
+        assert read(base, splits=Declared(), allow_duplicates=("set/bee/9.png",)).test
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("aaaa", "must list at least two classes, but has only one, 'a'"),
+        ("a\x07a\x07", "no printable text: \\\\x07"),
+    ],
+)
+def test_labels_that_do_not_make_classes(labels: str, message: str, folder: Path) -> None:
+    given = [[path, labels[place % 4]] for place, (path, _) in enumerate(rows(folder))]
+    table(folder.parent / "photos.csv", given)
+    with pytest.raises(DataError, match=message):
+        read(folder.parent)
+
+
+def test_a_column_of_weights_is_told_to_be_unused(folder: Path) -> None:
+    table(folder.parent / "photos.csv", [[*row, 2.5] for row in rows(folder)], ["path", "label", "weight"])
+    assert [each.detail for each in inspected(folder.parent).of("manifest")] == [
+        "the column 'weight' is not used: every picture counts the same"
+    ]
+
+
+def test_a_checksum_and_a_missing_manifest(folder: Path) -> None:
+    file = table(folder.parent / "photos.csv", rows(folder))
+    assert read(folder.parent, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.raises(SourceError, match=r"but 0000.* was expected"):
+        read(folder.parent, sha256="0" * 64)
+    with pytest.raises(SourceError, match=r"'fotos.csv' is not there: .* did you mean 'photos.csv'"):
+        read(folder.parent, "fotos.csv")
+
+
+def test_a_folder_may_be_called_like_a_manifest(folder: Path) -> None:
+    folder.rename(folder.with_name("photos.csv"))
+    assert read(folder.parent, splits=Declared(train=".", test=0.4)).train
+
+
+def test_what_was_read_is_not_read_again(folder: Path) -> None:
+    table(folder.parent / "photos.csv", rows(folder))
+    for expected in (20, 0):
+        steps: list[Step] = []
+        read_source(listed(), folder.parent, steps.append)
+        assert [step.task for step in steps] == ["reading photos.csv"] * expected
+
+
+class TestGroups:
+    """`dataset.group_by`, from the column to the splits."""
+
+    HEAD = ("path", "label", "patient", "split")
+
+    def test_groups_stay_on_one_side(self, folder: Path) -> None:
+        given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        splits = read(folder.parent, group_by="patient")
+        sides = [{each.group for each in pictures} for pictures in splits.roles.values()]
+        assert len(sides) == 3
+        assert sum(map(len, sides)) == len(set.union(*sides)) == 10
+
+    def test_folds_of_groups_are_part_of_the_fingerprint(self, folder: Path) -> None:
+        given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        deal = Declared.model_validate({"validation": {"folds": 2}, "test": 0.4})
+        splits = read(folder.parent, group_by="patient", splits=deal)
+        held = [
+            {each.group for each, fold in zip(splits.train, splits.folds, strict=True) if fold == number}
+            for number in range(2)
+        ]
+        assert all(held)
+        assert not held[0] & held[1]
+        first = next(iter(held[0]))
+        moved = [
+            1 if each.group == first else fold for each, fold in zip(splits.train, splits.folds, strict=True)
+        ]
+        assert replace(splits, folds=tuple(moved)).fingerprint != splits.fingerprint
+        assert replace(splits).fingerprint == splits.fingerprint
+
+    def test_a_group_in_two_given_splits_is_an_error(self, folder: Path) -> None:
+        base = folder.parent
+        given = [
+            [*row, f"P{place % 10 // 2}", "test" if place % 10 == 9 else "train"]
+            for place, row in enumerate(rows(folder))
+        ]
+        table(base / "photos.csv", given, self.HEAD)
+        found = inspected(base, group_by="patient", splits=Declared())
+        [error] = found.errors
+        assert error.kind == "group in two splits"
+        assert error.detail == "the group 'P4' has 2 in train and 2 in test"
+        assert len(error.files) == 4
+        with pytest.raises(
+            SplitError, match=r"1 groups .* lie in more than one split:\n  'P4': train and test"
+        ):
+            divided(read_source(listed(group_by="patient", splits=Declared()), base), listed())
+        assert not inspected(base, splits=Declared()).errors
+
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            (
+                "patients",
+                r"no column 'patients' \(dataset.group_by\); did you mean 'patient'\?.*'path', 'label'",
+            ),
+            ("patient", r"photos.csv, line 2: its 'patient' is empty"),
+        ],
+    )
+    def test_a_column_that_is_not_there_or_has_gaps(self, column: str, message: str, folder: Path) -> None:
+        given = [[*row, f"P{place}" if place else ""] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        with pytest.raises(DataError, match=message):
+            read(folder.parent, group_by=column)
+
+    def test_folders_have_no_columns(self, folder: Path) -> None:
+        with pytest.raises(
+            DataError, match=r"group_by names a column .patient. of a manifest, but the source set"
+        ):
+            read(folder.parent, "set", group_by="patient", splits=Declared(train=".", test=0.4))
