@@ -16,9 +16,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from transfer_platform.data.chunk import MAX_BYTES
 from transfer_platform.data.download import public
 from transfer_platform.data.problem import Problem
-from transfer_platform.data.verification import MAX_BYTES
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, Step
 from transfer_platform.storage import cache_folder

@@ -1,4 +1,4 @@
-"""Where a data set comes from: a folder, an archive, a manifest, the URL of one, or a published set's name."""
+"""Where a data set comes from: a folder, an archive, a manifest, the URL of one, or a published name."""
 
 from __future__ import annotations
 

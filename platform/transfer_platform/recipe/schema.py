@@ -87,7 +87,7 @@ class Dataset(Section):
     """Where the photographs are and how they are read."""
 
     source: str
-    """A folder, archive or manifest (csv, tsv, parquet), the URL of one, or a name as in `torchvision:MNIST`."""
+    """A folder, archive or manifest (csv, tsv, parquet), a URL, or a name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the archive or manifest, 64 hexadecimal digits; a file that differs is refused."""
