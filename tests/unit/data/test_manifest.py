@@ -265,7 +265,7 @@ def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:
     assert [(each.kind, found.line(each)) for each in found.errors] == [
         ("missing", "gone/1.png: there is no such file (photos.csv, line 23)"),
         ("missing", "set/ant/3.png: there is no such file; did you mean '9.png'? (photos.csv, line 22)"),
-        ("empty", "set/ant/0.png: it is empty (photos.csv, line 2)"),
+        ("empty", "set/ant/0.png: it is empty: it has 0 bytes (photos.csv, line 2)"),
         ("unsupported format", f"set/ant/2.png: {_said(found, 'unsupported format')}"),
         ("damaged", f"set/ant/1.png: {_said(found, 'damaged')}"),
         ("special file", "set/ant/3.fifo: is a folder, a pipe or a device, not a file (photos.csv, line 5)"),
