@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from transfer_platform.data import remote
-from transfer_platform.data.png import png
+from transfer_platform.data import png as pngs
 from transfer_platform.data.reading import read_source
 from transfer_platform.data.splits import Splits, fingerprint, make_splits
 from transfer_platform.errors import DataError, SourceError
@@ -39,7 +39,7 @@ def _no_pauses(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def png(text: str) -> bytes:
-    return png(hashlib.sha512(text.encode()).digest(), 8)
+    return pngs.png(hashlib.sha512(text.encode()).digest(), 8)
 
 
 @pytest.fixture
