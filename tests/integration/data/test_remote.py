@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from transfer_platform.data import remote
 from transfer_platform.data import png as pngs
+from transfer_platform.data import remote
 from transfer_platform.data.reading import read_source
 from transfer_platform.data.splits import Splits, fingerprint, make_splits
 from transfer_platform.errors import DataError, SourceError
