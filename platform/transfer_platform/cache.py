@@ -25,6 +25,7 @@ MEANINGS = {
     "embedded": "data sets that come with the install, as files",
     "features": "what frozen networks made of pictures, and decoded pictures",
     "huggingface": "data sets of Hugging Face, as class folders",
+    "looks": "sizes, formats and sketches of pictures that were read",
     "measured": "what frozen networks cost on this machine",
     "pictures": "pictures that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",

@@ -102,18 +102,15 @@ def deal_group_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -
 
 def shared_groups(given: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, tuple[Picture, ...]]]:
     """Groups that lie in more than one split, by name: their pictures by split."""
-    roles: dict[str, set[str]] = defaultdict(set)
+    held: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in given.items():
         for picture in pictures:
-            roles[picture.group].add(role)
-    torn = sorted(name for name, held in roles.items() if name and len(held) > 1)
+            if picture.group:
+                held[picture.group][role].append(picture)
     return {
-        name: {
-            role: tuple(picture for picture in pictures if picture.group == name)
-            for role, pictures in given.items()
-            if role in roles[name]
-        }
-        for name in torn
+        name: {role: tuple(pictures) for role, pictures in roles.items()}
+        for name, roles in sorted(held.items())
+        if len(roles) > 1
     }
 
 

@@ -124,6 +124,7 @@ OTHER = {
     "name": TEXT.replace("name: ants-bees\nseed", "name: bees\nseed"),
     "seed": TEXT.replace("seed: 7", "seed: 8"),
     "split": TEXT.replace("test: 0.2", "test: 0.3"),
+    "groups": TEXT.replace("  source: embedded:digits\n", "  source: embedded:digits\n  group_by: patient\n"),
     "backbone": TEXT.replace("[resnet18, efficientnet_lite0]", "[efficientnet_lite0, resnet18]"),
     "range": TEXT.replace("high: 0.5", "high: 0.4"),
     "value for a range": TEXT.replace("{low: 2, high: 5}", "5"),
