@@ -45,9 +45,11 @@ def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[Findin
     if source.startswith(NAMED):
         yield from _published(source, folder)
     elif is_local(source):
-        yield from _file(_SOURCE, source, folder, "folder or archive")
+        yield from _file(_SOURCE, source, folder, "folder, archive or manifest")
     if checksum and (source.startswith(NAMED) or (is_local(source) and absolute(source, folder).is_dir())):
-        yield Finding(("dataset", "sha256"), "only an archive has a checksum; leave it out for a folder")
+        yield Finding(
+            ("dataset", "sha256"), "only an archive or manifest has a checksum; leave it out for a folder"
+        )
 
 
 def _published(source: str, folder: FilePath) -> Iterator[Finding]:

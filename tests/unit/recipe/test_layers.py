@@ -122,7 +122,8 @@ def test_a_problem_is_in_the_file_where_it_stands(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\nhead:\n  dropot: 0.1\n")
     assert problems("mine.yaml") == [
         "mine.yaml:3: head.dropot: is no field of head; did you mean dropout?",
-        f"bases/base.yaml:3: dataset.source: there is no folder or archive {folder / 'bases' / 'phots'}; "
+        f"bases/base.yaml:3: dataset.source: there is no folder, archive or manifest "
+        f"{folder / 'bases' / 'phots'}; "
         f"did you mean {folder / 'bases' / 'photos'}?",
         "bases/base.yaml:10: training.epoch: is no field of training; did you mean epochs?",
     ]

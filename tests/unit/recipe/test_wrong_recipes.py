@@ -213,7 +213,7 @@ CASES = {
     "checksum of a folder": (
         changed("embedded:digits", f"photos\n  sha256: {'a' * 64}"),
         4,
-        "dataset.sha256: only an archive has a checksum",
+        "dataset.sha256: only an archive or manifest has a checksum",
     ),
     "weights file that is not there": (
         changed("  name: resnet18", "  name: resnet18\n  weights: ./my.safetensor"),
