@@ -203,7 +203,7 @@ CASES = {
     "checksum of a named set": (
         changed("embedded:digits", f"torchvision:MNIST\n  sha256: {'a' * 64}"),
         4,
-        "dataset.sha256: only an archive has a checksum",
+        "dataset.sha256: only an archive or manifest has a checksum",
     ),
     "scheme that is not fetched": (
         changed("embedded:digits", "s3://bucket/photos.zip"),
