@@ -211,7 +211,7 @@ def _counts(inspection: Inspection, splits: Splits) -> str:
     bad = len(inspection.quarantine)
     left_out += f"; {bad} files left out that are no readable pictures" if bad else ""
     warnings = inspection.count(Severity.WARNING)
-    look = f"; {warnings} warnings: platform data shows them" if warnings else ""
+    look = f"; {warnings} warning{'s' * (warnings != 1)}: platform data shows what" if warnings else ""
     return f"images: {counts}; classes: {len(splits.classes)}{left_out}{look}"
 
 
