@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer_platform.data.omitted import with_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.difference import difference, read_manifest
@@ -81,7 +82,7 @@ def report(
     if out:
         refuse_unwritable(out)
     path = recipe_path(recipe)
-    declared = load(path, overrides)
+    declared = with_splits(load(path, overrides), path.parent, progress, say)
     found, splits = preflight(declared.dataset, path.parent, progress)
     if splits is None:
         found = found.with_more(

@@ -21,6 +21,7 @@ from transfer_model import catalogue
 from transfer_model.catalogue import Outline
 from transfer_model.stages import count_through
 from transfer_platform import storage
+from transfer_platform.data.omitted import with_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.preflight import required
 from transfer_platform.progress import Progress, silent
@@ -49,11 +50,13 @@ def describe(
         PlatformError: What would be in the way of a run.
     """
     path = recipe_path(path)
-    recipe = load(path, overrides)
+    said: list[str] = []
+    recipe = with_splits(load(path, overrides), path.parent, progress, said.append)
     _, splits = required(recipe.dataset, path.parent, progress)
     return Group(
         Text("Recipe, every default written out", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
+        *map(Text, said),
         _images(splits),
         *(_backbone(recipe, outline, len(splits.classes)) for outline in _outlines(recipe)),
         *_frozen_part(recipe, splits, timed=timed),

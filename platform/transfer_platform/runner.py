@@ -11,9 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+# First: among the modules of torch and MLflow, pydantic takes seconds to find the docstrings of the fields.
+import transfer_platform.recipe.schema  # noqa: F401
+
+# isort: split
 from transfer_model.network import Network
 from transfer_platform import mlflow_store, storage
 from transfer_platform.conclusion import conclude, recall
+from transfer_platform.data.omitted import with_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.in_process import InProcess
 from transfer_platform.errors import Problem, RecipeError
@@ -137,6 +142,7 @@ def run(
         storage.ledger_url()  # refused now, not after the search
     mlflow_store.refuse_unreachable()
     store = feature_store()
+    recipe = with_splits(recipe, folder, progress, say)
     inspection, splits = required(recipe.dataset, folder, progress)
     say(_counts(inspection, splits))
     weights = find_weights(recipe, folder, progress)

@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_shows_the_main_commands_on_lines_of_their_own() -> None:
     lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
     examples = [line.split()[1] for line in lines if line.startswith("  platform ")]
-    assert examples == ["data", "check", "run", "ui", "models", "serve"]
+    assert examples == ["init", "data", "check", "run", "ui", "models", "serve"]
 
 
 @pytest.mark.usefixtures("isolated")
@@ -83,15 +83,19 @@ def test_a_wrong_recipe_names_every_line_and_ends_with_1(tmp_path: Path) -> None
     assert "2 problems in the recipe" in done.output
 
 
-def test_the_readmes_line_for_photographs_of_ones_own(isolated: Path) -> None:
+def test_the_readmes_lines_for_photographs_of_ones_own(isolated: Path) -> None:
     for label, shade in (("Größe & co", 40), ("☃", 200)):
         (isolated / "photos" / label).mkdir(parents=True)
         for index in range(20):
             Image.new("RGB", (40, 30), (shade, index, 0)).save(isolated / "photos" / label / f"{index}.png")
-    readme = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
-    (line,) = [line for line in readme.splitlines() if "/path/to/photos" in line]
-    words = shlex.split(line.replace("/path/to/photos", str(isolated / "photos")))
-    done = CliRunner().invoke(main, ["check", str(REPOSITORY / words[2]), *words[3:]])
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    (at,) = [at for at, line in enumerate(lines) if "/path/to/photos" in line]
+    begin = shlex.split(lines[at].replace("/path/to/photos", str(isolated / "photos")), comments=True)
+    done = CliRunner().invoke(main, begin[1:])
+    assert done.exit_code == 0, done.output
+    assert (isolated / "photos.yaml").is_file()
+    assert shlex.split(lines[at + 1]) == ["platform", "run", "photos.yaml"]
+    done = CliRunner().invoke(main, ["check", "photos.yaml"])
     assert done.exit_code == 0, done.output
     assert "Größe & co" in done.output
 

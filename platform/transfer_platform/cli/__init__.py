@@ -72,6 +72,7 @@ def main() -> None:
     """Transfer learning from a YAML recipe to a served model.
 
     \b
+    platform init photos                      a first recipe for a folder
     platform data recipes/ants_bees.yaml      what is wrong with the images
     platform check recipes/ants_bees.yaml     what would run
     platform run recipes/ants_bees.yaml       search, evaluate, register, gate
@@ -79,6 +80,24 @@ def main() -> None:
     platform models history ants-bees         what was decided about it, and why
     platform serve ants-bees                  the champion, over HTTP
     """  # noqa: D301 - click reads the backspace as "leave this paragraph as it is"
+
+
+@main.command()
+@click.argument("source", metavar="FOLDER")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The recipe's file; by default FOLDER.yaml here."
+)
+def init(source: str, out: Path | None) -> None:
+    """Look at the pictures in FOLDER and write a first recipe for them, with the reasons as comments.
+
+    FOLDER may also be an archive, a manifest (csv, tsv, parquet), a URL, or a name such as torchvision:MNIST.
+    """
+    from transfer_platform import first_recipe
+    from transfer_platform.progress import Screen
+
+    with Screen() as screen:
+        written = first_recipe.write_first_recipe(source, out, screen.step)
+    click.echo(written)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from transfer_platform.data.problem import shown
+from transfer_platform.data.split_names import USUAL_NAMES, role_of
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import DataError
 
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".parquet")
 """How the names of manifests end."""
-
-ROLES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "development"),
-    "test": ("test", "testing"),
-}
-"""What the column `split` may say, in any case, for each split."""
 
 NAMED_FAULTS = 20
 
@@ -74,7 +68,7 @@ class Manifest:
     def roles(self) -> tuple[str, ...]:
         """The splits that its rows name, `train` first; none where it has no column `split`."""
         named = {row.split for row in self.rows}
-        return tuple(role for role in ROLES if role in named)
+        return tuple(role for role in USUAL_NAMES if role in named)
 
     def place(self, number: int) -> str:
         """Where a row stands, for people."""
@@ -221,16 +215,16 @@ def _row(number: int, cells: dict[str, str], group_by: str | None) -> Row:
         number,
         cells["path"],
         _composed(cells["label"]),
-        _role(cells.get("split", "")),
+        role_of(cells.get("split", "")),
         _composed(cells[group_by]) if group_by else "",
     )
 
 
 def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
-    words = [word for each in ROLES.values() for word in each]
+    words = [word for each in USUAL_NAMES.values() for word in each]
     for number, cells in table.cells:
         yield from ((number, f"its {name!r} is empty") for name in wanted if not cells[name].strip())
-        if "split" in cells and not _role(word := cells["split"].strip()):
+        if "split" in cells and not role_of(word := cells["split"].strip()):
             near = did_you_mean(word.lower(), words)
             yield number, f"its split is {word!r}, but must be train, validation or test{near}"
 
@@ -238,16 +232,10 @@ def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
 def _notes(table: _Table) -> Iterator[str]:
     said = Counter(cells["split"].strip() for _, cells in table.cells if "split" in cells)
     for word, count in sorted(said.items()):
-        if word != (role := _role(word)):
+        if word != (role := role_of(word)):
             yield f"the split {word!r} of {count} rows is read as {role}"
     if "weight" in table.head:
         yield "the column 'weight' is not used: every picture counts the same"
-
-
-def _role(word: str) -> str:
-    """The split that a word means; empty for another one."""
-    lowered = word.strip().lower()
-    return next((role for role, words in ROLES.items() if lowered in words), "")
 
 
 def _composed(text: str) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from transfer_platform.data.exclusion import files_named, rows_named
 from transfer_platform.data.listing import located
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
+from transfer_platform.data.omitted import recognised
 from transfer_platform.data.sources import open_manifest, open_source
 from transfer_platform.data.splits import Splits, assemble, read_catalogs
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.schema import Dataset, Folds
-from transfer_platform.recipe.schema import Splits as Declared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +28,14 @@ class Source:
 
     Attributes:
         root: Its folder.
+        sides: By split, the folder that the recipe names, a fraction, or folds; none is left out.
         catalogs: What each split's folder holds, or a manifest lists for it.
         allowed: Files that may lie in two splits.
         notes: What was made of a manifest's columns, a sentence each.
     """
 
     root: Path
+    sides: Mapping[str, str | float | Folds]
     catalogs: Mapping[str, Catalog]
     allowed: frozenset[Path]
     notes: tuple[str, ...] = ()
@@ -51,8 +53,9 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
         DataError: The data set cannot be had, a split's folder is not there, a pattern matches nothing, or a
             manifest is wrong.
     """
+    sides = recognised(dataset, folder, progress).sides
     if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
-        return _read_manifest(dataset, folder, progress)
+        return _read_manifest(dataset, sides, folder, progress)
     if dataset.group_by:
         raise DataError(
             f"dataset.group_by names a column ({dataset.group_by}) of a manifest, but the source "
@@ -61,8 +64,8 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
         )
     root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
     allowed = files_named(root, dataset.allow_duplicates, "allow_duplicates")
-    folders = {role: name for role, name in _sides(dataset).items() if isinstance(name, str)}
-    return Source(root, read_catalogs(root, folders, dataset.exclude, progress=progress), allowed)
+    folders = {role: name for role, name in sides.items() if isinstance(name, str)}
+    return Source(root, sides, read_catalogs(root, folders, dataset.exclude, progress=progress), allowed)
 
 
 def divided(source: Source, dataset: Dataset) -> Splits:
@@ -71,7 +74,7 @@ def divided(source: Source, dataset: Dataset) -> Splits:
     Raises:
         SplitError: The images cannot be divided as the recipe says.
     """
-    sides = {role: side for role, side in _sides(dataset).items() if role not in source.catalogs}
+    sides = {role: side for role, side in source.sides.items() if role not in source.catalogs}
     folds = sides.get("validation")
     return assemble(
         source.catalogs,
@@ -82,50 +85,43 @@ def divided(source: Source, dataset: Dataset) -> Splits:
     )
 
 
-def _read_manifest(dataset: Dataset, folder: Path, progress: Progress) -> Source:
+def _read_manifest(
+    dataset: Dataset, sides: Mapping[str, str | float | Folds], folder: Path, progress: Progress
+) -> Source:
     file = open_manifest(dataset.source, folder, dataset.sha256, progress)
     manifest = read_manifest(file, dataset.group_by)
     listing = located(manifest, dataset.source if "://" in dataset.source else "")
-    notes = _agreed(manifest, dataset)
+    _refuse_contradictions(manifest, sides)
     excluded = rows_named(listing.names, dataset.exclude, "exclude", file)
     allowed = rows_named(listing.names, dataset.allow_duplicates, "allow_duplicates", file)
     catalogs, fetched = listing.catalogs(excluded, progress=progress)
     return Source(
         listing.root,
+        sides,
         catalogs,
         frozenset(fetched.get(path, path) for path in allowed),
-        (*manifest.notes, *notes),
+        manifest.notes,
     )
 
 
-def _agreed(manifest: Manifest, dataset: Dataset) -> list[str]:
-    """What of `dataset.splits` gives way to the manifest's column `split`.
-
-    Raises:
-        SplitError: The two contradict each other, or neither says which pictures a split has; all of it at
-            once.
-    """
-    given = manifest.roles or ("train",)
-    faults, notes = [], []
-    for role, side in _sides(dataset).items():
-        field, default = f"dataset.splits.{role}", getattr(Declared(), role)
-        if role in given:
-            if isinstance(side, str) and side != role:
-                faults.append(_no_folder(field, side, role))
-            elif not isinstance(side, str) and side == default:
-                notes.append(f"its rows for {role} take the place of {field}: {side}")
-            elif not isinstance(side, str):
-                faults.append(
-                    f"{field} is {_spelled(side)}, but the manifest lists pictures for {role}; remove one"
-                )
-        elif isinstance(side, str):
-            faults.append(_nothing_listed(field, role) if side == role else _no_folder(field, side, role))
+def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float | Folds]) -> None:
+    """Raises a `SplitError` where `dataset.splits` and a manifest's column `split` contradict each other."""
+    given, faults = manifest.roles or ("train",), []
+    for role, side in sides.items():
+        name = f"dataset.splits.{role}"
+        if isinstance(side, str) and side != role:
+            faults.append(_no_folder(name, side, role))
+        elif isinstance(side, str) and role not in given:
+            faults.append(_nothing_listed(name, role))
+        elif not isinstance(side, str) and role in given:
+            faults.append(
+                f"{name} is {_spelled(side)}, but the manifest lists pictures for {role}; remove one"
+            )
     if faults:
         raise SplitError(
             f"dataset.splits and the manifest {manifest.file} do not fit together:\n"
             + "\n".join(f"  {fault}" for fault in faults)
         )
-    return notes
 
 
 def _nothing_listed(field: str, role: str) -> str:
@@ -143,8 +139,3 @@ def _no_folder(field: str, side: str, role: str) -> str:
 
 def _spelled(side: float | Folds) -> str:
     return f"{{folds: {side.folds}}}" if isinstance(side, Folds) else f"{side:g}"
-
-
-def _sides(dataset: Dataset) -> dict[str, str | float | Folds]:
-    splits = dataset.splits
-    return {"train": splits.train, "validation": splits.validation, "test": splits.test}

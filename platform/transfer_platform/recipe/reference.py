@@ -42,6 +42,12 @@ A recipe is a YAML 1.2 file. Relative paths in it are relative to the file.
 - **Search.** Where the column *search* says *range*, `{low: 1e-4, high: 1e-2, log: true}` or
   `{low: 0.0, high: 0.5, step: 0.1}` may stand in place of the value; where it says *choices*,
   `{choices: [16, 32]}`. Such a recipe needs a `search:` section.
+- **Recognise.** What `dataset.splits` leaves out is recognised from the folders' names, in any case, in the
+  source or one folder deeper: `train` or `training`; `val`, `valid`, `validation`, `validate` or `dev`;
+  `test` or `testing`; `_set`, `_data`, `_images` and `_split` may follow. A validation folder without a test
+  folder is the test split, and 0.2 of train is held out for validation. Class folders without splits are all
+  train, and 0.2 of them each is held out. Of a manifest, the rows of a split are that split, and what has no
+  rows is 0.2 of train. `check`, `data` and `run` say what was recognised.
 - **Extend.** `extends: base.yaml` lays a recipe on another one. Sections merge field by field; values, lists
   and ranges replace what was there. Paths in the base stay relative to the base.
 - **Override.** `-o training.epochs=3` on the command line lays one field, range or section on the file.

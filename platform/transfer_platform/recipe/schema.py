@@ -32,6 +32,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 EMBEDDED_SETS = ("digits",)
 """Data sets that come with the install; a recipe names one as `embedded:NAME`."""
 
+HELD_OUT = 0.2
+"""Fraction of train for `dataset.splits.validation` and `.test` where nothing is there for it."""
+
 FALSE_ALARMS = 0.05
 """Default of `promotion.false_alarms`; a recipe without `promotion:` is tested with it too."""
 
@@ -71,16 +74,16 @@ FolderFractionOrFolds = Annotated[
 
 
 class Splits(Section):
-    """Which images teach, which choose, and which judge."""
+    """Which images teach, choose, and judge; what is unset is recognised by the names of folders."""
 
-    train: str = "train"
-    """Folder of class folders, relative to the source; "." is the source itself. Manifests have none."""
+    train: str | None = None
+    """Folder of class folders, relative to the source; "." is the source itself; unset: recognised."""
 
-    validation: FolderFractionOrFolds = 0.2
-    """Ranks the trials: a fraction held out of train, a folder, or `{folds: 5}` for cross-validation."""
+    validation: FolderFractionOrFolds | None = None
+    """Ranks the trials: a fraction held out of train, a folder, or `{folds: 5}`; unset: recognised or 0.2."""
 
-    test: FolderOrFraction = "test"
-    """Read by the gate alone: a folder, or a fraction held out of train."""
+    test: FolderOrFraction | None = None
+    """Read by the gate alone: a folder, or a fraction held out of train; unset: recognised or 0.2."""
 
 
 class Dataset(Section):

@@ -45,8 +45,7 @@ class Field:
     @property
     def keys(self) -> tuple[str, ...]:
         """What any mapping that stands for its value may hold: the parts of a range, or of a section."""
-        members = (get_args(member)[:1] for member in get_args(self.info.annotation))
-        sections = (member for each in members for member in each if _is_section(member))
+        sections = filter(_is_section, _members(self.info.annotation))
         return self.range_keys or tuple(name for section in sections for name in section.model_fields)
 
     @property
@@ -90,6 +89,13 @@ def _fields(section: type[Section], above: tuple[str, ...]) -> Iterator[Field]:
         yield field
         if field.section:
             yield from _fields(field.section, field.path)
+
+
+def _members(annotation: object) -> Iterator[object]:
+    """Everything that an annotation is made of: of `A | B | None` first itself, then its parts."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _members(part)
 
 
 def _section(annotation: object) -> type[Section] | None:

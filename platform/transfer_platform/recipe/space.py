@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 """Text that ruamel.yaml writes without quotes and reads back; `[?0]` and line separators it does not."""
 
+_OTHER_THAN_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
+"""What some version of YAML reads as a number, a date, a truth value or nothing, and some more."""
+
 
 def ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
     """What a recipe leaves to the search, by dotted field, in the order of the schema."""
@@ -78,7 +81,8 @@ def identity(recipe: Recipe) -> str:
     data's fingerprint says which are.
 
     Comments, the order of fields, and whether a default is written out make no difference. With the data's
-    fingerprint it tells whether a study goes on or another one begins.
+    fingerprint it tells whether a study goes on or another one begins. Splits that are left out make another
+    study than the same ones spelled out; `data.omitted.with_splits` fills them in first.
 
     Returns:
         SHA-256 over canonical JSON, 64 hexadecimal digits.
@@ -95,6 +99,25 @@ def to_yaml(recipe: Recipe) -> str:
     text = StringIO()
     yaml.dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), text)
     return text.getvalue()
+
+
+def scalar(text: str) -> str:
+    """Text as a recipe holds it on one line, in quotes where YAML, 1.1 or 1.2, would read something else.
+
+    >>> scalar("ants-bees"), scalar("no"), scalar("1e3"), scalar("a: b")
+    ('ants-bees', '"no"', '"1e3"', '"a: b"')
+    """
+    yaml = YAML(pure=True)
+    yaml.width = sys.maxsize
+    yaml.default_flow_style = True
+    written = StringIO()
+    yaml.dump([text if _is_plain(text) else DoubleQuotedScalarString(text)], written)
+    return written.getvalue().strip()[1:-1]
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every version of YAML reads the text without quotes back as text."""
+    return bool(_PLAIN.fullmatch(text)) and not _OTHER_THAN_TEXT.fullmatch(text.casefold())
 
 
 def _searchable() -> dict[Path, str]:

@@ -104,7 +104,6 @@ def test_the_column_split_says_which_picture_is_which(folder: Path) -> None:
     }  # fmt: skip
     assert {path.path.name for path in splits.validation} == {"6.png", "7.png"}
     assert sorted(each.detail for each in found.of("manifest")) == [
-        "its rows for validation take the place of dataset.splits.validation: 0.2",
         "the split 'TEST' of 4 rows is read as test",
         "the split 'Train' of 12 rows is read as train",
         "the split 'val' of 4 rows is read as validation",
