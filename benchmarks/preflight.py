@@ -6,6 +6,7 @@ one, with what the first has kept, follows. Memory is the largest resident set a
 only imports.
 
     python benchmarks/preflight.py --archive cifar10_images.zip --unpacked /tmp/cifar10
+    python benchmarks/preflight.py ... --side 224           # the same photographs, scaled up from 32 pixels
     python benchmarks/preflight.py ... --sizes 200 400      # a small form
 """
 
@@ -42,6 +43,7 @@ def _options() -> Namespace:
     arguments.add_argument("--archive", type=existing, help="cifar10_images.zip")
     arguments.add_argument("--unpacked", type=Path, help="a folder for the images; kept")
     arguments.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 60_000])
+    arguments.add_argument("--side", type=int, help="of the images in pixels; unset, 32, as they are")
     arguments.add_argument("--loop", type=Path, help="used by the benchmark itself")
     arguments.add_argument("--preflight", type=Path, help="used by the benchmark itself")
     return arguments.parse_args()
@@ -58,6 +60,8 @@ def measure(size: int, photographs: Path, imports: int, folder: Path, options: N
         options: Of this benchmark.
     """
     images = part(photographs, size, folder / f"images{size}")
+    if options.side:
+        images = scaled(images, options.side, folder / f"scaled{size}")
     for file in images.rglob("*.jpg"):
         file.read_bytes()
     ended = {}
@@ -75,6 +79,19 @@ def measure(size: int, photographs: Path, imports: int, folder: Path, options: N
         "again, s": seconds["again"],
         "above the imports, MiB": (ended["preflight"].peak_bytes - imports) / 2**20,
     }
+
+
+def scaled(images: Path, side: int, folder: Path) -> Path:
+    """The same images as squares of another side, JPEG of quality 85."""
+    from PIL import Image
+
+    for file in images.rglob("*.jpg"):
+        target = folder / file.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(
+            target, quality=85
+        )
+    return folder
 
 
 def loop(folder: Path) -> float:

@@ -11,12 +11,31 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from transfer_platform.storage import cache_folder, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Stamp(NamedTuple):
+    """What a file that did not change still has.
+
+    Attributes:
+        size: Bytes.
+        modified: When its content was, in nanoseconds since 1970.
+        changed: When its content, name or permissions were, likewise.
+    """
+
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """That of a file that the file system was asked about."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def sha256_of(path: Path) -> str:
@@ -34,12 +53,12 @@ def md5_of(path: Path) -> str:
 def remembered_sha256(path: Path) -> str:
     """SHA-256 of one large file, such as an archive, read only where it changed since the last time."""
     path = path.resolve()
-    status = path.stat()
+    stamp = Stamp.of(path.stat())
     memory = DigestMemory(str(path))
-    digest = memory.recall(path.name, status)
+    digest = memory.recall(path.name, stamp)
     if digest is None:
         digest = sha256_of(path)
-        memory.learn(path.name, status, digest)
+        memory.learn(path.name, stamp, digest)
         memory.save()
     return digest
 
@@ -80,10 +99,10 @@ class DigestMemory:
         self._known = _read(self._file)
         self._learned: dict[str, tuple[object, ...]] = {}
 
-    def recall(self, name: str, status: os.stat_result) -> str | None:
+    def recall(self, name: str, stamp: Stamp) -> str | None:
         """The digest of a file that has not changed, or `None`; what is recalled stays in the memory."""
         entry = self._known.get(name)
-        if not isinstance(entry, list) or entry[:-1] != [*_times(status)]:
+        if not isinstance(entry, list) or entry[:-1] != [*stamp]:
             return None
         digest = entry[-1]
         if not isinstance(digest, str) or len(digest) != 64:
@@ -91,9 +110,9 @@ class DigestMemory:
         self._learned[name] = tuple(entry)
         return digest
 
-    def learn(self, name: str, status: os.stat_result, digest: str) -> None:
-        """Keeps a digest; `status` must have been read before the file's bytes were."""
-        self._learned[name] = (*_times(status), digest)
+    def learn(self, name: str, stamp: Stamp, digest: str) -> None:
+        """Keeps a digest; `stamp` must have been read before the file's bytes were."""
+        self._learned[name] = (*stamp, digest)
 
     def save(self) -> None:
         """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new.
@@ -106,10 +125,6 @@ class DigestMemory:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(self._file) as unfinished:
                 unfinished.write_text(json.dumps(self._learned), encoding="ascii")
-
-
-def _times(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read(file: Path) -> dict[str, object]:

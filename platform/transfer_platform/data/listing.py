@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 from transfer_platform.data.catalog import Catalog, Picture, by_content
+from transfer_platform.data.digests import Stamp
 from transfer_platform.data.download import public
 from transfer_platform.data.manifest import Manifest, Row
 from transfer_platform.data.problem import Problem, shown
@@ -225,7 +226,7 @@ def _files(entries: Sequence[Entry]) -> tuple[list[File], dict[Path, Problem]]:
             problems[entry.path] = Problem("unreadable", f"it cannot be read: {error.strerror}")
         else:
             if S_ISREG(status.st_mode):
-                files.append(File(entry.path, str(entry.path), status))
+                files.append(File(entry.path, str(entry.path), Stamp.of(status)))
             else:
                 problems[entry.path] = Problem("special file", "is a folder, a pipe or a device, not a file")
     return files, problems

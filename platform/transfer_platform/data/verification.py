@@ -60,7 +60,7 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
     """
     memory, looks = DigestMemory(str(folder)), look_memory()
     readings = Readings(
-        {file.path: known for file in files if (known := memory.recall(file.name, file.status))}
+        {file.path: known for file in files if (known := memory.recall(file.name, file.stamp))}
     )
     if verify:
         readings.looks = looks.recall(readings.digests.values())
@@ -73,7 +73,7 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
             readings.problems[file.path] = problem
         else:
             readings.digests[file.path] = digest
-            memory.learn(file.name, file.status, digest)
+            memory.learn(file.name, file.stamp, digest)
             if packed:
                 fresh[digest] = packed
         if len(fresh) >= _SAVED:
@@ -120,10 +120,10 @@ def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
     chunk: list[File] = []
     room = _CHUNK_BYTES
     for file in files:
-        if chunk and (len(chunk) == _CHUNK or file.status.st_size > room):
+        if chunk and (len(chunk) == _CHUNK or file.stamp.size > room):
             yield chunk
             chunk, room = [], _CHUNK_BYTES
         chunk.append(file)
-        room -= file.status.st_size
+        room -= file.stamp.size
     if chunk:
         yield chunk

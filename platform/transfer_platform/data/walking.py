@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transfer_platform.data.digests import Stamp
 from transfer_platform.data.problem import Problem, shown
 
 CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -19,12 +20,12 @@ class File:
     Attributes:
         path: Below the folder that was searched, links not resolved.
         name: The same relative to that folder, with `/` between folders.
-        status: Its size and times.
+        stamp: Its size and times.
     """
 
     path: Path
     name: str
-    status: os.stat_result
+    stamp: Stamp
 
 
 @dataclass
@@ -75,7 +76,7 @@ def walk(folder: Path, root: Path) -> Contents:
             elif entry.is_dir():
                 pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
             else:
-                contents.files.append(File(path, prefix + entry.name, entry.stat()))
+                contents.files.append(File(path, prefix + entry.name, Stamp.of(entry.stat())))
     return contents
 
 

@@ -29,7 +29,7 @@ SAME_SHAPE = 0.05
 PLAIN = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
-_ROWS = 2048
+_ROWS = 512
 
 
 def exact_copies(

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.inspection.sketches import study
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def statistics(looks: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+def statistics(
+    looks: NDArray[np.void], light: NDArray[np.floating], splits: Mapping[str, slice]
+) -> dict[str, list[object]]:
     """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
 
     Args:
-        looks: By split, the `data.looks.LOOK`s of its pictures.
+        looks: The `data.looks.LOOK`s of all pictures (N,).
+        light: Their mean brightness (N,), 0 to 255.
+        splits: Which of them each split has, at least one.
     """
     columns: dict[str, list[object]] = {
         name: []
         for name in ("split", "what", "smallest", "lower quartile", "median", "upper quartile", "largest")
     }
-    for split, rows in looks.items():
-        for what, values in _quantities(rows).items():
+    for split, rows in splits.items():
+        for what, values in _quantities(looks[rows], light[rows]).items():
             quartiles = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
             cells = [split, what, *(round(float(value), 2) for value in quartiles)]
             for name, cell in zip(columns, cells, strict=True):
@@ -47,10 +49,10 @@ def formats(looks: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
     }
 
 
-def _quantities(rows: NDArray[np.void]) -> dict[str, NDArray[np.floating]]:
+def _quantities(rows: NDArray[np.void], light: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
     return {
         "width, pixels": rows["width"].astype(np.float64),
         "height, pixels": rows["height"].astype(np.float64),
         "width by height": rows["width"] / rows["height"],
-        "mean brightness, 0 to 255": study(rows).light,
+        "mean brightness, 0 to 255": light,
     }

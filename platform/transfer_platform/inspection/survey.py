@@ -132,11 +132,12 @@ def inspect(
         notes: What was made of a manifest's columns.
     """
     packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
-    tables = {role: table(packed[picture.sha256] for picture in held) for role, held in roles.items()}
-    looks = np.concatenate(list(tables.values()))
-    sketches = study(looks)
-    problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     everyone = [picture for held in roles.values() for picture in held]
+    looks = table(packed[picture.sha256] for picture in everyone)
+    sketches = study(looks)
+    ends = np.cumsum([len(held) for held in roles.values()])
+    rows = {role: slice(end - len(held), end) for (role, held), end in zip(roles.items(), ends, strict=True)}
+    problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed), *split_groups(roles)]
     if unsplit and not any(KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
         hindrances.append(Finding("cannot be split", (), unsplit))
@@ -154,8 +155,10 @@ def inspect(
         classes=tuple(sorted({label for count in labels.values() for label in count})),
         counts=labels,
         findings=_sorted(findings),
-        statistics=statistics({role: rows for role, rows in tables.items() if len(rows)}),
-        formats=formats(tables),
+        statistics=statistics(
+            looks, sketches.light, {role: part for role, part in rows.items() if roles[role]}
+        ),
+        formats=formats({role: looks[part] for role, part in rows.items()}),
         quarantine={path: problem.message for path, problem in sorted(problems.items())} if skip else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
     )
