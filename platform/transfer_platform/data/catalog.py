@@ -32,12 +32,14 @@ class Picture:
         label: Its class: the name of the class folder, in Unicode's composed form (NFC).
         sha256: Of the file's bytes, 64 hexadecimal digits.
         group: Pictures of one group stay on one side; empty where nothing is grouped.
+        weight: How much it counts in the loss when it teaches.
     """
 
     path: Path
     label: str
     sha256: str
     group: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

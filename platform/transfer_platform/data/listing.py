@@ -122,7 +122,7 @@ class Listing:
             folder=self.manifest.file,
             root=self.root,
             pictures=by_content(
-                Picture(each.path, each.row.label, digests[each.path], each.row.group)
+                Picture(each.path, each.row.label, digests[each.path], each.row.group, each.row.weight)
                 for each in entries
                 if each.path in digests
             ),

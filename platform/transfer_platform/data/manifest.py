@@ -7,6 +7,7 @@ here, see `listing`.
 from __future__ import annotations
 
 import csv
+import math
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Row:
         label: Its class, in Unicode's composed form (NFC).
         split: `train`, `validation` or `test`; empty where the manifest has no such column.
         group: What must stay on one side, NFC; empty where nothing is grouped.
+        weight: How much it counts in the training loss, above 0; 1 where the manifest does not say.
     """
 
     number: int
@@ -46,6 +48,7 @@ class Row:
     label: str
     split: str
     group: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
 
     Args:
         file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8, and its first line names
-            the columns: `path` and `label`, and perhaps `split`; others are left alone.
+            the columns: `path` and `label`, perhaps `split` and `weight`; others are left alone.
         group_by: A column that is needed too.
 
     Returns:
@@ -127,7 +130,7 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     """
     wanted = ["path", "label", *([group_by] if group_by else [])]
     if file.suffix.lower() == ".parquet":
-        table = _parquet(file, [*wanted, "split"])
+        table = _parquet(file, [*wanted, "split", "weight"])
     else:
         table = _text(file, DELIMITERS[file.suffix.lower()])
     _refuse_columns(file, table.head, wanted, group_by)
@@ -217,6 +220,7 @@ def _row(number: int, cells: dict[str, str], group_by: str | None) -> Row:
         _composed(cells["label"]),
         role_of(cells.get("split", "")),
         _composed(cells[group_by]) if group_by else "",
+        _weight(cells) or 1.0,
     )
 
 
@@ -227,6 +231,8 @@ def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
         if "split" in cells and not role_of(word := cells["split"].strip()):
             near = did_you_mean(word.lower(), words)
             yield number, f"its split is {word!r}, but must be train, validation or test{near}"
+        if "weight" in cells and _weight(cells) is None:
+            yield number, f"its weight is {cells['weight']!r}, but must be a number above 0"
 
 
 def _notes(table: _Table) -> Iterator[str]:
@@ -234,8 +240,24 @@ def _notes(table: _Table) -> Iterator[str]:
     for word, count in sorted(said.items()):
         if word != (role := role_of(word)):
             yield f"the split {word!r} of {count} rows is read as {role}"
-    if "weight" in table.head:
-        yield "the column 'weight' is not used: every picture counts the same"
+    weights = [weight for _, cells in table.cells if "weight" in cells and (weight := _weight(cells))]
+    if weights:
+        yield (
+            "the column 'weight' says how much a training picture counts in the loss: "
+            f"{min(weights):g} to {max(weights):g}"
+        )
+
+
+def _weight(cells: dict[str, str]) -> float | None:
+    """A row's weight; None for what is none. Pictures that are held out need none, as theirs is not used."""
+    text = cells.get("weight", "1").strip()
+    if not text and role_of(cells.get("split", "")) in ("validation", "test"):
+        return 1.0
+    try:
+        weight = float(text)
+    except ValueError:
+        return None
+    return weight if 0 < weight < math.inf else None
 
 
 def _composed(text: str) -> str:

@@ -75,8 +75,11 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's content: labels and bytes, not names, folders, archives or order."""
-        return {role: fingerprint(pictures) for role, pictures in self.roles.items()}
+        """SHA-256 of each split's content: labels and bytes, not names, folders, archives or order.
+
+        Where pictures of train have weights, these count too; elsewhere they are not used.
+        """
+        return {role: fingerprint(held, weighted=role == "train") for role, held in self.roles.items()}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -220,9 +223,20 @@ def shared_images(
     ]
 
 
-def fingerprint(pictures: Iterable[Picture]) -> str:
-    """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images."""
-    return _hash("".join(sorted(f"{picture.label}\0{picture.sha256}\n" for picture in pictures)))
+def fingerprint(pictures: Iterable[Picture], *, weighted: bool = False) -> str:
+    """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images.
+
+    Args:
+        pictures: In any order.
+        weighted: Add `NUL weight` to the lines of those whose weight is not 1.
+    """
+    lines = (
+        f"{picture.label}\0{picture.sha256}"
+        + (f"\0{picture.weight!r}" if weighted and picture.weight != 1 else "")
+        + "\n"
+        for picture in pictures
+    )
+    return _hash("".join(sorted(lines)))
 
 
 def _hash(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import StringIO
 from typing import NamedTuple
@@ -21,6 +21,7 @@ class Row(NamedTuple):
     label: str
     sha256: str
     file: str
+    weight: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Difference:
         changed: Files of one name whose bytes changed: before and after.
         relabelled: The same bytes with another label: before and after.
         moved: The same bytes and label in another split: before and after.
+        reweighted: The same picture of train with another weight in the loss: before and after.
     """
 
     same: int
@@ -42,11 +44,13 @@ class Difference:
     changed: tuple[tuple[Row, Row], ...]
     relabelled: tuple[tuple[Row, Row], ...]
     moved: tuple[tuple[Row, Row], ...]
+    reweighted: tuple[tuple[Row, Row], ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether both learned from and were tested on the same."""
-        return not (self.added or self.removed or self.changed or self.relabelled or self.moved)
+        several = (self.added, self.removed, self.changed, self.relabelled, self.moved, self.reweighted)
+        return not any(several)
 
     def __str__(self) -> str:
         if self.is_empty:
@@ -57,6 +61,7 @@ class Difference:
             "changed": [f"{one.split}/{one.label}: {one.file}" for one, _ in self.changed],
             "relabelled": [f"{two.file}: {one.label} -> {two.label}" for one, two in self.relabelled],
             "in another split": [f"{two.file}: {one.split} -> {two.split}" for one, two in self.moved],
+            "another weight": [f"{two.file}: {one.weight} -> {two.weight}" for one, two in self.reweighted],
         }
         lines = [f"{self.same} pictures are the same"]
         for what, names in parts.items():
@@ -72,7 +77,7 @@ class Difference:
             **{name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")},
             **{
                 name: [[one._asdict(), two._asdict()] for one, two in getattr(self, name)]
-                for name in ("changed", "relabelled", "moved")
+                for name in ("changed", "relabelled", "moved", "reweighted")
             },
         }
 
@@ -88,21 +93,33 @@ def read_manifest(text: str, name: str) -> list[Row]:
         DataError: It lacks one of the columns.
     """
     reader = csv.DictReader(StringIO(text))
-    if missing := [field for field in Row._fields if field not in (reader.fieldnames or ())]:
+    needed = [field for field in Row._fields if field not in Row._field_defaults]
+    if missing := [field for field in needed if field not in (reader.fieldnames or ())]:
         raise DataError(
             f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
         )
-    return [Row(*(row[field] for field in Row._fields)) for row in reader]
+    return [Row(**{field: row[field] for field in needed}, weight=_weight(row)) for row in reader]
+
+
+def _weight(row: Mapping[str, str]) -> str:
+    """That of a picture of train; before there were weights, each was 1."""
+    return row.get("weight", "1") if row["split"] == "train" else ""
 
 
 def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
     """Compares two manifests; copies of a picture are counted one by one."""
     left, right = list(before), list(after)
     pairs = []
-    for fields in (("sha256", "split", "label"), ("sha256", "label"), ("sha256",), ("file",)):
+    for fields in (
+        ("sha256", "split", "label", "weight"),
+        ("sha256", "split", "label"),
+        ("sha256", "label"),
+        ("sha256",),
+        ("file",),
+    ):
         matched, left, right = _matched(left, right, fields)
         pairs.append(matched)
-    same, moved, relabelled, changed = pairs
+    same, reweighted, moved, relabelled, changed = pairs
     return Difference(
         same=len(same),
         added=tuple(sorted(right)),
@@ -110,6 +127,7 @@ def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
         changed=tuple(sorted(changed)),
         relabelled=tuple(sorted(relabelled)),
         moved=tuple(sorted(moved)),
+        reweighted=tuple(sorted(reweighted)),
     )
 
 

@@ -123,14 +123,24 @@ def quarantine(inspection: Inspection) -> str:
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Every picture as CSV: `split`, `label`, `sha256`, `file`, in an order that names do not change."""
+    """Every picture as CSV, in an order that names do not change.
+
+    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fold` and `file`.
+    """
     fold = dict(zip((picture.path for picture in splits.train), splits.folds, strict=False))
     rows = (
-        (role, picture.label, picture.sha256, fold.get(picture.path, ""), inspection.name(picture.path))
+        (
+            role,
+            picture.label,
+            picture.sha256,
+            f"{picture.weight:.15g}" if role == "train" else "",
+            fold.get(picture.path, ""),
+            inspection.name(picture.path),
+        )
         for role, held in splits.roles.items()
         for picture in held
     )
-    return _csv(("split", "label", "sha256", "fold", "file"), rows)
+    return _csv(("split", "label", "sha256", "weight", "fold", "file"), rows)
 
 
 def _section(

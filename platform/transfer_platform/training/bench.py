@@ -73,6 +73,7 @@ class Bench:
         self.precision = "float32"
         self._provision = Provision(splits, device, trials, epochs, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
+        self._weights = _weights(splits)
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
     def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> Fit:
@@ -240,7 +241,15 @@ class Bench:
             recipe.training.batch_size,
             recipe.seed,
             balanced=recipe.training.sampling == "balanced",
+            weights=self._weights,
         )
+
+
+def _weights(splits: Splits) -> Tensor | None:
+    """How much each picture of `Splits.teaching` counts in the loss (N,); None where all count the same."""
+    if all(picture.weight == 1 for picture in splits.train):
+        return None
+    return torch.tensor([picture.weight for picture in splits.teaching])
 
 
 def goal(recipe: Recipe) -> Goal:

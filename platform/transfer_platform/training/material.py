@@ -10,8 +10,8 @@ from torch import Tensor
 
 from transfer_platform.training.drawing import batches
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs (B, ...) on the network's device and class indices (B,) on the CPU."""
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs (B, ...) on the network's device; class indices (B,) and weights (B,), if any, on the CPU."""
 
 
 class Inputs(Protocol):
@@ -44,6 +44,7 @@ class Material:
         batch_size: Pictures in a training batch.
         seed: Of their order.
         balanced: Whether an epoch draws of every class the same number of training pictures.
+        weights: How much each picture counts in the training loss (N,); None: all of them the same.
     """
 
     inputs: Inputs
@@ -53,6 +54,7 @@ class Material:
     batch_size: int
     seed: int
     balanced: bool = False
+    weights: Tensor | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,10 +68,10 @@ class Material:
             len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
         ):
             positions = [self.train[index] for index in order]
-            yield self.inputs.varied(positions, epoch), self.labels[positions]
+            weights = None if self.weights is None else self.weights[positions]
+            yield self.inputs.varied(positions, epoch), self.labels[positions], weights
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """The validation batches, always the same."""
+    def validation_inputs(self) -> Iterator[Tensor]:
+        """The inputs (B, ...) of the validation pictures, always in the same batches."""
         for order in batches(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
-            positions = [self.validation[index] for index in order]
-            yield self.inputs.plain(positions), self.labels[positions]
+            yield self.inputs.plain([self.validation[index] for index in order])

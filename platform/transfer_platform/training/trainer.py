@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from transfer_model.network import Network
 from transfer_platform.errors import DivergedError
@@ -68,9 +69,9 @@ class Trainer:
         self.learned.train()
         losses: list[Tensor] = []
         sizes = []
-        for inputs, targets in self._material.training_batches(epoch):
-            losses.append(self._step(inputs, targets.to(self._device, non_blocking=True)))
-            sizes.append(len(targets))
+        for inputs, targets, weights in self._material.training_batches(epoch):
+            losses.append(self._step(inputs, self._moved(targets), weights))
+            sizes.append(len(targets) if weights is None else float(weights.sum()))
             if len(losses) % CHECK_EVERY == 0:
                 self._refuse_divergence(losses[-CHECK_EVERY:])
         self._refuse_divergence(losses[len(losses) - len(losses) % CHECK_EVERY :])
@@ -87,7 +88,7 @@ class Trainer:
         """
         self.learned.train(mode=False)
         batches = []
-        for inputs, _ in self._material.validation_batches():
+        for inputs in self._material.validation_inputs():
             with autocast(self._device, self._precision):
                 logits, _ = self._material.inputs.logits(inputs)
             batches.append(logits.float().cpu())
@@ -100,20 +101,37 @@ class Trainer:
         """Lets the plateau schedule see how the epoch ended."""
         self._rate.after_epoch(validation_loss)
 
-    def _step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def _step(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        counts = None if weights is None else self._moved(weights)
         with autocast(self._device, self._precision):
             logits, auxiliary = self._material.inputs.logits(inputs)
-            loss = self._loss(logits.float(), targets)
+            loss = self._mean_loss(logits.float(), targets, counts)
             for extra in auxiliary:
-                loss = loss + AUXILIARY_WEIGHT * self._loss(extra.float(), targets)
+                loss = loss + AUXILIARY_WEIGHT * self._mean_loss(extra.float(), targets, counts)
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._rate.after_step()
         self._steps += 1
         detached: Tensor = loss.detach()
         return detached
+
+    def _mean_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Of a batch: (B, C), (B,) and (B,) -> (); each picture as much as its weight and its class's say."""
+        if weights is None:
+            mean: Tensor = self._loss(logits, targets)
+            return mean
+        of_class, smoothing = self._loss.weight, self._loss.label_smoothing
+        losses = functional.cross_entropy(
+            logits, targets, weight=of_class, label_smoothing=smoothing, reduction="none"
+        )
+        counts = weights if of_class is None else weights * of_class[targets]
+        weighted: Tensor = (weights * losses).sum() / counts.sum()
+        return weighted
+
+    def _moved(self, numbers: Tensor) -> Tensor:
+        return numbers.to(self._device, non_blocking=True)
 
     def _refuse_divergence(self, losses: Sequence[Tensor]) -> None:
         """Looks at the losses of the last steps."""

@@ -62,8 +62,8 @@ def read(base: Path, name: str = "photos.csv", **options: Any) -> Splits:
     return required(listed(name, **options), base)[1]
 
 
-def inspected(base: Path, **options: Any) -> Inspection:
-    return preflight(listed(**options), base)[0]
+def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspection:
+    return preflight(listed(name, **options), base)[0]
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
@@ -345,10 +345,38 @@ def test_labels_that_do_not_make_classes(labels: str, message: str, folder: Path
         read(folder.parent)
 
 
-def test_a_column_of_weights_is_told_to_be_unused(folder: Path) -> None:
-    table(folder.parent / "photos.csv", [[*row, 2.5] for row in rows(folder)], ["path", "label", "weight"])
-    assert [each.detail for each in inspected(folder.parent).of("manifest")] == [
-        "the column 'weight' is not used: every picture counts the same"
+@pytest.mark.parametrize("name", ["photos.csv", "photos.parquet"])
+def test_weights_go_with_the_training_pictures_and_are_part_of_what_they_are(name, folder: Path) -> None:
+    base, head = folder.parent, ["path", "label", "weight"]
+    table(base / name, rows(folder))
+    plain = read(base, name)
+    table(base / name, [[*row, 1] for row in rows(folder)], head)
+    assert read(base, name).fingerprints == plain.fingerprints
+    table(base / name, [[*row, 0.5 + place / 10] for place, row in enumerate(rows(folder))], head)
+    weighted = read(base, name)
+    order = [path.relative_to(base).as_posix() for path in sorted(folder.glob("*/*"))]
+    for picture in weighted.train:
+        place = order.index(picture.path.relative_to(base).as_posix())
+        assert picture.weight == pytest.approx(0.5 + place / 10)
+    same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
+    assert same == ["validation", "test"], "weights of what is held out are not used"
+    assert [each.detail for each in inspected(base, name).of("manifest")] == [
+        "the column 'weight' says how much a training picture counts in the loss: 0.5 to 2.4"
+    ]
+
+
+def test_wrong_weights_are_named_with_their_lines(folder: Path) -> None:
+    words = ["1", "0", "-1", "nan", "inf", "heavy", "", " 2 "]
+    splits = ["train"] * 7 + ["test"]
+    given = [[*row, split, word] for row, split, word in zip(rows(folder), splits, words, strict=False)]
+    given += [[*row, "test", ""] for row in rows(folder)[8:]]
+    table(folder.parent / "photos.csv", given, ["path", "label", "split", "weight"])
+    with pytest.raises(DataError) as caught:
+        read(folder.parent, splits=Declared())
+    lines = [line.strip() for line in str(caught.value).splitlines() if "its weight" in line]
+    assert lines == [
+        f"photos.csv, line {number}: its weight is {word!r}, but must be a number above 0"
+        for number, word in enumerate(words[1:7], 3)
     ]
 
 

@@ -36,6 +36,7 @@ def test_renamed_files_are_the_same_pictures() -> None:
         ({"sha256": "c" * 64}, "changed"),
         ({"label": "bee"}, "relabelled"),
         ({"split": "validation"}, "moved"),
+        ({"weight": "2"}, "reweighted"),
     ],
 )
 def test_each_change_has_a_name(change: dict[str, str], what: str) -> None:
@@ -55,10 +56,17 @@ def test_added_and_removed() -> None:
 @given(ROWS, ROWS)
 def test_every_row_is_in_exactly_one_place(before: list[Row], after: list[Row]) -> None:
     found = difference(before, after)
-    pairs = len(found.changed) + len(found.relabelled) + len(found.moved) + found.same
+    several = (found.changed, found.relabelled, found.moved, found.reweighted)
+    pairs = sum(map(len, several)) + found.same
     assert pairs + len(found.removed) == len(before)
     assert pairs + len(found.added) == len(after)
     assert difference(before, before).is_empty
+
+
+def test_a_manifest_from_before_there_were_weights_has_those_of_1() -> None:
+    old = read_manifest("split,label,sha256,fold,file\ntrain,a,1,,x\ntest,a,2,,y\n", "a run")
+    new = read_manifest("split,label,sha256,weight,fold,file\ntrain,a,1,1,,x\ntest,a,2,,,y\n", "a run")
+    assert difference(old, new).is_empty
 
 
 def test_a_manifest_of_something_else_is_refused() -> None:

@@ -211,6 +211,30 @@ def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> Non
     assert recalls["weights where they pay"] == recalls["weights"]
 
 
+@pytest.mark.parametrize("means", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
+def test_a_picture_of_weight_2_teaches_like_two(means, tmp_path, features) -> None:
+    settings = recipe(tmp_path, **means, batch_size=2 * TRAIN, epochs=3, optimizer="sgd")
+    whole = replace(material(features, settings), validation=())
+    twice = {3: 2.0, 5: 2.0, 10: 2.0}  # one of each class, so that their imbalance stays
+    ways = {
+        "as they are": whole,
+        "repeated": replace(whole, train=(*whole.train, *twice)),
+        "weighted": replace(whole, weights=torch.tensor([twice.get(place, 1.0) for place in range(ALL)])),
+        "all alike": replace(whole, weights=torch.full((ALL,), 3.0)),
+    }
+    heads = {}
+    for way, taught in ways.items():
+        made = features.network = network()
+        made.drop(0.0)
+        refit(made, taught, settings.training, precision="float32", epochs=3)
+        heads[way] = torch.cat([each.detach().flatten() for each in made.head_parameters()])
+    alike = {way: torch.allclose(heads[way], heads["repeated"], atol=1e-5) for way in ways}
+    if not means:
+        assert alike == {"as they are": False, "repeated": True, "weighted": True, "all alike": False}
+    assert torch.allclose(heads["all alike"], heads["as they are"], atol=1e-5)
+    assert not torch.allclose(heads["weighted"], heads["as they are"], atol=1e-5)
+
+
 def test_auto_leaves_nearly_equal_classes_alone(tmp_path, features) -> None:
     few = [place for place in range(TRAIN) if place not in (0, 3)]
     losses = [
