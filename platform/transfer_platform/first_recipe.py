@@ -18,7 +18,7 @@ from transfer_platform.inspection.preflight import preflight
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
-from transfer_platform.recipe.schema import Dataset, Splits
+from transfer_platform.recipe.schema import UNEQUAL, Dataset, Splits
 from transfer_platform.recipe.space import scalar
 from transfer_platform.storage import refuse_unwritable, written_whole
 
@@ -27,8 +27,6 @@ FEW_TO_RANK = 30
 FOLDS = 5
 MANY = 2000
 """Training images from which larger batches are quicker and no worse."""
-UNEVEN = 1.5
-"""Images of the largest class by those of the smallest, above which classes are made to count alike."""
 NAMED = 20
 """Unreadable files that are excluded by name; a list of more would hide the recipe."""
 
@@ -117,7 +115,7 @@ class _Seen:
     @property
     def uneven(self) -> bool:
         """Whether a network would do well to favour the larger classes."""
-        return max(self.teaching.values()) > UNEVEN * min(self.teaching.values())
+        return max(self.teaching.values()) > UNEQUAL * min(self.teaching.values())
 
     @property
     def folds(self) -> bool:

@@ -39,6 +39,18 @@ def silent(_: Step | str) -> None:
     """Tells nobody."""
 
 
+def once(say: Say) -> Say:
+    """Says every line the first time, and not again."""
+    said: set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_once
+
+
 class Screen:
     """Draws a bar for every operation on standard error, where that is a terminal; lines are always printed.
 

@@ -35,6 +35,9 @@ EMBEDDED_SETS = ("digits",)
 HELD_OUT = 0.2
 """Fraction of train for `dataset.splits.validation` and `.test` where nothing is there for it."""
 
+UNEQUAL = 1.5
+"""`class_weights: auto` weighs above this: images of the largest class by those of the smallest."""
+
 FALSE_ALARMS = 0.05
 """Default of `promotion.false_alarms`; a recipe without `promotion:` is tested with it too."""
 

@@ -73,6 +73,12 @@ _NOT_LEARNED_FROM: dict[str, Any] = {
     "dataset": {"on_bad_image", "allow_duplicates", "few_images"},
 }
 
+_LATER = ("dataset.group_by", "training.sampling")
+"""Fields that the schema did not have at first; at their default they are no part of a study's identity.
+
+So a new version of the program goes on with the studies of an older one. Their defaults must stay.
+"""
+
 
 def identity(recipe: Recipe) -> str:
     """What a study's identity has from its recipe: all that its trials depend on.
@@ -88,6 +94,10 @@ def identity(recipe: Recipe) -> str:
         SHA-256 over canonical JSON, 64 hexadecimal digits.
     """
     content = recipe.model_dump(mode="json", by_alias=True, exclude=_NOT_LEARNED_FROM)
+    for field in _LATER:
+        section, name = field.split(".")
+        if content[section][name] == leaves()[section, name].default:
+            del content[section][name]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

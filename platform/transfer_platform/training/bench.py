@@ -14,8 +14,8 @@ from transfer_model import catalogue
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
-from transfer_platform.progress import Progress, Say, silent
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.progress import Progress, Say, once, silent
+from transfer_platform.recipe.schema import Recipe, Training
 from transfer_platform.store import Store
 from transfer_platform.training.device import autocast, choose_precision, threads_for
 from transfer_platform.training.drawing import batches
@@ -28,6 +28,7 @@ from transfer_platform.training.fitting import (
     fit,
     refit,
 )
+from transfer_platform.training.imbalance import settled
 from transfer_platform.training.material import Inputs, Material
 from transfer_platform.training.prepared import Prepared, prepare
 from transfer_platform.training.provision import Provision
@@ -74,6 +75,7 @@ class Bench:
         self._provision = Provision(splits, device, trials, epochs, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
         self._weights = _weights(splits)
+        self._say_once = once(say)
         self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
     def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> Fit:
@@ -90,7 +92,7 @@ class Bench:
         inputs = self._inputs(recipe, prepared)
         network = prepared.reset(recipe.seed, recipe.head.dropout)
         materials = self._materials(recipe, inputs)
-        course = Course(recipe.training, self.precision, goal(recipe), after_epoch)
+        course = Course(self._settled(recipe), self.precision, goal(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
                 return cross_validate(network, materials, course)
@@ -116,7 +118,7 @@ class Bench:
         """A network that some pictures have taught for a number of epochs."""
         network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
         with threads_for(recipe.training.batch_size * material.inputs.elements):
-            refit(network, material, recipe.training, precision=self.precision, epochs=epochs)
+            refit(network, material, self._settled(recipe), precision=self.precision, epochs=epochs)
         return network.eval()
 
     def fastest_precision(self, recipe: Recipe) -> str:
@@ -199,6 +201,10 @@ class Bench:
         preprocessing = catalogue.outline(recipe.backbone.name).prepared_for(recipe.backbone.weights)
         size = recipe.dataset.image_size or preprocessing.image_size
         return replace(preprocessing, image_size=size)
+
+    def _settled(self, recipe: Recipe) -> Training:
+        labels = self._labels[: len(self.splits.train)]
+        return settled(recipe.training, labels, len(self.splits.classes), self._say_once)
 
     def _prepared(self, recipe: Recipe) -> Prepared:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)

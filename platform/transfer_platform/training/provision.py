@@ -12,7 +12,7 @@ from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.images import Images
 from transfer_platform.data.splits import Splits
 from transfer_platform.features import Computed, Prefix, obtain
-from transfer_platform.progress import Progress, Say
+from transfer_platform.progress import Progress, Say, once
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.store import Rows, Store, StoreError
 from transfer_platform.training.costs import study_costs
@@ -50,7 +50,7 @@ class Provision:
         self._store, self._progress, self._say = store, progress, say
         self._images: dict[tuple[Preprocessing, str], Images] = {}
         self._features: dict[tuple[str, str, Views], tuple[Rows, Rows | None]] = {}
-        self._said: set[str] = set()
+        self._say_once = once(say)
 
     def inputs(
         self, recipe: Recipe, prepared: Prepared, preprocessing: Preprocessing, precision: str
@@ -89,11 +89,6 @@ class Provision:
     def forget(self, backbone: str, place: str) -> None:
         """Lets go of what belongs to a network that is kept no more."""
         self._features = {key: held for key, held in self._features.items() if key[:2] != (backbone, place)}
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self._say(line)
 
     def _pictures(self, preprocessing: Preprocessing, policy: str) -> Images:
         key = (preprocessing, policy)

@@ -13,14 +13,13 @@ from transfer_model.network import Network
 from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.schema import Training
 from transfer_platform.training.device import autocast
+from transfer_platform.training.imbalance import class_weights
 from transfer_platform.training.learned import Learned
 from transfer_platform.training.material import Material
 from transfer_platform.training.optimization import LearningRate, make_optimizer
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
-UNEQUAL = 1.5
-"""`class_weights: auto` weighs above this imbalance: images of the largest class by those of the smallest."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses; every look waits for the device."""
 
@@ -31,7 +30,7 @@ class Trainer:
     Args:
         network: Frozen as wished, on its device; changed in place.
         material: What it learns from.
-        settings: Without ranges.
+        settings: Without ranges, its class weights settled.
         precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
 
     Attributes:
@@ -142,25 +141,5 @@ class Trainer:
 
 
 def _loss(settings: Training, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
-    wanted = settings.class_weights == "balanced" or (
-        settings.class_weights == "auto" and imbalance(labels, classes) > UNEQUAL
-    )
-    weights = class_weights(labels, classes) if wanted else None
+    weights = class_weights(labels, classes) if settings.class_weights == "balanced" else None
     return nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)
-
-
-def imbalance(labels: Tensor, classes: int) -> float:
-    """Images of the largest class by those of the smallest; arguments as of `class_weights`."""
-    counts = torch.bincount(labels, minlength=classes)
-    return float(counts.max() / counts.min())
-
-
-def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """Weights (C,) that make all classes count the same in a loss: n / (C n_c), as scikit-learn's `balanced`.
-
-    Args:
-        labels: The class of every training image (N,), each class at least once.
-        classes: C.
-    """
-    counts = torch.bincount(labels, minlength=classes)
-    return len(labels) / (classes * counts.to(torch.float32))

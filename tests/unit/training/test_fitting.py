@@ -15,9 +15,9 @@ from transfer_platform.network.freezing import freeze_through
 from transfer_platform.recipe.file import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.fitting import Course, Epoch, Fit, Goal, cross_validate, fit, refit
+from transfer_platform.training.imbalance import class_weights, settled
 from transfer_platform.training.material import Material
 from transfer_platform.training.optimization import LearningRate, make_optimizer
-from transfer_platform.training.trainer import class_weights
 
 CLASSES = 3
 WIDTH = next(build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32)).head_parameters()).shape[1]
@@ -189,7 +189,6 @@ def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
 MEANS = {
     "none": {},
     "weights": {"class_weights": "balanced"},
-    "weights where they pay": {"class_weights": "auto"},
     "sampling": {"sampling": "balanced"},
 }
 
@@ -208,7 +207,6 @@ def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> Non
         recalls[name] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
     assert recalls["weights"] > recalls["none"]
     assert recalls["sampling"] > recalls["none"]
-    assert recalls["weights where they pay"] == recalls["weights"]
 
 
 @pytest.mark.parametrize("means", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
@@ -235,18 +233,21 @@ def test_a_picture_of_weight_2_teaches_like_two(means, tmp_path, features) -> No
     assert not torch.allclose(heads["weighted"], heads["as they are"], atol=1e-5)
 
 
-def test_auto_leaves_nearly_equal_classes_alone(tmp_path, features) -> None:
-    few = [place for place in range(TRAIN) if place not in (0, 3)]
-    losses = [
-        [epoch.metrics["train/loss"] for epoch in fitted_on(features, few, tmp_path, weights).epochs]
-        for weights in ("none", "auto", "balanced")
+@pytest.mark.parametrize(
+    ("counts", "chosen"), [((20, 20, 20), "none"), ((30, 25, 20), "none"), ((31, 25, 20), "balanced")]
+)
+def test_auto_weighs_where_classes_are_unequal_and_says_so(counts, chosen, tmp_path) -> None:
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
+    said: list[str] = []
+    automatic = recipe(tmp_path, class_weights="auto").training
+    assert settled(automatic, labels, CLASSES, said.append).class_weights == chosen
+    assert said == [
+        f"class_weights: auto is {chosen}: "
+        f"the largest class has {max(counts) / 20:.2f} times the images of the smallest"
     ]
-    assert losses[0] == losses[1] != losses[2]
-
-
-def fitted_on(features: Drawn, train: Iterable[int], folder, weights: str) -> Fit:
-    features.network, settings = network(), recipe(folder, class_weights=weights, epochs=2)
-    return fit(features.network, material(features, settings, train), course(settings))
+    plain = recipe(tmp_path).training
+    assert settled(plain, labels, CLASSES, said.append) is plain
+    assert len(said) == 1
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
