@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,11 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from transfer_platform.errors import StudyError, TrainingError
-from transfer_platform.recipe.ranges import Choice, Range
+from transfer_platform.recipe.ranges import Choice, Range, Space
 from transfer_platform.sampling import ReproducibleSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-Space = Mapping[str, Range[Any] | Choice[Any]]
-"""What a study varies: the dotted field of the recipe, and its range."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 

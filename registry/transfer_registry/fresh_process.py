@@ -6,6 +6,7 @@ It knows MLflow and the model, nothing else: the project cannot be imported even
 """
 
 import base64
+import gc
 import json
 import sys
 from pathlib import Path
@@ -35,3 +36,4 @@ def _main(request: Path, answer: Path) -> None:
 
 if __name__ == "__main__":
     _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    gc.freeze()  # or Python goes through all that torch has made before it ends
