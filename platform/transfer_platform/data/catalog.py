@@ -171,7 +171,7 @@ def scan(
         folder=folder,
         root=root,
         pictures=by_content(pictures),
-        classes=_class_folders(folder),
+        classes=_class_folders(folder, excluded),
         excluded=tuple(sorted(file.path for file in contents.files if file.path in excluded)),
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
@@ -218,9 +218,13 @@ def class_differences(catalogs: Mapping[str, Sequence[Picture]]) -> list[str]:
     return lines
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    names = (path.name for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name))
+def _class_folders(folder: Path, excluded: Collection[Path]) -> tuple[str, ...]:
+    names = (path.name for path in folder.iterdir() if _is_class(path, excluded))
     return tuple(sorted({unicodedata.normalize("NFC", name) for name in names}))
+
+
+def _is_class(path: Path, excluded: Collection[Path]) -> bool:
+    return path.is_dir() and path not in excluded and not is_clutter(path.name)
 
 
 def _label(file: File) -> str:

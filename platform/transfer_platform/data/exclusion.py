@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from fnmatch import fnmatchcase
@@ -33,7 +34,7 @@ def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
         field: Of `dataset:` that they stand in.
 
     Returns:
-        Absolute paths below the resolved `root`.
+        Absolute paths below the resolved `root`, folders and links among them.
 
     Raises:
         DataError: Some patterns match nothing or lead out of the source; the message names all of them.
@@ -108,12 +109,12 @@ def _matches(root: Path, pattern: str) -> Iterator[Path]:
         return
     # A name may hold brackets, as in `photo[1].jpg`: what is there by that very name goes before the glob.
     literal = root / relative
-    for match in [literal] if literal.exists() else root.glob(pattern):
+    for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
         yield from _files_in(match)
 
 
 def _files_in(match: Path) -> Iterable[Path]:
-    return (path for path in match.rglob("*") if not path.is_dir()) if match.is_dir() else [match]
+    return [match, *match.rglob("*")] if match.is_dir() else [match]
 
 
 def _nearest(root: Path, pattern: str) -> str:

@@ -29,7 +29,10 @@ SAME_SHAPE = 0.05
 PLAIN = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
-_ROWS = 512
+_COMPARED = 1 << 22
+"""Pairs of forms that are compared at once."""
+_LOOKED_AT = 1 << 13
+"""Pairs whose colours are compared at once."""
 
 
 def exact_copies(
@@ -42,19 +45,31 @@ def exact_copies(
         allowed: Files that may lie in two splits.
     """
     for shared in shared_images(roles, allowed):
-        files = tuple(picture.path for pictures in shared.values() for picture in pictures)
-        yield Finding("copy in another split", files, " and ".join(shared))
-    for pictures in roles.values():
-        if len({picture.sha256 for picture in pictures}) == len(pictures):
-            continue
-        same: dict[str, list[Picture]] = defaultdict(list)
+        yield Finding("copy in another split", _paths(shared), " and ".join(_places(shared)))
+    same: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    for role, pictures in roles.items():
         for picture in pictures:
-            same[picture.sha256].append(picture)
-        for group in same.values():
-            if len(group) > 1:
-                labels = sorted({picture.label for picture in group})
-                kind = "copy" if len(labels) == 1 else "copy with another label"
-                yield Finding(kind, tuple(picture.path for picture in group), " and ".join(labels))
+            same[picture.sha256][role].append(picture)
+    for held in same.values():
+        labels = {picture.label for pictures in held.values() for picture in pictures}
+        if len(labels) > 1:
+            yield Finding("copy with another label", _paths(held), " and ".join(_places(held)))
+        else:
+            yield from (
+                Finding("copy", tuple(picture.path for picture in pictures), f"{role}/{pictures[0].label}")
+                for role, pictures in held.items()
+                if len(pictures) > 1
+            )
+
+
+def _paths(held: Mapping[str, Sequence[Picture]]) -> tuple[Path, ...]:
+    return tuple(picture.path for pictures in held.values() for picture in pictures)
+
+
+def _places(held: Mapping[str, Sequence[Picture]]) -> list[str]:
+    """Which splits and classes some pictures are in, by split."""
+    found = {f"{role}/{picture.label}" for role, pictures in held.items() for picture in pictures}
+    return sorted(found, key=lambda each: (list(held).index(each.partition("/")[0]), each))
 
 
 def near_copies(
@@ -67,14 +82,13 @@ def near_copies(
         looks: The `data.looks.LOOK`s of all of them, split by split (N,).
         sketches: What `sketches.study` says of them.
     """
-    places: dict[str, int] = {}
     held = [(role, picture) for role, pictures in roles.items() for picture in pictures]
-    for place, (_, picture) in enumerate(held):
-        places.setdefault(picture.sha256, place)
-    pairs = alike(looks, sketches)
-    first = np.zeros(len(held), bool)  # of the pictures of the same bytes
-    first[list(places.values())] = True
-    for group in _groups(pairs[first[pairs].all(axis=1)], len(held)):
+    first: dict[tuple[str, str], int] = {}  # of the files of the same bytes in a split
+    for place, (role, picture) in enumerate(held):
+        first.setdefault((picture.sha256, role), place)
+    for group in alike(looks, sketches, np.array([*first.values()], np.int64)):
+        if len({held[index][1].sha256 for index in group}) == 1:
+            continue
         members = [held[index] for index in group]
         found, labels = {role for role, _ in members}, {picture.label for _, picture in members}
         kind = "near copy"
@@ -87,33 +101,41 @@ def near_copies(
         yield Finding(kind, tuple(picture.path for _, picture in members), detail + more)
 
 
-def alike(looks: NDArray[np.void], sketches: Sketches) -> NDArray[np.int64]:
+def alike(looks: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64]) -> list[list[int]]:
     """Which pictures look the same.
 
     Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
-    cosine transform (Zauner, 2010), and those of equal form by their colours.
+    cosine transform (Zauner, 2010), and those of equal form by their colours. What is known to be connected
+    by others is not compared, so that a thousand frames of one camera do not make a million pairs.
 
     Args:
         looks: `data.looks.LOOK`s (N,).
         sketches: What `sketches.study` says of them.
+        among: Places (M,) of those to compare.
 
     Returns:
-        Pairs of places (P, 2), the smaller one first.
+        The places of each set of pictures that are connected by being alike, two at least; in the order of
+        their first ones.
     """
-    order = np.argsort(sketches.light, kind="stable")
+    order = among[np.argsort(sketches.light[among], kind="stable")]
     order = order[sketches.deviation[order] >= PLAIN]
     light, forms = sketches.light[order], sketches.forms[order]
-    found = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(order), _ROWS):
-        stop = min(start + _ROWS, len(order))
-        end = int(np.searchsorted(light, light[stop - 1] + SAME_LIGHT, side="right"))
+    ends = np.searchsorted(light, light + SAME_LIGHT, side="right")
+    group = np.arange(len(order))
+    start = 0
+    while start < len(order):
+        stop = min(len(order), start + max(1, _COMPARED // int(ends[start] - start) // 2))
+        end = int(ends[stop - 1])
         close = forms[start:stop] @ forms[start:end].T >= SAME_FORM
-        some = np.flatnonzero(np.count_nonzero(close, axis=1) > 1)  # each is like itself
-        rows, columns = np.nonzero(close[some])
-        pairs = np.stack([some[rows], columns], axis=1)
-        pairs = order[pairs[pairs[:, 0] < pairs[:, 1]] + start]
-        found.append(pairs[_same(looks, pairs)])
-    return np.sort(np.concatenate(found), axis=1)
+        close &= group[start:stop, None] != group[None, start:end]
+        pairs = np.argwhere(close) + start
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        while len(pairs):
+            some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
+            group = _joined(group, some[_same(looks, order[some])])
+            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+        start = stop
+    return _members(group, order)
 
 
 def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -125,16 +147,22 @@ def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_
     return same
 
 
-def _groups(pairs: NDArray[np.int64], count: int) -> Iterator[list[int]]:
-    """The sets of places that pairs connect, in the order of their first members."""
+def _joined(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of each place's group (N,), once the groups of pairs (P, 2) of places are one."""
     if not len(pairs):
-        return
+        return group
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    links = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, group = connected_components(links, directed=False)
+    count = len(group)
+    links = coo_array((np.ones(len(pairs), np.int8), tuple(group[pairs].T)), shape=(count, count))
+    joined: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)[group]
+    return joined
+
+
+def _members(group: NDArray[np.int64], order: NDArray[np.int64]) -> list[list[int]]:
+    sizes = np.bincount(group)
     members: dict[int, list[int]] = defaultdict(list)
-    for place in np.unique(pairs):
-        members[int(group[place])].append(int(place))
-    yield from members.values()
+    for place in np.flatnonzero(sizes[group] > 1):
+        members[int(group[place])].append(int(order[place]))
+    return sorted(sorted(each) for each in members.values())

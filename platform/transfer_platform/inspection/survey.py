@@ -14,10 +14,10 @@ from transfer_platform.data.looks import table
 from transfer_platform.data.problem import name_of
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.classes import class_gaps, class_sizes, split_groups
-from transfer_platform.inspection.copies import exact_copies, near_copies
-from transfer_platform.inspection.files import bad_files, unusual_pictures
+from transfer_platform.inspection.copies import PLAIN, exact_copies, near_copies
+from transfer_platform.inspection.files import BLANK, bad_files, unusual_pictures
 from transfer_platform.inspection.finding import KINDS, Finding, Severity
-from transfer_platform.inspection.sketches import study
+from transfer_platform.inspection.sketches import Sketches, study
 from transfer_platform.inspection.statistics import formats, statistics
 
 if TYPE_CHECKING:
@@ -159,9 +159,18 @@ def inspect(
             looks, sketches.light, {role: part for role, part in rows.items() if roles[role]}
         ),
         formats=formats({role: looks[part] for role, part in rows.items()}),
+        unasked=_not_compared(sketches),
         quarantine={path: problem.message for path, problem in sorted(problems.items())} if skip else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
     )
+
+
+def _not_compared(sketches: Sketches) -> tuple[str, ...]:
+    count = int(np.count_nonzero((sketches.deviation < PLAIN) & (sketches.spread >= BLANK)))
+    if not count:
+        return ()
+    verb = "picture has" if count == 1 else "pictures have"
+    return (f"{count} {verb} hardly any coarse contrast, and no near copies were looked for among such.",)
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:

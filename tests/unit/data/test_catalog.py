@@ -153,9 +153,22 @@ class TestExclusion:
         with pytest.raises(DataError, match=r"'3\.png' matches no file; did you mean 'ant/deep/er/3\.png'"):
             excluded_files(folder, ["3.png"])
 
-    def test_excluding_a_whole_class_leaves_it_empty(self, folder: Path) -> None:
+    def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_picture) -> None:
+        write_picture(folder / "cat" / "1.png", "cat")
+        assert checked(folder, excluded_files(folder, ["bee"])).classes == ("ant", "cat")
         with pytest.raises(DataError, match="without a picture: 'bee'"):
-            checked(folder, excluded_files(folder, ["bee"]))
+            checked(folder, excluded_files(folder, ["bee/*"]))
+
+    def test_links_and_folders_that_are_in_the_way_can_be_excluded(self, folder: Path) -> None:
+        (folder / "ant" / "gone.png").symlink_to("nothing.png")
+        (folder / "ant" / "circle").symlink_to("circle")
+        (folder / "bee" / "out").symlink_to("/etc")
+        (folder / "cat").mkdir()
+        names = ["ant/gone.png", "ant/circle", "bee/out", "cat"]
+        catalog = scan(folder, excluded_files(folder, names))
+        assert not catalog.problems
+        assert not catalog.gaps()
+        assert len(catalog.pictures) == 6
 
 
 class TestLinks:
