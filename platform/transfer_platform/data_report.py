@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer_platform.data.omitted import with_splits
 from transfer_platform.data.splits import Splits
-from transfer_platform.errors import DataError
+from transfer_platform.errors import DataError, StorageError
 from transfer_platform.inspection.difference import difference, read_manifest
 from transfer_platform.inspection.learned import doubtful_labels, far_from_the_rest, out_of_fold
 from transfer_platform.inspection.preflight import preflight
@@ -22,6 +22,8 @@ from transfer_platform.recipe.file import load
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.storage import refuse_unwritable, written_whole
+
+_ENDINGS = (".html", ".htm", ".md")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def report(
         PlatformError: The recipe or the data set cannot be had, or `out` cannot be written.
     """
     if out:
+        _refuse_ending(out)
         refuse_unwritable(out)
     path = recipe_path(recipe)
     declared = with_splits(load(path, overrides), path.parent, progress, say)
@@ -114,6 +117,14 @@ def changes(run_a: str, run_b: str, *, as_json: bool = False) -> str:
     one, two = (read_manifest(_manifest(run), run) for run in (run_a, run_b))
     found = difference(one, two)
     return json.dumps(found.as_json(), indent=2) if as_json else str(found)
+
+
+def _refuse_ending(out: Path) -> None:
+    """A report never takes the place of a recipe or a table."""
+    if out.suffix.lower() not in _ENDINGS and (out.suffix or out.exists()) and not out.is_char_device():
+        raise StorageError(
+            f"{out} would be a report, so its name must end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}"
+        )
 
 
 def _manifest(run: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transfer_platform.inspection.preflight import preflight
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
-from transfer_platform.recipe.schema import UNEQUAL, Dataset, Splits
+from transfer_platform.recipe.schema import HELD_OUT, UNEQUAL, Dataset, Splits
 from transfer_platform.recipe.space import scalar
 from transfer_platform.storage import refuse_unwritable, written_whole
 
@@ -29,6 +30,11 @@ MANY = 2000
 """Training images from which larger batches are quicker and no worse."""
 NAMED = 20
 """Unreadable files that are excluded by name; a list of more would hide the recipe."""
+
+SHARES = (HELD_OUT, 0.3, 0.4, 0.5)
+"""Of train for test, tried in turn: a class of few images may have none among a smaller share."""
+
+SHOWN_CLASSES = 12
 
 LEAK = "copy in another split"
 
@@ -55,7 +61,7 @@ class FirstRecipe:
 
     def __str__(self) -> str:
         """What was written, what to know, and what to do next."""
-        commands = [f"  platform {verb} {shown(self.file)}" for verb in ("data", "check", "run")]
+        commands = [f"  platform {verb} {shlex.quote(shown(self.file))}" for verb in ("data", "check", "run")]
         return "\n".join([f"{shown(self.file)} is written; its comments say why", *self.told, *commands])
 
 
@@ -77,6 +83,15 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
         raise DataError(f"{shown(source)} has a name that no recipe can hold; rename it")
     name = _name(source)
     out = out or Path(f"{name}.yaml")
+    if path.is_dir() and out.resolve().is_relative_to(path):
+        raise StorageError(
+            f"{shown(out)} would lie among the pictures; name a file elsewhere with --out, such as "
+            f"{shown(path.with_suffix('.yaml'))}"
+        )
+    if source != str(path) and ":./" in source and out.resolve().parent != Path.cwd():
+        raise StorageError(
+            f"{source} is relative to this folder, so the recipe must lie in it: leave --out out"
+        )
     if out.exists():
         raise StorageError(f"{shown(out)} is there already; name another file with --out, or remove it")
     refuse_unwritable(out)
@@ -84,7 +99,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     lines = [*_head(name, out), *_dataset(seen, _from(source, out)), *_network(), *_study(seen, name)]
     with written_whole(out) as unfinished:
         unfinished.write_text("".join(map(_set, lines)), encoding="utf-8")
-    load(out)  # what no recipe may hold is our error, and told before anybody runs it
+        load(unfinished)  # what no recipe may hold is our error, and no file is left behind
     return FirstRecipe(out, tuple(_told(seen)))
 
 
@@ -133,11 +148,15 @@ class _Seen:
 
 def _see(source: str, progress: Progress) -> _Seen:
     sides = recognised(Dataset(source=source), Path(), progress)
-    splits = Splits.model_validate(sides.sides)
-    # Unreadable files shall not hide the rest: the recipe names them.
-    found, _ = preflight(Dataset(source=source, splits=splits, on_bad_image="skip"), Path(), progress)
+    for share in SHARES if sides.test == HELD_OUT else [sides.test]:
+        sides = replace(sides, test=share)
+        splits = Splits.model_validate(sides.sides)
+        # Unreadable files shall not hide the rest: the recipe names them.
+        found, _ = preflight(Dataset(source=source, splits=splits, on_bad_image="skip"), Path(), progress)
+        if not found.of("cannot be split"):
+            break
     if any(error.kind != LEAK for error in found.errors):
-        found.refuse_errors("a recipe for it could not be run")
+        found.refuse_errors("a recipe for it could not be run", "no recipe was written")
     return _Seen(found, sides)
 
 
@@ -149,7 +168,7 @@ def _head(name: str, out: Path) -> Iterator[Line]:
 
 def _dataset(seen: _Seen, source: str) -> Iterator[Line]:
     classes, sides = seen.teaching, seen.sides
-    yield "dataset:", f"{len(classes)} classes, {sum(classes.values())} images to learn from"
+    yield "dataset:", f"{sum(classes.values())} images to learn from, {_classes(classes)}"
     yield f"  source: {scalar(source)}", ""
     yield "  splits:", ""
     yield f"    train: {scalar(sides.train)}", sides.reasons.get("train", "the rows for train")
@@ -223,13 +242,21 @@ def _study(seen: _Seen, name: str) -> Iterator[Line]:
 
 
 def _told(seen: _Seen) -> Iterator[str]:
+    yield _classes(seen.teaching)
     yield from seen.sides.lines
     if bad := len(seen.found.quarantine):
-        yield f"{bad} file{'s' * (bad > 1)} in the class folders cannot be read and would be left out"
+        yield f"{bad} file{'s' * (bad > 1)} cannot be read as a picture of a class and would be left out"
     if leaks := len(seen.found.of(LEAK)):
         yield _leaks(leaks)
     if warnings := seen.found.count(Severity.WARNING):
         yield f"{warnings} warning{'s' * (warnings > 1)} about the pictures: `platform data` shows what"
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """The names of the classes, so that a folder that is none is seen."""
+    names = ", ".join(f"{shown(label)} ({count})" for label, count in sorted(counts.items())[:SHOWN_CLASSES])
+    more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
+    return f"{len(counts)} classes: {names}{more}"
 
 
 def _leaks(count: int) -> str:
@@ -238,6 +265,8 @@ def _leaks(count: int) -> str:
 
 
 def _why(role: str, sides: Recognised) -> str:
+    if role == "test" and isinstance(sides.test, float) and sides.test > HELD_OUT:
+        return f"{HELD_OUT} of train would leave a class without a test image"
     why = sides.reasons.get(role, "its rows of the manifest")
     return "held out of train, as nothing else is there for it" if why in (NO_FOLDER, NOT_LISTED) else why
 

@@ -176,6 +176,14 @@ def test_what_cannot_be_written_is_said_before_any_work(isolated: Path) -> None:
     assert "there is no photograph nosuch.jpg" in refused("classify", "nosuch.jpg", "--model", "x")
 
 
+def test_a_report_takes_the_place_of_no_recipe(isolated: Path) -> None:
+    recipe = "name: x\ndataset: {source: embedded:digits}\nbackbone: {name: efficientnet_lite0}\n"
+    Path("x.yaml").write_text(recipe)
+    for out in ("x.yaml", "x.pdf"):
+        assert "must end in .html, .htm or .md" in refused("data", "x.yaml", "--no-features", "--out", out)
+    assert Path("x.yaml").read_text() == recipe
+
+
 def test_a_folder_that_takes_no_studies_is_an_error_in_words(isolated: Path) -> None:
     (isolated / "studies").write_text("in the way")
     assert "studies: " in refused("run", "digits")

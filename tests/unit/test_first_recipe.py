@@ -52,7 +52,8 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     asked = recipe.promotion.gate.accuracy.at_least
     assert asked == pytest.approx((1 + max(counts) / sum(counts)) / 2, abs=0.01)
     teaching = len(splits.train) + len(splits.validation)
-    assert f"# 2 classes, {teaching} images to learn from" in text
+    assert f"# {teaching} images to learn from, 2 classes: ant (" in text
+    assert "2 classes: ant (" in str(written)
     assert "yours are mostly 8 x 8" in text
 
 
@@ -80,10 +81,16 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> 
     (folder / "ant" / "cut [1].png").write_bytes((folder / "ant" / "1.png").read_bytes()[:60])
     (folder / "bee" / "empty: #1.png").write_bytes(b"")
     (folder / "bee" / "away.png").symlink_to("/etc/hostname")
+    (folder / "bee" / "gone").symlink_to("nothing")
     written = write_first_recipe("Our photos")
     recipe = load(written.file)
-    assert sorted(recipe.dataset.exclude) == ["ant/cut [1].png", "bee/away.png", "bee/empty: #1.png"]
-    assert "3 files in the class folders cannot be read and would be left out" in str(written)
+    assert sorted(recipe.dataset.exclude) == [
+        "ant/cut [1].png",
+        "bee/away.png",
+        "bee/empty: #1.png",
+        "bee/gone",
+    ]
+    assert "4 files cannot be read as a picture of a class and would be left out" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = required(recipe.dataset, Path())
     assert not found.errors
@@ -118,11 +125,39 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
 
 def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
     fill(ant=3, bee=1)
-    with pytest.raises(DataError, match="a recipe for it could not be run"):
+    with pytest.raises(DataError, match="is in the way; no recipe was written"):
         write_first_recipe("Our photos")
     with pytest.raises(DataError, match="neither a folder nor an archive"):
         write_first_recipe("photos")
     assert not list(isolated.glob("*.yaml"))
+
+
+def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
+    fill(ant=60, dog=8)
+    written = write_first_recipe("Our photos")
+    share = load(written.file).dataset.splits.test
+    assert isinstance(share, float)
+    assert share > 0.2
+    assert "0.2 of train would leave a class without a test image" in written.file.read_text()
+    _, splits = required(load(written.file).dataset, Path())
+    assert {picture.label for picture in splits.test} == {"ant", "dog"}
+
+
+def test_no_recipe_lies_among_the_pictures(fill, monkeypatch) -> None:
+    monkeypatch.chdir(fill(ant=30, bee=30))
+    with pytest.raises(StorageError, match=r"would lie among the pictures; .* --out, such as .*photos\.yaml"):
+        write_first_recipe(".")
+    assert load(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
+
+
+def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
+    folder = fill(ant=60, bee=60)
+    (folder / "train").mkdir()
+    for label in ("ant", "bee"):
+        (folder / label).rename(folder / "train" / label)
+    (folder / "te\nst").mkdir()
+    written = write_first_recipe("Our photos")
+    assert "# not read: te\\nst, as" in written.file.read_text()
 
 
 def test_no_file_is_replaced(fill, capsys) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from transfer_platform.data.problem import shown
 from transfer_platform.data.split_names import USUAL_NAMES, role_of
 from transfer_platform.data.walking import is_clutter
 from transfer_platform.errors import SplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 _HELD_OUT = ("validation", "test")
 _SHOWN = 3
@@ -31,12 +32,14 @@ class Layout:
         validation: Folders of class folders with a usual name for it.
         test: Likewise.
         unlabelled: Folders with a usual name that hold no class folders.
+        others: Folders beside the one that teaches whose names say nothing.
     """
 
     train: str | None
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def find_layout(root: Path) -> Layout:
@@ -59,8 +62,8 @@ def find_layout(root: Path) -> Layout:
     classes = tree.class_root(tree.root)
     if classes is None:
         return Layout(None, unlabelled=tuple(tree.splits(tree.root)[""]))
-    _refuse_splits_in_classes(tree, classes)
     _refuse_without_train(tree, classes)
+    _refuse_folders_like_splits(tree, classes)
     return Layout(tree.name(classes), unlabelled=tuple(tree.splits(classes)[""]))
 
 
@@ -99,7 +102,7 @@ def one_of(role: str, names: Sequence[str]) -> str | None:
 
 def listed(names: Sequence[str]) -> str:
     """The first few names, for a message."""
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(map(shown, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def is_folder(entry: os.DirEntry[str], root: Path) -> bool:
@@ -151,21 +154,37 @@ def _beside(tree: _Tree, train: str | None, home: Path) -> Layout:
         tuple(name for name in splits[role] if not PurePosixPath(train or "").is_relative_to(name))
         for role in _HELD_OUT
     )
-    return Layout(train, validation, test, tuple(splits[""]))
+    return Layout(train, validation, test, tuple(splits[""]), tuple(_others(tree, home)))
 
 
-def _refuse_splits_in_classes(tree: _Tree, classes: Path) -> None:
-    inside = [
-        tree.name(folder)
-        for label in tree.below(classes)
-        for folder in tree.below(label)
-        if not role_of(label.name) and role_of(folder.name) == "train"
-    ]
-    if len(inside) > 1:
+def _others(tree: _Tree, home: Path) -> Iterator[str]:
+    """Folders beside the one that teaches, and beside the one that these lie in."""
+    beside = [folder for folder in tree.below(home) if not role_of(folder.name)]
+    if home != tree.root:
+        beside += [folder for folder in tree.below(tree.root) if folder != home]
+    return (tree.name(folder) for folder in beside)
+
+
+def _refuse_folders_like_splits(tree: _Tree, classes: Path) -> None:
+    """`fold1/ants` and `fold2/ants`, or `ants/train` and `bees/train`: classes are not made like that."""
+    within = {folder: {each.name for each in tree.below(folder)} for folder in tree.below(classes)}
+    shared = set.intersection(*within.values())
+    if any(role_of(name) == "train" or role_of(name) in _HELD_OUT for name in shared):
         raise SplitError(
-            f"{classes} has the splits inside of its class folders ({listed(inside)}), but class folders "
-            "must be inside of the splits: move <class>/train to train/<class>, and likewise what is held out"
+            f"{classes} has the splits inside of its class folders "
+            f"({listed(_joined(tree, within, shared))}), but class folders must be inside of the splits: "
+            "move <class>/train to train/<class>, and likewise what is held out"
         )
+    if len(shared) > 1:
+        names, same = listed([tree.name(folder) for folder in within]), listed(sorted(shared))
+        raise SplitError(
+            f"{names} in {classes} all hold folders of the same names ({same}), and which of them are "
+            "classes cannot be told: write dataset.splits.train, or name one of them as the source"
+        )
+
+
+def _joined(tree: _Tree, within: Collection[Path], shared: Collection[str]) -> list[str]:
+    return [f"{tree.name(folder)}/{name}" for folder in within for name in sorted(shared) if role_of(name)]
 
 
 def _refuse_without_train(tree: _Tree, classes: Path) -> None:

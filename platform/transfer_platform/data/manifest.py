@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+USUAL_COLUMNS = ("path", "label", "split", "weight")
+"""What is read of a manifest, in any case."""
 SUFFIXES = (*DELIMITERS, ".parquet")
 """How the names of manifests end."""
 
@@ -130,9 +132,10 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     """
     wanted = ["path", "label", *([group_by] if group_by else [])]
     if file.suffix.lower() == ".parquet":
-        table = _parquet(file, [*wanted, "split", "weight"])
+        table = _parquet(file, wanted)
     else:
         table = _text(file, DELIMITERS[file.suffix.lower()])
+    table = _named_as_usual(table, group_by)
     _refuse_columns(file, table.head, wanted, group_by)
     if not table.cells and not table.faults:
         raise DataError(f"the manifest {shown(file)} has no rows below its head")
@@ -173,7 +176,8 @@ def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
 
     try:
         head = list(parquet.read_schema(file).names)
-        columns = sorted({name for name in wanted if head.count(name) == 1})
+        near = {*wanted, *USUAL_COLUMNS}
+        columns = sorted({name for name in head if head.count(name) == 1 and {name, name.casefold()} & near})
         read = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
@@ -192,6 +196,25 @@ def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
     return _Table(head, list(enumerate(cells, 1)))
 
 
+def _named_as_usual(table: _Table, group_by: str | None) -> _Table:
+    """`Path` and `SPLIT` are `path` and `split`, where there is no such column already."""
+    names = {
+        name: name.casefold()
+        for name in table.head
+        if name.casefold() in USUAL_COLUMNS and name.casefold() not in table.head and name != group_by
+    }
+    if len(set(names.values())) < len(names):
+        return table
+    return _Table(
+        [names.get(name, name) for name in table.head],
+        [
+            (number, {names.get(name, name): cell for name, cell in cells.items()})
+            for number, cells in table.cells
+        ],
+        table.faults,
+    )
+
+
 def _refuse_columns(file: Path, head: Sequence[str], wanted: Sequence[str], group_by: str | None) -> None:
     there = ", ".join(map(repr, head)) or "none"
     faults = [
@@ -207,6 +230,8 @@ def _refuse_columns(file: Path, head: Sequence[str], wanted: Sequence[str], grou
     if faults:
         separated = DELIMITERS.get(file.suffix.lower())
         how = {",": "; cells are separated by commas", "\t": "; cells are separated by tabs"}
+        if len(head) == 1 and ";" in head[0]:
+            how = dict.fromkeys(how, "; its cells are separated by semicolons: save it with commas")
         raise DataError(
             f"the manifest {shown(file)} cannot be used: {'; '.join(faults)}; its columns are {there}"
             + how.get(separated or "", "")
@@ -240,6 +265,10 @@ def _notes(table: _Table) -> Iterator[str]:
     for word, count in sorted(said.items()):
         if word != (role := role_of(word)):
             yield f"the split {word!r} of {count} rows is read as {role}"
+    for name in table.head:
+        words = {cells[name].strip() for _, cells in table.cells if name in cells}
+        if name not in USUAL_COLUMNS and words and all(map(role_of, words)):
+            yield f"the column {name!r} is not used, though it looks like splits; if it is, call it 'split'"
     weights = [weight for _, cells in table.cells if "weight" in cells and (weight := _weight(cells))]
     if weights:
         yield (

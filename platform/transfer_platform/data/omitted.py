@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transfer_platform.data.layout import Layout, find_layout, layout_beside, listed, one_of
 from transfer_platform.data.manifest import is_manifest, read_manifest
+from transfer_platform.data.problem import shown
 from transfer_platform.data.sources import open_manifest, open_source
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.schema import HELD_OUT, Dataset, Folds, Recipe, Splits
@@ -45,7 +46,10 @@ class Recognised:
     @property
     def lines(self) -> tuple[str, ...]:
         """What was recognised, to be said."""
-        found = (f"recognised: {role} is {self.sides[role]}, {why}" for role, why in self.reasons.items())
+        found = (
+            f"recognised: {role} is {shown(str(self.sides[role]))}, {why}"
+            for role, why in self.reasons.items()
+        )
         return (*found, *self.unused)
 
 
@@ -166,8 +170,10 @@ def _others(names: Sequence[str], taken: object) -> list[str]:
 def _unused(layout: Layout, used: Collection[str]) -> Iterator[str]:
     if spare := [name for name in (*layout.validation, *layout.test) if name not in used]:
         yield f"not read: {listed(spare)}, as no split is that folder"
+    if others := [name for name in layout.others if name not in used]:
+        yield f"not read: {listed(others)}, as no split is called so"
     for name in layout.unlabelled:
         if layout.train == "." or (layout.train and f"{name}/".startswith(f"{layout.train}/")):
-            yield f"read as a class, whatever its name: {name}; it holds no class folders"
+            yield f"read as a class, whatever its name: {shown(name)}; it holds no class folders"
         else:
-            yield f"not read: {name}, as it holds no class folders"
+            yield f"not read: {shown(name)}, as it holds no class folders"

@@ -13,7 +13,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "test": ("test", "testing"),
     }
 )
-"""By split, in lower case; `Train_Set` and `test images` count as well."""
+"""By split, in lower case; `Train_Set`, `test images` and `val2017` count as well."""
 
 _NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
@@ -21,10 +21,10 @@ _NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 def role_of(name: str) -> str:
     """The split that a folder or a word of this name usually means; empty for another one.
 
-    >>> [role_of(name) for name in (" VALID", "training_set", "ants")]
-    ['validation', 'train', '']
+    >>> [role_of(name) for name in (" VALID", "training_set", "val2017", "ants")]
+    ['validation', 'train', 'validation', '']
     """
-    plain = re.sub(r"[\W_]", "", name.casefold())
+    plain = re.sub(r"[\W_]|\d+$", "", name.casefold())
     return _exactly(plain) or _exactly(_NOUNS.sub("", plain))
 
 

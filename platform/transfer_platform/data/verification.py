@@ -28,7 +28,7 @@ _CHUNK, _CHUNK_BYTES = 64, 64 << 20
 _IDLE = 10
 """Seconds after which a reader ends that nobody asks any more."""
 _SAVED = 8192
-"""Looks that are kept at once: what was read before an interruption is not read again."""
+"""Looks that are kept at once; a power cut costs no more."""
 
 
 @dataclass
@@ -68,22 +68,26 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
     unread = [file for file in files if file.path not in readings.digests]
     fresh: dict[str, bytes] = {}
     begun = len(files) - len(unread) + 1
-    for done, (file, (digest, packed, problem)) in enumerate(_read(unread, looks if verify else None), begun):
-        if problem:
-            readings.problems[file.path] = problem
-        else:
-            readings.digests[file.path] = digest
-            memory.learn(file.name, file.stamp, digest)
-            if packed:
-                fresh[digest] = packed
-        if len(fresh) >= _SAVED:
-            readings.looks |= fresh
-            looks.learn(fresh)
-            fresh = {}
-        progress(Step(f"reading {folder.name}", done, len(files), "images"))
-    readings.looks |= fresh
-    looks.learn(fresh)
-    memory.save()
+    try:
+        for done, (file, (digest, packed, problem)) in enumerate(
+            _read(unread, looks if verify else None), begun
+        ):
+            if problem:
+                readings.problems[file.path] = problem
+            else:
+                readings.digests[file.path] = digest
+                memory.learn(file.name, file.stamp, digest)
+                if packed:
+                    fresh[digest] = packed
+            if len(fresh) >= _SAVED:
+                readings.looks |= fresh
+                looks.learn(fresh)
+                fresh = {}
+            progress(Step(f"reading {folder.name}", done, len(files), "images"))
+    finally:  # interrupted, too: what was read before is not read again
+        readings.looks |= fresh
+        looks.learn(fresh)
+        memory.save()
     return readings
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import class_differences
@@ -23,6 +23,16 @@ def class_gaps(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
         yield from (Finding("class folders", (), gap) for gap in catalog.gaps())
     given = {role: catalog.pictures for role, catalog in catalogs.items()}
     yield from (Finding("classes differ", (), line) for line in class_differences(given))
+
+
+def similar_classes(labels: Collection[str]) -> Iterator[Finding]:
+    """Classes whose names differ in case, spaces or signs alone."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        alike["".join(each for each in label.casefold() if each.isalnum()) or label].append(label)
+    for names in alike.values():
+        if len(names) > 1:
+            yield Finding("similar classes", (), " and ".join(map(repr, names)))
 
 
 def class_sizes(train: Sequence[Picture], few: int) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ class Difference:
         parts = {
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
-            "changed": [f"{one.split}/{one.label}: {one.file}" for one, _ in self.changed],
+            "changed": [f"{_place(one, two)}: {two.file}" for one, two in self.changed],
             "relabelled": [f"{two.file}: {one.label} -> {two.label}" for one, two in self.relabelled],
             "in another split": [f"{two.file}: {one.split} -> {two.split}" for one, two in self.moved],
             "another weight": [f"{two.file}: {one.weight} -> {two.weight}" for one, two in self.reweighted],
@@ -99,6 +99,12 @@ def read_manifest(text: str, name: str) -> list[Row]:
             f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
         )
     return [Row(**{field: row[field] for field in needed}, weight=_weight(row)) for row in reader]
+
+
+def _place(one: Row, two: Row) -> str:
+    """Where a file is; a file whose bytes changed may have another label or split as well."""
+    before, after = f"{one.split}/{one.label}", f"{two.split}/{two.label}"
+    return before if before == after else f"{before} -> {after}"
 
 
 def _weight(row: Mapping[str, str]) -> str:

@@ -156,6 +156,12 @@ KINDS = {
         Kind(
             "extreme shape", Severity.WARNING, "of so long a picture the network sees a small part", "crop it"
         ),
+        Kind(
+            "similar classes",
+            Severity.WARNING,
+            "classes whose names differ in case, spaces or signs alone: perhaps they are one",
+            "give them one name, or names that tell them apart",
+        ),
         Kind("few images", Severity.WARNING, "fewer training images than dataset.few_images", "add images"),
         Kind(
             "imbalance",

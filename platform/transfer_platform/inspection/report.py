@@ -26,6 +26,8 @@ SHOWN_FILES = 6
 """Thumbnails of one finding."""
 LISTED = 2000
 """Findings of one kind that the page lists; the table has all of them."""
+UNSEEN = ("link leading out", "link in circles")
+"""What is not followed is not shown either: the page may go where its target must not."""
 _SUMMED_UP = 20
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -149,7 +151,7 @@ def _section(
     shown = [
         {
             "pictures": [
-                {"source": thumbnail(path), "name": inspection.name(path)}
+                {"source": "" if kind in UNSEEN else thumbnail(path), "name": inspection.name(path)}
                 for path in finding.files[:SHOWN_FILES]
             ],
             "more": max(0, len(finding.files) - SHOWN_FILES),

@@ -13,7 +13,7 @@ import numpy as np
 from transfer_platform.data.looks import table
 from transfer_platform.data.problem import name_of
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.classes import class_gaps, class_sizes, split_groups
+from transfer_platform.inspection.classes import class_gaps, class_sizes, similar_classes, split_groups
 from transfer_platform.inspection.copies import PLAIN, exact_copies, near_copies
 from transfer_platform.inspection.files import BLANK, bad_files, unusual_pictures
 from transfer_platform.inspection.finding import KINDS, Finding, Severity
@@ -85,11 +85,12 @@ class Inspection:
         """This and what was found later."""
         return replace(self, findings=_sorted([*self.findings, *findings]), unasked=(*self.unasked, *unasked))
 
-    def refuse_errors(self, say_more: str) -> None:
+    def refuse_errors(self, say_more: str, outcome: str = "nothing was trained") -> None:
         """Raises a `DataError` that names all errors, up to 20 of a kind, where there are any.
 
         Args:
             say_more: Where the rest of them can be read.
+            outcome: What comes of them.
         """
         errors = self.errors
         if not errors:
@@ -102,7 +103,8 @@ class Inspection:
             lines += [f"    ... and {count - NAMED} more"] if count > NAMED else []
             lines += [f"  -> {KINDS[kind].remedy}"] if KINDS[kind].remedy else []
         raise DataError(
-            f"{len(errors)} things in {self.root} are in the way; nothing was trained\n"
+            f"{len(errors)} thing{'s' * (len(errors) > 1)} in {self.root} "
+            f"{'are' if len(errors) > 1 else 'is'} in the way; {outcome}\n"
             + "\n".join(f"  {line}" for line in lines)
             + f"\n{say_more}"
         )
@@ -146,6 +148,7 @@ def inspect(
         *hindrances,
         *near_copies(roles, looks, sketches),
         *unusual_pictures(everyone, looks, sketches),
+        *similar_classes({picture.label for picture in everyone}),
         *class_sizes(roles["train"], few),
         *(Finding("manifest", (), note) for note in notes),
     ]

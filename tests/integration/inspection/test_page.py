@@ -55,6 +55,18 @@ def test_the_page_is_whole_and_asks_nobody(
     assert browser_page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_what_a_refused_link_points_to_is_not_shown(plain: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(next((plain / "train/ant").glob("*.jpg")).read_bytes())
+    (plain / "train/ant/link.jpg").symlink_to(secret)
+    splits = Splits(train="train", validation=0.2, test="test")
+    found, _ = preflight(Dataset(source=str(plain), splits=splits, on_bad_image="skip"), plain)
+    assert [found.name(each.files[0]) for each in found.of("link leading out")] == ["train/ant/link.jpg"]
+    shown = report_page(found, "ants")
+    assert "train/ant/link.jpg" in shown
+    assert "data:image/jpeg" not in shown
+
+
 def test_names_cannot_run_anything(plain: Path, isolated: Path, browser_page: Page) -> None:
     name = "<img src=x onerror=document.title='run'>.jpg"
     (plain / "train/ant" / name).write_bytes(b"no picture")

@@ -227,6 +227,15 @@ class TestMemory:
         write_picture(folder / "ant" / "1.png", "another picture of the same size")
         assert self.steps(folder) == 1
 
+    def test_what_was_read_before_an_interruption_is_not_read_again(self, folder: Path) -> None:
+        def interrupted(step: Step) -> None:
+            if step.done == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            checked(folder, progress=interrupted)
+        assert self.steps(folder) == 2
+
     def test_a_changed_file_has_another_digest_even_with_its_old_time(
         self, folder: Path, write_picture: Callable[[Path, str], None]
     ) -> None:

@@ -194,10 +194,10 @@ def test_twenty_wrong_rows_are_named_and_the_rest_counted(folder: Path) -> None:
     ("content", "message"),
     [
         (
-            "Path,Label\na,b\n",
-            "no column 'path'; did you mean 'Path'.*no column 'label'.*'Path', 'Label'; cells",
+            "Paths,Labels\na,b\n",
+            "no column 'path'; did you mean 'Paths'.*no column 'label'.*'Paths', 'Labels'; cells",
         ),
-        ("path;label\na;b\n", "its columns are 'path;label'; cells are separated by commas"),
+        ("path;label\na;b\n", "separated by semicolons: save it with commas"),
         ("path,label,label\na,b,c\n", "the column 'label' stands there 2 times"),
         ("path,label\n", "has no rows below its head"),
         ("", "its columns are none"),
@@ -362,6 +362,24 @@ def test_weights_go_with_the_training_pictures_and_are_part_of_what_they_are(nam
     assert same == ["validation", "test"], "weights of what is held out are not used"
     assert [each.detail for each in inspected(base, name).of("manifest")] == [
         "the column 'weight' says how much a training picture counts in the loss: 0.5 to 2.4"
+    ]
+
+
+@pytest.mark.parametrize("name", ["photos.csv", "photos.parquet"])
+def test_the_columns_may_be_written_in_any_case(name: str, folder: Path) -> None:
+    base, words = folder.parent, ["train"] * 8 + ["test"] * 2
+    given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+    table(base / name, given, ["Path", "LABEL", "Split"])
+    made = read(base, name, splits=Declared())
+    assert {role: len(held) for role, held in made.roles.items()} == {"train": 12, "validation": 4, "test": 4}
+
+
+def test_a_column_that_looks_like_splits_is_not_passed_over_in_silence(folder: Path) -> None:
+    words = ["train"] * 8 + ["test"] * 2
+    given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+    table(folder.parent / "photos.csv", given, ["path", "label", "partition"])
+    assert [each.detail for each in inspected(folder.parent).of("manifest")] == [
+        "the column 'partition' is not used, though it looks like splits; if it is, call it 'split'"
     ]
 
 

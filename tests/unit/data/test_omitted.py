@@ -43,6 +43,7 @@ def classes(*splits: str) -> tuple[str, ...]:
         (classes("train", "validation", "test"), ("train", "validation", "test")),
         (classes("train", "validate"), ("train", 0.2, "validate")),
         (classes("Training", "VAL", "Testing"), ("Training", "VAL", "Testing")),
+        (classes("train2017", "val2017"), ("train2017", 0.2, "val2017")),
         (classes("training_set", "test_set"), ("training_set", 0.2, "test_set")),
         (classes("train"), ("train", 0.2, 0.2)),
         (classes("set/train", "set/dev", "set/test"), ("set/train", "set/dev", "set/test")),
@@ -64,6 +65,7 @@ def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated,
         "recognised: validation is validation, by its name",
         "recognised: test is test, by its name",
         "not read: val, as no split is that folder",
+        "not read: ant, as no split is called so",
         "not read: dev, as it holds no class folders",
     )
 
@@ -90,6 +92,11 @@ def test_what_the_recipe_says_stands(folders) -> None:
             "beside it no folder of class folders with a usual name for what teaches",
         ),
         (("train", "test"), "train in .* hold no class folders; in each of them put the pictures of a class"),
+        (
+            ("ant/val", "ant/test", "bee/val", "bee/test"),
+            r"inside of its class folders \(ant/test, ant/val, b",
+        ),
+        (classes("2021", "2022"), r"2021, 2022 in .* hold folders of the same names \(ant, bee\)"),
         (classes("train", "val", "dev"), "several folders could be dataset.splits.validation: dev, val"),
     ],
 )

@@ -48,6 +48,11 @@ def test_each_change_has_a_name(change: dict[str, str], what: str) -> None:
     assert "train/ant/1.jpg" in str(found)
 
 
+def test_new_bytes_do_not_hide_another_label_and_split() -> None:
+    found = difference([A], [A._replace(sha256="c" * 64, label="bee", split="test")])
+    assert "    train/ant -> test/bee: train/ant/1.jpg" in str(found)
+
+
 def test_added_and_removed() -> None:
     found = difference([A], [B])
     assert (found.removed, found.added, found.same) == ((A,), (B,), 0)
