@@ -188,7 +188,10 @@ def _broken_rule(path: str, *, fetched: bool) -> str:
 
 def _entry(row: Row, folder: Path, base: str) -> Entry:
     if not (scheme(row.path) or base):
-        return Entry(row, Path(os.path.normpath(folder / row.path)), "", posixpath.normpath(row.path))
+        # `link/..` is not where the link lies, but what is above its target.
+        climbs = ".." in PurePosixPath(row.path).parts
+        path = (folder / row.path).resolve() if climbs else Path(os.path.normpath(folder / row.path))
+        return Entry(row, path, "", posixpath.normpath(row.path))
     url = row.path if scheme(row.path) else urljoin(base, quote(posixpath.normpath(row.path)))
     # What a query holds may be a secret; the line tells such URLs apart.
     which = f" (line {row.number})" if urlsplit(url).query else ""

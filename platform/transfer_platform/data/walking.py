@@ -64,7 +64,7 @@ def walk(folder: Path, root: Path) -> Contents:
             entries = list(os.scandir(current))
         except OSError as error:
             contents.problems[current] = Problem(
-                "unreadable", f"is a folder that cannot be read: {error.strerror}"
+                "unreadable folder", f"is a folder that cannot be read: {error.strerror}"
             )
             continue
         for entry in entries:

@@ -59,6 +59,12 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"),
+        Kind(
+            "unreadable folder",
+            Severity.ERROR,
+            "nobody knows what is in it, so it is not skipped",
+            "change its permissions, or name it in dataset.exclude",
+        ),
         Kind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
         Kind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
         Kind("unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT),

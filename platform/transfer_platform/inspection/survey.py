@@ -23,6 +23,7 @@ from transfer_platform.inspection.statistics import formats, statistics
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, Picture
 
+CLOSED = "unreadable folder"
 NAMED = 20
 """Findings of one kind that an error names."""
 
@@ -163,7 +164,11 @@ def inspect(
         ),
         formats=formats({role: looks[part] for role, part in rows.items()}),
         unasked=_not_compared(sketches),
-        quarantine={path: problem.message for path, problem in sorted(problems.items())} if skip else {},
+        quarantine={
+            path: problems[path].message for path in sorted(problems) if problems[path].kind != CLOSED
+        }
+        if skip
+        else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
     )
 

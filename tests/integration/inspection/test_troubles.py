@@ -64,7 +64,7 @@ def test_a_run_names_all_of_them_at_once_and_trains_nothing(
     troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
 ) -> None:
     _, said = platform(troubled.parent, "run", "recipe.yaml", code=1)
-    for kind in {*bad_kinds, "copy in another split"}:
+    for kind in {*bad_kinds, "unreadable folder", "copy in another split"}:
         assert f"{kind} ({1 if kind.startswith('copy') else len(expected[kind])})" in said
         assert all(name in said for name in expected[kind])
     assert "20 things" in said
@@ -79,10 +79,17 @@ def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
     folder = troubled.parent
     out, said = platform(
         folder,
-        *("run", "recipe.yaml", "-o", "dataset.on_bad_image=skip"),
+        *(
+            "run",
+            "recipe.yaml",
+            "-o",
+            "dataset.on_bad_image=skip",
+            "-o",
+            "dataset.exclude=[train/ant/locked]",
+        ),
         *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
     )
-    assert "19 files left out that are no readable pictures" in said
+    assert "18 files left out that are no readable pictures" in said
     assert "test/accuracy" in out
     [quarantine] = folder.glob("mlruns/*/*/artifacts/data/quarantine.csv")
     with quarantine.open() as file:

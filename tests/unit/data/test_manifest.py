@@ -490,3 +490,15 @@ class TestGroups:
             DataError, match=r"group_by names a column .patient. of a manifest, but the source set"
         ):
             read(folder.parent, "set", group_by="patient", splits=Declared(train=".", test=0.4))
+
+
+def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Path, tmp_path: Path) -> None:
+    base, elsewhere = folder.parent, tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (folder / "ant" / "0.png").rename(elsewhere / "0.png")
+    (base / "link").symlink_to(elsewhere / "deep")
+    table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
+    assert {picture.path.parent.name for picture in read(base).train} <= {"ant", "bee", "elsewhere"}
+    assert (elsewhere / "0.png").resolve() in {
+        picture.path for held in read(base).roles.values() for picture in held
+    }
