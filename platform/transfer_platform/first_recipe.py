@@ -83,24 +83,30 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
         raise DataError(f"{shown(source)} has a name that no recipe can hold; rename it")
     name = _name(source)
     out = out or Path(f"{name}.yaml")
-    if path.is_dir() and out.resolve().is_relative_to(path):
-        raise StorageError(
-            f"{shown(out)} would lie among the pictures; name a file elsewhere with --out, such as "
-            f"{shown(path.with_suffix('.yaml'))}"
-        )
-    if source != str(path) and ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(
-            f"{source} is relative to this folder, so the recipe must lie in it: leave --out out"
-        )
-    if out.exists():
-        raise StorageError(f"{shown(out)} is there already; name another file with --out, or remove it")
-    refuse_unwritable(out)
+    _refuse_place(out, source)
     seen = _see(source, progress)
     lines = [*_head(name, out), *_dataset(seen, _from(source, out)), *_network(), *_study(seen, name)]
     with written_whole(out) as unfinished:
         unfinished.write_text("".join(map(_set, lines)), encoding="utf-8")
         load(unfinished)  # what no recipe may hold is our error, and no file is left behind
     return FirstRecipe(out, tuple(_told(seen)))
+
+
+def _refuse_place(out: Path, source: str) -> None:
+    """Refuses a file that would be in the way, or could not name its source."""
+    folder = Path(source)
+    if folder.is_absolute() and folder.is_dir() and out.resolve().is_relative_to(folder):
+        elsewhere = shown(folder.with_name(f"{folder.name}.yaml"))
+        raise StorageError(
+            f"{shown(out)} would lie among the pictures; name another with --out, such as {elsewhere}"
+        )
+    if ":./" in source and out.resolve().parent != Path.cwd():
+        raise StorageError(
+            f"{source} is relative to this folder, so the recipe must lie in it: leave out --out"
+        )
+    if out.exists():
+        raise StorageError(f"{shown(out)} is there already; name another file with --out, or remove it")
+    refuse_unwritable(out)
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
 
 def test_no_recipe_lies_among_the_pictures(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
-    with pytest.raises(StorageError, match=r"would lie among the pictures; .* --out, such as .*photos\.yaml"):
+    with pytest.raises(
+        StorageError, match=r"would lie among the pictures; name another with --out, such as .*photos\.yaml"
+    ):
         write_first_recipe(".")
     assert load(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
 

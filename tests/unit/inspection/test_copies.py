@@ -6,11 +6,22 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from transfer_platform.data.catalog import Picture
 from transfer_platform.data.looks import LOOK
-from transfer_platform.inspection.copies import exact_copies, near_copies
+from transfer_platform.inspection import copies
+from transfer_platform.inspection.copies import (
+    SAME_COLOURS,
+    SAME_FORM,
+    SAME_LIGHT,
+    alike,
+    exact_copies,
+    near_copies,
+)
 from transfer_platform.inspection.sketches import study
 
 
@@ -51,6 +62,32 @@ def test_pictures_are_connected_by_others() -> None:
     [found] = near_copies({"train": pictures("ab"), "test": pictures("ab", 2)}, looks, study(looks))
     assert found.kind == "near copy in another split"
     assert found.files == (Path("/0"), Path("/1"), Path("/2"))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_connected_is_what_comparing_all_with_all_connects(seed, monkeypatch) -> None:
+    """In blocks of a few pictures, and pairs a few at a time."""
+    monkeypatch.setattr(copies, "_COMPARED", 40)
+    monkeypatch.setattr(copies, "_LOOKED_AT", 7)
+    generator = np.random.default_rng(seed)
+    scenes = generator.integers(60, 180, (6, 16, 16, 3))
+    drift = generator.integers(0, 12, (60, 1, 1, 1)) + generator.integers(-1, 2, (60, 16, 16, 3))
+    looks = sketched(scenes[generator.integers(0, 6, 60)] + drift)
+    looks["width"] = generator.choice([64, 128], 60)
+    sketches = study(looks)
+    every = np.array([(one, two) for one in range(60) for two in range(one + 1, 60)])
+    one, two = every.T
+    close = np.abs(sketches.light[one] - sketches.light[two]) <= SAME_LIGHT
+    close &= (sketches.forms[one] * sketches.forms[two]).sum(axis=1) >= SAME_FORM
+    close &= np.abs(looks["sketch"][one].astype(int) - looks["sketch"][two]).mean((1, 2, 3)) <= SAME_COLOURS
+    close &= looks["width"][one] == looks["width"][two]
+    links = coo_array((np.ones(close.sum()), every[close].T), shape=(60, 60))
+    group = connected_components(links, directed=False)[1]
+    expected = [np.flatnonzero(group == each).tolist() for each in np.unique(group)]
+    shuffled = generator.permutation(60)
+    found = alike(looks, sketches, shuffled)
+    assert found == [members for members in expected if len(members) > 1]
+    assert len(found) > 3
 
 
 def test_the_same_bytes_with_two_labels_are_a_conflict_in_whatever_splits() -> None:
