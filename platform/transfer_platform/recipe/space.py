@@ -121,13 +121,14 @@ def scalar(text: str) -> str:
     yaml.width = sys.maxsize
     yaml.default_flow_style = True
     written = StringIO()
-    yaml.dump([text if _is_plain(text) else DoubleQuotedScalarString(text)], written)
+    yaml.dump([_quoted(text)], written)
     return written.getvalue().strip()[1:-1]
 
 
-def _is_plain(text: str) -> bool:
-    """Whether every version of YAML reads the text without quotes back as text."""
-    return bool(_PLAIN.fullmatch(text)) and not _OTHER_THAN_TEXT.fullmatch(text.casefold())
+def _quoted(text: str) -> str:
+    """Text as ruamel.yaml shall write it: in quotes, unless every version of YAML reads it back without."""
+    plain = _PLAIN.fullmatch(text) and not _OTHER_THAN_TEXT.fullmatch(text.casefold())
+    return text if plain else DoubleQuotedScalarString(text)
 
 
 def _searchable() -> dict[Path, str]:
@@ -189,6 +190,4 @@ def _styled(value: Any) -> Any:  # noqa: ANN401 - whatever a recipe dumps to
         line = CommentedSeq(map(_styled, value))
         line.fa.set_flow_style()
         return line
-    return (
-        DoubleQuotedScalarString(value) if isinstance(value, str) and not _PLAIN.fullmatch(value) else value
-    )
+    return _quoted(value) if isinstance(value, str) else value
