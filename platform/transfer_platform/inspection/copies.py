@@ -29,8 +29,8 @@ SAME_SHAPE = 0.05
 PLAIN = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
-_COMPARED = 1 << 22
-"""Pairs of forms that are compared at once."""
+_ROWS, _COLUMNS = 512, 8192
+"""Forms that are compared at once with others, and how many others."""
 _LOOKED_AT = 1 << 13
 """Pairs whose colours are compared at once."""
 
@@ -122,20 +122,25 @@ def alike(looks: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
     light, forms = sketches.light[order], sketches.forms[order]
     ends = np.searchsorted(light, light + SAME_LIGHT, side="right")
     group = np.arange(len(order))
-    start = 0
-    while start < len(order):
-        stop = min(len(order), start + max(1, _COMPARED // int(ends[start] - start) // 2))
-        end = int(ends[stop - 1])
-        close = forms[start:stop] @ forms[start:end].T >= SAME_FORM
-        close &= group[start:stop, None] != group[None, start:end]
-        pairs = np.argwhere(close) + start
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    for rows, columns in _tiles(ends):
+        close = forms[rows] @ forms[columns].T >= SAME_FORM
+        close &= group[rows, None] != group[None, columns]
+        pairs = np.argwhere(close) + np.array((rows.start, columns.start))
+        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
         while len(pairs):
             some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
             group = _joined(group, some[_same(looks, order[some])])
             pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
-        start = stop
     return _members(group, order)
+
+
+def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns that hold each pair of a place with a later one before its end (N,)."""
+    for start in range(0, len(ends), _ROWS):
+        stop = min(start + _ROWS, len(ends))
+        last = int(ends[stop - 1])
+        for left in range(start, last, _COLUMNS):
+            yield slice(start, stop), slice(left, min(left + _COLUMNS, last))
 
 
 def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:

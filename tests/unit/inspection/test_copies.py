@@ -55,9 +55,28 @@ def test_thousands_of_frames_of_one_camera_are_one_finding_in_little_memory() ->
     assert peak < 120 << 20, "all pairs would take gigabytes"
 
 
+@pytest.mark.parametrize("crowded", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)], ids=["even", "bright", "dark"])
+def test_many_pictures_of_any_brightness_are_compared_in_little_memory(crowded) -> None:
+    """Some are nearly alone with theirs, so that what they are compared with cannot tell how many follow."""
+    count = 12_000
+    generator = np.random.default_rng(2)
+    light = 40 + 160 * np.sort(generator.uniform(*crowded, count))
+    light[:20], light[-20:] = np.linspace(20, 40, 20), np.linspace(200, 220, 20)
+    noise = generator.integers(-20, 21, (count, 16, 16, 3))
+    looks = sketched((light[:, None, None, None] + noise).astype(np.uint8))
+    sketches = study(looks)
+    tracemalloc.start()
+    try:
+        assert alike(looks, sketches, np.arange(count)) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 << 20, "all pairs would take half a gigabyte"
+
+
 def test_pictures_are_connected_by_others() -> None:
     scene = np.random.default_rng(1).integers(40, 200, (16, 16, 3))
-    steps = [scene, scene + 4, scene + 8, np.flip(scene, 0)]
+    steps = [scene, scene + 3, scene + 6, np.flip(scene, 0)]
     looks = sketched(np.stack(steps))
     [found] = near_copies({"train": pictures("ab"), "test": pictures("ab", 2)}, looks, study(looks))
     assert found.kind == "near copy in another split"
@@ -67,7 +86,8 @@ def test_pictures_are_connected_by_others() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_connected_is_what_comparing_all_with_all_connects(seed, monkeypatch) -> None:
     """In blocks of a few pictures, and pairs a few at a time."""
-    monkeypatch.setattr(copies, "_COMPARED", 40)
+    monkeypatch.setattr(copies, "_ROWS", 8)
+    monkeypatch.setattr(copies, "_COLUMNS", 20)
     monkeypatch.setattr(copies, "_LOOKED_AT", 7)
     generator = np.random.default_rng(seed)
     scenes = generator.integers(60, 180, (6, 16, 16, 3))
