@@ -9,10 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from transfer_platform.data.splits import Splits
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -38,6 +42,29 @@ def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactor
     with zipfile.ZipFile(photograph_mirror / "hymenoptera_data.zip") as archive:
         archive.extractall(folder)
     return folder / "hymenoptera_data"
+
+
+@pytest.fixture(scope="session")
+def splits_of() -> Callable[..., Splits]:
+    """Divides a folder as a recipe would: `splits_of(folder, train, validation, test, exclude=...)`."""
+    from transfer_platform.data.reading import divided, read_source
+    from transfer_platform.progress import Progress, silent
+    from transfer_platform.recipe.schema import Dataset, Folds
+    from transfer_platform.recipe.schema import Splits as Declared
+
+    def read(
+        source: Path,
+        train: str,
+        validation: str | float | Folds,
+        test: str | float,
+        exclude: Sequence[str] = (),
+        progress: Progress = silent,
+    ) -> Splits:
+        splits = Declared(train=train, validation=validation, test=test)
+        dataset = Dataset(source=str(source), splits=splits, exclude=[*exclude])
+        return divided(read_source(dataset, Path(), progress), dataset)
+
+    return read
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder")
     contents = walk(folder.resolve(), folder.resolve())
-    files = sorted(file.path for file in contents.files)
+    files = sorted(Path(file.path) for file in contents.files)
     if not files:
         raise DataError(f"there is no file below {folder}")
     return files, {path: problem.message for path, problem in contents.problems.items()}

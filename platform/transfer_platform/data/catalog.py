@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transfer_platform.data.looks import Looks
 from transfer_platform.data.problem import Problem, name_of, shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import read_all
@@ -18,7 +20,6 @@ from transfer_platform.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 NAMED_OFFENDERS = 20
 
@@ -28,18 +29,23 @@ class Picture:
     """One image file.
 
     Attributes:
-        path: Absolute.
+        file: Its path, absolute; text, as a million `Path`s would take far more memory.
         label: Its class: the name of the class folder, in Unicode's composed form (NFC).
         sha256: Of the file's bytes, 64 hexadecimal digits.
         group: Pictures of one group stay on one side; empty where nothing is grouped.
         weight: How much it counts in the loss when it teaches.
     """
 
-    path: Path
+    file: str
     label: str
     sha256: str
     group: str = ""
     weight: float = 1.0
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,6 @@ class Catalog:
         excluded: Files that the recipe leaves out.
         ignored: Hidden files and folders and clutter such as `Thumbs.db`.
         problems: Files that are no readable pictures in a class folder, and why.
-        looks: For each digest a packed `looks.LOOK`; empty where nothing was decoded.
         names: What files are called that were fetched: their URLs.
         listed: Whether a manifest lists the pictures.
     """
@@ -66,7 +71,6 @@ class Catalog:
     excluded: tuple[Path, ...]
     ignored: tuple[Path, ...]
     problems: dict[Path, Problem]
-    looks: dict[str, bytes]
     names: Mapping[Path, str] = field(default_factory=dict)
     listed: bool = False
 
@@ -137,7 +141,7 @@ def scan(
     folder: Path,
     excluded: Collection[Path] = frozenset(),
     root: Path | None = None,
-    verify: bool = True,
+    looks: Looks | None = None,
     progress: Progress = silent,
 ) -> Catalog:
     """Lists the pictures of a folder that has one folder per class; deeper folders belong to the class too.
@@ -147,7 +151,7 @@ def scan(
         excluded: What `exclusion.excluded_files` found for the same root.
         root: The source that `folder` lies in; links may not leave it, and messages name files relative
             to it. By default `folder`.
-        verify: Decode every file that was not decoded before and has not changed since.
+        looks: Is given what is seen of the pictures, where it is wanted.
         progress: Is told how many files were read.
 
     Raises:
@@ -157,31 +161,30 @@ def scan(
         raise DataError(f"the folder {folder} does not exist{_nearest_folder(folder)}")
     root, folder = (root or folder).resolve(), folder.resolve()
     contents = walk(folder, root)
-    files = [file for file in contents.files if file.path not in excluded]
-    readings = read_all(folder, [file for file in files if "/" in file.name], verify, progress)
+    left_out = {str(path) for path in excluded}
+    files = [file for file in contents.files if file.path not in left_out]
+    inside = [file for file in files if "/" in file.name]
+    readings = read_all(folder, inside, Looks() if looks is None else looks, progress)
     beside = Problem("outside the class folders", "lies beside the class folders, not in one")
     problems = {path: why for path, why in contents.problems.items() if path not in excluded}
-    problems |= {file.path: beside for file in files if "/" not in file.name} | readings.problems
-    pictures = [
-        Picture(file.path, _label(file), readings.digests[file.path])
-        for file in files
-        if file.path in readings.digests
-    ]
+    problems |= {Path(file.path): beside for file in files if "/" not in file.name} | readings.problems
+    digests = readings.digests
     return Catalog(
         folder=folder,
         root=root,
-        pictures=by_content(pictures),
+        pictures=by_content(
+            Picture(file.path, _label(file), digests[file.path]) for file in inside if file.path in digests
+        ),
         classes=_class_folders(folder, excluded),
-        excluded=tuple(sorted(file.path for file in contents.files if file.path in excluded)),
+        excluded=tuple(sorted(Path(file.path) for file in contents.files if file.path in left_out)),
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
-        looks=readings.looks,
     )
 
 
 def by_content(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
     """Pictures by label, then by digest; only what is the same in both is told apart by its path."""
-    return tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.path)))
+    return tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.file)))
 
 
 def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:

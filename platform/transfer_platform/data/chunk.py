@@ -12,7 +12,7 @@ from transfer_platform.data.looks import look
 from transfer_platform.data.problem import Problem
 
 if TYPE_CHECKING:
-    from transfer_platform.data.looks import LookMemory
+    from transfer_platform.data.look_memory import LookMemory
 
 MAX_BYTES = 1 << 30
 """Bytes of a file above which it is no picture."""
@@ -21,23 +21,18 @@ Reading = tuple[str, bytes, Problem | None]
 """SHA-256, packed look, and what is wrong, of one file."""
 
 
-def read_chunk(paths: Sequence[str], looks: LookMemory | None) -> list[Reading]:
+def read_chunk(paths: Sequence[str], memory: LookMemory | None) -> list[Reading]:
     """Hashes some files, and decodes those whose content is not known yet.
 
     Args:
         paths: Whose contents fit into memory together.
-        looks: What is known; None: nothing is decoded.
+        memory: What is known; None: nothing is.
     """
     contents = [_content(path) for path in paths]
     hashed = [
         "" if isinstance(content, Problem) else hashlib.sha256(content).hexdigest() for content in contents
     ]
-    if looks is None:
-        return [
-            ("", b"", content) if isinstance(content, Problem) else (digest, b"", None)
-            for content, digest in zip(contents, hashed, strict=True)
-        ]
-    known = looks.recall(filter(None, hashed))
+    known = dict(memory.recall([digest for digest in hashed if digest])) if memory else {}
     return [
         ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
         for content, digest in zip(contents, hashed, strict=True)

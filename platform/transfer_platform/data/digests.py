@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_DIGITS = 64
+
+
 class Stamp(NamedTuple):
     """What a file that did not change still has.
 
@@ -97,34 +100,35 @@ class DigestMemory:
     def __init__(self, scope: str) -> None:
         self._file = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(scope)).hexdigest()}.json"
         self._known = _read(self._file)
-        self._learned: dict[str, tuple[object, ...]] = {}
+        self._learned: dict[str, str] = {}
 
     def recall(self, name: str, stamp: Stamp) -> str | None:
         """The digest of a file that has not changed, or `None`; what is recalled stays in the memory."""
         entry = self._known.get(name)
-        if not isinstance(entry, list) or entry[:-1] != [*stamp]:
+        if not isinstance(entry, str) or len(entry) < _DIGITS or entry[_DIGITS:] != _text(stamp):
             return None
-        digest = entry[-1]
-        if not isinstance(digest, str) or len(digest) != 64:
-            return None
-        self._learned[name] = tuple(entry)
-        return digest
+        self._learned[name] = entry
+        return entry[:_DIGITS]
 
     def learn(self, name: str, stamp: Stamp, digest: str) -> None:
         """Keeps a digest; `stamp` must have been read before the file's bytes were."""
-        self._learned[name] = (*stamp, digest)
+        self._learned[name] = digest + _text(stamp)
 
     def save(self) -> None:
         """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new.
 
         A full disk or a cache that cannot be written to costs time, the next time, and nothing else.
         """
-        if {name: [*entry] for name, entry in self._learned.items()} == self._known:
+        if self._learned == self._known:
             return
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with written_whole(self._file) as unfinished:
                 unfinished.write_text(json.dumps(self._learned), encoding="ascii")
+
+
+def _text(stamp: Stamp) -> str:
+    return " {} {} {}".format(*stamp)
 
 
 def _read(file: Path) -> dict[str, object]:

@@ -25,6 +25,8 @@ from transfer_platform.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from transfer_platform.data.looks import Looks
+
 _COMPARED_NAMES = 5000
 _SUGGESTED = 20
 """Files that are not there for which a near name is looked for."""
@@ -75,13 +77,13 @@ class Listing:
         return written | {entry.name: entry.path for entry in self.entries}
 
     def catalogs(
-        self, excluded: Collection[Path], verify: bool = True, progress: Progress = silent
+        self, excluded: Collection[Path], looks: Looks, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
         """Fetches and reads every picture that is not excluded.
 
         Args:
             excluded: Paths of entries.
-            verify: Decode what was not decoded before.
+            looks: Is given what is seen of the pictures.
             progress: Is told how many were fetched and read.
 
         Returns:
@@ -94,7 +96,7 @@ class Listing:
         wanted = [entry for entry in self.entries if entry.path not in excluded]
         present, problems = _fetched(wanted, self.manifest, progress)
         files, missing = _files(present)
-        readings = read_all(self.manifest.file, files, verify, progress)
+        readings = read_all(self.manifest.file, files, looks, progress)
         problems |= missing | readings.problems
         told = {
             each.path: replace(problem, message=f"{problem.message} ({self.manifest.place(each.row.number)})")
@@ -122,15 +124,14 @@ class Listing:
             folder=self.manifest.file,
             root=self.root,
             pictures=by_content(
-                Picture(each.path, each.row.label, digests[each.path], each.row.group, each.row.weight)
+                Picture(file, each.row.label, digests[file], each.row.group, each.row.weight)
                 for each in entries
-                if each.path in digests
+                if (file := str(each.path)) in digests
             ),
             classes=tuple(sorted({each.row.label for each in entries})),
             excluded=tuple(sorted(each.path for each in entries if each.path in excluded)),
             ignored=(),
             problems={each.path: problems[each.path] for each in entries if each.path in problems},
-            looks=readings.looks,
             names={each.path: each.name for each in entries if each.url},
             listed=True,
         )
@@ -229,7 +230,7 @@ def _files(entries: Sequence[Entry]) -> tuple[list[File], dict[Path, Problem]]:
             problems[entry.path] = Problem("unreadable", f"it cannot be read: {error.strerror}")
         else:
             if S_ISREG(status.st_mode):
-                files.append(File(entry.path, str(entry.path), Stamp.of(status)))
+                files.append(File(str(entry.path), str(entry.path), Stamp.of(status)))
             else:
                 problems[entry.path] = Problem("special file", "is a folder, a pipe or a device, not a file")
     return files, problems

@@ -1,19 +1,19 @@
-"""What one decoding of a picture tells: size, format, a tiny sketch; remembered by content."""
+"""What one decoding of a picture tells: size, format, a tiny sketch; and what it told of many pictures."""
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
+import errno
+import os
 import struct
-from contextlib import closing, suppress
-from importlib.metadata import version
-from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_platform.errors import StorageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -24,7 +24,7 @@ SKETCH = 16
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness, ITU-R BT.601."""
 
-LOOK = np.dtype(
+FACTS = np.dtype(
     [
         ("width", "<u4"),
         ("height", "<u4"),
@@ -33,19 +33,22 @@ LOOK = np.dtype(
         ("frames", "<u2"),
         ("orientation", "u1"),
         ("transparent", "u1"),
-        ("sketch", "u1", (SKETCH, SKETCH, 3)),
     ]
 )
-"""One picture, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
-RGB, how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency; and
-all of it squeezed into a sketch of 16 x 16 RGB pixels.
+"""Of one picture, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
+RGB, how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency.
 """
+
+LOOK_BYTES = FACTS.itemsize + 3 * SKETCH**2
+"""Of a look: the facts, and all of the picture squeezed into a sketch of 16 x 16 RGB pixels."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
 _MOST_FRAMES = 65535
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")
-_MANY = 500
-"""Parameters that every SQLite takes in one statement."""
+_ENOUGH = 4 * SKETCH
+"""Pixels of the shorter side that a sketch is made of; a JPEG is decoded to no more than it takes."""
+_TURNED = 5
+"""The first of EXIF's orientations with the sides exchanged."""
 
 
 def look(content: bytes, name: str) -> bytes:
@@ -56,7 +59,7 @@ def look(content: bytes, name: str) -> bytes:
         name: For errors.
 
     Returns:
-        A `LOOK`, packed.
+        `FACTS` and a sketch, `LOOK_BYTES` of them.
 
     Raises:
         UnreadableImageError: As of `transfer_model.preprocessing.decode`.
@@ -68,65 +71,68 @@ def look(content: bytes, name: str) -> bytes:
     image = opened(content, name)
     # Before it is decoded: Pillow forgets some of it then.
     kind, mode, transparent, frames = image.format, image.mode, image.has_transparency_data, _frames(image)
-    pixels = upright(image, name)
-    facts = (kind or "", mode), (min(frames, _MOST_FRAMES), orientation(image), transparent)
+    turn, size = orientation(image), image.size
+    pixels = upright(image, name, at_least=_ENOUGH)
     sketch = pixels.resize((SKETCH, SKETCH), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    texts = (text.encode("ascii") for text in facts[0])
-    return _HEADER.pack(*pixels.size, *texts, *facts[1]) + sketch.tobytes()
+    sides = size[::-1] if turn >= _TURNED else size
+    texts = (text.encode("ascii") for text in (kind or "", mode))
+    header = _HEADER.pack(*sides, *texts, min(frames, _MOST_FRAMES), turn, transparent)
+    return header + sketch.tobytes()
 
 
-def table(looks: Iterable[bytes]) -> NDArray[np.void]:
-    """Packed looks as one structured array (N,)."""
-    return np.frombuffer(b"".join(looks), LOOK)
+class Looks:
+    """What was seen of pictures, by the SHA-256 of their files.
 
-
-class LookMemory:
-    """Looks by the SHA-256 of what was looked at.
-
-    It only saves time: one that is lost, damaged, or cannot be written to is done without. Any number of
-    processes may use it at once.
-
-    Args:
-        file: A database; made where it does not exist.
+    Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._facts = bytearray()
+        self._sketches = TemporaryFile(buffering=0)  # noqa: SIM115 - closed with this
 
-    def recall(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """The looks that are known among these."""
-        wanted, found = list(digests), dict[str, bytes]()
-        if not self._file.is_file():
-            return found
-        with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self._file)) as database:
-            for start in range(0, len(wanted), _MANY):
-                some = wanted[start : start + _MANY]
-                places = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT sha256, look FROM looks WHERE sha256 IN ({places})", some)  # noqa: S608
-                found |= {digest: packed for digest, packed in rows if len(packed) == LOOK.itemsize}
-        return found
+    def __del__(self) -> None:
+        self._sketches.close()
 
-    def learn(self, looks: Mapping[str, bytes]) -> None:
-        """Keeps looks by digest."""
-        if not looks:
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._rows
+
+    def add(self, digest: str, look: bytes) -> None:
+        """Keeps a look, as `look` gives it, unless there is one of this digest.
+
+        Raises:
+            StorageError: There is no room for temporary files.
+        """
+        if digest in self._rows:
             return
-        with suppress(sqlite3.Error, OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._file)) as database, database:
-                database.execute("PRAGMA synchronous = OFF")  # what a power cut spoils is looked at again
-                database.execute("CREATE TABLE IF NOT EXISTS looks (sha256 TEXT PRIMARY KEY, look BLOB)")
-                database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", looks.items())
+        sketch = look[FACTS.itemsize :]
+        try:
+            if self._sketches.write(sketch) < len(sketch):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StorageError(
+                f"what is known of the pictures cannot be kept: {error.strerror}; "
+                "name a folder with more room for temporary files in TMPDIR"
+            ) from error
+        self._facts += look[: FACTS.itemsize]
+        self._rows[digest] = len(self._rows)
 
+    def rows(self, digests: Iterable[str]) -> NDArray[np.int64]:
+        """Where the looks of N digests are (N,); each must be known."""
+        return np.fromiter((self._rows[digest] for digest in digests), np.int64)
 
-def look_memory() -> LookMemory:
-    """That of this code and this Pillow, in the cache."""
-    import transfer_model.preprocessing
-    from transfer_platform.storage import cache_folder
+    def facts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
+        """The `FACTS` of some rows (N,), as an array (N,)."""
+        facts: NDArray[np.void] = np.frombuffer(bytes(self._facts), FACTS)[rows]
+        return facts
 
-    digest = hashlib.sha256(version("pillow").encode())
-    for module in (__file__, transfer_model.preprocessing.__file__):
-        digest.update(Path(str(module)).read_bytes())
-    return LookMemory(cache_folder() / "looks" / f"{digest.hexdigest()[:16]}.db")
+    def sketches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The sketches of some rows (N,), as an array (N, 16, 16, 3)."""
+        sketches = np.empty((len(rows), SKETCH, SKETCH, 3), np.uint8)
+        for row, sketch in zip(rows.tolist(), sketches, strict=True):
+            self._sketches.seek(row * sketch.nbytes)
+            self._sketches.readinto(sketch.data)
+        return sketches
 
 
 def _frames(image: Image.Image) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from transfer_platform.data.exclusion import files_named, rows_named
 from transfer_platform.data.listing import located
+from transfer_platform.data.looks import Looks
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
 from transfer_platform.data.omitted import recognised
 from transfer_platform.data.sources import open_manifest, open_source
@@ -30,6 +31,7 @@ class Source:
         root: Its folder.
         sides: By split, the folder that the recipe names, a fraction, or folds; none is left out.
         catalogs: What each split's folder holds, or a manifest lists for it.
+        looks: What was seen of all pictures.
         allowed: Files that may lie in two splits.
         notes: What was made of a manifest's columns, a sentence each.
     """
@@ -37,6 +39,7 @@ class Source:
     root: Path
     sides: Mapping[str, str | float | Folds]
     catalogs: Mapping[str, Catalog]
+    looks: Looks
     allowed: frozenset[Path]
     notes: tuple[str, ...] = ()
 
@@ -65,7 +68,9 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
     root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
     allowed = files_named(root, dataset.allow_duplicates, "allow_duplicates")
     folders = {role: name for role, name in sides.items() if isinstance(name, str)}
-    return Source(root, sides, read_catalogs(root, folders, dataset.exclude, progress=progress), allowed)
+    looks = Looks()
+    catalogs = read_catalogs(root, folders, looks, dataset.exclude, progress)
+    return Source(root, sides, catalogs, looks, allowed)
 
 
 def divided(source: Source, dataset: Dataset) -> Splits:
@@ -94,11 +99,13 @@ def _read_manifest(
     _refuse_contradictions(manifest, sides)
     excluded = rows_named(listing.names, dataset.exclude, "exclude", file)
     allowed = rows_named(listing.names, dataset.allow_duplicates, "allow_duplicates", file)
-    catalogs, fetched = listing.catalogs(excluded, progress=progress)
+    looks = Looks()
+    catalogs, fetched = listing.catalogs(excluded, looks, progress)
     return Source(
         listing.root,
         sides,
         catalogs,
+        looks,
         frozenset(fetched.get(path, path) for path in allowed),
         manifest.notes,
     )

@@ -27,6 +27,8 @@ from transfer_platform.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from transfer_platform.data.looks import Looks
+
 SHOWN = 10
 """Lines of a list in an error."""
 
@@ -99,64 +101,20 @@ class Splits:
         return _hash("".join(f"{role}\0{digest}\n" for role, digest in digests.items()))
 
 
-def make_splits(
-    root: Path,
-    train: str,
-    validation: str | float | None,
-    test: str | float,
-    *,
-    folds: int = 0,
-    exclude: Sequence[str] = (),
-    split_seed: int = 0,
-    verify: bool = True,
-    progress: Progress = silent,
-) -> Splits:
-    """Reads a source and divides its images.
-
-    Test is taken first: a fraction draws each image on its own, so that its share is only about the fraction.
-    Validation then takes `round(fraction * n)` of the n images that each class has left, at least one.
-
-    Args:
-        root: The source's folder.
-        train: Folder of class folders, relative to `root`; `.` is the root.
-        validation: Such a folder, or the fraction of train to hold out, above 0 and below 1; None where there
-            are `folds`.
-        test: Likewise a folder or a fraction.
-        folds: K, into how many folds of equal classes the training images are dealt; 0 for none.
-        exclude: Files or patterns that are left out, see `exclusion.excluded_files`.
-        split_seed: Chooses another division.
-        verify: Decode images that were not decoded before.
-        progress: Is told how many images were read.
-
-    Raises:
-        SplitError: A folder is missing or lies in another split's, classes differ, a class has too few
-            images, or two folders share an image.
-        DataError: Files that are no pictures, or patterns that match nothing.
-    """
-    given = {"train": train, "validation": validation, "test": test}
-    folders = {role: name for role, name in given.items() if isinstance(name, str)}
-    fractions = {role: share for role, share in given.items() if isinstance(share, float)}
-    catalogs = read_catalogs(root, folders, exclude, verify, progress)
-    for catalog in catalogs.values():
-        catalog.refuse_problems()
-        catalog.refuse_gaps()
-    return assemble(catalogs, fractions, folds=folds, split_seed=split_seed)
-
-
 def read_catalogs(
     root: Path,
     folders: Mapping[str, str],
+    looks: Looks,
     exclude: Sequence[str] = (),
-    verify: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
     """Reads the folder of every split that has one.
 
     Args:
         root: The source's folder.
-        folders: By split, `train` among them, as of `make_splits`.
-        exclude: Files or patterns that are left out.
-        verify: Decode images that were not decoded before.
+        folders: By split, `train` among them, a folder relative to `root`; `.` is the root.
+        looks: Is given what is seen of the pictures.
+        exclude: Files or patterns that are left out, see `exclusion.excluded_files`.
         progress: Is told how many images were read.
 
     Raises:
@@ -166,7 +124,7 @@ def read_catalogs(
     found = {role: _folder(root, role, name) for role, name in folders.items()}
     _refuse_overlap(found)
     excluded = excluded_files(root, exclude)
-    return {role: scan(folder, excluded, root, verify, progress) for role, folder in found.items()}
+    return {role: scan(folder, excluded, root, looks, progress) for role, folder in found.items()}
 
 
 def assemble(

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from transfer_platform.data.chunk import Reading, read_chunk
 from transfer_platform.data.digests import DigestMemory
-from transfer_platform.data.looks import LookMemory, look_memory
+from transfer_platform.data.look_memory import LookMemory, look_memory
 from transfer_platform.data.problem import Problem, shown
 from transfer_platform.errors import DataError
 from transfer_platform.progress import Progress, Step
 
 if TYPE_CHECKING:
+    from transfer_platform.data.looks import Looks
     from transfer_platform.data.walking import File
 
 FEW = 512
@@ -36,18 +37,16 @@ class Readings:
     """What was read of some files.
 
     Attributes:
-        digests: SHA-256 of every file that is a picture, or, where nothing was decoded, that can be read.
-        looks: A packed `looks.LOOK` for each digest; empty where nothing was decoded.
+        digests: SHA-256 of every file that is a picture, by its path.
         problems: What is wrong with each of the other files.
     """
 
-    digests: dict[Path, str] = field(default_factory=dict)
-    looks: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, Problem] = field(default_factory=dict)
 
 
-def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progress) -> Readings:
-    """Hashes files and, where asked, makes sure that they are pictures.
+def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progress) -> Readings:
+    """Hashes files and makes sure that they are pictures.
 
     What an earlier call with the same Pillow decoded is not decoded again: a file that did not change is not
     even read, and one whose content is known under another name is only hashed.
@@ -55,48 +54,46 @@ def read_all(folder: Path, files: Sequence[File], verify: bool, progress: Progre
     Args:
         folder: What the files' names are relative to.
         files: What to read.
-        verify: Decode them too.
+        looks: Is given what is seen of the pictures.
         progress: Is told how many files were read.
     """
-    memory, looks = DigestMemory(str(folder)), look_memory()
-    readings = Readings(
-        {file.path: known for file in files if (known := memory.recall(file.name, file.stamp))}
-    )
-    if verify:
-        readings.looks = looks.recall(readings.digests.values())
-        readings.digests = {path: sha for path, sha in readings.digests.items() if sha in readings.looks}
+    digests, memory = DigestMemory(str(folder)), look_memory()
+    known = {
+        file.path: digest for file in files if (digest := digests.recall(file.name, file.stamp)) is not None
+    }
+    for digest, look in memory.recall([digest for digest in known.values() if digest not in looks]):
+        looks.add(digest, look)
+    readings = Readings({path: digest for path, digest in known.items() if digest in looks})
     unread = [file for file in files if file.path not in readings.digests]
     fresh: dict[str, bytes] = {}
     begun = len(files) - len(unread) + 1
     try:
-        for done, (file, (digest, packed, problem)) in enumerate(
-            _read(unread, looks if verify else None), begun
-        ):
+        for done, (file, (digest, look, problem)) in enumerate(_read(unread, memory), begun):
             if problem:
-                readings.problems[file.path] = problem
+                readings.problems[Path(file.path)] = problem
             else:
                 readings.digests[file.path] = digest
-                memory.learn(file.name, file.stamp, digest)
-                if packed:
-                    fresh[digest] = packed
+                digests.learn(file.name, file.stamp, digest)
+                looks.add(digest, look)
+                fresh[digest] = look
             if len(fresh) >= _SAVED:
-                readings.looks |= fresh
-                looks.learn(fresh)
+                memory.learn(fresh)
                 fresh = {}
             progress(Step(f"reading {folder.name}", done, len(files), "images"))
     finally:  # interrupted, too: what was read before is not read again
-        readings.looks |= fresh
-        looks.learn(fresh)
-        memory.save()
+        memory.learn(fresh)
+        digests.save()
     return readings
 
 
-def _read(files: Sequence[File], looks: LookMemory | None) -> Iterator[tuple[File, Reading]]:
+def _read(files: Sequence[File], memory: LookMemory) -> Iterator[tuple[File, Reading]]:
     """Each file with what it is; a chunk at a time, so that memory stays flat."""
+    if not files:
+        return
     chunks = list(_chunks(files))
-    paths = [[str(file.path) for file in chunk] for chunk in chunks]
+    paths = [[file.path for file in chunk] for chunk in chunks]
     with _readers(len(files)) as pool:
-        answers = pool.map(read_chunk, paths, repeat(looks))
+        answers = pool.map(read_chunk, paths, repeat(None if memory.is_empty else memory))
         for chunk in chunks:
             try:
                 readings = next(answers)

@@ -18,12 +18,12 @@ class File:
     """A file, not read yet.
 
     Attributes:
-        path: Below the folder that was searched, links not resolved.
+        path: Below the folder that was searched, links not resolved; text, as there may be a million of them.
         name: The same relative to that folder, with `/` between folders.
         stamp: Its size and times.
     """
 
-    path: Path
+    path: str
     name: str
     stamp: Stamp
 
@@ -68,15 +68,15 @@ def walk(folder: Path, root: Path) -> Contents:
             )
             continue
         for entry in entries:
-            path = Path(entry.path)
             if is_clutter(entry.name):
-                contents.ignored.append(path)
+                contents.ignored.append(Path(entry.path))
             elif problem := _problem(entry, root, above):
-                contents.problems[path] = problem
+                contents.problems[Path(entry.path)] = problem
             elif entry.is_dir():
+                path = Path(entry.path)
                 pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
             else:
-                contents.files.append(File(path, prefix + entry.name, Stamp.of(entry.stat())))
+                contents.files.append(File(entry.path, prefix + entry.name, Stamp.of(entry.stat())))
     return contents
 
 
@@ -84,7 +84,7 @@ def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> Pro
     """Why an entry can be neither read nor entered, or nothing."""
     if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, above)):
         return problem
-    if entry.is_dir() or entry.is_file():
+    if entry.is_file() or entry.is_dir():
         return None
     return Problem("special file", "is neither a file nor a folder")
 

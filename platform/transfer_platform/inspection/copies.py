@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ SAME_SHAPE = 0.05
 PLAIN = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
-_ROWS, _COLUMNS = 512, 8192
+_ROWS, _COLUMNS = 256, 4096
 """Forms that are compared at once with others, and how many others."""
 _LOOKED_AT = 1 << 13
 """Pairs whose colours are compared at once."""
@@ -46,10 +46,12 @@ def exact_copies(
     """
     for shared in shared_images(roles, allowed):
         yield Finding("copy in another split", _paths(shared), " and ".join(_places(shared)))
+    times = Counter(picture.sha256 for pictures in roles.values() for picture in pictures)
     same: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in roles.items():
         for picture in pictures:
-            same[picture.sha256][role].append(picture)
+            if times[picture.sha256] > 1:
+                same[picture.sha256][role].append(picture)
     for held in same.values():
         labels = {picture.label for pictures in held.values() for picture in pictures}
         if len(labels) > 1:
@@ -73,23 +75,21 @@ def _places(held: Mapping[str, Sequence[Picture]]) -> list[str]:
 
 
 def near_copies(
-    roles: Mapping[str, Sequence[Picture]], looks: NDArray[np.void], sketches: Sketches
+    roles: Mapping[str, Sequence[Picture]], facts: NDArray[np.void], sketches: Sketches
 ) -> Iterator[Finding]:
     """Pictures of different bytes that look the same: resized, compressed anew, or one frame later.
 
     Args:
         roles: The pictures of each split.
-        looks: The `data.looks.LOOK`s of all of them, split by split (N,).
+        facts: The `data.looks.FACTS` of all of them, split by split (N,).
         sketches: What `sketches.study` says of them.
     """
-    held = [(role, picture) for role, pictures in roles.items() for picture in pictures]
-    first: dict[tuple[str, str], int] = {}  # of the files of the same bytes in a split
-    for place, (role, picture) in enumerate(held):
-        first.setdefault((picture.sha256, role), place)
-    for group in alike(looks, sketches, np.array([*first.values()], np.int64)):
-        if len({held[index][1].sha256 for index in group}) == 1:
+    names, held = list(roles), [picture for pictures in roles.values() for picture in pictures]
+    role_of = np.repeat(np.arange(len(names)), [len(pictures) for pictures in roles.values()])
+    for group in alike(facts, sketches, _different(roles)):
+        members = [(names[role_of[index]], held[index]) for index in group]
+        if len({picture.sha256 for _, picture in members}) == 1:
             continue
-        members = [held[index] for index in group]
         found, labels = {role for role, _ in members}, {picture.label for _, picture in members}
         kind = "near copy"
         if len(found) > 1:
@@ -101,7 +101,21 @@ def near_copies(
         yield Finding(kind, tuple(picture.path for _, picture in members), detail + more)
 
 
-def alike(looks: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64]) -> list[list[int]]:
+def _different(roles: Mapping[str, Sequence[Picture]]) -> NDArray[np.int64]:
+    """The places of all pictures, split by split, but those whose bytes came before in the same split."""
+    places: list[int] = []
+    start = 0
+    for pictures in roles.values():
+        seen: set[str] = set()
+        for place, picture in enumerate(pictures, start):
+            if picture.sha256 not in seen:
+                seen.add(picture.sha256)
+                places.append(place)
+        start += len(pictures)
+    return np.array(places, np.int64)
+
+
+def alike(facts: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64]) -> list[list[int]]:
     """Which pictures look the same.
 
     Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
@@ -109,7 +123,7 @@ def alike(looks: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
     by others is not compared, so that a thousand frames of one camera do not make a million pairs.
 
     Args:
-        looks: `data.looks.LOOK`s (N,).
+        facts: `data.looks.FACTS` (N,).
         sketches: What `sketches.study` says of them.
         among: Places (M,) of those to compare.
 
@@ -119,18 +133,17 @@ def alike(looks: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
     """
     order = among[np.argsort(sketches.light[among], kind="stable")]
     order = order[sketches.deviation[order] >= PLAIN]
-    light, forms = sketches.light[order], sketches.forms[order]
+    light, forms = sketches.light[order], sketches.forms
     ends = np.searchsorted(light, light + SAME_LIGHT, side="right")
     group = np.arange(len(order))
     for rows, columns in _tiles(ends):
-        close = forms[rows] @ forms[columns].T >= SAME_FORM
-        close &= group[rows, None] != group[None, columns]
-        pairs = np.argwhere(close) + np.array((rows.start, columns.start))
+        close = np.flatnonzero(forms[order[rows]] @ forms[order[columns]].T >= SAME_FORM)
+        one, other = np.divmod(close, columns.stop - columns.start)
+        pairs = np.stack((one + rows.start, other + columns.start), axis=1)
         pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
-        while len(pairs):
+        while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
             some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
-            group = _joined(group, some[_same(looks, order[some])])
-            pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+            group = _joined(group, some[_same(facts, sketches, order[some])])
     return _members(group, order)
 
 
@@ -143,12 +156,14 @@ def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
             yield slice(start, stop), slice(left, min(left + _COLUMNS, last))
 
 
-def _same(looks: NDArray[np.void], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs of equal form have the same colours and the same shape."""
-    one, other = looks[pairs[:, 0]], looks[pairs[:, 1]]
-    differences = np.abs(one["sketch"].astype(np.int16) - other["sketch"]).mean(axis=(1, 2, 3))
-    shapes = np.log(one["width"] / one["height"]) - np.log(other["width"] / other["height"])
-    same: NDArray[np.bool_] = (differences <= SAME_COLOURS) & (np.abs(shapes) <= SAME_SHAPE)
+def _same(facts: NDArray[np.void], sketches: Sketches, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs (P, 2) of equal form have the same colours and the same shape."""
+    one, other = pairs.T
+    shapes = np.log(facts["width"] / facts["height"])
+    differences = np.abs(sketches.pixels(one).astype(np.int16) - sketches.pixels(other)).mean(axis=(1, 2, 3))
+    same: NDArray[np.bool_] = (differences <= SAME_COLOURS) & (
+        np.abs(shapes[one] - shapes[other]) <= SAME_SHAPE
+    )
     return same
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,31 +53,31 @@ def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 
 
 def unusual_pictures(
-    pictures: Sequence[Picture], looks: NDArray[np.void], sketches: Sketches
+    pictures: Sequence[Picture], facts: NDArray[np.void], sketches: Sketches
 ) -> Iterator[Finding]:
     """Pictures that can be learned from, and are not like the others.
 
     Args:
         pictures: N of them.
-        looks: Their `data.looks.LOOK`s (N,).
+        facts: Their `data.looks.FACTS` (N,).
         sketches: What `sketches.study` says of them.
     """
-    if not len(looks):
+    if not len(facts):
         return
-    formats = looks["format"].astype(str)
+    formats = facts["format"].astype(str)
     kinds, counts = np.unique(formats, return_counts=True)
-    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < ODD_SHARE * len(looks)}
-    sides = np.minimum(looks["width"], looks["height"])
+    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < ODD_SHARE * len(facts)}
+    sides = np.minimum(facts["width"], facts["height"])
     usual, levels, blank = float(np.median(sides)), sketches.light, sketches.spread < BLANK
-    shapes = np.maximum(looks["width"], looks["height"]) / sides
-    deep = np.char.startswith(looks["mode"], b"I") | (looks["mode"] == b"F")
+    shapes = np.maximum(facts["width"], facts["height"]) / sides
+    deep = np.char.startswith(facts["mode"], b"I") | (facts["mode"] == b"F")
     found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
         ("wrong extension", _misnamed(pictures, formats), lambda i: _extension(pictures[i].path, formats[i])),
-        ("animated", looks["frames"] > 1, lambda i: f"{looks['frames'][i]} pictures in one {formats[i]}"),
+        ("animated", facts["frames"] > 1, lambda i: f"{facts['frames'][i]} pictures in one {formats[i]}"),
         (
             "odd format",
-            np.isin(formats, list(few)) & (len(looks) >= ODD_AMONG),
-            lambda i: f"{few[formats[i]]} of {len(looks)} pictures are {formats[i]}",
+            np.isin(formats, list(few)) & (len(facts) >= ODD_AMONG),
+            lambda i: f"{few[formats[i]]} of {len(facts)} pictures are {formats[i]}",
         ),
         ("blank", blank, lambda _: "one colour"),
         (
@@ -89,16 +88,16 @@ def unusual_pictures(
         (
             "tiny",
             sides < TINY * usual,
-            lambda i: f"{_size(looks[i])}; the median shorter side is {usual:.0f}",
+            lambda i: f"{_size(facts[i])}; the median shorter side is {usual:.0f}",
         ),
-        ("extreme shape", shapes > LONG, lambda i: f"{_size(looks[i])}, its sides are 1 to {shapes[i]:.1f}"),
-        ("turned by EXIF", looks["orientation"] != 1, lambda i: f"orientation {looks['orientation'][i]}"),
-        ("transparency", looks["transparent"] > 0, lambda i: f"a {formats[i]} in mode {_mode(looks[i])}"),
-        ("CMYK", looks["mode"] == b"CMYK", lambda _: "converted to RGB"),
-        ("more than 8 bits", deep, lambda i: f"mode {_mode(looks[i])}"),
+        ("extreme shape", shapes > LONG, lambda i: f"{_size(facts[i])}, its sides are 1 to {shapes[i]:.1f}"),
+        ("turned by EXIF", facts["orientation"] != 1, lambda i: f"orientation {facts['orientation'][i]}"),
+        ("transparency", facts["transparent"] > 0, lambda i: f"a {formats[i]} in mode {_mode(facts[i])}"),
+        ("CMYK", facts["mode"] == b"CMYK", lambda _: "converted to RGB"),
+        ("more than 8 bits", deep, lambda i: f"mode {_mode(facts[i])}"),
         (
             "name that is no UTF-8",
-            np.array([not _is_text(picture.path) for picture in pictures]),
+            np.array([not _is_text(picture.file) for picture in pictures]),
             lambda i: shown(pictures[i].path.name),
         ),
     ]
@@ -109,24 +108,24 @@ def unusual_pictures(
 def _misnamed(pictures: Sequence[Picture], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Whose name says another format than the bytes (N,)."""
     pairs = zip(pictures, formats.tolist(), strict=True)
-    return np.array([picture.path.suffix.lower() not in EXTENSIONS[kind] for picture, kind in pairs])
+    return np.array([not picture.file.lower().endswith(EXTENSIONS[kind]) for picture, kind in pairs])
 
 
 def _extension(path: Path, kind: str) -> str:
     return f"the name ends in {shown(path.suffix) or 'nothing'}, the bytes are {kind}"
 
 
-def _size(look: np.void) -> str:
-    return f"{look['width']} x {look['height']} pixels"
+def _size(facts: np.void) -> str:
+    return f"{facts['width']} x {facts['height']} pixels"
 
 
-def _mode(look: np.void) -> str:
-    return str(look["mode"].decode())
+def _mode(facts: np.void) -> str:
+    return str(facts["mode"].decode())
 
 
-def _is_text(path: Path) -> bool:
+def _is_text(name: str) -> bool:
     try:
-        os.fspath(path).encode()
+        name.encode()
     except UnicodeEncodeError:
         return False
     return True

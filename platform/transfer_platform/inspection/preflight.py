@@ -39,6 +39,7 @@ def preflight(
     found = inspect(
         source.root,
         source.catalogs,
+        source.looks,
         splits.roles if splits else given,
         skip=dataset.on_bad_image == "skip",
         few=dataset.few_images,

@@ -10,10 +10,14 @@ import numpy as np
 from transfer_platform.data.looks import LUMA, SKETCH
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from transfer_platform.data.looks import Looks
+
 _FREQUENCIES = 8
-_ROWS = 4096
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -25,27 +29,29 @@ class Sketches:
         spread: Largest distance of two pixels in one colour (N,), 0 to 255.
         forms: The lowest frequencies but the mean of a cosine transform, as unit vectors (N, 63).
         deviation: Standard deviation of the brightness in those frequencies (N,), 0 to 255.
+        pixels: Gives the sketches of some of them, by their places (P,), as RGB (P, 16, 16, 3).
     """
 
-    light: NDArray[np.floating]
+    light: NDArray[np.float32]
     spread: NDArray[np.uint8]
     forms: NDArray[np.float32]
     deviation: NDArray[np.float32]
+    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
-def study(looks: NDArray[np.void]) -> Sketches:
-    """Studies the sketches of `data.looks.LOOK`s (N,)."""
-    basis = _basis()
-    parts = [_block(looks["sketch"][start : start + _ROWS], basis) for start in range(0, len(looks), _ROWS)]
-    waves = np.concatenate([np.empty((0, _FREQUENCIES**2), np.float32), *(part[0] for part in parts)])
-    spread = np.concatenate([np.empty(0, np.uint8), *(part[1] for part in parts)])
-    length = np.maximum(np.linalg.norm(waves[:, 1:], axis=1), np.float32(1e-6))
-    return Sketches(
-        light=waves[:, 0] / np.float32(SKETCH),
-        spread=spread,
-        forms=waves[:, 1:] / length[:, None],
-        deviation=length / np.float32(SKETCH),
-    )
+def study(looks: Looks, rows: NDArray[np.int64]) -> Sketches:
+    """Studies the sketches of some rows (N,) of looks, a block at a time."""
+    basis, count = _basis(), len(rows)
+    light, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
+    spread, forms = np.empty(count, np.uint8), np.empty((count, _FREQUENCIES**2 - 1), np.float32)
+    for start in range(0, count, _ROWS):
+        block = slice(start, start + _ROWS)
+        waves, spread[block] = _block(looks.sketches(rows[block]), basis)
+        length = np.maximum(np.linalg.norm(waves[:, 1:], axis=1), np.float32(1e-6))
+        light[block] = waves[:, 0] / np.float32(SKETCH)
+        forms[block] = waves[:, 1:] / length[:, None]
+        deviation[block] = length / np.float32(SKETCH)
+    return Sketches(light, spread, forms, deviation, lambda places: looks.sketches(rows[places]))
 
 
 def _block(

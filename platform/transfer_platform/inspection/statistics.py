@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def statistics(
-    looks: NDArray[np.void], light: NDArray[np.floating], splits: Mapping[str, slice]
+    facts: NDArray[np.void], light: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
     """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
 
     Args:
-        looks: The `data.looks.LOOK`s of all pictures (N,).
+        facts: The `data.looks.FACTS` of all pictures (N,).
         light: Their mean brightness (N,), 0 to 255.
         splits: Which of them each split has, at least one.
     """
@@ -27,7 +27,7 @@ def statistics(
         for name in ("split", "what", "smallest", "lower quartile", "median", "upper quartile", "largest")
     }
     for split, rows in splits.items():
-        for what, values in _quantities(looks[rows], light[rows]).items():
+        for what, values in _quantities(facts[rows], light[rows]).items():
             quartiles = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
             cells = [split, what, *(round(float(value), 2) for value in quartiles)]
             for name, cell in zip(columns, cells, strict=True):
@@ -35,11 +35,11 @@ def statistics(
     return columns
 
 
-def formats(looks: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+def formats(facts: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
     """A table with a row for each format and mode: how many pictures of each split have it."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
-        for split, rows in looks.items()
+        for split, rows in facts.items()
     }
     kinds = sorted({kind for count in counts.values() for kind in count})
     return {

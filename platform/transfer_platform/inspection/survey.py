@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.looks import table
 from transfer_platform.data.problem import name_of
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.classes import class_gaps, class_sizes, similar_classes, split_groups
@@ -22,6 +21,7 @@ from transfer_platform.inspection.statistics import formats, statistics
 
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, Picture
+    from transfer_platform.data.looks import Looks
 
 CLOSED = "unreadable folder"
 NAMED = 20
@@ -114,6 +114,7 @@ class Inspection:
 def inspect(
     root: Path,
     catalogs: Mapping[str, Catalog],
+    looks: Looks,
     roles: Mapping[str, tuple[Picture, ...]],
     *,
     skip: bool = False,
@@ -127,6 +128,7 @@ def inspect(
     Args:
         root: The source's folder.
         catalogs: What was read, by split that has a folder.
+        looks: What was seen of all pictures.
         roles: The pictures of each split; those of the catalogs where they cannot be divided.
         skip: Leave files out that are no readable pictures; they are told all the same.
         few: Training images of a class below which it is small.
@@ -134,12 +136,11 @@ def inspect(
         unsplit: Why the images cannot be divided, empty where they can.
         notes: What was made of a manifest's columns.
     """
-    packed = {digest: look for catalog in catalogs.values() for digest, look in catalog.looks.items()}
     everyone = [picture for held in roles.values() for picture in held]
-    looks = table(packed[picture.sha256] for picture in everyone)
-    sketches = study(looks)
+    rows = looks.rows(picture.sha256 for picture in everyone)
+    facts, sketches = looks.facts(rows), study(looks, rows)
     ends = np.cumsum([len(held) for held in roles.values()])
-    rows = {role: slice(end - len(held), end) for (role, held), end in zip(roles.items(), ends, strict=True)}
+    parts = {role: slice(end - len(held), end) for (role, held), end in zip(roles.items(), ends, strict=True)}
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed), *split_groups(roles)]
     if unsplit and not any(KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
@@ -147,8 +148,8 @@ def inspect(
     findings = [
         *bad_files(catalogs),
         *hindrances,
-        *near_copies(roles, looks, sketches),
-        *unusual_pictures(everyone, looks, sketches),
+        *near_copies(roles, facts, sketches),
+        *unusual_pictures(everyone, facts, sketches),
         *similar_classes({picture.label for picture in everyone}),
         *class_sizes(roles["train"], few),
         *(Finding("manifest", (), note) for note in notes),
@@ -160,9 +161,9 @@ def inspect(
         counts=labels,
         findings=_sorted(findings),
         statistics=statistics(
-            looks, sketches.light, {role: part for role, part in rows.items() if roles[role]}
+            facts, sketches.light, {role: part for role, part in parts.items() if roles[role]}
         ),
-        formats=formats({role: looks[part] for role, part in rows.items()}),
+        formats=formats({role: facts[part] for role, part in parts.items()}),
         unasked=_not_compared(sketches),
         quarantine={
             path: problems[path].message for path in sorted(problems) if problems[path].kind != CLOSED

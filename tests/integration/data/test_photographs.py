@@ -17,8 +17,9 @@ import torch
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.images import Images
 from transfer_platform.data.sources import open_source
-from transfer_platform.data.splits import make_splits
 from transfer_platform.errors import DataError
+from transfer_platform.inspection.preflight import required
+from transfer_platform.recipe.schema import Dataset
 from transfer_platform.storage import cache_folder
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def _isolated(isolated: Path) -> None:
     """A cache of its own for every test."""
 
 
-def test_the_flagship_data_set(photographs: Path) -> None:
-    splits = make_splits(photographs, "train", 0.2, "val", exclude=[STRAY])
+def test_the_flagship_data_set(photographs: Path, splits_of) -> None:
+    splits = splits_of(photographs, "train", 0.2, "val", exclude=[STRAY])
     assert splits.classes == ("ants", "bees")
     assert {role: len(side) for role, side in splits.roles.items()} == {
         "train": 195,
@@ -44,16 +45,16 @@ def test_the_flagship_data_set(photographs: Path) -> None:
     assert splits.fingerprint == "a017f86fbcda08bd705ef4415e5e178bca06e53e94ce4f378e266067abc2ff30"
 
 
-def test_the_stray_picture_is_a_picture(photographs: Path) -> None:
-    splits = make_splits(photographs, "train", 0.2, "val")
+def test_the_stray_picture_is_a_picture(photographs: Path, splits_of) -> None:
+    splits = splits_of(photographs, "train", 0.2, "val")
     assert sum(len(side) for side in splits.roles.values()) == 398
 
 
-def test_the_second_time_nothing_is_read(photographs: Path) -> None:
-    make_splits(photographs, "train", 0.2, "val")
+def test_the_second_time_nothing_is_read(photographs: Path, splits_of) -> None:
+    splits_of(photographs, "train", 0.2, "val")
     steps: list[Step] = []
     started = time.perf_counter()
-    make_splits(photographs, "train", 0.2, "val", progress=steps.append)
+    splits_of(photographs, "train", 0.2, "val", progress=steps.append)
     assert steps == []
     assert time.perf_counter() - started < 0.5
 
@@ -68,21 +69,21 @@ def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
     victim = next((tmp_path / "some" / "train" / "bees").iterdir())
     victim.write_bytes(victim.read_bytes()[:20_000])
     with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a cut off or damaged JPEG"):
-        make_splits(tmp_path / "some", "train", 0.25, "val")
+        required(Dataset(source=str(tmp_path / "some")), Path())
 
 
 def test_mirror_archive_and_folder_give_the_same_splits(
-    photographs: Path, photograph_mirror: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, photograph_mirror: Path, monkeypatch: pytest.MonkeyPatch, splits_of
 ) -> None:
     monkeypatch.setenv("PLATFORM_MIRROR", str(photograph_mirror))
     unpacked = open_source(URL, Path()) / "hymenoptera_data"
     exclude = [STRAY]
-    here = make_splits(photographs, "train", 0.2, "val", exclude=exclude)
-    assert make_splits(unpacked, "train", 0.2, "val", exclude=exclude).fingerprint == here.fingerprint
+    here = splits_of(photographs, "train", 0.2, "val", exclude=exclude)
+    assert splits_of(unpacked, "train", 0.2, "val", exclude=exclude).fingerprint == here.fingerprint
 
 
-def test_views_of_photographs_look_like_them(photographs: Path) -> None:
-    splits = make_splits(photographs, "train", 0.2, "val", exclude=[STRAY])
+def test_views_of_photographs_look_like_them(photographs: Path, splits_of) -> None:
+    splits = splits_of(photographs, "train", 0.2, "val", exclude=[STRAY])
     preprocessing = Preprocessing(64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     images = Images(splits.validation, preprocessing, "medium", torch.device("cpu"))
     plain, varied = images.plain(range(49)), images.views(range(49), range(49))

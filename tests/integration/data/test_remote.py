@@ -17,7 +17,7 @@ import pytest
 from transfer_platform.data import png as pngs
 from transfer_platform.data import remote
 from transfer_platform.data.reading import read_source
-from transfer_platform.data.splits import Splits, fingerprint, make_splits
+from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import DataError, SourceError
 from transfer_platform.inspection.preflight import preflight, required
 from transfer_platform.inspection.report import manifest
@@ -69,7 +69,7 @@ def inspected(**options: Any) -> Inspection:
     return preflight(declared(**options), Path())[0]
 
 
-def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site) -> None:
+def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site, splits_of) -> None:
     for name in NAMES:
         (Path("set") / name).parent.mkdir(exist_ok=True, parents=True)
         (Path("set") / name).write_bytes(png(name))
@@ -78,7 +78,7 @@ def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: S
     assert steps[len(NAMES) - 1] == Step("fetching photos.csv", 16, 16, "images")
     assert len(photos.requests) == len(photos.asked) == 16
     splits = read()
-    assert splits.fingerprint == make_splits(Path("set"), ".", 0.2, 0.4).fingerprint
+    assert splits.fingerprint == splits_of(Path("set"), ".", 0.2, 0.4).fingerprint
     assert len(photos.requests) == 16, "they came again"
     assert all(each.path.is_relative_to(cache_folder() / "pictures") for each in splits.train)
     assert {each.path.name for each in source.catalogs["train"].pictures} == {f"{n}.png" for n in range(8)}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from transfer_platform.data.embedded import embedded
-from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
 from transfer_platform.network.pretrained import pretrained_weights
 from transfer_platform.recipe.file import from_mapping
@@ -56,8 +56,8 @@ def recipe(folder: Path, **changes: dict[str, object]) -> Recipe:
 
 
 @pytest.fixture
-def splits(thinned: Path) -> Splits:
-    return make_splits(thinned, "train", "val", "test")
+def splits(thinned: Path, splits_of) -> Splits:
+    return splits_of(thinned, "train", "val", "test")
 
 
 @pytest.fixture

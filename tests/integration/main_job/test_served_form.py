@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from transfer_model.classifier import Answers, Classifier
 from transfer_model.description import FARTHEST
 from transfer_model.network import Network
 from transfer_model.novelty import Novelty
-from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.network.pretrained import pretrained_weights
 from transfer_platform.progress import Say, silent
 from transfer_platform.recipe.file import from_mapping
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.schema import Folds, Recipe
 from transfer_platform.store import Store
 from transfer_platform.training.bench import Bench
 from transfer_platform.training.served_form import write_served_form
@@ -60,19 +61,23 @@ def unknown(classifier: Classifier, answers: Answers) -> float:
     return float(np.mean(answers.novelty > classifier.description.unknown.threshold))
 
 
-def split(photographs: Path, folds: int) -> Splits:
+@pytest.fixture
+def split(photographs: Path, splits_of: Callable[..., Splits]) -> Callable[[int], Splits]:
+    """Divides the photographs, into so many folds or none."""
     stray = ["train/ants/imageNotFound.gif"]
     present = [name for name in stray if (photographs / name).exists()]
-    return make_splits(photographs, "train", None if folds else 0.3, "val", folds=folds, exclude=present)
+    return lambda folds: splits_of(
+        photographs, "train", Folds(folds=folds) if folds else 0.3, "val", exclude=present
+    )
 
 
 @pytest.mark.parametrize(
     ("through", "folds"), [("all", 0), ("blocks.4", 0), ("blocks.4", 3)], ids=["head", "fraction", "folds"]
 )
 def test_as_many_false_alarms_as_were_asked_for(
-    photographs: Path, isolated: Path, through: str, folds: int
+    photographs: Path, isolated: Path, through: str, folds: int, split
 ) -> None:
-    splits = split(photographs, folds)
+    splits = split(folds)
     classifier, _, _ = served(recipe(photographs, through), splits, isolated)
     answers = classifier.answers([picture.path for picture in splits.test])
     # Three standard errors of the 74 pictures, or more, that the threshold was set on, and of the 153 tested.
@@ -81,17 +86,19 @@ def test_as_many_false_alarms_as_were_asked_for(
     assert cross_entropy(labels, answers.probabilities) < np.log(2)
 
 
-def test_pictures_that_taught_the_backbone_would_set_it_too_strict(photographs: Path, isolated: Path) -> None:
-    splits, settings = split(photographs, 0), recipe(photographs, "blocks.4")
+def test_pictures_that_taught_the_backbone_would_set_it_too_strict(
+    photographs: Path, isolated: Path, split
+) -> None:
+    splits, settings = split(0), recipe(photographs, "blocks.4")
     classifier, bench, network = served(settings, splits, isolated)
     features = bench.heard(settings, network, range(len(splits.train)))
     limit = float(Novelty(features).of_the_reference().quantile(1 - ASKED))
     assert limit < 0.8 * classifier.description.unknown.threshold
 
 
-def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path) -> None:
+def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path, splits_of) -> None:
     stray = [name for name in ["train/ants/imageNotFound.gif"] if (photographs / name).exists()]
-    splits = make_splits(photographs, "train", 0.05, "val", exclude=stray)
+    splits = splits_of(photographs, "train", 0.05, "val", exclude=stray)
     said: list[str] = []
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
     classifier, _, _ = served(settings, splits, isolated, said.append)
@@ -100,15 +107,15 @@ def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path) -
     assert f"no picture will be called unknown: {count} held-out pictures are too few" in said[-1]
 
 
-def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Path) -> None:
-    splits = split(photographs, 20)
+def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Path, split) -> None:
+    splits = split(20)
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
     classifier, _, _ = served(settings, splits, isolated)
     assert classifier.description.unknown.threshold < FARTHEST
 
 
 def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
-    photographs: Path, isolated: Path, tmp_path: Path
+    photographs: Path, isolated: Path, tmp_path: Path, splits_of
 ) -> None:
     thresholds = []
     for copies in (1, 2):
@@ -118,17 +125,17 @@ def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
             (folder / "train" / picture.parent.name).mkdir(parents=True, exist_ok=True)
             for number in range(copies):
                 shutil.copy(picture, folder / "train" / picture.parent.name / f"{number}_{picture.name}")
-        splits = make_splits(folder, "train", 0.3, "test")
+        splits = splits_of(folder, "train", 0.3, "test")
         short = recipe(folder, "all", training={"epochs": 1, "precision": "float32"})
         classifier, _, _ = served(short, splits, isolated / str(copies))
         thresholds.append(classifier.description.unknown.threshold)
     assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-6)
 
 
-def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path) -> None:
+def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path, split) -> None:
     from PIL import Image
 
-    classifier, _, _ = served(recipe(photographs, "all"), split(photographs, 0), isolated)
+    classifier, _, _ = served(recipe(photographs, "all"), split(0), isolated)
     random = np.random.default_rng(0)
     for index in range(20):
         Image.fromarray(random.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")

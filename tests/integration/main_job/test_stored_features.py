@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.data.splits import Splits
 from transfer_platform.network.pretrained import pretrained_weights
 from transfer_platform.progress import Step
 from transfer_platform.recipe.file import from_mapping
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.schema import Folds, Recipe
 from transfer_platform.store import Store
 from transfer_platform.training import bench
 from transfer_platform.training.fitting import Fit
@@ -71,8 +71,8 @@ def assert_alike(one: Fit, other: Fit) -> None:
 
 
 @pytest.fixture
-def splits(few: Path, isolated: Path) -> Splits:
-    return make_splits(few, "train", 0.25, "val")
+def splits(few: Path, isolated: Path, splits_of) -> Splits:
+    return splits_of(few, "train", 0.25, "val")
 
 
 @pytest.fixture
@@ -103,26 +103,28 @@ def test_views_are_the_same_stored_or_not(few, splits, store) -> None:
     assert stored.epochs[-1].metrics["train/loss"] != plain.epochs[-1].metrics["train/loss"]
 
 
-def test_folds_are_the_same_stored_or_not(few, isolated, store) -> None:
-    splits = make_splits(few, "train", None, "val", folds=4)
+def test_folds_are_the_same_stored_or_not(few, isolated, store, splits_of) -> None:
+    splits = splits_of(few, "train", Folds(folds=4), "val")
     settings = recipe(few, "all", dataset={"splits": {"validation": {"folds": 4}, "test": "val"}})
     stored = fitted(settings, splits, store)
     assert_alike(stored, fitted(settings, splits, None))
     assert stored.logits.shape == (40, 2)
 
 
-def test_a_second_study_computes_nothing_and_a_changed_picture_only_itself(few, store, isolated) -> None:
+def test_a_second_study_computes_nothing_and_a_changed_picture_itself(
+    few, store, isolated, splits_of
+) -> None:
     own = isolated / "photographs"
     shutil.copytree(few, own)
     settings = recipe(own, "all")
-    fitted(settings, make_splits(own, "train", 0.25, "val"), store)
+    fitted(settings, splits_of(own, "train", 0.25, "val"), store)
     again: list[Step] = []
-    fitted(settings, make_splits(own, "train", 0.25, "val"), store, again)
+    fitted(settings, splits_of(own, "train", 0.25, "val"), store, again)
     assert computed(again) == 0
     changed = next((own / "train" / "ants").iterdir())
     next((own / "val" / "bees").iterdir()).replace(changed)
     once_more: list[Step] = []
-    fitted(settings, make_splits(own, "train", 0.25, "val"), store, once_more)
+    fitted(settings, splits_of(own, "train", 0.25, "val"), store, once_more)
     assert computed(once_more) == 1
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ BOTH = {"test": 0.4, "validation": 0.25}
 
 def picture(label: str, group: str, number: object) -> Picture:
     digest = hashlib.sha256(f"{label}{group}{number}".encode()).hexdigest()
-    return Picture(Path(f"/{group}/{label}/{number}"), label, digest, group)
+    return Picture(f"/{group}/{label}/{number}", label, digest, group)
 
 
 def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[Picture]:
@@ -52,7 +51,7 @@ def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, 
     assert sum(map(len, sides)) == len(set.union(*sides)) == len(sizes)
     assert sum(map(len, division.values())) == len(pictures)
     assert all({each.label for each in side} == {"ant", "bee"} for side in division.values())
-    shuffled = [replace(each, path=Path(f"/b/{place}")) for place, each in enumerate(pictures)]
+    shuffled = [replace(each, file=f"/b/{place}") for place, each in enumerate(pictures)]
     draw.shuffle(shuffled)
     assert content(divide_groups(shuffled, BOTH, seed)) == content(division)
 
@@ -75,7 +74,7 @@ def test_groups_that_share_a_picture_are_one_and_test_stays_test(sizes, seed, da
     names = st.sampled_from(sorted({each.group for each in pictures}))
     one, other = data.draw(names), data.draw(names)
     shared = next(each for each in pictures if each.group == one)
-    copied = [*pictures, replace(shared, path=Path("/copy"), group=other)]
+    copied = [*pictures, replace(shared, file="/copy", group=other)]
     division = divide_groups(copied, BOTH, seed)
     side = {name: role for role, side in division.items() for name in {each.group for each in side}}
     assert side[one] == side[other]
@@ -116,7 +115,7 @@ def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None
     assert {(each.label, fold) for each, fold in zip(pictures, folds, strict=True)} == {
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
-    doubled = by_content([*pictures, *(replace(each, path=each.path / "x") for each in pictures)])
+    doubled = by_content([*pictures, *(replace(each, file=f"{each.file}/x") for each in pictures)])
     again = dict(zip((each.sha256 for each in doubled), deal_group_folds(doubled, count, seed), strict=True))
     assert [again[each.sha256] for each in pictures] == list(folds)
 

@@ -14,12 +14,12 @@ import pytest
 from pyarrow import parquet
 
 from transfer_platform.data.reading import divided, read_source
-from transfer_platform.data.splits import Splits, make_splits
+from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
 from transfer_platform.inspection.preflight import preflight, required
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Step
-from transfer_platform.recipe.schema import Dataset
+from transfer_platform.recipe.schema import Dataset, Folds
 from transfer_platform.recipe.schema import Splits as Declared
 
 WritePicture = Callable[[Path, str], None]
@@ -67,19 +67,21 @@ def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspectio
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
-def test_the_same_pictures_as_folders_and_as_a_manifest_are_the_same_data(name: str, folder: Path) -> None:
+def test_the_same_pictures_as_folders_and_as_a_manifest_are_the_same_data(
+    name: str, folder: Path, splits_of
+) -> None:
     base = folder.parent
     (base / "lists").mkdir()
     table(base / "lists" / name.lower(), [[f"../{path}", label] for path, label in rows(folder)])
     (base / "lists" / name.lower()).rename(base / "lists" / name)
-    as_folders = make_splits(folder, ".", 0.2, 0.4)
+    as_folders = splits_of(folder, ".", 0.2, 0.4)
     as_table = read(base, f"lists/{name}")
     assert as_table.fingerprint == as_folders.fingerprint
     assert as_table.classes == as_folders.classes
     assert [each.path for each in as_table.teaching] == [each.path for each in as_folders.teaching]
     deal = {"validation": {"folds": 3}, "test": 0.4}
     as_table = read(base, f"lists/{name}", splits=Declared.model_validate(deal))
-    as_folders = make_splits(folder, ".", None, 0.4, folds=3)
+    as_folders = splits_of(folder, ".", Folds(folds=3), 0.4)
     assert (as_table.folds, as_table.fingerprint) == (as_folders.folds, as_folders.fingerprint)
 
 
@@ -241,14 +243,14 @@ def test_excel_writes_a_mark_in_front_and_labels_are_composed(folder: Path) -> N
     assert read(folder.parent).classes == ("bee", "caf\u00e9")
 
 
-def test_absolute_paths_and_links_of_a_manifest_on_this_machine(folder: Path) -> None:
+def test_absolute_paths_and_links_of_a_manifest_on_this_machine(folder: Path, splits_of) -> None:
     base = folder.parent
     (base / "elsewhere").mkdir()
     (base / "elsewhere" / "link.png").symlink_to(folder / "ant" / "0.png")
     given = [[folder.parent / str(path), label] for path, label in rows(folder)]
     given[0][0] = "link.png"
     table(base / "elsewhere" / "photos.csv", given)
-    assert read(base, "elsewhere/photos.csv").fingerprint == make_splits(folder, ".", 0.2, 0.4).fingerprint
+    assert read(base, "elsewhere/photos.csv").fingerprint == splits_of(folder, ".", 0.2, 0.4).fingerprint
 
 
 def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:

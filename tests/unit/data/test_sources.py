@@ -90,8 +90,9 @@ def test_checking_data_loads_neither_torch_nor_scikit_learn(isolated: Path) -> N
     code = (
         "import sys; from pathlib import Path\n"
         "from transfer_platform.data.sources import open_source\n"
-        "from transfer_platform.data.splits import make_splits\n"
-        "make_splits(open_source('embedded:digits', Path('.')), '.', 0.2, 0.2)\n"
+        "from transfer_platform.inspection.preflight import required\n"
+        "from transfer_platform.recipe.schema import Dataset\n"
+        "required(Dataset(source='embedded:digits'), Path('.'))\n"
         "sys.exit(str({'torch', 'sklearn', 'torchvision', 'requests'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -26,9 +24,7 @@ def clusters() -> tuple[list[Picture], np.ndarray, np.ndarray]:
     features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
     labels = true.copy()
     labels[list(WRONG)] = (true[list(WRONG)] + 1) % 3
-    pictures = [
-        Picture(Path(f"/{place}"), CLASSES[label], f"{place:064}") for place, label in enumerate(labels)
-    ]
+    pictures = [Picture(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)]
     return pictures, features, labels
 
 
@@ -43,7 +39,7 @@ def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
 
 
 def test_what_is_missed_is_told_the_surest_first() -> None:
-    pictures = [Picture(Path(f"/{place}"), "ant", f"{place:064}") for place in range(3)]
+    pictures = [Picture(f"/{place}", "ant", f"{place:064}") for place in range(3)]
     probabilities = np.array([[0.4, 0.6, 0.0], [0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
     found = [each.files[0].name for each in taken_for_another(pictures, CLASSES, probabilities)]
     assert found == ["2", "0"]
