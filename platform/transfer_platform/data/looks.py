@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,37 +82,33 @@ def look(content: bytes, name: str) -> bytes:
 class Looks:
     """What was seen of pictures, by the SHA-256 of their files.
 
-    Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory.
+    Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory. Its methods
+    raise a `StorageError` where there is no room for it.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._facts = bytearray()
-        self._sketches = TemporaryFile(buffering=0)  # noqa: SIM115 - closed with this
+        try:
+            self._sketches = TemporaryFile()  # noqa: SIM115 - closed with this
+        except OSError as error:
+            raise _no_room(error) from error
 
     def __del__(self) -> None:
-        self._sketches.close()
+        if hasattr(self, "_sketches"):
+            self._sketches.close()
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._rows
 
     def add(self, digest: str, look: bytes) -> None:
-        """Keeps a look, as `look` gives it, unless there is one of this digest.
-
-        Raises:
-            StorageError: There is no room for temporary files.
-        """
+        """Keeps a look, as `look` gives it, unless there is one of this digest."""
         if digest in self._rows:
             return
-        sketch = look[FACTS.itemsize :]
         try:
-            if self._sketches.write(sketch) < len(sketch):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._sketches.write(look[FACTS.itemsize :])
         except OSError as error:
-            raise StorageError(
-                f"what is known of the pictures cannot be kept: {error.strerror}; "
-                "name a folder with more room for temporary files in TMPDIR"
-            ) from error
+            raise _no_room(error) from error
         self._facts += look[: FACTS.itemsize]
         self._rows[digest] = len(self._rows)
 
@@ -129,10 +124,21 @@ class Looks:
     def sketches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches of some rows (N,), as an array (N, 16, 16, 3)."""
         sketches = np.empty((len(rows), SKETCH, SKETCH, 3), np.uint8)
-        for row, sketch in zip(rows.tolist(), sketches, strict=True):
-            self._sketches.seek(row * sketch.nbytes)
-            self._sketches.readinto(sketch.data)
+        try:
+            for row, sketch in zip(rows.tolist(), sketches, strict=True):
+                self._sketches.seek(row * sketch.nbytes)
+                self._sketches.readinto(sketch.data)
+            self._sketches.seek(0, os.SEEK_END)
+        except OSError as error:  # what was still in a buffer is written first
+            raise _no_room(error) from error
         return sketches
+
+
+def _no_room(error: OSError) -> StorageError:
+    return StorageError(
+        f"what is seen of the pictures cannot be kept in {gettempdir()}: {error.strerror}; "
+        "name a folder with more room in the environment variable TMPDIR"
+    )
 
 
 def _frames(image: Image.Image) -> int:

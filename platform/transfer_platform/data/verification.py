@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -105,16 +106,23 @@ def _read(files: Sequence[File], memory: LookMemory) -> Iterator[tuple[File, Rea
             yield from zip(chunk, readings, strict=True)
 
 
-def _readers(files: int) -> Executor:
+@contextmanager
+def _readers(files: int) -> Iterator[Executor]:
     """Threads, or processes for many files: small pictures are more work for Python than for Pillow."""
     count = os.cpu_count() or 1
     if files <= FEW or count == 1:
-        return ThreadPoolExecutor(count)
-    # Unlike multiprocessing's own, its processes never run the caller's script.
-    from joblib.externals.loky import ProcessPoolExecutor
+        with ThreadPoolExecutor(count) as threads:
+            yield threads
+        return
+    # Unlike multiprocessing's own, its processes never run the caller's script; the next split finds them.
+    from joblib.externals.loky import get_reusable_executor
 
-    processes: Executor = ProcessPoolExecutor(count, timeout=_IDLE)
-    return processes
+    processes = get_reusable_executor(count, timeout=_IDLE)
+    try:
+        yield processes
+    except BaseException:
+        processes.shutdown(wait=False, kill_workers=True)
+        raise
 
 
 def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
