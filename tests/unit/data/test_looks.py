@@ -1,0 +1,143 @@
+"""What one decoding of a picture tells, how it is kept while it is needed, and how it is remembered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer_model.errors import UnreadableImageError
+from transfer_platform.data import chunk
+from transfer_platform.data.catalog import scan
+from transfer_platform.data.look_memory import LookMemory
+from transfer_platform.data.looks import FACTS, LOOK_BYTES, SKETCH, Looks, look
+from transfer_platform.storage import cache_folder
+
+
+def photograph(width: int, height: int, orientation: int = 1) -> bytes:
+    """A JPEG that is dark on the left and bright on the right, red at the top and blue at the bottom."""
+    across = np.linspace(0, 255, width)[None, :].repeat(height, 0)
+    down = np.linspace(255, 0, height)[:, None].repeat(width, 1)
+    image = Image.fromarray(np.stack([down, across, 255 - down], axis=2).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = BytesIO()
+    image.save(content, "JPEG", quality=95, exif=exif)
+    return content.getvalue()
+
+
+def seen(content: bytes) -> tuple[np.void, np.ndarray]:
+    looks = Looks()
+    looks.add("it", look(content, "it"))
+    rows = looks.rows(["it"])
+    return looks.facts(rows)[0], looks.sketches(rows)[0]
+
+
+@pytest.mark.parametrize("sides", [(20, 12), (130, 70), (641, 479), (3001, 1999)])
+def test_a_picture_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: tuple[int, int]) -> None:
+    """However few pixels of a JPEG are computed for its sketch."""
+    facts, sketch = seen(photograph(*sides))
+    assert (facts["width"], facts["height"], facts["format"]) == (*sides, b"JPEG")
+    middles = (np.arange(SKETCH) + 0.5) * 255 / SKETCH
+    assert np.abs(sketch[:, :, 1].mean(0) - middles).max() < 12
+    assert np.abs(sketch[:, :, 2].mean(1) - middles).max() < 12
+
+
+def test_sides_and_sketch_are_those_of_the_upright_picture() -> None:
+    facts, sketch = seen(photograph(640, 480, orientation=6))
+    assert (facts["width"], facts["height"], facts["orientation"]) == (480, 640, 6)
+    assert sketch[0, :, 1].mean() < 20 < 230 < sketch[-1, :, 1].mean(), "what was left is now above"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_large_jpeg_that_is_cut_off_is_no_picture_though_few_of_its_pixels_are_computed(share) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
+    content = BytesIO()
+    Image.fromarray(noise).save(content, "JPEG")
+    with pytest.raises(UnreadableImageError, match="cut off or damaged JPEG"):
+        look(content.getvalue()[: int(share * len(content.getvalue()))], "it")
+
+
+def test_looks_are_found_by_digest_whenever_they_came() -> None:
+    generator, looks = np.random.default_rng(0), Looks()
+    given = {f"{place}": generator.bytes(LOOK_BYTES) for place in range(300)}
+    for place, (digest, each) in enumerate(given.items()):
+        looks.add(digest, each)
+        looks.add(digest, bytes(LOOK_BYTES))
+        if place == 100:
+            looks.sketches(looks.rows(["50"]))
+    asked = [f"{place}" for place in generator.permutation(300)]
+    rows = looks.rows(asked)
+    assert [each.tobytes() for each in looks.facts(rows)] == [given[each][: FACTS.itemsize] for each in asked]
+    sketches = looks.sketches(rows)
+    assert sketches.shape == (300, SKETCH, SKETCH, 3)
+    assert [each.tobytes() for each in sketches] == [given[each][FACTS.itemsize :] for each in asked]
+    assert looks.sketches(rows[:0]).shape == (0, SKETCH, SKETCH, 3)
+    assert ("7" in looks, "300" in looks) == (True, False)
+
+
+def test_too_little_room_for_temporary_files_is_said(isolated: Path) -> None:
+    code = (
+        "import resource, signal\n"
+        "from transfer_platform.data.looks import LOOK_BYTES, Looks\n"
+        "from transfer_platform.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "looks = Looks()\n"
+        "try:\n"
+        "    for place in range(1000): looks.add(str(place), bytes(LOOK_BYTES))\n"
+        "except StorageError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code]
+    path = {"PYTHONPATH": ":".join(sys.path), "TMPDIR": str(isolated)}
+    done = subprocess.run(command, capture_output=True, text=True, env=path, check=True)
+    assert done.stdout.startswith(
+        f"what is seen of the pictures cannot be kept in {isolated}: File too large"
+    )
+    assert "TMPDIR" in done.stdout
+
+
+class TestMemory:
+    """What was decoded under whatever name is not decoded again."""
+
+    @pytest.fixture
+    def folder(self, isolated: Path, write_picture) -> Path:
+        for name in ("ant/1.png", "ant/2.png", "bee/1.png"):
+            write_picture(isolated / "set" / name, name)
+        return isolated / "set"
+
+    @pytest.fixture
+    def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Grows by one for every picture that is decoded."""
+        count: list[str] = []
+        monkeypatch.setattr(chunk, "look", lambda content, name: count.append(name) or look(content, name))
+        return count
+
+    def test_a_picture_is_known_under_another_name(self, folder: Path, decoded: list[str]) -> None:
+        before = scan(folder).pictures
+        assert len(decoded) == 3
+        folder = folder.rename(folder.with_name("moved"))
+        (folder / "ant" / "2.png").rename(folder / "ant" / "3.png")
+        assert [each.sha256 for each in scan(folder).pictures] == [each.sha256 for each in before]
+        assert len(decoded) == 3
+
+    @pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\x00" + bytes(4000)])
+    def test_a_damaged_one_costs_time_and_nothing_else(self, folder: Path, decoded, damage: bytes) -> None:
+        before = scan(folder).pictures
+        [file] = (cache_folder() / "looks").glob("*.db")
+        file.write_bytes(damage)
+        for times in (6, 9, 9):
+            assert scan(folder).pictures == before
+            assert len(decoded) <= times
+
+    def test_looks_of_another_size_are_not_taken(self, tmp_path: Path) -> None:
+        memory = LookMemory(tmp_path / "looks.db")
+        assert memory.is_empty
+        memory.learn({"a": bytes(LOOK_BYTES), "b": bytes(LOOK_BYTES - 1)})
+        assert not memory.is_empty
+        assert dict(memory.recall(["a", "b", "c"])) == {"a": bytes(LOOK_BYTES)}
