@@ -17,7 +17,7 @@ from transfer_platform.inspection.learned import doubtful_labels, far_from_the_r
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.inspection.report import MANIFEST, markdown, page, text
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.progress import Progress, Say, silent
+from transfer_platform.progress import Progress, Say, both, silent
 from transfer_platform.recipe.file import load
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
@@ -85,8 +85,10 @@ def report(
         _refuse_ending(out)
         refuse_unwritable(out)
     path = recipe_path(recipe)
-    declared = with_splits(load(path, overrides), path.parent, progress, say)
+    recognised: list[str] = []
+    declared = with_splits(load(path, overrides), path.parent, progress, both(say, recognised.append))
     found, splits = preflight(declared.dataset, path.parent, progress)
+    found = found.with_recognised(recognised)
     if splits is None:
         found = found.with_more(
             (), ["Labels and outliers were not looked at: the pictures cannot be divided."]

@@ -39,6 +39,16 @@ def silent(_: Step | str) -> None:
     """Tells nobody."""
 
 
+def both(one: Say, other: Say) -> Say:
+    """Tells two."""
+
+    def say_both(line: str) -> None:
+        one(line)
+        other(line)
+
+    return say_both
+
+
 def once(say: Say) -> Say:
     """Says every line the first time, and not again."""
     said: set[str] = set()

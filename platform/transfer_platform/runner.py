@@ -27,7 +27,7 @@ from transfer_platform.inspection.preflight import required
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.locking import hold
 from transfer_platform.network.pretrained import Pretrained, pretrained_weights
-from transfer_platform.progress import Progress, Say, Step, silent
+from transfer_platform.progress import Progress, Say, Step, both, silent
 from transfer_platform.recipe.file import load
 from transfer_platform.recipe.ranges import Choice, most
 from transfer_platform.recipe.schema import Recipe
@@ -142,8 +142,10 @@ def run(
         storage.ledger_url()  # refused now, not after the search
     mlflow_store.refuse_unreachable()
     store = feature_store()
-    recipe = with_splits(recipe, folder, progress, say)
+    recognised: list[str] = []
+    recipe = with_splits(recipe, folder, progress, both(say, recognised.append))
     inspection, splits = required(recipe.dataset, folder, progress)
+    inspection = inspection.with_recognised(recognised)
     say(_counts(inspection, splits))
     weights = find_weights(recipe, folder, progress)
     name, database = _study_name(recipe, splits, weights), storage.studies_url()
@@ -162,7 +164,9 @@ def run(
         )
         with tracker.study(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             bench.precision = _precision(study, bench, recipe)
-            say(f"study {study.name}: {_trials(recipe)} trials on {bench.device}, {bench.precision}")
+            trials = _trials(recipe)
+            several = "s" * (trials > 1)
+            say(f"study {study.name}: {trials} trial{several} on {bench.device}, {bench.precision}")
             report_inputs(parent, recipe, splits, weights)
             seen = {"run": parent.run_id, **{str(each): inspection.count(each) for each in Severity}}
             if study.notes.get("data") != seen:

@@ -14,7 +14,7 @@ from transfer_platform.data.looks import Looks
 from transfer_platform.data.problem import Problem, name_of, shown
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import read_all
-from transfer_platform.data.walking import File, is_clutter, walk
+from transfer_platform.data.walking import File, walk
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
 
@@ -98,39 +98,29 @@ class Catalog:
 
     def gaps(self) -> list[str]:
         """What is wrong with the classes, a sentence each."""
-        if self.listed:
-            return self._gaps_of_labels()
         if len(self.classes) < 2:
-            there = f"only one, {self.classes[0]!r}" if self.classes else "none"
-            return [
-                f"{self.folder} must have a folder for each of at least two classes, but has {there}; "
-                "name the folder that holds the class folders"
-            ]
-        if unwritable := [label for label in self.classes if shown(label) != label]:
-            names = ", ".join(map(shown, unwritable))
-            return [
-                f"{self.folder} has class folders whose names are no printable text: {names}; rename them"
-            ]
-        if not (empty := self._empty_classes()):
-            return []
-        return [
-            f"{self.folder} has class folders without a picture: {empty}; "
-            "fill or remove them, and see that dataset.exclude leaves something of them"
-        ]
+            return [self._too_few_classes()]
+        gaps = []
+        if unwritable := ", ".join(shown(label) for label in self.classes if shown(label) != label):
+            which = "labels that are" if self.listed else "class folders whose names are"
+            gaps.append(f"{self.folder} has {which} no printable text: {unwritable}; rename them")
+        if empty := self._empty_classes():
+            which = "classes without a readable" if self.listed else "class folders without a"
+            mend = "correct their rows" if self.listed else "fill or remove them"
+            gaps.append(
+                f"{self.folder} has {which} picture: {empty}; "
+                f"{mend}, and see that dataset.exclude leaves something of them"
+            )
+        return gaps
 
-    def _gaps_of_labels(self) -> list[str]:
-        if len(self.classes) < 2:
-            there = f"only one, {shown(self.classes[0])!r}" if self.classes else "none"
-            return [f"{self.folder} must list at least two classes, but has {there}; see its column 'label'"]
-        if unwritable := [label for label in self.classes if shown(label) != label]:
-            names = ", ".join(map(shown, unwritable))
-            return [f"{self.folder} has labels that are no printable text: {names}; rename them"]
-        if not (empty := self._empty_classes()):
-            return []
-        return [
-            f"{self.folder} has classes without a readable picture: {empty}; "
-            "correct their rows, and see that dataset.exclude leaves something of them"
-        ]
+    def _too_few_classes(self) -> str:
+        there = f"only one, {shown(self.classes[0])!r}" if self.classes else "none"
+        if self.listed:
+            return f"{self.folder} must list at least two classes, but has {there}; see its column 'label'"
+        return (
+            f"{self.folder} must have a folder for each of at least two classes, but has {there}; "
+            "name the folder that holds the class folders"
+        )
 
     def _empty_classes(self) -> str:
         held = {picture.label for picture in self.pictures}
@@ -148,7 +138,7 @@ def scan(
 
     Args:
         folder: The folder of class folders.
-        excluded: What `exclusion.excluded_files` found for the same root.
+        excluded: Files and folders below the root that are left out.
         root: The source that `folder` lies in; links may not leave it, and messages name files relative
             to it. By default `folder`.
         looks: Is given what is seen of the pictures, where it is wanted.
@@ -175,7 +165,7 @@ def scan(
         pictures=by_content(
             Picture(file.path, _label(file), digests[file.path]) for file in inside if file.path in digests
         ),
-        classes=_class_folders(folder, excluded),
+        classes=tuple(sorted({_composed(path.name) for path in contents.folders if path not in excluded})),
         excluded=tuple(sorted(Path(file.path) for file in contents.files if file.path in left_out)),
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
@@ -221,17 +211,12 @@ def class_differences(catalogs: Mapping[str, Sequence[Picture]]) -> list[str]:
     return lines
 
 
-def _class_folders(folder: Path, excluded: Collection[Path]) -> tuple[str, ...]:
-    names = (path.name for path in folder.iterdir() if _is_class(path, excluded))
-    return tuple(sorted({unicodedata.normalize("NFC", name) for name in names}))
-
-
-def _is_class(path: Path, excluded: Collection[Path]) -> bool:
-    return path.is_dir() and path not in excluded and not is_clutter(path.name)
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _label(file: File) -> str:
-    return unicodedata.normalize("NFC", file.name.partition("/")[0])
+    return _composed(file.name.partition("/")[0])
 
 
 def _nearest_folder(folder: Path) -> str:

@@ -47,8 +47,10 @@ def _content(path: str) -> bytes | Problem:
             if size > MAX_BYTES:
                 return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
             return file.readall()
-    except OSError as error:
-        return Problem("unreadable", f"it cannot be read: {error.strerror or error}")
+    except PermissionError as error:
+        return Problem("unreadable", f"it cannot be read: {error.strerror}")
+    except OSError as error:  # a failing disk, or a file that somebody removes just now
+        return Problem("not read", f"it could not be read: {error.strerror}")
 
 
 def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> Reading:

@@ -8,20 +8,50 @@ from collections import defaultdict
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from transfer_platform.recipe.schema import Dataset
 
 _COMPARED_NAMES = 5000
 
 
-def excluded_files(root: Path, patterns: Sequence[str]) -> frozenset[Path]:
-    """The files that `dataset.exclude` names, see `files_named`."""
-    return files_named(root, patterns, "exclude")
+class Named(NamedTuple):
+    """Files that a recipe names.
+
+    Attributes:
+        excluded: Those that it leaves out.
+        allowed: Those that may lie in two splits.
+    """
+
+    excluded: frozenset[Path]
+    allowed: frozenset[Path]
+
+
+def named(dataset: Dataset, find: Callable[[Sequence[str], str], frozenset[Path]]) -> Named:
+    """What the fields `exclude` and `allow_duplicates` of a recipe name.
+
+    Args:
+        dataset: The section of a recipe.
+        find: Finds what patterns name, given the field that they stand in: `files_named` or `rows_named`.
+
+    Raises:
+        DataError: Some patterns are useless; all of both fields are named.
+    """
+    found, faults = [], []
+    for field in ("exclude", "allow_duplicates"):
+        try:
+            found.append(find(getattr(dataset, field), field))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return Named(*found)
 
 
 def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
@@ -51,15 +81,15 @@ def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
 
 def rows_named(
-    names: Mapping[str, Path], patterns: Sequence[str], field: str, manifest: Path
+    names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str
 ) -> frozenset[Path]:
     """The pictures of a manifest that patterns name.
 
     Args:
         names: Of all of its pictures, as they are written there.
+        manifest: For errors.
         patterns: As of `files_named`, but of names in the manifest, URLs too.
         field: Of `dataset:` that they stand in.
-        manifest: For errors.
 
     Raises:
         DataError: Some patterns match no row; the message names all of them.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.exclusion import files_named, rows_named
+from transfer_platform.data.exclusion import files_named, named, rows_named
 from transfer_platform.data.listing import located
 from transfer_platform.data.looks import Looks
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
@@ -66,10 +67,10 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
             f"{dataset.group_by}, and name it as the source"
         )
     root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
-    allowed = files_named(root, dataset.allow_duplicates, "allow_duplicates")
+    excluded, allowed = named(dataset, partial(files_named, root))
     folders = {role: name for role, name in sides.items() if isinstance(name, str)}
     looks = Looks()
-    catalogs = read_catalogs(root, folders, looks, dataset.exclude, progress)
+    catalogs = read_catalogs(root, folders, looks, excluded, progress)
     return Source(root, sides, catalogs, looks, allowed)
 
 
@@ -97,8 +98,7 @@ def _read_manifest(
     manifest = read_manifest(file, dataset.group_by)
     listing = located(manifest, dataset.source if "://" in dataset.source else "")
     _refuse_contradictions(manifest, sides)
-    excluded = rows_named(listing.names, dataset.exclude, "exclude", file)
-    allowed = rows_named(listing.names, dataset.allow_duplicates, "allow_duplicates", file)
+    excluded, allowed = named(dataset, partial(rows_named, listing.names, file))
     looks = Looks()
     catalogs, fetched = listing.catalogs(excluded, looks, progress)
     return Source(

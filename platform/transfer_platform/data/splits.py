@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
 from transfer_platform.data.division import deal_folds, divide
-from transfer_platform.data.exclusion import excluded_files
 from transfer_platform.data.grouping import deal_group_folds, divide_groups, shared_groups
 from transfer_platform.data.problem import shown
 from transfer_platform.data.suggestion import did_you_mean
@@ -105,7 +104,7 @@ def read_catalogs(
     root: Path,
     folders: Mapping[str, str],
     looks: Looks,
-    exclude: Sequence[str] = (),
+    excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
     """Reads the folder of every split that has one.
@@ -114,16 +113,14 @@ def read_catalogs(
         root: The source's folder.
         folders: By split, `train` among them, a folder relative to `root`; `.` is the root.
         looks: Is given what is seen of the pictures.
-        exclude: Files or patterns that are left out, see `exclusion.excluded_files`.
+        excluded: Files that are left out.
         progress: Is told how many images were read.
 
     Raises:
         SplitError: A folder is missing or lies in another split's.
-        DataError: Patterns that match nothing.
     """
     found = {role: _folder(root, role, name) for role, name in folders.items()}
     _refuse_overlap(found)
-    excluded = excluded_files(root, exclude)
     return {role: scan(folder, excluded, root, looks, progress) for role, folder in found.items()}
 
 

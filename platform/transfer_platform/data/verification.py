@@ -98,7 +98,7 @@ def _read(files: Sequence[File], memory: LookMemory) -> Iterator[tuple[File, Rea
         for chunk in chunks:
             try:
                 readings = next(answers)
-            except BrokenExecutor as error:
+            except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
                     f"the process that read {shown(chunk[0].path)} and {len(chunk) - 1} files after it died: "
                     "it was killed, perhaps for want of memory, or one of them crashes Pillow"
@@ -109,14 +109,15 @@ def _read(files: Sequence[File], memory: LookMemory) -> Iterator[tuple[File, Rea
 @contextmanager
 def _readers(files: int) -> Iterator[Executor]:
     """Threads, or processes for many files: small pictures are more work for Python than for Pillow."""
-    count = os.cpu_count() or 1
-    if files <= FEW or count == 1:
-        with ThreadPoolExecutor(count) as threads:
+    if files <= FEW:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
             yield threads
         return
     # Unlike multiprocessing's own, its processes never run the caller's script; the next split finds them.
-    from joblib.externals.loky import get_reusable_executor
+    # It counts the processors that this process may use, also where a container has less than the machine.
+    from joblib.externals.loky import cpu_count, get_reusable_executor
 
+    count = cpu_count()
     processes = get_reusable_executor(count, timeout=_IDLE)
     try:
         yield processes

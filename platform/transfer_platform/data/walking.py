@@ -34,12 +34,14 @@ class Contents:
 
     Attributes:
         files: What may be read.
+        folders: The folders directly below, by their names; links to some among them.
         ignored: Hidden files and clutter; a hidden folder stands for what is in it.
         problems: Folders that cannot be read, links that must not be followed, and what is neither file nor
             folder.
     """
 
     files: list[File] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
     problems: dict[Path, Problem] = field(default_factory=dict)
 
@@ -74,6 +76,8 @@ def walk(folder: Path, root: Path) -> Contents:
                 contents.problems[Path(entry.path)] = problem
             elif entry.is_dir():
                 path = Path(entry.path)
+                if current == folder:
+                    contents.folders.append(path)
                 pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
             else:
                 contents.files.append(File(entry.path, prefix + entry.name, Stamp.of(entry.stat())))

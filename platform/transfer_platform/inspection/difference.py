@@ -22,6 +22,7 @@ class Row(NamedTuple):
     sha256: str
     file: str
     weight: str = ""
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Difference:
         relabelled: The same bytes with another label: before and after.
         moved: The same bytes and label in another split: before and after.
         reweighted: The same picture of train with another weight in the loss: before and after.
+        refolded: The same picture of train, held out in another fold: before and after.
     """
 
     same: int
@@ -45,12 +47,14 @@ class Difference:
     relabelled: tuple[tuple[Row, Row], ...]
     moved: tuple[tuple[Row, Row], ...]
     reweighted: tuple[tuple[Row, Row], ...] = ()
+    refolded: tuple[tuple[Row, Row], ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether both learned from and were tested on the same."""
-        several = (self.added, self.removed, self.changed, self.relabelled, self.moved, self.reweighted)
-        return not any(several)
+        rows = (self.added, self.removed)
+        pairs = (self.changed, self.relabelled, self.moved, self.reweighted, self.refolded)
+        return not any((*rows, *pairs))
 
     def __str__(self) -> str:
         if self.is_empty:
@@ -62,6 +66,9 @@ class Difference:
             "relabelled": [f"{two.file}: {one.label} -> {two.label}" for one, two in self.relabelled],
             "in another split": [f"{two.file}: {one.split} -> {two.split}" for one, two in self.moved],
             "another weight": [f"{two.file}: {one.weight} -> {two.weight}" for one, two in self.reweighted],
+            "in another fold": [
+                f"{two.file}: {one.fold or 'none'} -> {two.fold or 'none'}" for one, two in self.refolded
+            ],
         }
         lines = [f"{self.same} pictures are the same"]
         for what, names in parts.items():
@@ -77,7 +84,7 @@ class Difference:
             **{name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")},
             **{
                 name: [[one._asdict(), two._asdict()] for one, two in getattr(self, name)]
-                for name in ("changed", "relabelled", "moved", "reweighted")
+                for name in ("changed", "relabelled", "moved", "reweighted", "refolded")
             },
         }
 
@@ -98,7 +105,10 @@ def read_manifest(text: str, name: str) -> list[Row]:
         raise DataError(
             f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
         )
-    return [Row(**{field: row[field] for field in needed}, weight=_weight(row)) for row in reader]
+    return [
+        Row(**{field: row[field] for field in needed}, weight=_weight(row), fold=row.get("fold", ""))
+        for row in reader
+    ]
 
 
 def _place(one: Row, two: Row) -> str:
@@ -113,10 +123,13 @@ def _weight(row: Mapping[str, str]) -> str:
 
 
 def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
-    """Compares two manifests; copies of a picture are counted one by one."""
+    """Compares two manifests; copies of a picture are counted one by one, and folds where both have them."""
     left, right = list(before), list(after)
+    if not (any(row.fold for row in left) and any(row.fold for row in right)):
+        left, right = ([row._replace(fold="") for row in side] for side in (left, right))
     pairs = []
     for fields in (
+        ("sha256", "split", "label", "weight", "fold"),
         ("sha256", "split", "label", "weight"),
         ("sha256", "split", "label"),
         ("sha256", "label"),
@@ -125,7 +138,7 @@ def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
     ):
         matched, left, right = _matched(left, right, fields)
         pairs.append(matched)
-    same, reweighted, moved, relabelled, changed = pairs
+    same, refolded, reweighted, moved, relabelled, changed = pairs
     return Difference(
         same=len(same),
         added=tuple(sorted(right)),
@@ -134,6 +147,7 @@ def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
         relabelled=tuple(sorted(relabelled)),
         moved=tuple(sorted(moved)),
         reweighted=tuple(sorted(reweighted)),
+        refolded=tuple(sorted(refolded)),
     )
 
 

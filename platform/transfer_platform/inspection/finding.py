@@ -27,12 +27,14 @@ class Kind:
         severity: How much it matters.
         meaning: What it is, and what comes of it.
         remedy: What to do; empty where nothing needs to be done.
+        skippable: Whether a file may be left out for it; otherwise nobody knows what would be left out.
     """
 
     name: str
     severity: Severity
     meaning: str
     remedy: str = ""
+    skippable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,14 @@ KINDS = {
             Severity.ERROR,
             "nobody knows what is in it, so it is not skipped",
             "change its permissions, or name it in dataset.exclude",
+            skippable=False,
+        ),
+        Kind(
+            "not read",
+            Severity.ERROR,
+            "the disk or the network failed; the picture may be good, so it is not skipped",
+            "run the command again, or name it in dataset.exclude",
+            skippable=False,
         ),
         Kind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
         Kind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
@@ -180,6 +190,11 @@ KINDS = {
         Kind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
         Kind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
         Kind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
+        Kind(
+            "splits",
+            Severity.NOTE,
+            "what dataset.splits leaves out is recognised by the names of folders",
+        ),
         Kind("manifest", Severity.NOTE, "what was made of the manifest's columns"),
         Kind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
         Kind("hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"),

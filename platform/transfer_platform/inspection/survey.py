@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, Picture
     from transfer_platform.data.looks import Looks
 
-CLOSED = "unreadable folder"
 NAMED = 20
 """Findings of one kind that an error names."""
 
@@ -85,6 +84,10 @@ class Inspection:
     def with_more(self, findings: Iterable[Finding], unasked: Iterable[str] = ()) -> Inspection:
         """This and what was found later."""
         return replace(self, findings=_sorted([*self.findings, *findings]), unasked=(*self.unasked, *unasked))
+
+    def with_recognised(self, lines: Iterable[str]) -> Inspection:
+        """This and what `data.omitted.with_splits` said of splits that the recipe leaves out."""
+        return self.with_more(Finding("splits", (), line) for line in lines)
 
     def refuse_errors(self, say_more: str, outcome: str = "nothing was trained") -> None:
         """Raises a `DataError` that names all errors, up to 20 of a kind, where there are any.
@@ -166,7 +169,9 @@ def inspect(
         formats=formats({role: facts[part] for role, part in parts.items()}),
         unasked=_not_compared(sketches),
         quarantine={
-            path: problems[path].message for path in sorted(problems) if problems[path].kind != CLOSED
+            path: problem.message
+            for path, problem in sorted(problems.items())
+            if KINDS[problem.kind].skippable
         }
         if skip
         else {},

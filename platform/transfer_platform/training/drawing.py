@@ -6,7 +6,8 @@ Every draw is a function of named seeds, not of what was drawn before it: it rep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,16 +41,16 @@ class Views:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
-    def number(self, sha256: str, epoch: int) -> int:
-        """Which of an image's N views an epoch sees, 0 to N - 1."""
+    def number(self, sha256: str, epoch: int, turn: int = 0) -> int:
+        """Which of an image's N views an epoch sees, 0 to N - 1; the next one at each further turn."""
         assert isinstance(self.count, int), "views without end have no numbers"
-        return derived_seed("drawn", self.seed, epoch, sha256) % self.count
+        return (derived_seed("drawn", self.seed, epoch, sha256) + turn) % self.count
 
-    def augmentation_seed(self, sha256: str, epoch: int) -> int:
-        """The seed of the view that an epoch sees."""
+    def augmentation_seed(self, sha256: str, epoch: int, turn: int = 0) -> int:
+        """The seed of the view that an epoch sees, another one at each further turn."""
         if self.count == "unlimited":
-            return derived_seed("augmentation", self.seed, epoch, sha256)
-        return self.seed_of(sha256, self.number(sha256, epoch))
+            return derived_seed("augmentation", self.seed, epoch, sha256, *([turn] if turn else []))
+        return self.seed_of(sha256, self.number(sha256, epoch, turn))
 
     @staticmethod
     def seed_of(sha256: str, number: int) -> int:
@@ -95,6 +96,21 @@ def batches(
     if shuffle and batch_size > 1 and len(cut) > 1 and len(cut[-1]) == 1:
         cut[-2:] = [cut[-2] + cut[-1]]
     return cut
+
+
+def turns(cut: Iterable[Sequence[int]]) -> Iterator[list[int]]:
+    """For each index of each batch of an epoch, how often it came before: 0, but where classes are balanced.
+
+    >>> list(turns([[3, 1], [3, 3]]))
+    [[0, 0], [1, 2]]
+    """
+    seen: Counter[int] = Counter()
+    for batch in cut:
+        turn = []
+        for index in batch:
+            turn.append(seen[index])
+            seen[index] += 1
+        yield turn
 
 
 def _balanced(classes: Sequence[int], generator: torch.Generator) -> list[int]:

@@ -41,12 +41,15 @@ class WholeImages:
         """Images (B, 3, S, S), as they are served."""
         return self._images.plain(positions).contiguous(memory_format=torch.channels_last)
 
-    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
-        """Images (B, 3, S, S), as the epoch sees them."""
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        """Images (B, 3, S, S), as the epoch sees them when each has come so many times before."""
         if not self._views.vary:
             return self.plain(positions)
         digests = (self._images.pictures[position].sha256 for position in positions)
-        seeds = [self._views.augmentation_seed(digest, epoch) for digest in digests]
+        seeds = [
+            self._views.augmentation_seed(digest, epoch, turn)
+            for digest, turn in zip(digests, turns, strict=True)
+        ]
         return self._images.views(positions, seeds).contiguous(memory_format=torch.channels_last)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -85,13 +88,13 @@ class Features:
         """Features (B, ...) of pictures as they are served."""
         return self._moved(self._plain.take(positions))
 
-    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
-        """Features (B, ...) of the views that the epoch sees."""
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        """Features (B, ...) of the views that the epoch sees when each has come so many times before."""
         if self._varied is None:
             return self.plain(positions)
         rows = [
-            position * self._views.kept + self._views.number(self._digests[position], epoch)
-            for position in positions
+            position * self._views.kept + self._views.number(self._digests[position], epoch, turn)
+            for position, turn in zip(positions, turns, strict=True)
         ]
         return self._moved(self._varied.take(rows))
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from transfer_platform.training.drawing import batches
+from transfer_platform.training.drawing import batches, turns
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, ...) on the network's device; class indices (B,) and weights (B,), if any, on the CPU."""
@@ -25,8 +25,14 @@ class Inputs(Protocol):
     def plain(self, positions: Sequence[int]) -> Tensor:
         """Pictures as they are served, by their positions: (B, ...)."""
 
-    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
-        """Training pictures as an epoch sees them, counted from 1: (B, ...)."""
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        """Training pictures as an epoch sees them, counted from 1: (B, ...).
+
+        Args:
+            positions: Of B pictures.
+            epoch: Counted from 1.
+            turns: How often each came before in the epoch; it is another view each time.
+        """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, C) from a batch of inputs, and what auxiliary heads add in training."""
@@ -64,12 +70,13 @@ class Material:
     def training_batches(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch, counted from 1, in that epoch's order."""
         classes = self.labels[list(self.train)].tolist() if self.balanced else None
-        for order in batches(
+        cut = batches(
             len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
-        ):
+        )
+        for order, turn in zip(cut, turns(cut), strict=True):
             positions = [self.train[index] for index in order]
             weights = None if self.weights is None else self.weights[positions]
-            yield self.inputs.varied(positions, epoch), self.labels[positions], weights
+            yield self.inputs.varied(positions, epoch, turn), self.labels[positions], weights
 
     def validation_inputs(self) -> Iterator[Tensor]:
         """The inputs (B, ...) of the validation pictures, always in the same batches."""

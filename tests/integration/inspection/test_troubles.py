@@ -145,6 +145,15 @@ def _ran(folder: Path) -> str:
     return str(run)
 
 
+def test_a_split_that_cannot_be_read_is_named(plain: Path) -> None:
+    (plain / "test").chmod(0)
+    for spelled in ("{train: train, test: test}", "{}"):
+        _, said = platform(plain.parent, "run", "recipe.yaml", "-o", f"dataset.splits={spelled}", code=1)
+        assert "Traceback" not in said
+        assert "test" in said
+        assert "cannot be read: Permission denied" in said
+
+
 def _renamed(folder: Path, name: bytes) -> None:
     folder.rename(folder.with_name(os.fsdecode(name)))
 

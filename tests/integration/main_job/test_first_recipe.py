@@ -27,5 +27,7 @@ def test_what_a_recipe_leaves_out_is_recognised_said_and_logged(photographs, wor
     )
     _, err = place.run("platform", "run", "short.yaml")
     assert "recognised: test is val" in err
+    [report] = place.folder.glob("mlruns/**/data/report.md")
+    assert "recognised: test is val" in report.read_text()
     logged = next(place.folder.glob("mlruns/**/recipe.yaml")).read_text()
     assert re.search(r"train: train\s+validation: 0\.2\s+test: val", logged)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
-from transfer_platform.data.exclusion import excluded_files
+from transfer_platform.data.exclusion import files_named
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.storage import cache_folder
 
@@ -121,36 +121,41 @@ class TestExclusion:
     )
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         root = folder.parent
-        catalog = checked(folder, excluded_files(root, [pattern]), root)
+        catalog = checked(folder, files_named(root, [pattern], "exclude"), root)
         assert len(catalog.pictures) == left
         assert len(catalog.excluded) == 6 - left
 
     def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
         path = (folder / "ant" / "1.png").rename(folder / "ant" / "photo[1].png")
-        assert excluded_files(folder, ["ant/photo[1].png"]) == {path}
+        assert files_named(folder, ["ant/photo[1].png"], "exclude") == {path}
 
     def test_offenders_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "notes.txt").write_text("no picture")
         (folder / "readme.md").write_text("no picture")
-        excluded = excluded_files(folder, ["**/*.txt", "readme.md"])
+        excluded = files_named(folder, ["**/*.txt", "readme.md"], "exclude")
         assert len(checked(folder, excluded).pictures) == 6
 
     def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
         with pytest.raises(DataError) as raised:
-            excluded_files(folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""])
+            files_named(
+                folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""], "exclude"
+            )
         message = str(raised.value)
         assert "'ant/11.png' matches no file; did you mean 'ant/1.png'?" in message
         assert message.count("matches no file") == 6
 
     def test_a_name_without_its_folder_is_completed(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"'3\.png' matches no file; did you mean 'ant/deep/er/3\.png'"):
-            excluded_files(folder, ["3.png"])
+            files_named(folder, ["3.png"], "exclude")
 
     def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_picture) -> None:
         write_picture(folder / "cat" / "1.png", "cat")
-        assert checked(folder, excluded_files(folder, ["bee"])).classes == ("ant", "cat")
+        assert checked(folder, files_named(folder, ["bee"], "exclude")).classes == ("ant", "cat")
         with pytest.raises(DataError, match="without a picture: 'bee'"):
-            checked(folder, excluded_files(folder, ["bee/*"]))
+            checked(folder, files_named(folder, ["bee/*"], "exclude"))
+        (folder / "b\x07").mkdir()
+        with pytest.raises(DataError, match=r"(?s)no printable text: b\\x07; .*picture: 'b\\x07', 'bee'"):
+            checked(folder, files_named(folder, ["bee/*"], "exclude"))
 
     def test_links_and_folders_that_are_in_the_way_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "gone.png").symlink_to("nothing.png")
@@ -158,7 +163,7 @@ class TestExclusion:
         (folder / "bee" / "out").symlink_to("/etc")
         (folder / "cat").mkdir()
         names = ["ant/gone.png", "ant/circle", "bee/out", "cat"]
-        catalog = scan(folder, excluded_files(folder, names))
+        catalog = scan(folder, files_named(folder, names, "exclude"))
         assert not catalog.problems
         assert not catalog.gaps()
         assert len(catalog.pictures) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -407,6 +408,23 @@ def test_a_checksum_and_a_missing_manifest(folder: Path) -> None:
         read(folder.parent, sha256="0" * 64)
     with pytest.raises(SourceError, match=r"'fotos.csv' is not there: .* did you mean 'photos.csv'"):
         read(folder.parent, "fotos.csv")
+
+
+def test_a_file_that_a_disk_does_not_give_is_never_skipped(folder: Path) -> None:
+    """Of /proc/self/mem the first byte cannot be read: the system's answer is an I/O error."""
+    table(folder.parent / "photos.csv", [["/proc/self/mem", "ant"], *rows(folder)])
+    for choice in ("fail", "skip"):
+        with pytest.raises(DataError, match=r"(?s)not read \(1\).*self/mem: it could not be read: Input"):
+            read(folder.parent, on_bad_image=choice)
+
+
+def test_useless_patterns_of_both_fields_are_named_at_once(folder: Path) -> None:
+    table(folder.parent / "photos.csv", rows(folder))
+    for name in ("photos.csv", folder.name):
+        with pytest.raises(DataError) as raised:
+            read(folder.parent, name, exclude=["no.png"], allow_duplicates=["none.png"])
+        for field, pattern in (("exclude", "no.png"), ("allow_duplicates", "none.png")):
+            assert re.search(rf"dataset\.{field} must name .*\n  '{pattern}' matches no", str(raised.value))
 
 
 def test_a_folder_may_be_called_like_a_manifest(folder: Path) -> None:

@@ -19,6 +19,7 @@ ROWS = st.lists(
         label=st.sampled_from(["ant", "bee"]),
         sha256=st.sampled_from(["a", "b", "c"]),
         file=st.sampled_from(["1", "2", "3"]),
+        fold=st.sampled_from(["", "0", "1"]),
     ),
     max_size=8,
 )
@@ -53,6 +54,14 @@ def test_new_bytes_do_not_hide_another_label_and_split() -> None:
     assert "    train/ant -> test/bee: train/ant/1.jpg" in str(found)
 
 
+def test_another_fold_is_told_where_both_have_folds() -> None:
+    held_out = A._replace(fold="0")
+    found = difference([held_out, B], [A._replace(fold="1"), B])
+    assert (found.refolded, found.same) == (((held_out, A._replace(fold="1")),), 1)
+    assert "in another fold (1):\n    train/ant/1.jpg: 0 -> 1" in str(found)
+    assert difference([held_out, B], [A, B]).is_empty, "only one of them has folds"
+
+
 def test_added_and_removed() -> None:
     found = difference([A], [B])
     assert (found.removed, found.added, found.same) == ((A,), (B,), 0)
@@ -61,7 +70,7 @@ def test_added_and_removed() -> None:
 @given(ROWS, ROWS)
 def test_every_row_is_in_exactly_one_place(before: list[Row], after: list[Row]) -> None:
     found = difference(before, after)
-    several = (found.changed, found.relabelled, found.moved, found.reweighted)
+    several = (found.changed, found.relabelled, found.moved, found.reweighted, found.refolded)
     pairs = sum(map(len, several)) + found.same
     assert pairs + len(found.removed) == len(before)
     assert pairs + len(found.added) == len(after)

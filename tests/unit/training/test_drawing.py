@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer_platform.training.drawing import Views, batches
+from transfer_platform.training.drawing import Views, batches, turns
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans(), st.integers(0, 100))
@@ -50,6 +51,24 @@ def test_views_without_end_are_new_in_every_epoch() -> None:
     assert len({views.augmentation_seed("ab", epoch) for epoch in range(60)}) == 60
     assert views.vary
     assert views.kept == 0
+
+
+@pytest.mark.parametrize("count", [4, "unlimited"])
+def test_a_picture_that_comes_again_in_an_epoch_is_another_view(count) -> None:
+    views = Views("light", count, seed=0)
+    for epoch in (1, 2):
+        assert len({views.augmentation_seed("ab", epoch, turn) for turn in range(4)}) == 4
+        assert views.augmentation_seed("ab", epoch, 0) == views.augmentation_seed("ab", epoch)
+
+
+def test_turns_of_a_rare_picture_count_on_through_the_epoch() -> None:
+    cut = batches(9, 4, shuffle=True, epoch=1, classes=[0] * 8 + [1])
+    pairs = [
+        pair for batch, turn in zip(cut, turns(cut), strict=True) for pair in zip(batch, turn, strict=True)
+    ]
+    rare = [turn for index, turn in pairs if index == 8]
+    assert rare == list(range(len(rare)))
+    assert len(rare) in (4, 5)
 
 
 def test_one_view_is_the_picture_as_it_is() -> None:

@@ -59,7 +59,7 @@ class Drawn:
     def plain(self, positions: Sequence[int]) -> Tensor:
         return self.values[list(positions)]
 
-    def varied(self, positions: Sequence[int], epoch: int) -> Tensor:
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
         return self.plain(positions)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
