@@ -9,7 +9,7 @@ from io import FileIO
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.looks import look
-from transfer_platform.data.problem import Problem
+from transfer_platform.data.problem import Problem, unread
 
 if TYPE_CHECKING:
     from transfer_platform.data.look_memory import LookMemory
@@ -47,10 +47,8 @@ def _content(path: str) -> bytes | Problem:
             if size > MAX_BYTES:
                 return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
             return file.readall()
-    except PermissionError as error:
-        return Problem("unreadable", f"it cannot be read: {error.strerror}")
-    except OSError as error:  # a failing disk, or a file that somebody removes just now
-        return Problem("not read", f"it could not be read: {error.strerror}")
+    except OSError as error:
+        return unread(error)
 
 
 def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> Reading:

@@ -15,7 +15,7 @@ from transfer_platform.data.catalog import Catalog, Picture, by_content
 from transfer_platform.data.digests import Stamp
 from transfer_platform.data.download import public
 from transfer_platform.data.manifest import Manifest, Row
-from transfer_platform.data.problem import Problem, shown
+from transfer_platform.data.problem import Problem, shown, unread
 from transfer_platform.data.remote import STORES, fetch_pictures, place_of, scheme
 from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.data.verification import Readings, read_all
@@ -227,7 +227,7 @@ def _files(entries: Sequence[Entry]) -> tuple[list[File], dict[Path, Problem]]:
             near = _nearest(entry) if len(problems) < _SUGGESTED else ""
             problems[entry.path] = Problem("missing", f"there is no such file{near}")
         except OSError as error:
-            problems[entry.path] = Problem("unreadable", f"it cannot be read: {error.strerror}")
+            problems[entry.path] = unread(error)
         else:
             if S_ISREG(status.st_mode):
                 files.append(File(str(entry.path), str(entry.path), Stamp.of(status)))

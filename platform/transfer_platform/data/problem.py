@@ -21,6 +21,13 @@ class Problem:
     message: str
 
 
+def unread(error: OSError) -> Problem:
+    """What is wrong with a file that the system does not give, or only today."""
+    if isinstance(error, PermissionError):
+        return Problem("unreadable", f"it cannot be read: {error.strerror}")
+    return Problem("not read", f"it could not be read: {error.strerror}")
+
+
 def shown(path: Path | str) -> str:
     """A file name that can stand in any text: what is no UTF-8, and control characters, are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -69,25 +69,26 @@ def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progre
     fresh: dict[str, bytes] = {}
     begun = len(files) - len(unread) + 1
     try:
-        for done, (file, (digest, look, problem)) in enumerate(_read(unread, memory), begun):
-            if problem:
-                readings.problems[Path(file.path)] = problem
-            else:
-                readings.digests[file.path] = digest
-                digests.learn(file.name, file.stamp, digest)
-                looks.add(digest, look)
-                fresh[digest] = look
-            if len(fresh) >= _SAVED:
-                memory.learn(fresh)
-                fresh = {}
-            progress(Step(f"reading {folder.name}", done, len(files), "images"))
+        with closing(_read(unread, memory)) as read:
+            for done, (file, (digest, look, problem)) in enumerate(read, begun):
+                if problem:
+                    readings.problems[Path(file.path)] = problem
+                else:
+                    readings.digests[file.path] = digest
+                    digests.learn(file.name, file.stamp, digest)
+                    looks.add(digest, look)
+                    fresh[digest] = look
+                if len(fresh) >= _SAVED:
+                    memory.learn(fresh)
+                    fresh = {}
+                progress(Step(f"reading {folder.name}", done, len(files), "images"))
     finally:  # interrupted, too: what was read before is not read again
         memory.learn(fresh)
         digests.save()
     return readings
 
 
-def _read(files: Sequence[File], memory: LookMemory) -> Iterator[tuple[File, Reading]]:
+def _read(files: Sequence[File], memory: LookMemory) -> Generator[tuple[File, Reading]]:
     """Each file with what it is; a chunk at a time, so that memory stays flat."""
     if not files:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer_platform.data.digests import Stamp
-from transfer_platform.data.problem import Problem, shown
+from transfer_platform.data.problem import Problem, shown, unread
 
 CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What file managers leave behind, in lower case; like hidden files it is counted and left out."""
@@ -79,9 +79,18 @@ def walk(folder: Path, root: Path) -> Contents:
                 if current == folder:
                     contents.folders.append(path)
                 pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
+            elif isinstance(file := _file(entry, prefix), File):
+                contents.files.append(file)
             else:
-                contents.files.append(File(entry.path, prefix + entry.name, Stamp.of(entry.stat())))
+                contents.problems[Path(entry.path)] = file
     return contents
+
+
+def _file(entry: os.DirEntry[str], prefix: str) -> File | Problem:
+    try:
+        return File(entry.path, prefix + entry.name, Stamp.of(entry.stat()))
+    except OSError as error:  # its folder may be listed but not entered, or it was removed just now
+        return unread(error)
 
 
 def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> Problem | None:

@@ -156,6 +156,9 @@ def troubled_set(root: Path) -> Path:
     (root / "train/ant/secret.jpg").write_bytes(encoded(picture(351)))
     (root / "train/ant/secret.jpg").chmod(0)
     (root / "train/ant/locked").mkdir(mode=0)
+    (root / "train/ant/listed").mkdir()
+    (root / "train/ant/listed/photo.jpg").write_bytes(encoded(picture(352)))
+    (root / "train/ant/listed").chmod(0o444)
     (root / "train/ant/out.jpg").symlink_to("/etc/hostname")
     (root / "train/ant/round").symlink_to(".")
     (root / "train/ant/itself.jpg").symlink_to("itself.jpg")
@@ -173,7 +176,7 @@ def troubled_set(root: Path) -> Path:
 
 
 _EXPECTED: dict[str, list[str]] = {
-    "unreadable": ["train/ant/secret.jpg"],
+    "unreadable": ["train/ant/listed/photo.jpg", "train/ant/secret.jpg"],
     "unreadable folder": ["train/ant/locked"],
     "too many bytes": ["train/ant/endless.png"],
     "link leading out": ["train/ant/out.jpg"],
