@@ -136,13 +136,13 @@ class Classifier:
             UnreadableImageError: The first image that cannot be decoded, by its path or as `row 3`
                 (counted from 0).
         """
-        starts = range(0, len(images), self._batch)
-        batches = list(self._workers.map(lambda start: self._classified(images, start), starts))
-        none = Answers(np.empty((0, len(self.classes)), dtype=np.float32), np.empty(0, dtype=np.float32))
-        return Answers(
-            np.concatenate([none.probabilities, *(batch.probabilities for batch in batches)]),
-            np.concatenate([none.novelty, *(batch.novelty for batch in batches)]),
-        )
+        count, starts = len(images), range(0, len(images), self._batch)
+        answers = Answers(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))
+        batches = self._workers.map(lambda start: self._classified(images, start), starts)
+        for start, batch in zip(starts, batches, strict=True):
+            part = slice(start, start + len(batch.novelty))
+            answers.probabilities[part], answers.novelty[part] = batch.probabilities, batch.novelty
+        return answers
 
     def probabilities(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
         """Those of `answers`, (N, C)."""
