@@ -12,12 +12,11 @@ from transfer_platform.data.omitted import NO_FOLDER, NOT_LISTED, Recognised
 from transfer_platform.data.problem import shown
 from transfer_platform.inspection.finding import Severity
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.recipe.schema import HELD_OUT, UNEQUAL
+from transfer_platform.recipe.schema import HELD_OUT, UNEQUAL, Folds
 from transfer_platform.recipe.space import scalar
 
 FEW_TO_RANK = 30
 """Images held out for validation below which trials are ranked by cross-validation instead."""
-FOLDS = 5
 MANY = 2000
 """Training images from which larger batches are quicker and no worse."""
 NAMED = 20
@@ -62,10 +61,10 @@ class Seen:
         return max(self.teaching.values()) > UNEQUAL * min(self.teaching.values())
 
     @property
-    def folds(self) -> bool:
+    def few_to_rank(self) -> bool:
         """Whether too few images would be held out to rank trials by."""
-        share, sizes = self.sides.validation, self.teaching.values()
-        return isinstance(share, float) and share * sum(sizes) < FEW_TO_RANK and min(sizes) >= FOLDS
+        share = self.sides.validation
+        return isinstance(share, float) and share * sum(self.teaching.values()) < FEW_TO_RANK
 
     @property
     def excluded(self) -> Mapping[str, str]:
@@ -112,9 +111,9 @@ def _dataset(seen: Seen, source: str) -> Iterator[Line]:
     yield f"  source: {scalar(source)}", ""
     yield "  splits:", ""
     yield f"    train: {scalar(sides.train)}", sides.reasons.get("train", "the rows for train")
-    if seen.folds:
+    if isinstance(sides.validation, Folds):
         yield (
-            f"    validation: {{folds: {FOLDS}}}",
+            f"    validation: {{folds: {sides.validation.folds}}}",
             "a fifth would be too few to rank trials by; so each image is held out once",
         )
     else:

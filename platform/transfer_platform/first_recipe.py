@@ -7,16 +7,17 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transfer_platform.data.omitted import recognised
+from transfer_platform.data.omitted import Recognised, recognised
 from transfer_platform.data.problem import shown
 from transfer_platform.draft import LEAK, Seen, draft, told
 from transfer_platform.errors import DataError, StorageError
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.file import load
-from transfer_platform.recipe.schema import HELD_OUT, Dataset, Splits
+from transfer_platform.recipe.schema import HELD_OUT, Dataset, Folds, Splits
 from transfer_platform.storage import refuse_unwritable, written_whole
 
+FOLDS = 5
 SHARES = (HELD_OUT, 0.3, 0.4, 0.5)
 """Of train for test, tried in turn: a class of few images may have none among a smaller share."""
 
@@ -87,14 +88,21 @@ def _refuse_place(out: Path, source: str) -> None:
 def _see(source: str, progress: Progress) -> Seen:
     sides = recognised(Dataset(source=source), Path(), progress)
     for share in SHARES if sides.test == HELD_OUT else [sides.test]:
-        sides = replace(sides, test=share)
-        splits = Splits.model_validate(sides.sides)
-        # Unreadable files shall not hide the rest: the recipe names them.
-        found, _ = preflight(Dataset(source=source, splits=splits, on_bad_image="skip"), Path(), progress)
-        if not found.of("cannot be split"):
+        seen = _seen(source, replace(sides, test=share), progress)
+        if not seen.found.of("cannot be split"):
             break
-    if any(error.kind != LEAK for error in found.errors):
-        found.refuse_errors("a recipe for it could not be run", "no recipe was written")
+    if any(error.kind != LEAK for error in seen.found.errors):
+        seen.found.refuse_errors("a recipe for it could not be run", "no recipe was written")
+    if not seen.few_to_rank:
+        return seen
+    folded = _seen(source, replace(seen.sides, validation=Folds(folds=FOLDS)), progress)
+    return seen if folded.found.of("cannot be split") else folded
+
+
+def _seen(source: str, sides: Recognised, progress: Progress) -> Seen:
+    splits = Splits.model_validate(sides.sides)
+    # Unreadable files shall not hide the rest: the recipe names them.
+    found, _ = preflight(Dataset(source=source, splits=splits, on_bad_image="skip"), Path(), progress)
     return Seen(found, sides)
 
 

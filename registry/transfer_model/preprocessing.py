@@ -137,12 +137,15 @@ def pixels(source: bytes | Path, name: str = "the image") -> int:
 
 
 def orientation(image: Image.Image) -> int:
-    """How EXIF says that a picture lies, 1 to 8; 1, upright, where it does not say or is damaged."""
+    """How EXIF says that a picture lies, 1 to 8; 1, upright, where it does not say or is damaged.
+
+    Of a PNG it is asked once the picture is loaded, or Pillow would load it here; a TIFF forgets it then.
+    """
     try:
         said = image.getexif().get(_ORIENTATION)
+        return int(said) if said in _UPRIGHT else 1
     except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the picture is good without it
         return 1
-    return said if said in _UPRIGHT else 1
 
 
 def _content(source: bytes | Path, name: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         """Runs a command; exit code 1 where a recipe, the data or a registry stands in its way."""
         _collect_less_garbage()
+        # What docker, systemd and a batch queue send; as with Ctrl-C, nothing is lost.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:

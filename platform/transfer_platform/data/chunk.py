@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from io import FileIO
 from typing import TYPE_CHECKING
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 30
 """Bytes of a file above which it is no picture."""
+
+_WATCHED = 1.0
+"""Seconds between two looks whether the parent still lives."""
 
 Reading = tuple[str, bytes, Problem | None]
 """SHA-256, packed look, and what is wrong, of one file."""
@@ -37,6 +43,22 @@ def read_chunk(paths: Sequence[str], memory: LookMemory | None) -> list[Reading]
         ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
         for content, digest in zip(contents, hashed, strict=True)
     ]
+
+
+def end_with(parent: int) -> None:
+    """Leaves it to the parent to be stopped with Ctrl-C, and ends soon after it in whatever way it ends.
+
+    Args:
+        parent: The process that asks for readings; its number.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCHED)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _content(path: str) -> bytes | Problem:

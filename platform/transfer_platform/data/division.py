@@ -111,6 +111,11 @@ def draw_test(
     Raises:
         SplitError: A class has none that is test, or none that is not.
     """
+    if single := ", ".join(repr(label) for label, those in of_class.items() if len(those) < 2):
+        raise SplitError(
+            f"a class needs {what} in train and in test, but there is only one of {single}; "
+            "add some, or name the class in dataset.exclude"
+        )
     without = {label: min(draws[each] for each in those) for label, those in of_class.items()}
     if max(without.values()) >= fraction * _HASHES:
         missing = ", ".join(repr(label) for label, drawn in without.items() if drawn >= fraction * _HASHES)

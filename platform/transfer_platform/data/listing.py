@@ -172,6 +172,8 @@ def located(manifest: Manifest, url: str = "") -> Listing:
 
 def _broken_rule(path: str, *, fetched: bool) -> str:
     """The rule that a path breaks, or nothing; a stranger's manifest must not name files of this machine."""
+    if "\0" in path:
+        return "has a character that no file name has (NUL)"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
         return "" if store in STORES else f"cannot be fetched; there is {known}{did_you_mean(store, STORES)}"

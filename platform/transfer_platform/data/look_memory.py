@@ -48,16 +48,21 @@ class LookMemory:
         """Keeps looks by digest."""
         if not found:
             return
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._file)) as database, database:
-                database.execute("PRAGMA synchronous = OFF")  # what a power cut spoils is looked at again
-                database.execute("CREATE TABLE IF NOT EXISTS looks (sha256 TEXT PRIMARY KEY, look BLOB)")
-                database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", sorted(found.items()))
-        except (sqlite3.OperationalError, OSError):
-            pass  # locked, full, or not to be written to
-        except sqlite3.DatabaseError:
-            self._file.unlink(missing_ok=True)  # damaged: the next one begins anew
+        with suppress(sqlite3.Error, OSError):  # locked, full, or not to be written to
+            try:
+                self._write(found)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: begun anew
+                self._file.unlink()
+                self._write(found)
+
+    def _write(self, found: Mapping[str, bytes]) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._file)) as database, database:
+            database.execute("PRAGMA synchronous = OFF")  # what a power cut spoils is looked at again
+            database.execute("CREATE TABLE IF NOT EXISTS looks (sha256 TEXT PRIMARY KEY, look BLOB)")
+            database.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?)", sorted(found.items()))
 
     def _rows(self, statement: str, parameters: Sequence[str] = ()) -> Iterator[Any]:
         if not self._file.is_file():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from tempfile import TemporaryFile, gettempdir
+import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,8 @@ LOOK_BYTES = FACTS.itemsize + 3 * SKETCH**2
 _HEADER = struct.Struct("<II8s8sHB?")
 _MOST_FRAMES = 65535
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")
+_DRAFTED = ("JPEG", "MPO")
+"""Formats of which fewer pixels may be computed than there are."""
 _ENOUGH = 4 * SKETCH
 """Pixels of the shorter side that a sketch is made of; a JPEG is decoded to no more than it takes."""
 _TURNED = 5
@@ -68,15 +71,19 @@ def look(content: bytes, name: str) -> bytes:
     from transfer_model.preprocessing import opened, orientation, upright
 
     image = opened(content, name)
-    # Before it is decoded: Pillow forgets some of it then.
-    kind, mode, transparent, frames = image.format, image.mode, image.has_transparency_data, _frames(image)
-    turn, size = orientation(image), image.size
+    kind, mode, size = image.format or "", image.mode, image.size
+    # First of all: it refuses what `decode` refuses, and what is asked later may move in the file or load it.
     pixels = upright(image, name, at_least=_ENOUGH)
+    again = opened(content, name) if kind in _ANIMATED else image
+    turn = orientation(again if kind == "TIFF" else image)
+    if kind not in _DRAFTED:
+        size = pixels.size
+    elif turn >= _TURNED:
+        size = size[::-1]
     sketch = pixels.resize((SKETCH, SKETCH), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    sides = size[::-1] if turn >= _TURNED else size
-    texts = (text.encode("ascii") for text in (kind or "", mode))
-    header = _HEADER.pack(*sides, *texts, min(frames, _MOST_FRAMES), turn, transparent)
-    return header + sketch.tobytes()
+    names = kind.encode("ascii"), mode.encode("ascii")
+    rest = min(_frames(again), _MOST_FRAMES), turn, image.has_transparency_data
+    return _HEADER.pack(*size, *names, *rest) + sketch.tobytes()
 
 
 class Looks:
@@ -90,12 +97,12 @@ class Looks:
         self._rows: dict[str, int] = {}
         self._facts = bytearray()
         try:
-            self._sketches = TemporaryFile()  # noqa: SIM115 - closed with this
+            self._sketches = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this
         except OSError as error:
             raise _no_room(error) from error
 
     def __del__(self) -> None:
-        if hasattr(self, "_sketches"):
+        with suppress(AttributeError, OSError):
             self._sketches.close()
 
     def __contains__(self, digest: str) -> bool:
@@ -135,8 +142,9 @@ class Looks:
 
 
 def _no_room(error: OSError) -> StorageError:
+    folder = tempfile.tempdir or "any folder"
     return StorageError(
-        f"what is seen of the pictures cannot be kept in {gettempdir()}: {error.strerror}; "
+        f"what is seen of the pictures cannot be kept in {folder}: {error.strerror}; "
         "name a folder with more room in the environment variable TMPDIR"
     )
 
@@ -149,5 +157,3 @@ def _frames(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # noqa: BLE001 - what is damaged behind the first frame is not looked at
         return 1
-    finally:
-        image.seek(0)

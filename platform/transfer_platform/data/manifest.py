@@ -77,7 +77,8 @@ class Manifest:
 
     def place(self, number: int) -> str:
         """Where a row stands, for people."""
-        return f"{shown(self.file.name)}, {'row' if self.file.suffix == '.parquet' else 'line'} {number}"
+        unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
+        return f"{shown(self.file.name)}, {unit} {number}"
 
     def refuse(self, faults: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` that names the first 20 faults, where there are any."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.chunk import Reading, read_chunk
+from transfer_platform.data.chunk import Reading, end_with, read_chunk
 from transfer_platform.data.digests import DigestMemory
 from transfer_platform.data.look_memory import LookMemory, look_memory
 from transfer_platform.data.problem import Problem, shown
@@ -25,12 +27,14 @@ if TYPE_CHECKING:
 FEW = 512
 """Files for which it does not pay to start processes."""
 
-_CHUNK, _CHUNK_BYTES = 64, 64 << 20
-"""Files, and bytes, that are handed to a reader at once."""
+_SMALL, _LARGE, _CHUNKS = 32, 256, 64
+"""Files that are handed to a reader at once, at least and at most; between, so many chunks are made."""
+_CHUNK_BYTES = 64 << 20
+"""Bytes that are handed to a reader at once."""
 _IDLE = 10
 """Seconds after which a reader ends that nobody asks any more."""
-_SAVED = 8192
-"""Looks that are kept at once; a power cut costs no more."""
+_SAVED, _SAVED_AFTER = 8192, 10.0
+"""Looks that are kept at once, or seconds after which they are; a power cut costs no more."""
 
 
 @dataclass
@@ -67,6 +71,7 @@ def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progre
     readings = Readings({path: digest for path, digest in known.items() if digest in looks})
     unread = [file for file in files if file.path not in readings.digests]
     fresh: dict[str, bytes] = {}
+    saved = time.monotonic()
     begun = len(files) - len(unread) + 1
     try:
         with closing(_read(unread, memory)) as read:
@@ -78,9 +83,9 @@ def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progre
                     digests.learn(file.name, file.stamp, digest)
                     looks.add(digest, look)
                     fresh[digest] = look
-                if len(fresh) >= _SAVED:
+                if len(fresh) >= _SAVED or time.monotonic() > saved + _SAVED_AFTER:
                     memory.learn(fresh)
-                    fresh = {}
+                    fresh, saved = {}, time.monotonic()
                 progress(Step(f"reading {folder.name}", done, len(files), "images"))
     finally:  # interrupted, too: what was read before is not read again
         memory.learn(fresh)
@@ -92,46 +97,59 @@ def _read(files: Sequence[File], memory: LookMemory) -> Generator[tuple[File, Re
     """Each file with what it is; a chunk at a time, so that memory stays flat."""
     if not files:
         return
-    chunks = list(_chunks(files))
-    paths = [[file.path for file in chunk] for chunk in chunks]
-    with _readers(len(files)) as pool:
-        answers = pool.map(read_chunk, paths, repeat(None if memory.is_empty else memory))
-        for chunk in chunks:
+    known = None if memory.is_empty else memory
+    waiting = _chunks(files)
+    with _readers(len(files)) as (pool, ahead):
+
+        def begun(chunks: Iterable[Sequence[File]]) -> Iterator[tuple[Sequence[File], Future[list[Reading]]]]:
+            for chunk in chunks:
+                yield chunk, pool.submit(read_chunk, [file.path for file in chunk], known)
+
+        pending = deque(begun(islice(waiting, ahead)))
+        while pending:
+            chunk, future = pending.popleft()
             try:
-                readings = next(answers)
+                readings = future.result()
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
-                    f"the process that read {shown(chunk[0].path)} and {len(chunk) - 1} files after it died: "
+                    f"a process died that read pictures, {shown(chunk[0].path)} or files after it: "
                     "it was killed, perhaps for want of memory, or one of them crashes Pillow"
                 ) from error
+            pending.extend(begun(islice(waiting, 1)))
             yield from zip(chunk, readings, strict=True)
 
 
 @contextmanager
-def _readers(files: int) -> Iterator[Executor]:
-    """Threads, or processes for many files: small pictures are more work for Python than for Pillow."""
+def _readers(files: int) -> Iterator[tuple[Executor, int]]:
+    """Threads, or processes for many files: small pictures are more work for Python than for Pillow.
+
+    Also how many chunks they should be given ahead. That is no more than loky's queue and its processes hold:
+    what it has not handed on when it is told to kill them ends in a traceback of its own.
+    """
     if files <= FEW:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            yield threads
+        count = os.cpu_count() or 1
+        with ThreadPoolExecutor(count) as threads:
+            yield threads, 2 * count
         return
     # Unlike multiprocessing's own, its processes never run the caller's script; the next split finds them.
     # It counts the processors that this process may use, also where a container has less than the machine.
     from joblib.externals.loky import cpu_count, get_reusable_executor
 
     count = cpu_count()
-    processes = get_reusable_executor(count, timeout=_IDLE)
+    processes = get_reusable_executor(count, timeout=_IDLE, initializer=end_with, initargs=(os.getpid(),))
     try:
-        yield processes
+        yield processes, 3 * count
     except BaseException:
-        processes.shutdown(wait=False, kill_workers=True)
+        processes.shutdown(wait=True, kill_workers=True)
         raise
 
 
 def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
+    most = min(max(len(files) // _CHUNKS, _SMALL), _LARGE)
     chunk: list[File] = []
     room = _CHUNK_BYTES
     for file in files:
-        if chunk and (len(chunk) == _CHUNK or file.stamp.size > room):
+        if chunk and (len(chunk) == most or file.stamp.size > room):
             yield chunk
             chunk, room = [], _CHUNK_BYTES
         chunk.append(file)

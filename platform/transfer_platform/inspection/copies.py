@@ -31,6 +31,8 @@ PLAIN = 4.0
 
 _ROWS, _COLUMNS = 256, 4096
 """Forms that are compared at once with others, and how many others."""
+_ROUNDING = 0.01
+"""Levels that mean colours may be off."""
 _LOOKED_AT = 1 << 13
 """Pairs whose colours are compared at once."""
 
@@ -134,6 +136,7 @@ def alike(facts: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
     order = among[np.argsort(sketches.light[among], kind="stable")]
     order = order[sketches.deviation[order] >= PLAIN]
     light, forms = sketches.light[order], sketches.forms
+    shapes = np.log(facts["width"] / facts["height"])
     ends = np.searchsorted(light, light + SAME_LIGHT, side="right")
     group = np.arange(len(order))
     for rows, columns in _tiles(ends):
@@ -141,9 +144,10 @@ def alike(facts: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
         one, other = np.divmod(close, columns.stop - columns.start)
         pairs = np.stack((one + rows.start, other + columns.start), axis=1)
         pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
+        pairs = pairs[_perhaps(shapes, sketches.colour, order[pairs])]
         while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
             some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
-            group = _joined(group, some[_same(facts, sketches, order[some])])
+            group = _joined(group, some[_same(sketches, order[some])])
     return _members(group, order)
 
 
@@ -156,14 +160,24 @@ def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
             yield slice(start, stop), slice(left, min(left + _COLUMNS, last))
 
 
-def _same(facts: NDArray[np.void], sketches: Sketches, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs (P, 2) of equal form have the same colours and the same shape."""
+def _perhaps(
+    shapes: NDArray[np.float64], colour: NDArray[np.float32], pairs: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which pairs (P, 2) have the same shape, and mean colours that do not rule the same colours out."""
     one, other = pairs.T
-    shapes = np.log(facts["width"] / facts["height"])
-    differences = np.abs(sketches.pixels(one).astype(np.int16) - sketches.pixels(other)).mean(axis=(1, 2, 3))
-    same: NDArray[np.bool_] = (differences <= SAME_COLOURS) & (
-        np.abs(shapes[one] - shapes[other]) <= SAME_SHAPE
-    )
+    colours = np.abs(colour[one] - colour[other]).mean(axis=1)
+    perhaps: NDArray[np.bool_] = colours <= SAME_COLOURS + _ROUNDING
+    perhaps &= np.abs(shapes[one] - shapes[other]) <= SAME_SHAPE
+    return perhaps
+
+
+def _same(sketches: Sketches, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs (P, 2) of equal form have the same colours."""
+    places, where = np.unique(pairs, return_inverse=True)
+    pixels = sketches.pixels(places).astype(np.int16)
+    one, other = where.reshape(pairs.shape).T
+    differences = np.abs(pixels[one] - pixels[other]).mean(axis=(1, 2, 3))
+    same: NDArray[np.bool_] = differences <= SAME_COLOURS
     return same
 
 

@@ -47,7 +47,8 @@ def text(inspection: Inspection) -> str:
             lines += ["", f"{severity}: {kind} ({len(found)}): {KINDS[kind].meaning}"]
             lines += [f"    {inspection.line(finding)}" for finding in found[:_SUMMED_UP]]
             lines += [f"    ... and {len(found) - _SUMMED_UP} more"] if len(found) > _SUMMED_UP else []
-            lines += [f"  -> {KINDS[kind].remedy}"] if KINDS[kind].remedy else []
+            remedy = inspection.remedy(kind, severity)
+            lines += [f"  -> {remedy}"] if remedy else []
     lines += ["", *inspection.unasked] if inspection.unasked else []
     return "\n".join(lines)
 
@@ -57,7 +58,12 @@ def markdown(inspection: Inspection) -> str:
     lines = ["# The data set", "", summary(inspection), "", *_table(class_table(inspection)), ""]
     for severity in Severity:
         for kind, found in _kinds(inspection, severity):
-            lines += [f"## {severity}: {kind} ({len(found)})", "", f"{_sentence(kind)}", ""]
+            lines += [
+                f"## {severity}: {kind} ({len(found)})",
+                "",
+                _sentence(kind, inspection.remedy(kind, severity)),
+                "",
+            ]
             lines += [f"- {_escaped(inspection.line(finding))}" for finding in found[:LISTED]]
             lines += [f"- ... and {len(found) - LISTED} more"] if len(found) > LISTED else []
             lines += [""]
@@ -165,7 +171,7 @@ def _section(
         "kind": kind,
         "count": len(found),
         "meaning": KINDS[kind].meaning,
-        "remedy": KINDS[kind].remedy,
+        "remedy": inspection.remedy(kind, severity),
         "shown": shown,
         "rest": rest,
         "unlisted": max(0, len(found) - LISTED),
@@ -179,10 +185,9 @@ def _kinds(inspection: Inspection, severity: Severity) -> Iterator[tuple[str, li
             yield kind, found
 
 
-def _sentence(kind: str) -> str:
-    remedy = f" Remedy: {KINDS[kind].remedy}." if KINDS[kind].remedy else ""
+def _sentence(kind: str, remedy: str) -> str:
     meaning = KINDS[kind].meaning
-    return f"{meaning[0].upper()}{meaning[1:]}.{remedy}"
+    return f"{meaning[0].upper()}{meaning[1:]}." + (f" Remedy: {remedy}." if remedy else "")
 
 
 def _plural(count: int, noun: str) -> str:

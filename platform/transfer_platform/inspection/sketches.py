@@ -26,6 +26,7 @@ class Sketches:
 
     Attributes:
         light: Mean brightness (N,), 0 to 255.
+        colour: Mean red, green and blue (N, 3), 0 to 255.
         spread: Largest distance of two pixels in one colour (N,), 0 to 255.
         forms: The lowest frequencies but the mean of a cosine transform, as unit vectors (N, 63).
         deviation: Standard deviation of the brightness in those frequencies (N,), 0 to 255.
@@ -33,6 +34,7 @@ class Sketches:
     """
 
     light: NDArray[np.float32]
+    colour: NDArray[np.float32]
     spread: NDArray[np.uint8]
     forms: NDArray[np.float32]
     deviation: NDArray[np.float32]
@@ -43,24 +45,26 @@ def study(looks: Looks, rows: NDArray[np.int64]) -> Sketches:
     """Studies the sketches of some rows (N,) of looks, a block at a time."""
     basis, count = _basis(), len(rows)
     light, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
-    spread, forms = np.empty(count, np.uint8), np.empty((count, _FREQUENCIES**2 - 1), np.float32)
+    colour, forms = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))
+    spread = np.empty(count, np.uint8)
     for start in range(0, count, _ROWS):
         block = slice(start, start + _ROWS)
-        waves, spread[block] = _block(looks.sketches(rows[block]), basis)
+        waves, colour[block], spread[block] = _block(looks.sketches(rows[block]), basis)
         length = np.maximum(np.linalg.norm(waves[:, 1:], axis=1), np.float32(1e-6))
         light[block] = waves[:, 0] / np.float32(SKETCH)
         forms[block] = waves[:, 1:] / length[:, None]
         deviation[block] = length / np.float32(SKETCH)
-    return Sketches(light, spread, forms, deviation, lambda places: looks.sketches(rows[places]))
+    return Sketches(light, colour, spread, forms, deviation, lambda places: looks.sketches(rows[places]))
 
 
 def _block(
     sketches: NDArray[np.uint8], basis: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Frequencies (B, 64) and spread (B,) of sketches (B, 16, 16, 3)."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Frequencies (B, 64), mean colours (B, 3) and spread (B,) of sketches (B, 16, 16, 3)."""
     colours = np.ascontiguousarray(sketches.reshape(len(sketches), -1, 3).transpose(0, 2, 1))
     spread = (colours.max(axis=2) - colours.min(axis=2)).max(axis=1)
-    return colours.reshape(len(colours), -1).astype(np.float32) @ basis, spread
+    values = colours.astype(np.float32)
+    return values.reshape(len(values), -1) @ basis, values.mean(axis=2), spread
 
 
 def _basis() -> NDArray[np.float32]:

@@ -58,6 +58,10 @@ class Inspection:
         left_out = finding.files and finding.files[0] in self.quarantine
         return Severity.NOTE if left_out else KINDS[finding.kind].severity
 
+    def remedy(self, kind: str, severity: Severity) -> str:
+        """What to do about findings of a kind that matter so much; nothing about what is left out."""
+        return KINDS[kind].remedy if severity == KINDS[kind].severity else ""
+
     def of(self, kind: str) -> tuple[Finding, ...]:
         """The findings of one kind."""
         return tuple(finding for finding in self.findings if finding.kind == kind)

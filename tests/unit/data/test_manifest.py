@@ -418,6 +418,14 @@ def test_a_file_that_a_disk_does_not_give_is_never_skipped(folder: Path) -> None
             read(folder.parent, on_bad_image=choice)
 
 
+def test_a_path_with_a_nul_is_a_wrong_row(folder: Path) -> None:
+    pairs = [*rows(folder), ["a\0b.png", "ant"]]
+    columns = {"path": [path for path, _ in pairs], "label": [label for _, label in pairs]}
+    parquet.write_table(pa.table(columns), folder.parent / "photos.PARQUET")
+    with pytest.raises(DataError, match=r"photos\.PARQUET, row \d+: a\\x00b\.png has a character"):
+        read(folder.parent, "photos.PARQUET")
+
+
 def test_useless_patterns_of_both_fields_are_named_at_once(folder: Path) -> None:
     table(folder.parent / "photos.csv", rows(folder))
     for name in ("photos.csv", folder.name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,18 @@ def test_many_pictures_of_any_brightness_are_compared_in_little_memory(crowded) 
     finally:
         tracemalloc.stop()
     assert peak < 60 << 20, "all pairs would take half a gigabyte"
+
+
+def test_pictures_of_one_form_and_many_tints_are_told_apart_by_their_mean_colours() -> None:
+    """A fixed camera over coloured parts: all pairs have the same form, and no sketch is read."""
+    scene = np.random.default_rng(3).integers(60, 120, (16, 16, 1))
+    tints = [(red, -red, blue) for red in range(-40, 41, 8) for blue in range(-20, 21, 20)]
+    frames = np.stack([scene + tint for tint in tints])
+    facts, sketches = studied(frames)
+    read: list[int] = []
+    counting = replace(sketches, pixels=lambda places: read.append(len(places)) or sketches.pixels(places))
+    alike(facts, counting, np.arange(len(frames)))
+    assert sum(read) == 0
 
 
 def test_pictures_are_connected_by_others() -> None:

@@ -1,0 +1,100 @@
+"""A preflight in several processes, stopped in any way: it ends, leaves none behind, and keeps its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer_platform.data.verification import FEW
+
+RECIPE = """\
+name: long
+dataset: {source: set}
+backbone: {name: efficientnet_lite0}
+training: {epochs: 1}
+"""
+PATIENCE = 60
+"""Seconds after which a test gives up."""
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and more pictures than threads are used for, each slow to decode and small."""
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    slope = np.linspace(0, 255, 3000, dtype=np.uint8)[None, :, None].repeat(2000, 0).repeat(3, 2)
+    picture = Image.fromarray(slope)
+    picture.save(folder / "slope.png")
+    content = (folder / "slope.png").read_bytes()
+    for number in range(FEW + 100):
+        path = folder / "set" / ("ant", "bee")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content + str(number).encode())  # another picture for the platform
+    return folder
+
+
+def session(leader: int) -> set[int]:
+    """The processes of a session."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdecimal() and os.getsid(int(folder.name)) == leader:
+                found.add(int(folder.name))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def until(condition: object, what: str) -> None:
+    for _ in range(10 * PATIENCE):
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{what} after {PATIENCE} s")
+
+
+def looks(cache: Path) -> int:
+    """How many pictures are remembered."""
+    [file] = (cache / "looks").glob("*.db")
+    with sqlite3.connect(file) as database:
+        [[count]] = database.execute("SELECT count(*) FROM looks")
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 130),
+        (signal.SIGKILL, False, -9),
+    ],
+    ids=["Ctrl-C", "SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_it_ends_and_leaves_no_process_behind(long: Path, tmp_path: Path, number, group, code) -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PLATFORM_", "MLFLOW_"))}
+    variables = {**clean, "PLATFORM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [Path(sys.executable).with_name("platform"), "data", "recipe.yaml", "--no-features"]
+    with subprocess.Popen(
+        command, cwd=long, env=variables, start_new_session=True, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: len(session(process.pid)) >= 3, "there are no readers")
+        time.sleep(3)
+        assert process.poll() is None, "it was to be stopped, but ended by itself"
+        (os.killpg if group else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    until(lambda: not session(process.pid), "processes are left")
+    if number != signal.SIGKILL:
+        assert said.endswith("\nstopped\n")
+        assert "Traceback" not in said
+        assert looks(tmp_path / "cache") > 0
