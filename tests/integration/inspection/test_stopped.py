@@ -31,7 +31,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recipe and more pictures than threads are used for, each slow to decode and small."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "recipe.yaml").write_text(RECIPE)
-    slope = np.linspace(0, 255, 3000, dtype=np.uint8)[None, :, None].repeat(2000, 0).repeat(3, 2)
+    slope = np.linspace(0, 255, 4000, dtype=np.uint8)[None, :, None].repeat(3000, 0).repeat(3, 2)
     picture = Image.fromarray(slope)
     picture.save(folder / "slope.png")
     content = (folder / "slope.png").read_bytes()
@@ -85,10 +85,16 @@ def test_it_ends_and_leaves_no_process_behind(long: Path, tmp_path: Path, number
     variables = {**clean, "PLATFORM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [Path(sys.executable).with_name("platform"), "data", "recipe.yaml", "--no-features"]
     with subprocess.Popen(
-        command, cwd=long, env=variables, start_new_session=True, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=long,
+        env=variables,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]),
     ) as process:
         until(lambda: len(session(process.pid)) >= 3, "there are no readers")
-        time.sleep(3)
+        time.sleep(7)  # two chunks of 32 pictures, of 19
         assert process.poll() is None, "it was to be stopped, but ended by itself"
         (os.killpg if group else os.kill)(process.pid, number)
         _, said = process.communicate(timeout=PATIENCE)
