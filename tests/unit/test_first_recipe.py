@@ -57,6 +57,22 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert "yours are mostly 8 x 8" in text
 
 
+def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, isolated) -> None:
+    photos = fill(ant=20, bee=25, cat=9)
+    for number in range(5, 9):
+        photos.joinpath("cat", f"{number}.png").write_bytes(photos.joinpath("cat", "0.png").read_bytes())
+    recipe = load(write_first_recipe("Our photos").file)
+    assert isinstance(recipe.dataset.splits.validation, float)
+    assert required(recipe.dataset, Path())[1].validation
+
+
+def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
+    fill(ant=20, bee=25, cat=1)
+    with pytest.raises(DataError, match="there is only one of 'cat'; add some") as raised:
+        write_first_recipe("Our photos")
+    assert "smallest fraction" not in str(raised.value)
+
+
 def test_few_images_rank_trials_out_of_fold(fill) -> None:
     fill(ant=20, bee=25)
     recipe = load(write_first_recipe("Our photos").file)
