@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -94,6 +95,8 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts=--log-level warning"]
     # Job execution would start a dozen more processes, for features that are not used here.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # systemd and docker stop with SIGTERM, which would leave MLflow behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as pages:
         try:
             if not listens(pages, _reachable(host), port, _START):
