@@ -138,7 +138,7 @@ def _readers(files: int) -> Iterator[tuple[Executor, int]]:
     count = cpu_count()
     processes = get_reusable_executor(count, timeout=_IDLE, initializer=end_with, initargs=(os.getpid(),))
     try:
-        yield processes, 3 * count
+        yield processes, 2 * count
     except BaseException:
         processes.shutdown(wait=True, kill_workers=True)
         raise
