@@ -132,9 +132,9 @@ def decoded(photos: Path, backbone: str, threads: int) -> Tensor:
     import torch
     from PIL import Image
 
-    from transfer_model import catalogue
+    from transfer_model import catalog
 
-    prepare = catalogue.outline(backbone).preprocessing
+    prepare = catalog.outline(backbone).preprocessing
 
     def one(path: Path) -> Tensor:
         with Image.open(path) as image:
@@ -152,11 +152,11 @@ def photographs(photos: Path) -> Iterable[Path]:
 def _network(options: Namespace) -> Network:
     import torch
 
-    from transfer_model import catalogue, weights
+    from transfer_model import catalog, weight_sources
     from transfer_model.network import NetworkSpec, build
 
-    size = catalogue.outline(options.backbone).preprocessing.image_size
-    source = weights.source(options.backbone, "default")
+    size = catalog.outline(options.backbone).preprocessing.image_size
+    source = weight_sources.source(options.backbone, "default")
     network = build(NetworkSpec(options.backbone, 2, 0.0, size), source.path)
     return network.eval().to(options.device).to(memory_format=torch.channels_last)
 

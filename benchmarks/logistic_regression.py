@@ -59,13 +59,15 @@ def by_hand(options: Namespace) -> float:
     from PIL import Image
     from sklearn.linear_model import LogisticRegression
 
-    from transfer_model import catalogue, weights
+    from transfer_model import catalog, weight_sources
     from transfer_model.network import NetworkSpec, build
 
     torch.set_num_threads(options.threads)
     name = "efficientnet_lite0"
-    prepare = catalogue.outline(name).preprocessing
-    network = build(NetworkSpec(name, 2, 0.0, prepare.image_size), weights.source(name, "default").path)
+    prepare = catalog.outline(name).preprocessing
+    network = build(
+        NetworkSpec(name, 2, 0.0, prepare.image_size), weight_sources.source(name, "default").path
+    )
     network = network.eval().to(options.device)
 
     features: dict[str, list[torch.Tensor]] = {"train": [], "val": []}

@@ -22,7 +22,7 @@ from platform_runs import platform_run
 CLASSES = 10
 TRAIN_SHARE = 5 / 6
 """CIFAR-10 has 50,000 training and 10,000 test images; so has every part of it."""
-IMPORTS = "import floor; floor.import_libraries(); import transfer_platform.runner"
+IMPORTS = "import floor; floor.import_libraries(); import transfer_platform.commands.run"
 
 
 def main() -> None:

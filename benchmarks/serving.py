@@ -68,9 +68,9 @@ def make(_: Namespace) -> dict[str, str]:
     import torch
 
     from transfer_model.classifier import save
-    from transfer_model.description import ModelDescription, Unknown
+    from transfer_model.config import ModelDescription, Unknown
     from transfer_model.network import NetworkSpec, build
-    from transfer_model.novelty import Novelty
+    from transfer_model.ood import Novelty
     from transfer_model.preprocessing import Preprocessing
     from transfer_registry.packaging import log_model, signature
 

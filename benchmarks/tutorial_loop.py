@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, random_split
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from transfer_model import catalogue, weights
+from transfer_model import catalog, weight_sources
 from transfer_model.network import Network, NetworkSpec, build
 
 Images = Dataset[tuple[Tensor, int]]
@@ -65,8 +65,8 @@ def _options() -> Namespace:
 
 def frozen_network(options: Namespace) -> nn.Module:
     """The same network and weights as the platform's, under nobody's control but the loop's."""
-    outline = catalogue.outline(options.backbone)
-    source = weights.source(options.backbone, options.weights)
+    outline = catalog.outline(options.backbone)
+    source = weight_sources.source(options.backbone, options.weights)
     if source.path is None and source.url is not None:
         raise SystemExit(f"the weights of {options.backbone} are not here: --weights none, or a file")
     spec = NetworkSpec(options.backbone, classes=2, dropout=0.0, image_size=outline.preprocessing.image_size)
@@ -85,7 +85,7 @@ def _frozen_parameters(network: Network, through: str) -> list[nn.Parameter]:
 
 def images(photos: Path, layout: str, backbone: str) -> tuple[Images, Images]:
     """Training and validation images as the tutorial prepares them."""
-    settings = catalogue.outline(backbone).preprocessing
+    settings = catalog.outline(backbone).preprocessing
     prepare = transforms.Compose(
         [
             transforms.Resize(round(settings.image_size / settings.crop)),

@@ -47,7 +47,7 @@ def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def splits_of() -> Callable[..., Splits]:
     """Divides a folder as a recipe would: `splits_of(folder, train, validation, test, exclude=...)`."""
-    from transfer_platform.data.reading import divided, read_source
+    from transfer_platform.data.dataset import divided, read_source
     from transfer_platform.progress import Progress, silent
     from transfer_platform.recipe.schema import Dataset, Folds
     from transfer_platform.recipe.schema import Splits as Declared

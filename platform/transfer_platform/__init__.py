@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfer_platform.runner import Outcome, run
+    from transfer_platform.commands.run import Outcome, run
 
 __all__ = ["Outcome", "run"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whichever of the two
     if name in __all__:
-        from transfer_platform import runner
+        from transfer_platform.commands import run
 
-        return getattr(runner, name)
+        return getattr(run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

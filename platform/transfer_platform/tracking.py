@@ -20,8 +20,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
-from transfer_platform import mlflow_store, storage
+from transfer_platform import paths
 from transfer_platform.errors import StorageError
+from transfer_registry import mlflow_server
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,17 +47,17 @@ class Tracker:
 
     def __init__(self, experiment: str) -> None:
         try:
-            mlflow_store.create_database()
+            mlflow_server.create_database()
             self._client = MlflowClient()
             self.experiment_id = self._experiment(experiment)
         except MlflowException as error:
             raise StorageError(
-                f"MLflow at {storage.tracking_uri()} cannot be used: {error.message}; "
+                f"MLflow at {paths.tracking_uri()} cannot be used: {error.message}; "
                 "MLFLOW_TRACKING_URI says where it is looked for"
             ) from error
 
     def _experiment(self, name: str) -> str:
-        with FileLock(storage.studies_folder() / "mlflow.lock"):
+        with FileLock(paths.studies_folder() / "mlflow.lock"):
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 return str(self._client.create_experiment(name))
@@ -251,7 +252,7 @@ def text_of(run_id: str, path: str) -> str | None:
     Raises:
         StorageError: MLflow has no such run, or cannot be asked.
     """
-    mlflow_store.refuse_missing_registry()
+    mlflow_server.refuse_missing_registry()
     client = MlflowClient()
     try:
         client.get_run(run_id)
@@ -261,9 +262,7 @@ def text_of(run_id: str, path: str) -> str | None:
         with TemporaryDirectory() as place:
             return Path(client.download_artifacts(run_id, path, place)).read_text(encoding="utf-8")
     except MlflowException as error:
-        raise StorageError(
-            f"{run_id} cannot be read from {storage.tracking_uri()}: {error.message}"
-        ) from error
+        raise StorageError(f"{run_id} cannot be read from {paths.tracking_uri()}: {error.message}") from error
 
 
 def _params(values: Mapping[str, object]) -> list[Param]:

@@ -75,7 +75,7 @@ def create(backbone: Backbone, classes: int, image_size: int, auxiliary: bool = 
     network is the same function of its weights however they came about.
 
     Args:
-        backbone: From `catalogue.resolve`.
+        backbone: From `catalog.resolve`.
         classes: Size of its classifier; 0 leaves it out where timm supports that.
         image_size: S in pixels, for the networks whose weights depend on it.
         auxiliary: Whether torchvision's auxiliary heads are built where there are some.

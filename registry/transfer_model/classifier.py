@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from .config import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from .errors import ModelError, WeightsError
-from .folding import fold
+from .fuse_bn import fold
 from .network import build
-from .novelty import REFERENCE_FILE, Novelty
+from .ood import REFERENCE_FILE, Novelty
 from .preprocessing import decode
-from .workers import Workers
+from .thread_pool import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

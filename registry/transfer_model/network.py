@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from . import catalogue, loading
-from .anatomy import Anatomy, assemble, examine, outside
+from . import catalog, weight_files
 from .backbones import class_names, preprocessings
 from .errors import ModelError
 from .heads import Head, pooled
+from .structure import Anatomy, assemble, examine, outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ class NetworkSpec:
     """All that the shape of a network depends on; recorded in a model and built again for serving.
 
     Attributes:
-        backbone: A name that `catalogue.resolve` knows.
+        backbone: A name that `catalog.resolve` knows.
         classes: Number of classes, C.
         dropout: Probability that the head drops a feature in training, 0 to 1 exclusive.
         image_size: Side of the images in pixels, S.
@@ -53,12 +53,14 @@ def build(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
         WeightsError: The file is unreadable or belongs to another network.
         ModelError: The backbone cannot take images of this size.
     """
-    backbone = catalogue.resolve(spec.backbone)
+    backbone = catalog.resolve(spec.backbone)
     anatomy = examine(backbone, spec.image_size)
     module = assemble(backbone, anatomy, spec.classes, spec.image_size)
-    state = loading.fitted(pretrained, backbone, anatomy, module, spec.image_size) if pretrained else None
+    state = (
+        weight_files.fitted(pretrained, backbone, anatomy, module, spec.image_size) if pretrained else None
+    )
     if state is not None:
-        loading.fill(module, state)
+        weight_files.fill(module, state)
     network = Network(module, anatomy, spec)
     if state is not None:
         network.take_heads(state)
@@ -69,21 +71,21 @@ def pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[s
     """Builds a network as it was pretrained, with its original classifier, ready to predict.
 
     Args:
-        backbone: A name that `catalogue.resolve` knows.
+        backbone: A name that `catalog.resolve` knows.
         path: Local file of its pretrained weights.
 
     Returns:
-        The network in eval mode, images (B, 3, S, S) of `catalogue.outline(backbone).preprocessing` to logits
+        The network in eval mode, images (B, 3, S, S) of `catalog.outline(backbone).preprocessing` to logits
         (B, C), and the names of its C classes.
 
     Raises:
         UnknownBackboneError: No library knows the backbone.
         WeightsError: The weights cannot be read, belong to another network, or have no classifier.
     """
-    resolved = catalogue.resolve(backbone)
+    resolved = catalog.resolve(backbone)
     chosen, preprocessing = next(iter(preprocessings(resolved).items()))
     names = class_names(resolved, chosen)
-    return loading.classifier(resolved, path, len(names), preprocessing.image_size).eval(), names
+    return weight_files.classifier(resolved, path, len(names), preprocessing.image_size).eval(), names
 
 
 class Network(nn.Module):
@@ -244,12 +246,12 @@ class Network(nn.Module):
         Some of torchvision's networks (MNASNet) refuse or alter weights that carry no format version; ours
         are always of this version.
         """
-        return super().load_state_dict(loading.versioned(state_dict, self), strict=strict, assign=assign)
+        return super().load_state_dict(weight_files.versioned(state_dict, self), strict=strict, assign=assign)
 
     def take_heads(self, state: Mapping[str, Tensor]) -> None:
         """Takes over heads of the same size that a checkpoint of ours brings along; others stay new."""
         for name in self._head_names():
-            prefix = f"{name}.{loading.HEAD_PREFIX}"
+            prefix = f"{name}.{weight_files.HEAD_PREFIX}"
             found = {
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
             }

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .classifier import Classifier
-from .description import FARTHEST
+from .config import FARTHEST
 from .errors import UnreadableImageError
 from .preprocessing import pixels
 

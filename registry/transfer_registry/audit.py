@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 
+from transfer_registry.alias import is_carried_out
 from transfer_registry.entry import MOVES
-from transfer_registry.moves import is_carried_out
-from transfer_registry.registered import models, versions
+from transfer_registry.mlflow_registry import models, versions
 from transfer_registry.standing import decided_champion, is_about, moved_by_hand
-from transfer_registry.story import HASH_TAG
+from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

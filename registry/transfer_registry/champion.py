@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from transfer_platform.errors import RegistryError
 from transfer_registry import lineage
 from transfer_registry.gate import Champion
+from transfer_registry.mlflow_registry import ALIAS
 from transfer_registry.predictions import Predictions, keep, recall
-from transfer_registry.registered import ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_platform.errors import RegistryError
-from transfer_registry import evidence
-from transfer_registry.evidence import Paired
+from transfer_registry import significance
 from transfer_registry.rules import OverChampion, PerClassRecall, Threshold
+from transfer_registry.significance import Paired
 from transfer_registry.verdict import Figure, Finding, Verdict
 
 if TYPE_CHECKING:
@@ -143,8 +143,8 @@ class _Both:
 
 def _over_champion(rule: OverChampion, both: _Both) -> Finding:
     paired = both.paired()
-    chance, allowed = evidence.chance(paired, rule.margin), 1 - rule.confidence
-    low, high = evidence.interval(paired, rule.confidence)
+    chance, allowed = significance.chance(paired, rule.margin), 1 - rule.confidence
+    low, high = significance.interval(paired, rule.confidence)
     figures: dict[str, Figure] = {
         "champion": both.version,
         "images": paired.images,
@@ -178,15 +178,15 @@ def _over_champion(rule: OverChampion, both: _Both) -> Finding:
 def _not_shown(rule: OverChampion, paired: Paired) -> tuple[str, dict[str, Figure]]:
     """Why a candidate does not pass: it is worse, or the images are too few to tell."""
     if (
-        evidence.chance(Paired(paired.images, paired.worse, paired.better), -rule.margin)
+        significance.chance(Paired(paired.images, paired.worse, paired.better), -rule.margin)
         <= 1 - rule.confidence
     ):
         return "it is worse than asked for, by more than chance", {}
     # What is seen is a share of few images; but no gain comes without images that tell the two apart.
     discordant = max(paired.discordant, NOTEWORTHY, abs(rule.margin + NOTEWORTHY))
-    true = evidence.Truth(rule.margin + NOTEWORTHY, discordant, rule.margin)
-    chance = evidence.power(paired.images, true, rule.confidence)
-    needed = evidence.images_needed(true, rule.confidence, POWER)
+    true = significance.Truth(rule.margin + NOTEWORTHY, discordant, rule.margin)
+    chance = significance.power(paired.images, true, rule.confidence)
+    needed = significance.images_needed(true, rule.confidence, POWER)
     enough = (
         f"nothing can be concluded: on {paired.images} images a true gain of {_points(true.gain)} is seen "
         f"with probability {chance:.2f}; for {POWER:g} about {needed} images are needed"
@@ -197,8 +197,8 @@ def _not_shown(rule: OverChampion, paired: Paired) -> tuple[str, dict[str, Figur
 def _per_class(rule: PerClassRecall, both: _Both) -> Finding:
     classes = sorted(set(both.labels.tolist()))
     outcomes = {name: both.paired(both.labels == name) for name in classes}
-    chances = evidence.holm(
-        {name: evidence.mcnemar(paired.worse, paired.better) for name, paired in outcomes.items()}
+    chances = significance.holm(
+        {name: significance.mcnemar(paired.worse, paired.better) for name, paired in outcomes.items()}
     )
     allowed = 1 - rule.confidence
     lost = [name for name in classes if chances[name] <= allowed]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry import kept
+from transfer_registry import version_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,11 @@ _FILE = "taught.txt"
 
 def keep(client: MlflowClient, version: ModelVersion, sha256: Sequence[str]) -> None:
     """Stores the content hashes of all images that a version has learnt or chosen from."""
-    with kept.written(client, version, _FILE) as file:
+    with version_files.written(client, version, _FILE) as file:
         file.write_text("\n".join(sorted(set(sha256))), "ascii")
 
 
 def recall(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
     """The hashes that were kept for a version; None where there are none."""
-    with kept.fetched(client, version, _FILE) as file:
+    with version_files.fetched(client, version, _FILE) as file:
         return frozenset(file.read_text("ascii").split()) if file else None

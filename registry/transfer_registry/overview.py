@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.errors import RegistryError
-from transfer_registry import registered
-from transfer_registry.registered import ALIAS, RUN_TAG
+from transfer_registry import mlflow_registry
+from transfer_registry.mlflow_registry import ALIAS, RUN_TAG
 from transfer_registry.standing import verdict_on
 from transfer_registry.verdict import Verdict
 
@@ -70,8 +70,8 @@ def versions(ledger: Ledger) -> tuple[Version, ...]:
     client = MlflowClient()
     return tuple(
         _version(version, model.aliases.get(ALIAS), ledger)
-        for model in registered.models(client)
-        for version in reversed(registered.versions(client, model.name))
+        for model in mlflow_registry.models(client)
+        for version in reversed(mlflow_registry.versions(client, model.name))
     )
 
 

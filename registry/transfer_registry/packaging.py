@@ -33,7 +33,7 @@ from PIL import Image
 
 import transfer_model
 from transfer_model.classifier import FILES
-from transfer_model.description import ModelDescription
+from transfer_model.config import ModelDescription
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 
 if TYPE_CHECKING:

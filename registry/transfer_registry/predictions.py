@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_registry import kept
+from transfer_registry import version_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Predictions:
 
 def keep(client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: Predictions) -> None:
     """Stores predictions with a version, in place of what was kept for the same test set."""
-    with kept.written(client, version, _name(fingerprint)) as file:
+    with version_files.written(client, version, _name(fingerprint)) as file:
         np.savez_compressed(
             file,
             classes=np.asarray(predictions.classes),
@@ -63,7 +63,7 @@ def recall(client: MlflowClient, version: ModelVersion, fingerprint: str) -> Pre
     Returns:
         None where there are none, or where the process that stored them was killed while it wrote.
     """
-    with kept.fetched(client, version, _name(fingerprint)) as file:
+    with version_files.fetched(client, version, _name(fingerprint)) as file:
         return _read(file) if file else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry.registered import ALIAS, RUN_TAG, current, versions
+from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, current, versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

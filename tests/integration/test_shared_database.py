@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from transfer_platform import storage
+from transfer_platform import paths
 from transfer_platform.errors import StudyHeldError
-from transfer_platform.locking import hold
-from transfer_platform.recipe.ranges import Range
-from transfer_platform.search import Study
+from transfer_platform.recipe.search_space import Range
+from transfer_platform.search.study import Study
 from transfer_registry.ledger import Ledger
+from transfer_registry.locks import hold
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transfer_platform.locking import hold
+from transfer_registry.locks import hold
 with hold("digits-0a", Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
@@ -33,13 +33,13 @@ def database(postgres: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None:
-    url = storage.studies_url()
-    storage.create_schema(url)
+    url = paths.studies_url()
+    paths.create_schema(url)
     study = Study("shared", url, {"a": Range[float](low=0.0, high=1.0)}, minimizes=True, seed=0, pruning=True)
     study.run(3, lambda trial: float(trial.values["a"]), lambda _: None)
     assert study.finished == 3
     study.close()
-    with Ledger.open(storage.ledger_url()) as ledger:
+    with Ledger.open(paths.ledger_url()) as ledger:
         assert ledger.entries() == ()
     engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
@@ -51,7 +51,7 @@ def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None
 
 
 def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str, tmp_path: Path) -> None:
-    url = storage.studies_url()
+    url = paths.studies_url()
     command = [sys.executable, "-c", HOLD, str(tmp_path / "there"), url]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -75,6 +75,6 @@ def test_a_database_that_does_not_answer_is_an_error_in_words(
     isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/none")
-    with pytest.raises(storage.StorageError, match="cannot be reached") as caught:
-        storage.create_schema(storage.studies_url())
+    with pytest.raises(paths.StorageError, match="cannot be reached") as caught:
+        paths.create_schema(paths.studies_url())
     assert "secret" not in str(caught.value)

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from transfer_platform.recipe import reference
-from transfer_platform.recipe.file import load
-from transfer_platform.recipe.space import ranges, resolve, to_yaml
+from transfer_platform.recipe.load import load
+from transfer_platform.recipe.resolve import ranges, resolve, to_yaml
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transfer_platform.data.png import png
+from transfer_platform.sources.png import png
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -107,11 +107,11 @@ def init(source: str, out: Path | None) -> None:
 
     FOLDER may also be an archive, a manifest (csv, tsv, parquet), a URL, or a name such as torchvision:MNIST.
     """
-    from transfer_platform import first_recipe
+    from transfer_platform.commands import init
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        written = first_recipe.write_first_recipe(source, out, screen.step)
+        written = init.write_first_recipe(source, out, screen.step)
     click.echo(written)
 
 
@@ -126,11 +126,11 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
     RECIPE is a file, or the name of a shipped one (`platform recipe list`). The same command goes on with a
     study that was interrupted, wherever it was interrupted.
     """
-    from transfer_platform import runner
+    from transfer_platform.commands import run
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        outcome = runner.run(
+        outcome = run.run(
             recipe, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say
         )
     click.echo(outcome)
@@ -142,11 +142,11 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @click.option("--time", "timed", is_flag=True, help="Time the frozen part now.")
 def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
     """Validate RECIPE and print what a run would do, without training."""
-    from transfer_platform import plan
+    from transfer_platform.commands import check
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        text = plan.describe(recipe, overrides, screen.step, timed=timed)
+        text = check.describe(recipe, overrides, screen.step, timed=timed)
     show(text)
 
 
@@ -155,9 +155,9 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 @click.option("--stages", is_flag=True, help="Also list the stages that freeze_through may name.")
 def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose name matches PATTERN, e.g. 'resnet*'."""
-    from transfer_platform import plan
+    from transfer_platform.commands import check
 
-    show(plan.list_backbones(pattern, stages=stages))
+    show(check.list_backbones(pattern, stages=stages))
 
 
 main.add_command(data)
@@ -204,7 +204,7 @@ def cache() -> None:
 @cache.command()
 def info() -> None:
     """Show what the cache holds and how much room it takes."""
-    from transfer_platform import cache as contents
+    from transfer_platform.commands import cache as contents
 
     show(contents.info())
 
@@ -213,7 +213,7 @@ def info() -> None:
 @click.option("--all", "everything", is_flag=True, help="Downloads and unpacked archives too.")
 def clear(everything: bool) -> None:
     """Delete stored features and decoded pictures."""
-    from transfer_platform import cache as contents
+    from transfer_platform.commands import cache as contents
 
     click.echo(contents.empty(everything=everything))
 
@@ -226,11 +226,11 @@ def clear(everything: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
     """Classify every picture under FOLDER and write a CSV file."""
-    from transfer_platform import inference
+    from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        click.echo(inference.predict_folder(folder, model, out, screen.step))
+        click.echo(predict.predict_folder(folder, model, out, screen.step))
 
 
 @main.command()
@@ -238,11 +238,11 @@ def predict(folder: Path, model: str, out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def evaluate(model: str, folder: Path) -> None:
     """Measure MODEL on the class folders in FOLDER."""
-    from transfer_platform import inference
+    from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        click.echo(inference.evaluate_folder(model, folder, screen.step))
+        click.echo(predict.evaluate_folder(model, folder, screen.step))
 
 
 @main.command()
@@ -261,9 +261,9 @@ def classify(
         raise click.UsageError("name one of --backbone and --model, e.g. --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:
         raise click.UsageError("--annotate takes one photo")
-    from transfer_platform import recognition
+    from transfer_platform.commands import classify
 
-    for line in recognition.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
+    for line in classify.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
         click.echo(line)
 
 
@@ -273,9 +273,9 @@ def classify(
 @click.option("--port", default=5001, show_default=True, type=PORT)
 def serve(model: str, host: str, port: int) -> None:
     """Serve MODEL over HTTP with MLflow's scoring application."""
-    from transfer_registry import serving
+    from transfer_registry.serving import server
 
-    serving.serve(model, host, port)
+    server.serve(model, host, port)
 
 
 @main.command()
@@ -287,7 +287,7 @@ def export(model: str, form: str, out: Path) -> None:
 
     A README.md in the folder says how it is used.
     """
-    from transfer_registry import export as exporting
+    from transfer_registry.serving import export as exporting
 
     click.echo(exporting.export(model, form, out))
 
@@ -297,6 +297,6 @@ def export(model: str, form: str, out: Path) -> None:
 @click.option("--port", default=5000, show_default=True, type=PORT)
 def ui(host: str, port: int) -> None:
     """Show the runs of this folder in MLflow's own pages."""
-    from transfer_registry import serving
+    from transfer_registry.serving import server
 
-    serving.ui(host, port)
+    server.ui(host, port)

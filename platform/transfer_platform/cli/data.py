@@ -48,11 +48,11 @@ def report(
     The exit code is 1 where it cannot be trained on. `platform run` begins with the same, without asking the
     backbone.
     """
-    from transfer_platform import data_report
+    from transfer_platform.commands import data
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        told = data_report.report(
+        told = data.report(
             recipe,
             overrides,
             out=out,
@@ -74,6 +74,6 @@ def diff(run_a: str, run_b: str, as_json: bool) -> None:
 
     Each is an MLflow run, or a registered version such as ants-bees/3.
     """
-    from transfer_platform import data_report
+    from transfer_platform.commands import data
 
-    click.echo(data_report.changes(run_a, run_b, as_json=as_json))
+    click.echo(data.changes(run_a, run_b, as_json=as_json))

@@ -21,7 +21,7 @@ def models() -> None:
 @JSON
 def list_versions(as_json: bool) -> None:
     """List every version of every registered model."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     show_answer(registered.listed(as_json=as_json))
 
@@ -31,7 +31,7 @@ def list_versions(as_json: bool) -> None:
 @JSON
 def show(version: str, as_json: bool) -> None:
     """Show what the gate said of VERSION, rule by rule."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     show_answer(registered.shown(version, as_json=as_json))
 
@@ -41,7 +41,7 @@ def show(version: str, as_json: bool) -> None:
 @JSON
 def history(model: str, as_json: bool) -> None:
     """Show every verdict and every change of champion of MODEL: who, when, why."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     show_answer(registered.history(model, as_json=as_json))
 
@@ -52,7 +52,7 @@ def history(model: str, as_json: bool) -> None:
 @JSON
 def diff(one: str, other: str, as_json: bool) -> None:
     """Compare the recipes, the data and the figures of two versions."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     show_answer(registered.compared(one, other, as_json=as_json))
 
@@ -62,7 +62,7 @@ def diff(one: str, other: str, as_json: bool) -> None:
 @click.option("--override", default="", metavar="REASON", help="Past a gate that said no; kept for ever.")
 def promote(version: str, override: str) -> None:
     """Make VERSION champion: one that passed the gate, or any for a reason."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     click.echo(registered.promoted(version, override))
 
@@ -72,7 +72,7 @@ def promote(version: str, override: str) -> None:
 @click.option("--reason", default="", help="Why, for the ledger.")
 def rollback(model: str, reason: str) -> None:
     """Make the champion before today's of MODEL champion again."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     click.echo(registered.rolled_back(model, reason))
 
@@ -80,6 +80,6 @@ def rollback(model: str, reason: str) -> None:
 @models.command()
 def verify() -> None:
     """Check that nobody has changed the ledger, the hashes in the versions' tags, or an alias."""
-    from transfer_platform import models as registered
+    from transfer_platform.commands import models as registered
 
     click.echo(registered.verified())

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.looks import Looks
-from transfer_platform.data.problem import Problem, name_of, shown
-from transfer_platform.data.suggestion import did_you_mean
-from transfer_platform.data.verification import read_all
-from transfer_platform.data.walking import File, walk
+from transfer_platform.data.image_stats import Looks
+from transfer_platform.data.scan import read_all
 from transfer_platform.errors import DataError, SplitError
+from transfer_platform.file_problems import Problem, name_of, shown
 from transfer_platform.progress import Progress, silent
+from transfer_platform.sources.walk import File, walk
+from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.looks import look
-from transfer_platform.data.problem import Problem, unread
+from transfer_platform.data.image_stats import look
+from transfer_platform.file_problems import Problem, unread
 
 if TYPE_CHECKING:
     from transfer_platform.data.look_memory import LookMemory

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.problem import shown
 from transfer_platform.data.split_names import USUAL_NAMES, role_of
-from transfer_platform.data.walking import is_clutter
 from transfer_platform.errors import SplitError
+from transfer_platform.file_problems import shown
+from transfer_platform.sources.walk import is_clutter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

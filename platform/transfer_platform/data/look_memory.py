@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_platform.data import looks
+from transfer_platform.data import image_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ class LookMemory:
             some = digests[start : start + _MANY]
             places = ",".join("?" * len(some))
             found = self._rows(f"SELECT sha256, look FROM looks WHERE sha256 IN ({places})", some)  # noqa: S608
-            yield from ((digest, look) for digest, look in found if len(look) == looks.LOOK_BYTES)
+            yield from ((digest, look) for digest, look in found if len(look) == image_stats.LOOK_BYTES)
 
     def learn(self, found: Mapping[str, bytes]) -> None:
         """Keeps looks by digest."""
@@ -74,9 +74,9 @@ class LookMemory:
 def look_memory() -> LookMemory:
     """That of this code and this Pillow, in the cache."""
     import transfer_model.preprocessing
-    from transfer_platform.storage import cache_folder
+    from transfer_platform.paths import cache_folder
 
     digest = hashlib.sha256(version("pillow").encode())
-    for module in (looks, transfer_model.preprocessing):
+    for module in (image_stats, transfer_model.preprocessing):
         digest.update(Path(str(module.__file__)).read_bytes())
     return LookMemory(cache_folder() / "looks" / f"{digest.hexdigest()[:16]}.db")

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from transfer_platform.data.problem import shown
 from transfer_platform.data.split_names import USUAL_NAMES, role_of
-from transfer_platform.data.suggestion import did_you_mean
 from transfer_platform.errors import DataError
+from transfer_platform.file_problems import shown
+from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

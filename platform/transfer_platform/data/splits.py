@@ -16,17 +16,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
-from transfer_platform.data.division import deal_folds, divide
-from transfer_platform.data.grouping import deal_group_folds, divide_groups, shared_groups
-from transfer_platform.data.problem import shown
-from transfer_platform.data.suggestion import did_you_mean
+from transfer_platform.data.group_split import deal_group_folds, divide_groups, shared_groups
+from transfer_platform.data.hash_split import deal_folds, divide
 from transfer_platform.errors import SplitError
+from transfer_platform.file_problems import shown
 from transfer_platform.progress import Progress, silent
+from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from transfer_platform.data.looks import Looks
+    from transfer_platform.data.image_stats import Looks
 
 SHOWN = 10
 """Lines of a list in an error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfer_platform.data.reading import divided, read_source
+from transfer_platform.data.dataset import divided, read_source
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
 from transfer_platform.inspection.survey import Inspection, inspect

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_platform.inspection.finding import KINDS, Finding, Severity
+from transfer_platform.inspection.findings import KINDS, Finding, Severity
 from transfer_platform.inspection.thumbnails import thumbnail
 
 if TYPE_CHECKING:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.problem import name_of
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.classes import class_gaps, class_sizes, similar_classes, split_groups
-from transfer_platform.inspection.copies import PLAIN, exact_copies, near_copies
-from transfer_platform.inspection.files import BLANK, bad_files, unusual_pictures
-from transfer_platform.inspection.finding import KINDS, Finding, Severity
-from transfer_platform.inspection.sketches import Sketches, study
-from transfer_platform.inspection.statistics import formats, statistics
+from transfer_platform.file_problems import name_of
+from transfer_platform.inspection.class_checks import class_gaps, class_sizes, similar_classes, split_groups
+from transfer_platform.inspection.duplicates import PLAIN, exact_copies, near_copies
+from transfer_platform.inspection.findings import KINDS, Finding, Severity
+from transfer_platform.inspection.image_checks import BLANK, bad_files, unusual_pictures
+from transfer_platform.inspection.perceptual_hash import Sketches, study
+from transfer_platform.inspection.summary import formats, statistics
 
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, Picture
-    from transfer_platform.data.looks import Looks
+    from transfer_platform.data.image_stats import Looks
 
 NAMED = 20
 """Findings of one kind that an error names."""

@@ -10,9 +10,9 @@ import json
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, Field, leaves
+from transfer_platform.recipe.fields import fields as every_field
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.sections import CHOICE_KEYS, RANGE_KEYS, Field, leaves
-from transfer_platform.recipe.sections import fields as every_field
 from transfer_platform.recipe.tree import Path, spell
 
 if TYPE_CHECKING:

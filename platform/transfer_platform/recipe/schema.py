@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from transfer_platform.recipe.ranges import Option, Searchable
+from transfer_platform.recipe.search_space import Option, Searchable
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "sgd"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from transfer_platform.recipe.sections import fields, leaves
+from transfer_platform.recipe.fields import fields, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
-from transfer_platform.recipe.layers import absolute, is_local, is_weights_file
-from transfer_platform.recipe.nearest import did_you_mean, nearest
-from transfer_platform.recipe.published import NAMED, huggingface_source, torchvision_problem
+from transfer_platform.nearest import did_you_mean, nearest
+from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
+from transfer_platform.recipe.messages import Finding
 from transfer_platform.recipe.schema import EMBEDDED_SETS
-from transfer_platform.recipe.wording import Finding
+from transfer_platform.sources.names import NAMED, huggingface_source, torchvision_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from transfer_model.catalogue import Outline
+    from transfer_model.catalog import Outline
     from transfer_platform.recipe.sound import Sound
     from transfer_platform.recipe.tree import Path
 
@@ -98,12 +98,12 @@ def _sibling(path: FilePath, name: str) -> str:
 
 
 def _backbones(said: Sound) -> Iterator[Finding]:
-    from transfer_model import catalogue
+    from transfer_model import catalog
 
     outlines = []
     for path, name in said.values("backbone.name").items():
         try:
-            outlines.append(catalogue.outline(name))
+            outlines.append(catalog.outline(name))
         except ModelError as error:
             yield Finding(path, str(error))
     for path, stage in said.values("backbone.freeze_through").items():

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from transfer_platform.errors import TrainingError
-from transfer_platform.storage import DEVICE_VARIABLE
+from transfer_platform.paths import DEVICE_VARIABLE
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SHARED_ELEMENTS = 200_000

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from transfer_model.network import Network
-from transfer_platform.data.images import Images
-from transfer_platform.features import restored
-from transfer_platform.network.splitting import Split
-from transfer_platform.store import Rows
-from transfer_platform.training.drawing import Views
+from transfer_platform.loading.images import Images
+from transfer_platform.loading.sampler import Views
+from transfer_platform.partition.split import Split
+from transfer_platform.tensor_store import Rows
+from transfer_platform.training.features import restored
 
 EVALUATION_BYTES = 64 << 20
 """Features in a batch that is only evaluated."""

@@ -12,11 +12,11 @@ from torch.nn import functional
 from transfer_model.network import Network
 from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.schema import Training
+from transfer_platform.training.batches import Material
+from transfer_platform.training.class_weights import class_weights
 from transfer_platform.training.device import autocast
-from transfer_platform.training.imbalance import class_weights
-from transfer_platform.training.learned import Learned
-from transfer_platform.training.material import Material
-from transfer_platform.training.optimization import LearningRate, make_optimizer
+from transfer_platform.training.optim import LearningRate, make_optimizer
+from transfer_platform.training.trainable_state import Learned
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""

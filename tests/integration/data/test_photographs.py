@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from transfer_model.preprocessing import Preprocessing
-from transfer_platform.data.images import Images
-from transfer_platform.data.sources import open_source
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.preflight import required
+from transfer_platform.loading.images import Images
+from transfer_platform.paths import cache_folder
 from transfer_platform.recipe.schema import Dataset
-from transfer_platform.storage import cache_folder
+from transfer_platform.sources.open import open_source
 
 if TYPE_CHECKING:
     from transfer_platform.progress import Step
@@ -95,7 +95,7 @@ def test_views_of_photographs_look_like_them(photographs: Path, splits_of) -> No
 UNPACK = """
 import sys
 from pathlib import Path
-from transfer_platform.data.archives import unpack
+from transfer_platform.sources.archives import unpack
 def begun(step):
     if step.done < 1e6:
         print("begun", flush=True)

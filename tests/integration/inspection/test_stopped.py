@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer_platform.data.verification import FEW
+from transfer_platform.data.scan import FEW
 
 RECIPE = """\
 name: long

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from transfer_platform.data.embedded import embedded
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
-from transfer_platform.network.pretrained import pretrained_weights
-from transfer_platform.recipe.file import from_mapping
+from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.store import Store
-from transfer_platform.training.bench import Bench
+from transfer_platform.sources.embedded import embedded
+from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.tensor_store import Store
+from transfer_platform.training.trial_trainer import Bench
 
 BACKBONE = "efficientnet_lite0"
 RARE = ("3", "8", "9")

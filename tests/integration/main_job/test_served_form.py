@@ -11,18 +11,18 @@ import pytest
 import torch
 
 from transfer_model.classifier import Answers, Classifier
-from transfer_model.description import FARTHEST
+from transfer_model.config import FARTHEST
 from transfer_model.network import Network
-from transfer_model.novelty import Novelty
+from transfer_model.ood import Novelty
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import cross_entropy
-from transfer_platform.network.pretrained import pretrained_weights
 from transfer_platform.progress import Say, silent
-from transfer_platform.recipe.file import from_mapping
+from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Folds, Recipe
-from transfer_platform.store import Store
-from transfer_platform.training.bench import Bench
-from transfer_platform.training.served_form import write_served_form
+from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.tensor_store import Store
+from transfer_platform.training.artifact import write_served_form
+from transfer_platform.training.trial_trainer import Bench
 
 BACKBONE = "efficientnet_lite0"
 ASKED = 0.2

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from transfer_platform.data.splits import Splits
-from transfer_platform.network.pretrained import pretrained_weights
 from transfer_platform.progress import Step
-from transfer_platform.recipe.file import from_mapping
+from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Folds, Recipe
-from transfer_platform.store import Store
-from transfer_platform.training import bench
-from transfer_platform.training.fitting import Fit
+from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.tensor_store import Store
+from transfer_platform.training import trial_trainer
+from transfer_platform.training.loop import Fit
 
 BACKBONE = "efficientnet_lite0"
 
@@ -53,7 +53,9 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
 def fitted(settings: Recipe, splits: Splits, store: Store | None, told: list[Step] | None = None) -> Fit:
     weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
     steps = told if told is not None else []
-    made = bench.Bench(splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append)
+    made = trial_trainer.Bench(
+        splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append
+    )
     return made.train(settings, lambda _: None)
 
 
@@ -212,9 +214,9 @@ def _footer(segment: Path) -> bytes:
 
 
 def test_a_trial_does_not_depend_on_those_before_it(few, splits, store, monkeypatch) -> None:
-    monkeypatch.setattr(bench, "KEPT_NETWORKS", 1)
+    monkeypatch.setattr(trial_trainer, "KEPT_NETWORKS", 1)
     weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    made = bench.Bench(splits, weights, torch.device("cpu"), trials=50, store=store)
+    made = trial_trainer.Bench(splits, weights, torch.device("cpu"), trials=50, store=store)
     first = made.train(recipe(few, "all"), lambda _: None)
     made.train(recipe(few, "blocks.5"), lambda _: None)  # for which the first network has to go
     again = made.train(recipe(few, "all"), lambda _: None)

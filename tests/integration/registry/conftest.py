@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient
 from transfer_registry.answers import Answers
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
-from transfer_registry.promotion import Promotion, promote_candidate
+from transfer_registry.promote import Promotion, promote_candidate
 from transfer_registry.rules import read_rules
-from transfer_registry.story import HASH_TAG
+from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -35,7 +35,7 @@ import numpy as np
 from transfer_registry.answers import Answers
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
-from transfer_registry.promotion import promote_candidate
+from transfer_registry.promote import promote_candidate
 from transfer_registry.rules import read_rules
 
 folder = Path(sys.argv[1])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
-from transfer_platform.data.exclusion import files_named
+from transfer_platform.data.patterns import files_named
 from transfer_platform.errors import DataError, SplitError
-from transfer_platform.storage import cache_folder
+from transfer_platform.paths import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from transfer_platform.data.reading import divided, read_source
+from transfer_platform.data.dataset import divided, read_source
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
 from transfer_platform.inspection.preflight import preflight, required

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_platform.data.catalog import Picture
-from transfer_platform.data.division import deal_folds, divide
+from transfer_platform.data.hash_split import deal_folds, divide
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import SplitError
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from transfer_model.classifier import Classifier, save
-from transfer_model.description import ModelDescription, Unknown
+from transfer_model.config import ModelDescription, Unknown
 from transfer_model.network import NetworkSpec, build
-from transfer_model.novelty import Novelty
+from transfer_model.ood import Novelty
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from transfer_model.classifier import BATCH, Classifier
-from transfer_model.description import ModelDescription
+from transfer_model.config import ModelDescription
 from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
 from transfer_model.network import build
-from transfer_model.novelty import Novelty
+from transfer_model.ood import Novelty
 from transfer_model.preprocessing import decode
 
 if TYPE_CHECKING:

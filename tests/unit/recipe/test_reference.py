@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from transfer_platform.recipe import reference
-from transfer_platform.recipe.sections import leaves
+from transfer_platform.recipe.fields import leaves
 
 REPOSITORY = Path(__file__).parents[3]
 REMEDY = "run `python -m transfer_platform.recipe.reference` in the root of the repository"
@@ -85,7 +85,7 @@ def test_the_schema_refuses_what_the_program_refuses(values: object) -> None:
 def test_reading_recipes_loads_nothing_heavy() -> None:
     """`platform check` answers in three seconds only if nobody imports torch on the way."""
     code = (
-        "import sys; from transfer_platform.recipe import file, reference, space;"
+        "import sys; from transfer_platform.recipe import load as file, reference, resolve as space;"
         "print({'torch', 'timm', 'mlflow', 'optuna', 'numpy'} & set(sys.modules))"
     )
     path = [str(REPOSITORY / root) for root in ("platform", "registry")]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from transfer_platform.errors import RecipeError
-from transfer_platform.recipe.file import from_mapping, load
-from transfer_platform.recipe.sections import fields
+from transfer_platform.recipe.fields import fields
+from transfer_platform.recipe.load import from_mapping, load
 
 PLAIN = """\
 name: ants-bees

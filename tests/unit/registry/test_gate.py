@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from transfer_platform.errors import RegistryError
 from transfer_registry.answers import Answers
-from transfer_registry.evidence import mcnemar
 from transfer_registry.gate import Champion, judge
 from transfer_registry.parity import parity
 from transfer_registry.rules import OverChampion, PerClassRecall, Threshold, read_rules
+from transfer_registry.significance import mcnemar
 from transfer_registry.verdict import Finding, Verdict
 
 

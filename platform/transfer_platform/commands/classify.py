@@ -1,0 +1,146 @@
+"""Saying what is on photographs: by a backbone as it was pretrained, or by a registered model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ImageDraw, ImageFont
+from torch import nn
+
+from transfer_model import catalog
+from transfer_model.network import pretrained_classifier
+from transfer_model.preprocessing import Preprocessing, decode
+from transfer_platform.errors import DataError, SourceError
+from transfer_platform.paths import refuse_unwritable, written_whole
+from transfer_platform.progress import silent
+from transfer_platform.sources.checksums import Checksum
+from transfer_platform.sources.download import DownloadError, download, public
+from transfer_platform.sources.weights import pretrained_weights
+from transfer_registry.serving.loaded_model import load_model
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about one picture.
+
+    Attributes:
+        photo: As it was asked for.
+        classes: The most probable ones, the most probable first.
+        probabilities: Of these.
+    """
+
+    photo: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def __str__(self) -> str:
+        pairs = zip(self.classes, self.probabilities, strict=True)
+        return f"{self.photo}: " + ", ".join(f"{name} {probability:.3f}" for name, probability in pairs)
+
+
+def classify(
+    photos: Sequence[str],
+    *,
+    backbone: str | None = None,
+    model: str | None = None,
+    top: int = 5,
+    annotate: Path | None = None,
+) -> Iterator[Answer]:
+    """Says what is on photographs.
+
+    Args:
+        photos: Files or http(s) addresses.
+        backbone: A network with the classes it was pretrained on, or
+        model: a registered model.
+        top: How many classes an answer has.
+        annotate: Where to draw the answer on the (one) photograph, a PNG; the classes are written into it.
+
+    Yields:
+        One answer a photograph, in order.
+
+    Raises:
+        ModelError: The backbone is unknown, or a photograph cannot be read.
+        RegistryError: There is no such model.
+        SourceError: A photograph or the backbone's weights cannot be fetched.
+    """
+    if annotate:
+        refuse_unwritable(annotate)
+    if missing := [photo for photo in photos if "://" not in photo and not Path(photo).is_file()]:
+        raise DataError(f"there is no photograph {', '.join(missing)}")
+    classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
+    for photo in photos:
+        with _file(photo) as path:
+            probabilities = classifier.probabilities([path])[0]
+            best = probabilities.argsort()[::-1][:top]
+            names = tuple(classifier.classes[index] for index in best)
+            answer = Answer(photo, names, tuple(map(float, probabilities[best])))
+            if annotate:
+                draw(answer, path, annotate)
+        yield answer
+
+
+@contextmanager
+def _file(photo: str) -> Iterator[Path]:
+    """The file of a photograph; one from the internet is not kept, since tomorrow it may be another."""
+    if "://" not in photo:
+        yield Path(photo)
+        return
+    if not photo.lower().startswith(("http://", "https://")):
+        raise SourceError(f"{public(photo)!r} cannot be fetched; it must start with http(s)://")
+    with TemporaryDirectory() as folder:
+        try:
+            path = download(photo, Path(folder, "photo"), Checksum(""), silent)
+        except DownloadError as error:
+            raise SourceError(f"{public(photo)} could not be fetched: {error}") from error
+        yield path
+
+
+@dataclass(frozen=True)
+class PretrainedClassifier:
+    """A backbone as it was pretrained, with its own classes."""
+
+    classes: tuple[str, ...]
+    network: nn.Module
+    preprocessing: Preprocessing
+
+    @classmethod
+    def load(cls, backbone: str) -> Self:
+        """Builds the backbone with its default weights, which are fetched where they are not here yet."""
+        weights = pretrained_weights(backbone, "default", Path())
+        if weights.path is None:
+            raise DataError(f"{backbone} has no pretrained weights, so it knows no classes")
+        network, classes = pretrained_classifier(backbone, weights.path)
+        return cls(classes, network, catalog.outline(backbone).preprocessing)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
+        """The probability of every class for every picture, (N, C)."""
+        batch = torch.stack([self.preprocessing(decode(path)) for path in images])
+        probabilities: NDArray[np.float32] = self.network(batch).softmax(dim=1).numpy()
+        return probabilities
+
+
+def draw(answer: Answer, photo: Path, out: Path) -> None:
+    """Writes an answer over the top of a photograph, and that to a PNG."""
+    picture = decode(photo)
+    height = max(12, picture.height // 28)
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    text = "\n".join(f"{name}  {probability:.1%}" for name, probability in pairs)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    font = ImageFont.load_default(height)
+    box = pen.multiline_textbbox((height, height), text, font=font)
+    pen.rectangle(
+        (box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2),
+        (0, 0, 0, 160),
+    )
+    pen.multiline_text((height, height), text, "white", font=font)
+    with written_whole(out) as unfinished:
+        picture.save(unfinished, "PNG")

@@ -1,0 +1,280 @@
+"""A recipe from its first line to a champion: the whole story, in the order in which it happens.
+
+Every step can be repeated. Whoever is killed anywhere runs the same command again, and it goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+# First: among the modules of torch and MLflow, pydantic takes seconds to find the docstrings of the fields.
+import transfer_platform.recipe.schema  # noqa: F401
+
+# isort: split
+from transfer_model.network import Network
+from transfer_platform import paths
+from transfer_platform.commands.conclude import conclude, recall
+from transfer_platform.commands.run_report import (
+    report_data,
+    report_inputs,
+    report_labels,
+    report_machine,
+    report_network,
+    report_study,
+    report_validation,
+    validation_predictions,
+)
+from transfer_platform.data.split_layout import with_splits
+from transfer_platform.data.splits import Splits
+from transfer_platform.engines.local import InProcess
+from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.preflight import required
+from transfer_platform.inspection.survey import Inspection
+from transfer_platform.progress import Progress, Say, Step, both, silent
+from transfer_platform.recipe.load import load
+from transfer_platform.recipe.resolve import identity, ranges, resolve
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.search_space import Choice, most
+from transfer_platform.recipe.shipped import recipe_path
+from transfer_platform.search.study import FinishedTrial, Study, create_tables, generation, generation_name
+from transfer_platform.sources.weights import Pretrained, pretrained_weights
+from transfer_platform.tensor_store import Store
+from transfer_platform.tracking import Tracker
+from transfer_platform.training.artifact import write_served_form
+from transfer_platform.training.device import choose_device
+from transfer_platform.training.trial_trainer import Bench, goal
+from transfer_registry import mlflow_server
+from transfer_registry.locks import hold
+from transfer_registry.mlflow_registry import current
+from transfer_registry.promote import Promotion
+from transfer_registry.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        study: Every trial, its values and what became of it.
+        network: At the weights of the best trial's best epoch, in eval mode.
+        metrics: Of its served form: `test/accuracy` and the rest, `served/latency_ms`, `served/size_mb`.
+        promotion: How the gate answered; None where the recipe has no `promotion:`.
+        run_id: The study's MLflow run.
+        champion: The version that is champion now, which may be another by now; None where there is none.
+    """
+
+    study: Study
+    network: Network
+    metrics: dict[str, float]
+    promotion: Promotion | None
+    run_id: str
+    champion: int | None = None
+
+    def __str__(self) -> str:
+        best = self.study.best
+        values = [
+            f"  {field} = {value:.4g}" if isinstance(value, float) else f"  {field} = {value}"
+            for field, value in best.params.items()
+        ]
+        figures = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
+        test = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        return "\n".join([f"best: {best}", *values, test, *self._promotion_lines()])
+
+    def _promotion_lines(self) -> list[str]:
+        if self.promotion is None:
+            return ["not registered: the recipe has no promotion block"]
+        name, version = self.promotion.model, self.promotion.version
+        follows = f"  platform serve {name}   platform ui" if self.champion else "  platform ui"
+        return [str(self.promotion.verdict), f"{name} version {version} {self._standing()}", follows]
+
+    def _standing(self) -> str:
+        """What the version is today; somebody may have moved the alias since it was judged."""
+        assert self.promotion is not None
+        if self.champion == self.promotion.version:
+            return "is champion"
+        now = f"version {self.champion} is" if self.champion else "there is none"
+        if self.promotion.promoted:
+            return f"was made champion; today {now}"
+        return "is registered, but did not become champion"
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The gate's answer, rule by rule."""
+        return self.promotion.verdict if self.promotion else None
+
+
+def run(
+    recipe: Recipe | Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    device: str = "auto",
+    progress: Progress = silent,
+    say: Say = silent,
+) -> Outcome:
+    """Fine-tunes what a recipe declares, evaluates the best checkpoint, and offers it to the gate.
+
+    The study goes on where it was left; a finished one is not run again.
+
+    Args:
+        recipe: A file, the name of a shipped recipe, or a recipe that was loaded before; its relative paths
+            are then relative to the current folder.
+        overrides: `training.epochs=3`, for a recipe that is a file.
+        fresh: Start the study over.
+        device: `auto`, or a device that torch knows.
+        progress: Told how far long steps have come.
+        say: Given the lines that are worth keeping on the screen.
+
+    Raises:
+        PlatformError: Something that the user can mend.
+    """
+    folder = Path()
+    if isinstance(recipe, Recipe):
+        _refuse_overrides(overrides)
+    else:
+        path = recipe_path(Path(recipe))
+        folder, recipe = path.parent, load(path, overrides)
+    if recipe.promotion:
+        paths.ledger_url()  # refused now, not after the search
+    mlflow_server.refuse_unreachable()
+    store = feature_store()
+    recognised: list[str] = []
+    recipe = with_splits(recipe, folder, progress, both(say, recognised.append))
+    inspection, splits = required(recipe.dataset, folder, progress)
+    inspection = inspection.with_recognised(recognised)
+    say(_counts(inspection, splits))
+    weights = find_weights(recipe, folder, progress)
+    name, database = _study_name(recipe, splits, weights), paths.studies_url()
+    home = paths.studies_folder() / name
+    with hold(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
+        tracker = Tracker(recipe.name)
+        bench = Bench(
+            splits,
+            {key: found.path for key, found in weights.items()},
+            choose_device(device),
+            trials=_trials(recipe),
+            epochs=most(recipe.training.epochs),
+            store=store,
+            progress=progress,
+            say=say,
+        )
+        with tracker.study(study.name, {"platform.dataset": splits.fingerprint}) as parent:
+            bench.precision = _precision(study, bench, recipe)
+            trials = _trials(recipe)
+            several = "s" * (trials > 1)
+            say(f"study {study.name}: {trials} trial{several} on {bench.device}, {bench.precision}")
+            report_inputs(parent, recipe, splits, weights)
+            seen = {"run": parent.run_id, **{str(each): inspection.count(each) for each in Severity}}
+            if study.notes.get("data") != seen:
+                report_data(parent, inspection, splits)
+                study.note("data", seen)
+            report_machine(parent, str(bench.device), bench.precision)
+            engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
+            _search(study, engine, recipe, progress, say)
+            told = {"trials": study.finished, "run": parent.run_id}
+            if study.notes.get("reported") != told:
+                report_study(parent, study)
+                study.note("reported", told)
+            best = resolve(recipe, study.best.params)
+            restored = engine.restore(study.best.number, best)
+            conclusion = recall(study, recipe, parent)
+            if conclusion is None:
+                report_network(parent, restored.network)
+                ranked = validation_predictions(splits, restored.fit.logits)
+                report_validation(parent, ranked)
+                report_labels(parent, inspection, splits, ranked)
+                model = write_served_form(bench, best, restored.fit, restored.network, home / "model", say)
+                best_run = tracker.trial_run(parent, study.best.number)
+                conclusion = conclude(
+                    model, recipe, splits, study, parent, best_run, restored.fit.logits, say
+                )
+    champion = current(conclusion.promotion.model) if conclusion.promotion else None
+    return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id, champion)
+
+
+def _refuse_overrides(overrides: Sequence[str]) -> None:
+    if overrides:
+        message = "a recipe that was loaded before takes no overrides; give its file instead"
+        raise RecipeError([Problem("recipe", "", message)])
+
+
+def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> None:
+    """Runs the trials that the study still lacks."""
+    trials = _trials(recipe)
+
+    def ended(trial: FinishedTrial) -> None:
+        progress(Step("study", trial.number + 1, trials, "trials"))
+        say(str(trial))
+
+    if study.finished >= trials:
+        say("all trials are done already")
+    study.run(trials, engine.run, ended)
+
+
+def _counts(inspection: Inspection, splits: Splits) -> str:
+    counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.roles.items())
+    left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
+    bad = len(inspection.quarantine)
+    left_out += f"; {bad} files left out that are no readable pictures" if bad else ""
+    warnings = inspection.count(Severity.WARNING)
+    look = f"; {warnings} warning{'s' * (warnings != 1)}: platform data shows what" if warnings else ""
+    return f"images: {counts}; classes: {len(splits.classes)}{left_out}{look}"
+
+
+def _trials(recipe: Recipe) -> int:
+    return recipe.search.trials if recipe.search else 1
+
+
+def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> str:
+    """The recipe's name, and a digest of what the study depends on: recipe, images, pretrained weights."""
+    depends = [identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
+    return f"{recipe.name}-{hashlib.sha256(':'.join(depends).encode()).hexdigest()[:10]}"
+
+
+def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
+    paths.create_schema(url)
+    with paths.created_whole(url) as whole:
+        create_tables(whole)
+    count = generation(name, url) + fresh
+    return Study(
+        generation_name(name, max(1, count)),
+        url,
+        ranges(recipe),
+        minimizes=goal(recipe).minimizes,
+        seed=recipe.seed,
+        pruning=recipe.search is not None and recipe.search.pruning,
+    )
+
+
+def find_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pretrained]:
+    """The pretrained weights of every backbone that a recipe may take, by its name."""
+    chosen = recipe.backbone
+    names = chosen.name.choices if isinstance(chosen.name, Choice) else (chosen.name,)
+    return {name: pretrained_weights(name, chosen.weights, folder, progress) for name in names}
+
+
+def feature_store() -> Store | None:
+    """Where features are kept; None where the environment says that none are."""
+    limit = paths.cache_limit()
+    return Store(paths.features_folder(), limit) if limit else None
+
+
+def _precision(study: Study, bench: Bench, recipe: Recipe) -> str:
+    """Settled once for a study, so that going on with it elsewhere computes the same."""
+    if "precision" not in study.notes:
+        study.note("precision", bench.fastest_precision(first_values(recipe)))
+    return str(study.notes["precision"])
+
+
+def first_values(recipe: Recipe) -> Recipe:
+    """A recipe without ranges: the first of every choice, the low end of every range."""
+    first = {
+        field: span.choices[0] if isinstance(span, Choice) else span.low
+        for field, span in ranges(recipe).items()
+    }
+    return resolve(recipe, first)

@@ -1,0 +1,181 @@
+"""What a study's MLflow run holds for people: parameters, lineage, figures, tables and the report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import psutil
+import torchinfo
+from torch import Tensor
+from torch.nn import functional
+
+from transfer_model.network import Network
+from transfer_platform.data.splits import Splits
+from transfer_platform.evaluation import figures, report
+from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.evaluation.thresholds import class_thresholds, coverage
+from transfer_platform.inspection import report as data_report
+from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.label_errors import taken_for_another
+from transfer_platform.inspection.survey import Inspection
+from transfer_platform.recipe.resolve import to_yaml
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.search.study import Study
+from transfer_platform.search.study import figures as study_figures
+from transfer_platform.sources.weights import Pretrained
+from transfer_platform.tracking import Run
+
+LIBRARIES = ("transfer-platform", "torch", "torchvision", "timm", "mlflow", "optuna")
+CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/macro_f1")
+FOLDER = "evaluation"
+DATA = "data"
+
+
+def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> None:
+    """What a study starts from: every field of its recipe, its images, its weights, and its software."""
+    run.parameters(
+        {
+            **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
+            **{
+                f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()
+            },
+            **{f"software.{library}": version(library) for library in LIBRARIES},
+            "software.python": platform.python_version(),
+        }
+    )
+    run.text(to_yaml(recipe), "recipe.yaml")
+    for role, pictures in splits.roles.items():
+        run.dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
+
+
+def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
+    """What the preflight found, as a page, a text and a table; every picture's digest; what was left out."""
+    run.text(data_report.page(inspection, "Data set"), f"{DATA}/report.html")
+    run.text(data_report.markdown(inspection), f"{DATA}/report.md")
+    run.table(data_report.findings_table(inspection), f"{DATA}/findings.json")
+    run.text(data_report.manifest(inspection, splits), data_report.MANIFEST)
+    if inspection.quarantine:
+        run.text(data_report.quarantine(inspection), f"{DATA}/quarantine.csv")
+    run.metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})
+
+
+def report_labels(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
+    """Labels that are doubtful, by what the best trial said of pictures that it had not seen."""
+    found = taken_for_another(splits.ranking, splits.classes, predictions.probabilities)
+    rows = [(inspection.name(each.files[0]), each.detail) for each in found]
+    columns: dict[str, list[object]] = {
+        "file": [name for name, _ in rows],
+        "detail": [why for _, why in rows],
+    }
+    run.table(columns, f"{DATA}/doubtful_labels.json")
+
+
+def report_machine(run: Run, device: str, precision: str) -> None:
+    """On what a study was computed: with other arithmetic the last digits would be others."""
+    run.parameters(
+        {
+            "machine.device": device,
+            "machine.precision": precision,
+            "machine.cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+            "machine.memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "machine.system": platform.platform(),
+        }
+    )
+
+
+def report_study(run: Run, study: Study) -> None:
+    """How the search went: its best value, its history and which values mattered."""
+    best = study.best
+    run.parameters({f"best.{name}": value for name, value in best.params.items()})
+    run.tags({"platform.best_trial": best.number})
+    run.metrics({"best/value": best.value or 0.0}, step=best.number)
+    run.figures(study_figures(study), "study")
+    run.table(study.table(), "study/trials.json")
+
+
+def report_network(run: Run, network: Network) -> None:
+    """The best trial's network, layer by layer: shapes, parameters, and which of them learned."""
+    size = network.spec.image_size
+    columns = ("output_size", "num_params", "trainable")
+    device = next(network.parameters()).device
+    summary = torchinfo.summary(
+        network, (1, 3, size, size), col_names=columns, depth=4, device=device, verbose=0, mode="eval"
+    )
+    run.text(str(summary), "network.txt")
+
+
+def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
+    """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold.
+
+    Args:
+        splits: Theirs.
+        logits: Of these pictures (N, C).
+        temperature: That they are divided by, as the served model divides its own.
+    """
+    pictures = splits.ranking
+    labels = np.array([splits.classes.index(picture.label) for picture in pictures])
+    probabilities = functional.softmax(logits.double() / temperature, dim=1).numpy()
+    return Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
+
+
+def report_validation(run: Run, predictions: Predictions) -> None:
+    """What the best trial made of the pictures that ranked it."""
+    run.table(predictions.table(), f"{FOLDER}/validation_predictions.json")
+
+
+def report_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
+    """From which probability on to believe a class, and what is left where unsure answers are refused.
+
+    Args:
+        run: Of the study.
+        chosen: Calibrated predictions of the pictures that ranked the best trial.
+        judged: Of the test images.
+    """
+    by_class, decided = class_thresholds(chosen, judged), coverage(judged)
+    run.table(by_class, f"{FOLDER}/thresholds.json")
+    run.table(decided, f"{FOLDER}/coverage.json")
+    run.text(report.thresholds(by_class, decided, len(chosen.labels)), f"{FOLDER}/thresholds.md")
+
+
+def report_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
+    """What the best checkpoint, as it will be served, makes of the test images.
+
+    Args:
+        run: Of the study; everything is logged to it.
+        best: Of the trial, for its learning curves; they are left out where there is none.
+        predictions: On the test images.
+        trial: Its number, and the step of the metrics: a study that is extended may test another trial.
+
+    Returns:
+        The test metrics, by name.
+    """
+    metrics = predictions.scores("test")
+    run.metrics(metrics, step=trial)
+    drawings = {
+        "confusion_matrix": figures.confusion_matrix(predictions),
+        "calibration": figures.calibration(predictions),
+        "worst_mistakes": figures.worst_mistakes(predictions),
+    }
+    if best:
+        drawings["learning_curves"] = figures.learning_curves({name: best.history(name) for name in CURVES})
+    run.figures(drawings, FOLDER)
+    run.table(report.class_table(predictions), f"{FOLDER}/classes.json")
+    run.table(predictions.table(), f"{FOLDER}/predictions.json")
+    facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
+    run.text(
+        report.markdown("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md"
+    )
+    return metrics
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted fields; ranges stay whole, as they stand in the recipe."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        section = isinstance(value, dict) and not {"low", "choices"} & value.keys()
+        flat |= _flat(value, f"{prefix}{name}.") if section else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,148 @@
+"""From a recipe's `dataset:` section to its pictures: read, and then divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.image_stats import Looks
+from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
+from transfer_platform.data.manifest_files import located
+from transfer_platform.data.patterns import files_named, named, rows_named
+from transfer_platform.data.split_layout import recognised
+from transfer_platform.data.splits import Splits, assemble, read_catalogs
+from transfer_platform.errors import DataError, SplitError
+from transfer_platform.progress import Progress, silent
+from transfer_platform.recipe.schema import Dataset, Folds
+from transfer_platform.sources.open import open_manifest, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transfer_platform.data.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it was read.
+
+    Attributes:
+        root: Its folder.
+        sides: By split, the folder that the recipe names, a fraction, or folds; none is left out.
+        catalogs: What each split's folder holds, or a manifest lists for it.
+        looks: What was seen of all pictures.
+        allowed: Files that may lie in two splits.
+        notes: What was made of a manifest's columns, a sentence each.
+    """
+
+    root: Path
+    sides: Mapping[str, str | float | Folds]
+    catalogs: Mapping[str, Catalog]
+    looks: Looks
+    allowed: frozenset[Path]
+    notes: tuple[str, ...] = ()
+
+
+def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> Source:
+    """Brings a data set here and reads every picture once; what is wrong with a file is told, not raised.
+
+    Args:
+        dataset: The section of a recipe.
+        folder: What relative paths in it are relative to: the recipe file's own folder.
+        progress: Told how far fetching, unpacking and reading have come.
+
+    Raises:
+        DataError: The data set cannot be had, a split's folder is not there, a pattern matches nothing, or a
+            manifest is wrong.
+    """
+    sides = recognised(dataset, folder, progress).sides
+    if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
+        return _read_manifest(dataset, sides, folder, progress)
+    if dataset.group_by:
+        raise DataError(
+            f"dataset.group_by names a column ({dataset.group_by}) of a manifest, but the source "
+            f"{dataset.source} is none; list the pictures in a CSV file with the columns path, label and "
+            f"{dataset.group_by}, and name it as the source"
+        )
+    root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
+    excluded, allowed = named(dataset, partial(files_named, root))
+    folders = {role: name for role, name in sides.items() if isinstance(name, str)}
+    looks = Looks()
+    catalogs = read_catalogs(root, folders, looks, excluded, progress)
+    return Source(root, sides, catalogs, looks, allowed)
+
+
+def divided(source: Source, dataset: Dataset) -> Splits:
+    """The splits of a data set that was read; files with problems are left out.
+
+    Raises:
+        SplitError: The images cannot be divided as the recipe says.
+    """
+    sides = {role: side for role, side in source.sides.items() if role not in source.catalogs}
+    folds = sides.get("validation")
+    return assemble(
+        source.catalogs,
+        {role: share for role, share in sides.items() if isinstance(share, float)},
+        folds=folds.folds if isinstance(folds, Folds) else 0,
+        split_seed=dataset.split_seed,
+        allowed=source.allowed,
+    )
+
+
+def _read_manifest(
+    dataset: Dataset, sides: Mapping[str, str | float | Folds], folder: Path, progress: Progress
+) -> Source:
+    file = open_manifest(dataset.source, folder, dataset.sha256, progress)
+    manifest = read_manifest(file, dataset.group_by)
+    listing = located(manifest, dataset.source if "://" in dataset.source else "")
+    _refuse_contradictions(manifest, sides)
+    excluded, allowed = named(dataset, partial(rows_named, listing.names, file))
+    looks = Looks()
+    catalogs, fetched = listing.catalogs(excluded, looks, progress)
+    return Source(
+        listing.root,
+        sides,
+        catalogs,
+        looks,
+        frozenset(fetched.get(path, path) for path in allowed),
+        manifest.notes,
+    )
+
+
+def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float | Folds]) -> None:
+    """Raises a `SplitError` where `dataset.splits` and a manifest's column `split` contradict each other."""
+    given, faults = manifest.roles or ("train",), []
+    for role, side in sides.items():
+        name = f"dataset.splits.{role}"
+        if isinstance(side, str) and side != role:
+            faults.append(_no_folder(name, side, role))
+        elif isinstance(side, str) and role not in given:
+            faults.append(_nothing_listed(name, role))
+        elif not isinstance(side, str) and role in given:
+            faults.append(
+                f"{name} is {_spelled(side)}, but the manifest lists pictures for {role}; remove one"
+            )
+    if faults:
+        raise SplitError(
+            f"dataset.splits and the manifest {manifest.file} do not fit together:\n"
+            + "\n".join(f"  {fault}" for fault in faults)
+        )
+
+
+def _nothing_listed(field: str, role: str) -> str:
+    if role == "train":
+        return "no row's split is train"
+    return f"no row's split is {role}; say it in a column split, or set {field} to a fraction such as 0.2"
+
+
+def _no_folder(field: str, side: str, role: str) -> str:
+    return (
+        f"{field} is {side!r}, a folder, which a manifest has none of; leave it out, and say {role} in a "
+        "column split" + ("" if role == "train" else f", or set {field} to a fraction such as 0.2")
+    )
+
+
+def _spelled(side: float | Folds) -> str:
+    return f"{{folds: {side.folds}}}" if isinstance(side, Folds) else f"{side:g}"

@@ -1,0 +1,179 @@
+"""What a recipe leaves out of `dataset.splits`, recognised in the data set; what it says stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from transfer_platform.data.layout import Layout, find_layout, layout_beside, listed, one_of
+from transfer_platform.data.manifest import is_manifest, read_manifest
+from transfer_platform.file_problems import shown
+from transfer_platform.progress import Progress, Say, silent
+from transfer_platform.recipe.schema import HELD_OUT, Dataset, Folds, Recipe, Splits
+from transfer_platform.sources.open import open_manifest, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+NOT_LISTED = "a fraction of train, as no row's split is that"
+NO_FOLDER = "a fraction of train, as no folder is held out for it"
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Splits of which none is left out.
+
+    Attributes:
+        train: Folder of class folders, relative to the source; of a manifest, `train`.
+        validation: Such a folder, a fraction of train, or folds of it; of a manifest its rows: `validation`.
+        test: Likewise a folder, a fraction, or `test`.
+        reasons: Why, for each of the three that the recipe leaves out and that is not obvious.
+        unused: What might have been expected to be read and is not, a sentence each.
+    """
+
+    train: str
+    validation: float | str | Folds
+    test: float | str
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    @property
+    def sides(self) -> dict[str, float | str | Folds]:
+        """The three by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was recognised, to be said."""
+        found = (
+            f"recognised: {role} is {shown(str(self.sides[role]))}, {why}"
+            for role, why in self.reasons.items()
+        )
+        return (*found, *self.unused)
+
+
+def with_splits(recipe: Recipe, folder: Path, progress: Progress = silent, say: Say = silent) -> Recipe:
+    """A recipe that spells its splits out, so that a study depends on what they are, not on who wrote them.
+
+    Args:
+        recipe: Not changed; one that leaves nothing out is returned as it is.
+        folder: What relative paths in it are relative to.
+        progress: Told how far fetching and unpacking have come.
+        say: Told what was recognised.
+
+    Raises:
+        DataError: The data set cannot be had, or does not tell.
+    """
+    found = recognised(recipe.dataset, folder, progress)
+    for line in found.lines:
+        say(line)
+    spelled = Splits.model_validate(found.sides)
+    if spelled == recipe.dataset.splits:
+        return recipe
+    dataset = recipe.dataset.model_copy(update={"splits": spelled})
+    return recipe.model_copy(update={"dataset": dataset})
+
+
+def recognised(dataset: Dataset, folder: Path, progress: Progress = silent) -> Recognised:
+    """Completes the splits of a data set by what its folders are called, or its manifest lists.
+
+    Args:
+        dataset: The section of a recipe.
+        folder: What relative paths in it are relative to.
+        progress: Told how far fetching and unpacking have come.
+
+    Raises:
+        DataError: Something is left out, and the data set cannot be had or does not tell what it is.
+    """
+    splits = dataset.splits
+    if splits.train is not None and splits.validation is not None and splits.test is not None:
+        return Recognised(splits.train, splits.validation, splits.test)
+    if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
+        file = open_manifest(dataset.source, folder, dataset.sha256, progress)
+        return _of_rows(read_manifest(file, dataset.group_by).roles, splits)
+    return of_folders(open_source(dataset.source, folder, dataset.sha256, progress), splits)
+
+
+def of_folders(root: Path, splits: Splits) -> Recognised:
+    """Completes splits by what the folders of a source are called.
+
+    A validation folder without a test folder is the test split: somebody held it out, and the gate needs
+    pictures by which nothing was chosen.
+
+    Args:
+        root: The source's folder.
+        splits: As they stand in a recipe.
+
+    Raises:
+        SplitError: The folders do not tell.
+    """
+    train, validation, test = splits.train, splits.validation, splits.test
+    layout = find_layout(root) if train is None else layout_beside(root, train)
+    why = dict.fromkeys(splits.model_dump(exclude_none=True), "")
+    if train is None:
+        train, why["train"] = _train(layout)
+    if test is None:
+        test, why["test"] = _test(layout, validation)
+    if validation is None:
+        validation, why["validation"] = _validation(layout, test)
+    reasons = {role: why[role] for role in Splits.model_fields if why[role]}
+    used = {side for side in (train, validation, test) if isinstance(side, str)}
+    return Recognised(train, validation, test, reasons, tuple(_unused(layout, used)))
+
+
+def _of_rows(roles: Sequence[str], splits: Splits) -> Recognised:
+    """A manifest is taken at its word: its rows for validation are not test."""
+    reasons = {
+        role: NOT_LISTED
+        for role, side in (("validation", splits.validation), ("test", splits.test))
+        if side is None and role not in roles
+    }
+    validation: float | str = "validation" if "validation" in roles else HELD_OUT
+    test: float | str = "test" if "test" in roles else HELD_OUT
+    return Recognised(
+        "train" if splits.train is None else splits.train,
+        validation if splits.validation is None else splits.validation,
+        test if splits.test is None else splits.test,
+        reasons,
+    )
+
+
+def _train(layout: Layout) -> tuple[str, str]:
+    if layout.train in (None, "."):
+        return ".", "the source itself"
+    named = layout.validation or layout.test
+    return str(layout.train), "by its name" if named else "the folder that has class folders"
+
+
+def _test(layout: Layout, validation: object) -> tuple[str | float, str]:
+    if folder := one_of("test", _others(layout.test, validation)):
+        return folder, "by its name"
+    held_out = _others(layout.validation, validation)
+    if len(held_out) == 1:
+        return held_out[
+            0
+        ], "the only folder that is held out, and the gate needs one by which nothing was chosen"
+    return HELD_OUT, NO_FOLDER
+
+
+def _validation(layout: Layout, test: object) -> tuple[str | float, str]:
+    if folder := one_of("validation", _others(layout.validation, test)):
+        return folder, "by its name"
+    return HELD_OUT, NO_FOLDER
+
+
+def _others(names: Sequence[str], taken: object) -> list[str]:
+    return [name for name in names if name != taken]
+
+
+def _unused(layout: Layout, used: Collection[str]) -> Iterator[str]:
+    if spare := [name for name in (*layout.validation, *layout.test) if name not in used]:
+        yield f"not read: {listed(spare)}, as no split is that folder"
+    if others := [name for name in layout.others if name not in used]:
+        yield f"not read: {listed(others)}, as no split is called so"
+    for name in layout.unlabelled:
+        if layout.train == "." or (layout.train and f"{name}/".startswith(f"{layout.train}/")):
+            yield f"read as a class, whatever its name: {shown(name)}; it holds no class folders"
+        else:
+            yield f"not read: {shown(name)}, as it holds no class folders"

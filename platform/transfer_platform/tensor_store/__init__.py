@@ -1,0 +1,21 @@
+"""Rows of one shape and type under string keys: computed once, kept on disk, shared by processes."""
+
+from transfer_platform.tensor_store.errors import StoreError, StoreFullError, StoreUnwritableError
+from transfer_platform.tensor_store.eviction import Cleared, Usage, clear, usage
+from transfer_platform.tensor_store.layout import Layout
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.tensor_store.store import Compute, Store
+
+__all__ = [
+    "Cleared",
+    "Compute",
+    "Layout",
+    "Rows",
+    "Store",
+    "StoreError",
+    "StoreFullError",
+    "StoreUnwritableError",
+    "Usage",
+    "clear",
+    "usage",
+]

@@ -1,0 +1,111 @@
+"""What a trial leaves, in the form in which it is served: weights, temperature, and what is familiar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transfer_model.classifier import save
+from transfer_model.config import FARTHEST, ModelDescription, Unknown
+from transfer_model.network import Network
+from transfer_model.ood import Novelty, threshold
+from transfer_platform.evaluation.calibration import fit_temperature
+from transfer_platform.progress import Say, silent
+from transfer_platform.recipe.schema import FALSE_ALARMS, Recipe
+from transfer_platform.training.loop import Fit
+from transfer_platform.training.trial_trainer import Bench
+
+LARGEST = 2000
+"""Pictures in a reference; further ones would make the served form larger and slower, and little else."""
+
+
+def write_served_form(
+    bench: Bench, recipe: Recipe, fitted: Fit, network: Network, folder: Path, say: Say = silent
+) -> Path:
+    """Writes what `Classifier.load` reads.
+
+    Args:
+        bench: The trial was run on.
+        recipe: Of the trial.
+        fitted: What it came to.
+        network: As `Bench.finished` returned it.
+        folder: Made where it does not exist.
+        say: Told where nothing will be called unknown.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = bench.splits
+    novelty, unknown = _familiar(bench, recipe, fitted, network, say)
+    labels = np.array([splits.classes.index(picture.label) for picture in splits.ranking])
+    description = ModelDescription(
+        bench.spec(recipe),
+        splits.classes,
+        bench.preprocessing(recipe),
+        # A pyfunc runs on a CPU unless told otherwise: an accelerator's precision would be slow there.
+        precision=bench.precision if bench.device.type == "cpu" else "float32",
+        temperature=fit_temperature(fitted.logits.numpy(), labels),
+        unknown=unknown,
+    )
+    save(folder, description, network, novelty)
+    return folder
+
+
+def _familiar(
+    bench: Bench, recipe: Recipe, fitted: Fit, network: Network, say: Say
+) -> tuple[Novelty, Unknown]:
+    """A network's reference, and the threshold on pictures that are new to both."""
+    false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARMS
+    needed = math.ceil(1 / false_alarms) - 1
+    novelty, distances = _distances(bench, recipe, fitted, network, needed)
+    unknown = Unknown(threshold(distances, false_alarms), false_alarms)
+    if unknown.threshold == FARTHEST:
+        say(
+            f"no picture will be called unknown: {len(distances)} held-out pictures are too few to keep "
+            f"false alarms at {false_alarms:.1%}; {needed} would do"
+        )
+    return novelty, unknown
+
+
+def _distances(
+    bench: Bench, recipe: Recipe, fitted: Fit, network: Network, needed: int
+) -> tuple[Novelty, Tensor]:
+    """A network's reference, and the novelty of pictures that are new to both, `needed` of them or more."""
+    teaching, train = range(len(bench.splits.teaching)), range(len(bench.splits.train))
+    if network.frozen == len(network.stages):
+        # None of them taught it anything but its head: each is new to the others.
+        novelty = _reference(bench, recipe, network, teaching)
+        return novelty, novelty.of_the_reference()
+    novelty = _reference(bench, recipe, network, train)
+    if not bench.splits.folds:
+        held_out = _chosen(bench, teaching[len(train) :])
+        return novelty, novelty(bench.heard(recipe, network, held_out))
+    distances: list[Tensor] = []
+    with closing(bench.without_each_fold(recipe, fitted)) as taught_by_others:
+        for other, fold in taught_by_others:
+            known, held_out = _reference(bench, recipe, other, fold.train), _chosen(bench, fold.validation)
+            distances.append(known(bench.heard(recipe, other, held_out)))
+            if sum(map(len, distances)) >= needed:
+                break
+    return novelty, torch.cat(distances)
+
+
+def _reference(bench: Bench, recipe: Recipe, network: Network, positions: Iterable[int]) -> Novelty:
+    return Novelty(bench.heard(recipe, network, _chosen(bench, positions)))
+
+
+def _chosen(bench: Bench, positions: Iterable[int]) -> Sequence[int]:
+    """Up to `LARGEST` of some positions; which ones depends on the pictures' content alone.
+
+    Of copies one: they are not new to each other, and would make the threshold too strict.
+    """
+    pictures = bench.splits.teaching
+    distinct = {pictures[position].sha256: position for position in positions}
+    return [distinct[digest] for digest in sorted(distinct)[:LARGEST]]

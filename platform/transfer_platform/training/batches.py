@@ -1,0 +1,84 @@
+"""What a trial learns from: which pictures teach, which choose, and in what batches a network reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from transfer_platform.loading.sampler import batches, turns
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""Inputs (B, ...) on the network's device; class indices (B,) and weights (B,), if any, on the CPU."""
+
+
+class Inputs(Protocol):
+    """What a network is given in a picture's place: the picture, or what a frozen prefix made of it."""
+
+    evaluation_batch: int
+    """Pictures in a batch that is only evaluated."""
+    elements: int
+    """Numbers that stand for one picture."""
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        """Pictures as they are served, by their positions: (B, ...)."""
+
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        """Training pictures as an epoch sees them, counted from 1: (B, ...).
+
+        Args:
+            positions: Of B pictures.
+            epoch: Counted from 1.
+            turns: How often each came before in the epoch; it is another view each time.
+        """
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, C) from a batch of inputs, and what auxiliary heads add in training."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Training and validation batches over the same inputs.
+
+    Attributes:
+        inputs: Of all pictures.
+        labels: The class index of every picture (N,).
+        train: Positions of those that teach.
+        validation: Positions of those that choose; empty for a fit that nothing chooses in.
+        batch_size: Pictures in a training batch.
+        seed: Of their order.
+        balanced: Whether an epoch draws of every class the same number of training pictures.
+        weights: How much each picture counts in the training loss (N,); None: all of them the same.
+    """
+
+    inputs: Inputs
+    labels: Tensor
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    batch_size: int
+    seed: int
+    balanced: bool = False
+    weights: Tensor | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch."""
+        return len(batches(len(self.train), self.batch_size, shuffle=True))
+
+    def training_batches(self, epoch: int) -> Iterator[Batch]:
+        """The training batches of an epoch, counted from 1, in that epoch's order."""
+        classes = self.labels[list(self.train)].tolist() if self.balanced else None
+        cut = batches(
+            len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
+        )
+        for order, turn in zip(cut, turns(cut), strict=True):
+            positions = [self.train[index] for index in order]
+            weights = None if self.weights is None else self.weights[positions]
+            yield self.inputs.varied(positions, epoch, turn), self.labels[positions], weights
+
+    def validation_inputs(self) -> Iterator[Tensor]:
+        """The inputs (B, ...) of the validation pictures, always in the same batches."""
+        for order in batches(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
+            yield self.inputs.plain([self.validation[index] for index in order])

@@ -1,0 +1,126 @@
+"""What the frozen part of a study costs, stored or computed every time; imports no deep-learning library.
+
+What was measured on this machine is remembered in the cache, so that a plan can tell it beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from transfer_platform import paths
+from transfer_platform.data.splits import Splits
+
+DISK_BYTES_PER_SECOND = 1e9
+"""To write a row or to read one again: what a solid-state disk does. Rows that fit into memory are faster."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a frozen part of a network on this machine.
+
+    Attributes:
+        backbone: Its name in the recipe.
+        frozen_through: The last frozen stage.
+        image_size: S, in pixels.
+        precision: Arithmetic of the network.
+        device: Where it runs, `cpu`, `cuda` or `mps`.
+    """
+
+    backbone: str
+    frozen_through: str
+    image_size: int
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found.
+
+    Attributes:
+        row_bytes: Of one picture's features.
+        seconds: Of the frozen part, for one picture.
+    """
+
+    row_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The two ways of a study, in bytes and seconds.
+
+    Attributes:
+        rows: Pictures and views that would be stored.
+        uses: How often a picture is put through the network in all trials, epochs and folds.
+        measured: On one picture.
+    """
+
+    rows: int
+    uses: int
+    measured: Measured
+
+    @property
+    def bytes(self) -> int:
+        """Of all rows."""
+        return self.rows * self.measured.row_bytes
+
+    @property
+    def stored(self) -> float:
+        """Seconds with the store: each row is computed and written once, and read at every use."""
+        each_way = self.measured.row_bytes / DISK_BYTES_PER_SECOND
+        return self.rows * (self.measured.seconds + each_way) + self.uses * each_way
+
+    @property
+    def computed(self) -> float:
+        """Seconds without it: the frozen part runs at every use."""
+        return self.uses * self.measured.seconds
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether the store saves more than it costs."""
+        return self.stored < self.computed
+
+
+def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: Measured) -> Costs:
+    """The costs of a study.
+
+    Args:
+        splits: Its pictures.
+        views: That are kept of each training picture; 1: only the picture as it is.
+        epochs: Of a trial.
+        trials: Of the study.
+        measured: Of its frozen part.
+    """
+    train = len(splits.train)
+    rows = len(splits.teaching) + (train * views if views > 1 else 0)
+    # Each fold trains on all pictures but its own.
+    taught, chosen = train * max(1, splits.fold_count - 1), len(splits.validation) or train
+    return Costs(rows, trials * epochs * (taught + chosen), measured)
+
+
+def remember(subject: Subject, measured: Measured) -> None:
+    """Keeps a measurement, where the cache takes it."""
+    path = _path(subject)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(measured)), "utf-8")
+
+
+def recall(subject: Subject) -> Measured | None:
+    """What was measured before, with the same library on this machine; None where nothing was."""
+    try:
+        return Measured(**json.loads(_path(subject).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _path(subject: Subject) -> Path:
+    named = json.dumps({**asdict(subject), "torch": version("torch")}, sort_keys=True)
+    return paths.cache_folder() / "measured" / f"{hashlib.sha256(named.encode()).hexdigest()}.json"

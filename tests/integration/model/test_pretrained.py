@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from transfer_model import catalog, weight_sources
+from transfer_model.network import NetworkSpec, build, pretrained_classifier
+from transfer_model.preprocessing import decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLASSES = {"ants": "ant", "bees": "bee"}
+
+
+def test_the_installed_weights_recognise_ants_and_bees(photographs: Path) -> None:
+    path = weight_sources.source("efficientnet_lite0", "default").path
+    assert path is not None
+    network, names = pretrained_classifier("efficientnet_lite0", path)
+    preprocessing = catalog.outline("efficientnet_lite0").preprocessing
+    right = []
+    for folder, name in CLASSES.items():
+        files = sorted((photographs / "val" / folder).glob("*.jpg"))[:20]
+        batch = torch.stack([preprocessing(decode(file)) for file in files])
+        with torch.inference_mode():
+            right += [names[index] == name for index in network(batch).argmax(dim=1)]
+    assert sum(right) >= 30, f"{sum(right)} of {len(right)}"
+
+
+def test_a_new_head_keeps_the_installed_features(photographs: Path) -> None:
+    path = weight_sources.source("efficientnet_lite0", "default").path
+    assert path is not None
+    original, _ = pretrained_classifier("efficientnet_lite0", path)
+    network = build(NetworkSpec("efficientnet_lite0", 2, 0.2, 224), path).eval()
+    picture = decode(sorted((photographs / "val" / "bees").glob("*.jpg"))[0])
+    image = catalog.outline("efficientnet_lite0").preprocessing(picture)[None]
+    with torch.inference_mode():
+        features = network.embed(image)
+        assert torch.equal(original.get_submodule("classifier")(features), original(image))

@@ -1,0 +1,150 @@
+"""Training from stored features is training the whole network: one network of each of many families.
+
+Weights are random and images are noise of a small size that the network takes; a family is frozen through
+the stage in its middle, and through all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from transfer_model.network import Network, NetworkSpec, build
+from transfer_platform.partition.split import Split, split
+
+CLASSES, EPOCHS, BATCHES, BATCH = 3, 3, 2, 2
+AUXILIARY_WEIGHT = 0.4
+
+FAMILIES = {
+    "efficientnet_lite0": 64,
+    "torchvision/convnext_tiny": 32,
+    "torchvision/densenet121": 32,
+    "torchvision/efficientnet_b0": 32,
+    "torchvision/googlenet": 32,
+    "torchvision/inception_v3": 299,
+    "torchvision/maxvit_t": 224,
+    "torchvision/mobilenet_v3_small": 32,
+    "torchvision/regnet_y_400mf": 32,
+    "torchvision/resnet18": 32,
+    "torchvision/squeezenet1_1": 64,
+    "torchvision/swin_t": 64,
+    "torchvision/vgg11_bn": 32,
+    "torchvision/vit_b_16": 32,
+    "timm/convnextv2_atto": 32,
+    "timm/deit_tiny_distilled_patch16_224": 32,
+    "timm/swin_tiny_patch4_window7_224": 32,
+    "timm/vit_tiny_patch16_224": 32,
+}
+"""Name and image size in pixels."""
+SLOW = ("torchvision/inception_v3", "torchvision/maxvit_t")
+"""Large images: through their middle alone."""
+CASES = [
+    (name, through)
+    for name in FAMILIES
+    for through in ("middle", "all")
+    if through == "middle" or name not in SLOW
+]
+
+Run = Callable[[Network, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+@pytest.mark.parametrize(("name", "through"), CASES)
+def test_training_from_features_is_training_the_whole_network(name: str, through: str) -> None:
+    whole = frozen(name, through)
+    halved = copy.deepcopy(whole)
+    found = split(halved)
+    batches = images(whole)
+    stored = [found.features(batch).clone() for batch in batches]
+    losses = train(whole, batches, Network.forward_with_auxiliary)
+    from_features = train(halved, stored, lambda _, features: found.logits(features.clone()))
+    assert from_features == pytest.approx(losses, rel=1e-5, abs=1e-5)
+    assert len(set(losses)) > 1, "nothing was learned"
+    expected = predictions(whole, batches, Network.forward_with_auxiliary)
+    assert torch.equal(predictions(halved, stored, lambda _, rows: found.logits(rows.clone())), expected)
+    assert_kept(found, batches, stored)
+
+
+def frozen(name: str, through: str) -> Network:
+    torch.manual_seed(0)
+    network = build(NetworkSpec(name, CLASSES, 0.2, FAMILIES[name])).to(memory_format=torch.channels_last)
+    network.freeze(len(network.stages) if through == "all" else len(network.stages) // 2)
+    return network
+
+
+def images(network: Network) -> list[Tensor]:
+    side = network.spec.image_size
+    generator = torch.Generator().manual_seed(1)
+    shape = (BATCH, 3, side, side)
+    noise = (torch.randn(shape, generator=generator) for _ in range(BATCHES))
+    return [batch.to(memory_format=torch.channels_last) for batch in noise]
+
+
+def train(network: Network, batches: list[Tensor], run: Run) -> list[float]:
+    """Losses of every step."""
+    optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=1e-3, momentum=0.9)
+    losses = []
+    for epoch in range(EPOCHS):
+        network.train()
+        torch.manual_seed(epoch)
+        for number, batch in enumerate(batches):
+            targets = torch.arange(number, number + BATCH) % CLASSES
+            logits, auxiliary = run(network, batch)
+            loss = functional.cross_entropy(logits, targets)
+            for extra in auxiliary:
+                loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(extra, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def predictions(network: Network, batches: list[Tensor], run: Run) -> Tensor:
+    network.eval()
+    with torch.no_grad():
+        return torch.cat([run(network, batch)[0].argmax(1) for batch in batches])
+
+
+def assert_kept(found: Split, batches: list[Tensor], stored: list[Tensor]) -> None:
+    """Training has changed nothing that stored features depend on."""
+    for batch, rows in zip(batches, stored, strict=True):
+        assert torch.equal(found.features(batch), rows)
+
+
+def test_auxiliary_heads_learn_where_the_stage_that_they_hang_on_learns() -> None:
+    network = frozen("torchvision/googlenet", "all").train()
+    assert auxiliaries(network) == 0
+    network.freeze(len(network.stages) // 2)
+    assert auxiliaries(network) == 1
+    network.freeze(1)
+    assert auxiliaries(network) == 2
+
+
+def auxiliaries(network: Network) -> int:
+    found = split(network)
+    return len(found.logits(found.features(images(network)[0]))[1])
+
+
+def test_another_process_finds_the_same_digest() -> None:
+    code = (
+        "import torch\n"
+        "from transfer_model.network import NetworkSpec, build\n"
+        "from transfer_platform.partition.splitting import split\n"
+        "torch.manual_seed(0)\n"
+        "for name, size in (('torchvision/swin_t', 64), ('timm/convnextv2_atto', 32)):\n"
+        f"    network = build(NetworkSpec(name, {CLASSES}, 0.0, size))\n"
+        "    network.freeze(len(network.stages))\n"
+        "    print(split(network.eval()).digest)\n"
+    )
+    command = [sys.executable, "-c", code]
+    first = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    second = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert first == second
+    assert len(set(first)) == 2

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.structure import Anatomy
+from transfer_platform.partition.split import NotSplitError, Split, split
+from transfer_platform.training.freezing import freeze_through
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = 32
+SMALL = "timm/test_efficientnet"
+
+
+def built(name: str, stage: str, dropout: float = 0.2, classes: int = 3, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    network = build(NetworkSpec(name, classes, dropout, SIZE))
+    freeze_through(network, stage)
+    return network
+
+
+def hand_made(backbone: nn.Module, stages: tuple[str, ...] = ("first", "second")) -> Network:
+    """A network of (B, 3, 4, 4) images, frozen through its first stage, its classifier called `head`."""
+    anatomy = Anatomy(
+        heads=("head",), features=6, auxiliary=(), stages=stages, sizes=(), between=(), separable=False
+    )
+    network = Network(backbone, anatomy, NetworkSpec("hand_made", 3, 0.5, 4))
+    network.freeze(1)
+    return network
+
+
+class Backbone(nn.Module):
+    """Two convolutions and a classifier; what happens between them is the test's."""
+
+    def __init__(self, between: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("table", torch.arange(6.0).view(1, 6, 1, 1))
+        self.between = between
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.second(self.between(self, self.first(images))).mean((2, 3)))
+
+
+def trained(network: Network, run: Callable[[], tuple[Tensor, tuple[Tensor, ...]]]) -> list[Tensor]:
+    """Outputs in eval mode and in train mode, gradients and buffers of one step with a fixed seed."""
+    network.eval()
+    with torch.no_grad():
+        results = [run()[0]]
+    network.train()
+    network.zero_grad()
+    torch.manual_seed(5)
+    logits, auxiliary = run()
+    sum(each.square().sum() for each in (logits, *auxiliary)).backward()
+    results += [logits.detach(), *(each.detach() for each in auxiliary)]
+    results += [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    return [*results, *(buffer.clone() for buffer in network.buffers()), torch.get_rng_state()]
+
+
+def assert_same_training(network: Network, found: Split, count: int = 5) -> None:
+    """The split trains as the whole network does, and leaves stored features as they were."""
+    side = network.spec.image_size
+    images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    whole = trained(network, lambda: network.forward_with_auxiliary(images.clone()))
+    for buffer, value in zip(network.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    stored = found.features(images.clone()).clone()
+    halves = trained(network, lambda: found.logits(stored.clone()))
+    assert len(whole) == len(halves)
+    for one, other in zip(whole, halves, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert tuple(stored.shape) == (count, *found.shape)
+
+
+@pytest.mark.parametrize("stage", ["blocks.2", "all"])
+def test_lite0_trains_from_features_as_it_does_from_images(stage: str) -> None:
+    network = built("efficientnet_lite0", stage)
+    assert_same_training(network, split(network))
+
+
+@pytest.mark.parametrize("stage", ["layer2", "all"])
+def test_resnet_trains_from_features_as_it_does_from_images(stage: str) -> None:
+    network = built("torchvision/resnet18", stage)
+    assert_same_training(network, split(network))
+
+
+def test_everything_frozen_is_in_the_prefix() -> None:
+    found = split(built("torchvision/resnet18", "all"))
+    assert (found.shape, found.dtype) == ((512,), torch.float32)
+    assert split(built(SMALL, "blocks.4")).shape == (64, 1, 1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_splitting_changes_neither_the_network_nor_the_random_numbers(training: bool) -> None:
+    network = built(SMALL, "blocks.0").train(training)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    attributes = {name: set(vars(module)) for name, module in network.named_modules()}
+    state = torch.get_rng_state()
+    split(network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    assert {name: set(vars(module)) for name, module in network.named_modules()} == attributes
+
+
+def test_the_suffix_trains_the_network_itself() -> None:
+    network = built("efficientnet_lite0", "blocks.4")
+    found = split(network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
+    logits, _ = found.logits(torch.randn(4, *found.shape))
+    functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+    optimizer.step()
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "backbone.blocks.5.0.conv_pw.weight" in changed
+    assert "backbone.blocks.5.0.bn1.running_mean" in changed
+    assert not [name for name in changed if name.startswith("backbone.blocks.4")]
+
+
+def test_other_weights_and_another_dropout_take_effect() -> None:
+    network, other = (
+        built("efficientnet_lite0", "all", dropout=0.0),
+        built("efficientnet_lite0", "all", seed=1),
+    )
+    found = split(network)
+    for parameter, value in zip(network.parameters(), other.parameters(), strict=True):
+        parameter.data.copy_(value.data)
+    network.backbone.classifier.dropout.p = 0.9
+    assert_same_training(network, found)
+    features = torch.randn(4, *found.shape)
+    network.train()
+    assert not torch.equal(found.logits(features)[0], found.logits(features)[0])
+
+
+def test_only_what_is_in_front_of_the_cut_is_in_the_digest() -> None:
+    network = built(SMALL, "blocks.2")
+    digest = split(network).digest
+    other = built(SMALL, "blocks.2", dropout=0.0, classes=7, seed=1).eval()
+    behind = ("classifier", "conv_head", "bn2", "blocks.3", "blocks.4")
+    state = network.backbone.state_dict()
+    in_front = {name: tensor for name, tensor in state.items() if not name.startswith(behind)}
+    other.backbone.load_state_dict(in_front, strict=False)
+    assert split(other.to(memory_format=torch.channels_last)).digest == digest
+    with torch.no_grad():
+        other.backbone.bn1.running_mean[0] += 1e-3
+    assert split(other).digest != digest
+
+
+def test_deeper_frozen_is_another_digest() -> None:
+    assert split(built(SMALL, "blocks.2")).digest != split(built(SMALL, "blocks.3")).digest
+
+
+def test_a_setting_of_a_frozen_module_is_in_the_digest() -> None:
+    network = built(SMALL, "blocks.2")
+    digest = split(network).digest
+    network.backbone.bn1.eps = 1e-2
+    assert split(network).digest != digest
+
+
+def relu_in_place(_: nn.Module, x: Tensor) -> Tensor:
+    return functional.relu_(x)
+
+
+def residual_in_place(_: nn.Module, x: Tensor) -> Tensor:
+    y = x.sigmoid()
+    y += x
+    return y
+
+
+def forgotten_result(_: nn.Module, x: Tensor) -> Tensor:
+    x.mul_(2)
+    return x
+
+
+def written_through_a_view(_: nn.Module, x: Tensor) -> Tensor:
+    x[:, :2].add_(1)
+    x[:, 0].fill_(3.0)
+    return x
+
+
+def read_before_and_after(module: nn.Module, x: Tensor) -> Tensor:
+    copy = x + 0
+    functional.dropout(x, 0.5, module.training, inplace=True)
+    return copy + x
+
+
+def noise_in_place(module: nn.Module, x: Tensor) -> Tensor:
+    functional.relu_(x)
+    y = functional.dropout(x, 0.5, module.training)
+    y.add_(x)
+    x.zero_()
+    return y + x
+
+
+def expanded_to_the_batch(module: nn.Module, x: Tensor) -> Tensor:
+    size, channels = x.shape[0], x.shape[1]
+    y = functional.dropout(x, 0.5, module.training)
+    return y + module.table.expand(size, channels, 4, 4) * size
+
+
+def folded_windows(module: nn.Module, x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    windows = x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b * 4, c, 2, 2)
+    windows = functional.dropout(windows, 0.5, module.training)
+    return windows.reshape(b, 2, 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
+
+
+def noise_added(module: nn.Module, x: Tensor) -> Tensor:
+    return x + torch.randn_like(x) if module.training else x
+
+
+def random_depth(module: nn.Module, x: Tensor) -> Tensor:
+    if not module.training:
+        return x
+    return x * x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(0.5)
+
+
+def counting(module: nn.Module, x: Tensor) -> Tensor:
+    return x if not module.training else x + module.table
+
+
+WAYS = [
+    relu_in_place,
+    residual_in_place,
+    forgotten_result,
+    written_through_a_view,
+    read_before_and_after,
+    noise_in_place,
+    expanded_to_the_batch,
+    folded_windows,
+    noise_added,
+    random_depth,
+    counting,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_order_of_effects_and_sizes_stay_those_of_the_whole_network(
+    way: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    network = hand_made(Backbone(way))
+    found = split(network)
+    for count in (1, 2, 7):
+        assert_same_training(network, found, count)
+
+
+@pytest.mark.parametrize("way", [relu_in_place, forgotten_result, residual_in_place])
+def test_what_training_cannot_change_is_not_done_again(way: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network = hand_made(Backbone(way))
+    images = torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        features = split(network).features(images)
+        expected = way(network.backbone, network.backbone.first(images))
+    assert torch.equal(features, expected)
+
+
+def test_features_may_be_in_any_memory_layout() -> None:
+    network = hand_made(Backbone(noise_in_place)).eval()
+    found = split(network)
+    features = found.features(torch.randn(3, 3, 4, 4))
+    with torch.no_grad():
+        plain, _ = found.logits(features.contiguous().clone())
+        last, _ = found.logits(features.clone(memory_format=torch.channels_last))
+    assert torch.equal(plain, last)
+
+
+def test_where_nothing_is_frozen_there_is_nothing_to_split() -> None:
+    with pytest.raises(NotSplitError, match="nothing of it is frozen"):
+        split(built("efficientnet_lite0", "none"))
+
+
+class Undecided(Backbone):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(-images if images.sum() > 0 else images)
+
+
+def test_a_network_that_looks_at_its_images_is_not_traced() -> None:
+    network = hand_made(Undecided(relu_in_place))
+    with pytest.raises(NotSplitError, match="hand_made is trained whole: it cannot be traced"):
+        split(network)
+    assert network.training
+
+
+class Mixing(Backbone):
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.first(images)
+        return self.head(self.second(x - x.mean(0, keepdim=True)).mean((2, 3)))
+
+
+def test_features_of_an_image_do_not_depend_on_others() -> None:
+    with pytest.raises(NotSplitError, match="depends on the others"):
+        split(hand_made(Mixing(relu_in_place)))
+
+
+class Forgetful(Backbone):
+    """Counts its calls in Python, which no graph holds."""
+
+    calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images) * self.calls
+
+
+def test_what_differs_from_the_whole_network_is_refused() -> None:
+    with pytest.raises(NotSplitError, match="something else than whole"):
+        split(hand_made(Forgetful(relu_in_place)))
+
+
+class Branching(Backbone):
+    """Its second stage's branch starts at the images, so that no tensor stands for all of the first stage."""
+
+    def __init__(self) -> None:
+        super().__init__(relu_in_place)
+        self.second = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head((self.first(images) + self.second(images)).mean((2, 3)))
+
+
+def test_a_network_without_a_single_tensor_to_cut_at_is_refused() -> None:
+    with pytest.raises(NotSplitError, match="no tensor"):
+        split(hand_made(Branching()))

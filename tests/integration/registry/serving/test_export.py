@@ -1,0 +1,325 @@
+"""Exported models, used by programs that know nothing of this project, as their README.md says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import save_file
+
+from transfer_model.classifier import Classifier, save
+from transfer_model.config import ModelDescription, Unknown
+from transfer_model.network import NetworkSpec, build
+from transfer_model.ood import Novelty
+from transfer_model.preprocessing import Preprocessing
+from transfer_platform.cli import main
+
+with warnings.catch_warnings():
+    # MLflow warns of one of its own type hints while it is imported.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    from transfer_registry.serving.export import OPSET, TOLERANCE, export
+from transfer_registry.serving.export_readme import safetensors_notes
+
+if TYPE_CHECKING:
+    from conftest import Registered
+
+pytestmark = [
+    # pandas warns MLflow of how it counts the rows of an input example.
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+]
+
+ALONE = """
+import runpy, sys
+for package in ("transfer_platform", "transfer_registry", "transfer_model", *BLOCKED):
+    sys.modules[package] = None
+sys.argv = sys.argv[1:]
+"""
+ASK = """
+import json, sys, torch
+with torch.inference_mode():
+    print(json.dumps(network(load_file(sys.argv[1])["image"]).tolist()))
+"""
+REPOSITORY = Path(__file__).parents[4]
+LABELS = ("ants", "bees")
+FAMILIES = ("timm/test_resnet", "timm/test_vit", "timm/test_convnext")
+
+
+@pytest.fixture(scope="module")
+def exported(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registered model in ONNX; most of these tests look at it."""
+    out = tmp_path_factory.mktemp("exported") / "ants-bees"
+    command = ["export", str(registered.location), "--to", "onnx", "--out", str(out)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert f"is exported to {out} and differs from torch by" in done.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def val(photographs: Path) -> list[Path]:
+    found = sorted((photographs / "val").rglob("*.jpg"))
+    assert len(found) == 153
+    return found
+
+
+def snippet(folder: Path) -> str:
+    """The one program in a README.md."""
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    return str(program)
+
+
+def alone(script: str, folder: Path, *arguments: object, blocked: tuple[str, ...] = ()) -> str:
+    """What a program prints in a folder, in a process that can import neither the project nor `blocked`."""
+    command = [sys.executable, "-I", "-c", ALONE.replace("BLOCKED", repr(blocked)) + script]
+    done = subprocess.run([*command, *map(str, arguments)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def refused(*arguments: object) -> str:
+    """What `platform export` says that ends with code 1 and without a traceback."""
+    done = CliRunner().invoke(main, ["export", *map(str, arguments)])
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    return " ".join(done.output.split())
+
+
+def small(backbone: str, registered: Registered, folder: Path, temperature: float = 0.7) -> Path:
+    """A copy of the registered model that holds a network for 64 x 64 pixels, its weights random."""
+    spec = NetworkSpec(backbone, len(LABELS), 0.0, 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(spec).eval()
+        features: list[torch.Tensor] = []
+        with torch.inference_mode(), network.listen(features.append):
+            network(torch.rand(4, 3, 64, 64))
+    prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    description = ModelDescription(spec, LABELS, prepare, "float32", temperature, Unknown(0.1, 0.05))
+    shutil.copytree(registered.location, folder)
+    save(folder / "artifacts" / "model", description, network, Novelty(features[0]))
+    return folder
+
+
+def classified(folder: Path, photos: list[Path]) -> list[dict[str, object]]:
+    """What the program in the README.md says, with nothing but what it asks for."""
+    program = folder.parent / "classify.py"
+    program.write_text(snippet(folder))
+    others = ("torch", "torchvision", "timm", "mlflow", "safetensors", "onnx")
+    said = alone("runpy.run_path(sys.argv[0])", folder, program, *photos, blocked=others)
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_the_readmes_program_agrees_with_the_pyfunc_on_every_test_photograph(
+    exported: Path, here: Registered, val: list[Path]
+) -> None:
+    pyfunc = mlflow.pyfunc.load_model("models:/ants-bees@champion")
+    own = pyfunc.predict(pd.DataFrame({"image": [photo.read_bytes() for photo in val]}))
+    answers = classified(exported, val)
+    assert [answer["file"] for answer in answers] == [str(photo) for photo in val]
+    for name in ("label", "unknown"):
+        assert [answer[name] for answer in answers] == [answer[name] for answer in own]
+    probabilities = [[answer["probabilities"][label] for label in LABELS] for answer in answers]
+    tops = [{guess["label"]: guess["probability"] for guess in answer["top"]} for answer in own]
+    expected = [[top[label] for label in LABELS] for top in tops]
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=TOLERANCE)
+    novelty = [answer["novelty"] for answer in answers]
+    np.testing.assert_allclose(novelty, [answer["novelty"] for answer in own], rtol=0, atol=TOLERANCE)
+
+
+def test_the_graph_takes_bytes_of_pixels_and_says_what_it_is(exported: Path, registered: Registered) -> None:
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    (images,) = session.get_inputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 224, 224, 3])
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    assert outputs == {"probabilities": ["N", 2], "novelty": ["N"]}
+    facts = session.get_modelmeta().custom_metadata_map
+    assert {name: json.loads(text) for name, text in facts.items()} == {
+        "classes": list(LABELS),
+        "preprocessing": {
+            "image_size": 224,
+            "crop": 0.875,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+        "threshold": 0.25,
+        "temperature": 1.5,
+    }
+    assert {path.name for path in exported.iterdir()} == {"model.onnx", "model.json", "README.md"}
+    assert (exported / "model.json").read_bytes() == (registered.model / "model.json").read_bytes()
+
+
+def test_the_graph_is_valid_and_holds_no_path_of_this_machine(exported: Path) -> None:
+    graph = onnx.load(exported / "model.onnx")
+    onnx.checker.check_model(graph, full_check=True)
+    assert {operators.domain: operators.version for operators in graph.opset_import}[""] == OPSET
+    content = (exported / "model.onnx").read_bytes()
+    assert not [path for path in (b"site-packages", b"transfer_model", b".py") if path in content]
+
+
+def test_the_readmes_program_is_short_and_prepares_pictures_as_the_model_does(
+    exported: Path, registered: Registered, tmp_path: Path
+) -> None:
+    assert len(snippet(exported).splitlines()) <= 25
+    turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
+    gradient = Image.linear_gradient("L").convert("RGB").resize((300, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gradient.save(turned, exif=exif)
+    gradient.putalpha(Image.linear_gradient("L").resize((300, 200)).rotate(180))
+    gradient.save(clear)
+    own = Classifier.load(registered.model).answers([turned, clear])
+    answers = classified(exported, [turned, clear])
+    probabilities = [[answer["probabilities"][label] for label in LABELS] for answer in answers]
+    np.testing.assert_allclose(probabilities, own.probabilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose([answer["novelty"] for answer in answers], own.novelty, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_other_families_answer_alike_alone_and_together(
+    backbone: str, registered: Registered, tmp_path: Path
+) -> None:
+    model = small(backbone, registered, tmp_path / "model")
+    export(str(model), "onnx", tmp_path / "out")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    for row in range(3):
+        Image.fromarray(pixels[row]).save(tmp_path / f"{row}.png")
+    classifier = Classifier.load(model / "artifacts" / "model")
+    own = classifier.answers([tmp_path / f"{row}.png" for row in range(3)])
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    together = session.run(None, {"images": pixels})
+    alone = [session.run(None, {"images": pixels[row : row + 1]}) for row in range(3)]
+    for given in (together, [np.concatenate(parts) for parts in zip(*alone, strict=True)]):
+        np.testing.assert_allclose(given[0], own.probabilities, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(given[1], own.novelty, rtol=0, atol=1e-5)
+
+
+def test_safetensors_are_the_registered_ones_and_load_as_the_readme_says(
+    here: Registered, tmp_path: Path
+) -> None:
+    out = tmp_path / "exports" / "ants-bees"
+    said = export("ants-bees/1", "safetensors", out)
+    assert said == f"models:/ants-bees/1 is exported to {out}; {out}/README.md says how it is used"
+    names = {"model.json", "weights.safetensors", "reference.safetensors"}
+    assert {path.name for path in out.iterdir()} == {*names, "README.md"}
+    for name in names:
+        assert (out / name).read_bytes() == (here.location / "artifacts" / "model" / name).read_bytes()
+    program = tmp_path / "load.py"
+    program.write_text(snippet(out) + ASK)
+    image = torch.rand(1, 3, 224, 224)
+    save_file({"image": image}, tmp_path / "image.safetensors")
+    logits = json.loads(alone("runpy.run_path(sys.argv[0])", out, program, tmp_path / "image.safetensors"))
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, Classifier.load(here.model).network(image), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "call"),
+    [
+        ("torchvision/vit_b_16", 'torchvision.models.get_model("vit_b_16", num_classes=2, image_size=64)'),
+        ("torchvision/resnet18", 'torchvision.models.get_model("resnet18", num_classes=2)'),
+        (
+            "timm/vit_tiny_patch16_224",
+            'timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64)',
+        ),
+    ],
+)
+def test_the_call_that_builds_the_librarys_network(backbone: str, call: str) -> None:
+    spec = NetworkSpec(backbone, 2, 0.0, 64)
+    prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    notes = safetensors_notes(ModelDescription(spec, LABELS, prepare, "bfloat16", 1.0, Unknown(0.1, 0.05)))
+    assert f"network = {call}\n" in notes
+    assert "the registered model computes in bfloat16" in notes
+
+
+def test_a_model_or_a_form_that_is_not_there(here: Registered, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = refused("ants-bee", "--to", "onnx", "--out", out)
+    assert said == "error: no model 'ants-bee' is registered; registered here: ants-bees"
+    done = CliRunner().invoke(main, ["export", "ants-bees", "--to", "tensorrt", "--out", str(out)])
+    assert done.exit_code == 2
+    assert "'tensorrt' is not one of 'onnx', 'safetensors'" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_files_in_it_stays_as_it_is(here: Registered, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    said = refused("ants-bees", "--to", "safetensors", "--out", tmp_path)
+    assert f"{tmp_path} holds files already: name a folder that is new or empty" in said
+    said = refused("ants-bees", "--to", "safetensors", "--out", tmp_path / "mine.txt")
+    assert f"{tmp_path}/mine.txt is a file: name a folder" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    export("ants-bees", "safetensors", tmp_path / "empty")
+    assert (tmp_path / "empty" / "weights.safetensors").is_file()
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(here: Registered, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['onnxscript'] = None; from transfer_platform.cli import main; main()"
+    command = [sys.executable, "-c", script, "export", "ants-bees", "--to", "onnx", "--out", tmp_path / "out"]
+    roots = os.pathsep.join(str(REPOSITORY / root) for root in ("platform", "registry"))
+    environment = {**os.environ, "PYTHONPATH": roots}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the export to ONNX needs the package onnxscript")
+    assert done.stderr.endswith(": pip install 'transfer-platform[onnx]'\n")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_that_does_not_compute_what_the_model_does_is_not_left(
+    registered: Registered, tmp_path: Path
+) -> None:
+    folder = small("timm/test_resnet", registered, tmp_path / "model", temperature=5e-324)  # 0 in float32
+    said = refused(folder, "--to", "onnx", "--out", tmp_path / "out")
+    assert "is not exported: on random pictures ONNX Runtime differs from torch by nan" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("module", "today", "before", "message"),
+    [
+        ("classifier.py", "def novelty(", "def unheard_of(", "was registered with code that has no export"),
+        (
+            "description.py",
+            "FORMAT = 2",
+            "FORMAT = 1",
+            "a model description of format 1, but this version reads 2",
+        ),
+    ],
+)
+def test_code_of_another_time_is_named_as_the_reason(
+    module: str, today: str, before: str, message: str, registered: Registered, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(registered.location, folder)
+    (package,) = (folder / "code").iterdir()
+    renamed = package.rename(package.with_name(f"transfer_model_{module[:-3]}"))
+    replace(renamed / module, today, before)
+    replace(folder / "loader.py", package.name, renamed.name)
+    if module == "description.py":
+        replace(folder / "artifacts" / "model" / "model.json", '"format": 2', '"format": 1')
+    assert message in refused(folder, "--to", "onnx", "--out", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))

@@ -1,0 +1,350 @@
+"""What a person may decide, what an audit finds, and what can be asked about it afterwards."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+from mlflow.tracking import MlflowClient
+
+from transfer_platform.cli import main
+from transfer_platform.errors import ChampionMovedError, RegistryError
+from transfer_registry import overview
+from transfer_registry.audit import verify
+from transfer_registry.entry import Entry, Kind
+from transfer_registry.ledger import Ledger
+from transfer_registry.manual import promote_version, roll_back
+from transfer_registry.rules import read_rules
+
+RULES = read_rules({"over_champion": {}})
+
+pytestmark = [
+    pytest.mark.filterwarnings(
+        "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning"
+    ),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
+]
+
+
+@pytest.fixture
+def decided(world):
+    """Version 1 was champion, 2 succeeded it, 3 succeeded that, 4 was refused."""
+    first, evaluation = world.candidate(wrong=30)
+    evaluations = [evaluation, *(world.evaluation(wrong) for wrong in (20, 10, 9))]
+    world.predict = world.recited(*evaluations)
+    for evaluation in evaluations:
+        run = world.client.create_run(mlflow.get_experiment_by_name("tests").experiment_id)
+        world.promote((replace(first, run_id=run.info.run_id), evaluation), RULES)
+    assert world.champion() == 3
+    world.predict = world.stranger
+    return world
+
+
+def test_a_rollback_restores_the_champion_before_and_says_so_everywhere(decided) -> None:
+    move = roll_back("ants-bees", decided.ledger, "it confuses wasps")
+    assert (move.kind, move.version, move.previous_version) == (Kind.ROLLBACK, 2, 3)
+    assert decided.champion() == decided.ledger.current_champion("ants-bees") == 2
+    version = decided.client.get_model_version("ants-bees", "2")
+    assert version.tags["platform.ledger_entry"] == str(move.id)
+    assert "**Champion again**" in version.description
+    assert "rolled back from version 3: it confuses wasps" in version.description
+    assert verify(decided.ledger) == ()
+
+
+def test_a_second_rollback_goes_back_further_and_the_first_champion_has_none_before_it(decided) -> None:
+    roll_back("ants-bees", decided.ledger)
+    roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 1
+    with pytest.raises(RegistryError, match="version 1 is the first champion"):
+        roll_back("ants-bees", decided.ledger)
+    with pytest.raises(RegistryError, match="the ledger has no promotion of wasps"):
+        roll_back("wasps", decided.ledger)
+
+
+def test_a_rollback_to_a_version_that_was_deleted_names_those_that_are_there(decided) -> None:
+    decided.client.delete_model_version("ants-bees", "2")
+    with pytest.raises(RegistryError, match="no version 2; it has 1, 3, 4"):
+        roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 3
+
+
+def test_an_alias_that_was_moved_by_hand_is_not_rolled_back_but_settled(decided) -> None:
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    with pytest.raises(RegistryError, match="at version 1, but the ledger made version 3 champion"):
+        roll_back("ants-bees", decided.ledger)
+    with pytest.raises(RegistryError, match="moved by hand; --override"):
+        promote_version("ants-bees", 1, decided.ledger)
+    promote_version("ants-bees", 1, decided.ledger, "the old one after all")
+    assert decided.champion() == decided.ledger.current_champion("ants-bees") == 1
+    assert verify(decided.ledger) == ()
+    for before in (3, 2, 1):
+        roll_back("ants-bees", decided.ledger)
+        assert decided.champion() == before
+    with pytest.raises(RegistryError, match="is the first champion"):
+        roll_back("ants-bees", decided.ledger)
+
+
+def test_a_champion_that_was_put_back_by_hand_still_has_one_before_it(decided) -> None:
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    promote_version("ants-bees", 3, decided.ledger, "put back")
+    roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 2
+
+
+def test_no_rollback_takes_a_version_for_a_deleted_one_of_its_number(decided) -> None:
+    decided.client.delete_registered_model("ants-bees")
+    refused, passed = decided.candidate(wrong=30), decided.candidate(wrong=5)
+    assert not decided.promote(refused).promoted
+    assert decided.promote(passed).promoted
+    with pytest.raises(RegistryError, match="has no version 3; it has 1, 2"):
+        roll_back("ants-bees", decided.ledger)
+    assert decided.champion() == 2
+
+
+def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> None:
+    with pytest.raises(RegistryError, match=r"did not pass the gate \(ledger entry 7: over_champion"):
+        promote_version("ants-bees", 4, decided.ledger)
+    assert decided.champion() == 3
+    move = promote_version("ants-bees", 4, decided.ledger, "the old camera is gone")
+    assert decided.champion() == 4
+    assert move.reason.startswith("overridden: the old camera is gone (it did not pass the gate")
+    assert "overridden" in decided.client.get_model_version("ants-bees", "4").description
+    with pytest.raises(RegistryError, match="is champion already"):
+        promote_version("ants-bees", 4, decided.ledger)
+
+
+def test_a_version_that_passed_against_another_champion_or_was_never_judged_needs_a_reason(decided) -> None:
+    with pytest.raises(RegistryError, match="judged against version 1, which is not today's champion"):
+        promote_version("ants-bees", 2, decided.ledger)
+    stray, _ = decided.candidate(wrong=1)
+    mlflow.register_model(stray.model_uri, "ants-bees")
+    with pytest.raises(RegistryError, match="was never judged"):
+        promote_version("ants-bees", 5, decided.ledger)
+    promote_version("ants-bees", 5, decided.ledger, "from the other team")
+    assert "It was never judged by the gate" in decided.client.get_model_version("ants-bees", "5").description
+    assert verify(decided.ledger) == ()
+    with pytest.raises(RegistryError, match="no version 9; it has 1, 2, 3, 4, 5"):
+        promote_version("ants-bees", 9, decided.ledger)
+
+
+def test_of_two_moves_that_were_decided_at_once_the_second_is_told(decided) -> None:
+    seen = decided.ledger.last_move("ants-bees")
+    roll_back("ants-bees", decided.ledger)
+    late = Entry(kind=Kind.PROMOTION, model="ants-bees", version=4, previous_version=3, reason="late")
+    with pytest.raises(ChampionMovedError, match="made ants-bees version 2 champion at"):
+        decided.ledger.move(late, seen=seen)
+    assert decided.ledger.current_champion("ants-bees") == 2
+
+
+def rewritten(world, statement: str) -> None:
+    """Does to the ledger what its own code cannot."""
+    with sqlite3.connect(world.folder / "ledger.db") as connection:
+        connection.execute(statement)
+
+
+def test_one_changed_entry_is_named(decided) -> None:
+    rewritten(decided, "UPDATE entries SET reason = 'it was splendid' WHERE id = 7")
+    (complaint,) = verify(decided.ledger)
+    assert complaint.startswith("entry 7, a verdict of ants-bees version 4, was changed after it was written")
+
+
+def test_an_entry_without_its_hash_is_named(decided) -> None:
+    rewritten(decided, "UPDATE entries SET hash = NULL WHERE id = 7")
+    assert "entry 7 has lost its hash" in verify(decided.ledger)
+
+
+def test_an_entry_that_was_taken_out_is_missed(decided) -> None:
+    rewritten(decided, "DELETE FROM entries WHERE id = 3")
+    complaints = verify(decided.ledger)
+    assert "entry 3 is missing from the ledger" in complaints
+    assert "ants-bees version 2 tells of entry 3, which the ledger has not" in complaints
+
+
+def test_a_chain_that_was_rewritten_as_a_whole_differs_from_what_the_versions_tell(decided) -> None:
+    rewritten(decided, "UPDATE entries SET passed = 1 WHERE id = 7")
+    before = None
+    for entry in decided.ledger.entries():
+        before = entry.digest(before)
+        rewritten(decided, f"UPDATE entries SET hash = '{before}' WHERE id = {entry.id}")
+    (complaint,) = verify(decided.ledger)
+    assert "version 4 tells of another entry 7 than the ledger has: the ledger was rewritten" in complaint
+
+
+def test_an_alias_that_was_moved_or_removed_by_hand_is_found(decided) -> None:
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    (complaint,) = verify(decided.ledger)
+    assert "at version 1, but the ledger made version 3 champion: it was moved by hand" in complaint
+    decided.client.delete_registered_model_alias("ants-bees", "champion")
+    (complaint,) = verify(decided.ledger)
+    assert "is gone, but the ledger made version 3 champion" in complaint
+
+
+def test_a_deleted_model_is_no_complaint(decided) -> None:
+    decided.client.delete_registered_model("ants-bees")
+    assert verify(decided.ledger) == ()
+
+
+def test_another_ledger_of_the_same_numbers_moves_the_alias_all_the_same(decided) -> None:
+    with Ledger.open(f"sqlite:///{decided.folder / 'another.db'}") as another:
+        promote_version("ants-bees", 2, another, "restored without its ledger")
+    assert decided.champion() == 2
+
+
+def test_a_deleted_champion_is_rolled_back_from(decided) -> None:
+    decided.client.delete_model_version("ants-bees", "3")
+    assert roll_back("ants-bees", decided.ledger).version == 2
+    assert decided.champion() == 2
+
+
+def test_a_candidate_that_is_judged_while_the_alias_is_gone_carries_that_with_it(decided) -> None:
+    decided.client.delete_registered_model_alias("ants-bees", "champion")
+    answer = decided.promote(decided.candidate(wrong=39), RULES)
+    assert "is gone, but the ledger made version 3 champion" in answer.verdict.remark
+    assert "moved by hand" in decided.client.get_model_version("ants-bees", "5").description
+
+
+def test_removed_tags_are_missed_and_strange_ones_harm_nobody(decided) -> None:
+    decided.client.set_model_version_tag("ants-bees", "1", "platform.ledger_hash.abc", "x")
+    decided.client.delete_model_version_tag("ants-bees", "2", "platform.ledger_hash.4")
+    assert set(verify(decided.ledger)) == {
+        "ants-bees version 2 does not tell of entry 4, a promotion: its tags were removed",
+        "ants-bees version 1 tells of entry abc, which the ledger has not",
+    }
+
+
+def test_an_interrupted_move_is_called_so(decided, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            roll_back("ants-bees", decided.ledger)
+    (complaint,) = verify(decided.ledger)
+    assert "does not tell of entry 8, a rollback: it was interrupted" in complaint
+    with pytest.raises(RegistryError, match="champion already"):
+        promote_version("ants-bees", 2, decided.ledger)
+    assert decided.champion() == 2
+    assert verify(decided.ledger) == ()
+
+
+def test_models_of_other_tools_are_none_of_its_business(decided) -> None:
+    stray, _ = decided.candidate(wrong=1)
+    mlflow.register_model(stray.model_uri, "bob's")
+    decided.client.set_registered_model_alias("bob's", "champion", "1")
+    for number in range(120):
+        decided.client.create_registered_model(f"model-{number:03}")
+    assert verify(decided.ledger) == ()
+    assert {each.model for each in overview.versions(decided.ledger)} == {"ants-bees", "bob's"}
+    decided.client.set_registered_model_alias("ants-bees", "champion", "1")
+    assert len(verify(decided.ledger)) == 1
+
+
+def test_two_versions_of_one_study_are_not_compared_by_its_run(decided) -> None:
+    version = overview.version(decided.ledger, "ants-bees", 1)
+    with pytest.raises(RegistryError, match="two trials of one study"):
+        overview.differences(version, version)
+
+
+def test_todays_test_images_may_not_have_taught_the_champion(world) -> None:
+    candidate, evaluation = world.candidate(wrong=20)
+    world.promote((replace(candidate, taught=("elsewhere", *evaluation.sha256[:3])), evaluation))
+    answer = world.promote(world.candidate(wrong=1))
+    assert not answer.promoted
+    assert "it was taught with 3 of the 40 test images" in answer.verdict.findings[-1].reason
+
+
+def test_every_look_at_the_test_images_is_counted(decided) -> None:
+    answer = decided.promote(decided.candidate(wrong=1), RULES)
+    assert answer.verdict.looks == 5
+    assert "look 5 at these test images" in str(answer.verdict)
+    assert "This was look 5" in decided.client.get_model_version("ants-bees", "5").description
+
+
+def test_what_is_registered_can_be_asked_for(decided) -> None:
+    versions = overview.versions(decided.ledger)
+    assert [(each.version, each.champion, each.verdict) for each in versions] == [
+        (4, False, "failed"),
+        (3, True, "passed"),
+        (2, False, "passed"),
+        (1, False, "passed"),
+    ]
+    assert overview.version(decided.ledger, "ants-bees", 3) == versions[1]
+    assert [finding["rule"] for finding in versions[1].findings] == ["parity", "over_champion at 0.95"]
+
+
+def test_the_history_is_plain_values(decided) -> None:
+    told = json.loads(json.dumps(overview.history(decided.ledger, "ants-bees")))
+    assert [entry["id"] for entry in told] == list(range(1, 8))
+    assert told[0]["verdict"]["findings"][0]["rule"] == "parity"
+    assert {entry["kind"] for entry in told} == {"verdict", "promotion"}
+    with pytest.raises(RegistryError, match="no entry on wasps; it knows ants-bees"):
+        overview.history(decided.ledger, "wasps")
+
+
+def test_two_versions_differ_in_what_their_runs_differ_in(decided) -> None:
+    client = MlflowClient()
+    one, other = (overview.version(decided.ledger, "ants-bees", number) for number in (1, 2))
+    client.log_param(one.run_id, "training.epochs", 3)
+    client.log_param(other.run_id, "training.epochs", 5)
+    client.log_param(other.run_id, "seed", 0)
+    client.log_metric(one.run_id, "test/accuracy", 0.5)
+    assert [(each.kind, each.name, each.one, each.other) for each in overview.differences(one, other)] == [
+        ("parameter", "seed", None, "0"),
+        ("parameter", "training.epochs", "3", "5"),
+        ("metric", "test/accuracy", 0.5, None),
+    ]
+
+
+def test_entries_of_before_there_were_hashes_are_no_complaint(world) -> None:
+    def entry() -> Entry:
+        return Entry(kind=Kind.VERDICT, model="ants-bees", version=1, passed=False, reason="because")
+
+    for _ in range(2):
+        world.ledger.append(entry())
+    rewritten(world, "UPDATE entries SET hash = NULL")
+    for _ in range(2):
+        world.ledger.append(entry())
+    assert verify(world.ledger) == ()
+
+
+@pytest.fixture
+def platform(decided, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command of `platform models` in the folder of the registry."""
+    monkeypatch.chdir(decided.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{decided.folder / 'mlflow.db'}")
+
+    def run(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, ["models", *words])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    return run
+
+
+def test_the_commands_tell_the_whole_story(platform) -> None:
+    assert "champion" in next(line for line in platform("list").splitlines() if " 3 " in line)
+    assert [each["version"] for each in json.loads(platform("list", "--json"))] == [4, 3, 2, 1]
+    assert "Made champion" in platform("show", "ants-bees")
+    assert json.loads(platform("show", "ants-bees/4", "--json"))["verdict"] == "failed"
+    assert "promotion: version 3 after 2" in platform("history", "ants-bees")
+    assert platform("diff", "ants-bees/1", "ants-bees/2") == "no difference\n"
+    assert "7 entries of the ledger" in platform("verify")
+    assert platform("rollback", "ants-bees", "--reason", "wasps").startswith(
+        "ants-bees version 2 is champion again"
+    )
+    assert "--override makes it champion nevertheless" in platform("promote", "ants-bees/4", code=1)
+    assert "is champion; ledger entry 9" in platform("promote", "ants-bees/4", "--override", "so they said")
+    assert "so they said" in platform("history", "ants-bees")
+
+
+def test_a_command_names_what_is_there(platform) -> None:
+    assert "registered here: ants-bees" in platform("show", "wasps", code=1)
+    assert "its versions: 1, 2, 3, 4" in platform("show", "ants-bees/9", code=1)
+    assert "it knows ants-bees" in platform("history", "wasps", code=1)
+
+
+def test_a_verification_that_fails_exits_with_one(decided, platform) -> None:
+    rewritten(decided, "UPDATE entries SET passed = 1 WHERE id = 7")
+    assert "entry 7, a verdict of ants-bees version 4, was changed" in platform("verify", code=1)

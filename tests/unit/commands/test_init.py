@@ -1,0 +1,214 @@
+"""A first recipe for folders of made pictures: what is chosen, why, and what must not be hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from transfer_platform.cli import main
+from transfer_platform.commands.init import write_first_recipe
+from transfer_platform.errors import DataError, StorageError
+from transfer_platform.inspection.preflight import required
+from transfer_platform.progress import Step
+from transfer_platform.recipe.load import load
+from transfer_platform.recipe.schema import Folds
+
+WritePicture = Callable[[Path, str], None]
+
+
+@pytest.fixture
+def fill(isolated: Path, write_picture: WritePicture) -> Callable[..., Path]:
+    """Makes class folders of so many pictures each."""
+
+    def make(**counts: int) -> Path:
+        for label, count in counts.items():
+            for number in range(count):
+                write_picture(isolated / "Our photos" / label / f"{number}.png", f"{label}{number}")
+        return isolated / "Our photos"
+
+    return make
+
+
+def test_it_can_be_run_as_it_is(fill, isolated) -> None:
+    fill(ant=90, bee=110)
+    steps: list[Step] = []
+    written = write_first_recipe("Our photos", progress=steps.append)
+    assert written.file == Path("our-photos.yaml")
+    assert str(written).endswith("  platform run our-photos.yaml")
+    assert steps
+    text = written.file.read_text()
+    assert 'source: "Our photos"\n' in text  # relative, as it lies beside the recipe
+    recipe = load(written.file)
+    assert (recipe.name, recipe.promotion and recipe.promotion.model) == ("our-photos", "our-photos")
+    assert recipe.dataset.splits.model_dump() == {"train": ".", "validation": 0.2, "test": 0.2}
+    assert recipe.search is not None
+    assert recipe.search.metric == "validation/loss"
+    _, splits = required(recipe.dataset, Path())
+    counts = [sum(picture.label == label for picture in splits.test) for label in splits.classes]
+    assert recipe.promotion is not None
+    assert recipe.promotion.gate.accuracy is not None
+    asked = recipe.promotion.gate.accuracy.at_least
+    assert asked == pytest.approx((1 + max(counts) / sum(counts)) / 2, abs=0.01)
+    teaching = len(splits.train) + len(splits.validation)
+    assert f"# {teaching} images to learn from, 2 classes: ant (" in text
+    assert "2 classes: ant (" in str(written)
+    assert "yours are mostly 8 x 8" in text
+
+
+def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, isolated) -> None:
+    photos = fill(ant=20, bee=25, cat=9)
+    for number in range(5, 9):
+        photos.joinpath("cat", f"{number}.png").write_bytes(photos.joinpath("cat", "0.png").read_bytes())
+    recipe = load(write_first_recipe("Our photos").file)
+    assert isinstance(recipe.dataset.splits.validation, float)
+    assert required(recipe.dataset, Path())[1].validation
+
+
+def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
+    fill(ant=20, bee=25, cat=1)
+    with pytest.raises(DataError, match="there is only one of 'cat'; add some") as raised:
+        write_first_recipe("Our photos")
+    assert "smallest fraction" not in str(raised.value)
+
+
+def test_few_images_rank_trials_out_of_fold(fill) -> None:
+    fill(ant=20, bee=25)
+    recipe = load(write_first_recipe("Our photos").file)
+    assert recipe.dataset.splits.validation == Folds(folds=5)
+    assert required(recipe.dataset, Path())[1].fold_count == 5
+
+
+def test_uneven_classes_count_alike(fill) -> None:
+    fill(ant=40, bee=150)
+    written = write_first_recipe("Our photos")
+    recipe = load(written.file)
+    assert recipe.search is not None
+    assert (recipe.training.class_weights, recipe.search.metric) == ("auto", "validation/macro_recall")
+    assert recipe.promotion is not None
+    assert recipe.promotion.gate.macro_recall is not None
+    assert recipe.promotion.gate.macro_recall.at_least == 0.75
+    assert "bee has 1" in written.file.read_text()
+
+
+def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> None:
+    folder = fill(ant=90, bee=90)
+    (folder / "ant" / "cut [1].png").write_bytes((folder / "ant" / "1.png").read_bytes()[:60])
+    (folder / "bee" / "empty: #1.png").write_bytes(b"")
+    (folder / "bee" / "away.png").symlink_to("/etc/hostname")
+    (folder / "bee" / "gone").symlink_to("nothing")
+    written = write_first_recipe("Our photos")
+    recipe = load(written.file)
+    assert sorted(recipe.dataset.exclude) == [
+        "ant/cut [1].png",
+        "bee/away.png",
+        "bee/empty: #1.png",
+        "bee/gone",
+    ]
+    assert "4 files cannot be read as a picture of a class and would be left out" in str(written)
+    assert "# it is empty" in written.file.read_text()
+    found, _ = required(recipe.dataset, Path())
+    assert not found.errors
+
+
+def test_many_unreadable_files_are_skipped_as_a_whole(fill) -> None:
+    folder = fill(ant=90, bee=90)
+    for number in range(21):
+        (folder / "ant" / f"empty{number}.png").touch()
+    recipe = load(write_first_recipe("Our photos").file)
+    assert (recipe.dataset.exclude, recipe.dataset.on_bad_image) == ((), "skip")
+    assert len(required(recipe.dataset, Path())[0].quarantine) == 21
+
+
+def test_a_leak_is_left_to_the_user(fill) -> None:
+    folder = fill(ant=40, bee=40)
+    for split in ("train", "test"):
+        for label in ("ant", "bee"):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(20 * (split == "test"), 20 + 20 * (split == "test")):
+                (folder / label / f"{number}.png").rename(folder / split / label / f"{number}.png")
+    for label in ("ant", "bee"):
+        (folder / label).rmdir()
+    (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
+    written = write_first_recipe("Our photos")
+    said = "1 picture lies in two splits, and a run refuses that: `platform data` names them"
+    assert said in str(written)
+    assert f"# {said}" in written.file.read_text()
+    with pytest.raises(DataError, match=r"again\.png"):
+        required(load(written.file).dataset, Path())
+
+
+def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
+    fill(ant=3, bee=1)
+    with pytest.raises(DataError, match="is in the way; no recipe was written"):
+        write_first_recipe("Our photos")
+    with pytest.raises(DataError, match="neither a folder nor an archive"):
+        write_first_recipe("photos")
+    assert not list(isolated.glob("*.yaml"))
+
+
+def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
+    fill(ant=60, dog=8)
+    written = write_first_recipe("Our photos")
+    share = load(written.file).dataset.splits.test
+    assert isinstance(share, float)
+    assert share > 0.2
+    assert "0.2 of train would leave a class without a test image" in written.file.read_text()
+    _, splits = required(load(written.file).dataset, Path())
+    assert {picture.label for picture in splits.test} == {"ant", "dog"}
+
+
+def test_no_recipe_lies_among_the_pictures(fill, monkeypatch) -> None:
+    monkeypatch.chdir(fill(ant=30, bee=30))
+    with pytest.raises(
+        StorageError, match=r"would lie among the pictures; name another with --out, such as .*photos\.yaml"
+    ):
+        write_first_recipe(".")
+    assert load(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
+
+
+def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
+    folder = fill(ant=60, bee=60)
+    (folder / "train").mkdir()
+    for label in ("ant", "bee"):
+        (folder / label).rename(folder / "train" / label)
+    (folder / "te\nst").mkdir()
+    written = write_first_recipe("Our photos")
+    assert "# not read: te\\nst, as" in written.file.read_text()
+
+
+def test_no_file_is_replaced(fill, capsys) -> None:
+    fill(ant=30, bee=30)
+    Path("our-photos.yaml").write_text("mine")
+    with pytest.raises(
+        StorageError, match=r"our-photos\.yaml is there already; name another file with --out"
+    ):
+        write_first_recipe("Our photos")
+    with pytest.raises(SystemExit) as end:
+        main(["init", "Our photos", "--out", "recipes/first.yaml"])
+    assert end.value.code == 1
+    assert "recipes/first.yaml cannot be written" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["init", "Our photos", "--out", "first.yaml"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("first.yaml is written")
+    assert Path("our-photos.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("no", "no"),
+        ("2024", "2024"),
+        (".hidden", "hidden"),
+        ("Ä ö", "photographs"),
+        ("a.b.c", "a.b.c"),
+        ("x" * 150, "x" * 100),
+        ('it\'s: "quoted" #1', "it-s-quoted-1"),
+    ],
+)
+def test_names_that_yaml_would_read_as_something_else(folder, name, fill) -> None:
+    fill(ant=30, bee=30).rename(folder)
+    recipe = load(write_first_recipe(folder).file)
+    assert (recipe.name, recipe.dataset.source) == (name, folder)

@@ -1,0 +1,109 @@
+"""What a command writes takes its place whole, and what it fetched for one answer is not kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from transfer_model import preprocessing, pyfunc
+from transfer_platform import paths
+from transfer_platform.commands import classify, predict
+from transfer_platform.errors import RegistryError, SourceError
+from transfer_registry.model_uri import model_uri
+from transfer_registry.serving import _isolated_predict
+from transfer_registry.serving.loaded_model import LoadedModel
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(isolated: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a server, and the folder that it serves."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(isolated)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", isolated
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_file_takes_its_place_whole(isolated: Path) -> None:
+    out = isolated / "out.csv"
+    out.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(out)
+    assert out.read_text() == "earlier"
+    with paths.written_whole(out) as unfinished:
+        unfinished.write_text("whole")
+    assert out.read_text() == "whole"
+    assert list(isolated.iterdir()) == [out]
+
+
+def _interrupted(out: Path) -> None:
+    with paths.written_whole(out) as unfinished:
+        unfinished.write_text("ha")
+        raise KeyboardInterrupt
+
+
+def test_a_pipe_is_written_to_and_not_replaced(isolated: Path) -> None:
+    pipe = isolated / "pipe"
+    os.mkfifo(pipe)
+    paths.refuse_unwritable(pipe)
+    with paths.written_whole(pipe) as unfinished:
+        assert unfinished == pipe
+    assert pipe.is_fifo()
+
+
+def test_a_photograph_from_the_internet_is_fetched_each_time(site: tuple[str, Path]) -> None:
+    address, folder = site
+    for shade in (10, 200):
+        Image.new("RGB", (8, 8), (shade, shade, shade)).save(folder / "photo.png")
+        with classify._file(f"{address}/photo.png") as path, Image.open(path) as picture:
+            assert picture.getpixel((0, 0)) == (shade, shade, shade)
+        assert not path.exists()
+
+
+def test_a_photograph_that_cannot_be_fetched_is_named(site: tuple[str, Path]) -> None:
+    for photo in (f"{site[0]}/none.png", "ftp://host/photo.png"):
+        with pytest.raises(SourceError, match=photo), classify._file(photo):
+            pass
+
+
+class Sure:
+    """A registered model that answers the same for everything."""
+
+    def predict(self, frame, params) -> list[dict[str, object]]:
+        return [{"top": [{"label": "ant", "probability": 1.0}]} for _ in range(len(frame))]
+
+
+def test_the_largest_pictures_fit_into_one_request() -> None:
+    assert predict.BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
+    assert _isolated_predict._BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
+
+
+def test_an_earlier_answer_is_no_picture(isolated: Path, monkeypatch) -> None:
+    monkeypatch.setattr(predict, "load_model", lambda name: LoadedModel(name, ("ant",), Sure()))
+    Image.new("RGB", (8, 8)).save(isolated / "a.png")
+    out = Path("predictions.csv")
+    first = predict.predict_folder(Path(), "ants", out)
+    assert first.startswith("1 pictures classified")
+    assert predict.predict_folder(Path(), "ants", out) == first
+    assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,,"]
+
+
+@pytest.mark.parametrize("model", ["runs:/0123/model", "models:/m-0123"])
+def test_a_model_of_a_run_is_not_looked_for_where_there_are_no_runs(isolated: Path, model: str) -> None:
+    with pytest.raises(RegistryError, match="no model is registered here"):
+        model_uri(model)
+    assert not list(isolated.iterdir())

@@ -1,0 +1,43 @@
+"""What a run says at its end, and what it refuses at its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transfer_platform.commands.run import Outcome, run
+from transfer_platform.errors import RecipeError
+from transfer_platform.recipe.load import from_mapping
+from transfer_registry.promote import Promotion
+from transfer_registry.verdict import Verdict
+
+
+@pytest.mark.parametrize(
+    ("promoted", "champion", "said"),
+    [
+        (True, 3, "is champion"),
+        (True, 5, "was made champion; today version 5 is"),
+        (True, None, "was made champion; today there is none"),
+        (False, 1, "is registered, but did not become champion"),
+        (False, 3, "is champion"),
+    ],
+)
+def test_a_finished_study_says_who_is_champion_now(promoted: bool, champion: int | None, said: str) -> None:
+    promotion = Promotion("ants-bees", 3, Verdict(()), promoted, None)
+    outcome = Outcome(None, None, {}, promotion, "run", champion)
+    lines = outcome._promotion_lines()
+    assert lines[1] == f"ants-bees version 3 {said}"
+    assert ("platform serve" in lines[2]) == (champion is not None)
+
+
+def test_overrides_of_a_recipe_that_was_loaded_before_are_refused(isolated: Path) -> None:
+    recipe = from_mapping(
+        {
+            "name": "digits",
+            "dataset": {"source": "embedded:digits", "splits": {"train": ".", "test": 0.2}},
+            "backbone": {"name": "resnet18"},
+        }
+    )
+    with pytest.raises(RecipeError, match="takes no overrides"):
+        run(recipe, overrides=["training.epochs=1"])

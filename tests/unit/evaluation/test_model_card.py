@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer_model.config import FARTHEST, ModelDescription, Unknown
+from transfer_model.network import NetworkSpec
+from transfer_model.preprocessing import Preprocessing
+from transfer_platform.evaluation.model_card import model_card
+from transfer_platform.evaluation.predictions import Predictions
+from transfer_platform.recipe.load import from_mapping
+
+
+def card(threshold: float, folder: Path) -> str:
+    recipe = from_mapping(
+        {
+            "name": "insects",
+            "dataset": {"source": str(folder)},
+            "backbone": {"name": "resnet18", "weights": "none", "freeze_through": "layer2"},
+            "promotion": {"model": "ants-bees"},
+        }
+    )
+    half = (0.5, 0.5, 0.5)
+    description = ModelDescription(
+        NetworkSpec("resnet18", 2, 0.0, 224),
+        ("ants", "bees"),
+        Preprocessing(224, 0.875, "bilinear", half, half),
+        precision="float32",
+        temperature=1.5,
+        unknown=Unknown(threshold, 0.05),
+    )
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], dtype=np.float32)
+    predictions = Predictions(("ants", "bees"), [Path("x")] * 3, np.array([0, 1, 1]), probabilities)
+    images = {"train": (200, "a1"), "test": (3, "b2")}
+    return model_card(recipe, description, images, predictions, {"test/accuracy": 2 / 3})
+
+
+def test_it_tells_what_a_model_is_worth_made_from_and_does(tmp_path: Path) -> None:
+    text = card(0.4, tmp_path)
+    assert text.startswith("# ants-bees\n\nTells 2 classes of photographs apart: ants, bees.")
+    for said in (
+        "| test/accuracy | 0.6667 |",
+        "| bees | 2 | 1.0000 | 0.5000 |",
+        "- 200 train images, fingerprint `a1`",
+        "`resnet18`, weights `none`, frozen through `layer2`",
+        "0.875 of the shorter side, is resized to 224 x 224 pixels",
+        "novelty is above 0.4, which was set so that 5.0% of pictures",
+    ):
+        assert said in text
+
+
+def test_it_says_where_nothing_is_called_unknown(tmp_path: Path) -> None:
+    assert "It calls no picture unknown: there were too few held-out pictures" in card(FARTHEST, tmp_path)
+
+
+@pytest.mark.parametrize("heading", ["worth", "made from", "with a picture", "not know"])
+def test_its_sections_are_headings(tmp_path: Path, heading: str) -> None:
+    headings = [line for line in card(0.4, tmp_path).splitlines() if line.startswith("## ")]
+    assert any(line.endswith(heading) for line in headings)

@@ -1,0 +1,64 @@
+"""What features say of labels and of pictures that are unlike the others, on made-up features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transfer_platform.data.catalog import Picture
+from transfer_platform.inspection.label_errors import (
+    doubtful_labels,
+    far_from_the_rest,
+    out_of_fold,
+    taken_for_another,
+)
+
+CLASSES = ("ant", "bee", "cat")
+WRONG = tuple(range(3, 180, 15))
+
+
+def clusters() -> tuple[list[Picture], np.ndarray, np.ndarray]:
+    """180 pictures in three clusters of 20 dimensions; twelve of them have the label of another."""
+    draw = np.random.default_rng(0)
+    true = np.repeat(np.arange(3), 60)
+    features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
+    labels = true.copy()
+    labels[list(WRONG)] = (true[list(WRONG)] + 1) % 3
+    pictures = [Picture(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)]
+    return pictures, features, labels
+
+
+def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
+    pictures, features, labels = clusters()
+    found = list(doubtful_labels(pictures, CLASSES, out_of_fold(features, labels)))
+    accused = {int(each.files[0].name) for each in found if each.kind == "likely mislabelled"}
+    assert accused <= set(WRONG)
+    assert len(accused) >= 8
+    assert {int(each.files[0].name) for each in found} >= set(WRONG)
+    assert "labelled 'bee'" in next(each.detail for each in found if each.files[0].name == "3")
+
+
+def test_what_is_missed_is_told_the_surest_first() -> None:
+    pictures = [Picture(f"/{place}", "ant", f"{place:064}") for place in range(3)]
+    probabilities = np.array([[0.4, 0.6, 0.0], [0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
+    found = [each.files[0].name for each in taken_for_another(pictures, CLASSES, probabilities)]
+    assert found == ["2", "0"]
+
+
+def test_an_outlier_is_far_from_the_rest() -> None:
+    pictures, features, _ = clusters()
+    features[42] = -features[42]
+    found = [each.files[0].name for each in far_from_the_rest(pictures, features)]
+    assert found == ["42"]
+
+
+def test_few_pictures_have_no_outliers() -> None:
+    pictures, features, _ = clusters()
+    assert list(far_from_the_rest(pictures[:5], features[:5])) == []
+
+
+@pytest.mark.parametrize("small", [2, 3])
+def test_small_classes_have_fewer_folds(small: int) -> None:
+    _, features, labels = clusters()
+    kept = np.concatenate([np.arange(60), np.arange(60, 60 + small), np.arange(120, 180)])
+    assert out_of_fold(features[kept], labels[kept]).shape == (120 + small, 3)

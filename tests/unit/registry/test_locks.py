@@ -1,0 +1,47 @@
+"""Two processes cannot drive the same study."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transfer_platform.errors import StudyHeldError
+from transfer_registry.locks import hold
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from transfer_registry.locks import hold
+with hold("digits-0a", Path(sys.argv[1]), "sqlite:///studies.db"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_process_is_told_who_holds_the_study(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(StudyHeldError, match=rf"digits-0a is already running: process {other.pid} on "),
+            hold("digits-0a", tmp_path, "sqlite:///studies.db"),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    other.stdout.readline()
+    other.kill()
+    other.communicate()
+    with hold("digits-0a", tmp_path, "sqlite:///studies.db"):
+        assert str(os.getpid()) in (tmp_path / "holder").read_text()

@@ -1,0 +1,164 @@
+"""A study goes on where it was left, proposes what it would have proposed, and outlives its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transfer_platform.errors import DivergedError, StudyError
+from transfer_platform.recipe.search_space import Choice, Range
+from transfer_platform.search.study import Study, Trial, figures, generation, generation_name
+
+SPACE = {
+    "training.learning_rate": Range[float](low=1e-4, high=1e-2, log=True),
+    "training.batch_size": Choice[int](choices=(16, 32)),
+    "head.dropout": Range[float](low=0.0, high=0.5, step=0.1),
+    "training.epochs": Range[int](low=3, high=9),
+}
+
+
+class Killed(BaseException):
+    """What `kill -9` looks like from inside: nothing is caught, nothing is tidied up."""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+def open_study(url: str, name: str = "study", *, seed: int = 0, pruning: bool = True, space=SPACE) -> Study:
+    return Study(name, url, space, minimizes=True, seed=seed, pruning=pruning)
+
+
+def loss(trial: Trial) -> float:
+    value = abs(trial.values["training.learning_rate"] - 3e-3) * 100 + trial.values["head.dropout"]
+    for epoch in range(1, 6):
+        trial.report(epoch, value + 1 / epoch)
+    return value
+
+
+def ignored(_: object) -> None:
+    pass
+
+
+def test_an_interrupted_study_ends_with_the_trials_of_an_uninterrupted_one(url: str) -> None:
+    whole = open_study(url, "whole")
+    whole.run(12, loss, ignored)
+    kills = iter((3, 7, 11))
+    next_kill = next(kills)
+    calls = 0
+
+    def interrupted(trial: Trial) -> float:
+        nonlocal calls, next_kill
+        calls += 1
+        if calls == next_kill + 1:
+            next_kill = next(kills, -2)
+            trial.report(1, 5.0)
+            raise Killed
+        return loss(trial)
+
+    for _ in range(3):
+        with pytest.raises(Killed):
+            open_study(url).run(12, interrupted, ignored)
+    open_study(url).run(12, interrupted, ignored)
+
+    resumed = open_study(url).trials
+    assert [trial.number for trial in resumed] == list(range(12))
+    assert [trial.params for trial in resumed] == [trial.params for trial in whole.trials]
+    assert [trial.state for trial in resumed] == [trial.state for trial in whole.trials]
+
+
+def test_hopeless_trials_are_pruned_with_their_intermediate_values(url: str) -> None:
+    study = open_study(url, space={})
+
+    def worse_and_worse(trial: Trial) -> float:
+        for epoch in range(1, 6):
+            trial.report(epoch, float(trial.number))
+        return float(trial.number)
+
+    study.run(8, worse_and_worse, ignored)
+
+    states = [trial.state for trial in study.trials]
+    assert states[:5] == ["COMPLETE"] * 5
+    assert states[5:] == ["PRUNED"] * 3
+    assert study._study.trials[6].intermediate_values == {1: 6.0, 2: 6.0}
+
+
+def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
+    study = open_study(url, pruning=False)
+    study.run(8, loss, ignored)
+    assert {trial.state for trial in study.trials} == {"COMPLETE"}
+    assert set(figures(study)) == {"history", "importance"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")],
+)
+def test_a_trial_that_fails_is_not_the_end_of_the_study(url: str, error: Exception) -> None:
+    study = open_study(url)
+
+    def second_fails(trial: Trial) -> float:
+        if trial.number == 1:
+            raise error
+        return loss(trial)
+
+    study.run(3, second_fails, ignored)
+
+    assert [trial.state for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[1].failure == (str(error).splitlines() or ["MemoryError"])[0]
+
+
+def test_a_bug_ends_the_study(url: str) -> None:
+    def buggy(_: Trial) -> float:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        open_study(url).run(1, buggy, ignored)
+
+
+def test_a_study_of_failures_says_why_each_failed(url: str) -> None:
+    study = open_study(url)
+
+    def diverges(_: Trial) -> float:
+        raise DivergedError(3, float("inf"))
+
+    study.run(2, diverges, ignored)
+
+    with pytest.raises(StudyError, match=r"trial 1: fail the training loss became inf at step 3"):
+        _ = study.best
+
+
+def test_more_trials_extend_a_study_and_none_is_run_twice(url: str) -> None:
+    numbers = []
+
+    def noted(trial: Trial) -> float:
+        numbers.append(trial.number)
+        return loss(trial)
+
+    for trials in (3, 3, 5):
+        open_study(url).run(trials, noted, ignored)
+
+    assert numbers == [0, 1, 2, 3, 4]
+
+
+def test_seeds_propose_differently(url: str) -> None:
+    for seed in (0, 1):
+        open_study(url, f"study-{seed}", seed=seed).run(2, loss, ignored)
+    first, second = (open_study(url, f"study-{seed}", seed=seed).trials for seed in (0, 1))
+    assert [trial.params for trial in first] != [trial.params for trial in second]
+
+
+def test_generations_are_counted_by_name(url: str) -> None:
+    assert generation("digits-0a", url) == 0
+    open_study(url, generation_name("digits-0a", 1))
+    open_study(url, generation_name("digits-0a", 2))
+    open_study(url, "digits-0ab")
+    assert generation("digits-0a", url) == 2
+
+
+def test_figures_are_drawn_of_finished_studies(url: str) -> None:
+    study = open_study(url)
+    study.run(4, loss, ignored)
+    assert set(figures(study)) == {"history", "importance", "pruning"}

@@ -1,0 +1,350 @@
+"""The loop, on a real network small enough to train in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from transfer_model.network import Network, NetworkSpec, build
+from transfer_platform.errors import DivergedError
+from transfer_platform.recipe.load import from_mapping
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.training.batches import Material
+from transfer_platform.training.class_weights import class_weights, settled
+from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.loop import Course, Epoch, Fit, Goal, cross_validate, fit, refit
+from transfer_platform.training.optim import LearningRate, make_optimizer
+
+CLASSES = 3
+WIDTH = next(build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32)).head_parameters()).shape[1]
+LOSS = Goal("validation/loss", minimizes=True)
+
+
+def recipe(tmp_path, **training: object) -> Recipe:
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    return from_mapping(
+        {
+            "name": "small",
+            "dataset": {"source": str(tmp_path / "photos")},
+            "backbone": {"name": "timm/test_resnet", "weights": "none"},
+            "training": {"epochs": 4, "batch_size": 8, "learning_rate": 0.05, **training},
+        }
+    )
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    made = build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32))
+    freeze_through(made, "all")
+    return made
+
+
+class Drawn:
+    """Features of three classes that a linear head can tell apart, nearly; trained on as they are."""
+
+    evaluation_batch = 16
+    elements = WIDTH
+    network: Network  # whose head learns
+
+    def __init__(self, count: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        centres = torch.randn(CLASSES, WIDTH, generator=generator)
+        self.labels = torch.arange(count) % CLASSES
+        self.values = centres[self.labels] + 2 * torch.randn(count, WIDTH, generator=generator)
+
+    def plain(self, positions: Sequence[int]) -> Tensor:
+        return self.values[list(positions)]
+
+    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        return self.plain(positions)
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.network.classify(inputs), ()
+
+
+TRAIN, ALL = 41, 71
+
+
+@pytest.fixture
+def features() -> Drawn:
+    return Drawn(ALL)
+
+
+def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> Material:
+    return Material(
+        features,
+        features.labels,
+        tuple(train),
+        tuple(range(TRAIN, ALL)),
+        settings.training.batch_size,
+        0,
+        balanced=settings.training.sampling == "balanced",
+    )
+
+
+def course(settings: Recipe) -> Course:
+    return Course(settings.training, "float32", LOSS, lambda _: None)
+
+
+def fitted(made: Network, features: Drawn, settings: Recipe) -> Fit:
+    features.network = made
+    return fit(made, material(features, settings), course(settings))
+
+
+def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[Material]:
+    whole = material(features, settings)
+    return [
+        replace(
+            whole,
+            train=tuple(place for place in range(ALL) if place % count != fold),
+            validation=tuple(range(fold, ALL, count)),
+        )
+        for fold in range(count)
+    ]
+
+
+def cross_validated(made: Network, features: Drawn, settings: Recipe) -> Fit:
+    features.network = made
+    return cross_validate(made, folds(features, settings), course(settings))
+
+
+def state(made: Network) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in made.state_dict().items()}
+
+
+def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
+    made, settings = network(), recipe(tmp_path, learning_rate=0.5, schedule="constant", epochs=6)
+    result = fitted(made, features, settings)
+    assert result.best.metrics["validation/loss"] == min(
+        epoch.metrics["validation/loss"] for epoch in result.epochs
+    )
+    made.eval()
+    logits = made.classify(features.values[TRAIN:])
+    assert torch.allclose(logits, result.logits, atol=1e-6)
+    loss = torch.nn.functional.cross_entropy(logits.double(), features.labels[TRAIN:])
+    assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
+
+
+def test_the_same_seed_trains_to_the_same_bits(tmp_path, features) -> None:
+    states = []
+    for _ in range(2):
+        made = network()
+        torch.manual_seed(5)
+        fitted(made, features, recipe(tmp_path))
+        states.append(state(made))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_training_learns(tmp_path, features) -> None:
+    result = fitted(network(), features, recipe(tmp_path, epochs=8))
+    assert result.best.metrics["validation/accuracy"] > 0.8
+    assert result.epochs[-1].metrics["train/loss"] < result.epochs[0].metrics["train/loss"]
+
+
+def test_a_loss_that_is_no_number_names_its_step(tmp_path, features) -> None:
+    features.values[:] = float("nan")
+    with pytest.raises(DivergedError, match="became nan at step 1;"):
+        fitted(network(), features, recipe(tmp_path))
+
+
+def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path, features) -> None:
+    settings = recipe(tmp_path, learning_rate=1e38, optimizer="sgd", momentum=0.0, schedule="constant")
+    with pytest.raises(DivergedError) as caught:
+        fitted(network(), features, settings)
+    assert caught.value.step > 1
+
+
+def test_weights_that_the_last_step_spoilt_are_divergence_too(tmp_path, features) -> None:
+    settings = recipe(tmp_path, batch_size=64, epochs=1, learning_rate=1e38, optimizer="sgd")
+    features.values[:TRAIN] *= 1e30
+    with pytest.raises(DivergedError) as caught:
+        fitted(network(), features, settings)
+    assert caught.value.step == 1
+
+
+def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
+    settings = recipe(tmp_path, epochs=50, learning_rate=1.0, schedule="constant", early_stopping=2)
+    result = fitted(network(), features, settings)
+    assert result.epochs[-1].number == result.best.number + 2
+
+
+def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
+    seen: list[Epoch] = []
+    settings, made = recipe(tmp_path), network()
+    features.network = made
+    result = fit(
+        made,
+        material(features, settings),
+        Course(settings.training, "float32", Goal("validation/accuracy", minimizes=False), seen.append),
+    )
+    assert tuple(seen) == result.epochs
+    assert [epoch.number for epoch in seen] == [1, 2, 3, 4]
+    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= seen[0].metrics.keys()
+
+
+MEANS = {
+    "none": {},
+    "weights": {"class_weights": "balanced"},
+    "sampling": {"sampling": "balanced"},
+}
+
+
+def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> None:
+    labels = features.labels[:TRAIN]
+    few = [place for place in range(TRAIN) if labels[place] != 2 or place < 3]
+    recalls = {}
+    for name, means in MEANS.items():
+        made, settings = network(), recipe(tmp_path, **means, epochs=3)
+        features.network = made
+        taught = material(features, settings, few)
+        fit(made, taught, course(settings))
+        made.eval()
+        predicted = made.classify(features.values[TRAIN:]).argmax(dim=1)
+        recalls[name] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
+    assert recalls["weights"] > recalls["none"]
+    assert recalls["sampling"] > recalls["none"]
+
+
+@pytest.mark.parametrize("means", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
+def test_a_picture_of_weight_2_teaches_like_two(means, tmp_path, features) -> None:
+    settings = recipe(tmp_path, **means, batch_size=2 * TRAIN, epochs=3, optimizer="sgd")
+    whole = replace(material(features, settings), validation=())
+    twice = {3: 2.0, 5: 2.0, 10: 2.0}  # one of each class, so that their imbalance stays
+    ways = {
+        "as they are": whole,
+        "repeated": replace(whole, train=(*whole.train, *twice)),
+        "weighted": replace(whole, weights=torch.tensor([twice.get(place, 1.0) for place in range(ALL)])),
+        "all alike": replace(whole, weights=torch.full((ALL,), 3.0)),
+    }
+    heads = {}
+    for way, taught in ways.items():
+        made = features.network = network()
+        made.drop(0.0)
+        refit(made, taught, settings.training, precision="float32", epochs=3)
+        heads[way] = torch.cat([each.detach().flatten() for each in made.head_parameters()])
+    alike = {way: torch.allclose(heads[way], heads["repeated"], atol=1e-5) for way in ways}
+    if not means:
+        assert alike == {"as they are": False, "repeated": True, "weighted": True, "all alike": False}
+    assert torch.allclose(heads["all alike"], heads["as they are"], atol=1e-5)
+    assert not torch.allclose(heads["weighted"], heads["as they are"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "chosen"), [((20, 20, 20), "none"), ((30, 25, 20), "none"), ((31, 25, 20), "balanced")]
+)
+def test_auto_weighs_where_classes_are_unequal_and_says_so(counts, chosen, tmp_path) -> None:
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
+    said: list[str] = []
+    automatic = recipe(tmp_path, class_weights="auto").training
+    assert settled(automatic, labels, CLASSES, said.append).class_weights == chosen
+    assert said == [
+        f"class_weights: auto is {chosen}: "
+        f"the largest class has {max(counts) / 20:.2f} times the images of the smallest"
+    ]
+    plain = recipe(tmp_path).training
+    assert settled(plain, labels, CLASSES, said.append) is plain
+    assert len(said) == 1
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    weights = class_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
+    assert weights.tolist() == pytest.approx([6 / 9, 2.0, 1.0])
+
+
+def test_each_fold_is_judged_by_the_network_that_has_not_seen_it(tmp_path, features) -> None:
+    settings = recipe(tmp_path, learning_rate=0.5, epochs=3)
+    made = network()
+    made.drop(0.0)  # what dropout draws depends on which fold is trained first
+    start = state(made)
+    result = cross_validated(made, features, settings)
+    for fold in folds(features, settings):
+        made.load_state_dict(start)
+        refit(made, fold, settings.training, precision="float32", epochs=result.best.number)
+        alone = made.eval().classify(features.values[list(fold.validation)])
+        assert torch.allclose(alone, result.logits[list(fold.validation)], atol=1e-6)
+
+
+def test_folds_rank_an_epoch_by_the_loss_out_of_fold(tmp_path, features) -> None:
+    result = cross_validated(network(), features, recipe(tmp_path, learning_rate=0.5, epochs=6))
+    loss = torch.nn.functional.cross_entropy(result.logits.double(), features.labels)
+    assert result.best.metrics["validation/loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert result.best.metrics["validation/loss"] == min(
+        epoch.metrics["validation/loss"] for epoch in result.epochs
+    )
+    assert not result.learned
+
+
+def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) -> None:
+    settings = recipe(tmp_path, epochs=6)
+    whole = replace(material(features, settings), train=tuple(range(ALL)))
+    states = []
+    for epochs in (2, 2, 6):
+        made = features.network = network()
+        torch.manual_seed(3)
+        refit(made, whole, settings.training, precision="float32", epochs=epochs)
+        states.append(state(made))
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def rates(settings: Recipe, steps_per_epoch: int, losses=None) -> list[float]:
+    optimizer = make_optimizer(network(), settings.training)
+    rate = LearningRate(optimizer, settings.training, steps_per_epoch)
+    seen = []
+    for epoch in range(settings.training.epochs):
+        for _ in range(steps_per_epoch):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            rate.after_step()
+        rate.after_epoch(losses[epoch] if losses else 1.0)
+    return seen
+
+
+def test_cosine_rises_to_the_peak_and_falls_towards_zero(tmp_path) -> None:
+    seen = rates(recipe(tmp_path, schedule="cosine", learning_rate=1.0, warmup_epochs=1), 4)
+    assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert seen[4:] == sorted(seen[4:], reverse=True)
+    assert seen[-1] < 0.05
+
+
+def test_constant_stays(tmp_path) -> None:
+    assert set(rates(recipe(tmp_path, schedule="constant", learning_rate=0.5), 3)) == {0.5}
+
+
+def test_one_cycle_peaks_once_at_the_given_rate(tmp_path) -> None:
+    seen = rates(recipe(tmp_path, schedule="one_cycle", learning_rate=1.0), 5)
+    assert max(seen) == pytest.approx(1.0, rel=0.02)
+    peak = seen.index(max(seen))
+    assert seen[:peak] == sorted(seen[:peak])
+    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 10])
+@pytest.mark.parametrize("warmup_epochs", [0, 0.2, 1, 2, 4])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
+def test_every_schedule_takes_every_warm_up(tmp_path, schedule, warmup_epochs, steps_per_epoch) -> None:
+    settings = recipe(tmp_path, schedule=schedule, warmup_epochs=warmup_epochs, learning_rate=1.0)
+    seen = rates(settings, steps_per_epoch)
+    assert all(0 < rate <= 1 + 1e-9 for rate in seen[:-1])
+
+
+def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
+    settings = recipe(tmp_path, schedule="plateau", learning_rate=1.0, epochs=8)
+    assert set(rates(settings, 2, losses=[8, 7, 6, 5, 4, 3, 2, 1])) == {1.0}
+    assert sorted(set(rates(settings, 2, losses=[1.0] * 8))) == pytest.approx([0.09, 0.3, 1.0])
+
+
+def test_biases_and_norms_are_not_decayed_and_the_backbone_learns_slower(tmp_path) -> None:
+    made = network()
+    freeze_through(made, "none")
+    settings = recipe(tmp_path, learning_rate=1.0, backbone_lr_factor=0.1, weight_decay=0.5)
+    groups = make_optimizer(made, settings.training).param_groups
+    for group in groups:
+        assert group["weight_decay"] == (0.5 if all(p.ndim > 1 for p in group["params"]) else 0.0)
+        assert len({p.ndim > 1 for p in group["params"]}) == 1
+    assert sorted({group["lr"] for group in groups}) == pytest.approx([0.1, 1.0])
+    assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))
