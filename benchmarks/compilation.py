@@ -44,11 +44,11 @@ def measure(backbone: str, options: Namespace) -> Row:
     import torch
     from torch.nn import functional
 
-    from transfer_model.network import NetworkSpec, build
+    from transfer_model.network import NetworkSpec, build_network
 
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    network = build(NetworkSpec(backbone, 2, 0.0, options.image_size), None).to(device).train()
+    network = build_network(NetworkSpec(backbone, 2, 0.0, options.image_size), None).to(device).train()
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     images = torch.randn(options.batch_size, 3, options.image_size, options.image_size, device=device)

@@ -134,7 +134,7 @@ def decoded(photos: Path, backbone: str, threads: int) -> Tensor:
 
     from transfer_model import catalog
 
-    prepare = catalog.outline(backbone).preprocessing
+    prepare = catalog.backbone_info(backbone).preprocessing
 
     def one(path: Path) -> Tensor:
         with Image.open(path) as image:
@@ -153,11 +153,11 @@ def _network(options: Namespace) -> Network:
     import torch
 
     from transfer_model import catalog, weight_sources
-    from transfer_model.network import NetworkSpec, build
+    from transfer_model.network import NetworkSpec, build_network
 
-    size = catalog.outline(options.backbone).preprocessing.image_size
-    source = weight_sources.source(options.backbone, "default")
-    network = build(NetworkSpec(options.backbone, 2, 0.0, size), source.path)
+    size = catalog.backbone_info(options.backbone).preprocessing.image_size
+    source = weight_sources.locate_weights(options.backbone, "default")
+    network = build_network(NetworkSpec(options.backbone, 2, 0.0, size), source.path)
     return network.eval().to(options.device).to(memory_format=torch.channels_last)
 
 

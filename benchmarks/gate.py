@@ -52,7 +52,7 @@ def _row(images: int, classes: int, truth: str, gains: Sequence[float], options:
     """The share of pairs that each rule lets through, the candidate gaining so much in each class."""
     import numpy as np
 
-    from transfer_registry.gate import Champion, judge
+    from transfer_registry.gate import ChampionPredictions, evaluate_rules
     from transfer_registry.rules import OverChampion, PerClassRecall
 
     rules = (OverChampion(), OverChampion(margin=-0.02), PerClassRecall())
@@ -69,8 +69,10 @@ def _row(images: int, classes: int, truth: str, gains: Sequence[float], options:
             places = np.flatnonzero(labels == name)
             champion[places[:better]] = "wrong"
             candidate[places[better : better + worse]] = "wrong"
-        verdict = judge({}, labels.tolist(), candidate.tolist(), rules, Champion(1, champion.tolist()))
-        passed[pair] = [finding.passed for finding in verdict.findings]
+        verdict = evaluate_rules(
+            {}, labels.tolist(), candidate.tolist(), rules, ChampionPredictions(1, champion.tolist())
+        )
+        passed[pair] = [finding.passed for finding in verdict.results]
     over, margin, recall = passed.mean(axis=0)
     return {
         "images": images,

@@ -60,13 +60,13 @@ def by_hand(options: Namespace) -> float:
     from sklearn.linear_model import LogisticRegression
 
     from transfer_model import catalog, weight_sources
-    from transfer_model.network import NetworkSpec, build
+    from transfer_model.network import NetworkSpec, build_network
 
     torch.set_num_threads(options.threads)
     name = "efficientnet_lite0"
-    prepare = catalog.outline(name).preprocessing
-    network = build(
-        NetworkSpec(name, 2, 0.0, prepare.image_size), weight_sources.source(name, "default").path
+    prepare = catalog.backbone_info(name).preprocessing
+    network = build_network(
+        NetworkSpec(name, 2, 0.0, prepare.image_size), weight_sources.locate_weights(name, "default").path
     )
     network = network.eval().to(options.device)
 
@@ -76,7 +76,7 @@ def by_hand(options: Namespace) -> float:
         with Image.open(path) as image, torch.inference_mode():
             pixels = prepare(image.convert("RGB")).unsqueeze(0).to(options.device)
             split = path.parts[-3]
-            features[split].append(network.embed(pixels).flatten().cpu())
+            features[split].append(network.forward_features(pixels).flatten().cpu())
             labels[split].append(path.parts[-2])
     values = {split: torch.stack(vectors).numpy() for split, vectors in features.items()}
     learnt = LogisticRegression(max_iter=1000).fit(values["train"], labels["train"])

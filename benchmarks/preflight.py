@@ -107,11 +107,11 @@ def loop(folder: Path) -> float:
 def preflight(folder: Path) -> float:
     """Seconds of the preflight of the same files."""
     from transfer_platform.inspection.preflight import preflight as inspected
-    from transfer_platform.recipe.schema import Dataset, Splits
+    from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
     start = time.perf_counter()
-    splits = Splits(train="train", validation=0.1, test="test")
-    inspected(Dataset(source=str(folder), splits=splits), folder)
+    splits = SplitsConfig(train="train", validation=0.1, test="test")
+    inspected(DatasetConfig(source=str(folder), splits=splits), folder)
     return time.perf_counter() - start
 
 

@@ -68,17 +68,17 @@ def make(_: Namespace) -> dict[str, str]:
     import torch
 
     from transfer_model.classifier import save
-    from transfer_model.config import ModelDescription, Unknown
-    from transfer_model.network import NetworkSpec, build
-    from transfer_model.ood import Novelty
+    from transfer_model.config import ModelConfig, OodThreshold
+    from transfer_model.network import NetworkSpec, build_network
+    from transfer_model.ood import OodScorer
     from transfer_model.preprocessing import Preprocessing
     from transfer_registry.packaging import log_model, signature
 
     spec = NetworkSpec("resnet18", 2, 0.0, 224)
     prepare = Preprocessing(224, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    description = ModelDescription(spec, ("ants", "bees"), prepare, "float32", 1.0, Unknown(0.5, 0.05))
+    description = ModelConfig(spec, ("ants", "bees"), prepare, "float32", 1.0, OodThreshold(0.5, 0.05))
     MODEL.mkdir()
-    save(MODEL, description, build(spec), Novelty(torch.randn(244, 512)))
+    save(MODEL, description, build_network(spec), OodScorer(torch.randn(244, 512)))
     run = mlflow.MlflowClient().create_run("0")
     ours = log_model(MODEL, "ours", run.info.run_id)
     plain = mlflow.pyfunc.log_model(
@@ -96,7 +96,7 @@ def ask(options: Namespace) -> dict[str, float]:
     for photo in _chosen(options):
         content = photo.read_bytes()
         start = time.perf_counter()
-        classifier.probabilities([content])
+        classifier.predict_proba([content])
         seconds.append(time.perf_counter() - start)
     return {"p50": statistics.median(seconds[len(seconds) // 5 :])}
 

@@ -1,7 +1,7 @@
 """From what size on a training step on stored features gains anything from several threads.
 
 Steps of a linear head (AdamW, 10 classes) on batches of growing size, with one thread and with all of them,
-on a machine that is otherwise idle and with one of its cores kept busy by another process. `SHARED_ELEMENTS`
+on a machine that is otherwise idle and with one of its cores kept busy by another process. `MIN_PARALLEL_ELEMENTS`
 in `transfer_platform.training.device` was read off this table.
 
     python benchmarks/threads.py

@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from transfer_model import catalog, weight_sources
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.network import Network, NetworkSpec, build_network
 
 Images = Dataset[tuple[Tensor, int]]
 
@@ -65,12 +65,12 @@ def _options() -> Namespace:
 
 def frozen_network(options: Namespace) -> nn.Module:
     """The same network and weights as the platform's, under nobody's control but the loop's."""
-    outline = catalog.outline(options.backbone)
-    source = weight_sources.source(options.backbone, options.weights)
+    outline = catalog.backbone_info(options.backbone)
+    source = weight_sources.locate_weights(options.backbone, options.weights)
     if source.path is None and source.url is not None:
         raise SystemExit(f"the weights of {options.backbone} are not here: --weights none, or a file")
     spec = NetworkSpec(options.backbone, classes=2, dropout=0.0, image_size=outline.preprocessing.image_size)
-    network = build(spec, source.path)
+    network = build_network(spec, source.path)
     for parameter in _frozen_parameters(network, options.frozen):
         parameter.requires_grad_(False)
     return network.backbone.to(options.device)
@@ -85,7 +85,7 @@ def _frozen_parameters(network: Network, through: str) -> list[nn.Parameter]:
 
 def images(photos: Path, layout: str, backbone: str) -> tuple[Images, Images]:
     """Training and validation images as the tutorial prepares them."""
-    settings = catalog.outline(backbone).preprocessing
+    settings = catalog.backbone_info(backbone).preprocessing
     prepare = transforms.Compose(
         [
             transforms.Resize(round(settings.image_size / settings.crop)),

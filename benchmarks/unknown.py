@@ -54,15 +54,15 @@ def _seed(seed: int, model: Path, photos: Path, strangers: Mapping[str, Sequence
     import numpy as np
 
     from transfer_model.classifier import Classifier
-    from transfer_platform.evaluation.calibration import uncalibrated
+    from transfer_platform.evaluation.calibration import remove_temperature
     from transfer_platform.evaluation.metrics import cross_entropy, expected_calibration_error
 
     classifier = Classifier.load(model)
     paths = sorted((photos / "val").glob("*/*.jpg"))
     labels = np.array([classifier.classes.index(path.parent.name) for path in paths])
     known = _scores(classifier, [path.read_bytes() for path in paths])
-    described = classifier.description
-    before = uncalibrated(known["probabilities"], described.temperature)
+    described = classifier.config
+    before = remove_temperature(known["probabilities"], described.temperature)
     row: dict[str, Any] = {"seed": seed, "temperature": described.temperature}
     for name, metric in (("ece", expected_calibration_error), ("loss", cross_entropy)):
         row |= {
@@ -91,17 +91,17 @@ def _scores(classifier: Classifier, pictures: Sequence[bytes]) -> dict[str, NDAr
 
     from transfer_model.preprocessing import decode
 
-    answers = classifier.answers(pictures)
+    answers = classifier.predict(pictures)
     with torch.inference_mode():
         logits = torch.cat(
             [
-                classifier.network(classifier.description.preprocessing(decode(picture))[None])
+                classifier.network(classifier.config.preprocessing(decode(picture))[None])
                 for picture in pictures
             ]
         ).numpy()
     return {
         "probabilities": answers.probabilities,
-        "novelty": answers.novelty,
+        "novelty": answers.ood_scores,
         **{name: score(logits) for name, score in LOGIT_SCORES.items()},
     }
 

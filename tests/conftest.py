@@ -47,22 +47,22 @@ def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def splits_of() -> Callable[..., Splits]:
     """Divides a folder as a recipe would: `splits_of(folder, train, validation, test, exclude=...)`."""
-    from transfer_platform.data.dataset import divided, read_source
+    from transfer_platform.data.dataset import scan_dataset, split_dataset
     from transfer_platform.progress import Progress, silent
-    from transfer_platform.recipe.schema import Dataset, Folds
-    from transfer_platform.recipe.schema import Splits as Declared
+    from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
+    from transfer_platform.recipe.schema import SplitsConfig as Declared
 
     def read(
         source: Path,
         train: str,
-        validation: str | float | Folds,
+        validation: str | float | FoldsConfig,
         test: str | float,
         exclude: Sequence[str] = (),
         progress: Progress = silent,
     ) -> Splits:
         splits = Declared(train=train, validation=validation, test=test)
-        dataset = Dataset(source=str(source), splits=splits, exclude=[*exclude])
-        return divided(read_source(dataset, Path(), progress), dataset)
+        dataset = DatasetConfig(source=str(source), splits=splits, exclude=[*exclude])
+        return split_dataset(scan_dataset(dataset, Path(), progress), dataset)
 
     return read
 

@@ -1,19 +1,16 @@
-"""What can go wrong, as far as a user can mend it.
+"""Exceptions of the platform that a user can fix. The command line prints them without a traceback.
 
-    PlatformError                everything the command line prints without a traceback
-    ├── RecipeError              the recipe file: all of its problems at once, with their lines
-    ├── DataError                the images and how they are laid out
-    │   ├── SourceError          the data set cannot be fetched or unpacked
-    │   └── SplitError           train, validation and test cannot be made from it
-    ├── TrainingError            a trial cannot go on
-    │   └── DivergedError        its loss is not a number any more
-    ├── StudyError               the search as a whole
-    │   └── StudyHeldError       another process is running this study
-    ├── StorageError             databases, folders and servers that do not fit together
-    └── RegistryError            registering, gating, promoting, loading a registered model
-
-`transfer_model.errors.ModelError` stands beside this tree, not in it: that package travels inside every
-registered model and knows nothing of the platform. The command line prints both alike.
+TransferError                (transfer_model.errors)
+├── ModelError               (transfer_model.errors) networks, weights, images
+├── RegistryError, StorageError, LockHeldError       (transfer_registry.errors)
+└── PlatformError
+    ├── RecipeError          all problems of a recipe file, with their lines
+    ├── DataError            images, labels and folder layout
+    │   ├── SourceError      the data set cannot be found, downloaded or unpacked
+    │   └── SplitError       train, validation and test cannot be formed
+    ├── TrainingError        a trial cannot continue
+    │   └── DivergedError    its loss is not finite
+    └── StudyError           the search as a whole
 """
 
 from __future__ import annotations
@@ -21,13 +18,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from transfer_model.errors import TransferError
 
-class PlatformError(Exception):
-    """Something that the user can mend; the message says what happened, what was expected, and how."""
+
+class PlatformError(TransferError):
+    """A recipe, its data or its training cannot be used."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class RecipeProblem:
     """One thing that is wrong with a recipe.
 
     Attributes:
@@ -52,7 +51,7 @@ class RecipeError(PlatformError):
         problems: At least one, in the order of the file.
     """
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[RecipeProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -91,19 +90,3 @@ class DivergedError(TrainingError):
 
 class StudyError(PlatformError):
     """The search as a whole."""
-
-
-class StudyHeldError(StudyError):
-    """Another process is running this study; the message names it."""
-
-
-class StorageError(PlatformError):
-    """Databases, folders and servers that do not fit together."""
-
-
-class RegistryError(PlatformError):
-    """Registering, gating, promoting or loading a registered model."""
-
-
-class ChampionMovedError(RegistryError):
-    """Somebody else has moved the champion while a move was being decided."""

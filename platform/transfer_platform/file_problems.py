@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FileProblem:
     """What is wrong with one file.
 
     Attributes:
@@ -21,20 +21,20 @@ class Problem:
     message: str
 
 
-def unread(error: OSError) -> Problem:
+def unreadable(error: OSError) -> FileProblem:
     """What is wrong with a file that the system does not give, or only today."""
     if isinstance(error, PermissionError):
-        return Problem("unreadable", f"it cannot be read: {error.strerror}")
-    return Problem("not read", f"it could not be read: {error.strerror}")
+        return FileProblem("unreadable", f"it cannot be read: {error.strerror}")
+    return FileProblem("not read", f"it could not be read: {error.strerror}")
 
 
-def shown(path: Path | str) -> str:
+def printable(path: Path | str) -> str:
     """A file name that can stand in any text: what is no UTF-8, and control characters, are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def name_of(path: Path, root: Path, names: Mapping[Path, str]) -> str:
+def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
     """What a file of a data set is called in front of people.
 
     Args:
@@ -43,5 +43,5 @@ def name_of(path: Path, root: Path, names: Mapping[Path, str]) -> str:
         names: Of files that have another name than their place: fetched pictures have their URL.
     """
     if path in names:
-        return shown(names[path])
-    return shown(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)
+        return printable(names[path])
+    return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

@@ -39,7 +39,7 @@ def silent(_: Step | str) -> None:
     """Tells nobody."""
 
 
-def both(one: Say, other: Say) -> Say:
+def tee(one: Say, other: Say) -> Say:
     """Tells two."""
 
     def say_both(line: str) -> None:

@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from transfer_platform import paths
-from transfer_platform.errors import StorageError
 from transfer_registry import mlflow_server
+from transfer_registry.errors import StorageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ DIGEST_LENGTH = 36
 """MLflow refuses longer data set digests."""
 BATCH_METRICS = 1000
 """MLflow refuses larger batches."""
-MOMENT = 2.0
+FLUSH_SECONDS = 2.0
 """Seconds that a trial's metrics may wait for company."""
 
 
@@ -52,7 +52,7 @@ class Tracker:
             self.experiment_id = self._experiment(experiment)
         except MlflowException as error:
             raise StorageError(
-                f"MLflow at {paths.tracking_uri()} cannot be used: {error.message}; "
+                f"MLflow at {mlflow_server.tracking_uri()} cannot be used: {error.message}; "
                 "MLFLOW_TRACKING_URI says where it is looked for"
             ) from error
 
@@ -66,20 +66,20 @@ class Tracker:
             return str(found.experiment_id)
 
     @contextmanager
-    def study(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+    def start_study_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """The parent run of a study, the one it has or a new one; it ends as the `with` block does."""
         run = self._run(name, {STUDY_TAG: name}, tags)
         try:
             yield run
         except Exception:
-            run.finish("FAILED")
+            run.end("FAILED")
             raise
         except BaseException:  # Ctrl-C: the same command goes on from here
-            run.finish("KILLED")
+            run.end("KILLED")
             raise
-        run.finish()
+        run.end()
 
-    def trial(
+    def start_trial_run(
         self, parent: Run, number: int, values: Mapping[str, object], *, resumed: bool = True
     ) -> TrialRun:
         """The child run of a trial.
@@ -95,7 +95,7 @@ class Tracker:
         run = self._run(name, identity, {}) if resumed else self._new(name, identity)
         return TrialRun(self._client, run.run_id, values, resumed=resumed)
 
-    def trial_run(self, parent: Run, number: int) -> Run | None:
+    def find_trial_run(self, parent: Run, number: int) -> Run | None:
         """The child run of a trial, left as it is; None where this server has none."""
         return self._found({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
 
@@ -127,7 +127,7 @@ class Run:
         self._client = client
         self.run_id = run_id
 
-    def parameters(self, values: Mapping[str, object]) -> None:
+    def log_params(self, values: Mapping[str, object]) -> None:
         """Logs parameters; what is logged already stays as it is, since parameters cannot change."""
         logged = self._client.get_run(self.run_id).data.params
         fresh = {key: value for key, value in values.items() if key not in logged}
@@ -135,22 +135,22 @@ class Run:
 
     def last_step(self, metric: str) -> int:
         """The last step at which a metric was logged, 0 where it never was."""
-        return max((step for step, _ in self.history(metric)), default=0)
+        return max((step for step, _ in self.metric_history(metric)), default=0)
 
-    def history(self, metric: str) -> list[tuple[int, float]]:
+    def metric_history(self, metric: str) -> list[tuple[int, float]]:
         """The steps at which a metric was logged, and its values, in order."""
         entries = self._client.get_metric_history(self.run_id, metric)
         return sorted((entry.step, entry.value) for entry in entries)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics of one step in one call."""
         self._client.log_batch(self.run_id, metrics=_metrics(values, step))
 
-    def tags(self, values: Mapping[str, object]) -> None:
+    def set_tags(self, values: Mapping[str, object]) -> None:
         """Sets tags, replacing those of the same name."""
         self._client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in values.items()])
 
-    def dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
+    def log_dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
         """Records which images the run used.
 
         Args:
@@ -171,11 +171,11 @@ class Run:
             self.run_id, datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])]
         )
 
-    def text(self, text: str, path: str) -> None:
+    def log_text(self, text: str, path: str) -> None:
         """Stores a text artifact."""
         self._client.log_text(self.run_id, text, path)
 
-    def figures(self, drawings: Mapping[str, Figure], folder: str) -> None:
+    def log_figures(self, drawings: Mapping[str, Figure], folder: str) -> None:
         """Stores matplotlib figures as PNG, and closes them."""
         from matplotlib import pyplot as plt
 
@@ -183,17 +183,17 @@ class Run:
             self._client.log_figure(self.run_id, figure, f"{folder}/{name}.png")
             plt.close(figure)
 
-    def table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+    def log_table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
         """Stores a table that the MLflow UI shows as one; an earlier one of the same path is replaced."""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        self.text(json.dumps({"columns": list(columns), "data": rows}), path)
+        self.log_text(json.dumps({"columns": list(columns), "data": rows}), path)
         tags = self._client.get_run(self.run_id).data.tags
         tables = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
         entry = {"path": path, "type": "table"}
         if entry not in tables:
             self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*tables, entry]))
 
-    def finish(self, status: str = "FINISHED") -> None:
+    def end(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.run_id, status=status)
 
@@ -219,23 +219,23 @@ class TrialRun(Run):
         self._tags: dict[str, object] = {}
         self._sent = time.monotonic()
         if resumed:
-            self.parameters(values)
+            self.log_params(values)
         self._params = [] if resumed else _params(values)
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics of one step, soon."""
         self._metrics += _metrics(values, step)
-        if time.monotonic() - self._sent > MOMENT:
+        if time.monotonic() - self._sent > FLUSH_SECONDS:
             self._send()
 
-    def tags(self, values: Mapping[str, object]) -> None:
+    def set_tags(self, values: Mapping[str, object]) -> None:
         """Sets tags when the run ends."""
         self._tags |= values
 
-    def finish(self, status: str = "FINISHED") -> None:
+    def end(self, status: str = "FINISHED") -> None:
         """Sends what is left, and ends the run."""
         self._send()
-        super().finish(status)
+        super().end(status)
 
     def _send(self) -> None:
         tags = [RunTag(key, str(value)) for key, value in self._tags.items()]
@@ -246,13 +246,13 @@ class TrialRun(Run):
         self._metrics, self._tags, self._sent = [], {}, time.monotonic()
 
 
-def text_of(run_id: str, path: str) -> str | None:
+def read_text(run_id: str, path: str) -> str | None:
     """A text artifact of a run; None where it has none of this path.
 
     Raises:
         StorageError: MLflow has no such run, or cannot be asked.
     """
-    mlflow_server.refuse_missing_registry()
+    mlflow_server.require_registry()
     client = MlflowClient()
     try:
         client.get_run(run_id)
@@ -262,7 +262,9 @@ def text_of(run_id: str, path: str) -> str | None:
         with TemporaryDirectory() as place:
             return Path(client.download_artifacts(run_id, path, place)).read_text(encoding="utf-8")
     except MlflowException as error:
-        raise StorageError(f"{run_id} cannot be read from {paths.tracking_uri()}: {error.message}") from error
+        raise StorageError(
+            f"{run_id} cannot be read from {mlflow_server.tracking_uri()}: {error.message}"
+        ) from error
 
 
 def _params(values: Mapping[str, object]) -> list[Param]:

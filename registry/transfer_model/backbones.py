@@ -1,6 +1,6 @@
 """Backbones as their libraries build them: torchvision's, timm's, and the one whose weights are installed.
 
-A `Backbone` is a resolved name and costs nothing; every other function here imports its library.
+A `BackboneConfig` is a resolved name and costs nothing; every other function here imports its library.
 """
 
 from __future__ import annotations

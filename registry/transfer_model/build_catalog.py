@@ -20,9 +20,9 @@ import torch
 
 from . import catalog
 from .backbones import Backbone, installed, preprocessings
-from .catalog import Outline, Stage
+from .catalog import BackboneInfo, Stage
 from .errors import ModelError
-from .structure import examine
+from .structure import find_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ _NORMALISATIONS = {
 }
 
 
-def survey(backbone: Backbone, name: str) -> Outline:
+def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
     """Asks the installed library for what a catalogue says of a network.
 
     Raises:
@@ -43,9 +43,9 @@ def survey(backbone: Backbone, name: str) -> Outline:
     """
     prepared = preprocessings(backbone)
     preprocessing = next(iter(prepared.values()))
-    anatomy = examine(backbone, preprocessing.image_size)
+    anatomy = find_structure(backbone, preprocessing.image_size)
     stages = tuple(map(Stage, anatomy.stages, anatomy.sizes))
-    return Outline(
+    return BackboneInfo(
         name=name,
         library=backbone.library,
         parameters=sum(stage.parameters for stage in stages),
@@ -57,7 +57,7 @@ def survey(backbone: Backbone, name: str) -> Outline:
     )
 
 
-def grouped(stages: Iterable[Stage]) -> dict[str, int | list[int]]:
+def compress_stages(stages: Iterable[Stage]) -> dict[str, int | list[int]]:
     """Holds consecutively numbered stages together, the reverse of `catalog.expanded`."""
     runs: list[list[Stage]] = []
     for stage in stages:
@@ -81,7 +81,7 @@ def _entry(run: list[Stage]) -> tuple[str, int | list[int]]:
     return name, sizes[0] if same else sizes
 
 
-def entry(outline: Outline, normalisations: dict[str, Any]) -> dict[str, Any]:
+def catalog_entry(outline: BackboneInfo, normalisations: dict[str, Any]) -> dict[str, Any]:
     """Writes an outline as one entry of the catalogue; new normalisations are added to those given."""
     prepared = {}
     for weights, preprocessing in outline.preprocessings.items():
@@ -91,7 +91,7 @@ def entry(outline: Outline, normalisations: dict[str, Any]) -> dict[str, Any]:
             label = f"other{len(normalisations)}"
             normalisations[label] = pair
         prepared[weights] = [preprocessing.image_size, preprocessing.crop, preprocessing.interpolation, label]
-    return {"features": outline.features, "stages": grouped(outline.stages), "weights": prepared}
+    return {"features": outline.features, "stages": compress_stages(outline.stages), "weights": prepared}
 
 
 def _content() -> dict[str, Any]:
@@ -99,23 +99,23 @@ def _content() -> dict[str, Any]:
     networks, left_out = {}, {}
     backbones = installed()
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for backbone, found in zip(backbones, pool.map(_surveyed, backbones, chunksize=8), strict=True):
-            if isinstance(found, Outline):
-                networks[backbone.key] = entry(found, normalisations)
+        for backbone, found in zip(backbones, pool.map(_described, backbones, chunksize=8), strict=True):
+            if isinstance(found, BackboneInfo):
+                networks[backbone.key] = catalog_entry(found, normalisations)
             else:
                 left_out[backbone.key] = found
                 sys.stderr.write(f"left out: {found}\n")
     return {
-        "made with": catalog.made_with(),
+        "made with": catalog.library_versions(),
         "normalisations": normalisations,
         "left out": left_out,
         "networks": dict(sorted(networks.items())),
     }
 
 
-def _surveyed(backbone: Backbone) -> Outline | str:
+def _described(backbone: Backbone) -> BackboneInfo | str:
     try:
-        return survey(backbone, backbone.key)
+        return describe_backbone(backbone, backbone.key)
     except ModelError as error:
         return str(error)
 

@@ -41,7 +41,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Outline:
+class BackboneInfo:
     """What is known of a backbone without building it, at the image size that it was made for.
 
     Attributes:
@@ -64,7 +64,7 @@ class Outline:
     weights: tuple[str, ...]
     preprocessings: Mapping[str, Preprocessing] = field(default_factory=dict, repr=False)
 
-    def prepared_for(self, weights: str) -> Preprocessing:
+    def preprocessing_for(self, weights: str) -> Preprocessing:
         """How pictures were prepared for the weights of this name; the default for any other name."""
         return self.preprocessings.get(weights, self.preprocessing)
 
@@ -106,7 +106,7 @@ def names(pattern: str = "*") -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def outline(name: str) -> Outline:
+def backbone_info(name: str) -> BackboneInfo:
     """Describes a backbone; from the shipped file where it fits the installed libraries, else from them.
 
     Raises:
@@ -117,29 +117,29 @@ def outline(name: str) -> Outline:
     shipped = _shipped()
     if shipped is not None and backbone.key in shipped["networks"]:
         return _read(name, backbone, shipped["networks"][backbone.key], shipped["normalisations"])
-    from .build_catalog import survey
+    from .build_catalog import describe_backbone
 
-    return survey(backbone, name)
+    return describe_backbone(backbone, name)
 
 
-def remembered(name: str) -> Outline | None:
+def shipped_info(name: str) -> BackboneInfo | None:
     """What the shipped file says of a backbone, whichever versions are installed; None if nothing."""
     backbone, content = resolve(name), _content()
     entry = content["networks"].get(backbone.key) if content else None
     return _read(name, backbone, entry, content["normalisations"]) if content and entry else None
 
 
-def remembered_with() -> dict[str, str]:
+def shipped_versions() -> dict[str, str]:
     """The versions of the libraries that the shipped file was made from; empty without one."""
     return dict((_content() or {}).get("made with", {}))
 
 
-def made_with() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Versions of the installed libraries that a catalogue depends on, without local parts such as `+cpu`."""
     return {library: version(library).partition("+")[0] for library in ("timm", "torchvision")}
 
 
-def expanded(stages: Mapping[str, int | list[int]]) -> tuple[Stage, ...]:
+def expand_stages(stages: Mapping[str, int | list[int]]) -> tuple[Stage, ...]:
     """Writes out numbered stages that a catalogue holds together: `blocks.0..6` is seven of them."""
     found: list[Stage] = []
     for name, parameters in stages.items():
@@ -164,7 +164,7 @@ def _content() -> dict[str, Any] | None:
 def _shipped() -> dict[str, Any] | None:
     """The file's content where it fits the installed libraries."""
     content = _content()
-    return content if content and content["made with"] == made_with() else None
+    return content if content and content["made with"] == library_versions() else None
 
 
 @lru_cache(maxsize=1)
@@ -204,15 +204,17 @@ def _unknown(name: str, library: str, architecture: str, tag: str) -> str:
     return f"no library knows a backbone {name!r}{hint}; `platform backbones` lists them all"
 
 
-def _read(name: str, backbone: Backbone, entry: dict[str, Any], normalisations: dict[str, Any]) -> Outline:
-    stages = expanded(entry["stages"])
+def _read(
+    name: str, backbone: Backbone, entry: dict[str, Any], normalisations: dict[str, Any]
+) -> BackboneInfo:
+    stages = expand_stages(entry["stages"])
     prepared = {
         weights: Preprocessing(size, crop, interpolation, *map(tuple, normalisations[normalisation]))
         for weights, (size, crop, interpolation, normalisation) in entry["weights"].items()
     }
     if backbone.tag:
         prepared = {backbone.tag: prepared[backbone.tag]}
-    return Outline(
+    return BackboneInfo(
         name=name,
         library=backbone.library,
         parameters=sum(stage.parameters for stage in stages),

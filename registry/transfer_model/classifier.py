@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .config import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from .config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from .errors import ModelError, WeightsError
-from .fuse_bn import fold
-from .network import build
-from .ood import REFERENCE_FILE, Novelty
+from .fuse_bn import fuse_batch_norms
+from .network import build_network
+from .ood import REFERENCE_FILE, OodScorer
 from .preprocessing import decode
-from .thread_pool import Workers
+from .thread_pool import FairThreadPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from .network import Network
 
-FILES = (DESCRIPTION_FILE, WEIGHTS_FILE, REFERENCE_FILE)
+FILES = (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE)
 """What `save` writes and `Classifier.load` reads."""
 
-BATCH = 8
+ACCELERATOR_BATCH = 8
 """Images in every forward pass of an accelerator, the last one filled up.
 
 float32 results change in their last bits with the size of the batch, and an image's probabilities must not
@@ -55,7 +55,7 @@ _FEEDING = 4
 
 
 @dataclass(frozen=True)
-class Answers:
+class ClassifierOutput:
     """What a model says of some pictures.
 
     Attributes:
@@ -64,10 +64,10 @@ class Answers:
     """
 
     probabilities: NDArray[np.float32]
-    novelty: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
 
 
-def save(folder: Path, description: ModelDescription, network: Network, novelty: Novelty) -> None:
+def save(folder: Path, description: ModelConfig, network: Network, novelty: OodScorer) -> None:
     """Writes `FILES` into an existing folder."""
     description.write(folder)
     novelty.save(folder)
@@ -86,15 +86,15 @@ class Classifier:
     """
 
     def __init__(
-        self, description: ModelDescription, network: Network, novelty: Novelty, device: str = "cpu"
+        self, description: ModelConfig, network: Network, novelty: OodScorer, device: str = "cpu"
     ) -> None:
-        self.description = description
+        self.config = description
         self.device = torch.device(device)
-        self._batch = 1 if self.device.type == "cpu" else BATCH
-        self._network = network.place(self.device).eval()
+        self._batch = 1 if self.device.type == "cpu" else ACCELERATOR_BATCH
+        self._network = network.to_device(self.device).eval()
         self._novelty = novelty.to(self.device)
         self._heard = threading.local()
-        self._network.listen(lambda features: setattr(self._heard, "features", features))
+        self._network.register_feature_hook(lambda features: setattr(self._heard, "features", features))
         self._workers = self._employed()
 
     @classmethod
@@ -105,16 +105,16 @@ class Classifier:
             ModelError: The description cannot be read, or `PLATFORM_THREADS` is no number of threads.
             WeightsError: Weights or reference cannot be read, or belong to another network.
         """
-        description = ModelDescription.read(folder)
-        network = build(description.network)
+        description = ModelConfig.read(folder)
+        network = build_network(description.network)
         _fill(network, folder / WEIGHTS_FILE)
-        fold(network.eval(), _noise(description.preprocessing.image_size))
-        return cls(description, network, Novelty.load(folder), device)
+        fuse_batch_norms(network.eval(), _noise(description.preprocessing.image_size))
+        return cls(description, network, OodScorer.load(folder), device)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the columns of `probabilities`."""
-        return self.description.classes
+        return self.config.classes
 
     @property
     def network(self) -> Network:
@@ -122,11 +122,11 @@ class Classifier:
         return self._network
 
     @property
-    def novelty(self) -> Novelty:
+    def ood_scorer(self) -> OodScorer:
         """What measures pictures by the features that `network.listen` tells; not a copy."""
         return self._novelty
 
-    def answers(self, images: Sequence[bytes | Path]) -> Answers:
+    def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
         """Predicts; an image gets the same bits alone, in any batch and at any place of it.
 
         Args:
@@ -137,47 +137,49 @@ class Classifier:
                 (counted from 0).
         """
         count, starts = len(images), range(0, len(images), self._batch)
-        answers = Answers(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))
+        answers = ClassifierOutput(
+            np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32)
+        )
         batches = self._workers.map(lambda start: self._classified(images, start), starts)
         for start, batch in zip(starts, batches, strict=True):
-            part = slice(start, start + len(batch.novelty))
-            answers.probabilities[part], answers.novelty[part] = batch.probabilities, batch.novelty
+            part = slice(start, start + len(batch.ood_scores))
+            answers.probabilities[part], answers.ood_scores[part] = batch.probabilities, batch.ood_scores
         return answers
 
-    def probabilities(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
+    def predict_proba(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
         """Those of `answers`, (N, C)."""
-        return self.answers(images).probabilities
+        return self.predict(images).probabilities
 
-    def _employed(self) -> Workers:
+    def _employed(self) -> FairThreadPool:
         if self.device.type != "cpu":
-            return Workers(_FEEDING, threads=1)
+            return FairThreadPool(_FEEDING, threads=1)
         threads = _threads()
-        return Workers(max(1, torch.get_num_threads() // threads), threads)
+        return FairThreadPool(max(1, torch.get_num_threads() // threads), threads)
 
-    def _classified(self, images: Sequence[bytes | Path], start: int) -> Answers:
+    def _classified(self, images: Sequence[bytes | Path], start: int) -> ClassifierOutput:
         """Decodes the images of one batch, and classifies them."""
         tensors = [
-            self.description.preprocessing(decode(image, name=f"row {index}"))
+            self.config.preprocessing(decode(image, name=f"row {index}"))
             for index, image in enumerate(images[start : start + self._batch], start)
         ]
         return self._forward(torch.stack(tensors))
 
-    def _forward(self, images: torch.Tensor) -> Answers:
+    def _forward(self, images: torch.Tensor) -> ClassifierOutput:
         """A full batch of images (B, 3, S, S), or the last ones."""
         empty = self._batch - len(images)
         batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, empty)).to(self.device)
         with torch.inference_mode():
             with self._autocast():
                 logits = self._network(batch.contiguous(memory_format=torch.channels_last))
-            probabilities = (logits.float() / self.description.temperature).softmax(dim=1)
+            probabilities = (logits.float() / self.config.temperature).softmax(dim=1)
             novelty = self._novelty(self._heard.features)
         count = len(images)
-        return Answers(probabilities[:count].cpu().numpy(), novelty[:count].cpu().numpy())
+        return ClassifierOutput(probabilities[:count].cpu().numpy(), novelty[:count].cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.description.precision == "float32":
+        if self.config.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, self.description.precision))
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.config.precision))
 
 
 def _threads() -> int:

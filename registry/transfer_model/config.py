@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DESCRIPTION_FILE = "model.json"
+CONFIG_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 FORMAT = 2
 PRECISIONS = ("float32", "bfloat16", "float16")
-FARTHEST = 2.0
+MAX_OOD_SCORE = 2.0
 """The largest novelty there is, a cosine distance: as a threshold it calls nothing unknown."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Unknown:
+class OodThreshold:
     """Which pictures a model calls unknown.
 
     Attributes:
@@ -41,9 +41,9 @@ class Unknown:
     false_alarms: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= FARTHEST:
+        if not 0 <= self.threshold <= MAX_OOD_SCORE:
             raise ModelError(
-                f"unknown.threshold must be a number from 0 to {FARTHEST:g}, but is {self.threshold}"
+                f"unknown.threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {self.threshold}"
             )
         if not 0 < self.false_alarms < 1:
             raise ModelError(
@@ -52,7 +52,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class ModelDescription:
+class ModelConfig:
     """Everything that turns a file of weights into a classifier of pictures.
 
     Attributes:
@@ -74,7 +74,7 @@ class ModelDescription:
     preprocessing: Preprocessing
     precision: str
     temperature: float
-    unknown: Unknown
+    unknown: OodThreshold
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -93,16 +93,16 @@ class ModelDescription:
 
     def write(self, folder: Path) -> None:
         """Writes `model.json` into an existing folder."""
-        (folder / DESCRIPTION_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> ModelDescription:
+    def read(cls, folder: Path) -> ModelConfig:
         """Reads `model.json` back, strictly: every field, of its type, and nothing else.
 
         Raises:
             ModelError: No such file, not JSON, or not a description; the message names file and field.
         """
-        path = folder / DESCRIPTION_FILE
+        path = folder / CONFIG_FILE
         try:
             return _from_json(cls, json.loads(path.read_text(encoding="utf-8")), "the description")
         except OSError as error:

@@ -1,17 +1,22 @@
-"""What can go wrong with a network, its weights, or an image.
+"""Exceptions about networks, weights and images.
 
-ModelError
-├── UnknownBackboneError     no library knows the name
-├── UnknownStageError        the backbone has no such stage
-├── WeightsError             a weights file is missing, unreadable, or belongs to another network
-└── UnreadableImageError     bytes that are no picture, or one that is too large to open
+TransferError                base of every error that a user can fix
+└── ModelError
+    ├── UnknownBackboneError     no library has a backbone of this name
+    ├── UnknownStageError        the backbone has no such stage
+    ├── WeightsError             a weights file is missing, unreadable, or belongs to another network
+    └── UnreadableImageError     the bytes are not an image, or the image is too large to decode
 """
 
 from __future__ import annotations
 
 
-class ModelError(Exception):
-    """Something that the user can mend; the message says what happened and how."""
+class TransferError(Exception):
+    """An error that the user can fix. The message says what happened, what was expected and what to do."""
+
+
+class ModelError(TransferError):
+    """A network, its weights or an image cannot be used."""
 
 
 class UnknownBackboneError(ModelError):

@@ -23,7 +23,7 @@ _TOLERANCE = 1e-4
 """How far outputs may move, as a share of the largest; rounding alone is a hundredth of it."""
 
 
-def fold(network: nn.Module, images: Tensor) -> int:
+def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
     """Folds batch norms into convolutions, in place; afterwards the network is for inference only.
 
     Args:

@@ -33,9 +33,9 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.classifier = _resized(original, classes)
-        self.reset(generator)
+        self.reset_parameters(generator)
 
-    def reset(self, generator: torch.Generator | None = None) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Forgets what was learned: draws the initial weights again."""
         nn.init.normal_(self.classifier.weight, std=_INITIAL_STD, generator=generator)
         if self.classifier.bias is not None:
@@ -47,7 +47,7 @@ class Head(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """The classifier of a network that has no place for one: the mean of all positions, then a `Head`.
+    """The classifier of a network that has no place for one: the mean of all positions, then a `HeadConfig`.
 
     Args:
         encoder: Images (B, 3, S, S) -> features (B, F), tokens (B, N, F) or maps (B, F, H, W).
@@ -61,10 +61,10 @@ class PooledHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> logits (B, C)."""
-        return cast("Tensor", self.head(pooled(self.encoder(images))))
+        return cast("Tensor", self.head(mean_pool(self.encoder(images))))
 
 
-def pooled(features: Tensor) -> Tensor:
+def mean_pool(features: Tensor) -> Tensor:
     """Averages tokens (B, N, F) or maps (B, F, H, W) over their positions: (B, F)."""
     if features.ndim == 4:
         return features.mean(dim=(2, 3))
@@ -74,9 +74,9 @@ def pooled(features: Tensor) -> Tensor:
 def _resized(original: nn.Module, classes: int) -> nn.Linear | nn.Conv2d:
     if isinstance(original, nn.Conv2d):
         return nn.Conv2d(original.in_channels, classes, kernel_size=1)
-    return nn.Linear(width(original), classes)
+    return nn.Linear(in_features(original), classes)
 
 
-def width(classifier: nn.Module) -> int:
+def in_features(classifier: nn.Module) -> int:
     """Reads how many features a linear layer or a convolution takes in."""
     return int(cast("Tensor", classifier.weight).shape[1])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from . import catalog, weight_files
 from .backbones import class_names, preprocessings
 from .errors import ModelError
-from .heads import Head, pooled
-from .structure import Anatomy, assemble, examine, outside
+from .heads import Head, mean_pool
+from .structure import NetworkStructure, build_from_structure, find_structure, parameters_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class NetworkSpec:
     image_size: int
 
 
-def build(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
+def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network, its head new and nothing frozen.
 
     Heads are drawn from torch's global generator, and so is a backbone without pretrained weights.
@@ -54,20 +54,22 @@ def build(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
         ModelError: The backbone cannot take images of this size.
     """
     backbone = catalog.resolve(spec.backbone)
-    anatomy = examine(backbone, spec.image_size)
-    module = assemble(backbone, anatomy, spec.classes, spec.image_size)
+    anatomy = find_structure(backbone, spec.image_size)
+    module = build_from_structure(backbone, anatomy, spec.classes, spec.image_size)
     state = (
-        weight_files.fitted(pretrained, backbone, anatomy, module, spec.image_size) if pretrained else None
+        weight_files.load_backbone_weights(pretrained, backbone, anatomy, module, spec.image_size)
+        if pretrained
+        else None
     )
     if state is not None:
-        weight_files.fill(module, state)
+        weight_files.copy_weights(module, state)
     network = Network(module, anatomy, spec)
     if state is not None:
-        network.take_heads(state)
+        network.load_matching_heads(state)
     return network
 
 
-def pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
+def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """Builds a network as it was pretrained, with its original classifier, ready to predict.
 
     Args:
@@ -85,7 +87,9 @@ def pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[s
     resolved = catalog.resolve(backbone)
     chosen, preprocessing = next(iter(preprocessings(resolved).items()))
     names = class_names(resolved, chosen)
-    return weight_files.classifier(resolved, path, len(names), preprocessing.image_size).eval(), names
+    return weight_files.load_pretrained_classifier(
+        resolved, path, len(names), preprocessing.image_size
+    ).eval(), names
 
 
 class Network(nn.Module):
@@ -95,8 +99,8 @@ class Network(nn.Module):
     held, dropout and stochastic depth are off.
 
     Args:
-        backbone: The library's network; changed in place: its classifiers become `Head`s.
-        anatomy: What `examine` found in it.
+        backbone: The library's network; changed in place: its classifiers become `HeadConfig`s.
+        anatomy: What `find_structure` found in it.
         spec: What was built.
 
     Attributes:
@@ -107,13 +111,13 @@ class Network(nn.Module):
         separable: Whether `classify(embed(images))` is what `forward` returns.
     """
 
-    def __init__(self, backbone: nn.Module, anatomy: Anatomy, spec: NetworkSpec) -> None:
+    def __init__(self, backbone: nn.Module, anatomy: NetworkStructure, spec: NetworkSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
         self.stages = anatomy.stages
         self.frozen = 0
-        self.separable = anatomy.separable
+        self.head_is_output = anatomy.head_is_output
         self._anatomy = anatomy
         self._replace_heads(spec.classes, spec.dropout)
         self._learnable = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -141,13 +145,13 @@ class Network(nn.Module):
         """Where, in what the backbone returns in train mode, the auxiliary heads' logits are that learn."""
         return tuple(extra.position for extra in self._anatomy.auxiliary if extra.after > self.frozen)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> the features that the head is given, (B, F) or (B, F, 1, 1).
 
         Raises:
             ModelError: The network is not `separable`.
         """
-        if not self.separable:
+        if not self.head_is_output:
             raise ModelError(
                 f"the logits of {self.spec.backbone} are more than what one head makes of features"
             )
@@ -160,7 +164,7 @@ class Network(nn.Module):
             hook.remove()
         return features[0]
 
-    def listen(self, told: Callable[[Tensor], object]) -> RemovableHandle:
+    def register_feature_hook(self, told: Callable[[Tensor], object]) -> RemovableHandle:
         """Tells what the head is given in every forward pass, (B, F); the mean of tokens or maps.
 
         It listens at the head's last layer, so that parts that were cut out of this network are heard too.
@@ -172,13 +176,13 @@ class Network(nn.Module):
             Ends it, as a context manager or by its `remove()`.
         """
         head = cast("Head", self.backbone.get_submodule(self._anatomy.heads[0]))
-        return head.classifier.register_forward_pre_hook(lambda _module, inputs: told(pooled(inputs[0])))
+        return head.classifier.register_forward_pre_hook(lambda _module, inputs: told(mean_pool(inputs[0])))
 
-    def classify(self, features: Tensor) -> Tensor:
+    def forward_head(self, features: Tensor) -> Tensor:
         """Features from `embed` -> logits (B, C); dropout is applied in train mode."""
         return cast("Tensor", self.backbone.get_submodule(self._anatomy.heads[0])(features))
 
-    def place(self, device: torch.device) -> Network:
+    def to_device(self, device: torch.device) -> Network:
         """Moves it to a device, in place, its convolutions in the memory layout `channels_last`.
 
         As `to(memory_format=...)`, which refuses a network where one weight has five dimensions.
@@ -203,7 +207,7 @@ class Network(nn.Module):
             parameter.requires_grad_(False)
         self.train(self.training)
 
-    def drop(self, share: float) -> None:
+    def set_dropout(self, share: float) -> None:
         """Sets the share of the features that the head drops in training, 0 to 1 exclusive."""
         for head in self._heads():
             cast("Head", head).dropout.p = share
@@ -246,9 +250,11 @@ class Network(nn.Module):
         Some of torchvision's networks (MNASNet) refuse or alter weights that carry no format version; ours
         are always of this version.
         """
-        return super().load_state_dict(weight_files.versioned(state_dict, self), strict=strict, assign=assign)
+        return super().load_state_dict(
+            weight_files.with_format_version(state_dict, self), strict=strict, assign=assign
+        )
 
-    def take_heads(self, state: Mapping[str, Tensor]) -> None:
+    def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:
         """Takes over heads of the same size that a checkpoint of ours brings along; others stay new."""
         for name in self._head_names():
             prefix = f"{name}.{weight_files.HEAD_PREFIX}"
@@ -262,7 +268,7 @@ class Network(nn.Module):
                 classifier.load_state_dict(found)
 
     def _replace_heads(self, classes: int, dropout: float) -> None:
-        for name, began in self._anatomy.between:
+        for name, began in self._anatomy.weightless_modules:
             module = self.backbone.get_submodule(name)
             if began == len(self.stages) and isinstance(module, nn.Dropout):
                 module.p = 0.0  # the head has its own, and the recipe says how much
@@ -282,7 +288,7 @@ class Network(nn.Module):
     def _frozen_modules(self) -> Iterator[nn.Module]:
         names = [
             *self.stages[: self.frozen],
-            *(name for name, began in self._anatomy.between if began < self.frozen),
+            *(name for name, began in self._anatomy.weightless_modules if began < self.frozen),
             *(extra.branch for extra in self._anatomy.auxiliary if extra.after <= self.frozen),
         ]
         return (self.backbone.get_submodule(name) for name in names)
@@ -295,4 +301,4 @@ class Network(nn.Module):
 
     def _loose_parameters(self) -> Iterator[nn.Parameter]:
         branches = (extra.branch for extra in self._anatomy.auxiliary)
-        return outside(self.backbone, (*self.stages, *self._anatomy.heads, *branches))
+        return parameters_outside(self.backbone, (*self.stages, *self._anatomy.heads, *branches))

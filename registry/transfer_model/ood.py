@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from .config import FARTHEST
+from .config import MAX_OOD_SCORE
 from .errors import WeightsError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ REFERENCE_FILE = "reference.safetensors"
 _FEATURES = "features"
 
 
-class Novelty:
+class OodScorer:
     """Measures how far pictures are from a reference.
 
     Args:
@@ -44,12 +44,12 @@ class Novelty:
         """The novelty of pictures, from their features (B, F): (B,) from 0 to 2, float32."""
         return 1 - self._similarity(features).amax(dim=1)
 
-    def of_the_reference(self) -> Tensor:
+    def leave_one_out(self) -> Tensor:
         """The novelty of every picture of the reference, measured from the others: (M,)."""
-        similarity = self._similarity(self._comparable).fill_diagonal_(1 - FARTHEST)
+        similarity = self._similarity(self._comparable).fill_diagonal_(1 - MAX_OOD_SCORE)
         return 1 - similarity.amax(dim=1)
 
-    def to(self, device: torch.device) -> Novelty:
+    def to(self, device: torch.device) -> OodScorer:
         """Moves the reference to a device, in place."""
         self.reference, self._comparable = self.reference.to(device), self._comparable.to(device)
         return self
@@ -59,7 +59,7 @@ class Novelty:
         save_file({_FEATURES: self.reference.cpu().contiguous()}, folder / REFERENCE_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> Novelty:
+    def load(cls, folder: Path) -> OodScorer:
         """Reads what `save` wrote.
 
         Raises:
@@ -78,7 +78,7 @@ class Novelty:
         return functional.normalize(features.float(), dim=1) @ self._comparable.T
 
 
-def threshold(novelties: Tensor, false_alarms: float) -> float:
+def ood_threshold(novelties: Tensor, false_alarms: float) -> float:
     """The novelty above which a picture is called unknown.
 
     The split-conformal quantile (Papadopoulos et al., 2002): of further pictures that come from where these
@@ -89,7 +89,7 @@ def threshold(novelties: Tensor, false_alarms: float) -> float:
         false_alarms: The share, above 0 and below 1.
 
     Returns:
-        One of the novelties; `FARTHEST` where they are too few to promise the share: N + 1 < 1 / share.
+        One of the novelties; `MAX_OOD_SCORE` where they are too few to promise the share: N + 1 < 1 / share.
     """
     rank = math.ceil((len(novelties) + 1) * (1 - false_alarms))
-    return float(novelties.sort().values[rank - 1]) if rank <= len(novelties) else FARTHEST
+    return float(novelties.sort().values[rank - 1]) if rank <= len(novelties) else MAX_OOD_SCORE

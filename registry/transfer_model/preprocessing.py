@@ -69,9 +69,9 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turns a decoded RGB picture of any size into (3, S, S) float32."""
-        return self.normalize(self.square(image))
+        return self.normalize(self.crop_and_resize(image))
 
-    def square(self, image: Image.Image) -> Image.Image:
+    def crop_and_resize(self, image: Image.Image) -> Image.Image:
         """Cuts the centre square out of an RGB picture and scales it to S x S, in a single resampling."""
         side = self.crop * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -107,17 +107,17 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
             that names the path, if there is one, and never shows the content.
     """
     name = name if isinstance(source, bytes) else str(source)
-    return upright(opened(source, name), name, at_least=at_least)
+    return to_rgb(open_image(source, name), name, at_least=at_least)
 
 
-def opened(source: bytes | Path, name: str = "the image") -> Image.Image:
+def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
     """A picture whose header was read: format, mode, size; raises what `decode` does, as far as it shows."""
     name = name if isinstance(source, bytes) else str(source)
     _mute_pillow()
     return _open(name, _content(source, name))
 
 
-def upright(image: Image.Image, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
     """What `decode` makes of a picture that was opened; raises what it does."""
     try:
         return _to_rgb(_turn_upright(_loaded(image, at_least)))
@@ -130,13 +130,13 @@ def upright(image: Image.Image, name: str = "the image", *, at_least: int | None
         raise UnreadableImageError(message, "damaged") from error
 
 
-def pixels(source: bytes | Path, name: str = "the image") -> int:
+def pixel_count(source: bytes | Path, name: str = "the image") -> int:
     """How many pixels a picture has, by its header alone; raises what `decode` does where there is none."""
-    image = opened(source, name)
+    image = open_image(source, name)
     return image.width * image.height
 
 
-def orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """How EXIF says that a picture lies, 1 to 8; 1, upright, where it does not say or is damaged.
 
     Of a PNG it is asked once the picture is loaded, or Pillow would load it here; a TIFF forgets it then.
@@ -192,7 +192,7 @@ def _loaded(image: Image.Image, at_least: int | None) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(orientation(image))
+    turn = _UPRIGHT.get(exif_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 

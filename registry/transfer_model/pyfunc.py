@@ -20,9 +20,9 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .classifier import Classifier
-from .config import FARTHEST
+from .config import MAX_OOD_SCORE
 from .errors import UnreadableImageError
-from .preprocessing import pixels
+from .preprocessing import pixel_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ class ImageClassifier(PythonModel):
         Args:
             context: Unused; `load_context` has read it.
             model_input: Base64 text, a base64 `data:` URI, or, called from Python, the file's bytes.
-            params: `top_k`, how many of the most probable classes to list, 5 by default; `threshold`, the
+            params: `top_k`, how many of the most probable classes to list, 5 by default; `ood_threshold`, the
                 novelty above which a picture is called unknown, the model's own by default.
 
         Returns:
@@ -92,10 +92,10 @@ class ImageClassifier(PythonModel):
             top_k, threshold = _top_k(params or {}), self._threshold(params or {})
             images = [_content(value, row) for row, value in enumerate(_column(model_input))]
             _refuse_hours_of_work(images)
-            answers = self.classifier.answers(images)
+            answers = self.classifier.predict(images)
             return [
                 {**self._guesses(probabilities, top_k), **_strangeness(float(novelty), threshold)}
-                for probabilities, novelty in zip(answers.probabilities, answers.novelty, strict=True)
+                for probabilities, novelty in zip(answers.probabilities, answers.ood_scores, strict=True)
             ]
         except UnreadableImageError as error:
             _refuse(str(error))
@@ -107,9 +107,9 @@ class ImageClassifier(PythonModel):
             raise RequestError("the model failed; the server's log says why", INTERNAL_ERROR) from error
 
     def _threshold(self, params: dict[str, Any]) -> float:
-        threshold = params.get("threshold", self.classifier.description.unknown.threshold)
-        if not isinstance(threshold, float) or not 0 <= threshold <= FARTHEST:
-            _refuse(f"threshold must be a number from 0 to {FARTHEST:g}, but is {threshold!s:.20}")
+        threshold = params.get("threshold", self.classifier.config.unknown.threshold)
+        if not isinstance(threshold, float) or not 0 <= threshold <= MAX_OOD_SCORE:
+            _refuse(f"threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {threshold!s:.20}")
         return threshold
 
     def _guesses(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _column(model_input: pd.DataFrame) -> list[object]:
 
 def _refuse_hours_of_work(images: list[bytes]) -> None:
     """Pictures that are small as files may be large as pixels, and others are waiting."""
-    total = sum(pixels(image, f"row {row}") for row, image in enumerate(images))
+    total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _refuse(f"the images have {total:,} pixels together, more than the {MAX_PIXELS:,} allowed at once")
 

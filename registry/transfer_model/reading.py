@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads the tensors of a safetensors or torch file, by name; what is not a tensor is left aside.
 
     Training checkpoints are looked into (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and the

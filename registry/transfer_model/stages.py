@@ -21,7 +21,7 @@ def count_through(stages: Sequence[str], stage: str) -> int:
     """Counts the stages from the input up to and including the one that is named.
 
     Args:
-        stages: Names in execution order, such as `Network.stages` or those of an `Outline`.
+        stages: Names in execution order, such as `Network.stages` or those of an `BackboneInfo`.
         stage: One of them; a beginning that several share, such as `layer1` for `layer1.0` and `layer1.1`,
             which means through the last of them; `none` or `all`.
 

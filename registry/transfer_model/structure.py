@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from .backbones import Backbone, create
 from .errors import ModelError
-from .heads import PooledHead, pooled, width
+from .heads import PooledHead, in_features, mean_pool
 from .memoryless import without_memory
-from .watching import Watch
+from .watching import ForwardTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
-class Auxiliary:
+class AuxiliaryHead:
     """A branch that ends in a classifier of its own and runs in training only, as in Inception v3.
 
     Attributes:
@@ -46,7 +46,7 @@ class Auxiliary:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class NetworkStructure:
     """The parts of a network, by the names of its modules.
 
     Attributes:
@@ -64,23 +64,25 @@ class Anatomy:
 
     heads: tuple[str, ...]
     features: int
-    auxiliary: tuple[Auxiliary, ...]
+    auxiliary: tuple[AuxiliaryHead, ...]
     stages: tuple[str, ...]
     sizes: tuple[int, ...]
-    between: tuple[tuple[str, int], ...]
-    separable: bool
-    left_out: tuple[str, ...] = ()
+    weightless_modules: tuple[tuple[str, int], ...]
+    head_is_output: bool
+    unused_auxiliary: tuple[str, ...] = ()
     pooled: bool = False
 
 
-def assemble(backbone: Backbone, anatomy: Anatomy, classes: int, image_size: int) -> nn.Module:
+def build_from_structure(
+    backbone: Backbone, anatomy: NetworkStructure, classes: int, image_size: int
+) -> nn.Module:
     """Builds the network that an anatomy describes, its heads still the library's (or a placeholder)."""
-    network = create(backbone, classes, image_size, auxiliary=not anatomy.left_out)
+    network = create(backbone, classes, image_size, auxiliary=not anatomy.unused_auxiliary)
     return PooledHead(network, anatomy.features) if anatomy.pooled else network
 
 
 @lru_cache(maxsize=64)
-def examine(backbone: Backbone, image_size: int) -> Anatomy:
+def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
     """Finds heads and stages of a network without allocating its weights.
 
     Args:
@@ -92,7 +94,7 @@ def examine(backbone: Backbone, image_size: int) -> Anatomy:
     """
     try:
         with torch.random.fork_rng(devices=[]):  # looking at a network must not change what is drawn next
-            return _examine(backbone, image_size)
+            return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
         # Libraries refuse a size in any of these ways, from asserts while building to shapes that do not fit.
         raise ModelError(
@@ -105,32 +107,32 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _examine(backbone: Backbone, image_size: int) -> Anatomy:
+def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
     network = _build(backbone, 2, image_size)
     classifiers = _classifiers(network, _build(backbone, 3, image_size))
     images = torch.empty(2, 3, image_size, image_size, device="meta")
     if not classifiers:
-        features = pooled(Watch(network.eval(), ()).run(images)).shape[1]
+        features = mean_pool(ForwardTrace(network.eval(), ()).run(images)).shape[1]
         network, classifiers = PooledHead(network, features).to("meta"), ("head",)
         pooling = True
     else:
         pooling = False
-    watch = Watch(network.eval(), classifiers)
+    watch = ForwardTrace(network.eval(), classifiers)
     output = watch.run(images)
     heads = tuple(name for name in classifiers if name in watch.order)
     branches = {name.split(".")[0]: name for name in classifiers if name not in watch.order}
     stages, places = _stages(network, classifiers, branches, watch.order)
     auxiliary = _auxiliary(network, branches, stages, images)
     outputs = [result for name in heads for result in watch.outputs[name]]
-    return Anatomy(
+    return NetworkStructure(
         heads=heads,
-        features=width(network.get_submodule(heads[0])),
+        features=in_features(network.get_submodule(heads[0])),
         auxiliary=auxiliary,
         stages=stages,
         sizes=_sizes(network, stages, (*heads, *branches)),
-        between=_between(network, (*stages, *branches, *heads), places, watch.order),
-        separable=len(outputs) == 1 and outputs[0] is output,
-        left_out=() if auxiliary else tuple(branches),
+        weightless_modules=_between(network, (*stages, *branches, *heads), places, watch.order),
+        head_is_output=len(outputs) == 1 and outputs[0] is output,
+        unused_auxiliary=() if auxiliary else tuple(branches),
         pooled=pooling,
     )
 
@@ -195,7 +197,7 @@ def _sizes(network: nn.Module, stages: tuple[str, ...], others: tuple[str, ...])
     sizes = []
     for index, name in enumerate(stages):
         own = list(network.get_submodule(name).parameters())
-        own += outside(network, (*stages, *others)) if index == 0 else []
+        own += parameters_outside(network, (*stages, *others)) if index == 0 else []
         sizes.append(sum(parameter.numel() for parameter in own if id(parameter) not in counted))
         counted |= {id(parameter) for parameter in own}
     return tuple(sizes)
@@ -219,17 +221,17 @@ def _between(
 
 def _auxiliary(
     network: nn.Module, branches: Mapping[str, str], stages: tuple[str, ...], images: Tensor
-) -> tuple[Auxiliary, ...]:
+) -> tuple[AuxiliaryHead, ...]:
     """The branches that only training runs; none of them where the image size leaves no room for one."""
     if not branches:
         return ()
-    watch = Watch(network.train(), tuple(branches.values()))
+    watch = ForwardTrace(network.train(), tuple(branches.values()))
     try:
         outputs = watch.run(images)
     except RuntimeError:  # a convolution larger than the map that it is given
         return ()
     return tuple(
-        Auxiliary(
+        AuxiliaryHead(
             branch,
             head,
             position=next(at for at, output in enumerate(outputs) if output is watch.outputs[head][0]),
@@ -239,7 +241,7 @@ def _auxiliary(
     )
 
 
-def outside(network: nn.Module, parts: tuple[str, ...]) -> Iterator[nn.Parameter]:
+def parameters_outside(network: nn.Module, parts: tuple[str, ...]) -> Iterator[nn.Parameter]:
     """Parameters of a network that belong to none of the modules named: class tokens, position embeddings."""
     inside = {id(parameter) for part in parts for parameter in network.get_submodule(part).parameters()}
     return (parameter for parameter in network.parameters() if id(parameter) not in inside)

@@ -25,7 +25,7 @@ def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-class Workers:
+class FairThreadPool:
     """A pool that is kept; several callers take turns, so that none waits for all of another's tasks.
 
     Args:

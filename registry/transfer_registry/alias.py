@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transfer_registry.mlflow_registry import ALIAS
-from transfer_registry.standing import decided_champion, verdict_on
-from transfer_registry.version_page import HASH_TAG, LEDGER_TAG, story, tags
+from transfer_registry.standing import ledger_champion, verdict_for_version
+from transfer_registry.version_page import HASH_TAG, LEDGER_TAG, version_description, version_tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from transfer_registry.entry import Entry
+    from transfer_registry.entry import LedgerEntry
     from transfer_registry.ledger import Ledger
 
 
-def carry_out(client: MlflowClient, decision: Entry | None, move: Entry | None) -> None:
+def apply_move(client: MlflowClient, decision: LedgerEntry | None, move: LedgerEntry | None) -> None:
     """Makes the registry say what the ledger says: alias, description, tags.
 
     The tag with the entry's hash is written last: where it stands, nothing is left to do.
@@ -33,16 +33,16 @@ def carry_out(client: MlflowClient, decision: Entry | None, move: Entry | None) 
     entry = move or decision
     assert entry is not None, "there is nothing to carry out"
     model, version = entry.model, str(entry.version)
-    if is_carried_out(entry, client.get_model_version(model, version)):
+    if is_applied(entry, client.get_model_version(model, version)):
         return
     if move:
         client.set_registered_model_alias(model, ALIAS, version)
-    client.update_model_version(model, version, description=story(decision, move))
-    for tag, value in tags(decision, entry).items():
+    client.update_model_version(model, version, description=version_description(decision, move))
+    for tag, value in version_tags(decision, entry).items():
         client.set_model_version_tag(model, version, tag, value)
 
 
-def is_carried_out(entry: Entry, version: ModelVersion) -> bool:
+def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Whether a version tells of this very entry, and not of another ledger's of the same number."""
     if entry.hash is not None:
         return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
@@ -50,11 +50,11 @@ def is_carried_out(entry: Entry, version: ModelVersion) -> bool:
     return told.isdecimal() and int(told) >= entry.id
 
 
-def finish_interrupted(client: MlflowClient, ledger: Ledger, model: str) -> None:
+def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
     """Carries out the last move of the ledger, if whoever wrote it was killed before it could.
 
     Nothing is left to finish where the version was deleted, or where its number is another one's by now.
     """
-    champion = decided_champion(client, ledger, model)
+    champion = ledger_champion(client, ledger, model)
     if champion:
-        carry_out(client, verdict_on(ledger, champion), ledger.last_move(model))
+        apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Answers:
+class ServedOutput:
     """Of N pictures.
 
     Attributes:
@@ -21,11 +21,11 @@ class Answers:
     """
 
     probabilities: NDArray[np.float32]
-    novelty: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
     unknown: tuple[bool | None, ...]
 
 
-def read_answers(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> Answers:
+def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
     """Reads what the pyfunc returns, asked for all classes.
 
     Args:
@@ -35,7 +35,7 @@ def read_answers(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str
     rows = list(predictions)
     tops = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)
     probabilities = np.array([[top[name] for name in classes] for top in tops], dtype=np.float32)
-    return Answers(
+    return ServedOutput(
         probabilities.reshape(len(rows), len(classes)),
         np.array([row.get("novelty", np.nan) for row in rows], dtype=np.float32),
         tuple(row.get("unknown") for row in rows),

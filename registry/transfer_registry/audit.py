@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.alias import is_carried_out
+from transfer_registry.alias import is_applied
 from transfer_registry.entry import MOVES
-from transfer_registry.mlflow_registry import models, versions
-from transfer_registry.standing import decided_champion, is_about, moved_by_hand
+from transfer_registry.mlflow_registry import model_versions, registered_models
+from transfer_registry.standing import alias_discrepancy, concerns, ledger_champion
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.entry import Entry
+    from transfer_registry.entry import LedgerEntry
     from transfer_registry.ledger import Ledger
 
 
@@ -33,17 +33,17 @@ def verify(ledger: Ledger) -> tuple[str, ...]:
     client = MlflowClient()
     entries = ledger.entries()
     complaints = list(_chain(entries))
-    for model in models(client):
+    for model in registered_models(client):
         moves = [entry for entry in entries if entry.model == model.name and entry.kind in MOVES]
-        for version in versions(client, model.name):
+        for version in model_versions(client, model.name):
             complaints += _mirrored(version, entries)
             complaints += _unmirrored(version, moves)
         complaints += _alias(client, ledger, model.name)
     return tuple(complaints)
 
 
-def _chain(entries: Sequence[Entry]) -> Iterator[str]:
-    before: Entry | None = None
+def _chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    before: LedgerEntry | None = None
     for entry in entries:
         expected = before.id + 1 if before else 1
         if entry.id != expected:
@@ -64,7 +64,7 @@ def _chain(entries: Sequence[Entry]) -> Iterator[str]:
         before = entry
 
 
-def _mirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
+def _mirrored(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterator[str]:
     """Compares the hashes that a version was given when it was decided on."""
     known = {str(entry.id): entry for entry in entries}
     for tag, digest in sorted(version.tags.items()):
@@ -81,10 +81,10 @@ def _mirrored(version: ModelVersion, entries: Sequence[Entry]) -> Iterator[str]:
             )
 
 
-def _unmirrored(version: ModelVersion, moves: Sequence[Entry]) -> Iterator[str]:
+def _unmirrored(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
     """Moves that the version they are about does not tell of; the model's last one may be under way."""
     for move in moves:
-        if not move.hash or not is_about(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
+        if not move.hash or not concerns(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue
         told = f"{version.name} version {version.version} does not tell of entry {move.id}, a {move.kind}"
         if move is moves[-1]:
@@ -94,7 +94,7 @@ def _unmirrored(version: ModelVersion, moves: Sequence[Entry]) -> Iterator[str]:
 
 
 def _alias(client: MlflowClient, ledger: Ledger, model: str) -> Iterator[str]:
-    champion, last = decided_champion(client, ledger, model), ledger.last_move(model)
-    under_way = champion is not None and last is not None and not is_carried_out(last, champion)
-    if not under_way and (moved := moved_by_hand(client, ledger, model)):
+    champion, last = ledger_champion(client, ledger, model), ledger.last_move(model)
+    under_way = champion is not None and last is not None and not is_applied(last, champion)
+    if not under_way and (moved := alias_discrepancy(client, ledger, model)):
         yield moved

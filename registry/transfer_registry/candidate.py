@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.answers import Answers
-from transfer_registry.predictions import Predictions
+from transfer_registry.answers import ServedOutput
+from transfer_registry.errors import RegistryError
+from transfer_registry.predictions import StoredPredictions
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
 """A model URI and N image files -> probabilities (N, C), from a process that cannot import the project."""
-Serve = Callable[[str, Sequence[Path], Sequence[str]], Answers]
+Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
 """A model URI, image files and the order of classes -> what a server says over HTTP."""
 
 
@@ -40,11 +40,11 @@ class Candidate:
     model_uri: str
     run_id: str
     trial: int
-    form: str
+    artifact_digest: str
     recipe_fingerprint: str
     train_fingerprint: str
     precision: str = "float32"
-    taught: tuple[str, ...] = ()
+    training_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Evaluation:
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
     fingerprint: str
-    novelty: NDArray[np.float32] | None = None
+    ood_scores: NDArray[np.float32] | None = None
     threshold: float = np.inf
 
     def __post_init__(self) -> None:
@@ -97,15 +97,15 @@ class Evaluation:
         """The most probable class of each image, by name (N)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
 
-    def answers(self, indices: Sequence[int]) -> Answers:
+    def served_output(self, indices: Sequence[int]) -> ServedOutput:
         """What the candidate said of some of the images, by their positions."""
         some = list(indices)
-        if self.novelty is None:
-            return Answers(
+        if self.ood_scores is None:
+            return ServedOutput(
                 self.probabilities[some], np.full(len(some), np.nan, np.float32), (None,) * len(some)
             )
-        unknown = tuple((self.novelty[some] > self.threshold).tolist())
-        return Answers(self.probabilities[some], self.novelty[some], unknown)
+        unknown = tuple((self.ood_scores[some] > self.threshold).tolist())
+        return ServedOutput(self.probabilities[some], self.ood_scores[some], unknown)
 
     def sample(self, count: int) -> tuple[int, ...]:
         """Positions of up to `count` images, equally many of each class, chosen by their content."""
@@ -119,6 +119,6 @@ class Evaluation:
         return tuple(index for _, index in sorted(turns, key=lambda pair: pair[0])[:count])
 
     @property
-    def predictions(self) -> Predictions:
+    def stored_predictions(self) -> StoredPredictions:
         """What is kept with the version for later comparisons."""
-        return Predictions(self.classes, self.sha256, self.probabilities)
+        return StoredPredictions(self.classes, self.sha256, self.probabilities)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_platform.errors import RegistryError
 from transfer_registry import lineage
-from transfer_registry.gate import Champion
+from transfer_registry.errors import RegistryError
+from transfer_registry.gate import ChampionPredictions
 from transfer_registry.mlflow_registry import ALIAS
-from transfer_registry.predictions import Predictions, keep, recall
+from transfer_registry.predictions import StoredPredictions, load_predictions, save_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +29,13 @@ _SEEN = (
 _UNKNOWN_LINEAGE = "which images taught the champion is not known, so that it may have seen some of these"
 
 
-def champion_today(
+def evaluate_champion(
     client: MlflowClient,
     version: ModelVersion,
     gated_on: str | None,
     evaluation: Evaluation,
     predict: Predict,
-) -> Champion:
+) -> ChampionPredictions:
     """The champion's labels for today's test images, from what was kept with it, or else by its own code.
 
     Classes are matched by name, so their order may differ.
@@ -51,19 +51,19 @@ def champion_today(
         RegistryError: The champion cannot be loaded, or does not answer with its own classes.
     """
     number = int(version.version)
-    known = recall(client, version, gated_on) if gated_on else None
+    known = load_predictions(client, version, gated_on) if gated_on else None
     classes = known.classes if known else _described_classes(version)
     if not classes:
-        return Champion(number, None, _UNKNOWN)
+        return ChampionPredictions(number, None, _UNKNOWN)
     if set(classes) != set(evaluation.classes):
-        return Champion(number, None, _other_classes(classes, evaluation.classes))
-    taught = lineage.recall(client, version)
+        return ChampionPredictions(number, None, _other_classes(classes, evaluation.classes))
+    taught = lineage.load_training_hashes(client, version)
     if seen := len(set(evaluation.sha256) & (taught or frozenset())):
-        return Champion(number, None, _SEEN.format(seen=seen, images=len(evaluation.images)))
+        return ChampionPredictions(number, None, _SEEN.format(seen=seen, images=len(evaluation.images)))
     labels = known.labels(evaluation.sha256) if known else None
     if labels is None:
         labels = _today(client, version, classes, evaluation, predict).labels(evaluation.sha256)
-    return Champion(number, labels, caution=_UNKNOWN_LINEAGE if taught is None else "")
+    return ChampionPredictions(number, labels, warning=_UNKNOWN_LINEAGE if taught is None else "")
 
 
 def _described_classes(version: ModelVersion) -> tuple[str, ...]:
@@ -89,9 +89,9 @@ def _today(
     classes: tuple[str, ...],
     evaluation: Evaluation,
     predict: Predict,
-) -> Predictions:
+) -> StoredPredictions:
     """The champion on a test set that it was not gated on, computed once."""
-    kept = recall(client, version, evaluation.fingerprint)
+    kept = load_predictions(client, version, evaluation.fingerprint)
     if kept and kept.labels(evaluation.sha256):
         return kept
     probabilities = predict(f"models:/{version.name}/{version.version}", evaluation.images)
@@ -100,6 +100,6 @@ def _today(
             f"the champion, {version.name} version {version.version}, has {len(classes)} classes, but "
             f"answered {probabilities.shape} probabilities for {len(evaluation.images)} images"
         )
-    predictions = Predictions(classes, evaluation.sha256, probabilities)
-    keep(client, version, evaluation.fingerprint, predictions)
+    predictions = StoredPredictions(classes, evaluation.sha256, probabilities)
+    save_predictions(client, version, evaluation.fingerprint, predictions)
     return predictions

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry records."""
 
     VERDICT = "verdict"
@@ -26,10 +26,10 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"
 
 
-MOVES = (Kind.PROMOTION, Kind.ROLLBACK)
+MOVES = (EntryKind.PROMOTION, EntryKind.ROLLBACK)
 """What makes a version champion."""
 _KIND = sa.Enum(
-    Kind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
+    EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
 )
 
 
@@ -80,7 +80,7 @@ class _Base(MappedAsDataclass, DeclarativeBase):
     """The tables of the ledger."""
 
 
-class Entry(_Base, kw_only=True):
+class LedgerEntry(_Base, kw_only=True):
     """One line of the ledger; changing one in memory changes nothing in the ledger.
 
     Attributes:
@@ -111,7 +111,7 @@ class Entry(_Base, kw_only=True):
     id: Mapped[int] = mapped_column(primary_key=True, init=False)
     at: Mapped[datetime] = mapped_column(_UTC, default_factory=lambda: datetime.now(UTC))
     actor: Mapped[str] = mapped_column(default_factory=_actor)
-    kind: Mapped[Kind] = mapped_column(_KIND)
+    kind: Mapped[EntryKind] = mapped_column(_KIND)
     model: Mapped[str]
     version: Mapped[int]
     previous_version: Mapped[int | None] = mapped_column(default=None)

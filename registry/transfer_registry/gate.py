@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.errors import RegistryError
 from transfer_registry import significance
+from transfer_registry.errors import RegistryError
 from transfer_registry.rules import OverChampion, PerClassRecall, Threshold
-from transfer_registry.significance import Paired
-from transfer_registry.verdict import Figure, Finding, Verdict
+from transfer_registry.significance import PairedResult
+from transfer_registry.verdict import Figure, RuleResult, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transfer_registry.rules import Rule
 
-NOTEWORTHY = 0.02
+NOTABLE_GAIN = 0.02
 """A gain in accuracy that most would want to see; what a test set can show is told by it."""
 POWER = 0.8
 """The chance of seeing it that is usually asked of a test."""
 
 
 @dataclass(frozen=True)
-class Champion:
+class ChampionPredictions:
     """Today's champion on the candidate's test images.
 
     Attributes:
@@ -44,10 +44,10 @@ class Champion:
     version: int
     predicted: Sequence[str] | None
     incomparable: str = ""
-    caution: str = ""
+    warning: str = ""
 
 
-def check(rules: Sequence[Rule], metrics: Mapping[str, float]) -> None:
+def require_metrics(rules: Sequence[Rule], metrics: Mapping[str, float]) -> None:
     """Makes sure that every rule has something to judge.
 
     Raises:
@@ -61,12 +61,12 @@ def check(rules: Sequence[Rule], metrics: Mapping[str, float]) -> None:
             )
 
 
-def judge(
+def evaluate_rules(
     metrics: Mapping[str, float],
     labels: Sequence[str],
     predicted: Sequence[str],
     rules: Sequence[Rule],
-    champion: Champion | None = None,
+    champion: ChampionPredictions | None = None,
 ) -> Verdict:
     """Applies every rule to a candidate; none is skipped because another has failed.
 
@@ -80,7 +80,7 @@ def judge(
     Raises:
         RegistryError: A rule names a metric that does not exist, or the numbers of images differ.
     """
-    check(rules, metrics)
+    require_metrics(rules, metrics)
     _same_length(labels, predicted, "the candidate")
     return Verdict(
         tuple(
@@ -92,7 +92,7 @@ def judge(
     )
 
 
-def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> Finding:
+def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> RuleResult:
     value = float(metrics[rule.metric])
     finite = math.isfinite(value)
     passed = (
@@ -102,27 +102,27 @@ def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> Finding:
     )
     reason = f"{value:.4g}" if finite else f"{value}, which is not a number that could pass"
     figures = {"value": value if finite else None, "at_least": rule.at_least, "at_most": rule.at_most}
-    return Finding(str(rule), passed, True, reason, figures)
+    return RuleResult(str(rule), passed, True, reason, figures)
 
 
 def _relative(
     rule: OverChampion | PerClassRecall,
     labels: Sequence[str],
     predicted: Sequence[str],
-    champion: Champion | None,
-) -> Finding:
+    champion: ChampionPredictions | None,
+) -> RuleResult:
     if champion is None:
-        return Finding(str(rule), True, False, "there is no champion yet to compare with")
+        return RuleResult(str(rule), True, False, "there is no champion yet to compare with")
     if champion.predicted is None:
         reason = f"cannot be compared with the champion, version {champion.version}: {champion.incomparable}"
-        return Finding(str(rule), False, True, reason, {"champion": champion.version})
+        return RuleResult(str(rule), False, True, reason, {"champion": champion.version})
     _same_length(labels, champion.predicted, f"the champion, version {champion.version}")
     truth = np.asarray(labels)
     both = _Both(
         champion.version, truth, np.asarray(predicted) == truth, np.asarray(champion.predicted) == truth
     )
     found = _over_champion(rule, both) if isinstance(rule, OverChampion) else _per_class(rule, both)
-    return replace(found, reason=f"{found.reason}; {champion.caution}") if champion.caution else found
+    return replace(found, reason=f"{found.reason}; {champion.warning}") if champion.warning else found
 
 
 @dataclass(frozen=True)
@@ -134,17 +134,17 @@ class _Both:
     right: np.ndarray
     champion_right: np.ndarray
 
-    def paired(self, among: np.ndarray | None = None) -> Paired:
+    def paired(self, among: np.ndarray | None = None) -> PairedResult:
         """How the two did, on all images or among some of them."""
         chosen = np.ones(len(self.labels), bool) if among is None else among
         better, worse = self.right & ~self.champion_right, ~self.right & self.champion_right
-        return Paired(int(chosen.sum()), int((better & chosen).sum()), int((worse & chosen).sum()))
+        return PairedResult(int(chosen.sum()), int((better & chosen).sum()), int((worse & chosen).sum()))
 
 
-def _over_champion(rule: OverChampion, both: _Both) -> Finding:
+def _over_champion(rule: OverChampion, both: _Both) -> RuleResult:
     paired = both.paired()
-    chance, allowed = significance.chance(paired, rule.margin), 1 - rule.confidence
-    low, high = significance.interval(paired, rule.confidence)
+    chance, allowed = significance.p_value(paired, rule.margin), 1 - rule.confidence
+    low, high = significance.gain_interval(paired, rule.confidence)
     figures: dict[str, Figure] = {
         "champion": both.version,
         "images": paired.images,
@@ -172,21 +172,21 @@ def _over_champion(rule: OverChampion, both: _Both) -> Finding:
         conclusion, more = _not_shown(rule, paired)
         parts.append(conclusion)
         figures |= more
-    return Finding(str(rule), passed, True, "; ".join(parts), figures)
+    return RuleResult(str(rule), passed, True, "; ".join(parts), figures)
 
 
-def _not_shown(rule: OverChampion, paired: Paired) -> tuple[str, dict[str, Figure]]:
+def _not_shown(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
     """Why a candidate does not pass: it is worse, or the images are too few to tell."""
     if (
-        significance.chance(Paired(paired.images, paired.worse, paired.better), -rule.margin)
+        significance.p_value(PairedResult(paired.images, paired.worse, paired.better), -rule.margin)
         <= 1 - rule.confidence
     ):
         return "it is worse than asked for, by more than chance", {}
     # What is seen is a share of few images; but no gain comes without images that tell the two apart.
-    discordant = max(paired.discordant, NOTEWORTHY, abs(rule.margin + NOTEWORTHY))
-    true = significance.Truth(rule.margin + NOTEWORTHY, discordant, rule.margin)
+    discordant = max(paired.discordant_rate, NOTABLE_GAIN, abs(rule.margin + NOTABLE_GAIN))
+    true = significance.TrueEffect(rule.margin + NOTABLE_GAIN, discordant, rule.margin)
     chance = significance.power(paired.images, true, rule.confidence)
-    needed = significance.images_needed(true, rule.confidence, POWER)
+    needed = significance.required_images(true, rule.confidence, POWER)
     enough = (
         f"nothing can be concluded: on {paired.images} images a true gain of {_points(true.gain)} is seen "
         f"with probability {chance:.2f}; for {POWER:g} about {needed} images are needed"
@@ -194,10 +194,10 @@ def _not_shown(rule: OverChampion, paired: Paired) -> tuple[str, dict[str, Figur
     return enough, {"power": chance, "images_needed": needed}
 
 
-def _per_class(rule: PerClassRecall, both: _Both) -> Finding:
+def _per_class(rule: PerClassRecall, both: _Both) -> RuleResult:
     classes = sorted(set(both.labels.tolist()))
     outcomes = {name: both.paired(both.labels == name) for name in classes}
-    chances = significance.holm(
+    chances = significance.holm_adjust(
         {name: significance.mcnemar(paired.worse, paired.better) for name, paired in outcomes.items()}
     )
     allowed = 1 - rule.confidence
@@ -226,7 +226,7 @@ def _per_class(rule: PerClassRecall, both: _Both) -> Finding:
     )
     if silent:
         reason += f"; too few images to tell, under {fewest}: {', '.join(silent)}"
-    return Finding(str(rule), not lost, True, reason, figures)
+    return RuleResult(str(rule), not lost, True, reason, figures)
 
 
 def _points(share: float) -> str:

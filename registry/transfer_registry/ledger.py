@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
-from transfer_platform.errors import ChampionMovedError, StorageError
-from transfer_registry.entry import MOVES, Entry, Kind
+from transfer_registry.entry import MOVES, EntryKind, LedgerEntry
+from transfer_registry.errors import ChampionMovedError, StorageError
 from transfer_registry.migrations import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Ledger:
         self.close()
 
     @contextmanager
-    def alone(self, model: str) -> Iterator[None]:
+    def exclusive(self, model: str) -> Iterator[None]:
         """Lets nobody else judge candidates for a registered model meanwhile; waits for whoever does.
 
         The lock is the database's, or a file beside it; it is free again as soon as its process dies.
@@ -97,7 +97,7 @@ class Ledger:
             finally:
                 connection.invalidate()  # a pooled connection would keep the lock
 
-    def append(self, entry: Entry) -> Entry:
+    def append(self, entry: LedgerEntry) -> LedgerEntry:
         """Writes a new entry at the end, and returns it with the id and the hash it was given.
 
         Raises:
@@ -107,7 +107,7 @@ class Ledger:
             _append(session, entry)
         return entry
 
-    def move(self, entry: Entry, *, seen: Entry | None) -> Entry:
+    def append_move(self, entry: LedgerEntry, *, seen: LedgerEntry | None) -> LedgerEntry:
         """Writes a promotion or rollback, if nobody else has moved the champion meanwhile.
 
         Args:
@@ -131,27 +131,27 @@ class Ledger:
             _append(session, entry)
         return entry
 
-    def entries(self, model: str | None = None) -> tuple[Entry, ...]:
+    def entries(self, model: str | None = None) -> tuple[LedgerEntry, ...]:
         """The entries on one registered model, or on all, oldest first."""
-        return self._read(sa.select(Entry).where(_of(model)).order_by(Entry.id))
+        return self._read(sa.select(LedgerEntry).where(_of(model)).order_by(LedgerEntry.id))
 
     def current_champion(self, model: str) -> int | None:
         """The version that the last promotion or rollback made champion; None where there was none."""
         move = self.last_move(model)
         return move.version if move else None
 
-    def last_move(self, model: str) -> Entry | None:
+    def last_move(self, model: str) -> LedgerEntry | None:
         """The last promotion or rollback of a registered model."""
         return next(iter(self._read(_moves(model))), None)
 
-    def looks(self, test_fingerprint: str) -> int:
+    def count_verdicts(self, test_fingerprint: str) -> int:
         """How many verdicts were given on a test set: each one is a look at it."""
-        looks = sa.select(sa.func.count()).select_from(Entry)
-        chosen = Entry.kind == Kind.VERDICT, Entry.test_fingerprint == test_fingerprint
+        looks = sa.select(sa.func.count()).select_from(LedgerEntry)
+        chosen = LedgerEntry.kind == EntryKind.VERDICT, LedgerEntry.test_fingerprint == test_fingerprint
         with self._session() as session:
             return int(session.scalar(looks.where(*chosen)) or 0)
 
-    def verdict_of(self, model: str, version: int, run_id: str | None = None) -> Entry | None:
+    def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """The last verdict on one version; None where it was never judged.
 
         Args:
@@ -159,12 +159,14 @@ class Ledger:
             version: Its number, which a registry gives again after the model was deleted.
             run_id: Of the run that made the version, so that a verdict on another one is not taken for its.
         """
-        verdicts = sa.select(Entry).where(_of(model), Entry.version == version, Entry.kind == Kind.VERDICT)
+        verdicts = sa.select(LedgerEntry).where(
+            _of(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
+        )
         if run_id is not None:
-            verdicts = verdicts.where(Entry.run_id == run_id)
-        return next(iter(self._read(verdicts.order_by(Entry.id.desc()).limit(1))), None)
+            verdicts = verdicts.where(LedgerEntry.run_id == run_id)
+        return next(iter(self._read(verdicts.order_by(LedgerEntry.id.desc()).limit(1))), None)
 
-    def _read(self, statement: sa.Executable) -> tuple[Entry, ...]:
+    def _read(self, statement: sa.Executable) -> tuple[LedgerEntry, ...]:
         with self._session() as session:
             return tuple(session.scalars(statement))
 
@@ -178,25 +180,25 @@ def _serialize(session: Session) -> None:
         session.execute(sa.text("LOCK TABLE entries IN EXCLUSIVE MODE"))
 
 
-def _append(session: Session, entry: Entry) -> None:
+def _append(session: Session, entry: LedgerEntry) -> None:
     if not sa.inspect(entry).transient:
         raise ValueError(f"entry {entry.id} is in the ledger already, and the ledger is append-only")
     _serialize(session)
-    before = session.scalar(sa.select(Entry).order_by(Entry.id.desc()).limit(1))
+    before = session.scalar(sa.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(1))
     # Not the database's: its sequence has gaps where somebody was killed, and a gap looks like a deletion.
     entry.id = before.id + 1 if before else 1
     entry.hash = entry.digest(before.hash if before else None)
     session.add(entry)
 
 
-def _moves(model: str) -> sa.Select[Entry]:
+def _moves(model: str) -> sa.Select[LedgerEntry]:
     """The last move of a model."""
-    moves = sa.select(Entry).where(_of(model), Entry.kind.in_(MOVES))
-    return moves.order_by(Entry.id.desc()).limit(1)
+    moves = sa.select(LedgerEntry).where(_of(model), LedgerEntry.kind.in_(MOVES))
+    return moves.order_by(LedgerEntry.id.desc()).limit(1)
 
 
 def _of(model: str | None) -> sa.ColumnElement[bool]:
-    return sa.true() if model is None else Entry.model == model
+    return sa.true() if model is None else LedgerEntry.model == model
 
 
 def _engine(url: str) -> Engine:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _FILE = "taught.txt"
 
 
-def keep(client: MlflowClient, version: ModelVersion, sha256: Sequence[str]) -> None:
+def save_training_hashes(client: MlflowClient, version: ModelVersion, sha256: Sequence[str]) -> None:
     """Stores the content hashes of all images that a version has learnt or chosen from."""
-    with version_files.written(client, version, _FILE) as file:
+    with version_files.write_file(client, version, _FILE) as file:
         file.write_text("\n".join(sorted(set(sha256))), "ascii")
 
 
-def recall(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
+def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
     """The hashes that were kept for a version; None where there are none."""
-    with version_files.fetched(client, version, _FILE) as file:
+    with version_files.read_file(client, version, _FILE) as file:
         return frozenset(file.read_text("ascii").split()) if file else None

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.pool import NullPool
 
-from transfer_platform.errors import StorageError, StudyHeldError
+from transfer_registry.errors import LockHeldError, StorageError
 
 ADVISORY_CLASS = 0x7466  # "tf"
 """First key of the platform's advisory locks in PostgreSQL; the second is a hash of the study's name."""
@@ -26,7 +26,7 @@ HOLDER = sa.text(
 
 
 @contextmanager
-def hold(study: str, folder: Path, url: str) -> Iterator[None]:
+def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
     """Holds a study for the duration of a `with` block; it is free again as soon as the process dies.
 
     Args:
@@ -35,7 +35,7 @@ def hold(study: str, folder: Path, url: str) -> Iterator[None]:
         url: Of the study database; where that is PostgreSQL, other machines are kept out too.
 
     Raises:
-        StudyHeldError: Another process holds it; the message names it.
+        LockHeldError: Another process holds it; the message names it.
         StorageError: The database does not answer.
     """
     with _hold_here(study, folder):
@@ -86,7 +86,7 @@ def _me() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}, since {now}"
 
 
-def _held(study: str, holder: str | None) -> StudyHeldError:
-    return StudyHeldError(
+def _held(study: str, holder: str | None) -> LockHeldError:
+    return LockHeldError(
         f"study {study} is already running: {holder or 'another process'} has it; wait for it or stop it"
     )

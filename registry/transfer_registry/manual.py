@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.alias import carry_out, finish_interrupted
-from transfer_registry.entry import Entry, Kind
-from transfer_registry.mlflow_registry import RUN_TAG, current, versions
-from transfer_registry.standing import is_about, moved_by_hand, verdict_on
+from transfer_registry.alias import apply_move, finish_interrupted_move
+from transfer_registry.entry import EntryKind, LedgerEntry
+from transfer_registry.errors import RegistryError
+from transfer_registry.mlflow_registry import RUN_TAG, champion_version, model_versions
+from transfer_registry.standing import alias_discrepancy, concerns, verdict_for_version
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transfer_registry.ledger import Ledger
 
 
-def roll_back(model: str, ledger: Ledger, reason: str = "") -> Entry:
+def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
     """Makes the version champion again that was champion before today's.
 
     Rolled back twice, it goes back two promotions.
@@ -38,12 +38,12 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> Entry:
         ChampionMovedError: Somebody else has moved the champion meanwhile.
     """
     client = MlflowClient()
-    with ledger.alone(model):
-        finish_interrupted(client, ledger, model)
+    with ledger.exclusive(model):
+        finish_interrupted_move(client, ledger, model)
         last = ledger.last_move(model)
         if last is None:
             raise RegistryError(f"nothing to roll back: the ledger has no promotion of {model}")
-        if moved := moved_by_hand(client, ledger, model):
+        if moved := alias_discrepancy(client, ledger, model):
             raise RegistryError(f"{moved}; `platform models promote` with --override settles which it is")
         before = _succeeded(client, ledger, model)
         if before is None:
@@ -52,10 +52,12 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> Entry:
             )
         version = _version(client, model, before)
         said = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
-        return _move(client, ledger, version, Kind.ROLLBACK, seen=last, previous=last.version, reason=said)
+        return _move(
+            client, ledger, version, EntryKind.ROLLBACK, seen=last, previous=last.version, reason=said
+        )
 
 
-def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> Entry:
+def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
     """Makes a version champion that passed the gate against today's champion, or any with a reason.
 
     Args:
@@ -72,15 +74,15 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
         ChampionMovedError: Somebody else has moved the champion meanwhile.
     """
     client = MlflowClient()
-    with ledger.alone(model):
-        finish_interrupted(client, ledger, model)
+    with ledger.exclusive(model):
+        finish_interrupted_move(client, ledger, model)
         version = _version(client, model, number)
-        alias, last = current(model), ledger.last_move(model)
+        alias, last = champion_version(model), ledger.last_move(model)
         if alias == number and last and last.version == number:
             raise RegistryError(f"version {number} of {model} is champion already")
-        verdict = verdict_on(ledger, version)
+        verdict = verdict_for_version(ledger, version)
         before = last.version if last else alias
-        obstacle = moved_by_hand(client, ledger, model) or _obstacle(verdict, before)
+        obstacle = alias_discrepancy(client, ledger, model) or _obstacle(verdict, before)
         if obstacle and not override.strip():
             raise RegistryError(
                 f"version {number} of {model}: {obstacle}; --override makes it champion nevertheless, for a "
@@ -88,17 +90,17 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
             )
         passed = f"passed the gate, ledger entry {verdict.id if verdict else '?'}"
         said = f"overridden: {override.strip()} ({obstacle})" if obstacle else passed
-        return _move(client, ledger, version, Kind.PROMOTION, seen=last, previous=before, reason=said)
+        return _move(client, ledger, version, EntryKind.PROMOTION, seen=last, previous=before, reason=said)
 
 
-def _obstacle(verdict: Entry | None, champion: int | None) -> str:
+def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
     """Why the gate does not let a version through today; empty where it does."""
     if verdict is None:
         return "it was never judged by the gate"
     if not verdict.passed:
         failed = [
             str(finding.rule)
-            for finding in Verdict.from_json(verdict.verdict or "").findings
+            for finding in Verdict.from_json(verdict.verdict or "").results
             if not finding.passed
         ]
         return f"it did not pass the gate (ledger entry {verdict.id}: {', '.join(failed)})"
@@ -113,15 +115,15 @@ def _succeeded(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
 
     What was decided about a deleted version says nothing of one that has its number today.
     """
-    today = {int(version.version): version for version in versions(client, model)}
-    standing: list[Entry] = []
+    today = {int(version.version): version for version in model_versions(client, model)}
+    standing: list[LedgerEntry] = []
     for entry in ledger.entries(model):
-        if entry.version in today and not is_about(entry, today[entry.version]):
+        if entry.version in today and not concerns(entry, today[entry.version]):
             continue
         put_back = bool(standing) and standing[-1].version == entry.version
-        if entry.kind == Kind.PROMOTION and not put_back:
+        if entry.kind == EntryKind.PROMOTION and not put_back:
             standing.append(entry)
-        while entry.kind == Kind.ROLLBACK and standing and standing[-1].version != entry.version:
+        while entry.kind == EntryKind.ROLLBACK and standing and standing[-1].version != entry.version:
             standing.pop()
     return standing[-2].version if len(standing) > 1 else None
 
@@ -130,7 +132,7 @@ def _version(client: MlflowClient, model: str, number: int) -> ModelVersion:
     try:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
-        known = [each.version for each in versions(client, model)]
+        known = [each.version for each in model_versions(client, model)]
         there_is = f"it has {', '.join(map(str, known))}" if known else "there is no such registered model"
         raise RegistryError(f"{model} has no version {number}; {there_is}") from error
 
@@ -139,14 +141,14 @@ def _move(
     client: MlflowClient,
     ledger: Ledger,
     version: ModelVersion,
-    kind: Kind,
+    kind: EntryKind,
     *,
-    seen: Entry | None,
+    seen: LedgerEntry | None,
     previous: int | None,
     reason: str,
-) -> Entry:
-    verdict = verdict_on(ledger, version)
-    move = Entry(
+) -> LedgerEntry:
+    verdict = verdict_for_version(ledger, version)
+    move = LedgerEntry(
         kind=kind,
         model=version.name,
         version=int(version.version),
@@ -157,6 +159,6 @@ def _move(
         test_fingerprint=verdict.test_fingerprint if verdict else None,
         reason=reason,
     )
-    ledger.move(move, seen=seen)
-    carry_out(client, verdict, move)
+    ledger.append_move(move, seen=seen)
+    apply_move(client, verdict, move)
     return move

@@ -6,14 +6,21 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from transfer_platform import paths
-from transfer_platform.errors import RegistryError, StorageError
+from transfer_registry.errors import RegistryError, StorageError
+from transfer_registry.files import atomic_database
 
 SERVER_SECONDS = 10
 """How long a server may take to say that it is there."""
 
 
-def refuse_unreachable() -> None:
+def tracking_uri() -> str:
+    """MLflow's tracking URI: `MLFLOW_TRACKING_URI`, or the default of MLflow itself."""
+    import mlflow
+
+    return mlflow.get_tracking_uri()
+
+
+def require_server() -> None:
     """Asks MLflow's server once whether it is there; MLflow itself would ask for minutes, without a word.
 
     Raises:
@@ -21,7 +28,7 @@ def refuse_unreachable() -> None:
     """
     import requests
 
-    uri = paths.tracking_uri()
+    uri = tracking_uri()
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -39,18 +46,18 @@ def create_database() -> None:
     """Lets MLflow create its database, whole or not at all, where it is a local one that is not there yet."""
     from mlflow.tracking import MlflowClient
 
-    with paths.created_whole(paths.tracking_uri()) as uri:
+    with atomic_database(tracking_uri()) as uri:
         MlflowClient(uri).search_experiments(max_results=1)
 
 
-def refuse_missing_registry() -> None:
+def require_registry() -> None:
     """Refuses to look for models in a local database that is not there; MLflow would create an empty one.
 
     Raises:
         RegistryError: There is none.
     """
-    refuse_unreachable()
-    uri = paths.tracking_uri()
+    require_server()
+    uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(make_url(uri).database or "").exists():
         raise RegistryError(
             f"no model is registered here: there is no {make_url(uri).database}; `platform run` registers "

@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from transfer_platform.errors import RegistryError
 from transfer_registry import mlflow_server
-from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, models, versions
+from transfer_registry.errors import RegistryError
+from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, model_versions, registered_models
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -44,7 +44,7 @@ def model_uri(model: str) -> str:
     named = _REGISTERED.fullmatch(model)
     if named is None or _is_logged_model(model):
         if model.startswith(("runs:/", "models:/")):
-            mlflow_server.refuse_missing_registry()
+            mlflow_server.require_registry()
         if _SCHEME.match(model):
             return model
         raise RegistryError(
@@ -58,7 +58,7 @@ def model_uri(model: str) -> str:
     return _alias(registered, named["alias"] or ALIAS)
 
 
-def named_version(model: str) -> tuple[str, int]:
+def parse_version(model: str) -> tuple[str, int]:
     """The registered model and the version that a user names: NAME/VERSION, NAME@ALIAS, or NAME.
 
     Raises:
@@ -76,15 +76,15 @@ def named_version(model: str) -> tuple[str, int]:
     return registered.name, int(registered.aliases[alias])
 
 
-def run_of(name: str) -> str:
+def run_id_of(name: str) -> str:
     """The id of the run that a user names: itself, or that of a registered version.
 
     Raises:
-        RegistryError: As `named_version`, or the version does not say which run it is from.
+        RegistryError: As `parse_version`, or the version does not say which run it is from.
     """
     if _RUN.fullmatch(name):
         return name
-    model, number = named_version(name)
+    model, number = parse_version(name)
     version = MlflowClient().get_model_version(model, str(number))
     run_id = version.tags.get(RUN_TAG) or version.run_id
     if not run_id:
@@ -97,19 +97,19 @@ def _is_logged_model(model: str) -> bool:
 
 
 def _registered_model(name: str) -> RegisteredModel:
-    mlflow_server.refuse_missing_registry()
+    mlflow_server.require_registry()
     client = MlflowClient()
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise RegistryError(f"the registry cannot be asked for {name!r}: {error}") from error
-        names = ", ".join(sorted(found.name for found in models(client))) or "none"
+        names = ", ".join(sorted(found.name for found in registered_models(client))) or "none"
         raise RegistryError(f"no model {name!r} is registered; registered here: {names}") from error
 
 
 def _version(registered: RegisteredModel, version: str) -> str:
-    numbers = [int(found.version) for found in versions(MlflowClient(), registered.name)]
+    numbers = [int(found.version) for found in model_versions(MlflowClient(), registered.name)]
     if int(version) not in numbers:
         there = ", ".join(map(str, numbers)) or "none"
         raise RegistryError(f"{registered.name} has no version {version}; its versions: {there}")

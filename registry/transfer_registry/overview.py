@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from transfer_platform.errors import RegistryError
 from transfer_registry import mlflow_registry
+from transfer_registry.errors import RegistryError
 from transfer_registry.mlflow_registry import ALIAS, RUN_TAG
-from transfer_registry.standing import verdict_on
+from transfer_registry.standing import verdict_for_version
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.entry import Entry
+    from transfer_registry.entry import LedgerEntry
     from transfer_registry.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionInfo:
     """One version of a registered model.
 
     Attributes:
@@ -44,12 +44,12 @@ class Version:
     registered: str
     run_id: str
     verdict: str
-    findings: tuple[dict[str, Any], ...]
+    rule_results: tuple[dict[str, Any], ...]
     description: str
 
 
 @dataclass(frozen=True)
-class Difference:
+class VersionDifference:
     """What two versions do not have in common.
 
     Attributes:
@@ -65,17 +65,17 @@ class Difference:
     other: str | float | None
 
 
-def versions(ledger: Ledger) -> tuple[Version, ...]:
+def list_versions(ledger: Ledger) -> tuple[VersionInfo, ...]:
     """Every version of every registered model, the newest of each first."""
     client = MlflowClient()
     return tuple(
         _version(version, model.aliases.get(ALIAS), ledger)
-        for model in mlflow_registry.models(client)
-        for version in reversed(mlflow_registry.versions(client, model.name))
+        for model in mlflow_registry.registered_models(client)
+        for version in reversed(mlflow_registry.model_versions(client, model.name))
     )
 
 
-def version(ledger: Ledger, model: str, number: int) -> Version:
+def describe_version(ledger: Ledger, model: str, number: int) -> VersionInfo:
     """One version, which exists."""
     client = MlflowClient()
     alias = client.get_registered_model(model).aliases.get(ALIAS)
@@ -95,7 +95,7 @@ def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
     return tuple(_told(entry) for entry in entries)
 
 
-def differences(one: Version, other: Version) -> tuple[Difference, ...]:
+def compare_versions(one: VersionInfo, other: VersionInfo) -> tuple[VersionDifference, ...]:
     """What the runs of two versions do not have in common: recipe, images, figures.
 
     Raises:
@@ -108,30 +108,30 @@ def differences(one: Version, other: Version) -> tuple[Difference, ...]:
         )
     mine, yours = _made_from(one), _made_from(other)
     return tuple(
-        Difference(kind, name, mine[kind].get(name), yours[kind].get(name))
+        VersionDifference(kind, name, mine[kind].get(name), yours[kind].get(name))
         for kind in mine
         for name in sorted(mine[kind].keys() | yours[kind].keys())
         if mine[kind].get(name) != yours[kind].get(name)
     )
 
 
-def _version(version: ModelVersion, alias: str | None, ledger: Ledger) -> Version:
-    verdict = verdict_on(ledger, version)
+def _version(version: ModelVersion, alias: str | None, ledger: Ledger) -> VersionInfo:
+    verdict = verdict_for_version(ledger, version)
     at = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    findings = Verdict.from_json(verdict.verdict or "").findings if verdict else ()
-    return Version(
+    findings = Verdict.from_json(verdict.verdict or "").results if verdict else ()
+    return VersionInfo(
         model=version.name,
         version=int(version.version),
         champion=alias is not None and int(alias) == int(version.version),
         registered=at.isoformat(timespec="seconds"),
         run_id=version.tags.get(RUN_TAG, ""),
         verdict=("passed" if verdict.passed else "failed") if verdict else "none",
-        findings=tuple(asdict(finding) for finding in findings),
+        rule_results=tuple(asdict(finding) for finding in findings),
         description=version.description or "",
     )
 
 
-def _made_from(version: Version) -> dict[str, dict[str, Any]]:
+def _made_from(version: VersionInfo) -> dict[str, dict[str, Any]]:
     try:
         data = MlflowClient().get_run(version.run_id).data
     except MlflowException as error:
@@ -142,7 +142,7 @@ def _made_from(version: Version) -> dict[str, dict[str, Any]]:
     return {"parameter": data.params, "data": fingerprints, "metric": data.metrics}
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _told(entry: LedgerEntry) -> dict[str, Any]:
     fields = {name: value for name, value in vars(entry).items() if not name.startswith("_")}
     verdict = json.loads(entry.verdict) if entry.verdict else None
     return {

@@ -33,7 +33,7 @@ from PIL import Image
 
 import transfer_model
 from transfer_model.classifier import FILES
-from transfer_model.config import ModelDescription
+from transfer_model.config import ModelConfig
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def log_model(
     Raises:
         ModelError: `folder` holds no readable description.
     """
-    description = ModelDescription.read(folder)
+    description = ModelConfig.read(folder)
     source = package or Path(transfer_model.__path__[0])
     with TemporaryDirectory() as staging, _importable(Path(staging)):
         code = _copy_package(source, Path(staging))
@@ -105,7 +105,7 @@ def log_model(
     return info
 
 
-def logged_before(run_id: str, tags: Mapping[str, str]) -> str | None:
+def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
     """The URI of a model that a run has logged with these tags; what was logged in part only is deleted."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
@@ -121,7 +121,7 @@ def logged_before(run_id: str, tags: Mapping[str, str]) -> str | None:
     return whole
 
 
-def signature(description: ModelDescription) -> ModelSignature:
+def signature(description: ModelConfig) -> ModelSignature:
     """One column of base64 pictures in; the best classes, their probabilities and the novelty out."""
     guess = [Property("label", DataType.string), Property("probability", DataType.double)]
     return ModelSignature(
@@ -152,7 +152,7 @@ def requirements() -> list[str]:
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
-def form_digest(folder: Path) -> str:
+def artifact_digest(folder: Path) -> str:
     """SHA-256 of what answers depend on: what `classifier.save` writes, and the code that reads it.
 
     Two forms of one trial differ where calibration was asked for otherwise, where training on an accelerator
@@ -241,7 +241,7 @@ def _importable(staging: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _facts(description: ModelDescription, package: str) -> dict[str, object]:
+def _facts(description: ModelConfig, package: str) -> dict[str, object]:
     return {
         CLASSES_KEY: list(description.classes),
         "network": asdict(description.network),

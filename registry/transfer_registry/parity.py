@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.verdict import Figure, Finding
+from transfer_registry.errors import RegistryError
+from transfer_registry.verdict import Figure, RuleResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from transfer_registry.answers import Answers
+    from transfer_registry.answers import ServedOutput
 
-RULE = "parity"
+PARITY_RULE = "parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
 """Largest difference of any probability or novelty, by the precision that the model is served in."""
 CLEAR_MARGIN = 0.04
 """Twice the tolerance of half precision: top two classes further apart than this must not change places."""
 
 
-def parity(own: Answers, served: Answers, precision: str = "float32") -> Finding:
+def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
     """Compares what the candidate answers with what its registered form does.
 
     Args:
@@ -44,10 +44,10 @@ def parity(own: Answers, served: Answers, precision: str = "float32") -> Finding
     shapes = own.probabilities.shape, served.probabilities.shape
     if shapes[0] != shapes[1]:
         reason = f"the registered model answers {shapes[1]} probabilities where {shapes[0]} were expected"
-        return Finding(RULE, False, True, reason)
+        return RuleResult(PARITY_RULE, False, True, reason)
     differences = {"probability": _difference(own.probabilities, served.probabilities)}
-    if not np.isnan(own.novelty).all():
-        differences["novelty"] = _difference(own.novelty, served.novelty)
+    if not np.isnan(own.ood_scores).all():
+        differences["novelty"] = _difference(own.ood_scores, served.ood_scores)
     swapped = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
     agreed = _one_threshold(own, served)
     # written so that a NaN difference fails
@@ -71,21 +71,23 @@ def parity(own: Answers, served: Answers, precision: str = "float32") -> Finding
     )
     changed = f"; {swapped} labels changed that were not close" if swapped else ""
     strange = "" if agreed else "; it calls other images unknown"
-    return Finding(RULE, close and swapped == 0 and agreed, True, reason + changed + strange, figures)
+    return RuleResult(
+        PARITY_RULE, close and swapped == 0 and agreed, True, reason + changed + strange, figures
+    )
 
 
 def _difference(own: NDArray[np.float32], served: NDArray[np.float32]) -> float:
     return float(np.abs(own.astype(np.float64) - served.astype(np.float64)).max())
 
 
-def _one_threshold(own: Answers, served: Answers) -> bool:
+def _one_threshold(own: ServedOutput, served: ServedOutput) -> bool:
     """Whether one threshold of novelty explains what both call unknown."""
     told = [flag for flag in own.unknown if flag is not None]
     if not told:
         return True
     if None in served.unknown:
         return False
-    novelty = np.concatenate([own.novelty, served.novelty])
+    novelty = np.concatenate([own.ood_scores, served.ood_scores])
     unknown = np.array([*own.unknown, *served.unknown], dtype=bool)
     if unknown.all() or not unknown.any():
         return True

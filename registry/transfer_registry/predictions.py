@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class StoredPredictions:
     """What one model answers on a set of images.
 
     Attributes:
@@ -46,9 +46,11 @@ class Predictions:
         return tuple(self.classes[best[row[content]]] for content in sha256)
 
 
-def keep(client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: Predictions) -> None:
+def save_predictions(
+    client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
+) -> None:
     """Stores predictions with a version, in place of what was kept for the same test set."""
-    with version_files.written(client, version, _name(fingerprint)) as file:
+    with version_files.write_file(client, version, _name(fingerprint)) as file:
         np.savez_compressed(
             file,
             classes=np.asarray(predictions.classes),
@@ -57,20 +59,22 @@ def keep(client: MlflowClient, version: ModelVersion, fingerprint: str, predicti
         )
 
 
-def recall(client: MlflowClient, version: ModelVersion, fingerprint: str) -> Predictions | None:
+def load_predictions(
+    client: MlflowClient, version: ModelVersion, fingerprint: str
+) -> StoredPredictions | None:
     """The predictions that were kept for a version on one test set.
 
     Returns:
         None where there are none, or where the process that stored them was killed while it wrote.
     """
-    with version_files.fetched(client, version, _name(fingerprint)) as file:
+    with version_files.read_file(client, version, _name(fingerprint)) as file:
         return _read(file) if file else None
 
 
-def _read(file: Path) -> Predictions | None:
+def _read(file: Path) -> StoredPredictions | None:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Predictions(
+            return StoredPredictions(
                 classes=tuple(arrays["classes"].tolist()),
                 sha256=tuple(arrays["sha256"].tolist()),
                 probabilities=arrays["probabilities"],

@@ -21,19 +21,19 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from transfer_platform.errors import RegistryError
 from transfer_registry import gate, lineage
-from transfer_registry.alias import carry_out, finish_interrupted
-from transfer_registry.champion import champion_today
-from transfer_registry.entry import Entry, Kind
+from transfer_registry.alias import apply_move, finish_interrupted_move
+from transfer_registry.champion import evaluate_champion
+from transfer_registry.entry import EntryKind, LedgerEntry
+from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
-from transfer_registry.mlflow_registry import ALIAS, FORM_TAG, RUN_TAG, TRIAL_TAG, versions
-from transfer_registry.parity import RULE as PARITY
+from transfer_registry.mlflow_registry import ALIAS, ARTIFACT_TAG, RUN_TAG, TRIAL_TAG, model_versions
+from transfer_registry.parity import PARITY_RULE as PARITY
 from transfer_registry.parity import parity
-from transfer_registry.predictions import keep
-from transfer_registry.serving.smoke_test import PHOTOGRAPHS, serve_and_ask
+from transfer_registry.predictions import save_predictions
+from transfer_registry.serving.smoke_test import PARITY_IMAGES, predict_over_http
 from transfer_registry.serving.stranger import predict
-from transfer_registry.standing import moved_by_hand, verdict_on
+from transfer_registry.standing import alias_discrepancy, verdict_for_version
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.candidate import Candidate, Evaluation, Predict, Serve
-    from transfer_registry.gate import Champion
+    from transfer_registry.gate import ChampionPredictions
     from transfer_registry.rules import Rule
 
 
 @dataclass(frozen=True)
-class Promotion:
+class PromotionResult:
     """How it ended.
 
     Attributes:
@@ -62,7 +62,7 @@ class Promotion:
     version: int
     verdict: Verdict
     promoted: bool
-    champion_before: int | None
+    previous_champion: int | None
 
 
 def promote_candidate(
@@ -70,9 +70,9 @@ def promote_candidate(
     evaluation: Evaluation,
     rules: Sequence[Rule],
     ledger: Ledger,
-    serve: Serve = serve_and_ask,
+    serve: Serve = predict_over_http,
     predict: Predict = predict,
-) -> Promotion:
+) -> PromotionResult:
     """Registers a candidate, asks the gate, writes the ledger, and moves the alias `champion` if it passed.
 
     The registry is that of MLflow's current tracking URI. Asked again about the same candidate, it answers
@@ -90,11 +90,11 @@ def promote_candidate(
         RegistryError: A rule names a metric that was not measured, a model cannot be loaded by a stranger, or
             MLflow's registry refuses. Nothing is decided then; the same call can be made again.
     """
-    gate.check(rules, evaluation.metrics)
+    gate.require_metrics(rules, evaluation.metrics)
     try:
         # Two that are judged at once would both succeed the same champion.
-        with ledger.alone(candidate.model):
-            return _promote(_Door(MlflowClient(), ledger, serve, predict), candidate, evaluation, rules)
+        with ledger.exclusive(candidate.model):
+            return _promote(_Context(MlflowClient(), ledger, serve, predict), candidate, evaluation, rules)
     except MlflowException as error:
         raise RegistryError(
             f"MLflow's registry at {mlflow.get_registry_uri()} refused: {error.message}; "
@@ -103,7 +103,7 @@ def promote_candidate(
 
 
 @dataclass(frozen=True)
-class _Door:
+class _Context:
     """What every step needs."""
 
     client: MlflowClient
@@ -112,30 +112,38 @@ class _Door:
     predict: Predict
 
 
-def _promote(door: _Door, candidate: Candidate, evaluation: Evaluation, rules: Sequence[Rule]) -> Promotion:
+def _promote(
+    door: _Context, candidate: Candidate, evaluation: Evaluation, rules: Sequence[Rule]
+) -> PromotionResult:
     version = _register_once(door.client, candidate)
-    finish_interrupted(door.client, door.ledger, candidate.model)
+    finish_interrupted_move(door.client, door.ledger, candidate.model)
     before, seen = _champion_before(door.client, version), door.ledger.last_move(candidate.model)
     decision = _standing_verdict(door.ledger, version, evaluation, rules, before)
     if decision is None:
         decision = _decide(door, candidate, version, evaluation, rules, before)
     move = _promotion_after(door.ledger, decision)
     if decision.passed and move is None:
-        move = door.ledger.move(_promotion_entry(decision), seen=seen)
-    carry_out(door.client, decision, move)
-    return Promotion(
+        move = door.ledger.append_move(_promotion_entry(decision), seen=seen)
+    apply_move(door.client, decision, move)
+    return PromotionResult(
         model=candidate.model,
         version=decision.version,
         verdict=Verdict.from_json(decision.verdict or ""),
         promoted=move is not None,
-        champion_before=decision.previous_version,
+        previous_champion=decision.previous_version,
     )
 
 
 def _register_once(client: MlflowClient, candidate: Candidate) -> ModelVersion:
     """`register_model` makes a new version at every call, so the tags are asked first."""
-    own = {RUN_TAG: candidate.run_id, TRIAL_TAG: str(candidate.trial), FORM_TAG: candidate.form}
-    if found := [each for each in versions(client, candidate.model) if own.items() <= each.tags.items()]:
+    own = {
+        RUN_TAG: candidate.run_id,
+        TRIAL_TAG: str(candidate.trial),
+        ARTIFACT_TAG: candidate.artifact_digest,
+    }
+    if found := [
+        each for each in model_versions(client, candidate.model) if own.items() <= each.tags.items()
+    ]:
         return found[0]
     return mlflow.register_model(candidate.model_uri, candidate.model, tags=own)
 
@@ -148,28 +156,28 @@ def _champion_before(client: MlflowClient, version: ModelVersion) -> int | None:
 
 def _standing_verdict(
     ledger: Ledger, version: ModelVersion, evaluation: Evaluation, rules: Sequence[Rule], before: int | None
-) -> Entry | None:
+) -> LedgerEntry | None:
     """The last verdict on a version, while it still answers today's question.
 
     A champion's stands: it is not compared with itself. Any other stands on the same test images and rules,
     if it was given against today's champion: one that has been succeeded is asked whether it is better.
     """
-    last = verdict_on(ledger, version)
+    last = verdict_for_version(ledger, version)
     if last is None:
         return None
     move = _promotion_after(ledger, last)
     if move is not None and move == ledger.last_move(version.name):
         return last
-    asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").findings]
+    asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").results]
     same_question = last.test_fingerprint == evaluation.fingerprint and asked == [PARITY, *map(str, rules)]
     return last if same_question and last.previous_version == before else None
 
 
-def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:
+def _promotion_after(ledger: Ledger, decision: LedgerEntry) -> LedgerEntry | None:
     promotions = (
         entry
         for entry in ledger.entries(decision.model)
-        if entry.kind == Kind.PROMOTION
+        if entry.kind == EntryKind.PROMOTION
         and (entry.version, entry.run_id) == (decision.version, decision.run_id)
         and entry.id > decision.id
     )
@@ -177,31 +185,33 @@ def _promotion_after(ledger: Ledger, decision: Entry) -> Entry | None:
 
 
 def _decide(
-    door: _Door,
+    door: _Context,
     candidate: Candidate,
     version: ModelVersion,
     evaluation: Evaluation,
     rules: Sequence[Rule],
     before: int | None,
-) -> Entry:
+) -> LedgerEntry:
     """Gives a verdict, and writes it into the ledger."""
-    keep(door.client, version, evaluation.fingerprint, evaluation.predictions)
-    lineage.keep(door.client, version, candidate.taught)
-    sample = list(evaluation.sample(PHOTOGRAPHS))
+    save_predictions(door.client, version, evaluation.fingerprint, evaluation.stored_predictions)
+    lineage.save_training_hashes(door.client, version, candidate.training_sha256)
+    sample = list(evaluation.sample(PARITY_IMAGES))
     served = door.serve(
         f"models:/{version.name}/{version.version}",
         [evaluation.images[index] for index in sample],
         evaluation.classes,
     )
     champion = None if before is None else _champion(door, version.name, before, evaluation)
-    answers = gate.judge(evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion)
-    same = parity(evaluation.answers(sample), served, candidate.precision)
-    looks = door.ledger.looks(evaluation.fingerprint) + 1
-    remark = moved_by_hand(door.client, door.ledger, version.name)
-    verdict = Verdict((same, *answers.findings), looks, remark)
+    answers = gate.evaluate_rules(
+        evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion
+    )
+    same = parity(evaluation.served_output(sample), served, candidate.precision)
+    looks = door.ledger.count_verdicts(evaluation.fingerprint) + 1
+    remark = alias_discrepancy(door.client, door.ledger, version.name)
+    verdict = Verdict((same, *answers.results), looks, remark)
     return door.ledger.append(
-        Entry(
-            kind=Kind.VERDICT,
+        LedgerEntry(
+            kind=EntryKind.VERDICT,
             model=version.name,
             version=int(version.version),
             previous_version=before,
@@ -216,16 +226,16 @@ def _decide(
     )
 
 
-def _champion(door: _Door, model: str, number: int, evaluation: Evaluation) -> Champion:
+def _champion(door: _Context, model: str, number: int, evaluation: Evaluation) -> ChampionPredictions:
     version = door.client.get_model_version(model, str(number))
-    judged = verdict_on(door.ledger, version)
+    judged = verdict_for_version(door.ledger, version)
     gated_on = judged.test_fingerprint if judged else None
-    return champion_today(door.client, version, gated_on, evaluation, door.predict)
+    return evaluate_champion(door.client, version, gated_on, evaluation, door.predict)
 
 
-def _promotion_entry(decision: Entry) -> Entry:
-    return Entry(
-        kind=Kind.PROMOTION,
+def _promotion_entry(decision: LedgerEntry) -> LedgerEntry:
+    return LedgerEntry(
+        kind=EntryKind.PROMOTION,
         model=decision.model,
         version=decision.version,
         previous_version=decision.previous_version,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from transfer_platform.errors import RegistryError
+from transfer_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

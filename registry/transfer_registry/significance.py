@@ -22,7 +22,7 @@ _MOST_IMAGES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedResult:
     """How two models did on the same images.
 
     Attributes:
@@ -41,12 +41,12 @@ class Paired:
         return (self.better - self.worse) / self.images
 
     @property
-    def discordant(self) -> float:
+    def discordant_rate(self) -> float:
         """The share of images on which exactly one is right, 0 to 1."""
         return (self.better + self.worse) / self.images
 
 
-def chance(paired: Paired, margin: float = 0.0) -> float:
+def p_value(paired: PairedResult, margin: float = 0.0) -> float:
     """How probable so much evidence for the candidate is where its true gain is no more than the margin.
 
     Args:
@@ -81,7 +81,7 @@ def mcnemar(better: int, worse: int) -> float:
     return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
 
 
-def score_test(paired: Paired, margin: float) -> float:
+def score_test(paired: PairedResult, margin: float) -> float:
     """One-sided score test of a gain over the margin; McNemar's (without continuity) where that is 0.
 
     Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions for the
@@ -106,7 +106,7 @@ def score_test(paired: Paired, margin: float) -> float:
     return 0.5 * math.erfc(surplus / math.sqrt(2 * variance))
 
 
-def interval(paired: Paired, confidence: float) -> tuple[float, float]:
+def gain_interval(paired: PairedResult, confidence: float) -> tuple[float, float]:
     """The central interval of the gain, by drawing images again with both answers: the paired bootstrap.
 
     The draws are always the same, so that a verdict can be computed again.
@@ -121,7 +121,7 @@ def interval(paired: Paired, confidence: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueEffect:
     """Two models as they would do on images without end.
 
     Attributes:
@@ -135,8 +135,8 @@ class Truth:
     margin: float = 0.0
 
 
-def power(images: int, truth: Truth, confidence: float) -> float:
-    """The chance that a test of so many images lets the candidate through, as `chance` would be computed.
+def power(images: int, truth: TrueEffect, confidence: float) -> float:
+    """The chance that a test of so many images lets the candidate through, as `p_value` would be computed.
 
     Exact without a margin, else by the normal approximation.
 
@@ -158,7 +158,7 @@ def power(images: int, truth: Truth, confidence: float) -> float:
     return float(binom.pmf(counts, images, discordant) @ seen)
 
 
-def images_needed(truth: Truth, confidence: float, wanted: float) -> int:
+def required_images(truth: TrueEffect, confidence: float, wanted: float) -> int:
     """About how many test images let the candidate through with the wanted power."""
     few, many = 1, 2
     while power(many, truth, confidence) < wanted and many < _MOST_IMAGES:
@@ -172,7 +172,7 @@ def images_needed(truth: Truth, confidence: float, wanted: float) -> int:
     return many
 
 
-def holm(chances: Mapping[str, float]) -> dict[str, float]:
+def holm_adjust(chances: Mapping[str, float]) -> dict[str, float]:
     """p-values, adjusted so that the chance of any false alarm among all of them stays what it is for one.
 
     Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of

@@ -14,7 +14,7 @@ Figure = float | int | str | None
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleResult:
     """What one rule says of a candidate.
 
     Attributes:
@@ -46,32 +46,32 @@ class Verdict:
         looks: How many verdicts the ledger has on these test images, this one included; 0: nobody counted.
     """
 
-    findings: tuple[Finding, ...]
-    looks: int = 0
-    remark: str = ""
+    results: tuple[RuleResult, ...]
+    evaluations: int = 0
+    note: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether every rule lets the candidate through."""
-        return all(finding.passed for finding in self.findings)
+        return all(finding.passed for finding in self.results)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """What every rule said, or only those that failed where any did."""
-        decisive = [finding for finding in self.findings if finding.passed == self.passed]
+        decisive = [finding for finding in self.results if finding.passed == self.passed]
         return tuple(f"{finding.rule}: {finding.reason}" for finding in decisive)
 
     def __str__(self) -> str:
-        notes = [f"        {note}" for note in (self.remark, self.wear) if note]
-        return "\n".join([*map(str, self.findings), *notes])
+        notes = [f"        {note}" for note in (self.note, self.reuse_warning) if note]
+        return "\n".join([*map(str, self.results), *notes])
 
     @property
-    def wear(self) -> str:
+    def reuse_warning(self) -> str:
         """What so many looks at one test set mean; empty for the first."""
-        if self.looks < 2:
+        if self.evaluations < 2:
             return ""
         return (
-            f"look {self.looks} at these test images: with every look it is likelier that chance alone lets "
+            f"look {self.evaluations} at these test images: with every look it is likelier that chance alone lets "
             "a candidate through"
         )
 
@@ -79,9 +79,9 @@ class Verdict:
         """One line of JSON that `from_json` reads back to an equal verdict."""
         content = {
             "passed": self.passed,
-            "findings": [asdict(finding) for finding in self.findings],
-            "looks": self.looks,
-            "remark": self.remark,
+            "findings": [asdict(finding) for finding in self.results],
+            "looks": self.evaluations,
+            "remark": self.note,
         }
         return json.dumps(content, allow_nan=False, ensure_ascii=False)
 
@@ -89,5 +89,5 @@ class Verdict:
     def from_json(cls, text: str) -> Verdict:
         """Reads what `to_json` wrote."""
         content = json.loads(text)
-        findings = tuple(Finding(**finding) for finding in content["findings"])
+        findings = tuple(RuleResult(**finding) for finding in content["findings"])
         return cls(findings, content.get("looks", 0), content.get("remark", ""))

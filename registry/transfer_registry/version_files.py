@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def written(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
+def write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
     """A path to write to; at the end of the `with` block the file is kept, in place of one of that name."""
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / name
@@ -30,7 +30,7 @@ def written(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[
 
 
 @contextmanager
-def fetched(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
+def read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
     """The file that was kept under a name, until the `with` block ends; None where there is none."""
     path = f"{_folder(version)}/{name}"
     if not version.run_id or path not in {

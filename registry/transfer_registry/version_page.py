@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry.entry import Kind
+from transfer_registry.entry import EntryKind
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
-    from transfer_registry.entry import Entry
+    from transfer_registry.entry import LedgerEntry
 
 LEDGER_TAG = "platform.ledger_entry"
 """The last entry of the ledger that a version's tags and description tell of."""
@@ -18,7 +18,7 @@ HASH_TAG = "platform.ledger_hash."
 _LONGEST = 5000  # characters in a tag or description that every store of MLflow takes
 
 
-def tags(decision: Entry | None, last: Entry) -> dict[str, str]:
+def version_tags(decision: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """The tags of a version, in the order in which they are to be written.
 
     Args:
@@ -46,7 +46,7 @@ def tags(decision: Entry | None, last: Entry) -> dict[str, str]:
     }
 
 
-def story(decision: Entry | None, move: Entry | None) -> str:
+def version_description(decision: LedgerEntry | None, move: LedgerEntry | None) -> str:
     """A short markdown page: what became of a version, every rule's reason, and what it was made from.
 
     Args:
@@ -64,23 +64,23 @@ def story(decision: Entry | None, move: Entry | None) -> str:
     return "\n".join(lines)[:_LONGEST]
 
 
-def _outcome(decision: Entry | None, move: Entry | None) -> str:
+def _outcome(decision: LedgerEntry | None, move: LedgerEntry | None) -> str:
     if move:
         succeeds = f"after version {move.previous_version}" if move.previous_version else "the first champion"
-        made = "Champion again" if move.kind == Kind.ROLLBACK else "Made champion"
+        made = "Champion again" if move.kind == EntryKind.ROLLBACK else "Made champion"
         return f"**{made}** {move.at:%Y-%m-%d %H:%M} UTC by {move.actor}, {succeeds}: {move.reason}."
     stays = decision.previous_version if decision else None
     return "**Refused by the gate**" + (f"; version {stays} stayed champion." if stays else ".")
 
 
-def _judgement(decision: Entry) -> list[str]:
+def _judgement(decision: LedgerEntry) -> list[str]:
     verdict = Verdict.from_json(decision.verdict or "")
     findings = [
         f"- `{finding.rule}` {_answer(finding.passed, finding.applicable)}: {finding.reason}"
-        for finding in verdict.findings
+        for finding in verdict.results
     ]
-    wear = ["", f"This was {verdict.wear}."] if verdict.wear else []
-    wear += ["", f"When it was judged, {verdict.remark}."] if verdict.remark else []
+    wear = ["", f"This was {verdict.reuse_warning}."] if verdict.reuse_warning else []
+    wear += ["", f"When it was judged, {verdict.note}."] if verdict.note else []
     judged = f"Judged {decision.at:%Y-%m-%d %H:%M} UTC by {decision.actor}; ledger entry {decision.id}."
     return ["", *findings, *wear, "", judged]
 

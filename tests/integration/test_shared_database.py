@@ -10,17 +10,17 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from transfer_platform import paths
-from transfer_platform.errors import StudyHeldError
 from transfer_platform.recipe.search_space import Range
 from transfer_platform.search.study import Study
+from transfer_registry.errors import LockHeldError
 from transfer_registry.ledger import Ledger
-from transfer_registry.locks import hold
+from transfer_registry.locks import study_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transfer_registry.locks import hold
-with hold("digits-0a", Path(sys.argv[1]), sys.argv[2]):
+from transfer_registry.locks import study_lock
+with study_lock("digits-0a", Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -58,16 +58,16 @@ def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str,
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with (
-            pytest.raises(StudyHeldError, match=f"process {other.pid} on "),
-            hold("digits-0a", tmp_path, url),
+            pytest.raises(LockHeldError, match=f"process {other.pid} on "),
+            study_lock("digits-0a", tmp_path, url),
         ):
             pass
-        with hold("digits-0b", tmp_path, url):
+        with study_lock("digits-0b", tmp_path, url):
             pass
     finally:
         other.kill()
         other.communicate()
-    with hold("digits-0a", tmp_path, url):
+    with study_lock("digits-0a", tmp_path, url):
         pass
 
 

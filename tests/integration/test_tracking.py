@@ -21,8 +21,8 @@ def test_an_experiment_that_was_deleted_is_restored(tracker: Tracker) -> None:
     MlflowClient().delete_experiment(tracker.experiment_id)
     again = Tracker("ants-bees")
     assert again.experiment_id == tracker.experiment_id
-    with again.study("study", {}) as run:
-        run.metrics({"a": 1.0})
+    with again.start_study_run("study", {}) as run:
+        run.log_metrics({"a": 1.0})
 
 
 def test_a_trial_reaches_mlflow_whole_and_is_gone_on_with(tracker: Tracker, monkeypatch) -> None:
@@ -31,14 +31,14 @@ def test_a_trial_reaches_mlflow_whole_and_is_gone_on_with(tracker: Tracker, monk
     monkeypatch.setattr(
         MlflowClient, "log_batch", lambda *args, **more: calls.append("") or log_batch(*args, **more)
     )
-    with tracker.study("study", {}) as parent:
-        first = tracker.trial(parent, 0, {"lr": 0.1}, resumed=False)
+    with tracker.start_study_run("study", {}) as parent:
+        first = tracker.start_trial_run(parent, 0, {"lr": 0.1}, resumed=False)
         for epoch in range(1, 16):
-            first.metrics({"validation/loss": 1 / epoch, "train/loss": 2.0}, epoch)
-        first.tags({"platform.state": "COMPLETE"})
-        first.finish()
+            first.log_metrics({"validation/loss": 1 / epoch, "train/loss": 2.0}, epoch)
+        first.set_tags({"platform.state": "COMPLETE"})
+        first.end()
         assert len(calls) == 1, "a quick trial is one batch"
-        again = tracker.trial(parent, 0, {"lr": 0.1}, resumed=True)
+        again = tracker.start_trial_run(parent, 0, {"lr": 0.1}, resumed=True)
         assert again.run_id == first.run_id
         assert again.last_step("validation/loss") == 15
     run = MlflowClient().get_run(first.run_id)

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from transfer_platform.recipe import reference
-from transfer_platform.recipe.load import load
-from transfer_platform.recipe.resolve import ranges, resolve, to_yaml
+from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.resolve import resolve, search_ranges, to_yaml
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -24,7 +24,7 @@ def test_the_two_main_recipes_are_shipped() -> None:
 
 @shipped
 def test_it_is_valid(path: Path) -> None:
-    assert load(path).name
+    assert load_recipe(path).name
 
 
 @shipped
@@ -43,11 +43,11 @@ def test_the_json_schema_accepts_it(path: Path) -> None:
 
 @shipped
 def test_a_trial_of_it_can_be_written_and_read_again(path: Path, tmp_path: Path) -> None:
-    recipe = load(path)
+    recipe = load_recipe(path)
     first = {
         field: span.model_dump().get("low", span.model_dump().get("choices", (None,))[0])
-        for field, span in ranges(recipe).items()
+        for field, span in search_ranges(recipe).items()
     }
     trial = resolve(recipe, first)
     (tmp_path / "trial.yaml").write_text(to_yaml(trial), encoding="utf-8")
-    assert load(tmp_path / "trial.yaml") == trial
+    assert load_recipe(tmp_path / "trial.yaml") == trial

@@ -9,7 +9,8 @@ import mlflow
 import pytest
 
 from transfer_platform import paths
-from transfer_platform.errors import StorageError
+from transfer_registry import files
+from transfer_registry.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +73,10 @@ def test_a_database_takes_its_place_whole(isolated: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted(url)
     assert not (isolated / "new.db").exists()
-    with paths.created_whole(url) as unfinished:
+    with files.atomic_database(url) as unfinished:
         assert not Path(unfinished.removeprefix("sqlite:///")).exists(), "what was left behind is gone"
         _create_table(unfinished)
-    with paths.created_whole(url) as existing:
+    with files.atomic_database(url) as existing:
         assert existing == url
     connection = sqlite3.connect(isolated / "new.db")
     assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("whole",)]
@@ -83,12 +84,12 @@ def test_a_database_takes_its_place_whole(isolated: Path) -> None:
 
 
 def test_other_databases_create_themselves(isolated: Path) -> None:
-    with paths.created_whole("postgresql+psycopg://db/platform") as url:
+    with files.atomic_database("postgresql+psycopg://db/platform") as url:
         assert url == "postgresql+psycopg://db/platform"
 
 
 def _interrupted(url: str) -> None:
-    with paths.created_whole(url) as unfinished:
+    with files.atomic_database(url) as unfinished:
         _create_table(unfinished)
         raise KeyboardInterrupt
 

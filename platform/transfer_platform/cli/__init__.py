@@ -16,12 +16,12 @@ from typing import Any
 
 import click
 
-from transfer_model.errors import ModelError
+from transfer_model.errors import TransferError
 from transfer_platform.cli.data import data
 from transfer_platform.cli.models import models
 from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 from transfer_platform.cli.output import show
-from transfer_platform.errors import PlatformError, RecipeError
+from transfer_platform.errors import RecipeError
 
 PORT = click.IntRange(0, 65535)
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -42,7 +42,7 @@ class Commands(click.Group):
         except RecipeError as error:
             count = len(error.problems)
             click.echo(f"{error}\n{count} problem{'s' * (count != 1)} in the recipe", err=True)
-        except (PlatformError, ModelError) as error:
+        except TransferError as error:
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
             goes_on = ctx.invoked_subcommand == "run"
@@ -146,7 +146,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        text = check.describe(recipe, overrides, screen.step, timed=timed)
+        text = check.describe_plan(recipe, overrides, screen.step, timed=timed)
     show(text)
 
 
@@ -206,7 +206,7 @@ def info() -> None:
     """Show what the cache holds and how much room it takes."""
     from transfer_platform.commands import cache as contents
 
-    show(contents.info())
+    show(contents.cache_info())
 
 
 @cache.command()
@@ -215,7 +215,7 @@ def clear(everything: bool) -> None:
     """Delete stored features and decoded pictures."""
     from transfer_platform.commands import cache as contents
 
-    click.echo(contents.empty(everything=everything))
+    click.echo(contents.clear_cache(everything=everything))
 
 
 @main.command()

@@ -52,7 +52,7 @@ def report(
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        told = data.report(
+        told = data.inspect_dataset(
             recipe,
             overrides,
             out=out,
@@ -76,4 +76,4 @@ def diff(run_a: str, run_b: str, as_json: bool) -> None:
     """
     from transfer_platform.commands import data
 
-    click.echo(data.changes(run_a, run_b, as_json=as_json))
+    click.echo(data.compare_runs(run_a, run_b, as_json=as_json))

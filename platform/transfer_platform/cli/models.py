@@ -23,7 +23,7 @@ def list_versions(as_json: bool) -> None:
     """List every version of every registered model."""
     from transfer_platform.commands import models as registered
 
-    show_answer(registered.listed(as_json=as_json))
+    show_answer(registered.list_models(as_json=as_json))
 
 
 @models.command()
@@ -33,7 +33,7 @@ def show(version: str, as_json: bool) -> None:
     """Show what the gate said of VERSION, rule by rule."""
     from transfer_platform.commands import models as registered
 
-    show_answer(registered.shown(version, as_json=as_json))
+    show_answer(registered.show_version(version, as_json=as_json))
 
 
 @models.command()
@@ -54,7 +54,7 @@ def diff(one: str, other: str, as_json: bool) -> None:
     """Compare the recipes, the data and the figures of two versions."""
     from transfer_platform.commands import models as registered
 
-    show_answer(registered.compared(one, other, as_json=as_json))
+    show_answer(registered.compare(one, other, as_json=as_json))
 
 
 @models.command()
@@ -64,7 +64,7 @@ def promote(version: str, override: str) -> None:
     """Make VERSION champion: one that passed the gate, or any for a reason."""
     from transfer_platform.commands import models as registered
 
-    click.echo(registered.promoted(version, override))
+    click.echo(registered.promote(version, override))
 
 
 @models.command()
@@ -74,7 +74,7 @@ def rollback(model: str, reason: str) -> None:
     """Make the champion before today's of MODEL champion again."""
     from transfer_platform.commands import models as registered
 
-    click.echo(registered.rolled_back(model, reason))
+    click.echo(registered.rollback(model, reason))
 
 
 @models.command()
@@ -82,4 +82,4 @@ def verify() -> None:
     """Check that nobody has changed the ledger, the hashes in the versions' tags, or an alias."""
     from transfer_platform.commands import models as registered
 
-    click.echo(registered.verified())
+    click.echo(registered.verify())

@@ -18,7 +18,7 @@ from rich.text import Text
 from transfer_platform import paths
 from transfer_platform.tensor_store import clear
 
-MEANINGS = {
+DESCRIPTIONS = {
     "archives": "data sets, unpacked",
     "digests": "checksums of files that were read",
     "downloads": "data sets and weights, as they were fetched",
@@ -32,7 +32,7 @@ MEANINGS = {
 }
 
 
-def info() -> RenderableType:
+def cache_info() -> RenderableType:
     """Every kind of thing in the cache, with its size and when it last changed."""
     root = paths.cache_folder()
     table = Table(box=box.SIMPLE)
@@ -43,12 +43,12 @@ def info() -> RenderableType:
         size = decimal(sum(file.st_size for file in files))
         last = max((file.st_mtime for file in files), default=0.0)
         shown = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
-        table.add_row(folder.name, size, str(len(files)), shown, MEANINGS.get(folder.name, ""))
+        table.add_row(folder.name, size, str(len(files)), shown, DESCRIPTIONS.get(folder.name, ""))
     limit = decimal(paths.cache_limit())
     return Group(table, Text(f"{root}; new features are kept up to {limit} ({paths.LIMIT_VARIABLE})"))
 
 
-def empty(*, everything: bool = False) -> str:
+def clear_cache(*, everything: bool = False) -> str:
     """Deletes stored features, or the whole cache; what a running process computes just now stays.
 
     Args:
@@ -63,7 +63,7 @@ def empty(*, everything: bool = False) -> str:
         if folder != paths.features_folder():
             freed += sum(file.st_size for file in _files(folder))
             shutil.rmtree(folder, ignore_errors=True)
-    busy = f"; {len(cleared.kept)} are being computed just now and stay" if cleared.kept else ""
+    busy = f"; {len(cleared.skipped)} are being computed just now and stay" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
 
 

@@ -18,24 +18,24 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_model import catalog
-from transfer_model.catalog import Outline
+from transfer_model.catalog import BackboneInfo
 from transfer_model.stages import count_through
 from transfer_platform import paths
-from transfer_platform.data.split_layout import with_splits
+from transfer_platform.data.split_layout import resolve_recipe_splits
 from transfer_platform.data.splits import Splits
-from transfer_platform.inspection.preflight import required
+from transfer_platform.inspection.preflight import require_valid
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.load import load
-from transfer_platform.recipe.resolve import ranges, to_yaml
+from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.resolve import search_ranges, to_yaml
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, Range, most
+from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.recipe.shipped import recipe_path
-from transfer_platform.training.cost_model import Subject, recall, study_costs
+from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
 
 T = TypeVar("T")
 
 
-def describe(
+def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
     """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
@@ -47,12 +47,12 @@ def describe(
         timed: Time the frozen part of each network now, also where that was done before.
 
     Raises:
-        PlatformError: What would be in the way of a run.
+        TransferError: What would be in the way of a run.
     """
     path = recipe_path(path)
     said: list[str] = []
-    recipe = with_splits(load(path, overrides), path.parent, progress, said.append)
-    _, splits = required(recipe.dataset, path.parent, progress)
+    recipe = resolve_recipe_splits(load_recipe(path, overrides), path.parent, progress, said.append)
+    _, splits = require_valid(recipe.dataset, path.parent, progress)
     return Group(
         Text("Recipe, every default written out", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
@@ -77,7 +77,7 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
     if not names:
         catalog.resolve(pattern)  # names the nearest
     for name in names:
-        outline = catalog.remembered(name)
+        outline = catalog.shipped_info(name)
         if outline is None:
             table.add_row(name)
             continue
@@ -89,7 +89,7 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
 
 def _of_other_versions() -> str:
     """What to know of figures that other versions of the libraries gave; asking these takes minutes."""
-    listed, installed = catalog.remembered_with(), catalog.made_with()
+    listed, installed = catalog.shipped_versions(), catalog.library_versions()
     if listed == installed:
         return ""
     versions = ", ".join(f"{library} {number}" for library, number in listed.items())
@@ -100,7 +100,9 @@ def _of_other_versions() -> str:
 
 def _images(splits: Splits) -> Table:
     table = Table(box=box.SIMPLE, title="Images", title_justify="left", title_style="bold", show_footer=True)
-    counts = {role: Counter(picture.label for picture in pictures) for role, pictures in splits.roles.items()}
+    counts = {
+        role: Counter(picture.label for picture in pictures) for role, pictures in splits.by_name.items()
+    }
     table.add_column("class", footer="all")
     for role, of_class in counts.items():
         table.add_column(role, justify="right", footer=str(of_class.total()))
@@ -111,17 +113,17 @@ def _images(splits: Splits) -> Table:
     return table
 
 
-def _outlines(recipe: Recipe) -> Iterator[Outline]:
-    return (catalog.outline(name) for name in _choices(recipe.backbone.name))
+def _outlines(recipe: Recipe) -> Iterator[BackboneInfo]:
+    return (catalog.backbone_info(name) for name in _choices(recipe.backbone.name))
 
 
 def _choices(value: T) -> tuple[T, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
 
-def _backbone(recipe: Recipe, outline: Outline, classes: int) -> Table:
+def _backbone(recipe: Recipe, outline: BackboneInfo, classes: int) -> Table:
     """One column for every place where the search may freeze."""
-    preprocessing = outline.prepared_for(recipe.backbone.weights)
+    preprocessing = outline.preprocessing_for(recipe.backbone.weights)
     size = recipe.dataset.image_size or preprocessing.image_size
     places = _choices(recipe.backbone.freeze_through)
     title = f"{outline.name}, {size} x {size} pixels: parameters that learn"
@@ -164,24 +166,24 @@ def _frozen_part(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[Ren
 
 
 def _costs_in_words(
-    recipe: Recipe, splits: Splits, outline: Outline, place: str, views: int, timed: bool
+    recipe: Recipe, splits: Splits, outline: BackboneInfo, place: str, views: int, timed: bool
 ) -> tuple[str, ...]:
-    size = recipe.dataset.image_size or outline.prepared_for(recipe.backbone.weights).image_size
+    size = recipe.dataset.image_size or outline.preprocessing_for(recipe.backbone.weights).image_size
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
-    subject = Subject(outline.name, place, size, precision, _likely_device().partition(":")[0])
+    subject = CostKey(outline.name, place, size, precision, _likely_device().partition(":")[0])
     if timed:
-        from transfer_platform.training.profile import measure_beforehand
+        from transfer_platform.training.profile import estimate_cost
 
-        measured, unknown = measure_beforehand(subject), "in every epoch: it cannot be split"
+        measured, unknown = estimate_cost(subject), "in every epoch: it cannot be split"
     else:
-        measured, unknown = recall(subject), "not timed on this machine yet: platform check --time"
+        measured, unknown = load_cost(subject), "not timed on this machine yet: platform check --time"
     if measured is None:
         return ("", "", "", unknown)
     trials = recipe.search.trials if recipe.search else 1
-    epochs = most(recipe.training.epochs)
+    epochs = largest(recipe.training.epochs)
     costs = study_costs(splits, views, epochs, trials, measured)
     fits = costs.bytes <= paths.cache_limit()
-    choice = "stored" if costs.worthwhile and fits else "in every epoch" + ("" if fits else ": no room")
+    choice = "stored" if costs.worth_storing and fits else "in every epoch" + ("" if fits else ": no room")
     return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
 
 
@@ -193,7 +195,7 @@ def _study(recipe: Recipe) -> Table:
     table.add_row("device", f"{_likely_device()} (PLATFORM_DEVICE or run --device chooses)")
     table.add_row("precision", timed)
     table.add_row("trials x epochs", f"{trials} x {_spelled(recipe.training.epochs)}")
-    for field, span in ranges(recipe).items():
+    for field, span in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _spelled(span))
     if recipe.promotion is None:
         table.add_row("promotion", "none: nothing is registered")

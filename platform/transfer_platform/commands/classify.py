@@ -16,19 +16,19 @@ from PIL import ImageDraw, ImageFont
 from torch import nn
 
 from transfer_model import catalog
-from transfer_model.network import pretrained_classifier
+from transfer_model.network import build_pretrained_classifier
 from transfer_model.preprocessing import Preprocessing, decode
 from transfer_platform.errors import DataError, SourceError
-from transfer_platform.paths import refuse_unwritable, written_whole
 from transfer_platform.progress import silent
 from transfer_platform.sources.checksums import Checksum
-from transfer_platform.sources.download import DownloadError, download, public
-from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.sources.download import DownloadError, download, redact_url
+from transfer_platform.sources.weights import fetch_weights
+from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import load_model
 
 
 @dataclass(frozen=True)
-class Answer:
+class Classification:
     """What a model says about one picture.
 
     Attributes:
@@ -53,7 +53,7 @@ def classify(
     model: str | None = None,
     top: int = 5,
     annotate: Path | None = None,
-) -> Iterator[Answer]:
+) -> Iterator[Classification]:
     """Says what is on photographs.
 
     Args:
@@ -72,18 +72,18 @@ def classify(
         SourceError: A photograph or the backbone's weights cannot be fetched.
     """
     if annotate:
-        refuse_unwritable(annotate)
+        require_writable(annotate)
     if missing := [photo for photo in photos if "://" not in photo and not Path(photo).is_file()]:
         raise DataError(f"there is no photograph {', '.join(missing)}")
     classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
     for photo in photos:
         with _file(photo) as path:
-            probabilities = classifier.probabilities([path])[0]
+            probabilities = classifier.predict_proba([path])[0]
             best = probabilities.argsort()[::-1][:top]
             names = tuple(classifier.classes[index] for index in best)
-            answer = Answer(photo, names, tuple(map(float, probabilities[best])))
+            answer = Classification(photo, names, tuple(map(float, probabilities[best])))
             if annotate:
-                draw(answer, path, annotate)
+                annotate_image(answer, path, annotate)
         yield answer
 
 
@@ -94,12 +94,12 @@ def _file(photo: str) -> Iterator[Path]:
         yield Path(photo)
         return
     if not photo.lower().startswith(("http://", "https://")):
-        raise SourceError(f"{public(photo)!r} cannot be fetched; it must start with http(s)://")
+        raise SourceError(f"{redact_url(photo)!r} cannot be fetched; it must start with http(s)://")
     with TemporaryDirectory() as folder:
         try:
             path = download(photo, Path(folder, "photo"), Checksum(""), silent)
         except DownloadError as error:
-            raise SourceError(f"{public(photo)} could not be fetched: {error}") from error
+            raise SourceError(f"{redact_url(photo)} could not be fetched: {error}") from error
         yield path
 
 
@@ -114,21 +114,21 @@ class PretrainedClassifier:
     @classmethod
     def load(cls, backbone: str) -> Self:
         """Builds the backbone with its default weights, which are fetched where they are not here yet."""
-        weights = pretrained_weights(backbone, "default", Path())
+        weights = fetch_weights(backbone, "default", Path())
         if weights.path is None:
             raise DataError(f"{backbone} has no pretrained weights, so it knows no classes")
-        network, classes = pretrained_classifier(backbone, weights.path)
-        return cls(classes, network, catalog.outline(backbone).preprocessing)
+        network, classes = build_pretrained_classifier(backbone, weights.path)
+        return cls(classes, network, catalog.backbone_info(backbone).preprocessing)
 
     @torch.inference_mode()
-    def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
+    def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
         """The probability of every class for every picture, (N, C)."""
         batch = torch.stack([self.preprocessing(decode(path)) for path in images])
         probabilities: NDArray[np.float32] = self.network(batch).softmax(dim=1).numpy()
         return probabilities
 
 
-def draw(answer: Answer, photo: Path, out: Path) -> None:
+def annotate_image(answer: Classification, photo: Path, out: Path) -> None:
     """Writes an answer over the top of a photograph, and that to a PNG."""
     picture = decode(photo)
     height = max(12, picture.height // 28)
@@ -142,5 +142,5 @@ def draw(answer: Answer, photo: Path, out: Path) -> None:
         (0, 0, 0, 160),
     )
     pen.multiline_text((height, height), text, "white", font=font)
-    with written_whole(out) as unfinished:
+    with atomic_write(out) as unfinished:
         picture.save(unfinished, "PNG")

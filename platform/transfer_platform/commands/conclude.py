@@ -14,34 +14,34 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from transfer_model.classifier import FILES, Answers, Classifier
-from transfer_model.config import ModelDescription
+from transfer_model.classifier import FILES, Classifier, ClassifierOutput
+from transfer_model.config import ModelConfig
 from transfer_platform import paths
-from transfer_platform.commands.run_report import report_evaluation, report_thresholds, validation_predictions
+from transfer_platform.commands.run_report import log_evaluation, log_thresholds, validation_predictions
 from transfer_platform.data.splits import Splits
-from transfer_platform.evaluation.calibration import uncalibrated
+from transfer_platform.evaluation.calibration import remove_temperature
 from transfer_platform.evaluation.metrics import cross_entropy, expected_calibration_error
 from transfer_platform.evaluation.model_card import FILE as CARD_FILE
 from transfer_platform.evaluation.model_card import model_card
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.progress import Say
-from transfer_platform.recipe.resolve import identity, resolve
-from transfer_platform.recipe.schema import Promotion as PromotionSection
+from transfer_platform.recipe.resolve import resolve, study_identity
+from transfer_platform.recipe.schema import PromotionConfig as PromotionSection
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
-from transfer_registry.mlflow_registry import FORM_TAG, TRIAL_TAG, is_registered
-from transfer_registry.packaging import form_digest, log_model, logged_before
-from transfer_registry.promote import Promotion, promote_candidate
+from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
+from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
+from transfer_registry.promote import PromotionResult, promote_candidate
 from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
 NOTE = "conclusion"
 MODEL_TAG = "platform.model"
 """With a version's tags those of a logged model, by which it is found again after an interruption."""
-TIMED_PICTURES = 16
+TIMED_IMAGES = 16
 """Test images whose latency is measured."""
 
 
@@ -55,19 +55,19 @@ class Conclusion:
     """
 
     metrics: dict[str, float]
-    promotion: Promotion | None
+    promotion: PromotionResult | None
 
 
-def recall(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
+def load_conclusion(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
     """The conclusion that was drawn from a study before; None where there is none, or things have changed."""
-    note = study.notes.get(NOTE)
+    note = study.attrs.get(NOTE)
     if note is None or note["question"] != _question(study, recipe, parent):
         return None
     answer = note["promotion"]
     if answer is not None:
         if not is_registered(answer["model"], answer["version"], parent.run_id):
             return None
-        answer = Promotion(**{**answer, "verdict": Verdict.from_json(answer["verdict"])})
+        answer = PromotionResult(**{**answer, "verdict": Verdict.from_json(answer["verdict"])})
     return Conclusion(note["metrics"], answer)
 
 
@@ -97,22 +97,22 @@ def conclude(
     # On the CPU, where the pyfunc runs: a GPU's arithmetic would differ from the stranger's.
     classifier = Classifier.load(model)
     predictions, answers = _test(classifier, splits)
-    metrics = report_evaluation(parent, best, predictions, study.best.number)
-    ranked = validation_predictions(splits, logits, classifier.description.temperature)
-    report_thresholds(parent, ranked, predictions)
+    metrics = log_evaluation(parent, best, predictions, study.best.number)
+    ranked = validation_predictions(splits, logits, classifier.config.temperature)
+    log_thresholds(parent, ranked, predictions)
     further = _calibration(classifier, predictions, answers) | _costs(classifier, model, splits)
-    parent.metrics(further, study.best.number)
+    parent.log_metrics(further, study.best.number)
     metrics |= further
-    images = {role: (len(held), splits.fingerprints[role]) for role, held in splits.roles.items()}
+    images = {role: (len(held), splits.fingerprints[role]) for role, held in splits.by_name.items()}
     best_recipe = resolve(recipe, study.best.params)
-    card = model_card(best_recipe, classifier.description, images, predictions, metrics)
+    card = model_card(best_recipe, classifier.config, images, predictions, metrics)
     (model / CARD_FILE).write_text(card, encoding="utf-8")
     promotion = None
     if recipe.promotion is not None:
         say("registering it, asking it about test photographs over HTTP, and then the gate")
         promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, answers, metrics)
     conclusion = Conclusion(metrics, promotion)
-    study.note(NOTE, _noted(conclusion, _question(study, recipe, parent)))
+    study.set_attr(NOTE, _noted(conclusion, _question(study, recipe, parent)))
     return conclusion
 
 
@@ -131,19 +131,21 @@ def _noted(conclusion: Conclusion, question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _test(classifier: Classifier, splits: Splits) -> tuple[Predictions, Answers]:
+def _test(classifier: Classifier, splits: Splits) -> tuple[Predictions, ClassifierOutput]:
     images = [picture.path for picture in splits.test]
     labels = [classifier.classes.index(picture.label) for picture in splits.test]
-    answers = classifier.answers(images)
+    answers = classifier.predict(images)
     return Predictions(classifier.classes, images, np.array(labels), answers.probabilities), answers
 
 
-def _calibration(classifier: Classifier, predictions: Predictions, answers: Answers) -> dict[str, float]:
+def _calibration(
+    classifier: Classifier, predictions: Predictions, answers: ClassifierOutput
+) -> dict[str, float]:
     """What calibration changed, and how many of the test images are called unknown though they are none."""
-    description = classifier.description
-    before = uncalibrated(predictions.probabilities, description.temperature)
+    description = classifier.config
+    before = remove_temperature(predictions.probabilities, description.temperature)
     return {
-        "test/unknown": float(np.mean(answers.novelty > description.unknown.threshold)),
+        "test/unknown": float(np.mean(answers.ood_scores > description.unknown.threshold)),
         "test/ece_uncalibrated": expected_calibration_error(predictions.labels, before),
         "test/loss_uncalibrated": cross_entropy(predictions.labels, before),
     }
@@ -152,9 +154,9 @@ def _calibration(classifier: Classifier, predictions: Predictions, answers: Answ
 def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
     """What the served form costs here: the time of one picture, from its file to its answer, and its size."""
     milliseconds = []
-    for picture in splits.test[:TIMED_PICTURES]:
+    for picture in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()
-        classifier.probabilities([picture.path])
+        classifier.predict_proba([picture.path])
         milliseconds.append(1000 * (time.perf_counter() - start))
     size = sum((model / name).stat().st_size for name in FILES)
     return {"served/latency_ms": statistics.median(milliseconds), "served/size_mb": size / 1e6}
@@ -167,22 +169,22 @@ def _promote(
     splits: Splits,
     study: Study,
     parent: Run,
-    answers: Answers,
+    answers: ClassifierOutput,
     metrics: dict[str, float],
-) -> Promotion:
-    trial, form, description = study.best.number, form_digest(model), ModelDescription.read(model)
-    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, FORM_TAG: form}
-    logged = logged_before(parent.run_id, origin)
+) -> PromotionResult:
+    trial, form, description = study.best.number, artifact_digest(model), ModelConfig.read(model)
+    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, ARTIFACT_TAG: form}
+    logged = find_logged_model(parent.run_id, origin)
     candidate = Candidate(
         model=section.model,
         model_uri=logged or log_model(model, section.model, parent.run_id, tags=origin).model_uri,
         run_id=parent.run_id,
         trial=trial,
-        form=form,
-        recipe_fingerprint=identity(recipe),
+        artifact_digest=form,
+        recipe_fingerprint=study_identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
         precision=description.precision,
-        taught=tuple(picture.sha256 for picture in splits.teaching),
+        training_sha256=tuple(picture.sha256 for picture in splits.development),
     )
     evaluation = Evaluation(
         metrics=metrics,
@@ -192,7 +194,7 @@ def _promote(
         labels=tuple(picture.label for picture in splits.test),
         probabilities=answers.probabilities,
         fingerprint=splits.fingerprints["test"],
-        novelty=answers.novelty,
+        ood_scores=answers.ood_scores,
         threshold=description.unknown.threshold,
     )
     rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))

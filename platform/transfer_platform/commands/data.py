@@ -9,25 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer_platform.data.split_layout import with_splits
+from transfer_platform.data.split_layout import resolve_recipe_splits
 from transfer_platform.data.splits import Splits
-from transfer_platform.errors import DataError, StorageError
-from transfer_platform.inspection.label_errors import doubtful_labels, far_from_the_rest, out_of_fold
-from transfer_platform.inspection.manifest_diff import difference, read_manifest
+from transfer_platform.errors import DataError
+from transfer_platform.inspection.label_errors import (
+    find_label_errors,
+    find_outliers,
+    out_of_fold_probabilities,
+)
+from transfer_platform.inspection.manifest_diff import diff_manifests, read_manifest
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.report import MANIFEST, markdown, page, text
+from transfer_platform.inspection.report import MANIFEST, html_page, markdown_report, text_report
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.paths import refuse_unwritable, written_whole
-from transfer_platform.progress import Progress, Say, both, silent
-from transfer_platform.recipe.load import load
+from transfer_platform.progress import Progress, Say, silent, tee
+from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
+from transfer_registry.errors import StorageError
+from transfer_registry.files import atomic_write, require_writable
 
 _ENDINGS = (".html", ".htm", ".md")
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """An inspection, ready to be told.
 
     Attributes:
@@ -39,7 +44,7 @@ class Report:
     @property
     def text(self) -> str:
         """For a terminal."""
-        return text(self.inspection)
+        return text_report(self.inspection)
 
     @property
     def json(self) -> str:
@@ -54,10 +59,10 @@ class Report:
             }
             for each in found.findings
         ]
-        return json.dumps({"counts": found.counts, "findings": rows, "notes": found.unasked}, indent=2)
+        return json.dumps({"counts": found.counts, "findings": rows, "notes": found.skipped_checks}, indent=2)
 
 
-def report(
+def inspect_dataset(
     recipe: Path,
     overrides: Sequence[str] = (),
     *,
@@ -66,7 +71,7 @@ def report(
     device: str = "auto",
     progress: Progress = silent,
     say: Say = silent,
-) -> Report:
+) -> DataReport:
     """Reads, inspects and reports the data set of a recipe; trains nothing and logs nothing.
 
     Args:
@@ -79,32 +84,38 @@ def report(
         say: Given the lines that are worth keeping.
 
     Raises:
-        PlatformError: The recipe or the data set cannot be had, or `out` cannot be written.
+        TransferError: The recipe or the data set cannot be had, or `out` cannot be written.
     """
     if out:
         _refuse_ending(out)
-        refuse_unwritable(out)
+        require_writable(out)
     path = recipe_path(recipe)
     recognised: list[str] = []
-    declared = with_splits(load(path, overrides), path.parent, progress, both(say, recognised.append))
+    declared = resolve_recipe_splits(
+        load_recipe(path, overrides), path.parent, progress, tee(say, recognised.append)
+    )
     found, splits = preflight(declared.dataset, path.parent, progress)
-    found = found.with_recognised(recognised)
+    found = found.with_split_notes(recognised)
     if splits is None:
-        found = found.with_more(
+        found = found.with_findings(
             (), ["Labels and outliers were not looked at: the pictures cannot be divided."]
         )
     elif not features:
-        found = found.with_more((), ["Labels and outliers were not looked at: --no-features."])
+        found = found.with_findings((), ["Labels and outliers were not looked at: --no-features."])
     else:
         found = _asked(found, splits, declared, path.parent, device, progress, say)
     if out:
-        told = markdown(found) if out.suffix.lower() == ".md" else page(found, f"Data set of {declared.name}")
-        with written_whole(out) as unfinished:
+        told = (
+            markdown_report(found)
+            if out.suffix.lower() == ".md"
+            else html_page(found, f"Data set of {declared.name}")
+        )
+        with atomic_write(out) as unfinished:
             unfinished.write_text(told, encoding="utf-8")
-    return Report(found)
+    return DataReport(found)
 
 
-def changes(run_a: str, run_b: str, *, as_json: bool = False) -> str:
+def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
     """What changed between the data of two runs.
 
     Args:
@@ -117,7 +128,7 @@ def changes(run_a: str, run_b: str, *, as_json: bool = False) -> str:
         DataError: A run has no manifest of its data.
     """
     one, two = (read_manifest(_manifest(run), run) for run in (run_a, run_b))
-    found = difference(one, two)
+    found = diff_manifests(one, two)
     return json.dumps(found.as_json(), indent=2) if as_json else str(found)
 
 
@@ -130,10 +141,10 @@ def _refuse_ending(out: Path) -> None:
 
 
 def _manifest(run: str) -> str:
-    from transfer_platform.tracking import text_of
-    from transfer_registry.model_uri import run_of
+    from transfer_platform.tracking import read_text
+    from transfer_registry.model_uri import run_id_of
 
-    text = text_of(run_of(run), MANIFEST)
+    text = read_text(run_id_of(run), MANIFEST)
     if text is None:
         raise DataError(f"{run} has no {MANIFEST}: a study's run has one, its trials' have not")
     return text
@@ -149,9 +160,9 @@ def _asked(
     say: Say,
 ) -> Inspection:
     """What the features of the frozen backbone add; they are kept, for the runs that need the same."""
-    from transfer_platform.commands.run import feature_store, find_weights, first_values
+    from transfer_platform.commands.run import feature_store, fetch_all_weights, first_values
     from transfer_platform.training.device import choose_device
-    from transfer_platform.training.trial_trainer import Bench
+    from transfer_platform.training.trial_trainer import TrialTrainer
 
     whole = first_values(recipe)
     frozen = whole.model_copy(
@@ -160,8 +171,8 @@ def _asked(
             "backbone": whole.backbone.model_copy(update={"freeze_through": "all"}),
         }
     )
-    weights = find_weights(frozen, folder, progress)
-    bench = Bench(
+    weights = fetch_all_weights(frozen, folder, progress)
+    bench = TrialTrainer(
         splits,
         {key: each.path for key, each in weights.items()},
         choose_device(device),
@@ -171,18 +182,20 @@ def _asked(
         progress=progress,
         say=say,
     )
-    bench.precision = bench.fastest_precision(frozen)
-    features = bench.untaught(frozen).float().cpu().numpy()
-    pictures = splits.teaching
+    bench.precision = bench.select_precision(frozen)
+    features = bench.pretrained_features(frozen).float().cpu().numpy()
+    pictures = splits.development
     labels = np.array([splits.classes.index(picture.label) for picture in pictures])
-    further = [*far_from_the_rest(pictures, features)]
+    further = [*find_outliers(pictures, features)]
     if np.bincount(labels).min() < 2:
-        return found.with_more(
+        return found.with_findings(
             further, ["Labels were not looked at: a class has only one picture to learn from."]
         )
-    probabilities = out_of_fold(features, labels)
+    probabilities = out_of_fold_probabilities(features, labels)
     said = (
         f"Labels and outliers were judged by {frozen.backbone.name} on the {len(pictures)} pictures of train "
         "and validation; test pictures are left to the gate."
     )
-    return found.with_more([*doubtful_labels(pictures, splits.classes, probabilities), *further], [said])
+    return found.with_findings(
+        [*find_label_errors(pictures, splits.classes, probabilities), *further], [said]
+    )

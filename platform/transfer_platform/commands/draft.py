@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, Recognised
-from transfer_platform.file_problems import shown
+from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, ResolvedSplits
+from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.recipe.resolve import scalar
-from transfer_platform.recipe.schema import HELD_OUT, UNEQUAL, Folds
+from transfer_platform.recipe.resolve import yaml_scalar
+from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
 
 FEW_TO_RANK = 30
 """Images held out for validation below which trials are ranked by cross-validation instead."""
@@ -32,7 +32,7 @@ Line = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedDataset:
     """What was seen of a data set.
 
     Attributes:
@@ -40,41 +40,41 @@ class Seen:
         sides: Which folders play which part, and why.
     """
 
-    found: Inspection
-    sides: Recognised
+    inspection: Inspection
+    splits: ResolvedSplits
 
     @cached_property
-    def teaching(self) -> Mapping[str, int]:
+    def training_counts(self) -> Mapping[str, int]:
         """How many images each class has to learn from, those included that are held out of them."""
-        drawn = isinstance(self.sides.validation, float)
-        held_out = self.found.counts.get("validation", {}) if drawn else {}
-        return Counter(self.found.counts["train"]) + Counter(held_out)
+        drawn = isinstance(self.splits.validation, float)
+        held_out = self.inspection.counts.get("validation", {}) if drawn else {}
+        return Counter(self.inspection.counts["train"]) + Counter(held_out)
 
     @property
-    def judging(self) -> Mapping[str, int]:
+    def test_counts(self) -> Mapping[str, int]:
         """How many images each class has that the gate reads."""
-        return self.found.counts.get("test") or self.found.counts["train"]
+        return self.inspection.counts.get("test") or self.inspection.counts["train"]
 
     @property
-    def uneven(self) -> bool:
+    def is_imbalanced(self) -> bool:
         """Whether a network would do well to favour the larger classes."""
-        return max(self.teaching.values()) > UNEQUAL * min(self.teaching.values())
+        return max(self.training_counts.values()) > IMBALANCE_RATIO * min(self.training_counts.values())
 
     @property
     def few_to_rank(self) -> bool:
         """Whether too few images would be held out to rank trials by."""
-        share = self.sides.validation
-        return isinstance(share, float) and share * sum(self.teaching.values()) < FEW_TO_RANK
+        share = self.splits.validation
+        return isinstance(share, float) and share * sum(self.training_counts.values()) < FEW_TO_RANK
 
     @property
     def excluded(self) -> Mapping[str, str]:
         """Names of unreadable files that the recipe leaves out, and what is wrong with each."""
-        bad = {self.found.name(path): why for path, why in self.found.quarantine.items()}
-        writable = {self.found.root / name for name in bad} == set(self.found.quarantine)
+        bad = {self.inspection.name(path): why for path, why in self.inspection.quarantine.items()}
+        writable = {self.inspection.root / name for name in bad} == set(self.inspection.quarantine)
         return bad if len(bad) <= NAMED and writable else {}
 
 
-def draft(seen: Seen, name: str, source: str, file_name: str) -> str:
+def render_recipe(seen: InspectedDataset, name: str, source: str, file_name: str) -> str:
     """The first recipe for a data set, its reasons as comments.
 
     Args:
@@ -87,31 +87,34 @@ def draft(seen: Seen, name: str, source: str, file_name: str) -> str:
     return "".join(map(_set, lines))
 
 
-def told(seen: Seen) -> Iterator[str]:
+def summary_lines(seen: InspectedDataset) -> Iterator[str]:
     """What to know before the recipe is run, a sentence each."""
-    yield _classes(seen.teaching)
-    yield from seen.sides.lines
-    if bad := len(seen.found.quarantine):
+    yield _classes(seen.training_counts)
+    yield from seen.splits.messages
+    if bad := len(seen.inspection.quarantine):
         yield f"{bad} file{'s' * (bad > 1)} cannot be read as a picture of a class and would be left out"
-    if leaks := len(seen.found.of(LEAK)):
+    if leaks := len(seen.inspection.by_kind(LEAK)):
         yield _leaks(leaks)
-    if warnings := seen.found.count(Severity.WARNING):
+    if warnings := seen.inspection.count(Severity.WARNING):
         yield f"{warnings} warning{'s' * (warnings > 1)} about the pictures: `platform data` shows what"
 
 
 def _head(name: str, file_name: str) -> Iterator[Line]:
-    yield f"# A first recipe. `platform run {shown(file_name)}` runs it; docs/recipe.md has every field.", ""
-    yield f"name: {scalar(name)}", "of the study and, in MLflow, of the experiment"
+    yield (
+        f"# A first recipe. `platform run {printable(file_name)}` runs it; docs/recipe.md has every field.",
+        "",
+    )
+    yield f"name: {yaml_scalar(name)}", "of the study and, in MLflow, of the experiment"
     yield "", ""
 
 
-def _dataset(seen: Seen, source: str) -> Iterator[Line]:
-    classes, sides = seen.teaching, seen.sides
+def _dataset(seen: InspectedDataset, source: str) -> Iterator[Line]:
+    classes, sides = seen.training_counts, seen.splits
     yield "dataset:", f"{sum(classes.values())} images to learn from, {_classes(classes)}"
-    yield f"  source: {scalar(source)}", ""
+    yield f"  source: {yaml_scalar(source)}", ""
     yield "  splits:", ""
-    yield f"    train: {scalar(sides.train)}", sides.reasons.get("train", "the rows for train")
-    if isinstance(sides.validation, Folds):
+    yield f"    train: {yaml_scalar(sides.train)}", sides.reasons.get("train", "the rows for train")
+    if isinstance(sides.validation, FoldsConfig):
         yield (
             f"    validation: {{folds: {sides.validation.folds}}}",
             "a fifth would be too few to rank trials by; so each image is held out once",
@@ -126,14 +129,14 @@ def _dataset(seen: Seen, source: str) -> Iterator[Line]:
     yield "", ""
 
 
-def _bad_files(seen: Seen) -> Iterator[Line]:
+def _bad_files(seen: InspectedDataset) -> Iterator[Line]:
     if seen.excluded:
         yield "  exclude:", "no readable pictures; mend them, or leave them out"
         for name, why in seen.excluded.items():
-            yield f"    - {scalar(name)}", why
-    elif bad := len(seen.found.quarantine):
+            yield f"    - {yaml_scalar(name)}", why
+    elif bad := len(seen.inspection.quarantine):
         yield "  on_bad_image: skip", f"{bad} files are no readable pictures; `platform data` names them"
-    if leaks := len(seen.found.of(LEAK)):
+    if leaks := len(seen.inspection.by_kind(LEAK)):
         yield f"  # {_leaks(leaks)}", ""
 
 
@@ -150,28 +153,32 @@ def _network() -> Iterator[Line]:
     yield "", ""
 
 
-def _study(seen: Seen, name: str) -> Iterator[Line]:
-    counts = Counter(seen.teaching).most_common()
-    sizes = f"{shown(counts[0][0])} has {counts[0][1]} images, {shown(counts[-1][0])} {counts[-1][1]}"
-    batches = "[64, 128]" if sum(seen.teaching.values()) >= MANY else "[16, 32]"
+def _study(seen: InspectedDataset, name: str) -> Iterator[Line]:
+    counts = Counter(seen.training_counts).most_common()
+    sizes = f"{printable(counts[0][0])} has {counts[0][1]} images, {printable(counts[-1][0])} {counts[-1][1]}"
+    batches = "[64, 128]" if sum(seen.training_counts.values()) >= MANY else "[16, 32]"
     yield "training:", ""
     yield "  epochs: 15", "of the head alone, which costs little: the rest is computed once"
     yield f"  batch_size: {{choices: {batches}}}", ""
     yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "what matters most, so it is searched"
-    if seen.uneven:
+    if seen.is_imbalanced:
         yield "  class_weights: auto", f"{sizes}: each class shall count the same"
     yield "", ""
     yield "search:", ""
     yield "  trials: 20", "raise it later, and the same study goes on"
-    metric = "macro_recall" if seen.uneven else "loss"
-    why = "the mean of the classes' recalls" if seen.uneven else "ranks better than accuracy on few images"
+    metric = "macro_recall" if seen.is_imbalanced else "loss"
+    why = (
+        "the mean of the classes' recalls"
+        if seen.is_imbalanced
+        else "ranks better than accuracy on few images"
+    )
     yield f"  metric: validation/{metric}", why
     yield "", ""
-    share = max(seen.judging.values()) / sum(seen.judging.values())
-    blind = 1 / len(seen.judging) if seen.uneven else share
-    measure = "macro_recall" if seen.uneven else "accuracy"
+    share = max(seen.test_counts.values()) / sum(seen.test_counts.values())
+    blind = 1 / len(seen.test_counts) if seen.is_imbalanced else share
+    measure = "macro_recall" if seen.is_imbalanced else "accuracy"
     yield "promotion:", ""
-    yield f"  model: {scalar(name)}", "the registered model's name"
+    yield f"  model: {yaml_scalar(name)}", "the registered model's name"
     yield "  gate:", "what a model must pass to become champion"
     yield (
         f"    test/{measure}: {{at_least: {math.ceil(50 * (1 + blind)) / 100:.2f}}}",
@@ -182,7 +189,9 @@ def _study(seen: Seen, name: str) -> Iterator[Line]:
 
 def _classes(counts: Mapping[str, int]) -> str:
     """The names of the classes, so that a folder that is none is seen."""
-    names = ", ".join(f"{shown(label)} ({count})" for label, count in sorted(counts.items())[:SHOWN_CLASSES])
+    names = ", ".join(
+        f"{printable(label)} ({count})" for label, count in sorted(counts.items())[:SHOWN_CLASSES]
+    )
     more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
     return f"{len(counts)} classes: {names}{more}"
 
@@ -192,19 +201,19 @@ def _leaks(count: int) -> str:
     return f"{count} {verb} in two splits, and a run refuses that: `platform data` names them"
 
 
-def _why(role: str, sides: Recognised) -> str:
-    if role == "test" and isinstance(sides.test, float) and sides.test > HELD_OUT:
-        return f"{HELD_OUT} of train would leave a class without a test image"
+def _why(role: str, sides: ResolvedSplits) -> str:
+    if role == "test" and isinstance(sides.test, float) and sides.test > HOLDOUT_FRACTION:
+        return f"{HOLDOUT_FRACTION} of train would leave a class without a test image"
     why = sides.reasons.get(role, "its rows of the manifest")
     return "held out of train, as nothing else is there for it" if why in (NO_FOLDER, NOT_LISTED) else why
 
 
 def _side(side: object) -> str:
-    return scalar(side) if isinstance(side, str) else str(side)
+    return yaml_scalar(side) if isinstance(side, str) else str(side)
 
 
-def _size(seen: Seen) -> str:
-    table = seen.found.statistics
+def _size(seen: InspectedDataset) -> str:
+    table = seen.inspection.statistics
     rows = zip(table["split"], table["what"], table["median"], strict=True)
     train = {what: median for split, what, median in rows if split == "train"}
     return f"{train['width, pixels']:.0f} x {train['height, pixels']:.0f}"

@@ -17,16 +17,16 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from transfer_platform import paths
-from transfer_platform.errors import RegistryError
 from transfer_registry import audit, manual, mlflow_server, overview
+from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
-from transfer_registry.model_uri import named_version
+from transfer_registry.model_uri import parse_version
 
 
-def listed(*, as_json: bool = False) -> RenderableType | str:
+def list_models(*, as_json: bool = False) -> RenderableType | str:
     """Every version of every registered model, and which of them is champion."""
     with _ledger() as ledger:
-        versions = overview.versions(ledger)
+        versions = overview.list_versions(ledger)
     if as_json:
         return _json([asdict(version) for version in versions])
     rows = [
@@ -36,11 +36,11 @@ def listed(*, as_json: bool = False) -> RenderableType | str:
     return _table(("model", "version", "", "gate", "registered"), rows)
 
 
-def shown(name: str, *, as_json: bool = False) -> RenderableType | str:
+def show_version(name: str, *, as_json: bool = False) -> RenderableType | str:
     """One version with its verdict, rule by rule; the champion where only a model is named."""
     with _ledger() as ledger:
-        model, number = named_version(name)
-        version = overview.version(ledger, model, number)
+        model, number = parse_version(name)
+        version = overview.describe_version(ledger, model, number)
     if as_json:
         return _json(asdict(version))
     standing = "champion" if version.champion else "not champion"
@@ -60,33 +60,33 @@ def history(model: str, *, as_json: bool = False) -> str:
     )
 
 
-def compared(one: str, other: str, *, as_json: bool = False) -> RenderableType | str:
+def compare(one: str, other: str, *, as_json: bool = False) -> RenderableType | str:
     """What two versions were not made from alike, and how their figures differ."""
     with _ledger() as ledger:
-        pair = [overview.version(ledger, *named_version(name)) for name in (one, other)]
-    found = overview.differences(*pair)
+        pair = [overview.describe_version(ledger, *parse_version(name)) for name in (one, other)]
+    found = overview.compare_versions(*pair)
     if as_json:
         return _json([asdict(difference) for difference in found])
     rows = [(each.kind, each.name, _cell(each.one), _cell(each.other)) for each in found]
     return _table(("", "", one, other), rows) if rows else "no difference"
 
 
-def promoted(name: str, override: str) -> str:
+def promote(name: str, override: str) -> str:
     """Makes a version champion; see `by_hand.promote_version`."""
-    model, number = named_version(name)
+    model, number = parse_version(name)
     with _ledger() as ledger:
         move = manual.promote_version(model, number, ledger, override)
     return f"{model} version {move.version} is champion; ledger entry {move.id}: {move.reason}"
 
 
-def rolled_back(model: str, reason: str) -> str:
+def rollback(model: str, reason: str) -> str:
     """Makes the champion before today's champion again; see `by_hand.roll_back`."""
     with _ledger() as ledger:
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 
 
-def verified() -> str:
+def verify() -> str:
     """Says that ledger and registry fit together.
 
     Raises:
@@ -105,7 +105,7 @@ def verified() -> str:
 @contextmanager
 def _ledger() -> Iterator[Ledger]:
     """The ledger of this folder or team, and MLflow's registry to go with it."""
-    mlflow_server.refuse_missing_registry()
+    mlflow_server.require_registry()
     with Ledger.open(paths.ledger_url()) as ledger:
         yield ledger
 

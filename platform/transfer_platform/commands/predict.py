@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from transfer_model.errors import UnreadableImageError
 from transfer_model.preprocessing import decode
-from transfer_platform.data.catalog import scan
+from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions
-from transfer_platform.evaluation.report import markdown
-from transfer_platform.paths import refuse_unwritable, written_whole
+from transfer_platform.evaluation.report import evaluation_report
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.walk import walk
+from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
@@ -43,7 +43,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         DataError: The folder holds no file.
         RegistryError: There is no such model.
     """
-    refuse_unwritable(out)
+    require_writable(out)
     files, problems = _files(folder)
     files = [path for path in files if path != out.resolve()]
     loaded = load_model(model)
@@ -78,10 +78,10 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
         DataError: The folders do not name the model's classes, or a file in them is no picture.
         RegistryError: There is no such model.
     """
-    catalog = scan(folder, progress=progress)
-    catalog.refuse_problems()
-    catalog.refuse_gaps()
-    pictures = catalog.pictures
+    catalog = scan_folder(folder, progress=progress)
+    catalog.require_readable()
+    catalog.require_classes()
+    pictures = catalog.images
     loaded = load_model(model)
     if unknown := sorted({picture.label for picture in pictures} - set(loaded.classes)):
         raise DataError(
@@ -93,7 +93,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     probabilities = _probabilities(loaded, paths, progress)
     predictions = Predictions(loaded.classes, paths, labels, probabilities)
     facts = {"model": loaded.uri, "pictures": f"{len(paths)} in {folder}"}
-    return markdown("Evaluation", facts, predictions, predictions.scores("test"))
+    return evaluation_report("Evaluation", facts, predictions, predictions.scores("test"))
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -119,7 +119,7 @@ def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict
 
 
 def _said(loaded: LoadedModel, files: Sequence[Path]) -> Iterator[dict[str, str]]:
-    answers = loaded.answers(files)
+    answers = loaded.predict(files)
     for probabilities, unknown in zip(answers.probabilities, answers.unknown, strict=True):
         yield {
             "label": loaded.classes[probabilities.argmax()],
@@ -137,7 +137,7 @@ def _error(path: Path) -> str:
 
 
 def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
-    with written_whole(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["file", *NOTHING, "error"])
         writer.writeheader()
         writer.writerows(rows)
@@ -146,6 +146,6 @@ def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
 def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:
     answers = []
     for start in range(0, len(paths), BATCH):
-        answers.append(loaded.probabilities(paths[start : start + BATCH]))
+        answers.append(loaded.predict_proba(paths[start : start + BATCH]))
         progress(Step("classifying", min(start + BATCH, len(paths)), len(paths), "images"))
     return np.concatenate(answers)

@@ -17,41 +17,42 @@ import transfer_platform.recipe.schema  # noqa: F401
 # isort: split
 from transfer_model.network import Network
 from transfer_platform import paths
-from transfer_platform.commands.conclude import conclude, recall
+from transfer_platform.commands.conclude import conclude, load_conclusion
 from transfer_platform.commands.run_report import (
-    report_data,
-    report_inputs,
-    report_labels,
-    report_machine,
-    report_network,
-    report_study,
-    report_validation,
+    log_data,
+    log_inputs,
+    log_label_errors,
+    log_machine,
+    log_network,
+    log_study,
+    log_validation,
     validation_predictions,
 )
-from transfer_platform.data.split_layout import with_splits
+from transfer_platform.data.split_layout import resolve_recipe_splits
 from transfer_platform.data.splits import Splits
-from transfer_platform.engines.local import InProcess
-from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.engines.local import LocalEngine
+from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.preflight import required
+from transfer_platform.inspection.preflight import require_valid
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.progress import Progress, Say, Step, both, silent
-from transfer_platform.recipe.load import load
-from transfer_platform.recipe.resolve import identity, ranges, resolve
+from transfer_platform.progress import Progress, Say, Step, silent, tee
+from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, most
+from transfer_platform.recipe.search_space import Choice, largest
 from transfer_platform.recipe.shipped import recipe_path
-from transfer_platform.search.study import FinishedTrial, Study, create_tables, generation, generation_name
-from transfer_platform.sources.weights import Pretrained, pretrained_weights
+from transfer_platform.search.study import FinishedTrial, Study, create_tables, restart_count, restarted_name
+from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store import Store
 from transfer_platform.tracking import Tracker
-from transfer_platform.training.artifact import write_served_form
+from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.device import choose_device
-from transfer_platform.training.trial_trainer import Bench, goal
+from transfer_platform.training.trial_trainer import TrialTrainer, objective
 from transfer_registry import mlflow_server
-from transfer_registry.locks import hold
-from transfer_registry.mlflow_registry import current
-from transfer_registry.promote import Promotion
+from transfer_registry.files import atomic_database
+from transfer_registry.locks import study_lock
+from transfer_registry.mlflow_registry import champion_version
+from transfer_registry.promote import PromotionResult
 from transfer_registry.verdict import Verdict
 
 
@@ -71,7 +72,7 @@ class Outcome:
     study: Study
     network: Network
     metrics: dict[str, float]
-    promotion: Promotion | None
+    promotion: PromotionResult | None
     run_id: str
     champion: int | None = None
 
@@ -131,79 +132,79 @@ def run(
         say: Given the lines that are worth keeping on the screen.
 
     Raises:
-        PlatformError: Something that the user can mend.
+        TransferError: Something that the user can mend.
     """
     folder = Path()
     if isinstance(recipe, Recipe):
         _refuse_overrides(overrides)
     else:
         path = recipe_path(Path(recipe))
-        folder, recipe = path.parent, load(path, overrides)
+        folder, recipe = path.parent, load_recipe(path, overrides)
     if recipe.promotion:
         paths.ledger_url()  # refused now, not after the search
-    mlflow_server.refuse_unreachable()
+    mlflow_server.require_server()
     store = feature_store()
     recognised: list[str] = []
-    recipe = with_splits(recipe, folder, progress, both(say, recognised.append))
-    inspection, splits = required(recipe.dataset, folder, progress)
-    inspection = inspection.with_recognised(recognised)
+    recipe = resolve_recipe_splits(recipe, folder, progress, tee(say, recognised.append))
+    inspection, splits = require_valid(recipe.dataset, folder, progress)
+    inspection = inspection.with_split_notes(recognised)
     say(_counts(inspection, splits))
-    weights = find_weights(recipe, folder, progress)
+    weights = fetch_all_weights(recipe, folder, progress)
     name, database = _study_name(recipe, splits, weights), paths.studies_url()
     home = paths.studies_folder() / name
-    with hold(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
+    with study_lock(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
         tracker = Tracker(recipe.name)
-        bench = Bench(
+        bench = TrialTrainer(
             splits,
             {key: found.path for key, found in weights.items()},
             choose_device(device),
             trials=_trials(recipe),
-            epochs=most(recipe.training.epochs),
+            epochs=largest(recipe.training.epochs),
             store=store,
             progress=progress,
             say=say,
         )
-        with tracker.study(study.name, {"platform.dataset": splits.fingerprint}) as parent:
+        with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             bench.precision = _precision(study, bench, recipe)
             trials = _trials(recipe)
             several = "s" * (trials > 1)
             say(f"study {study.name}: {trials} trial{several} on {bench.device}, {bench.precision}")
-            report_inputs(parent, recipe, splits, weights)
+            log_inputs(parent, recipe, splits, weights)
             seen = {"run": parent.run_id, **{str(each): inspection.count(each) for each in Severity}}
-            if study.notes.get("data") != seen:
-                report_data(parent, inspection, splits)
-                study.note("data", seen)
-            report_machine(parent, str(bench.device), bench.precision)
-            engine = InProcess(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
+            if study.attrs.get("data") != seen:
+                log_data(parent, inspection, splits)
+                study.set_attr("data", seen)
+            log_machine(parent, str(bench.device), bench.precision)
+            engine = LocalEngine(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
             _search(study, engine, recipe, progress, say)
             told = {"trials": study.finished, "run": parent.run_id}
-            if study.notes.get("reported") != told:
-                report_study(parent, study)
-                study.note("reported", told)
+            if study.attrs.get("reported") != told:
+                log_study(parent, study)
+                study.set_attr("reported", told)
             best = resolve(recipe, study.best.params)
             restored = engine.restore(study.best.number, best)
-            conclusion = recall(study, recipe, parent)
+            conclusion = load_conclusion(study, recipe, parent)
             if conclusion is None:
-                report_network(parent, restored.network)
+                log_network(parent, restored.network)
                 ranked = validation_predictions(splits, restored.fit.logits)
-                report_validation(parent, ranked)
-                report_labels(parent, inspection, splits, ranked)
-                model = write_served_form(bench, best, restored.fit, restored.network, home / "model", say)
-                best_run = tracker.trial_run(parent, study.best.number)
+                log_validation(parent, ranked)
+                log_label_errors(parent, inspection, splits, ranked)
+                model = write_artifact(bench, best, restored.fit, restored.network, home / "model", say)
+                best_run = tracker.find_trial_run(parent, study.best.number)
                 conclusion = conclude(
                     model, recipe, splits, study, parent, best_run, restored.fit.logits, say
                 )
-    champion = current(conclusion.promotion.model) if conclusion.promotion else None
+    champion = champion_version(conclusion.promotion.model) if conclusion.promotion else None
     return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id, champion)
 
 
 def _refuse_overrides(overrides: Sequence[str]) -> None:
     if overrides:
         message = "a recipe that was loaded before takes no overrides; give its file instead"
-        raise RecipeError([Problem("recipe", "", message)])
+        raise RecipeError([RecipeProblem("recipe", "", message)])
 
 
-def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress, say: Say) -> None:
+def _search(study: Study, engine: LocalEngine, recipe: Recipe, progress: Progress, say: Say) -> None:
     """Runs the trials that the study still lacks."""
     trials = _trials(recipe)
 
@@ -213,11 +214,11 @@ def _search(study: Study, engine: InProcess, recipe: Recipe, progress: Progress,
 
     if study.finished >= trials:
         say("all trials are done already")
-    study.run(trials, engine.run, ended)
+    study.run(trials, engine.run_trial, ended)
 
 
 def _counts(inspection: Inspection, splits: Splits) -> str:
-    counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.roles.items())
+    counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.by_name.items())
     left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
     bad = len(inspection.quarantine)
     left_out += f"; {bad} files left out that are no readable pictures" if bad else ""
@@ -230,32 +231,32 @@ def _trials(recipe: Recipe) -> int:
     return recipe.search.trials if recipe.search else 1
 
 
-def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> str:
+def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
     """The recipe's name, and a digest of what the study depends on: recipe, images, pretrained weights."""
-    depends = [identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
+    depends = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
     return f"{recipe.name}-{hashlib.sha256(':'.join(depends).encode()).hexdigest()[:10]}"
 
 
 def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     paths.create_schema(url)
-    with paths.created_whole(url) as whole:
+    with atomic_database(url) as whole:
         create_tables(whole)
-    count = generation(name, url) + fresh
+    count = restart_count(name, url) + fresh
     return Study(
-        generation_name(name, max(1, count)),
+        restarted_name(name, max(1, count)),
         url,
-        ranges(recipe),
-        minimizes=goal(recipe).minimizes,
+        search_ranges(recipe),
+        minimizes=objective(recipe).minimizes,
         seed=recipe.seed,
         pruning=recipe.search is not None and recipe.search.pruning,
     )
 
 
-def find_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, Pretrained]:
+def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
     """The pretrained weights of every backbone that a recipe may take, by its name."""
     chosen = recipe.backbone
     names = chosen.name.choices if isinstance(chosen.name, Choice) else (chosen.name,)
-    return {name: pretrained_weights(name, chosen.weights, folder, progress) for name in names}
+    return {name: fetch_weights(name, chosen.weights, folder, progress) for name in names}
 
 
 def feature_store() -> Store | None:
@@ -264,17 +265,17 @@ def feature_store() -> Store | None:
     return Store(paths.features_folder(), limit) if limit else None
 
 
-def _precision(study: Study, bench: Bench, recipe: Recipe) -> str:
+def _precision(study: Study, bench: TrialTrainer, recipe: Recipe) -> str:
     """Settled once for a study, so that going on with it elsewhere computes the same."""
-    if "precision" not in study.notes:
-        study.note("precision", bench.fastest_precision(first_values(recipe)))
-    return str(study.notes["precision"])
+    if "precision" not in study.attrs:
+        study.set_attr("precision", bench.select_precision(first_values(recipe)))
+    return str(study.attrs["precision"])
 
 
 def first_values(recipe: Recipe) -> Recipe:
     """A recipe without ranges: the first of every choice, the low end of every range."""
     first = {
         field: span.choices[0] if isinstance(span, Choice) else span.low
-        for field, span in ranges(recipe).items()
+        for field, span in search_ranges(recipe).items()
     }
     return resolve(recipe, first)

@@ -20,13 +20,13 @@ from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.thresholds import class_thresholds, coverage
 from transfer_platform.inspection import report as data_report
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.label_errors import taken_for_another
+from transfer_platform.inspection.label_errors import misclassified_images
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.recipe.resolve import to_yaml
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Study
-from transfer_platform.search.study import figures as study_figures
-from transfer_platform.sources.weights import Pretrained
+from transfer_platform.search.study import study_figures as study_figures
+from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run
 
 LIBRARIES = ("transfer-platform", "torch", "torchvision", "timm", "mlflow", "optuna")
@@ -35,9 +35,9 @@ FOLDER = "evaluation"
 DATA = "data"
 
 
-def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained]) -> None:
+def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> None:
     """What a study starts from: every field of its recipe, its images, its weights, and its software."""
-    run.parameters(
+    run.log_params(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
             **{
@@ -47,36 +47,36 @@ def report_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str
             "software.python": platform.python_version(),
         }
     )
-    run.text(to_yaml(recipe), "recipe.yaml")
-    for role, pictures in splits.roles.items():
-        run.dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
+    run.log_text(to_yaml(recipe), "recipe.yaml")
+    for role, pictures in splits.by_name.items():
+        run.log_dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
 
 
-def report_data(run: Run, inspection: Inspection, splits: Splits) -> None:
+def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
     """What the preflight found, as a page, a text and a table; every picture's digest; what was left out."""
-    run.text(data_report.page(inspection, "Data set"), f"{DATA}/report.html")
-    run.text(data_report.markdown(inspection), f"{DATA}/report.md")
-    run.table(data_report.findings_table(inspection), f"{DATA}/findings.json")
-    run.text(data_report.manifest(inspection, splits), data_report.MANIFEST)
+    run.log_text(data_report.html_page(inspection, "Data set"), f"{DATA}/report.html")
+    run.log_text(data_report.markdown_report(inspection), f"{DATA}/report.md")
+    run.log_table(data_report.findings_table(inspection), f"{DATA}/findings.json")
+    run.log_text(data_report.manifest(inspection, splits), data_report.MANIFEST)
     if inspection.quarantine:
-        run.text(data_report.quarantine(inspection), f"{DATA}/quarantine.csv")
-    run.metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})
+        run.log_text(data_report.quarantine(inspection), f"{DATA}/quarantine.csv")
+    run.log_metrics({f"data/{severity}s": inspection.count(severity) for severity in Severity})
 
 
-def report_labels(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
+def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
     """Labels that are doubtful, by what the best trial said of pictures that it had not seen."""
-    found = taken_for_another(splits.ranking, splits.classes, predictions.probabilities)
+    found = misclassified_images(splits.selection, splits.classes, predictions.probabilities)
     rows = [(inspection.name(each.files[0]), each.detail) for each in found]
     columns: dict[str, list[object]] = {
         "file": [name for name, _ in rows],
         "detail": [why for _, why in rows],
     }
-    run.table(columns, f"{DATA}/doubtful_labels.json")
+    run.log_table(columns, f"{DATA}/doubtful_labels.json")
 
 
-def report_machine(run: Run, device: str, precision: str) -> None:
+def log_machine(run: Run, device: str, precision: str) -> None:
     """On what a study was computed: with other arithmetic the last digits would be others."""
-    run.parameters(
+    run.log_params(
         {
             "machine.device": device,
             "machine.precision": precision,
@@ -87,17 +87,17 @@ def report_machine(run: Run, device: str, precision: str) -> None:
     )
 
 
-def report_study(run: Run, study: Study) -> None:
+def log_study(run: Run, study: Study) -> None:
     """How the search went: its best value, its history and which values mattered."""
     best = study.best
-    run.parameters({f"best.{name}": value for name, value in best.params.items()})
-    run.tags({"platform.best_trial": best.number})
-    run.metrics({"best/value": best.value or 0.0}, step=best.number)
-    run.figures(study_figures(study), "study")
-    run.table(study.table(), "study/trials.json")
+    run.log_params({f"best.{name}": value for name, value in best.params.items()})
+    run.set_tags({"platform.best_trial": best.number})
+    run.log_metrics({"best/value": best.value or 0.0}, step=best.number)
+    run.log_figures(study_figures(study), "study")
+    run.log_table(study.table(), "study/trials.json")
 
 
-def report_network(run: Run, network: Network) -> None:
+def log_network(run: Run, network: Network) -> None:
     """The best trial's network, layer by layer: shapes, parameters, and which of them learned."""
     size = network.spec.image_size
     columns = ("output_size", "num_params", "trainable")
@@ -105,7 +105,7 @@ def report_network(run: Run, network: Network) -> None:
     summary = torchinfo.summary(
         network, (1, 3, size, size), col_names=columns, depth=4, device=device, verbose=0, mode="eval"
     )
-    run.text(str(summary), "network.txt")
+    run.log_text(str(summary), "network.txt")
 
 
 def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
@@ -116,18 +116,18 @@ def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 
         logits: Of these pictures (N, C).
         temperature: That they are divided by, as the served model divides its own.
     """
-    pictures = splits.ranking
+    pictures = splits.selection
     labels = np.array([splits.classes.index(picture.label) for picture in pictures])
     probabilities = functional.softmax(logits.double() / temperature, dim=1).numpy()
     return Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
 
 
-def report_validation(run: Run, predictions: Predictions) -> None:
+def log_validation(run: Run, predictions: Predictions) -> None:
     """What the best trial made of the pictures that ranked it."""
-    run.table(predictions.table(), f"{FOLDER}/validation_predictions.json")
+    run.log_table(predictions.table(), f"{FOLDER}/validation_predictions.json")
 
 
-def report_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
+def log_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
     """From which probability on to believe a class, and what is left where unsure answers are refused.
 
     Args:
@@ -136,12 +136,12 @@ def report_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> Non
         judged: Of the test images.
     """
     by_class, decided = class_thresholds(chosen, judged), coverage(judged)
-    run.table(by_class, f"{FOLDER}/thresholds.json")
-    run.table(decided, f"{FOLDER}/coverage.json")
-    run.text(report.thresholds(by_class, decided, len(chosen.labels)), f"{FOLDER}/thresholds.md")
+    run.log_table(by_class, f"{FOLDER}/thresholds.json")
+    run.log_table(decided, f"{FOLDER}/coverage.json")
+    run.log_text(report.threshold_report(by_class, decided, len(chosen.labels)), f"{FOLDER}/thresholds.md")
 
 
-def report_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
+def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
     """What the best checkpoint, as it will be served, makes of the test images.
 
     Args:
@@ -154,20 +154,23 @@ def report_evaluation(run: Run, best: Run | None, predictions: Predictions, tria
         The test metrics, by name.
     """
     metrics = predictions.scores("test")
-    run.metrics(metrics, step=trial)
+    run.log_metrics(metrics, step=trial)
     drawings = {
         "confusion_matrix": figures.confusion_matrix(predictions),
         "calibration": figures.calibration(predictions),
         "worst_mistakes": figures.worst_mistakes(predictions),
     }
     if best:
-        drawings["learning_curves"] = figures.learning_curves({name: best.history(name) for name in CURVES})
-    run.figures(drawings, FOLDER)
-    run.table(report.class_table(predictions), f"{FOLDER}/classes.json")
-    run.table(predictions.table(), f"{FOLDER}/predictions.json")
+        drawings["learning_curves"] = figures.learning_curves(
+            {name: best.metric_history(name) for name in CURVES}
+        )
+    run.log_figures(drawings, FOLDER)
+    run.log_table(report.class_table(predictions), f"{FOLDER}/classes.json")
+    run.log_table(predictions.table(), f"{FOLDER}/predictions.json")
     facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
-    run.text(
-        report.markdown("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md"
+    run.log_text(
+        report.evaluation_report("Evaluation on the test images", facts, predictions, metrics),
+        f"{FOLDER}/report.md",
     )
     return metrics
 

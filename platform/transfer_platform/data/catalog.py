@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.image_stats import Looks
-from transfer_platform.data.scan import read_all
+from transfer_platform.data.image_stats import ImageStats
+from transfer_platform.data.scan import scan_files
 from transfer_platform.errors import DataError, SplitError
-from transfer_platform.file_problems import Problem, name_of, shown
+from transfer_platform.file_problems import FileProblem, display_name, printable
 from transfer_platform.progress import Progress, silent
-from transfer_platform.sources.walk import File, walk
+from transfer_platform.sources.walk import FoundFile, walk
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-NAMED_OFFENDERS = 20
+MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageRecord:
     """One image file.
 
     Attributes:
@@ -66,47 +66,47 @@ class Catalog:
 
     folder: Path
     root: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     classes: tuple[str, ...]
     excluded: tuple[Path, ...]
     ignored: tuple[Path, ...]
-    problems: dict[Path, Problem]
+    problems: dict[Path, FileProblem]
     names: Mapping[Path, str] = field(default_factory=dict)
-    listed: bool = False
+    from_manifest: bool = False
 
-    def refuse_problems(self) -> None:
+    def require_readable(self) -> None:
         """Raises a `DataError` that names the first 20 files that are no pictures, where there are any."""
         if not self.problems:
             return
         lines = [
-            f"  {name_of(path, self.root, self.names)}: {self.problems[path].message}"
+            f"  {display_name(path, self.root, self.names)}: {self.problems[path].message}"
             for path in sorted(self.problems)
         ]
-        more = [f"  ... and {len(lines) - NAMED_OFFENDERS} more"] if len(lines) > NAMED_OFFENDERS else []
+        more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise DataError(
             f"{len(lines)} files in {self.folder} are no readable pictures"
-            + ("" if self.listed else " in a class folder")
+            + ("" if self.from_manifest else " in a class folder")
             + ":\n"
-            + "\n".join(lines[:NAMED_OFFENDERS] + more)
+            + "\n".join(lines[:MAX_LISTED] + more)
             + "\nmend or remove them, or list them under dataset.exclude"
         )
 
-    def refuse_gaps(self) -> None:
+    def require_classes(self) -> None:
         """Raises a `DataError` where there are fewer than two classes, or one without a picture."""
-        if gaps := self.gaps():
+        if gaps := self.class_errors():
             raise DataError("\n".join(gaps))
 
-    def gaps(self) -> list[str]:
+    def class_errors(self) -> list[str]:
         """What is wrong with the classes, a sentence each."""
         if len(self.classes) < 2:
             return [self._too_few_classes()]
         gaps = []
-        if unwritable := ", ".join(shown(label) for label in self.classes if shown(label) != label):
-            which = "labels that are" if self.listed else "class folders whose names are"
+        if unwritable := ", ".join(printable(label) for label in self.classes if printable(label) != label):
+            which = "labels that are" if self.from_manifest else "class folders whose names are"
             gaps.append(f"{self.folder} has {which} no printable text: {unwritable}; rename them")
         if empty := self._empty_classes():
-            which = "classes without a readable" if self.listed else "class folders without a"
-            mend = "correct their rows" if self.listed else "fill or remove them"
+            which = "classes without a readable" if self.from_manifest else "class folders without a"
+            mend = "correct their rows" if self.from_manifest else "fill or remove them"
             gaps.append(
                 f"{self.folder} has {which} picture: {empty}; "
                 f"{mend}, and see that dataset.exclude leaves something of them"
@@ -114,8 +114,8 @@ class Catalog:
         return gaps
 
     def _too_few_classes(self) -> str:
-        there = f"only one, {shown(self.classes[0])!r}" if self.classes else "none"
-        if self.listed:
+        there = f"only one, {printable(self.classes[0])!r}" if self.classes else "none"
+        if self.from_manifest:
             return f"{self.folder} must list at least two classes, but has {there}; see its column 'label'"
         return (
             f"{self.folder} must have a folder for each of at least two classes, but has {there}; "
@@ -123,15 +123,15 @@ class Catalog:
         )
 
     def _empty_classes(self) -> str:
-        held = {picture.label for picture in self.pictures}
+        held = {picture.label for picture in self.images}
         return ", ".join(repr(label) for label in self.classes if label not in held)
 
 
-def scan(
+def scan_folder(
     folder: Path,
     excluded: Collection[Path] = frozenset(),
     root: Path | None = None,
-    looks: Looks | None = None,
+    looks: ImageStats | None = None,
     progress: Progress = silent,
 ) -> Catalog:
     """Lists the pictures of a folder that has one folder per class; deeper folders belong to the class too.
@@ -154,16 +154,18 @@ def scan(
     left_out = {str(path) for path in excluded}
     files = [file for file in contents.files if file.path not in left_out]
     inside = [file for file in files if "/" in file.name]
-    readings = read_all(folder, inside, Looks() if looks is None else looks, progress)
-    beside = Problem("outside the class folders", "lies beside the class folders, not in one")
+    readings = scan_files(folder, inside, ImageStats() if looks is None else looks, progress)
+    beside = FileProblem("outside the class folders", "lies beside the class folders, not in one")
     problems = {path: why for path, why in contents.problems.items() if path not in excluded}
     problems |= {Path(file.path): beside for file in files if "/" not in file.name} | readings.problems
     digests = readings.digests
     return Catalog(
         folder=folder,
         root=root,
-        pictures=by_content(
-            Picture(file.path, _label(file), digests[file.path]) for file in inside if file.path in digests
+        images=sort_by_content(
+            ImageRecord(file.path, _label(file), digests[file.path])
+            for file in inside
+            if file.path in digests
         ),
         classes=tuple(sorted({_composed(path.name) for path in contents.folders if path not in excluded})),
         excluded=tuple(sorted(Path(file.path) for file in contents.files if file.path in left_out)),
@@ -172,12 +174,12 @@ def scan(
     )
 
 
-def by_content(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
+def sort_by_content(pictures: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     """Pictures by label, then by digest; only what is the same in both is told apart by its path."""
     return tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.file)))
 
 
-def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
+def class_names(catalogs: Mapping[str, Sequence[ImageRecord]]) -> tuple[str, ...]:
     """The one list of classes that all splits share; a class's place in it is its index in the network.
 
     Args:
@@ -197,7 +199,7 @@ def class_map(catalogs: Mapping[str, Sequence[Picture]]) -> tuple[str, ...]:
     return tuple(sorted({picture.label for picture in catalogs["train"]}))
 
 
-def class_differences(catalogs: Mapping[str, Sequence[Picture]]) -> list[str]:
+def class_differences(catalogs: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     """Which splits lack a class of `train`, or have one more; a sentence each."""
     expected = {picture.label for picture in catalogs["train"]}
     lines = []
@@ -215,7 +217,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _label(file: File) -> str:
+def _label(file: FoundFile) -> str:
     return _composed(file.name.partition("/")[0])
 
 

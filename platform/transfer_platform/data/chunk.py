@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.image_stats import look
-from transfer_platform.file_problems import Problem, unread
+from transfer_platform.data.image_stats import compute_stats
+from transfer_platform.file_problems import FileProblem, unreadable
 
 if TYPE_CHECKING:
-    from transfer_platform.data.look_memory import LookMemory
+    from transfer_platform.data.look_memory import ImageStatsCache
 
 MAX_BYTES = 1 << 30
 """Bytes of a file above which it is no picture."""
@@ -23,11 +23,11 @@ MAX_BYTES = 1 << 30
 _WATCHED = 1.0
 """Seconds between two looks whether the parent still lives."""
 
-Reading = tuple[str, bytes, Problem | None]
+ScannedFile = tuple[str, bytes, FileProblem | None]
 """SHA-256, packed look, and what is wrong, of one file."""
 
 
-def read_chunk(paths: Sequence[str], memory: LookMemory | None) -> list[Reading]:
+def scan_chunk(paths: Sequence[str], memory: ImageStatsCache | None) -> list[ScannedFile]:
     """Hashes some files, and decodes those whose content is not known yet.
 
     Args:
@@ -36,16 +36,17 @@ def read_chunk(paths: Sequence[str], memory: LookMemory | None) -> list[Reading]
     """
     contents = [_content(path) for path in paths]
     hashed = [
-        "" if isinstance(content, Problem) else hashlib.sha256(content).hexdigest() for content in contents
+        "" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest()
+        for content in contents
     ]
-    known = dict(memory.recall([digest for digest in hashed if digest])) if memory else {}
+    known = dict(memory.get([digest for digest in hashed if digest])) if memory else {}
     return [
-        ("", b"", content) if isinstance(content, Problem) else _decoded(content, digest, known)
+        ("", b"", content) if isinstance(content, FileProblem) else _decoded(content, digest, known)
         for content, digest in zip(contents, hashed, strict=True)
     ]
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Leaves it to the parent to be stopped with Ctrl-C, and ends soon after it in whatever way it ends.
 
     Args:
@@ -61,22 +62,22 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _content(path: str) -> bytes | Problem:
+def _content(path: str) -> bytes | FileProblem:
     """A file's bytes, or why it has none that could be a picture's."""
     try:
         with FileIO(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
-                return Problem("too many bytes", f"it has {size:,} bytes, more than any picture")
+                return FileProblem("too many bytes", f"it has {size:,} bytes, more than any picture")
             return file.readall()
     except OSError as error:
-        return unread(error)
+        return unreadable(error)
 
 
-def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> Reading:
+def _decoded(content: bytes, digest: str, known: Mapping[str, bytes]) -> ScannedFile:
     from transfer_model.errors import UnreadableImageError
 
     try:
-        return digest, known.get(digest) or look(content, "it"), None
+        return digest, known.get(digest) or compute_stats(content, "it"), None
     except UnreadableImageError as error:
-        return "", b"", Problem(error.kind, str(error))
+        return "", b"", FileProblem(error.kind, str(error))

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.image_stats import Looks
+from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
-from transfer_platform.data.manifest_files import located
-from transfer_platform.data.patterns import files_named, named, rows_named
-from transfer_platform.data.split_layout import recognised
-from transfer_platform.data.splits import Splits, assemble, read_catalogs
+from transfer_platform.data.manifest_files import locate_images
+from transfer_platform.data.patterns import match_files, match_patterns, match_rows
+from transfer_platform.data.split_layout import resolve_splits
+from transfer_platform.data.splits import Splits, build_splits, scan_splits
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.schema import Dataset, Folds
+from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_platform.sources.open import open_manifest, open_source
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class ScannedDataset:
     """A data set as it was read.
 
     Attributes:
@@ -38,14 +38,14 @@ class Source:
     """
 
     root: Path
-    sides: Mapping[str, str | float | Folds]
+    split_specs: Mapping[str, str | float | FoldsConfig]
     catalogs: Mapping[str, Catalog]
-    looks: Looks
+    stats: ImageStats
     allowed: frozenset[Path]
     notes: tuple[str, ...] = ()
 
 
-def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> Source:
+def scan_dataset(dataset: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
     """Brings a data set here and reads every picture once; what is wrong with a file is told, not raised.
 
     Args:
@@ -57,7 +57,7 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
         DataError: The data set cannot be had, a split's folder is not there, a pattern matches nothing, or a
             manifest is wrong.
     """
-    sides = recognised(dataset, folder, progress).sides
+    sides = resolve_splits(dataset, folder, progress).split_specs
     if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
         return _read_manifest(dataset, sides, folder, progress)
     if dataset.group_by:
@@ -67,41 +67,41 @@ def read_source(dataset: Dataset, folder: Path, progress: Progress = silent) -> 
             f"{dataset.group_by}, and name it as the source"
         )
     root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
-    excluded, allowed = named(dataset, partial(files_named, root))
+    excluded, allowed = match_patterns(dataset, partial(match_files, root))
     folders = {role: name for role, name in sides.items() if isinstance(name, str)}
-    looks = Looks()
-    catalogs = read_catalogs(root, folders, looks, excluded, progress)
-    return Source(root, sides, catalogs, looks, allowed)
+    looks = ImageStats()
+    catalogs = scan_splits(root, folders, looks, excluded, progress)
+    return ScannedDataset(root, sides, catalogs, looks, allowed)
 
 
-def divided(source: Source, dataset: Dataset) -> Splits:
+def split_dataset(source: ScannedDataset, dataset: DatasetConfig) -> Splits:
     """The splits of a data set that was read; files with problems are left out.
 
     Raises:
         SplitError: The images cannot be divided as the recipe says.
     """
-    sides = {role: side for role, side in source.sides.items() if role not in source.catalogs}
+    sides = {role: side for role, side in source.split_specs.items() if role not in source.catalogs}
     folds = sides.get("validation")
-    return assemble(
+    return build_splits(
         source.catalogs,
         {role: share for role, share in sides.items() if isinstance(share, float)},
-        folds=folds.folds if isinstance(folds, Folds) else 0,
+        folds=folds.folds if isinstance(folds, FoldsConfig) else 0,
         split_seed=dataset.split_seed,
         allowed=source.allowed,
     )
 
 
 def _read_manifest(
-    dataset: Dataset, sides: Mapping[str, str | float | Folds], folder: Path, progress: Progress
-) -> Source:
+    dataset: DatasetConfig, sides: Mapping[str, str | float | FoldsConfig], folder: Path, progress: Progress
+) -> ScannedDataset:
     file = open_manifest(dataset.source, folder, dataset.sha256, progress)
     manifest = read_manifest(file, dataset.group_by)
-    listing = located(manifest, dataset.source if "://" in dataset.source else "")
+    listing = locate_images(manifest, dataset.source if "://" in dataset.source else "")
     _refuse_contradictions(manifest, sides)
-    excluded, allowed = named(dataset, partial(rows_named, listing.names, file))
-    looks = Looks()
+    excluded, allowed = match_patterns(dataset, partial(match_rows, listing.names, file))
+    looks = ImageStats()
     catalogs, fetched = listing.catalogs(excluded, looks, progress)
-    return Source(
+    return ScannedDataset(
         listing.root,
         sides,
         catalogs,
@@ -111,7 +111,7 @@ def _read_manifest(
     )
 
 
-def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float | Folds]) -> None:
+def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float | FoldsConfig]) -> None:
     """Raises a `SplitError` where `dataset.splits` and a manifest's column `split` contradict each other."""
     given, faults = manifest.roles or ("train",), []
     for role, side in sides.items():
@@ -144,5 +144,5 @@ def _no_folder(field: str, side: str, role: str) -> str:
     )
 
 
-def _spelled(side: float | Folds) -> str:
-    return f"{{folds: {side.folds}}}" if isinstance(side, Folds) else f"{side:g}"
+def _spelled(side: float | FoldsConfig) -> str:
+    return f"{{folds: {side.folds}}}" if isinstance(side, FoldsConfig) else f"{side:g}"

@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.catalog import Picture, by_content
-from transfer_platform.data.hash_split import draw, draw_test, refuse_bounds
+from transfer_platform.data.catalog import ImageRecord, sort_by_content
+from transfer_platform.data.hash_split import hash_to_int, require_fraction_bounds, select_test
 from transfer_platform.errors import SplitError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class GroupCluster:
     """Groups that stay together because they share a picture; mostly a single one.
 
     Attributes:
@@ -41,9 +41,9 @@ class Cluster:
     counts: Mapping[str, int]
 
 
-def divide_groups(
-    pictures: Iterable[Picture], fractions: Mapping[str, float], split_seed: int
-) -> dict[str, tuple[Picture, ...]]:
+def split_by_group(
+    pictures: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
+) -> dict[str, tuple[ImageRecord, ...]]:
     """Divides pictures as `division.divide` does, by whole groups.
 
     A group is test where `sha256(split_seed:group:NAME)` is below the fraction, so that about so many of the
@@ -60,9 +60,9 @@ def divide_groups(
     Raises:
         SplitError: A fraction is out of bounds, or whole groups cannot give every class to every side.
     """
-    refuse_bounds(fractions)
-    pictures = by_content(pictures)
-    left, sides = clusters(pictures), dict[str, str]()
+    require_fraction_bounds(fractions)
+    pictures = sort_by_content(pictures)
+    left, sides = merge_groups(pictures), dict[str, str]()
     if "test" in fractions:
         chosen = _drawn_test(left, fractions["test"], split_seed)
         sides = {name: "test" for cluster in left if cluster.names in chosen for name in cluster.names}
@@ -79,7 +79,7 @@ def divide_groups(
     }
 
 
-def deal_group_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tuple[int, ...]:
+def assign_group_folds(pictures: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
     """Deals the training pictures into folds by whole groups, each class as evenly as they allow.
 
     Args:
@@ -93,16 +93,18 @@ def deal_group_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -
     Raises:
         SplitError: A fold would lack a class.
     """
-    every = clusters(by_content(pictures))
+    every = merge_groups(sort_by_content(pictures))
     dealt = _dealt(every, [1 / folds] * folds, f"folds:{split_seed}")
     _refuse_lacking(every, dealt, folds, f"each of {folds} folds", "ask for fewer folds")
     fold = {name: side for cluster, side in zip(every, dealt, strict=True) for name in cluster.names}
     return tuple(fold[picture.group] for picture in pictures)
 
 
-def shared_groups(given: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str, tuple[Picture, ...]]]:
+def groups_in_several_splits(
+    given: Mapping[str, Sequence[ImageRecord]],
+) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
     """Groups that lie in more than one split, by name: their pictures by split."""
-    held: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    held: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in given.items():
         for picture in pictures:
             if picture.group:
@@ -114,7 +116,7 @@ def shared_groups(given: Mapping[str, Sequence[Picture]]) -> dict[str, dict[str,
     }
 
 
-def clusters(pictures: Sequence[Picture]) -> list[Cluster]:
+def merge_groups(pictures: Sequence[ImageRecord]) -> list[GroupCluster]:
     """Groups, joined where they share a picture, sorted by their names."""
     above: dict[str, str] = {}
 
@@ -135,25 +137,26 @@ def clusters(pictures: Sequence[Picture]) -> list[Cluster]:
         names[joined].add(picture.group)
         counts[joined].update((picture.label, _ALL))
     return [
-        Cluster(tuple(sorted(names[joined])), dict(sorted(counts[joined].items())))
+        GroupCluster(tuple(sorted(names[joined])), dict(sorted(counts[joined].items())))
         for joined in sorted(names)
     ]
 
 
-def _drawn_test(every: Sequence[Cluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
+def _drawn_test(every: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
     """A cluster is test if one of its groups is: what was test stays so when groups are joined later."""
     draws = {
-        cluster.names: min(draw(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in every
+        cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names)
+        for cluster in every
     }
     of_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for cluster in every:
         for label in cluster.counts:
             if label != _ALL:
                 of_class[label].append(cluster.names)
-    return draw_test(dict(sorted(of_class.items())), draws, fraction, "groups")
+    return select_test(dict(sorted(of_class.items())), draws, fraction, "groups")
 
 
-def _dealt(every: Sequence[Cluster], shares: Sequence[float], salt: str) -> list[int]:
+def _dealt(every: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
     """A side for each cluster, so that every class is shared out as nearly as asked.
 
     Large clusters go first, each where its classes lack most; then single clusters are moved as long as the
@@ -165,7 +168,10 @@ def _dealt(every: Sequence[Cluster], shares: Sequence[float], salt: str) -> list
     deal = _Deal(totals, shares, [Counter() for _ in shares])
     order = sorted(
         range(len(every)),
-        key=lambda place: (-every[place].counts[_ALL].bit_length(), draw(f"{salt}:{every[place].names[0]}")),
+        key=lambda place: (
+            -every[place].counts[_ALL].bit_length(),
+            hash_to_int(f"{salt}:{every[place].names[0]}"),
+        ),
     )
     sides = [0] * len(every)
     for place in order:
@@ -218,7 +224,7 @@ class _Deal:
 
 
 def _refuse_lacking(
-    every: Sequence[Cluster], dealt: Sequence[int], sides: int, needed: str, remedy: str
+    every: Sequence[GroupCluster], dealt: Sequence[int], sides: int, needed: str, remedy: str
 ) -> None:
     found: dict[str, set[int]] = defaultdict(set)
     groups: Counter[str] = Counter()

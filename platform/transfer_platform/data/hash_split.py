@@ -6,7 +6,7 @@ import hashlib
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from transfer_platform.data.catalog import Picture, by_content
+from transfer_platform.data.catalog import ImageRecord, sort_by_content
 from transfer_platform.errors import SplitError
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 _HASHES = 2.0**256
 
-Drawn = TypeVar("Drawn", str, tuple[str, ...])
+Unit = TypeVar("Unit", str, tuple[str, ...])
 """What is drawn for test: a digest, or the names of groups that stay together."""
 
 
-def divide(
-    pictures: Iterable[Picture], fractions: Mapping[str, float], split_seed: int
-) -> dict[str, tuple[Picture, ...]]:
+def split_by_hash(
+    pictures: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
+) -> dict[str, tuple[ImageRecord, ...]]:
     """Divides the images of one folder.
 
     An image that lies in several classes (the same bytes) counts for the first of them by name, so that all
@@ -37,23 +37,23 @@ def divide(
     Raises:
         SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
     """
-    refuse_bounds(fractions)
-    pictures = by_content(pictures)
+    require_fraction_bounds(fractions)
+    pictures = sort_by_content(pictures)
     sides: dict[str, str] = {}
     left = _digests_by_class(pictures)
     if "test" in fractions:
-        draws = {digest: draw(f"{split_seed}:{digest}") for each in left.values() for digest in each}
-        sides = dict.fromkeys(draw_test(left, draws, fractions["test"], "different images"), "test")
+        draws = {digest: hash_to_int(f"{split_seed}:{digest}") for each in left.values() for digest in each}
+        sides = dict.fromkeys(select_test(left, draws, fractions["test"], "different images"), "test")
         left = {label: [digest for digest in each if digest not in sides] for label, each in left.items()}
     if "validation" in fractions:
-        _draw_validation(left, fractions["validation"], split_seed, sides)
+        _select_validation(left, fractions["validation"], split_seed, sides)
     return {
         role: tuple(picture for picture in pictures if sides.get(picture.sha256, "train") == role)
         for role in ("train", *fractions)
     }
 
 
-def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tuple[int, ...]:
+def assign_folds(pictures: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
     """Deals the training images into folds, each class evenly; copies of an image into the same one.
 
     Args:
@@ -78,28 +78,28 @@ def deal_folds(pictures: Sequence[Picture], folds: int, split_seed: int) -> tupl
     ranked = (
         digest
         for each in digests.values()
-        for digest in sorted(each, key=lambda digest: draw(f"folds:{split_seed}:{digest}"))
+        for digest in sorted(each, key=lambda digest: hash_to_int(f"folds:{split_seed}:{digest}"))
     )
     # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
     fold = {digest: position % folds for position, digest in enumerate(ranked)}
     return tuple(fold[picture.sha256] for picture in pictures)
 
 
-def draw(text: str) -> int:
+def hash_to_int(text: str) -> int:
     """A number from 0 to 2**256 - 1 that a text determines: its SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
-def refuse_bounds(fractions: Mapping[str, float]) -> None:
+def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
     """Raises a `SplitError` where a fraction is none."""
     for role, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
 
 
-def draw_test(
-    of_class: Mapping[str, Sequence[Drawn]], draws: Mapping[Drawn, int], fraction: float, what: str
-) -> set[Drawn]:
+def select_test(
+    of_class: Mapping[str, Sequence[Unit]], draws: Mapping[Unit, int], fraction: float, what: str
+) -> set[Unit]:
     """Which images, or groups of them, are test.
 
     Args:
@@ -130,7 +130,7 @@ def draw_test(
     return chosen
 
 
-def _draw_validation(
+def _select_validation(
     digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
 ) -> None:
     """Writes what is validation into `sides`."""
@@ -139,7 +139,7 @@ def _draw_validation(
     _refuse_too_few(counts, "validation", fraction, "different images")
     for label, each in digests.items():
         # Salted, so that being nearly test says nothing about being validation.
-        ranked = sorted(each, key=lambda digest: draw(f"validation:{split_seed}:{digest}"))
+        ranked = sorted(each, key=lambda digest: hash_to_int(f"validation:{split_seed}:{digest}"))
         sides |= dict.fromkeys(ranked[: taken[label]], "validation")
 
 
@@ -157,8 +157,8 @@ def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: 
         )
 
 
-def _digests_by_class(pictures: Sequence[Picture]) -> dict[str, list[str]]:
-    """The different images of each class; `pictures` is sorted by label, so the first label owns an image."""
+def _digests_by_class(pictures: Sequence[ImageRecord]) -> dict[str, list[str]]:
+    """The different images of each class; `read_images` is sorted by label, so the first label owns an image."""
     owners: dict[str, str] = {}
     for picture in pictures:
         owners.setdefault(picture.sha256, picture.label)

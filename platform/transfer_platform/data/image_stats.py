@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.errors import StorageError
+from transfer_registry.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-SKETCH = 16
+THUMBNAIL_SIDE = 16
 """Side of a sketch in pixels."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness, ITU-R BT.601."""
 
-FACTS = np.dtype(
+HEADER_DTYPE = np.dtype(
     [
         ("width", "<u4"),
         ("height", "<u4"),
@@ -39,7 +39,7 @@ FACTS = np.dtype(
 RGB, how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency.
 """
 
-LOOK_BYTES = FACTS.itemsize + 3 * SKETCH**2
+STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
 """Of a look: the facts, and all of the picture squeezed into a sketch of 16 x 16 RGB pixels."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
@@ -47,13 +47,13 @@ _MOST_FRAMES = 65535
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")
 _DRAFTED = ("JPEG", "MPO")
 """Formats of which fewer pixels may be computed than there are."""
-_ENOUGH = 4 * SKETCH
+_ENOUGH = 4 * THUMBNAIL_SIDE
 """Pixels of the shorter side that a sketch is made of; a JPEG is decoded to no more than it takes."""
 _TURNED = 5
 """The first of EXIF's orientations with the sides exchanged."""
 
 
-def look(content: bytes, name: str) -> bytes:
+def compute_stats(content: bytes, name: str) -> bytes:
     """Decodes a picture to its last pixel.
 
     Args:
@@ -61,32 +61,32 @@ def look(content: bytes, name: str) -> bytes:
         name: For errors.
 
     Returns:
-        `FACTS` and a sketch, `LOOK_BYTES` of them.
+        `HEADER_DTYPE` and a sketch, `STATS_BYTES` of them.
 
     Raises:
         UnreadableImageError: As of `transfer_model.preprocessing.decode`.
     """
     from PIL import Image
 
-    from transfer_model.preprocessing import opened, orientation, upright
+    from transfer_model.preprocessing import exif_orientation, open_image, to_rgb
 
-    image = opened(content, name)
+    image = open_image(content, name)
     kind, mode, size = image.format or "", image.mode, image.size
     # First of all: it refuses what `decode` refuses, and what is asked later may move in the file or load it.
-    pixels = upright(image, name, at_least=_ENOUGH)
-    again = opened(content, name) if kind in _ANIMATED else image
-    turn = orientation(again if kind == "TIFF" else image)
+    pixels = to_rgb(image, name, at_least=_ENOUGH)
+    again = open_image(content, name) if kind in _ANIMATED else image
+    turn = exif_orientation(again if kind == "TIFF" else image)
     if kind not in _DRAFTED:
         size = pixels.size
     elif turn >= _TURNED:
         size = size[::-1]
-    sketch = pixels.resize((SKETCH, SKETCH), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    sketch = pixels.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     names = kind.encode("ascii"), mode.encode("ascii")
     rest = min(_frames(again), _MOST_FRAMES), turn, image.has_transparency_data
     return _HEADER.pack(*size, *names, *rest) + sketch.tobytes()
 
 
-class Looks:
+class ImageStats:
     """What was seen of pictures, by the SHA-256 of their files.
 
     Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory. Its methods
@@ -113,24 +113,24 @@ class Looks:
         if digest in self._rows:
             return
         try:
-            self._sketches.write(look[FACTS.itemsize :])
+            self._sketches.write(look[HEADER_DTYPE.itemsize :])
         except OSError as error:
             raise _no_room(error) from error
-        self._facts += look[: FACTS.itemsize]
+        self._facts += look[: HEADER_DTYPE.itemsize]
         self._rows[digest] = len(self._rows)
 
     def rows(self, digests: Iterable[str]) -> NDArray[np.int64]:
         """Where the looks of N digests are (N,); each must be known."""
         return np.fromiter((self._rows[digest] for digest in digests), np.int64)
 
-    def facts(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
-        """The `FACTS` of some rows (N,), as an array (N,)."""
-        facts: NDArray[np.void] = np.frombuffer(bytes(self._facts), FACTS)[rows]
+    def headers(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
+        """The `HEADER_DTYPE` of some rows (N,), as an array (N,)."""
+        facts: NDArray[np.void] = np.frombuffer(bytes(self._facts), HEADER_DTYPE)[rows]
         return facts
 
-    def sketches(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def thumbnails(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The sketches of some rows (N,), as an array (N, 16, 16, 3)."""
-        sketches = np.empty((len(rows), SKETCH, SKETCH, 3), np.uint8)
+        sketches = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
         try:
             for row, sketch in zip(rows.tolist(), sketches, strict=True):
                 self._sketches.seek(row * sketch.nbytes)

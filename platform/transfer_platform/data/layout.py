@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.split_names import USUAL_NAMES, role_of
+from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import SplitError
-from transfer_platform.file_problems import shown
-from transfer_platform.sources.walk import is_clutter
+from transfer_platform.file_problems import printable
+from transfer_platform.sources.walk import is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -23,7 +23,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """Which folders of a source play which part; every name is relative to it, with `/` between folders.
 
     Attributes:
@@ -42,7 +42,7 @@ class Layout:
     others: tuple[str, ...] = ()
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path) -> FolderLayout:
     """Looks for a training folder and what is held out beside it, in the source or one folder deeper.
 
     Args:
@@ -56,18 +56,18 @@ def find_layout(root: Path) -> Layout:
     tree = _Tree(root)
     homes = [home for home in (tree.root, *tree.below(tree.root)) if tree.splits(home)["train"]]
     if homes and (homes[0] == tree.root or len(homes) == 1):
-        return _beside(tree, one_of("train", tree.splits(homes[0])["train"]), homes[0])
+        return _beside(tree, pick_folder("train", tree.splits(homes[0])["train"]), homes[0])
     if homes:
-        one_of("train", [name for home in homes for name in tree.splits(home)["train"]])
+        pick_folder("train", [name for home in homes for name in tree.splits(home)["train"]])
     classes = tree.class_root(tree.root)
     if classes is None:
-        return Layout(None, unlabelled=tuple(tree.splits(tree.root)[""]))
+        return FolderLayout(None, unlabelled=tuple(tree.splits(tree.root)[""]))
     _refuse_without_train(tree, classes)
     _refuse_folders_like_splits(tree, classes)
-    return Layout(tree.name(classes), unlabelled=tuple(tree.splits(classes)[""]))
+    return FolderLayout(tree.name(classes), unlabelled=tuple(tree.splits(classes)[""]))
 
 
-def layout_beside(root: Path, train: str) -> Layout:
+def layout_around(root: Path, train: str) -> FolderLayout:
     """What is held out beside a training folder that somebody has named.
 
     Args:
@@ -76,14 +76,14 @@ def layout_beside(root: Path, train: str) -> Layout:
     """
     tree, given = _Tree(root), PurePosixPath(train)
     if given.is_absolute() or ".." in given.parts:
-        return Layout(train)
+        return FolderLayout(train)
     for home in (tree.root / above for above in given.parents):
         if home.is_dir() and any(tree.splits(home)[role] for role in _HELD_OUT):
             return _beside(tree, train, home)
-    return Layout(train)
+    return FolderLayout(train)
 
 
-def one_of(role: str, names: Sequence[str]) -> str | None:
+def pick_folder(role: str, names: Sequence[str]) -> str | None:
     """The folder that plays a part, if there is one; of several the one that is called just like the part.
 
     Raises:
@@ -94,15 +94,15 @@ def one_of(role: str, names: Sequence[str]) -> str | None:
         return plain[0]
     if names:
         raise SplitError(
-            f"several folders could be dataset.splits.{role}: {listed(names)}; write which one it is, "
+            f"several folders could be dataset.splits.{role}: {join_names(names)}; write which one it is, "
             "or name a folder that holds only one of them as the source"
         )
     return None
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """The first few names, for a message."""
-    return ", ".join(map(shown, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def is_folder(entry: os.DirEntry[str], root: Path) -> bool:
@@ -128,7 +128,7 @@ class _Tree:
         if folder not in self._listed:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries if is_folder(entry, self.root)]
-            self._listed[folder] = [folder / name for name in sorted(names) if not is_clutter(name)]
+            self._listed[folder] = [folder / name for name in sorted(names) if not is_ignored(name)]
         return self._listed[folder]
 
     def class_root(self, folder: Path) -> Path | None:
@@ -140,26 +140,26 @@ class _Tree:
 
     def splits(self, home: Path) -> dict[str, list[str]]:
         """The folders of class folders with a usual name, by role; `""` has those without class folders."""
-        found: dict[str, list[str]] = {role: [] for role in (*USUAL_NAMES, "")}
+        found: dict[str, list[str]] = {role: [] for role in (*SPLIT_NAMES, "")}
         for folder in self.below(home):
-            if role := role_of(folder.name):
+            if role := split_for_name(folder.name):
                 classes = self.class_root(folder)
                 found[role if classes else ""].append(self.name(classes or folder))
         return found
 
 
-def _beside(tree: _Tree, train: str | None, home: Path) -> Layout:
+def _beside(tree: _Tree, train: str | None, home: Path) -> FolderLayout:
     splits = tree.splits(home)
     validation, test = (
         tuple(name for name in splits[role] if not PurePosixPath(train or "").is_relative_to(name))
         for role in _HELD_OUT
     )
-    return Layout(train, validation, test, tuple(splits[""]), tuple(_others(tree, home)))
+    return FolderLayout(train, validation, test, tuple(splits[""]), tuple(_others(tree, home)))
 
 
 def _others(tree: _Tree, home: Path) -> Iterator[str]:
     """Folders beside the one that teaches, and beside the one that these lie in."""
-    beside = [folder for folder in tree.below(home) if not role_of(folder.name)]
+    beside = [folder for folder in tree.below(home) if not split_for_name(folder.name)]
     if home != tree.root:
         beside += [folder for folder in tree.below(tree.root) if folder != home]
     return (tree.name(folder) for folder in beside)
@@ -169,14 +169,14 @@ def _refuse_folders_like_splits(tree: _Tree, classes: Path) -> None:
     """`fold1/ants` and `fold2/ants`, or `ants/train` and `bees/train`: classes are not made like that."""
     within = {folder: {each.name for each in tree.below(folder)} for folder in tree.below(classes)}
     shared = set.intersection(*within.values())
-    if any(role_of(name) == "train" or role_of(name) in _HELD_OUT for name in shared):
+    if any(split_for_name(name) == "train" or split_for_name(name) in _HELD_OUT for name in shared):
         raise SplitError(
             f"{classes} has the splits inside of its class folders "
-            f"({listed(_joined(tree, within, shared))}), but class folders must be inside of the splits: "
+            f"({join_names(_joined(tree, within, shared))}), but class folders must be inside of the splits: "
             "move <class>/train to train/<class>, and likewise what is held out"
         )
     if len(shared) > 1:
-        names, same = listed([tree.name(folder) for folder in within]), listed(sorted(shared))
+        names, same = join_names([tree.name(folder) for folder in within]), join_names(sorted(shared))
         raise SplitError(
             f"{names} in {classes} all hold folders of the same names ({same}), and which of them are "
             "classes cannot be told: write dataset.splits.train, or name one of them as the source"
@@ -184,7 +184,9 @@ def _refuse_folders_like_splits(tree: _Tree, classes: Path) -> None:
 
 
 def _joined(tree: _Tree, within: Collection[Path], shared: Collection[str]) -> list[str]:
-    return [f"{tree.name(folder)}/{name}" for folder in within for name in sorted(shared) if role_of(name)]
+    return [
+        f"{tree.name(folder)}/{name}" for folder in within for name in sorted(shared) if split_for_name(name)
+    ]
 
 
 def _refuse_without_train(tree: _Tree, classes: Path) -> None:
@@ -193,12 +195,12 @@ def _refuse_without_train(tree: _Tree, classes: Path) -> None:
     held_out = [name for role in _HELD_OUT for name in splits[role]]
     if held_out:
         raise SplitError(
-            f"{classes} has {listed(held_out)}, but beside it no folder of class folders with a usual name "
+            f"{classes} has {join_names(held_out)}, but beside it no folder of class folders with a usual name "
             "for what teaches, such as train; rename that folder, or write dataset.splits.train"
         )
-    roles = {role_of(PurePosixPath(name).name) for name in splits[""]}
+    roles = {split_for_name(PurePosixPath(name).name) for name in splits[""]}
     if "train" in roles and len(roles) > 1:
         raise SplitError(
-            f"{listed(splits[''])} in {classes} hold no class folders; "
+            f"{join_names(splits[''])} in {classes} hold no class folders; "
             "in each of them put the pictures of a class into a folder with the class's name"
         )

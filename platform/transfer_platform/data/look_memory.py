@@ -18,7 +18,7 @@ _MANY = 500
 """Parameters that every SQLite takes in one statement."""
 
 
-class LookMemory:
+class ImageStatsCache:
     """Looks by the SHA-256 of what was looked at.
 
     It only saves time: one that is lost, damaged, or cannot be written to is done without. Any number of
@@ -36,15 +36,15 @@ class LookMemory:
         """Whether nothing is known."""
         return next(self._rows("SELECT 1 FROM looks LIMIT 1"), None) is None
 
-    def recall(self, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def get(self, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Those of these digests that are known, each with its look."""
         for start in range(0, len(digests), _MANY):
             some = digests[start : start + _MANY]
             places = ",".join("?" * len(some))
             found = self._rows(f"SELECT sha256, look FROM looks WHERE sha256 IN ({places})", some)  # noqa: S608
-            yield from ((digest, look) for digest, look in found if len(look) == image_stats.LOOK_BYTES)
+            yield from ((digest, look) for digest, look in found if len(look) == image_stats.STATS_BYTES)
 
-    def learn(self, found: Mapping[str, bytes]) -> None:
+    def put(self, found: Mapping[str, bytes]) -> None:
         """Keeps looks by digest."""
         if not found:
             return
@@ -71,7 +71,7 @@ class LookMemory:
             yield from database.execute(statement, parameters)
 
 
-def look_memory() -> LookMemory:
+def image_stats_cache() -> ImageStatsCache:
     """That of this code and this Pillow, in the cache."""
     import transfer_model.preprocessing
     from transfer_platform.paths import cache_folder
@@ -79,4 +79,4 @@ def look_memory() -> LookMemory:
     digest = hashlib.sha256(version("pillow").encode())
     for module in (image_stats, transfer_model.preprocessing):
         digest.update(Path(str(module.__file__)).read_bytes())
-    return LookMemory(cache_folder() / "looks" / f"{digest.hexdigest()[:16]}.db")
+    return ImageStatsCache(cache_folder() / "looks" / f"{digest.hexdigest()[:16]}.db")

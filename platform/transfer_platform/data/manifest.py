@@ -15,25 +15,25 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from transfer_platform.data.split_names import USUAL_NAMES, role_of
+from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
-from transfer_platform.file_problems import shown
+from transfer_platform.file_problems import printable
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-USUAL_COLUMNS = ("path", "label", "split", "weight")
+STANDARD_COLUMNS = ("path", "label", "split", "weight")
 """What is read of a manifest, in any case."""
 SUFFIXES = (*DELIMITERS, ".parquet")
 """How the names of manifests end."""
 
-NAMED_FAULTS = 20
+MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ManifestRow:
     """One picture of a manifest.
 
     Attributes:
@@ -65,30 +65,30 @@ class Manifest:
     """
 
     file: Path
-    rows: tuple[Row, ...]
-    faults: tuple[tuple[int, str], ...]
+    rows: tuple[ManifestRow, ...]
+    errors: tuple[tuple[int, str], ...]
     notes: tuple[str, ...]
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The splits that its rows name, `train` first; none where it has no column `split`."""
         named = {row.split for row in self.rows}
-        return tuple(role for role in USUAL_NAMES if role in named)
+        return tuple(role for role in SPLIT_NAMES if role in named)
 
-    def place(self, number: int) -> str:
+    def row_label(self, number: int) -> str:
         """Where a row stands, for people."""
         unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
-        return f"{shown(self.file.name)}, {unit} {number}"
+        return f"{printable(self.file.name)}, {unit} {number}"
 
-    def refuse(self, faults: Sequence[tuple[int, str]]) -> None:
+    def raise_errors(self, faults: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` that names the first 20 faults, where there are any."""
         if not faults:
             return
-        lines = [f"  {self.place(number)}: {fault}" for number, fault in sorted(faults)]
-        more = [f"  ... and {len(lines) - NAMED_FAULTS} more"] if len(lines) > NAMED_FAULTS else []
+        lines = [f"  {self.row_label(number)}: {fault}" for number, fault in sorted(faults)]
+        more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise DataError(
-            f"{len(lines)} things are wrong in the manifest {shown(self.file)}:\n"
-            + "\n".join([*lines[:NAMED_FAULTS], *more])
+            f"{len(lines)} things are wrong in the manifest {printable(self.file)}:\n"
+            + "\n".join([*lines[:MAX_LISTED], *more])
         )
 
 
@@ -139,7 +139,7 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     table = _named_as_usual(table, group_by)
     _refuse_columns(file, table.head, wanted, group_by)
     if not table.cells and not table.faults:
-        raise DataError(f"the manifest {shown(file)} has no rows below its head")
+        raise DataError(f"the manifest {printable(file)} has no rows below its head")
     rows = [_row(number, cells, group_by) for number, cells in table.cells]
     faults = [*table.faults, *_faults(table, wanted)]
     return Manifest(file, tuple(rows), tuple(faults), tuple(_notes(table)))
@@ -151,12 +151,12 @@ def _text(file: Path, delimiter: str) -> _Table:
             return _parsed(csv.reader(stream, delimiter=delimiter, strict=True))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"the manifest {shown(file)} is no UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"the manifest {printable(file)} is no UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(f"the manifest {shown(file)} cannot be read: {error}; see its quotes") from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; see its quotes") from error
     except OSError as error:
-        raise DataError(f"the manifest {shown(file)} cannot be read: {error.strerror}") from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
 
 
 def _parsed(reader: Iterator[list[str]]) -> _Table:
@@ -177,12 +177,12 @@ def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
 
     try:
         head = list(parquet.read_schema(file).names)
-        near = {*wanted, *USUAL_COLUMNS}
+        near = {*wanted, *STANDARD_COLUMNS}
         columns = sorted({name for name in head if head.count(name) == 1 and {name, name.casefold()} & near})
         read = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"the manifest {shown(file)} is no Parquet file, or a damaged one: {error}"
+            f"the manifest {printable(file)} is no Parquet file, or a damaged one: {error}"
         ) from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
@@ -190,7 +190,7 @@ def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
             texts[name] = read[name].cast(pa.string()).to_pylist()
         except pa.ArrowException as error:
             raise DataError(
-                f"the column {name!r} of the manifest {shown(file)} is {read[name].type}, but must be text "
+                f"the column {name!r} of the manifest {printable(file)} is {read[name].type}, but must be text "
                 "or numbers"
             ) from error
     cells = [{name: texts[name][place] or "" for name in columns} for place in range(read.num_rows)]
@@ -202,7 +202,7 @@ def _named_as_usual(table: _Table, group_by: str | None) -> _Table:
     names = {
         name: name.casefold()
         for name in table.head
-        if name.casefold() in USUAL_COLUMNS and name.casefold() not in table.head and name != group_by
+        if name.casefold() in STANDARD_COLUMNS and name.casefold() not in table.head and name != group_by
     }
     if len(set(names.values())) < len(names):
         return table
@@ -234,27 +234,27 @@ def _refuse_columns(file: Path, head: Sequence[str], wanted: Sequence[str], grou
         if len(head) == 1 and ";" in head[0]:
             how = dict.fromkeys(how, "; its cells are separated by semicolons: save it with commas")
         raise DataError(
-            f"the manifest {shown(file)} cannot be used: {'; '.join(faults)}; its columns are {there}"
+            f"the manifest {printable(file)} cannot be used: {'; '.join(faults)}; its columns are {there}"
             + how.get(separated or "", "")
         )
 
 
-def _row(number: int, cells: dict[str, str], group_by: str | None) -> Row:
-    return Row(
+def _row(number: int, cells: dict[str, str], group_by: str | None) -> ManifestRow:
+    return ManifestRow(
         number,
         cells["path"],
         _composed(cells["label"]),
-        role_of(cells.get("split", "")),
+        split_for_name(cells.get("split", "")),
         _composed(cells[group_by]) if group_by else "",
         _weight(cells) or 1.0,
     )
 
 
 def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
-    words = [word for each in USUAL_NAMES.values() for word in each]
+    words = [word for each in SPLIT_NAMES.values() for word in each]
     for number, cells in table.cells:
         yield from ((number, f"its {name!r} is empty") for name in wanted if not cells[name].strip())
-        if "split" in cells and not role_of(word := cells["split"].strip()):
+        if "split" in cells and not split_for_name(word := cells["split"].strip()):
             near = did_you_mean(word.lower(), words)
             yield number, f"its split is {word!r}, but must be train, validation or test{near}"
         if "weight" in cells and _weight(cells) is None:
@@ -264,11 +264,11 @@ def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
 def _notes(table: _Table) -> Iterator[str]:
     said = Counter(cells["split"].strip() for _, cells in table.cells if "split" in cells)
     for word, count in sorted(said.items()):
-        if word != (role := role_of(word)):
+        if word != (role := split_for_name(word)):
             yield f"the split {word!r} of {count} rows is read as {role}"
     for name in table.head:
         words = {cells[name].strip() for _, cells in table.cells if name in cells}
-        if name not in USUAL_COLUMNS and words and all(map(role_of, words)):
+        if name not in STANDARD_COLUMNS and words and all(map(split_for_name, words)):
             yield f"the column {name!r} is not used, though it looks like splits; if it is, call it 'split'"
     weights = [weight for _, cells in table.cells if "weight" in cells and (weight := _weight(cells))]
     if weights:
@@ -281,7 +281,7 @@ def _notes(table: _Table) -> Iterator[str]:
 def _weight(cells: dict[str, str]) -> float | None:
     """A row's weight; None for what is none. Pictures that are held out need none, as theirs is not used."""
     text = cells.get("weight", "1").strip()
-    if not text and role_of(cells.get("split", "")) in ("validation", "test"):
+    if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0
     try:
         weight = float(text)

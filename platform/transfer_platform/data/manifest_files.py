@@ -11,21 +11,21 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
-from transfer_platform.data.catalog import Catalog, Picture, by_content
-from transfer_platform.data.manifest import Manifest, Row
-from transfer_platform.data.scan import Readings, read_all
-from transfer_platform.file_problems import Problem, shown, unread
+from transfer_platform.data.catalog import Catalog, ImageRecord, sort_by_content
+from transfer_platform.data.manifest import Manifest, ManifestRow
+from transfer_platform.data.scan import ScanResult, scan_files
+from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, silent
-from transfer_platform.sources.checksums import Stamp
-from transfer_platform.sources.download import public
-from transfer_platform.sources.object_store import STORES, fetch_pictures, place_of, scheme
-from transfer_platform.sources.walk import File
+from transfer_platform.sources.checksums import FileStamp
+from transfer_platform.sources.download import redact_url
+from transfer_platform.sources.object_store import STORES, cache_folder_for, fetch_images, scheme
+from transfer_platform.sources.walk import FoundFile
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from transfer_platform.data.image_stats import Looks
+    from transfer_platform.data.image_stats import ImageStats
 
 _COMPARED_NAMES = 5000
 _SUGGESTED = 20
@@ -33,7 +33,7 @@ _SUGGESTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ManifestEntry:
     """A row and where its picture is.
 
     Attributes:
@@ -43,18 +43,16 @@ class Entry:
         name: What `dataset.exclude` may call it, and people see: the written path, or the URL.
     """
 
-    row: Row
+    row: ManifestRow
     path: Path
     url: str
     name: str
 
 
-Chosen = Callable[["Sequence[Entry]"], Collection[Path]]
-"""Chooses some entries, by their paths."""
 
 
 @dataclass(frozen=True)
-class Listing:
+class ManifestImages:
     """A manifest whose pictures are about to be read.
 
     Attributes:
@@ -63,7 +61,7 @@ class Listing:
     """
 
     manifest: Manifest
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
 
     @property
     def root(self) -> Path:
@@ -77,7 +75,7 @@ class Listing:
         return written | {entry.name: entry.path for entry in self.entries}
 
     def catalogs(
-        self, excluded: Collection[Path], looks: Looks, progress: Progress = silent
+        self, excluded: Collection[Path], looks: ImageStats, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
         """Fetches and reads every picture that is not excluded.
 
@@ -96,10 +94,12 @@ class Listing:
         wanted = [entry for entry in self.entries if entry.path not in excluded]
         present, problems = _fetched(wanted, self.manifest, progress)
         files, missing = _files(present)
-        readings = read_all(self.manifest.file, files, looks, progress)
+        readings = scan_files(self.manifest.file, files, looks, progress)
         problems |= missing | readings.problems
         told = {
-            each.path: replace(problem, message=f"{problem.message} ({self.manifest.place(each.row.number)})")
+            each.path: replace(
+                problem, message=f"{problem.message} ({self.manifest.row_label(each.row.number)})"
+            )
             for each in [*wanted, *present]
             if (problem := problems.get(each.path))
         }
@@ -110,21 +110,21 @@ class Listing:
             )
             for role in self.manifest.roles or ("train",)
         }
-        return catalogs, {place_of(each.url): each.path for each in present if each.url}
+        return catalogs, {cache_folder_for(each.url): each.path for each in present if each.url}
 
     def _catalog(
         self,
-        entries: Sequence[Entry],
-        readings: Readings,
-        problems: Mapping[Path, Problem],
+        entries: Sequence[ManifestEntry],
+        readings: ScanResult,
+        problems: Mapping[Path, FileProblem],
         excluded: Collection[Path],
     ) -> Catalog:
         digests = readings.digests
         return Catalog(
             folder=self.manifest.file,
             root=self.root,
-            pictures=by_content(
-                Picture(file, each.row.label, digests[file], each.row.group, each.row.weight)
+            images=sort_by_content(
+                ImageRecord(file, each.row.label, digests[file], each.row.group, each.row.weight)
                 for each in entries
                 if (file := str(each.path)) in digests
             ),
@@ -133,11 +133,11 @@ class Listing:
             ignored=(),
             problems={each.path: problems[each.path] for each in entries if each.path in problems},
             names={each.path: each.name for each in entries if each.url},
-            listed=True,
+            from_manifest=True,
         )
 
 
-def located(manifest: Manifest, url: str = "") -> Listing:
+def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Finds out where the pictures of a manifest are.
 
     Args:
@@ -148,26 +148,26 @@ def located(manifest: Manifest, url: str = "") -> Listing:
     Raises:
         DataError: Rows are wrong in any way: all of them are named, and files that are not there as well.
     """
-    entries: list[Entry] = []
-    faults = list(manifest.faults)
+    entries: list[ManifestEntry] = []
+    faults = list(manifest.errors)
     seen: dict[Path, int] = {}
     for row in manifest.rows:
         if not row.path.strip():
             continue
         if rule := _broken_rule(row.path, fetched=bool(url)):
-            faults.append((row.number, f"{shown(row.path)} {rule}"))
+            faults.append((row.number, f"{printable(row.path)} {rule}"))
             continue
         entry = _entry(row, manifest.file.parent, url)
         if (first := seen.setdefault(entry.path, row.number)) != row.number:
-            faults.append((row.number, f"{shown(row.path)} stands in {first} already"))
+            faults.append((row.number, f"{printable(row.path)} stands in {first} already"))
         entries.append(entry)
     if faults:
         _, missing = _files([entry for entry in entries if not entry.url])
         numbers = {entry.path: entry.row for entry in entries}
         absent = ((numbers[path], problem) for path, problem in missing.items())
-        faults += [(row.number, f"{shown(row.path)}: {problem.message}") for row, problem in absent]
-    manifest.refuse(faults)
-    return Listing(manifest, tuple(entries))
+        faults += [(row.number, f"{printable(row.path)}: {problem.message}") for row, problem in absent]
+    manifest.raise_errors(faults)
+    return ManifestImages(manifest, tuple(entries))
 
 
 def _broken_rule(path: str, *, fetched: bool) -> str:
@@ -189,56 +189,58 @@ def _broken_rule(path: str, *, fetched: bool) -> str:
     )
 
 
-def _entry(row: Row, folder: Path, base: str) -> Entry:
+def _entry(row: ManifestRow, folder: Path, base: str) -> ManifestEntry:
     if not (scheme(row.path) or base):
         # `link/..` is not where the link lies, but what is above its target.
         climbs = ".." in PurePosixPath(row.path).parts
         path = (folder / row.path).resolve() if climbs else Path(os.path.normpath(folder / row.path))
-        return Entry(row, path, "", posixpath.normpath(row.path))
+        return ManifestEntry(row, path, "", posixpath.normpath(row.path))
     url = row.path if scheme(row.path) else urljoin(base, quote(posixpath.normpath(row.path)))
     # What a query holds may be a secret; the line tells such URLs apart.
     which = f" (line {row.number})" if urlsplit(url).query else ""
-    return Entry(row, place_of(url), url, public(url) + which)
+    return ManifestEntry(row, cache_folder_for(url), url, redact_url(url) + which)
 
 
 def _fetched(
-    entries: Sequence[Entry], manifest: Manifest, progress: Progress
-) -> tuple[list[Entry], dict[Path, Problem]]:
+    entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
+) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
     """All that is on this machine now, and why the rest is not."""
     urls = [entry.url for entry in entries if entry.url]
-    answers = fetch_pictures(urls, f"fetching {manifest.file.name}", progress) if urls else {}
-    present: list[Entry] = []
-    problems: dict[Path, Problem] = {}
+    answers = fetch_images(urls, f"fetching {manifest.file.name}", progress) if urls else {}
+    present: list[ManifestEntry] = []
+    problems: dict[Path, FileProblem] = {}
     for entry in entries:
         answer = answers.get(entry.url, entry.path)
-        if isinstance(answer, Problem):
+        if isinstance(answer, FileProblem):
             problems[entry.path] = answer
         else:
             present.append(replace(entry, path=answer))
     return present, problems
 
 
-def _files(entries: Sequence[Entry]) -> tuple[list[File], dict[Path, Problem]]:
+def _files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict[Path, FileProblem]]:
     """What can be read, and why the rest cannot."""
-    files: list[File] = []
-    problems: dict[Path, Problem] = {}
+    files: list[FoundFile] = []
+    problems: dict[Path, FileProblem] = {}
     for entry in entries:
         try:
             status = entry.path.stat()
         except (FileNotFoundError, NotADirectoryError, ValueError):
             near = _nearest(entry) if len(problems) < _SUGGESTED else ""
-            problems[entry.path] = Problem("missing", f"there is no such file{near}")
+            problems[entry.path] = FileProblem("missing", f"there is no such file{near}")
         except OSError as error:
-            problems[entry.path] = unread(error)
+            problems[entry.path] = unreadable(error)
         else:
             if S_ISREG(status.st_mode):
-                files.append(File(str(entry.path), str(entry.path), Stamp.of(status)))
+                files.append(FoundFile(str(entry.path), str(entry.path), FileStamp.of(status)))
             else:
-                problems[entry.path] = Problem("special file", "is a folder, a pipe or a device, not a file")
+                problems[entry.path] = FileProblem(
+                    "special file", "is a folder, a pipe or a device, not a file"
+                )
     return files, problems
 
 
-def _nearest(entry: Entry) -> str:
+def _nearest(entry: ManifestEntry) -> str:
     if "\\" in entry.row.path:
         return "; folders are separated by /"
     siblings: Iterator[Path] = iter(())

@@ -16,12 +16,12 @@ from transfer_platform.suggest import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from transfer_platform.recipe.schema import Dataset
+    from transfer_platform.recipe.schema import DatasetConfig
 
 _COMPARED_NAMES = 5000
 
 
-class Named(NamedTuple):
+class PatternMatches(NamedTuple):
     """Files that a recipe names.
 
     Attributes:
@@ -33,12 +33,14 @@ class Named(NamedTuple):
     allowed: frozenset[Path]
 
 
-def named(dataset: Dataset, find: Callable[[Sequence[str], str], frozenset[Path]]) -> Named:
+def match_patterns(
+    dataset: DatasetConfig, find: Callable[[Sequence[str], str], frozenset[Path]]
+) -> PatternMatches:
     """What the fields `exclude` and `allow_duplicates` of a recipe name.
 
     Args:
         dataset: The section of a recipe.
-        find: Finds what patterns name, given the field that they stand in: `files_named` or `rows_named`.
+        find: Finds what patterns name, given the field that they stand in: `match_files` or `match_rows`.
 
     Raises:
         DataError: Some patterns are useless; all of both fields are named.
@@ -51,10 +53,10 @@ def named(dataset: Dataset, find: Callable[[Sequence[str], str], frozenset[Path]
             faults.append(str(error))
     if faults:
         raise DataError("\n".join(faults))
-    return Named(*found)
+    return PatternMatches(*found)
 
 
-def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
+def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
     """The files that patterns name.
 
     Args:
@@ -80,7 +82,7 @@ def files_named(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     return frozenset().union(*matches.values())
 
 
-def rows_named(
+def match_rows(
     names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str
 ) -> frozenset[Path]:
     """The pictures of a manifest that patterns name.
@@ -88,7 +90,7 @@ def rows_named(
     Args:
         names: Of all of its pictures, as they are written there.
         manifest: For errors.
-        patterns: As of `files_named`, but of names in the manifest, URLs too.
+        patterns: As of `match_files`, but of names in the manifest, URLs too.
         field: Of `dataset:` that they stand in.
 
     Raises:

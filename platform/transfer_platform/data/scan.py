@@ -13,18 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.chunk import Reading, end_with, read_chunk
-from transfer_platform.data.look_memory import LookMemory, look_memory
+from transfer_platform.data.chunk import ScannedFile, exit_with_parent, scan_chunk
+from transfer_platform.data.look_memory import ImageStatsCache, image_stats_cache
 from transfer_platform.errors import DataError
-from transfer_platform.file_problems import Problem, shown
+from transfer_platform.file_problems import FileProblem, printable
 from transfer_platform.progress import Progress, Step
-from transfer_platform.sources.checksums import DigestMemory
+from transfer_platform.sources.checksums import ChecksumCache
 
 if TYPE_CHECKING:
-    from transfer_platform.data.image_stats import Looks
-    from transfer_platform.sources.walk import File
+    from transfer_platform.data.image_stats import ImageStats
+    from transfer_platform.sources.walk import FoundFile
 
-FEW = 512
+MAX_THREADED_FILES = 512
 """Files for which it does not pay to start processes."""
 
 _SMALL, _LARGE, _CHUNKS = 32, 256, 64
@@ -38,7 +38,7 @@ _SAVED, _SAVED_AFTER = 8192, 10.0
 
 
 @dataclass
-class Readings:
+class ScanResult:
     """What was read of some files.
 
     Attributes:
@@ -47,10 +47,10 @@ class Readings:
     """
 
     digests: dict[str, str] = field(default_factory=dict)
-    problems: dict[Path, Problem] = field(default_factory=dict)
+    problems: dict[Path, FileProblem] = field(default_factory=dict)
 
 
-def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progress) -> Readings:
+def scan_files(folder: Path, files: Sequence[FoundFile], looks: ImageStats, progress: Progress) -> ScanResult:
     """Hashes files and makes sure that they are pictures.
 
     What an earlier call with the same Pillow decoded is not decoded again: a file that did not change is not
@@ -62,13 +62,13 @@ def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progre
         looks: Is given what is seen of the pictures.
         progress: Is told how many files were read.
     """
-    digests, memory = DigestMemory(str(folder)), look_memory()
+    digests, memory = ChecksumCache(str(folder)), image_stats_cache()
     known = {
-        file.path: digest for file in files if (digest := digests.recall(file.name, file.stamp)) is not None
+        file.path: digest for file in files if (digest := digests.get(file.name, file.stamp)) is not None
     }
-    for digest, look in memory.recall([digest for digest in known.values() if digest not in looks]):
+    for digest, look in memory.get([digest for digest in known.values() if digest not in looks]):
         looks.add(digest, look)
-    readings = Readings({path: digest for path, digest in known.items() if digest in looks})
+    readings = ScanResult({path: digest for path, digest in known.items() if digest in looks})
     unread = [file for file in files if file.path not in readings.digests]
     fresh: dict[str, bytes] = {}
     saved = time.monotonic()
@@ -80,20 +80,20 @@ def read_all(folder: Path, files: Sequence[File], looks: Looks, progress: Progre
                     readings.problems[Path(file.path)] = problem
                 else:
                     readings.digests[file.path] = digest
-                    digests.learn(file.name, file.stamp, digest)
+                    digests.put(file.name, file.stamp, digest)
                     looks.add(digest, look)
                     fresh[digest] = look
                 if len(fresh) >= _SAVED or time.monotonic() > saved + _SAVED_AFTER:
-                    memory.learn(fresh)
+                    memory.put(fresh)
                     fresh, saved = {}, time.monotonic()
                 progress(Step(f"reading {folder.name}", done, len(files), "images"))
     finally:  # interrupted, too: what was read before is not read again
-        memory.learn(fresh)
+        memory.put(fresh)
         digests.save()
     return readings
 
 
-def _read(files: Sequence[File], memory: LookMemory) -> Generator[tuple[File, Reading]]:
+def _read(files: Sequence[FoundFile], memory: ImageStatsCache) -> Generator[tuple[FoundFile, ScannedFile]]:
     """Each file with what it is; a chunk at a time, so that memory stays flat."""
     if not files:
         return
@@ -101,9 +101,11 @@ def _read(files: Sequence[File], memory: LookMemory) -> Generator[tuple[File, Re
     waiting = _chunks(files)
     with _readers(len(files)) as (pool, ahead):
 
-        def begun(chunks: Iterable[Sequence[File]]) -> Iterator[tuple[Sequence[File], Future[list[Reading]]]]:
+        def begun(
+            chunks: Iterable[Sequence[FoundFile]],
+        ) -> Iterator[tuple[Sequence[FoundFile], Future[list[ScannedFile]]]]:
             for chunk in chunks:
-                yield chunk, pool.submit(read_chunk, [file.path for file in chunk], known)
+                yield chunk, pool.submit(scan_chunk, [file.path for file in chunk], known)
 
         pending = deque(begun(islice(waiting, ahead)))
         while pending:
@@ -112,7 +114,7 @@ def _read(files: Sequence[File], memory: LookMemory) -> Generator[tuple[File, Re
                 readings = future.result()
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
-                    f"a process died that read pictures, {shown(chunk[0].path)} or files after it: "
+                    f"a process died that read pictures, {printable(chunk[0].path)} or files after it: "
                     "it was killed, perhaps for want of memory, or one of them crashes Pillow"
                 ) from error
             pending.extend(begun(islice(waiting, 1)))
@@ -126,7 +128,7 @@ def _readers(files: int) -> Iterator[tuple[Executor, int]]:
     Also how many chunks they should be given ahead. That is no more than loky's queue and its processes hold:
     what it has not handed on when it is told to kill them ends in a traceback of its own.
     """
-    if files <= FEW:
+    if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             yield threads, 2 * count
@@ -136,7 +138,9 @@ def _readers(files: int) -> Iterator[tuple[Executor, int]]:
     from joblib.externals.loky import cpu_count, get_reusable_executor
 
     count = cpu_count()
-    processes = get_reusable_executor(count, timeout=_IDLE, initializer=end_with, initargs=(os.getpid(),))
+    processes = get_reusable_executor(
+        count, timeout=_IDLE, initializer=exit_with_parent, initargs=(os.getpid(),)
+    )
     try:
         yield processes, 2 * count
     except BaseException:
@@ -144,9 +148,9 @@ def _readers(files: int) -> Iterator[tuple[Executor, int]]:
         raise
 
 
-def _chunks(files: Sequence[File]) -> Iterator[list[File]]:
+def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
     most = min(max(len(files) // _CHUNKS, _SMALL), _LARGE)
-    chunk: list[File] = []
+    chunk: list[FoundFile] = []
     room = _CHUNK_BYTES
     for file in files:
         if chunk and (len(chunk) == most or file.stamp.size > room):

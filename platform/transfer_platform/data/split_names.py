@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-USUAL_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "train": ("train", "training"),
         "validation": ("validation", "valid", "val", "validate", "dev", "development"),
@@ -18,7 +18,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
 
-def role_of(name: str) -> str:
+def split_for_name(name: str) -> str:
     """The split that a folder or a word of this name usually means; empty for another one.
 
     >>> [role_of(name) for name in (" VALID", "training_set", "val2017", "ants")]
@@ -29,4 +29,4 @@ def role_of(name: str) -> str:
 
 
 def _exactly(plain: str) -> str:
-    return next((role for role, names in USUAL_NAMES.items() if plain in names), "")
+    return next((role for role, names in SPLIT_NAMES.items() if plain in names), "")

@@ -15,20 +15,20 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
-from transfer_platform.data.group_split import deal_group_folds, divide_groups, shared_groups
-from transfer_platform.data.hash_split import deal_folds, divide
+from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
+from transfer_platform.data.group_split import assign_group_folds, groups_in_several_splits, split_by_group
+from transfer_platform.data.hash_split import assign_folds, split_by_hash
 from transfer_platform.errors import SplitError
-from transfer_platform.file_problems import shown
+from transfer_platform.file_problems import printable
 from transfer_platform.progress import Progress, silent
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from transfer_platform.data.image_stats import Looks
+    from transfer_platform.data.image_stats import ImageStats
 
-SHOWN = 10
+MAX_LISTED = 10
 """Lines of a list in an error."""
 
 
@@ -47,25 +47,25 @@ class Splits:
     """
 
     classes: tuple[str, ...]
-    train: tuple[Picture, ...]
-    validation: tuple[Picture, ...]
-    test: tuple[Picture, ...]
+    train: tuple[ImageRecord, ...]
+    validation: tuple[ImageRecord, ...]
+    test: tuple[ImageRecord, ...]
     ignored: tuple[Path, ...] = ()
     folds: tuple[int, ...] = ()
 
     @property
-    def roles(self) -> dict[str, tuple[Picture, ...]]:
+    def by_name(self) -> dict[str, tuple[ImageRecord, ...]]:
         """The three by name; without `validation` where folds of the training images rank the trials."""
         roles = {"train": self.train, "validation": self.validation, "test": self.test}
         return {role: pictures for role, pictures in roles.items() if pictures}
 
     @property
-    def teaching(self) -> tuple[Picture, ...]:
+    def development(self) -> tuple[ImageRecord, ...]:
         """All that a study sees while it searches: training images, then those for validation."""
         return self.train + self.validation
 
     @property
-    def ranking(self) -> tuple[Picture, ...]:
+    def selection(self) -> tuple[ImageRecord, ...]:
         """The pictures that rank trials: for validation, or with folds all training images."""
         return self.validation or self.train
 
@@ -80,7 +80,7 @@ class Splits:
 
         Where pictures of train have weights, these count too; elsewhere they are not used.
         """
-        return {role: fingerprint(held, weighted=role == "train") for role, held in self.roles.items()}
+        return {role: fingerprint(held, weighted=role == "train") for role, held in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,10 +100,10 @@ class Splits:
         return _hash("".join(f"{role}\0{digest}\n" for role, digest in digests.items()))
 
 
-def read_catalogs(
+def scan_splits(
     root: Path,
     folders: Mapping[str, str],
-    looks: Looks,
+    looks: ImageStats,
     excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
@@ -121,10 +121,10 @@ def read_catalogs(
     """
     found = {role: _folder(root, role, name) for role, name in folders.items()}
     _refuse_overlap(found)
-    return {role: scan(folder, excluded, root, looks, progress) for role, folder in found.items()}
+    return {role: scan_folder(folder, excluded, root, looks, progress) for role, folder in found.items()}
 
 
-def assemble(
+def build_splits(
     catalogs: Mapping[str, Catalog],
     fractions: Mapping[str, float],
     *,
@@ -144,29 +144,29 @@ def assemble(
     Raises:
         SplitError: Classes differ, a class has too few images, or two splits share an image or a group.
     """
-    given = {role: catalog.pictures for role, catalog in catalogs.items()}
-    classes = class_map(given)
+    given = {role: catalog.images for role, catalog in catalogs.items()}
+    classes = class_names(given)
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
     _refuse_shared(given, allowed)
     _refuse_torn(given)
     grouped = any(picture.group for picture in given["train"])
-    divided = (divide_groups if grouped else divide)(given["train"], fractions, split_seed)
+    divided = (split_by_group if grouped else split_by_hash)(given["train"], fractions, split_seed)
     sides = {"validation": (), **given, **divided}
-    deal = deal_group_folds if grouped else deal_folds
+    deal = assign_group_folds if grouped else assign_folds
     dealt = deal(sides["train"], folds, split_seed) if folds else ()
     return Splits(classes, **sides, ignored=ignored, folds=dealt)
 
 
-def shared_images(
-    given: Mapping[str, Sequence[Picture]], allowed: Collection[Path] = frozenset()
-) -> list[dict[str, tuple[Picture, ...]]]:
+def images_in_several_splits(
+    given: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
+) -> list[dict[str, tuple[ImageRecord, ...]]]:
     """Images that lie in more than one split, byte for byte, but for files that are allowed to.
 
     Returns:
         For each image its files by split.
     """
     times = Counter(digest for pictures in given.values() for digest in {each.sha256 for each in pictures})
-    files: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    files: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in given.items():
         for picture in pictures:
             if times[picture.sha256] > 1 and picture.path not in allowed:
@@ -178,7 +178,7 @@ def shared_images(
     ]
 
 
-def fingerprint(pictures: Iterable[Picture], *, weighted: bool = False) -> str:
+def fingerprint(pictures: Iterable[ImageRecord], *, weighted: bool = False) -> str:
     """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images.
 
     Args:
@@ -212,32 +212,32 @@ def _folder(root: Path, role: str, name: str) -> Path:
     return folder
 
 
-def _refuse_shared(given: Mapping[str, Sequence[Picture]], allowed: Collection[Path]) -> None:
+def _refuse_shared(given: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]) -> None:
     """The same bytes in two splits would be tested after they were learned by heart."""
-    shared = shared_images(given, allowed)
+    shared = images_in_several_splits(given, allowed)
     if not shared:
         return
     lines = [
-        "  " + ", ".join(f"{role}: {shown(pictures[0].path)}" for role, pictures in roles.items())
+        "  " + ", ".join(f"{role}: {printable(pictures[0].path)}" for role, pictures in roles.items())
         for roles in shared
     ]
-    more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     raise SplitError(
         f"{len(shared)} images lie in more than one split, byte for byte:\n"
-        + "\n".join([*lines[:SHOWN], *more])
+        + "\n".join([*lines[:MAX_LISTED], *more])
         + "\nremove one of each, list it in dataset.exclude, or name the file that may be in both in "
         "dataset.allow_duplicates"
     )
 
 
-def _refuse_torn(given: Mapping[str, Sequence[Picture]]) -> None:
+def _refuse_torn(given: Mapping[str, Sequence[ImageRecord]]) -> None:
     """A group in two splits would be tested on what was learned of it."""
-    if torn := shared_groups(given):
+    if torn := groups_in_several_splits(given):
         lines = [f"  {name!r}: {' and '.join(held)}" for name, held in torn.items()]
-        more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise SplitError(
             f"{len(lines)} groups (dataset.group_by) lie in more than one split:\n"
-            + "\n".join([*lines[:SHOWN], *more])
+            + "\n".join([*lines[:MAX_LISTED], *more])
             + "\ncorrect the manifest's column split, or leave it out and divide by fractions"
         )
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-COLDEST, HOTTEST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -32,11 +32,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
         return float(-(targets * scaled).sum(axis=1).mean())
 
-    bounds = (float(np.log(COLDEST)), float(np.log(HOTTEST)))
+    bounds = (float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE)))
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
 
 
-def uncalibrated(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """What probabilities (N, C) were before logits were divided by a temperature."""
     tiny = np.finfo(np.float32).tiny
     logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) * temperature

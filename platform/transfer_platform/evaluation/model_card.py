@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transfer_model.config import FARTHEST, ModelDescription
+from transfer_model.config import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import class_table, table
 from transfer_platform.recipe.schema import Recipe
@@ -17,7 +17,7 @@ FILE = "README.md"
 
 def model_card(
     recipe: Recipe,
-    description: ModelDescription,
+    description: ModelConfig,
     images: Mapping[str, tuple[int, str]],
     predictions: Predictions,
     metrics: Mapping[str, float],
@@ -42,7 +42,7 @@ def model_card(
     return "\n\n".join(part for heading, body in sections.items() for part in (heading, body)) + "\n"
 
 
-def _purpose(description: ModelDescription) -> str:
+def _purpose(description: ModelConfig) -> str:
     return (
         f"Tells {len(description.classes)} classes of photographs apart: {', '.join(description.classes)}. "
         "It was made for pictures like those that it learned from, and for nothing else."
@@ -64,7 +64,7 @@ def _origin(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
     return "\n".join([f"- data: {recipe.dataset.source}", *rows, made])
 
 
-def _processing(description: ModelDescription) -> str:
+def _processing(description: ModelConfig) -> str:
     preparing = description.preprocessing
     side = preparing.image_size
     return (
@@ -75,9 +75,9 @@ def _processing(description: ModelDescription) -> str:
     )
 
 
-def _limits(description: ModelDescription) -> str:
+def _limits(description: ModelConfig) -> str:
     unknown = description.unknown
-    if unknown.threshold == FARTHEST:
+    if unknown.threshold == MAX_OOD_SCORE:
         return (
             "It calls no picture unknown: there were too few held-out pictures to keep false alarms at "
             f"{unknown.false_alarms:.1%}."

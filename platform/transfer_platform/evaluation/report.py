@@ -18,7 +18,7 @@ def class_table(predictions: Predictions) -> dict[str, list[object]]:
     }
 
 
-def markdown(
+def evaluation_report(
     title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
 ) -> str:
     """The report of an evaluation.
@@ -46,7 +46,7 @@ def markdown(
     return "\n".join(lines)
 
 
-def thresholds(
+def threshold_report(
     by_class: Mapping[str, Sequence[object]], decided: Mapping[str, Sequence[object]], chosen_on: int
 ) -> str:
     """The report of thresholds.

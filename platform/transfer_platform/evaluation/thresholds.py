@@ -24,7 +24,7 @@ def class_thresholds(chosen: Predictions, judged: Predictions) -> dict[str, list
         judged: Those on which they are measured, of the same classes.
 
     Returns:
-        Columns `class`, `threshold`, and `precision`, `recall` on both; one row per class.
+        Columns `class`, `ood_threshold`, and `precision`, `recall` on both; one row per class.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import class_differences
-from transfer_platform.data.group_split import shared_groups
+from transfer_platform.data.group_split import groups_in_several_splits
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
-    from transfer_platform.data.catalog import Catalog, Picture
+    from transfer_platform.data.catalog import Catalog, ImageRecord
 
 IMBALANCE = 5.0
 """Images of the largest class by those of the smallest."""
@@ -20,8 +20,8 @@ IMBALANCE = 5.0
 def class_gaps(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
     """Classes that keep a data set from being divided."""
     for catalog in catalogs.values():
-        yield from (Finding("class folders", (), gap) for gap in catalog.gaps())
-    given = {role: catalog.pictures for role, catalog in catalogs.items()}
+        yield from (Finding("class folders", (), gap) for gap in catalog.class_errors())
+    given = {role: catalog.images for role, catalog in catalogs.items()}
     yield from (Finding("classes differ", (), line) for line in class_differences(given))
 
 
@@ -35,7 +35,7 @@ def similar_classes(labels: Collection[str]) -> Iterator[Finding]:
             yield Finding("similar classes", (), " and ".join(map(repr, names)))
 
 
-def class_sizes(train: Sequence[Picture], few: int) -> Iterator[Finding]:
+def class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
     """Classes of few training images, and of far fewer than others.
 
     Args:
@@ -57,13 +57,13 @@ def class_sizes(train: Sequence[Picture], few: int) -> Iterator[Finding]:
         )
 
 
-def split_groups(roles: Mapping[str, Sequence[Picture]]) -> Iterator[Finding]:
+def split_groups(roles: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
     """Groups that a manifest's own splits tear apart.
 
     Args:
         roles: The pictures of each split.
     """
-    for name, held in shared_groups(roles).items():
+    for name, held in groups_in_several_splits(roles).items():
         files = tuple(picture.path for pictures in held.values() for picture in pictures)
         counts = " and ".join(f"{len(pictures)} in {role}" for role, pictures in held.items())
         yield Finding("group in two splits", files, f"the group {name!r} has {counts}")

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.splits import shared_images
+from transfer_platform.data.splits import images_in_several_splits
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transfer_platform.data.catalog import Picture
-    from transfer_platform.inspection.perceptual_hash import Sketches
+    from transfer_platform.data.catalog import ImageRecord
+    from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
-SAME_LIGHT = 4.0
+MAX_BRIGHTNESS_DIFFERENCE = 4.0
 """Levels (of 255) by which the mean brightness of near copies may differ."""
-SAME_FORM = 0.97
+MIN_CORRELATION = 0.97
 """Smallest correlation of the coarse forms of near copies, 1 for equal ones."""
-SAME_COLOURS = 5.0
+MAX_COLOR_DIFFERENCE = 5.0
 """Largest mean difference of their sketches, in levels (of 255)."""
-SAME_SHAPE = 0.05
+MAX_ASPECT_DIFFERENCE = 0.05
 """Largest difference of their aspect ratios, relative."""
-PLAIN = 4.0
+MIN_CONTRAST = 4.0
 """Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
 
 _ROWS, _COLUMNS = 256, 4096
@@ -37,8 +37,8 @@ _LOOKED_AT = 1 << 13
 """Pairs whose colours are compared at once."""
 
 
-def exact_copies(
-    roles: Mapping[str, Sequence[Picture]], allowed: Collection[Path] = frozenset()
+def exact_duplicates(
+    roles: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
     """Files of the same bytes.
 
@@ -46,10 +46,10 @@ def exact_copies(
         roles: The pictures of each split.
         allowed: Files that may lie in two splits.
     """
-    for shared in shared_images(roles, allowed):
+    for shared in images_in_several_splits(roles, allowed):
         yield Finding("copy in another split", _paths(shared), " and ".join(_places(shared)))
     times = Counter(picture.sha256 for pictures in roles.values() for picture in pictures)
-    same: dict[str, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
+    same: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
     for role, pictures in roles.items():
         for picture in pictures:
             if times[picture.sha256] > 1:
@@ -66,18 +66,18 @@ def exact_copies(
             )
 
 
-def _paths(held: Mapping[str, Sequence[Picture]]) -> tuple[Path, ...]:
+def _paths(held: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
     return tuple(picture.path for pictures in held.values() for picture in pictures)
 
 
-def _places(held: Mapping[str, Sequence[Picture]]) -> list[str]:
+def _places(held: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     """Which splits and classes some pictures are in, by split."""
     found = {f"{role}/{picture.label}" for role, pictures in held.items() for picture in pictures}
     return sorted(found, key=lambda each: (list(held).index(each.partition("/")[0]), each))
 
 
-def near_copies(
-    roles: Mapping[str, Sequence[Picture]], facts: NDArray[np.void], sketches: Sketches
+def near_duplicates(
+    roles: Mapping[str, Sequence[ImageRecord]], facts: NDArray[np.void], sketches: PerceptualHashes
 ) -> Iterator[Finding]:
     """Pictures of different bytes that look the same: resized, compressed anew, or one frame later.
 
@@ -88,7 +88,7 @@ def near_copies(
     """
     names, held = list(roles), [picture for pictures in roles.values() for picture in pictures]
     role_of = np.repeat(np.arange(len(names)), [len(pictures) for pictures in roles.values()])
-    for group in alike(facts, sketches, _different(roles)):
+    for group in group_similar(facts, sketches, _different(roles)):
         members = [(names[role_of[index]], held[index]) for index in group]
         if len({picture.sha256 for _, picture in members}) == 1:
             continue
@@ -103,7 +103,7 @@ def near_copies(
         yield Finding(kind, tuple(picture.path for _, picture in members), detail + more)
 
 
-def _different(roles: Mapping[str, Sequence[Picture]]) -> NDArray[np.int64]:
+def _different(roles: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
     """The places of all pictures, split by split, but those whose bytes came before in the same split."""
     places: list[int] = []
     start = 0
@@ -117,7 +117,9 @@ def _different(roles: Mapping[str, Sequence[Picture]]) -> NDArray[np.int64]:
     return np.array(places, np.int64)
 
 
-def alike(facts: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64]) -> list[list[int]]:
+def group_similar(
+    facts: NDArray[np.void], sketches: PerceptualHashes, among: NDArray[np.int64]
+) -> list[list[int]]:
     """Which pictures look the same.
 
     Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
@@ -133,18 +135,18 @@ def alike(facts: NDArray[np.void], sketches: Sketches, among: NDArray[np.int64])
         The places of each set of pictures that are connected by being alike, two at least; in the order of
         their first ones.
     """
-    order = among[np.argsort(sketches.light[among], kind="stable")]
-    order = order[sketches.deviation[order] >= PLAIN]
-    light, forms = sketches.light[order], sketches.forms
+    order = among[np.argsort(sketches.brightness[among], kind="stable")]
+    order = order[sketches.deviation[order] >= MIN_CONTRAST]
+    light, forms = sketches.brightness[order], sketches.hashes
     shapes = np.log(facts["width"] / facts["height"])
-    ends = np.searchsorted(light, light + SAME_LIGHT, side="right")
+    ends = np.searchsorted(light, light + MAX_BRIGHTNESS_DIFFERENCE, side="right")
     group = np.arange(len(order))
     for rows, columns in _tiles(ends):
-        close = np.flatnonzero(forms[order[rows]] @ forms[order[columns]].T >= SAME_FORM)
+        close = np.flatnonzero(forms[order[rows]] @ forms[order[columns]].T >= MIN_CORRELATION)
         one, other = np.divmod(close, columns.stop - columns.start)
         pairs = np.stack((one + rows.start, other + columns.start), axis=1)
         pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
-        pairs = pairs[_perhaps(shapes, sketches.colour, order[pairs])]
+        pairs = pairs[_perhaps(shapes, sketches.mean_color, order[pairs])]
         while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
             some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
             group = _joined(group, some[_same(sketches, order[some])])
@@ -166,18 +168,18 @@ def _perhaps(
     """Which pairs (P, 2) have the same shape, and mean colours that do not rule the same colours out."""
     one, other = pairs.T
     colours = np.abs(colour[one] - colour[other]).mean(axis=1)
-    perhaps: NDArray[np.bool_] = colours <= SAME_COLOURS + _ROUNDING
-    perhaps &= np.abs(shapes[one] - shapes[other]) <= SAME_SHAPE
+    perhaps: NDArray[np.bool_] = colours <= MAX_COLOR_DIFFERENCE + _ROUNDING
+    perhaps &= np.abs(shapes[one] - shapes[other]) <= MAX_ASPECT_DIFFERENCE
     return perhaps
 
 
-def _same(sketches: Sketches, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _same(sketches: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which pairs (P, 2) of equal form have the same colours."""
     places, where = np.unique(pairs, return_inverse=True)
-    pixels = sketches.pixels(places).astype(np.int16)
+    pixels = sketches.thumbnails(places).astype(np.int16)
     one, other = where.reshape(pairs.shape).T
     differences = np.abs(pixels[one] - pixels[other]).mean(axis=(1, 2, 3))
-    same: NDArray[np.bool_] = differences <= SAME_COLOURS
+    same: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE
     return same
 
 

@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FindingKind:
     """One kind of finding.
 
     Attributes:
@@ -42,7 +42,7 @@ class Finding:
     """One thing that was found.
 
     Attributes:
-        kind: Its name, a key of `KINDS`.
+        kind: Its name, a key of `FINDING_KINDS`.
         files: Which it is about, none where it is about the data set; the first is the one to look at.
         detail: What exactly, a sentence or a part of one.
     """
@@ -57,147 +57,163 @@ _LINK = "copy what it points to into the data set, or name it in dataset.exclude
 _ROW = "correct the row, name it in dataset.exclude, or set dataset.on_bad_image: skip"
 _LOOK = "look at it; name it in dataset.exclude if it does not belong"
 
-KINDS = {
+FINDING_KINDS = {
     kind.name: kind
     for kind in (
-        Kind("unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"),
-        Kind(
+        FindingKind(
+            "unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"
+        ),
+        FindingKind(
             "unreadable folder",
             Severity.ERROR,
             "nobody knows what is in it, so it is not skipped",
             "change its permissions, or name it in dataset.exclude",
             skippable=False,
         ),
-        Kind(
+        FindingKind(
             "not read",
             Severity.ERROR,
             "the disk or the network failed; the picture may be good, so it is not skipped",
             "run the command again, or name it in dataset.exclude",
             skippable=False,
         ),
-        Kind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
-        Kind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
-        Kind("unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT),
-        Kind("damaged", Severity.ERROR, "a picture that is cut off or damaged", _OUT),
-        Kind("too many pixels", Severity.ERROR, "it would fill the memory (a decompression bomb)", _OUT),
-        Kind("too many bytes", Severity.ERROR, "larger than any picture", _OUT),
-        Kind("colour space", Severity.ERROR, "its colours have no defined RGB", "convert it to RGB"),
-        Kind("link leading out", Severity.ERROR, "a link to somewhere outside the data set", _LINK),
-        Kind(
+        FindingKind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
+        FindingKind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
+        FindingKind(
+            "unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT
+        ),
+        FindingKind("damaged", Severity.ERROR, "a picture that is cut off or damaged", _OUT),
+        FindingKind(
+            "too many pixels", Severity.ERROR, "it would fill the memory (a decompression bomb)", _OUT
+        ),
+        FindingKind("too many bytes", Severity.ERROR, "larger than any picture", _OUT),
+        FindingKind("colour space", Severity.ERROR, "its colours have no defined RGB", "convert it to RGB"),
+        FindingKind("link leading out", Severity.ERROR, "a link to somewhere outside the data set", _LINK),
+        FindingKind(
             "link in circles", Severity.ERROR, "a link that leads back to itself or to its own folder", _LINK
         ),
-        Kind("link to nothing", Severity.ERROR, "a link whose target is gone", _LINK),
-        Kind("special file", Severity.ERROR, "a pipe, a socket or a device", "remove it"),
-        Kind(
+        FindingKind("link to nothing", Severity.ERROR, "a link whose target is gone", _LINK),
+        FindingKind("special file", Severity.ERROR, "a pipe, a socket or a device", "remove it"),
+        FindingKind(
             "outside the class folders",
             Severity.ERROR,
             "it lies where no class can be told",
             "move it into its class folder, or name it in dataset.exclude",
         ),
-        Kind(
+        FindingKind(
             "class folders",
             Severity.ERROR,
             "fewer than two classes, an empty one, or one whose name is no text",
             "correct the folders, or the labels of the manifest",
         ),
-        Kind(
+        FindingKind(
             "classes differ",
             Severity.ERROR,
             "the splits do not have the same classes",
             "every split needs pictures of every class, of the same name",
         ),
-        Kind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
-        Kind(
+        FindingKind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
+        FindingKind(
             "copy in another split",
             Severity.ERROR,
             "the same bytes in two splits: it is tested after it was learned by heart",
             "remove one of them, name one in dataset.exclude, or name the file that may be in both in "
             "dataset.allow_duplicates",
         ),
-        Kind(
+        FindingKind(
             "group in two splits",
             Severity.ERROR,
             "pictures of one group in two splits: it is tested on what it has seen",
             "correct the manifest's column split, or leave it out and divide by fractions",
         ),
-        Kind(
+        FindingKind(
             "copy with another label",
             Severity.WARNING,
             "the same bytes in two classes: one of the labels is wrong",
             "remove the wrong one",
         ),
-        Kind(
+        FindingKind(
             "copy",
             Severity.WARNING,
             "the same bytes twice in one class: it counts twice",
             "remove one of them",
         ),
-        Kind(
+        FindingKind(
             "near copy in another split",
             Severity.WARNING,
             "pictures in two splits that look the same: the test is easier than the world",
             "look at them; keep one of them",
         ),
-        Kind(
+        FindingKind(
             "near copy with another label",
             Severity.WARNING,
             "pictures in two classes that look the same: one of the labels may be wrong",
             "look at them",
         ),
-        Kind("near copy", Severity.WARNING, "pictures of one class that look the same", "look at them"),
-        Kind(
+        FindingKind(
+            "near copy", Severity.WARNING, "pictures of one class that look the same", "look at them"
+        ),
+        FindingKind(
             "likely mislabelled",
             Severity.WARNING,
             "networks that had not seen it are sure of another class",
             "look at it; move it to its class, or name it in dataset.exclude",
         ),
-        Kind(
+        FindingKind(
             "taken for another class",
             Severity.NOTE,
             "networks that had not seen it take it for another class: a hard picture, or a wrong label",
             "look at the first ones",
         ),
-        Kind("far from the rest", Severity.WARNING, "unlike every other picture of the data set", _LOOK),
-        Kind(
+        FindingKind(
+            "far from the rest", Severity.WARNING, "unlike every other picture of the data set", _LOOK
+        ),
+        FindingKind(
             "wrong extension",
             Severity.WARNING,
             "the name says another format than the bytes",
             "rename it; it is read all the same",
         ),
-        Kind("animated", Severity.WARNING, "several pictures in one file, of which the first is used", _LOOK),
-        Kind("odd format", Severity.WARNING, "a format that hardly any other picture here has", _LOOK),
-        Kind("blank", Severity.WARNING, "one colour and nothing else", _LOOK),
-        Kind("very dark or bright", Severity.WARNING, "hardly anything can be seen on it", _LOOK),
-        Kind("tiny", Severity.WARNING, "far smaller than the other pictures", _LOOK),
-        Kind(
+        FindingKind(
+            "animated", Severity.WARNING, "several pictures in one file, of which the first is used", _LOOK
+        ),
+        FindingKind("odd format", Severity.WARNING, "a format that hardly any other picture here has", _LOOK),
+        FindingKind("blank", Severity.WARNING, "one colour and nothing else", _LOOK),
+        FindingKind("very dark or bright", Severity.WARNING, "hardly anything can be seen on it", _LOOK),
+        FindingKind("tiny", Severity.WARNING, "far smaller than the other pictures", _LOOK),
+        FindingKind(
             "extreme shape", Severity.WARNING, "of so long a picture the network sees a small part", "crop it"
         ),
-        Kind(
+        FindingKind(
             "similar classes",
             Severity.WARNING,
             "classes whose names differ in case, spaces or signs alone: perhaps they are one",
             "give them one name, or names that tell them apart",
         ),
-        Kind("few images", Severity.WARNING, "fewer training images than dataset.few_images", "add images"),
-        Kind(
+        FindingKind(
+            "few images", Severity.WARNING, "fewer training images than dataset.few_images", "add images"
+        ),
+        FindingKind(
             "imbalance",
             Severity.WARNING,
             "a class has many times the images of another",
             "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
         ),
-        Kind("turned by EXIF", Severity.NOTE, "stored on its side; it is turned upright"),
-        Kind("transparency", Severity.NOTE, "it is laid on white"),
-        Kind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
-        Kind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
-        Kind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
-        Kind(
+        FindingKind("turned by EXIF", Severity.NOTE, "stored on its side; it is turned upright"),
+        FindingKind("transparency", Severity.NOTE, "it is laid on white"),
+        FindingKind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
+        FindingKind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
+        FindingKind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
+        FindingKind(
             "splits",
             Severity.NOTE,
             "what dataset.splits leaves out is recognised by the names of folders",
         ),
-        Kind("manifest", Severity.NOTE, "what was made of the manifest's columns"),
-        Kind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
-        Kind("hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"),
+        FindingKind("manifest", Severity.NOTE, "what was made of the manifest's columns"),
+        FindingKind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
+        FindingKind(
+            "hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"
+        ),
     )
 }
 """Every kind by name, the gravest first."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.file_problems import shown
+from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transfer_platform.data.catalog import Catalog, Picture
-    from transfer_platform.inspection.perceptual_hash import Sketches
+    from transfer_platform.data.catalog import Catalog, ImageRecord
+    from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -29,7 +29,7 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 }
 """What files of each format are called, in lower case."""
 
-ODD_SHARE, ODD_AMONG = 0.01, 50
+RARE_SHARE, RARE_MINIMUM = 0.01, 50
 """A format is odd that less than this share of the pictures has, of at least so many."""
 BLANK = 2
 """Levels (of 255) between which all of a sketch lies, in each colour."""
@@ -37,7 +37,7 @@ DARK, BRIGHT = 10.0, 245.0
 """Mean levels (of 255) below and above which hardly anything can be seen."""
 TINY = 0.25
 """Share of the median shorter side."""
-LONG = 4.0
+ELONGATED = 4.0
 """Longer side by shorter side."""
 
 
@@ -52,8 +52,8 @@ def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
             yield Finding("hidden", (path,), "hidden, or left behind by a file manager")
 
 
-def unusual_pictures(
-    pictures: Sequence[Picture], facts: NDArray[np.void], sketches: Sketches
+def unusual_images(
+    pictures: Sequence[ImageRecord], facts: NDArray[np.void], sketches: PerceptualHashes
 ) -> Iterator[Finding]:
     """Pictures that can be learned from, and are not like the others.
 
@@ -66,9 +66,9 @@ def unusual_pictures(
         return
     formats = facts["format"].astype(str)
     kinds, counts = np.unique(formats, return_counts=True)
-    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < ODD_SHARE * len(facts)}
+    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < RARE_SHARE * len(facts)}
     sides = np.minimum(facts["width"], facts["height"])
-    usual, levels, blank = float(np.median(sides)), sketches.light, sketches.spread < BLANK
+    usual, levels, blank = float(np.median(sides)), sketches.brightness, sketches.contrast < BLANK
     shapes = np.maximum(facts["width"], facts["height"]) / sides
     deep = np.char.startswith(facts["mode"], b"I") | (facts["mode"] == b"F")
     found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
@@ -76,7 +76,7 @@ def unusual_pictures(
         ("animated", facts["frames"] > 1, lambda i: f"{facts['frames'][i]} pictures in one {formats[i]}"),
         (
             "odd format",
-            np.isin(formats, list(few)) & (len(facts) >= ODD_AMONG),
+            np.isin(formats, list(few)) & (len(facts) >= RARE_MINIMUM),
             lambda i: f"{few[formats[i]]} of {len(facts)} pictures are {formats[i]}",
         ),
         ("blank", blank, lambda _: "one colour"),
@@ -90,7 +90,11 @@ def unusual_pictures(
             sides < TINY * usual,
             lambda i: f"{_size(facts[i])}; the median shorter side is {usual:.0f}",
         ),
-        ("extreme shape", shapes > LONG, lambda i: f"{_size(facts[i])}, its sides are 1 to {shapes[i]:.1f}"),
+        (
+            "extreme shape",
+            shapes > ELONGATED,
+            lambda i: f"{_size(facts[i])}, its sides are 1 to {shapes[i]:.1f}",
+        ),
         ("turned by EXIF", facts["orientation"] != 1, lambda i: f"orientation {facts['orientation'][i]}"),
         ("transparency", facts["transparent"] > 0, lambda i: f"a {formats[i]} in mode {_mode(facts[i])}"),
         ("CMYK", facts["mode"] == b"CMYK", lambda _: "converted to RGB"),
@@ -98,21 +102,21 @@ def unusual_pictures(
         (
             "name that is no UTF-8",
             np.array([not _is_text(picture.file) for picture in pictures]),
-            lambda i: shown(pictures[i].path.name),
+            lambda i: printable(pictures[i].path.name),
         ),
     ]
     for kind, which, detail in found:
         yield from (Finding(kind, (pictures[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
 
 
-def _misnamed(pictures: Sequence[Picture], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
+def _misnamed(pictures: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Whose name says another format than the bytes (N,)."""
     pairs = zip(pictures, formats.tolist(), strict=True)
     return np.array([not picture.file.lower().endswith(EXTENSIONS[kind]) for picture, kind in pairs])
 
 
 def _extension(path: Path, kind: str) -> str:
-    return f"the name ends in {shown(path.suffix) or 'nothing'}, the bytes are {kind}"
+    return f"the name ends in {printable(path.suffix) or 'nothing'}, the bytes are {kind}"
 
 
 def _size(facts: np.void) -> str:

@@ -12,7 +12,7 @@ from transfer_platform.inspection.findings import Finding
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from transfer_platform.data.catalog import Picture
+    from transfer_platform.data.catalog import ImageRecord
 
 FOLDS = 5
 """Parts into which pictures are dealt; each is judged by what the others taught."""
@@ -24,13 +24,13 @@ ITERATIONS = 500
 """Of the optimizer, more than any of these problems takes."""
 NEIGHBOURS = 5
 """Nearest pictures whose mean distance is a picture's own."""
-FAR = 6.0
+OUTLIER_FACTOR = 6.0
 """Deviations above its median (1.4826 times the median of absolute deviations) from which one is far."""
 
 _BLOCK = 1024
 
 
-def out_of_fold(
+def out_of_fold_probabilities(
     features: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
 ) -> NDArray[np.float64]:
     """Probabilities of a logistic regression on standardised features, for pictures that it has not seen.
@@ -72,8 +72,8 @@ def _predicted(
     return found
 
 
-def doubtful_labels(
-    pictures: Sequence[Picture], classes: Sequence[str], probabilities: NDArray[np.float64]
+def find_label_errors(
+    pictures: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.float64]
 ) -> Iterator[Finding]:
     """Labels that are likely wrong, by confident learning (Northcutt et al., 2021), and other misses.
 
@@ -92,11 +92,11 @@ def doubtful_labels(
     labels = np.array([classes.index(picture.label) for picture in pictures])
     accused = find_label_issues(labels, probabilities, filter_by="low_self_confidence", n_jobs=1)
     yield from _told("likely mislabelled", accused, pictures, classes, probabilities)
-    yield from taken_for_another(pictures, classes, probabilities, but=accused)
+    yield from misclassified_images(pictures, classes, probabilities, but=accused)
 
 
-def taken_for_another(
-    pictures: Sequence[Picture],
+def misclassified_images(
+    pictures: Sequence[ImageRecord],
     classes: Sequence[str],
     probabilities: NDArray[np.floating],
     but: NDArray[np.bool_] | None = None,
@@ -111,7 +111,7 @@ def taken_for_another(
 def _told(
     kind: str,
     which: NDArray[np.bool_],
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageRecord],
     classes: Sequence[str],
     probabilities: NDArray[np.floating],
 ) -> Iterator[Finding]:
@@ -128,7 +128,7 @@ def _told(
             )
 
 
-def far_from_the_rest(pictures: Sequence[Picture], features: NDArray[np.float32]) -> Iterator[Finding]:
+def find_outliers(pictures: Sequence[ImageRecord], features: NDArray[np.float32]) -> Iterator[Finding]:
     """Pictures whose nearest neighbours are far away, the farthest first.
 
     Args:
@@ -141,7 +141,7 @@ def far_from_the_rest(pictures: Sequence[Picture], features: NDArray[np.float32]
     median = float(np.median(distances))
     spread = 1.4826 * float(np.median(np.abs(distances - median)))
     for index in np.argsort(-distances):
-        if distances[index] <= median + FAR * spread:
+        if distances[index] <= median + OUTLIER_FACTOR * spread:
             return
         yield Finding(
             "far from the rest",

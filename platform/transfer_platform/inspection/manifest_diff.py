@@ -14,7 +14,7 @@ from transfer_platform.errors import DataError
 _LISTED = 20
 
 
-class Row(NamedTuple):
+class ManifestLine(NamedTuple):
     """A picture in a manifest, see `report.manifest`."""
 
     split: str
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Difference:
+class ManifestDiff:
     """What became of one run's pictures in another's.
 
     Attributes:
@@ -41,13 +41,13 @@ class Difference:
     """
 
     same: int
-    added: tuple[Row, ...]
-    removed: tuple[Row, ...]
-    changed: tuple[tuple[Row, Row], ...]
-    relabelled: tuple[tuple[Row, Row], ...]
-    moved: tuple[tuple[Row, Row], ...]
-    reweighted: tuple[tuple[Row, Row], ...] = ()
-    refolded: tuple[tuple[Row, Row], ...] = ()
+    added: tuple[ManifestLine, ...]
+    removed: tuple[ManifestLine, ...]
+    changed: tuple[tuple[ManifestLine, ManifestLine], ...]
+    relabelled: tuple[tuple[ManifestLine, ManifestLine], ...]
+    moved: tuple[tuple[ManifestLine, ManifestLine], ...]
+    reweighted: tuple[tuple[ManifestLine, ManifestLine], ...] = ()
+    refolded: tuple[tuple[ManifestLine, ManifestLine], ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -89,7 +89,7 @@ class Difference:
         }
 
 
-def read_manifest(text: str, name: str) -> list[Row]:
+def read_manifest(text: str, name: str) -> list[ManifestLine]:
     """The rows of a manifest.
 
     Args:
@@ -100,18 +100,18 @@ def read_manifest(text: str, name: str) -> list[Row]:
         DataError: It lacks one of the columns.
     """
     reader = csv.DictReader(StringIO(text))
-    needed = [field for field in Row._fields if field not in Row._field_defaults]
+    needed = [field for field in ManifestLine._fields if field not in ManifestLine._field_defaults]
     if missing := [field for field in needed if field not in (reader.fieldnames or ())]:
         raise DataError(
             f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
         )
     return [
-        Row(**{field: row[field] for field in needed}, weight=_weight(row), fold=row.get("fold", ""))
+        ManifestLine(**{field: row[field] for field in needed}, weight=_weight(row), fold=row.get("fold", ""))
         for row in reader
     ]
 
 
-def _place(one: Row, two: Row) -> str:
+def _place(one: ManifestLine, two: ManifestLine) -> str:
     """Where a file is; a file whose bytes changed may have another label or split as well."""
     before, after = f"{one.split}/{one.label}", f"{two.split}/{two.label}"
     return before if before == after else f"{before} -> {after}"
@@ -122,7 +122,7 @@ def _weight(row: Mapping[str, str]) -> str:
     return row.get("weight", "1") if row["split"] == "train" else ""
 
 
-def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
+def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
     """Compares two manifests; copies of a picture are counted one by one, and folds where both have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
@@ -139,7 +139,7 @@ def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
         matched, left, right = _matched(left, right, fields)
         pairs.append(matched)
     same, refolded, reweighted, moved, relabelled, changed = pairs
-    return Difference(
+    return ManifestDiff(
         same=len(same),
         added=tuple(sorted(right)),
         removed=tuple(sorted(left)),
@@ -152,10 +152,10 @@ def difference(before: Iterable[Row], after: Iterable[Row]) -> Difference:
 
 
 def _matched(
-    left: Iterable[Row], right: Iterable[Row], fields: tuple[str, ...]
-) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
+    left: Iterable[ManifestLine], right: Iterable[ManifestLine], fields: tuple[str, ...]
+) -> tuple[list[tuple[ManifestLine, ManifestLine]], list[ManifestLine], list[ManifestLine]]:
     """Pairs of rows that agree in some fields, and what is left of both sides."""
-    waiting: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    waiting: dict[tuple[str, ...], list[ManifestLine]] = defaultdict(list)
     for row in sorted(right, reverse=True):
         waiting[tuple(getattr(row, field) for field in fields)].append(row)
     pairs, alone = [], []

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transfer_platform.data.image_stats import LUMA, SKETCH
+from transfer_platform.data.image_stats import LUMA, THUMBNAIL_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from transfer_platform.data.image_stats import Looks
+    from transfer_platform.data.image_stats import ImageStats
 
 _FREQUENCIES = 8
 _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Sketches:
+class PerceptualHashes:
     """Of N pictures.
 
     Attributes:
@@ -33,15 +33,15 @@ class Sketches:
         pixels: Gives the sketches of some of them, by their places (P,), as RGB (P, 16, 16, 3).
     """
 
-    light: NDArray[np.float32]
-    colour: NDArray[np.float32]
-    spread: NDArray[np.uint8]
-    forms: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+    mean_color: NDArray[np.float32]
+    contrast: NDArray[np.uint8]
+    hashes: NDArray[np.float32]
     deviation: NDArray[np.float32]
-    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    thumbnails: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
-def study(looks: Looks, rows: NDArray[np.int64]) -> Sketches:
+def compute_hashes(looks: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
     """Studies the sketches of some rows (N,) of looks, a block at a time."""
     basis, count = _basis(), len(rows)
     light, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
@@ -49,12 +49,14 @@ def study(looks: Looks, rows: NDArray[np.int64]) -> Sketches:
     spread = np.empty(count, np.uint8)
     for start in range(0, count, _ROWS):
         block = slice(start, start + _ROWS)
-        waves, colour[block], spread[block] = _block(looks.sketches(rows[block]), basis)
+        waves, colour[block], spread[block] = _block(looks.thumbnails(rows[block]), basis)
         length = np.maximum(np.linalg.norm(waves[:, 1:], axis=1), np.float32(1e-6))
-        light[block] = waves[:, 0] / np.float32(SKETCH)
+        light[block] = waves[:, 0] / np.float32(THUMBNAIL_SIDE)
         forms[block] = waves[:, 1:] / length[:, None]
-        deviation[block] = length / np.float32(SKETCH)
-    return Sketches(light, colour, spread, forms, deviation, lambda places: looks.sketches(rows[places]))
+        deviation[block] = length / np.float32(THUMBNAIL_SIDE)
+    return PerceptualHashes(
+        light, colour, spread, forms, deviation, lambda places: looks.thumbnails(rows[places])
+    )
 
 
 def _block(
@@ -69,8 +71,10 @@ def _block(
 
 def _basis() -> NDArray[np.float32]:
     """Colours of a sketch -> luma -> its 8 x 8 lowest frequencies, orthonormal: (768, 64)."""
-    waves = np.cos(np.pi * np.outer(2 * np.arange(SKETCH) + 1, np.arange(_FREQUENCIES)) / (2 * SKETCH))
-    waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / SKETCH)
+    waves = np.cos(
+        np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE)
+    )
+    waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / THUMBNAIL_SIDE)
     both = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))
-    basis: NDArray[np.float32] = both.reshape(3 * SKETCH**2, _FREQUENCIES**2).astype(np.float32)
+    basis: NDArray[np.float32] = both.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2).astype(np.float32)
     return basis

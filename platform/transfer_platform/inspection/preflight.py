@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transfer_platform.data.dataset import divided, read_source
+from transfer_platform.data.dataset import scan_dataset, split_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
 from transfer_platform.inspection.survey import Inspection, inspect
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.schema import Dataset
+from transfer_platform.recipe.schema import DatasetConfig
 
 
 def preflight(
-    dataset: Dataset, folder: Path, progress: Progress = silent
+    dataset: DatasetConfig, folder: Path, progress: Progress = silent
 ) -> tuple[Inspection, Splits | None]:
     """Reads every picture of a recipe once and looks for all that is wrong with them.
 
@@ -28,19 +28,19 @@ def preflight(
     Raises:
         DataError: The data set cannot be had, a split's folder is not there, or a pattern matches nothing.
     """
-    source = read_source(dataset, folder, progress)
+    source = scan_dataset(dataset, folder, progress)
     splits, unsplit = None, ""
-    if not any(catalog.gaps() for catalog in source.catalogs.values()):
+    if not any(catalog.class_errors() for catalog in source.catalogs.values()):
         try:
-            splits = divided(source, dataset)
+            splits = split_dataset(source, dataset)
         except SplitError as error:
             unsplit = str(error)
-    given = {role: catalog.pictures for role, catalog in source.catalogs.items()}
+    given = {role: catalog.images for role, catalog in source.catalogs.items()}
     found = inspect(
         source.root,
         source.catalogs,
-        source.looks,
-        splits.roles if splits else given,
+        source.stats,
+        splits.by_name if splits else given,
         skip=dataset.on_bad_image == "skip",
         few=dataset.few_images,
         allowed=source.allowed,
@@ -50,13 +50,15 @@ def preflight(
     return found, splits
 
 
-def required(dataset: Dataset, folder: Path, progress: Progress = silent) -> tuple[Inspection, Splits]:
+def require_valid(
+    dataset: DatasetConfig, folder: Path, progress: Progress = silent
+) -> tuple[Inspection, Splits]:
     """The preflight of a data set that shall be trained on.
 
     Raises:
         DataError: As of `preflight`, or what was found is in the way of training; all of it is named.
     """
     found, splits = preflight(dataset, folder, progress)
-    found.refuse_errors("`platform data RECIPE` shows all of it, with pictures")
+    found.raise_errors("`platform data RECIPE` shows all of it, with pictures")
     assert splits is not None, "what cannot be divided is an error"
     return found, splits

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_platform.inspection.findings import KINDS, Finding, Severity
+from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 from transfer_platform.inspection.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ SHOWN = 24
 """Findings of one kind that have thumbnails; the others are listed."""
 SHOWN_FILES = 6
 """Thumbnails of one finding."""
-LISTED = 2000
+MAX_LISTED = 2000
 """Findings of one kind that the page lists; the table has all of them."""
-UNSEEN = ("link leading out", "link in circles")
+NO_THUMBNAIL = ("link leading out", "link in circles")
 """What is not followed is not shown either: the page may go where its target must not."""
 _SUMMED_UP = 20
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -39,21 +39,21 @@ def summary(inspection: Inspection) -> str:
     return f"{pictures} pictures of {len(inspection.classes)} classes; {counts}"
 
 
-def text(inspection: Inspection) -> str:
+def text_report(inspection: Inspection) -> str:
     """Everything that was found, up to 20 lines of a kind, for a terminal."""
     lines = [summary(inspection)]
     for severity in Severity:
         for kind, found in _kinds(inspection, severity):
-            lines += ["", f"{severity}: {kind} ({len(found)}): {KINDS[kind].meaning}"]
+            lines += ["", f"{severity}: {kind} ({len(found)}): {FINDING_KINDS[kind].meaning}"]
             lines += [f"    {inspection.line(finding)}" for finding in found[:_SUMMED_UP]]
             lines += [f"    ... and {len(found) - _SUMMED_UP} more"] if len(found) > _SUMMED_UP else []
             remedy = inspection.remedy(kind, severity)
             lines += [f"  -> {remedy}"] if remedy else []
-    lines += ["", *inspection.unasked] if inspection.unasked else []
+    lines += ["", *inspection.skipped_checks] if inspection.skipped_checks else []
     return "\n".join(lines)
 
 
-def markdown(inspection: Inspection) -> str:
+def markdown_report(inspection: Inspection) -> str:
     """The report without pictures."""
     lines = ["# The data set", "", summary(inspection), "", *_table(class_table(inspection)), ""]
     for severity in Severity:
@@ -64,15 +64,15 @@ def markdown(inspection: Inspection) -> str:
                 _sentence(kind, inspection.remedy(kind, severity)),
                 "",
             ]
-            lines += [f"- {_escaped(inspection.line(finding))}" for finding in found[:LISTED]]
-            lines += [f"- ... and {len(found) - LISTED} more"] if len(found) > LISTED else []
+            lines += [f"- {_escaped(inspection.line(finding))}" for finding in found[:MAX_LISTED]]
+            lines += [f"- ... and {len(found) - MAX_LISTED} more"] if len(found) > MAX_LISTED else []
             lines += [""]
     lines += ["## Statistics", "", *_table(inspection.statistics), "", *_table(inspection.formats), ""]
-    lines += [f"{line}\n" for line in inspection.unasked]
+    lines += [f"{line}\n" for line in inspection.skipped_checks]
     return "\n".join(lines)
 
 
-def page(inspection: Inspection, title: str) -> str:
+def html_page(inspection: Inspection, title: str) -> str:
     """The report as one HTML file, thumbnails included; it loads nothing from anywhere.
 
     Args:
@@ -97,7 +97,7 @@ def page(inspection: Inspection, title: str) -> str:
             ("Sizes, shapes, brightness", _rows(inspection.statistics)),
             ("Formats", _rows(inspection.formats)),
         ],
-        unasked=inspection.unasked,
+        unasked=inspection.skipped_checks,
     )
 
 
@@ -133,7 +133,7 @@ def quarantine(inspection: Inspection) -> str:
 def manifest(inspection: Inspection, splits: Splits) -> str:
     """Every picture as CSV, in an order that names do not change.
 
-    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fold` and `file`.
+    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fuse_batch_norms` and `file`.
     """
     fold = dict(zip((picture.path for picture in splits.train), splits.folds, strict=False))
     rows = (
@@ -145,7 +145,7 @@ def manifest(inspection: Inspection, splits: Splits) -> str:
             fold.get(picture.path, ""),
             inspection.name(picture.path),
         )
-        for role, held in splits.roles.items()
+        for role, held in splits.by_name.items()
         for picture in held
     )
     return _csv(("split", "label", "sha256", "weight", "fold", "file"), rows)
@@ -157,7 +157,7 @@ def _section(
     shown = [
         {
             "pictures": [
-                {"source": "" if kind in UNSEEN else thumbnail(path), "name": inspection.name(path)}
+                {"source": "" if kind in NO_THUMBNAIL else thumbnail(path), "name": inspection.name(path)}
                 for path in finding.files[:SHOWN_FILES]
             ],
             "more": max(0, len(finding.files) - SHOWN_FILES),
@@ -165,28 +165,28 @@ def _section(
         }
         for finding in found[:SHOWN]
     ]
-    rest = [inspection.line(finding) for finding in found[SHOWN:LISTED]]
+    rest = [inspection.line(finding) for finding in found[SHOWN:MAX_LISTED]]
     return {
         "severity": str(severity),
         "kind": kind,
         "count": len(found),
-        "meaning": KINDS[kind].meaning,
+        "meaning": FINDING_KINDS[kind].meaning,
         "remedy": inspection.remedy(kind, severity),
         "shown": shown,
         "rest": rest,
-        "unlisted": max(0, len(found) - LISTED),
+        "unlisted": max(0, len(found) - MAX_LISTED),
     }
 
 
 def _kinds(inspection: Inspection, severity: Severity) -> Iterator[tuple[str, list[Finding]]]:
     for kind in Counter(finding.kind for finding in inspection.findings):
-        found = [each for each in inspection.of(kind) if inspection.severity(each) == severity]
+        found = [each for each in inspection.by_kind(kind) if inspection.severity(each) == severity]
         if found:
             yield kind, found
 
 
 def _sentence(kind: str, remedy: str) -> str:
-    meaning = KINDS[kind].meaning
+    meaning = FINDING_KINDS[kind].meaning
     return f"{meaning[0].upper()}{meaning[1:]}." + (f" Remedy: {remedy}." if remedy else "")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def statistics(
+def image_statistics(
     facts: NDArray[np.void], light: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
     """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
@@ -35,7 +35,7 @@ def statistics(
     return columns
 
 
-def formats(facts: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+def format_table(facts: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
     """A table with a row for each format and mode: how many pictures of each split have it."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_platform.errors import DataError
-from transfer_platform.file_problems import name_of
+from transfer_platform.file_problems import display_name
 from transfer_platform.inspection.class_checks import class_gaps, class_sizes, similar_classes, split_groups
-from transfer_platform.inspection.duplicates import PLAIN, exact_copies, near_copies
-from transfer_platform.inspection.findings import KINDS, Finding, Severity
-from transfer_platform.inspection.image_checks import BLANK, bad_files, unusual_pictures
-from transfer_platform.inspection.perceptual_hash import Sketches, study
-from transfer_platform.inspection.summary import formats, statistics
+from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates
+from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.inspection.image_checks import BLANK, bad_files, unusual_images
+from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
+from transfer_platform.inspection.summary import format_table, image_statistics
 
 if TYPE_CHECKING:
-    from transfer_platform.data.catalog import Catalog, Picture
-    from transfer_platform.data.image_stats import Looks
+    from transfer_platform.data.catalog import Catalog, ImageRecord
+    from transfer_platform.data.image_stats import ImageStats
 
-NAMED = 20
+MAX_LISTED = 20
 """Findings of one kind that an error names."""
 
 
@@ -50,19 +50,19 @@ class Inspection:
     statistics: Mapping[str, list[object]]
     formats: Mapping[str, list[object]]
     quarantine: Mapping[Path, str]
-    unasked: tuple[str, ...] = ()
+    skipped_checks: tuple[str, ...] = ()
     names: Mapping[Path, str] = field(default_factory=dict)
 
     def severity(self, finding: Finding) -> Severity:
         """How much a finding matters: what is left out is in nobody's way."""
         left_out = finding.files and finding.files[0] in self.quarantine
-        return Severity.NOTE if left_out else KINDS[finding.kind].severity
+        return Severity.NOTE if left_out else FINDING_KINDS[finding.kind].severity
 
     def remedy(self, kind: str, severity: Severity) -> str:
         """What to do about findings of a kind that matter so much; nothing about what is left out."""
-        return KINDS[kind].remedy if severity == KINDS[kind].severity else ""
+        return FINDING_KINDS[kind].remedy if severity == FINDING_KINDS[kind].severity else ""
 
-    def of(self, kind: str) -> tuple[Finding, ...]:
+    def by_kind(self, kind: str) -> tuple[Finding, ...]:
         """The findings of one kind."""
         return tuple(finding for finding in self.findings if finding.kind == kind)
 
@@ -77,7 +77,7 @@ class Inspection:
 
     def name(self, path: Path) -> str:
         """A file's name for people: relative to the source, or its URL."""
-        return name_of(path, self.root, self.names)
+        return display_name(path, self.root, self.names)
 
     def line(self, finding: Finding) -> str:
         """A finding in one line."""
@@ -85,15 +85,17 @@ class Inspection:
         more = f" and {len(finding.files) - 4} more" if len(finding.files) > 4 else ""
         return f"{names}{more}: {finding.detail}" if names else finding.detail
 
-    def with_more(self, findings: Iterable[Finding], unasked: Iterable[str] = ()) -> Inspection:
+    def with_findings(self, findings: Iterable[Finding], unasked: Iterable[str] = ()) -> Inspection:
         """This and what was found later."""
-        return replace(self, findings=_sorted([*self.findings, *findings]), unasked=(*self.unasked, *unasked))
+        return replace(
+            self, findings=_sorted([*self.findings, *findings]), skipped_checks=(*self.skipped_checks, *unasked)
+        )
 
-    def with_recognised(self, lines: Iterable[str]) -> Inspection:
+    def with_split_notes(self, lines: Iterable[str]) -> Inspection:
         """This and what `data.omitted.with_splits` said of splits that the recipe leaves out."""
-        return self.with_more(Finding("splits", (), line) for line in lines)
+        return self.with_findings(Finding("splits", (), line) for line in lines)
 
-    def refuse_errors(self, say_more: str, outcome: str = "nothing was trained") -> None:
+    def raise_errors(self, say_more: str, outcome: str = "nothing was trained") -> None:
         """Raises a `DataError` that names all errors, up to 20 of a kind, where there are any.
 
         Args:
@@ -106,10 +108,10 @@ class Inspection:
         lines = []
         for kind, count in Counter(error.kind for error in errors).items():
             found = [error for error in errors if error.kind == kind]
-            lines.append(f"{kind} ({count}): {KINDS[kind].meaning}")
-            lines += [f"    {self.line(finding)}" for finding in found[:NAMED]]
-            lines += [f"    ... and {count - NAMED} more"] if count > NAMED else []
-            lines += [f"  -> {KINDS[kind].remedy}"] if KINDS[kind].remedy else []
+            lines.append(f"{kind} ({count}): {FINDING_KINDS[kind].meaning}")
+            lines += [f"    {self.line(finding)}" for finding in found[:MAX_LISTED]]
+            lines += [f"    ... and {count - MAX_LISTED} more"] if count > MAX_LISTED else []
+            lines += [f"  -> {FINDING_KINDS[kind].remedy}"] if FINDING_KINDS[kind].remedy else []
         raise DataError(
             f"{len(errors)} thing{'s' * (len(errors) > 1)} in {self.root} "
             f"{'are' if len(errors) > 1 else 'is'} in the way; {outcome}\n"
@@ -121,8 +123,8 @@ class Inspection:
 def inspect(
     root: Path,
     catalogs: Mapping[str, Catalog],
-    looks: Looks,
-    roles: Mapping[str, tuple[Picture, ...]],
+    looks: ImageStats,
+    roles: Mapping[str, tuple[ImageRecord, ...]],
     *,
     skip: bool = False,
     few: int = 10,
@@ -145,18 +147,18 @@ def inspect(
     """
     everyone = [picture for held in roles.values() for picture in held]
     rows = looks.rows(picture.sha256 for picture in everyone)
-    facts, sketches = looks.facts(rows), study(looks, rows)
+    facts, sketches = looks.headers(rows), compute_hashes(looks, rows)
     ends = np.cumsum([len(held) for held in roles.values()])
     parts = {role: slice(end - len(held), end) for (role, held), end in zip(roles.items(), ends, strict=True)}
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
-    hindrances = [*class_gaps(catalogs), *exact_copies(roles, allowed), *split_groups(roles)]
-    if unsplit and not any(KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
+    hindrances = [*class_gaps(catalogs), *exact_duplicates(roles, allowed), *split_groups(roles)]
+    if unsplit and not any(FINDING_KINDS[each.kind].severity == Severity.ERROR for each in hindrances):
         hindrances.append(Finding("cannot be split", (), unsplit))
     findings = [
         *bad_files(catalogs),
         *hindrances,
-        *near_copies(roles, facts, sketches),
-        *unusual_pictures(everyone, facts, sketches),
+        *near_duplicates(roles, facts, sketches),
+        *unusual_images(everyone, facts, sketches),
         *similar_classes({picture.label for picture in everyone}),
         *class_sizes(roles["train"], few),
         *(Finding("manifest", (), note) for note in notes),
@@ -167,15 +169,15 @@ def inspect(
         classes=tuple(sorted({label for count in labels.values() for label in count})),
         counts=labels,
         findings=_sorted(findings),
-        statistics=statistics(
-            facts, sketches.light, {role: part for role, part in parts.items() if roles[role]}
+        statistics=image_statistics(
+            facts, sketches.brightness, {role: part for role, part in parts.items() if roles[role]}
         ),
-        formats=formats({role: facts[part] for role, part in parts.items()}),
-        unasked=_not_compared(sketches),
+        formats=format_table({role: facts[part] for role, part in parts.items()}),
+        skipped_checks=_not_compared(sketches),
         quarantine={
             path: problem.message
             for path, problem in sorted(problems.items())
-            if KINDS[problem.kind].skippable
+            if FINDING_KINDS[problem.kind].skippable
         }
         if skip
         else {},
@@ -183,8 +185,8 @@ def inspect(
     )
 
 
-def _not_compared(sketches: Sketches) -> tuple[str, ...]:
-    count = int(np.count_nonzero((sketches.deviation < PLAIN) & (sketches.spread >= BLANK)))
+def _not_compared(sketches: PerceptualHashes) -> tuple[str, ...]:
+    count = int(np.count_nonzero((sketches.deviation < MIN_CONTRAST) & (sketches.contrast >= BLANK)))
     if not count:
         return ()
     verb = "picture has" if count == 1 else "pictures have"
@@ -192,5 +194,5 @@ def _not_compared(sketches: Sketches) -> tuple[str, ...]:
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    order = {name: place for place, name in enumerate(KINDS)}
+    order = {name: place for place, name in enumerate(FINDING_KINDS)}
     return tuple(sorted(findings, key=lambda finding: order[finding.kind]))

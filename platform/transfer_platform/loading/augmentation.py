@@ -52,7 +52,7 @@ class BatchAugmentation:
         preprocessing: Of the network; gives S, the normalization and the colour that fills corners.
 
     Raises:
-        ValueError: There is no such policy, or it is `none`, which cuts no views: see `squares`.
+        ValueError: There is no such policy, or it is `none`, which cuts no views: see `normalize_images`.
     """
 
     policy: str
@@ -92,7 +92,7 @@ class BatchAugmentation:
         return _normalized_(pixels, self.preprocessing)
 
 
-def squares(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Normalizes S x S pictures; on a CPU the bits are those of `Preprocessing.normalize`.
 
     Args:

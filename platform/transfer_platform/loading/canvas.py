@@ -29,7 +29,7 @@ Against crops of the full photographs (bicubic), 64 of ants/bees, S = 224: 10/7 
 (deviation of the Laplacian) and 1.2 keeps 80 %, for 308 and 217 KB an image.
 """
 
-WIDEST = 2.0
+MAX_ASPECT = 2.0
 """Of a picture that is longer than this many times its other side, the ends are left out.
 
 No view reaches them: beyond 1.9 (4/3 of the shape, 0.7 of the area) all crops fall back to the middle.
@@ -82,14 +82,14 @@ def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Te
 
     Returns:
         The canvas (3, C, C), uint8, and width / height of the part of the picture that it shows, which is all
-        of it up to `WIDEST`.
+        of it up to `MAX_ASPECT`.
 
     Raises:
         UnreadableImageError: As `decode`.
     """
     image = decode(source, name, at_least=2 * side)
-    width = min(image.width, WIDEST * image.height)
-    height = min(image.height, WIDEST * image.width)
+    width = min(image.width, MAX_ASPECT * image.height)
+    height = min(image.height, MAX_ASPECT * image.width)
     left, top = (image.width - width) / 2, (image.height - height) / 2
     small = image.resize((side, side), Resampling.LANCZOS, box=(left, top, left + width, top + height))
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous(), width / height

@@ -25,12 +25,12 @@ from torch import Tensor
 
 import transfer_model.preprocessing
 from transfer_model.preprocessing import Preprocessing, decode
-from transfer_platform.data.catalog import Picture
+from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.errors import DataError
 from transfer_platform.loading import augmentation, canvas
-from transfer_platform.loading.augmentation import BatchAugmentation, squares
+from transfer_platform.loading.augmentation import BatchAugmentation, normalize_images
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import Layout, Store, StoreError
+from transfer_platform.tensor_store import RowSpec, Store, StoreError
 
 CHUNK = 64
 """Pictures that are decoded before the next ones are begun; bounds the memory."""
@@ -43,7 +43,7 @@ class Rows(Protocol):
         """(B, ...), on the CPU, of the rows at these places."""
 
 
-class Images:
+class ImageLoader:
     """The pictures of a study as one network sees them.
 
     Args:
@@ -61,7 +61,7 @@ class Images:
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageRecord],
         preprocessing: Preprocessing,
         policy: str,
         device: torch.device,
@@ -69,18 +69,18 @@ class Images:
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
-        self.pictures, self.preprocessing, self.policy = pictures, preprocessing, policy
+        self.records, self.preprocessing, self.policy = pictures, preprocessing, policy
         self.digests = [picture.sha256 for picture in pictures]
         self.device, self._store, self._progress, self._say = device, store, progress, say
         self._threads = min(8, os.cpu_count() or 1)
 
-    def plain(self, positions: Sequence[int]) -> Tensor:
+    def load(self, positions: Sequence[int]) -> Tensor:
         """The exact squares that are served: (B, 3, S, S) float32, normalized, on the device."""
         size = self.preprocessing.image_size
         pixels = self._squares.take(positions).view(-1, 3, size, size)
-        return squares(pixels.to(self.device), self.preprocessing)
+        return normalize_images(pixels.to(self.device), self.preprocessing)
 
-    def views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
+    def load_views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
         """One augmented view of each picture: (B, 3, S, S) float32, normalized, on the device."""
         canvases, aspects = canvas.unpack(self._canvases.take(positions))
         return self._augmentation(canvases.to(self.device), aspects, seeds)
@@ -110,26 +110,26 @@ class Images:
 
     @cached_property
     def _canvas_side(self) -> int:
-        longest = max(map(canvas.longest_side, (picture.path for picture in self.pictures)))
+        longest = max(map(canvas.longest_side, (picture.path for picture in self.records)))
         return canvas.canvas_side(self.preprocessing.image_size, longest)
 
     def _square(self, content: bytes, name: str) -> Tensor:
-        pixels = np.array(self.preprocessing.square(decode(content, name)))
+        pixels = np.array(self.preprocessing.crop_and_resize(decode(content, name)))
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decoded: Callable[[bytes, str], Tensor]) -> Rows:
         """Kept where there is a store with room for them."""
-        fresh = _Decoded(self.pictures, decoded, self._threads)
-        layout = Layout((size,), "uint8")
+        fresh = _Decoded(self.records, decoded, self._threads)
+        layout = RowSpec((size,), "uint8")
         if self._store is None:
             return fresh
-        if not self._store.fits(layout, len(self.pictures)):
-            needed = decimal(layout.row_bytes * len(self.pictures))
+        if not self._store.fits(layout, len(self.records)):
+            needed = decimal(layout.row_bytes * len(self.records))
             self._say(f"the pictures are decoded in every epoch: the cache has no room for them ({needed})")
             return fresh
         address = preprocessing_digest(kind, self.preprocessing)
         try:
-            return self._store.obtain(address, layout, self.digests, self._told(fresh), self._waiting)
+            return self._store.get_or_compute(address, layout, self.digests, self._told(fresh), self._waiting)
         except StoreError as error:
             self._say(f"the pictures are decoded in every epoch: {error}")
             return fresh
@@ -157,7 +157,7 @@ class _Decoded:
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], decoded: Callable[[bytes, str], Tensor], threads: int
+        self, pictures: Sequence[ImageRecord], decoded: Callable[[bytes, str], Tensor], threads: int
     ) -> None:
         self._pictures, self._decoded = pictures, decoded
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")

@@ -15,7 +15,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Views:
+class ViewSchedule:
     """Which augmented view of an image an epoch sees.
 
     Attributes:
@@ -30,18 +30,18 @@ class Views:
     seed: int
 
     @property
-    def vary(self) -> bool:
+    def varies(self) -> bool:
         """Whether training images differ from the images as they are."""
         return self.policy != "none" and self.count != 1
 
     @property
-    def kept(self) -> int:
+    def stored_count(self) -> int:
         """How many different training inputs an image has, 0 for no end of them."""
-        if not self.vary:
+        if not self.varies:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
-    def number(self, sha256: str, epoch: int, turn: int = 0) -> int:
+    def view_index(self, sha256: str, epoch: int, turn: int = 0) -> int:
         """Which of an image's N views an epoch sees, 0 to N - 1; the next one at each further turn."""
         assert isinstance(self.count, int), "views without end have no numbers"
         return (derived_seed("drawn", self.seed, epoch, sha256) + turn) % self.count
@@ -50,7 +50,7 @@ class Views:
         """The seed of the view that an epoch sees, another one at each further turn."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([turn] if turn else []))
-        return self.seed_of(sha256, self.number(sha256, epoch, turn))
+        return self.seed_of(sha256, self.view_index(sha256, epoch, turn))
 
     @staticmethod
     def seed_of(sha256: str, number: int) -> int:
@@ -58,7 +58,7 @@ class Views:
         return derived_seed("view", number, sha256)
 
 
-def batches(
+def batch_indices(
     count: int,
     batch_size: int,
     *,
@@ -98,7 +98,7 @@ def batches(
     return cut
 
 
-def turns(cut: Iterable[Sequence[int]]) -> Iterator[list[int]]:
+def repeat_counts(cut: Iterable[Sequence[int]]) -> Iterator[list[int]]:
     """For each index of each batch of an epoch, how often it came before: 0, but where classes are balanced.
 
     >>> list(turns([[3, 1], [3, 3]]))

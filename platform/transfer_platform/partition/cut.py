@@ -15,20 +15,20 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from transfer_model.heads import Head
-from transfer_platform.partition.fingerprint import line, lines
-from transfer_platform.partition.observe import Fact
-from transfer_platform.partition.trace import attribute
+from transfer_platform.partition.fingerprint import graph_line, graph_lines
+from transfer_platform.partition.observe import OpRecord
+from transfer_platform.partition.trace import resolve_attribute
 
 PROBED: Final = (2, 3)
 """Batch sizes at which a graph is observed: what changes with them is the batch's size."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchSize:
     """Stands for the number of images in a batch, within a value that is otherwise known."""
 
 
-class Anatomised:
+class AnalyzedGraph:
     """A traced network, what its operations did at two batch sizes, and what follows from it.
 
     Args:
@@ -36,12 +36,12 @@ class Anatomised:
         observed: What `observe` found for each batch size of `PROBED`.
     """
 
-    def __init__(self, module: fx.GraphModule, observed: tuple[dict[fx.Node, Fact], ...]) -> None:
+    def __init__(self, module: fx.GraphModule, observed: tuple[dict[fx.Node, OpRecord], ...]) -> None:
         self.module = module
         self.nodes = list(module.graph.nodes)
         self.facts = observed[0]
         self._others = observed[1]
-        self.lines = lines(module)
+        self.lines = graph_lines(module)
         self._name_once()
         self.settled = {node: value for node in self.nodes for value in self._settle(node)}
 
@@ -57,7 +57,7 @@ class Anatomised:
         return found
 
     @cached_property
-    def learning(self) -> frozenset[fx.Node]:
+    def trainable(self) -> frozenset[fx.Node]:
         """Nodes whose result may change in training, or be another each time, and all that depend on them."""
         found: set[fx.Node] = set()
         for node in self.nodes:
@@ -66,7 +66,7 @@ class Anatomised:
         return frozenset(found)
 
     @cached_property
-    def roots(self) -> frozenset[fx.Node]:
+    def required(self) -> frozenset[fx.Node]:
         """Nodes that have to run: the output, and what draws random numbers or leaves something behind."""
         return frozenset(node for node in self.nodes if node.op == "output" or self._has_effect(node))
 
@@ -76,26 +76,26 @@ class Anatomised:
         found: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(found[other] for other in self.dependencies[node])
-            found[node] = hash((line(self.module, node, found), used))
+            found[node] = hash((graph_line(self.module, node, found), used))
         return found
 
-    def candidates(self) -> Iterator[fx.Node]:
+    def cut_candidates(self) -> Iterator[fx.Node]:
         """Tensors with one row an image that training cannot change, the last one first."""
         for node in reversed(self.nodes):
             if (
                 node.op not in ("placeholder", "output")
-                and node not in self.learning
+                and node not in self.trainable
                 and self._has_rows(node)
             ):
                 yield node
 
-    def after(self, cut: fx.Node) -> frozenset[fx.Node] | None:
+    def nodes_after(self, cut: fx.Node) -> frozenset[fx.Node] | None:
         """All that has to run when the result of `cut` is given; None where that does not suffice."""
         found: set[fx.Node] = set()
-        waiting = list(self.roots)
+        waiting = list(self.required)
         while waiting:
             node = waiting.pop()
-            if node is cut or node in found or (node in self.settled and node not in self.roots):
+            if node is cut or node in found or (node in self.settled and node not in self.required):
                 continue
             if node.op == "placeholder":
                 return None
@@ -103,7 +103,7 @@ class Anatomised:
             waiting.extend(self.dependencies[node])
         return frozenset(found)
 
-    def before(self, cut: fx.Node) -> frozenset[fx.Node]:
+    def nodes_before(self, cut: fx.Node) -> frozenset[fx.Node]:
         """All that has to run to get the result of `cut`."""
         found: set[fx.Node] = set()
         waiting = [cut]
@@ -117,7 +117,7 @@ class Anatomised:
     def prefix(self, cut: fx.Node) -> fx.GraphModule:
         """Images (B, 3, S, S) -> the result of `cut`."""
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        within = self.before(cut)
+        within = self.nodes_before(cut)
         for node in self.nodes:
             if node in within:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -170,13 +170,13 @@ class Anatomised:
         if self.facts[node].draws or self._others[node].draws or self.facts[node].lasting:
             return True
         if node.op == "get_attr":
-            return bool(attribute(self.module, node.target).requires_grad)
-        return node.op == "call_module" and _module_learns(attribute(self.module, node.target))
+            return bool(resolve_attribute(self.module, node.target).requires_grad)
+        return node.op == "call_module" and _module_learns(resolve_attribute(self.module, node.target))
 
     def _has_effect(self, node: fx.Node) -> bool:
         if self.facts[node].draws or self.facts[node].lasting:
             return True
-        return node.op == "call_module" and _counts(attribute(self.module, node.target))
+        return node.op == "call_module" and _counts(resolve_attribute(self.module, node.target))
 
 
 def _module_learns(module: nn.Module) -> bool:
@@ -197,7 +197,7 @@ def _common(one: Any, other: Any) -> Any:  # noqa: ANN401 - any plain value
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
         return tuple(_common(a, b) for a, b in zip(one, other, strict=True))
     if type(one) is int and type(other) is int and (one, other) == PROBED:
-        return Batch()
+        return BatchSize()
     if one != other:
         raise ValueError
     return one
@@ -206,7 +206,7 @@ def _common(one: Any, other: Any) -> Any:  # noqa: ANN401 - any plain value
 def _filled(value: Any, size: fx.Node) -> Any:  # noqa: ANN401 - any plain value
     if isinstance(value, tuple):
         return tuple(_filled(member, size) for member in value)
-    return size if isinstance(value, Batch) else value
+    return size if isinstance(value, BatchSize) else value
 
 
 def _copy(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> fx.Node:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transfer_model.network import Network
 
 
-class Streams:
+class RandomState:
     """The random numbers that a network on a device draws: the CPU's and that device's.
 
     Args:
@@ -41,7 +41,7 @@ class Streams:
         return (self._device,) if self._device.type == "cuda" else ()
 
 
-def same(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
+def equal_tensors(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
     """Whether two rows of tensors are equal bit by bit, but that all NaN are equal."""
     return all(
         a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
@@ -50,34 +50,34 @@ def same(one: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
 
 
 @contextmanager
-def undisturbed(network: Network) -> Iterator[None]:
+def preserve_state(network: Network) -> Iterator[None]:
     """Gives a network its modes and buffers back at the end, and the caller the random stream."""
-    streams = Streams(device(network))
+    streams = RandomState(module_device(network))
     state = streams.state()
     modes = [(module, module.training) for module in network.modules()]
-    buffers = kept(network)
+    buffers = copy_buffers(network)
     try:
         yield
     finally:
-        put_back(network, buffers)
+        restore_buffers(network, buffers)
         for module, training in modes:
             module.training = training
         streams.restore(state)
 
 
-def kept(network: nn.Module) -> dict[str, Tensor]:
+def copy_buffers(network: nn.Module) -> dict[str, Tensor]:
     """Copies of all buffers, those that no checkpoint holds included."""
     return {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
 
 
-def put_back(network: nn.Module, buffers: dict[str, Tensor]) -> None:
+def restore_buffers(network: nn.Module, buffers: dict[str, Tensor]) -> None:
     """Gives the buffers their values back, in place, where they have changed."""
     for name, buffer in network.named_buffers():
-        if name in buffers and not same([buffer], [buffers[name]]):
+        if name in buffers and not equal_tensors([buffer], [buffers[name]]):
             with torch.no_grad():
                 buffer.copy_(buffers[name])
 
 
-def device(network: nn.Module) -> torch.device:
+def module_device(network: nn.Module) -> torch.device:
     """Where a network's parameters live."""
     return next(network.parameters()).device

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from transfer_platform.partition.trace import attribute
+from transfer_platform.partition.trace import resolve_attribute
 
 _CONSTANT = "_tensor_constant"
 """Beginning of the names that `torch.fx` gives to tensors without one; their numbers mean nothing."""
 
 
-def digest(module: fx.GraphModule) -> str:
+def graph_digest(module: fx.GraphModule) -> str:
     """SHA-256 of a graph, of all weights and buffers that it reads, and of the libraries' versions.
 
     The mode, the device and the memory layout of the weights do not enter.
@@ -32,7 +32,7 @@ def digest(module: fx.GraphModule) -> str:
     sha = hashlib.sha256()
     for library in ("torch", "torchvision", "timm"):
         sha.update(f"{library} {version(library)}\n".encode())
-    for text in lines(module):
+    for text in graph_lines(module):
         sha.update(f"{text}\n".encode())
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name in sorted(name for name in state if not name.startswith(_CONSTANT)):
@@ -41,17 +41,17 @@ def digest(module: fx.GraphModule) -> str:
     return sha.hexdigest()
 
 
-def lines(module: fx.GraphModule) -> list[str]:
+def graph_lines(module: fx.GraphModule) -> list[str]:
     """One line for each operation of a graph: equal where two graphs do the same with the same modules."""
     numbers: dict[fx.Node, int] = {}
     found = []
     for number, node in enumerate(module.graph.nodes):
-        found.append(line(module, node, numbers))
+        found.append(graph_line(module, node, numbers))
         numbers[node] = number
     return found
 
 
-def line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
+def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
     """One operation: what is done, with what.
 
     Args:
@@ -76,9 +76,9 @@ def _target(module: fx.GraphModule, node: fx.Node) -> str:
     if node.op == "placeholder":
         return "input"
     if node.op == "call_module":
-        return f"{node.target} {_settings(attribute(module, node.target))}"
+        return f"{node.target} {_settings(resolve_attribute(module, node.target))}"
     if node.op == "get_attr" and str(node.target).startswith(_CONSTANT):
-        return hashlib.sha256(_bytes(attribute(module, node.target))).hexdigest()
+        return hashlib.sha256(_bytes(resolve_attribute(module, node.target))).hexdigest()
     return _described(node.target)
 
 

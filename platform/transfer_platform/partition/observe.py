@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from transfer_platform.partition.disturbance import Streams, same
+from transfer_platform.partition.disturbance import RandomState, equal_tensors
 
 
 @dataclass(frozen=True)
-class Fact:
+class OpRecord:
     """What an operation did in one run.
 
     Attributes:
@@ -37,14 +37,14 @@ class Fact:
     returned: fx.Node | None
 
 
-def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Fact]:
+def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
     """Runs a graph once and notes what each operation does.
 
     Args:
         module: From `trace`.
         images: (B, 3, S, S) on the network's device; may be written to, as the network would.
     """
-    observer = _Observer(module, Streams(images.device))
+    observer = _Observer(module, RandomState(images.device))
     with torch.no_grad():
         observer.run(images)
     return observer.facts
@@ -53,10 +53,10 @@ def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Fact]:
 class _Observer(fx.Interpreter):
     """Runs a graph node by node; memories are told apart by address while they are in use."""
 
-    def __init__(self, module: fx.GraphModule, streams: Streams) -> None:
+    def __init__(self, module: fx.GraphModule, streams: RandomState) -> None:
         super().__init__(module)
         self.extra_traceback = False
-        self.facts: dict[fx.Node, Fact] = {}
+        self.facts: dict[fx.Node, OpRecord] = {}
         self._streams = streams
         self._memories: dict[fx.Node, tuple[int, ...]] = {}
         lasting = [*module.parameters(), *module.buffers()]
@@ -75,14 +75,14 @@ class _Observer(fx.Interpreter):
             if tensor._version != version
         }
         self._number(n, inputs, result)
-        self.facts[n] = Fact(
+        self.facts[n] = OpRecord(
             value=result if plain(result) else None,
             plain=plain(result),
             shape=tuple(result.shape) if isinstance(result, Tensor) else None,
             reads=frozenset(memory for node, _ in inputs for memory in self._memories[node]),
             writes=frozenset(written),
             lasting=any(memory < len(self._lasting) for memory in written),
-            draws=not same(before, self._streams.state()),
+            draws=not equal_tensors(before, self._streams.state()),
             returned=next((node for node in n.all_input_nodes if written and self.env[node] is result), None),
         )
         return result

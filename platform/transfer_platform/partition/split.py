@@ -16,9 +16,16 @@ import torch
 from torch import Tensor, fx
 
 from transfer_platform.errors import PlatformError
-from transfer_platform.partition.cut import PROBED, Anatomised
-from transfer_platform.partition.disturbance import Streams, device, kept, put_back, same, undisturbed
-from transfer_platform.partition.fingerprint import digest, lines
+from transfer_platform.partition.cut import PROBED, AnalyzedGraph
+from transfer_platform.partition.disturbance import (
+    RandomState,
+    copy_buffers,
+    equal_tensors,
+    module_device,
+    preserve_state,
+    restore_buffers,
+)
+from transfer_platform.partition.fingerprint import graph_digest, graph_lines
 from transfer_platform.partition.observe import observe
 from transfer_platform.partition.trace import trace
 
@@ -31,7 +38,7 @@ _CLOSE: Final = 1e-3
 Outputs = tuple[Tensor, tuple[Tensor, ...]]
 
 
-class NotSplitError(PlatformError):
+class PartitionError(PlatformError):
     """A network that has to be trained whole; the message says why."""
 
 
@@ -44,7 +51,7 @@ class _Halves:
     evaluation: fx.GraphModule
 
 
-class Split:
+class Partition:
     """A network, cut where learning starts.
 
     It holds while the network stays frozen as it is: its weights may be changed in place, and its heads'
@@ -68,7 +75,7 @@ class Split:
         self._order = sorted(range(example.ndim), key=lambda axis: (-strides[axis], axis))
         self.shape = tuple(example.shape[1:])
         self.dtype = example.dtype
-        self.digest = digest(halves.prefix)
+        self.digest = graph_digest(halves.prefix)
 
     def features(self, images: Tensor) -> Tensor:
         """Runs the prefix, without gradients, in whatever arithmetic the caller's autocast says.
@@ -108,7 +115,7 @@ class Split:
         return fresh.copy_(features)
 
 
-def split(network: Network) -> Split:
+def partition_network(network: Network) -> Partition:
     """Cuts a network after the last operation that training cannot change.
 
     What comes out is compared with the whole network, in train and in eval mode. The network and the caller's
@@ -123,17 +130,17 @@ def split(network: Network) -> Split:
     if network.frozen == 0:
         raise _not_split(network, "nothing of it is frozen")
     try:
-        with undisturbed(network), torch.inference_mode(mode=False), _plainly(device(network)):
+        with preserve_state(network), torch.inference_mode(mode=False), _plainly(module_device(network)):
             return _verified(network, _cut(network))
-    except NotSplitError:
+    except PartitionError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _not_split(network, f"it cannot be traced ({type(error).__name__}: {reason})") from error
 
 
-def _not_split(network: Network, reason: str) -> NotSplitError:
-    return NotSplitError(f"{network.spec.backbone} is trained whole: {reason}")
+def _not_split(network: Network, reason: str) -> PartitionError:
+    return PartitionError(f"{network.spec.backbone} is trained whole: {reason}")
 
 
 @contextmanager
@@ -149,12 +156,12 @@ def _cut(network: Network) -> _Halves:
     training = _anatomised(network.train(), images)
     evaluation = _anatomised(network.eval(), images, training)
     counterparts = {key: node for node, key in evaluation.keys.items()}
-    for cut in training.candidates():
+    for cut in training.cut_candidates():
         counterpart = counterparts.get(training.keys[cut])
-        within = training.after(cut)
+        within = training.nodes_after(cut)
         if counterpart is None or within is None:
             continue
-        within_evaluation = evaluation.after(counterpart)
+        within_evaluation = evaluation.nodes_after(counterpart)
         if within_evaluation is not None:
             suffix = training.suffix(cut, within)
             other = suffix if evaluation is training else evaluation.suffix(counterpart, within_evaluation)
@@ -162,32 +169,32 @@ def _cut(network: Network) -> _Halves:
     raise _not_split(network, "there is no tensor in it that all later operations start from")
 
 
-def _anatomised(network: Network, images: list[Tensor], known: Anatomised | None = None) -> Anatomised:
+def _anatomised(network: Network, images: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
     """A network in its present mode; `known` where that does the same."""
     module = trace(network)
-    if known is not None and lines(module) == known.lines:
+    if known is not None and graph_lines(module) == known.lines:
         return known
     first, second = (observe(module, batch.clone()) for batch in images)
-    return Anatomised(module, (first, second))
+    return AnalyzedGraph(module, (first, second))
 
 
 def _images(network: Network, count: int) -> Tensor:
     """Noise in the memory layout that the network computes in; larger batches start with smaller ones."""
     side = network.spec.image_size
     noise = torch.randn(max(PROBED), 3, side, side, generator=torch.Generator().manual_seed(0))
-    images = noise[:count].to(device(network))
+    images = noise[:count].to(module_device(network))
     maps = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1), None)
     if maps is not None and not maps.is_contiguous():
         images = images.to(memory_format=torch.channels_last)
     return images
 
 
-def _verified(network: Network, halves: _Halves) -> Split:
+def _verified(network: Network, halves: _Halves) -> Partition:
     """A split that was compared with its network."""
     images = [_images(network, size) for size in PROBED]
     with torch.no_grad():
         rows = [halves.prefix(batch.clone()) for batch in images]
-    found = Split(network, halves, rows[0])
+    found = Partition(network, halves, rows[0])
     if not _close(rows[1][: PROBED[0]], rows[0]):
         raise _not_split(network, "what its frozen part makes of an image depends on the others in a batch")
     network.eval()
@@ -200,23 +207,23 @@ def _verified(network: Network, halves: _Halves) -> Split:
     return found
 
 
-def _compare(network: Network, found: Split, images: Tensor) -> None:
+def _compare(network: Network, found: Partition, images: Tensor) -> None:
     """Refuses a split that gives other outputs, draws other random numbers or leaves other statistics."""
-    streams = Streams(images.device)
-    start, buffers = streams.state(), kept(network)
+    streams = RandomState(images.device)
+    start, buffers = streams.state(), copy_buffers(network)
     logits, auxiliary = network.forward_with_auxiliary(images.clone())
-    expected = [logits, *auxiliary, *kept(network).values()]
+    expected = [logits, *auxiliary, *copy_buffers(network).values()]
     end = streams.state()
     streams.restore(start)
-    put_back(network, buffers)
+    restore_buffers(network, buffers)
     rows = found.features(images.clone())
-    drawn = not same(start, streams.state())
+    drawn = not equal_tensors(start, streams.state())
     logits, auxiliary = found.logits(rows.contiguous().clone())
-    given = [logits, *auxiliary, *kept(network).values()]
-    put_back(network, buffers)
-    if drawn or not same(end, streams.state()):
+    given = [logits, *auxiliary, *copy_buffers(network).values()]
+    restore_buffers(network, buffers)
+    if drawn or not equal_tensors(end, streams.state()):
         raise _not_split(network, "cut in two it draws other random numbers")
-    agree = same if images.device.type == "cpu" else _all_close
+    agree = equal_tensors if images.device.type == "cpu" else _all_close
     if len(given) != len(expected) or not agree(given, expected):
         raise _not_split(network, "cut in two it computes something else than whole")
 

@@ -97,6 +97,6 @@ def _leaf_types() -> tuple[type[nn.Module], ...]:
     return (Head, _NormBase, *modules, *indivisible())
 
 
-def attribute(module: nn.Module, name: object) -> Any:  # noqa: ANN401 - a module or a tensor
+def resolve_attribute(module: nn.Module, name: object) -> Any:  # noqa: ANN401 - a module or a tensor
     """What stands under a dotted name in a module: a parameter, a buffer, a submodule."""
     return operator.attrgetter(cast("str", name))(module)

@@ -7,11 +7,11 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.nearest import nearest
 from transfer_platform.recipe import yaml_tree
-from transfer_platform.recipe.tree import Node, Place, grow, merge
-from transfer_platform.sources.names import NAMED, with_folder
+from transfer_platform.recipe.tree import Node, Place, merge, tree_from_value
+from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ EXTENDS = "extends"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
-def read_file(path: Path, overrides: Sequence[str] = ()) -> Node:
+def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
     """The tree of a recipe file, of everything that it extends, and of the overrides on top.
 
     Args:
@@ -34,14 +34,14 @@ def read_file(path: Path, overrides: Sequence[str] = ()) -> Node:
 
 
 def read_mapping(values: Mapping[str, object], folder: Path, overrides: Sequence[str] = ()) -> Node:
-    """The tree of a Python mapping; `extends` is relative to `folder`. Raises what `read_file` does."""
-    tree = grow(values, Place("recipe"))
+    """The tree of a Python mapping; `extends` is relative to `folder`. Raises what `read_recipe_tree` does."""
+    tree = tree_from_value(values, Place("recipe"))
     return _overridden(lambda: _extended(tree, folder, ()), overrides)
 
 
 def is_local(source: str) -> bool:
     """Whether a `dataset.source` is a path, neither a URL nor the name of a published data set."""
-    return "://" not in source and not source.startswith(NAMED)
+    return "://" not in source and not source.startswith(NAMED_PREFIXES)
 
 
 def is_weights_file(weights: str) -> bool:
@@ -56,7 +56,7 @@ def absolute(name: str, folder: Path) -> Path:
 
 def _overridden(read: Callable[[], Node], overrides: Sequence[str]) -> Node:
     """Reads the file and every override before it complains about any of them."""
-    problems: list[Problem] = []
+    problems: list[RecipeProblem] = []
     layers: list[Node] = []
     readers: list[Callable[[], Node]] = [read, *(partial(_override, text) for text in overrides)]
     for reader in readers:
@@ -77,7 +77,7 @@ def _override(text: str) -> Node:
         raise _refusal(place, "", "an override is FIELD=VALUE, such as training.epochs=3")
     if steps[0] == EXTENDS:
         raise _refusal(place, EXTENDS, "can only stand in a file")
-    node = yaml_tree.read(value, place.source, first_line=None) or Node(place, None)
+    node = yaml_tree.parse_yaml(value, place.source, first_line=None) or Node(place, None)
     for step in reversed(steps):
         node = Node(place, {step: node})
     return node
@@ -125,7 +125,7 @@ def _weights(weights: str, folder: Path) -> str:
 def _tree(path: Path, named_at: Place | None) -> Node:
     text = _text(path, named_at)
     place = Place(str(path))
-    tree = yaml_tree.read(text, str(path))
+    tree = yaml_tree.parse_yaml(text, str(path))
     if tree is None:
         raise _refusal(place, "", "is empty; a recipe has at least name, dataset and backbone")
     if not isinstance(tree.value, dict):
@@ -160,4 +160,4 @@ def _sibling(path: Path) -> str:
 
 
 def _refusal(place: Place, field: str, message: str) -> RecipeError:
-    return RecipeError([Problem(str(place), field, message)])
+    return RecipeError([RecipeProblem(str(place), field, message)])

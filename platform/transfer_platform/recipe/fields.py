@@ -78,7 +78,7 @@ def names(path: Path) -> tuple[str, ...]:
     return fields()[path].keys if path in fields() else ()
 
 
-def homes(name: str) -> tuple[str, ...]:
+def paths_named(name: str) -> tuple[str, ...]:
     """Every field called `name`, dotted: `("backbone.name", "name")`."""
     return tuple(".".join(field.path) for field in fields().values() if field.path[-1] == name)
 

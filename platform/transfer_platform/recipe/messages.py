@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer_platform.nearest import did_you_mean, nearest
-from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, fields, homes, names
-from transfer_platform.recipe.tree import Node, Path, spell
+from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, fields, names, paths_named
+from transfer_platform.recipe.tree import Node, Path, format_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class Finding(NamedTuple):
+class FieldError(NamedTuple):
     """Something wrong, before it is known on which line.
 
     Attributes:
@@ -53,7 +53,7 @@ _PATTERNS = {
 }
 
 
-def findings(error: ValidationError, tree: Node) -> list[Finding]:
+def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
     """Every error of a validation, one finding per mistake that the writer made.
 
     Args:
@@ -63,7 +63,7 @@ def findings(error: ValidationError, tree: Node) -> list[Finding]:
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     found = [
-        Finding(*(_misplaced_range(path, tree) or (path, _message(path, details))))
+        FieldError(*(_misplaced_range(path, tree) or (path, _message(path, details))))
         for path, details in errors
         if not (details["type"] == "missing" and _is_misspelt(path, unknown))
         and not (details["type"] == "too_short" and details["input"])
@@ -87,7 +87,7 @@ def _is_misspelt(missing: Path, unknown: Iterable[Path]) -> bool:
     return any(nearest(name, names(missing[:-1])) == missing[-1] for name in beside)
 
 
-def _misplaced_range(path: Path, tree: Node) -> Finding | None:
+def _misplaced_range(path: Path, tree: Node) -> FieldError | None:
     """`optimizer: {low: 1, high: 2}`: said once, for the field, rather than for each of its keys."""
     field = fields().get(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS:
@@ -95,7 +95,7 @@ def _misplaced_range(path: Path, tree: Node) -> Finding | None:
     node = tree.find(path[:-1])
     if not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return Finding(path[:-1], "low and high are for numbers; to search here, write {choices: [a, b]}")
+    return FieldError(path[:-1], "low and high are for numbers; to search here, write {choices: [a, b]}")
 
 
 def _message(path: Path, details: ErrorDetails) -> str:
@@ -139,10 +139,10 @@ def _missing(path: Path) -> str:
 
 def _unknown(path: Path) -> str:
     name, section = str(path[-1]), path[:-1]
-    what = "a range" if section in fields() and fields()[section].range_keys else spell(section)
+    what = "a range" if section in fields() and fields()[section].range_keys else format_path(section)
     if hint := did_you_mean(name, names(section)):
         return f"is no field of {what or 'a recipe'}{hint}"
-    if found := homes(name):
+    if found := paths_named(name):
         return f"is no field of {what or 'a recipe'}; there is {' and '.join(found[:3])}"
     return f"is no field of {what or 'a recipe'}, which has {', '.join(names(section))}"
 

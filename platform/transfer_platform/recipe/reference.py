@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, Field, leaves
 from transfer_platform.recipe.fields import fields as every_field
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.tree import Path, spell
+from transfer_platform.recipe.tree import Path, format_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ def fields() -> str:
             if field.path[:-1] == path
         ]
         if rows:
-            heading = f"`{spell(path)}`" if path else "The recipe itself"
+            heading = f"`{format_path(path)}`" if path else "The recipe itself"
             text = (every_field()[path].info.description if path else Recipe.__doc__) or ""
             parts.append("\n".join([f"## {heading}", "", text, "", *_TABLE, *rows, ""]))
     return "\n".join(parts)
@@ -138,7 +138,7 @@ def _required(path: Path) -> dict[str, Any]:
 def _row(field: Field, schema: Mapping[str, Any]) -> str:
     search = {RANGE_KEYS + CHOICE_KEYS: "range, choices", CHOICE_KEYS: "choices"}.get(field.range_keys, "")
     default = "**required**" if field.info.is_required() else _literal(field.default)
-    cells = (f"`{spell(field.path)}`", _in_words(schema), search, default, field.info.description or "")
+    cells = (f"`{format_path(field.path)}`", _in_words(schema), search, default, field.info.description or "")
     return f"| {' | '.join(cells)} |"
 
 

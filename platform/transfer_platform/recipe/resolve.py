@@ -14,13 +14,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.nearest import did_you_mean
 from transfer_platform.recipe import messages
 from transfer_platform.recipe.fields import leaves
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range
-from transfer_platform.recipe.tree import Path, Place, grow, is_range, spell
+from transfer_platform.recipe.tree import Path, Place, format_path, is_range, tree_from_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ _OTHER_THAN_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no
 """What some version of YAML reads as a number, a date, a truth value or nothing, and some more."""
 
 
-def ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
+def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
     """What a recipe leaves to the search, by dotted field, in the order of the schema."""
     searched = {field: _value(recipe, path) for path, field in _searchable().items()}
     return {field: value for field, value in searched.items() if isinstance(value, Range | Choice)}
@@ -52,10 +52,12 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         RecipeError: A value is missing, foreign, or not in its range; all of them at once.
     """
     plain = {field: _plain(value) for field, value in values.items()}
-    problems = [Problem("trial", field, message) for field, message in _misfits(ranges(recipe), plain)]
+    problems = [
+        RecipeProblem("trial", field, message) for field, message in _misfits(search_ranges(recipe), plain)
+    ]
     if problems:
         raise RecipeError(problems)
-    tree = grow(recipe.model_dump(by_alias=True), Place("trial"))
+    tree = tree_from_value(recipe.model_dump(by_alias=True), Place("trial"))
     for field, value in plain.items():
         tree = tree.replaced(tuple(field.split(".")), value)
     if recipe.search:
@@ -63,8 +65,10 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     try:
         return Recipe.model_validate(tree.plain())
     except ValidationError as error:
-        found = messages.findings(error, tree)
-        raise RecipeError([Problem("trial", spell(path), message) for path, message in found]) from error
+        found = messages.validation_errors(error, tree)
+        raise RecipeError(
+            [RecipeProblem("trial", format_path(path), message) for path, message in found]
+        ) from error
 
 
 _NOT_LEARNED_FROM: dict[str, Any] = {
@@ -80,7 +84,7 @@ So a new version of the program goes on with the studies of an older one. Their 
 """
 
 
-def identity(recipe: Recipe) -> str:
+def study_identity(recipe: Recipe) -> str:
     """What a study's identity has from its recipe: all that its trials depend on.
 
     That leaves out the number of trials, the promotion, and what only decides which files are pictures: the
@@ -111,7 +115,7 @@ def to_yaml(recipe: Recipe) -> str:
     return text.getvalue()
 
 
-def scalar(text: str) -> str:
+def yaml_scalar(text: str) -> str:
     """Text as a recipe holds it on one line, in quotes where YAML, 1.1 or 1.2, would read something else.
 
     >>> scalar("ants-bees"), scalar("no"), scalar("1e3"), scalar("a: b")
@@ -132,7 +136,7 @@ def _quoted(text: str) -> str:
 
 
 def _searchable() -> dict[Path, str]:
-    return {path: spell(path) for path, field in leaves().items() if field.range_keys}
+    return {path: format_path(path) for path, field in leaves().items() if field.range_keys}
 
 
 def _value(recipe: Recipe, path: Path) -> object:

@@ -29,16 +29,16 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
-EMBEDDED_SETS = ("digits",)
+EMBEDDED_DATASETS = ("digits",)
 """Data sets that come with the install; a recipe names one as `embedded:NAME`."""
 
-HELD_OUT = 0.2
+HOLDOUT_FRACTION = 0.2
 """Fraction of train for `dataset.splits.validation` and `.test` where nothing is there for it."""
 
-UNEQUAL = 1.5
+IMBALANCE_RATIO = 1.5
 """`class_weights: auto` weighs above this: images of the largest class by those of the smallest."""
 
-FALSE_ALARMS = 0.05
+FALSE_ALARM_RATE = 0.05
 """Default of `promotion.false_alarms`; a recipe without `promotion:` is tested with it too."""
 
 FolderOrFraction = Annotated[
@@ -61,7 +61,7 @@ class Section(BaseModel):
     )
 
 
-class Folds(Section):
+class FoldsConfig(Section):
     """Cross-validation: every training image is held out once."""
 
     folds: Annotated[int, Field(ge=2, le=20)]
@@ -71,12 +71,12 @@ class Folds(Section):
 FolderFractionOrFolds = Annotated[
     Annotated[Fraction, Tag("fraction")]
     | Annotated[str, Tag("folder")]
-    | Annotated[Folds, Tag("cross_validation")],
+    | Annotated[FoldsConfig, Tag("cross_validation")],
     Discriminator(_kind_of_validation),
 ]
 
 
-class Splits(Section):
+class SplitsConfig(Section):
     """Which images teach, choose, and judge; what is unset is recognised by the names of folders."""
 
     train: str | None = None
@@ -89,7 +89,7 @@ class Splits(Section):
     """Read by the gate alone: a folder, or a fraction held out of train; unset: recognised or 0.2."""
 
 
-class Dataset(Section):
+class DatasetConfig(Section):
     """Where the photographs are and how they are read."""
 
     source: str
@@ -98,7 +98,7 @@ class Dataset(Section):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Checksum of the archive or manifest, 64 hexadecimal digits; a file that differs is refused."""
 
-    splits: Splits = Splits()
+    splits: SplitsConfig = SplitsConfig()
     """Which images teach, which choose, and which judge."""
 
     split_seed: int = Field(default=0, ge=0)
@@ -126,7 +126,7 @@ class Dataset(Section):
     """How training images are varied from epoch to epoch."""
 
 
-class Backbone(Section):
+class BackboneConfig(Section):
     """The pretrained feature extractor."""
 
     name: Option[str]
@@ -145,21 +145,21 @@ CountOrUnlimited = Annotated[
 ]
 
 
-class Features(Section):
+class FeaturesConfig(Section):
     """What the frozen part of the backbone makes of the images; computed once and kept."""
 
     views: CountOrUnlimited = 1
     """Augmented views of an image that are kept, one of them drawn in each epoch; 1: the image as it is."""
 
 
-class Head(Section):
+class HeadConfig(Section):
     """The new classifier."""
 
     dropout: Searchable[Probability] = 0.0
     """Share of the features that are dropped while the head learns, 0 to 1."""
 
 
-class Training(Section):
+class TrainingConfig(Section):
     """How a trial is fitted."""
 
     epochs: Searchable[Count] = 10
@@ -205,7 +205,7 @@ class Training(Section):
     """Arithmetic of the network; `auto` times a step in each that the device has and takes the fastest."""
 
     @model_validator(mode="after")
-    def _balanced_once(self) -> Training:
+    def _balanced_once(self) -> TrainingConfig:
         if self.sampling == "balanced" and self.class_weights in ("balanced", "auto"):
             raise ValueError(
                 "sampling: balanced and class_weights make up for the same imbalance twice; keep one of them"
@@ -213,7 +213,7 @@ class Training(Section):
         return self
 
 
-class Search(Section):
+class SearchConfig(Section):
     """The Optuna study."""
 
     trials: Count = 20
@@ -234,7 +234,7 @@ class Search(Section):
         return self.direction == "minimize" if self.direction else self.metric.endswith("/loss")
 
     @model_validator(mode="after")
-    def _direction_fits_metric(self) -> Search:
+    def _direction_fits_metric(self) -> SearchConfig:
         natural = "minimize" if self.metric.endswith("/loss") else "maximize"
         if self.direction not in (None, natural):
             raise ValueError(f"{self.metric} is to {natural}, but direction is {self.direction}")
@@ -277,7 +277,7 @@ class PerClassRecall(Section):
     """One minus the chance that an equal candidate is refused, over all classes together."""
 
 
-class Gate(Section):
+class GateConfig(Section):
     """What a candidate must pass; without a rule every candidate does."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
@@ -311,16 +311,16 @@ class Gate(Section):
     """Compare with the champion class by class; does not apply while there is none."""
 
 
-class Promotion(Section):
+class PromotionConfig(Section):
     """Under which name the best checkpoint is registered, and what it must pass to become champion."""
 
     model: Name
     """Name of the registered model."""
 
-    gate: Gate = Gate()
+    gate: GateConfig = GateConfig()
     """The rules."""
 
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARMS
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
     """Share of pictures like the training pictures that the served model may call unknown."""
 
 
@@ -333,23 +333,23 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds the head's initial weights, the order of the images, dropout, and the search."""
 
-    dataset: Dataset
+    dataset: DatasetConfig
     """Where the photographs are and how they are read."""
 
-    backbone: Backbone
+    backbone: BackboneConfig
     """The pretrained feature extractor."""
 
-    features: Features = Features()
+    features: FeaturesConfig = FeaturesConfig()
     """What the frozen part of the backbone makes of the images; computed once and kept."""
 
-    head: Head = Head()
+    head: HeadConfig = HeadConfig()
     """The new classifier."""
 
-    training: Training = Training()
+    training: TrainingConfig = TrainingConfig()
     """How a trial is fitted."""
 
-    search: Search | None = None
+    search: SearchConfig | None = None
     """The Optuna study; without it the recipe is a single trial."""
 
-    promotion: Promotion | None = None
+    promotion: PromotionConfig | None = None
     """Register the best checkpoint and offer it to the gate; without it nothing is registered."""

@@ -74,7 +74,7 @@ Space = Mapping[str, Range[Any] | Choice[Any]]
 """What a study varies: the dotted field of the recipe, and its range."""
 
 
-def most(value: Any) -> Any:  # noqa: ANN401 - of whatever kind the field is
+def largest(value: Any) -> Any:  # noqa: ANN401 - of whatever kind the field is
     """The largest value that a field may have, from its value, its range or its choices."""
     if isinstance(value, Choice):
         return max(value.choices)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.tree import Node, Path
 
 
-class Sound:
+class ValidFields:
     """The valid fields of a recipe that may have invalid ones, with defaults in place of unwritten ones.
 
     Args:
@@ -51,7 +51,7 @@ class Sound:
         written = {path: self._tree.find(path) for path, field in leaves().items() if field.range_keys}
         return [path for path, node in written.items() if node and isinstance(node.value, dict)]
 
-    def wants(self, section: str) -> bool:
+    def is_requested(self, section: str) -> bool:
         """Whether an optional section was written, soundly or not, other than as null."""
         return self._is_written((section,))
 

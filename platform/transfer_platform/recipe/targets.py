@@ -9,22 +9,22 @@ from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
 from transfer_platform.nearest import did_you_mean, nearest
 from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
-from transfer_platform.recipe.messages import Finding
-from transfer_platform.recipe.schema import EMBEDDED_SETS
-from transfer_platform.sources.names import NAMED, huggingface_source, torchvision_problem
+from transfer_platform.recipe.messages import FieldError
+from transfer_platform.recipe.schema import EMBEDDED_DATASETS
+from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from transfer_model.catalog import Outline
-    from transfer_platform.recipe.sound import Sound
+    from transfer_model.catalog import BackboneInfo
+    from transfer_platform.recipe.sound import ValidFields
     from transfer_platform.recipe.tree import Path
 
 _SOURCE = ("dataset", "source")
 _WEIGHTS = ("backbone", "weights")
 
 
-def findings(said: Sound, folder: FilePath) -> Iterator[Finding]:
+def reference_errors(said: ValidFields, folder: FilePath) -> Iterator[FieldError]:
     """Everything that a recipe points at and that is not there, as far as its fields are sound.
 
     Args:
@@ -38,48 +38,52 @@ def findings(said: Sound, folder: FilePath) -> Iterator[Finding]:
     yield from _backbones(said)
 
 
-def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[Finding]:
+def _source(source: str, folder: FilePath, *, checksum: bool) -> Iterator[FieldError]:
     scheme, separator, _ = source.partition("://")
     if separator and scheme not in ("http", "https"):
-        yield Finding(_SOURCE, f"only http:// and https:// can be fetched, but got {scheme}://")
-    if source.startswith(NAMED):
+        yield FieldError(_SOURCE, f"only http:// and https:// can be fetched, but got {scheme}://")
+    if source.startswith(NAMED_PREFIXES):
         yield from _published(source, folder)
     elif is_local(source):
         yield from _file(_SOURCE, source, folder, "folder, archive or manifest")
-    if checksum and (source.startswith(NAMED) or (is_local(source) and absolute(source, folder).is_dir())):
-        yield Finding(
+    if checksum and (
+        source.startswith(NAMED_PREFIXES) or (is_local(source) and absolute(source, folder).is_dir())
+    ):
+        yield FieldError(
             ("dataset", "sha256"), "only an archive or manifest has a checksum; leave it out for a folder"
         )
 
 
-def _published(source: str, folder: FilePath) -> Iterator[Finding]:
+def _published(source: str, folder: FilePath) -> Iterator[FieldError]:
     kind, _, name = source.partition(":")
     if kind == "embedded":
         yield from _embedded(name)
     elif kind == "torchvision":
         if problem := torchvision_problem(name):
-            yield Finding(_SOURCE, problem)
+            yield FieldError(_SOURCE, problem)
     else:
         yield from _huggingface(name, folder)
 
 
-def _huggingface(text: str, folder: FilePath) -> Iterator[Finding]:
+def _huggingface(text: str, folder: FilePath) -> Iterator[FieldError]:
     try:
         source = huggingface_source(text)
     except ValueError as error:
-        yield Finding(_SOURCE, str(error))
+        yield FieldError(_SOURCE, str(error))
         return
     if source.local:
         yield from _file(_SOURCE, source.name, folder, "folder")
 
 
-def _embedded(name: str) -> Iterator[Finding]:
-    if name not in EMBEDDED_SETS:
-        hint = did_you_mean(name, EMBEDDED_SETS)
-        yield Finding(_SOURCE, f"no data set {name!r} is embedded, only {', '.join(EMBEDDED_SETS)}{hint}")
+def _embedded(name: str) -> Iterator[FieldError]:
+    if name not in EMBEDDED_DATASETS:
+        hint = did_you_mean(name, EMBEDDED_DATASETS)
+        yield FieldError(
+            _SOURCE, f"no data set {name!r} is embedded, only {', '.join(EMBEDDED_DATASETS)}{hint}"
+        )
 
 
-def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[Finding]:
+def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[FieldError]:
     path = absolute(name, folder)
     if path.exists():
         return
@@ -87,7 +91,7 @@ def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[Findi
         hint = "; relative paths start at the recipe's folder, not at the current one"
     else:
         hint = _sibling(path, name)
-    yield Finding(field, f"there is no {what} {path}{hint}")
+    yield FieldError(field, f"there is no {what} {path}{hint}")
 
 
 def _sibling(path: FilePath, name: str) -> str:
@@ -97,33 +101,33 @@ def _sibling(path: FilePath, name: str) -> str:
     return f"; did you mean {FilePath(name).parent / close}?" if close else ""
 
 
-def _backbones(said: Sound) -> Iterator[Finding]:
+def _backbones(said: ValidFields) -> Iterator[FieldError]:
     from transfer_model import catalog
 
     outlines = []
     for path, name in said.values("backbone.name").items():
         try:
-            outlines.append(catalog.outline(name))
+            outlines.append(catalog.backbone_info(name))
         except ModelError as error:
-            yield Finding(path, str(error))
+            yield FieldError(path, str(error))
     for path, stage in said.values("backbone.freeze_through").items():
         yield from _stage(path, stage, outlines)
     if (weights := said.get("backbone.weights")) and not is_weights_file(weights):
         yield from _published_weights(weights, outlines)
 
 
-def _stage(path: Path, stage: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
+def _stage(path: Path, stage: str, outlines: Iterable[BackboneInfo]) -> Iterator[FieldError]:
     for outline in outlines:
         try:
             count_through([known.name for known in outline.stages], stage)
         except UnknownStageError as error:
-            yield Finding(path, f"in {outline.name} {error}")
+            yield FieldError(path, f"in {outline.name} {error}")
 
 
-def _published_weights(weights: str, outlines: Iterable[Outline]) -> Iterator[Finding]:
+def _published_weights(weights: str, outlines: Iterable[BackboneInfo]) -> Iterator[FieldError]:
     for outline in outlines:
         known = ["none", "default", *outline.weights] if outline.weights else ["none"]
         if weights not in known:
             hint = did_you_mean(weights, known) or "."
             listed = f"{', '.join(known)}, or a file that ends in .safetensors, .pth or .pt"
-            yield Finding(_WEIGHTS, f"{outline.name} has no weights {weights!r}{hint} It takes {listed}")
+            yield FieldError(_WEIGHTS, f"{outline.name} has no weights {weights!r}{hint} It takes {listed}")

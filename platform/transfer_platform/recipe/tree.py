@@ -94,18 +94,18 @@ def is_range(value: object) -> bool:
     return isinstance(value, Mapping) and ("choices" in value or {"low", "high"} <= value.keys())
 
 
-def grow(value: object, place: Place) -> Node:
+def tree_from_value(value: object, place: Place) -> Node:
     """The tree of a Python value, all of it at one place; tuples become lists, ranges their mappings."""
     if isinstance(value, Mapping):
-        return Node(place, {str(key): grow(item, place) for key, item in value.items()})
+        return Node(place, {str(key): tree_from_value(item, place) for key, item in value.items()})
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return Node(place, [grow(item, place) for item in value])
+        return Node(place, [tree_from_value(item, place) for item in value])
     if dump := getattr(value, "model_dump", None):
-        return grow(dump(by_alias=True, exclude_unset=True), place)
+        return tree_from_value(dump(by_alias=True, exclude_unset=True), place)
     return Node(place, value)  # type: ignore[arg-type]  # the schema says what it thinks of other types
 
 
-def spell(path: Path) -> str:
+def format_path(path: Path) -> str:
     """`training.learning_rate.choices[1]`."""
     text = ""
     for step in path:

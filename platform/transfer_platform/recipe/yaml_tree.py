@@ -16,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.nodes import Node as YamlNode
 from ruamel.yaml.reader import ReaderError
 
-from transfer_platform.errors import Problem, RecipeError
+from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.tree import Node, Place, Scalar
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Builder:
     """Builds one tree and gathers what is wrong with it on the way."""
 
     def __init__(self, source: str, first_line: int | None, constructor: SafeConstructor) -> None:
-        self.problems: list[Problem] = []
+        self.problems: list[RecipeProblem] = []
         self._source = source
         self._first_line = first_line
         self._constructor = constructor
@@ -98,10 +98,10 @@ class _Builder:
         return None
 
     def _report(self, place: Place, field: str, message: str) -> None:
-        self.problems.append(Problem(str(place), field, message))
+        self.problems.append(RecipeProblem(str(place), field, message))
 
 
-def read(text: str, source: str, first_line: int | None = 1) -> Node | None:
+def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Reads YAML.
 
     Args:
@@ -164,4 +164,4 @@ def _syntax(source: str, first_line: int | None, line: int, column: int | None, 
 
 
 def _refusal(place: Place, message: str) -> RecipeError:
-    return RecipeError([Problem(str(place), "", message)])
+    return RecipeError([RecipeProblem(str(place), "", message)])

@@ -79,11 +79,11 @@ class Trial:
         self.resumed = resumed
 
     @property
-    def notes(self) -> dict[str, Any]:
+    def attrs(self) -> dict[str, Any]:
         """What was noted about this trial, also before an interruption."""
         return self._trial.user_attrs
 
-    def note(self, key: str, value: object) -> None:
+    def set_attr(self, key: str, value: object) -> None:
         """Keeps a JSON value with the trial."""
         self._trial.set_user_attr(key, value)
 
@@ -131,11 +131,11 @@ class Study:
         self._pruning = pruning
 
     @property
-    def notes(self) -> dict[str, Any]:
+    def attrs(self) -> dict[str, Any]:
         """What was noted about the study as a whole."""
         return self._study.user_attrs
 
-    def note(self, key: str, value: object) -> None:
+    def set_attr(self, key: str, value: object) -> None:
         """Keeps a JSON value with the study."""
         self._study.set_user_attr(key, value)
 
@@ -251,20 +251,20 @@ def create_tables(url: str) -> None:
     RDBStorage(url).engine.dispose()
 
 
-def generation(name: str, url: str) -> int:
-    """How many studies of a name there are, each started over from the one before; see `generation_name`."""
+def restart_count(name: str, url: str) -> int:
+    """How many studies of a name there are, each started over from the one before; see `restarted_name`."""
     storage = RDBStorage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
-    return next(count for count in itertools.count() if generation_name(name, count + 1) not in names)
+    return next(count for count in itertools.count() if restarted_name(name, count + 1) not in names)
 
 
-def generation_name(name: str, count: int) -> str:
+def restarted_name(name: str, count: int) -> str:
     """The name of a study that was started over `count - 1` times."""
     return name if count == 1 else f"{name}-{count}"
 
 
-def figures(study: Study) -> dict[str, Any]:
+def study_figures(study: Study) -> dict[str, Any]:
     """Matplotlib figures: `history`, `importance` where it can be told, `pruning` where there is any."""
     from optuna.visualization import matplotlib as plots
 

@@ -22,8 +22,8 @@ from typing import IO, TYPE_CHECKING, Literal
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
-from transfer_platform.sources.checksums import remembered_sha256
-from transfer_registry.files import built_once
+from transfer_platform.sources.checksums import cached_sha256
+from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +42,7 @@ _READABLE_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArchiveEntry:
     """One entry of an archive, before anything of it was believed.
 
     Attributes:
@@ -76,14 +76,14 @@ def unpack(archive: Path, sha256: str | None = None, progress: Progress = silent
         SourceError: The checksum differs, the archive is damaged or of no known kind, or one of its entries
             breaks a rule. Nothing of it is on disk then.
     """
-    digest = remembered_sha256(archive)
+    digest = cached_sha256(archive)
     if sha256 is not None and digest != sha256:
         raise SourceError(f"{archive} has the sha256 {digest}, but {sha256} was expected; get it anew")
 
     def build(folder: Path) -> None:
         _unpack(archive, folder, progress, mode="xb")
 
-    return built_once(cache_folder() / "archives" / digest, build)
+    return build_once(cache_folder() / "archives" / digest, build)
 
 
 def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> None:
@@ -107,7 +107,7 @@ def _unpack(archive: Path, folder: Path, progress: Progress, mode: Literal["xb",
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[Entry]]:
+def _opened(archive: Path) -> Iterator[Iterator[ArchiveEntry]]:
     with archive.open("rb") as file:
         signature = file.read(4)
     if signature in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -124,7 +124,7 @@ def _opened(archive: Path) -> Iterator[Iterator[Entry]]:
         yield _tar_entries(tarred)
 
 
-def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
+def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
     kind = stat.S_IFMT(info.external_attr >> 16)
     refused = ""
     if kind == stat.S_IFLNK:
@@ -136,10 +136,10 @@ def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry:
     elif info.compress_type not in _READABLE_METHODS:
         refused = f"its compression method {info.compress_type} cannot be read"
     # `filename` is what zipfile made of the name (cut at a NUL); rules are for what really stands there.
-    return Entry(info.orig_filename, info.file_size, info.is_dir(), refused, lambda: zipped.open(info))
+    return ArchiveEntry(info.orig_filename, info.file_size, info.is_dir(), refused, lambda: zipped.open(info))
 
 
-def _tar_entries(tarred: tarfile.TarFile) -> Iterator[Entry]:
+def _tar_entries(tarred: tarfile.TarFile) -> Iterator[ArchiveEntry]:
     for member in tarred:
         yield _tar_entry(tarred, member)
     # gzip's checksum stands behind the end of the tar, where tarfile does not read: only there flipped bits
@@ -151,7 +151,7 @@ def _tar_entries(tarred: tarfile.TarFile) -> Iterator[Entry]:
     raise tarfile.ReadError("too much follows its end")
 
 
-def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
+def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> ArchiveEntry:
     refused = ""
     if member.issym() or member.islnk():
         refused = "links may not stand in a data set"
@@ -164,12 +164,12 @@ def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
             raise tarfile.ReadError(f"{member.name!r} has no content")
         return file
 
-    return Entry(member.name, member.size, member.isdir(), refused, content)
+    return ArchiveEntry(member.name, member.size, member.isdir(), refused, content)
 
 
-def _judged(archive: Path, entries: Iterable[Entry], free: int) -> dict[PurePosixPath, Entry]:
+def _judged(archive: Path, entries: Iterable[ArchiveEntry], free: int) -> dict[PurePosixPath, ArchiveEntry]:
     """All entries by the path they will have, or an error about the first that breaks a rule."""
-    accepted: dict[PurePosixPath, Entry] = {}
+    accepted: dict[PurePosixPath, ArchiveEntry] = {}
     total = 0
     for entry in entries:
         total += entry.size + _DISK_BLOCK
@@ -211,7 +211,7 @@ def _name_rule(name: str) -> str:
     return next((rule for rule, broken in rules.items() if broken), "")
 
 
-def _clash(path: PurePosixPath, entry: Entry, accepted: dict[PurePosixPath, Entry]) -> str:
+def _clash(path: PurePosixPath, entry: ArchiveEntry, accepted: dict[PurePosixPath, ArchiveEntry]) -> str:
     """Folders may be listed twice, as tar does when files are appended; files may not."""
     if path in accepted and not (entry.is_folder and accepted[path].is_folder):
         return "another entry has the same name"
@@ -234,7 +234,7 @@ def _refuse_too_much(archive: Path, entries: int, total: int, free: int) -> None
 
 
 def _write(
-    entries: dict[PurePosixPath, Entry],
+    entries: dict[PurePosixPath, ArchiveEntry],
     folder: Path,
     archive: Path,
     progress: Progress,

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from transfer_platform.paths import cache_folder, written_whole
+from transfer_platform.paths import cache_folder
+from transfer_registry.files import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _DIGITS = 64
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What a file that did not change still has.
 
     Attributes:
@@ -36,7 +37,7 @@ class Stamp(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
+    def of(cls, status: os.stat_result) -> FileStamp:
         """That of a file that the file system was asked about."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -53,15 +54,15 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def remembered_sha256(path: Path) -> str:
+def cached_sha256(path: Path) -> str:
     """SHA-256 of one large file, such as an archive, read only where it changed since the last time."""
     path = path.resolve()
-    stamp = Stamp.of(path.stat())
-    memory = DigestMemory(str(path))
-    digest = memory.recall(path.name, stamp)
+    stamp = FileStamp.of(path.stat())
+    memory = ChecksumCache(str(path))
+    digest = memory.get(path.name, stamp)
     if digest is None:
         digest = sha256_of(path)
-        memory.learn(path.name, stamp, digest)
+        memory.put(path.name, stamp, digest)
         memory.save()
     return digest
 
@@ -78,18 +79,18 @@ class Checksum:
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
 
-    def refusal(self, path: Path, *, settled: bool = True) -> str:
+    def mismatch(self, path: Path, *, settled: bool = True) -> str:
         """What is wrong with a file's digest, or nothing; one that still grows is not `settled`."""
         if not self.digits:
             return ""
-        sha256 = remembered_sha256 if settled else sha256_of
+        sha256 = cached_sha256 if settled else sha256_of
         actual = sha256(path) if self.algorithm == "sha256" else md5_of(path)
         if actual.startswith(self.digits):
             return ""
         return f"its {self.algorithm} is {actual}, but {self.digits} was expected"
 
 
-class DigestMemory:
+class ChecksumCache:
     """Digests of the files of one folder, by name.
 
     Args:
@@ -102,7 +103,7 @@ class DigestMemory:
         self._known = _read(self._file)
         self._learned: dict[str, str] = {}
 
-    def recall(self, name: str, stamp: Stamp) -> str | None:
+    def get(self, name: str, stamp: FileStamp) -> str | None:
         """The digest of a file that has not changed, or `None`; what is recalled stays in the memory."""
         entry = self._known.get(name)
         if not isinstance(entry, str) or len(entry) < _DIGITS or entry[_DIGITS:] != _text(stamp):
@@ -110,7 +111,7 @@ class DigestMemory:
         self._learned[name] = entry
         return entry[:_DIGITS]
 
-    def learn(self, name: str, stamp: Stamp, digest: str) -> None:
+    def put(self, name: str, stamp: FileStamp, digest: str) -> None:
         """Keeps a digest; `stamp` must have been read before the file's bytes were."""
         self._learned[name] = digest + _text(stamp)
 
@@ -123,11 +124,11 @@ class DigestMemory:
             return
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(self._file) as unfinished:
+            with atomic_write(self._file) as unfinished:
                 unfinished.write_text(json.dumps(self._learned), encoding="ascii")
 
 
-def _text(stamp: Stamp) -> str:
+def _text(stamp: FileStamp) -> str:
     return " {} {} {}".format(*stamp)
 
 

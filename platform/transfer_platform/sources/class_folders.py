@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from transfer_platform.sources.walk import is_clutter
+from transfer_platform.sources.walk import is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,4 +36,4 @@ def _safe(name: str) -> str:
     """Without what a system forbids in names or hides; may be empty."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
     cut = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
-    return "" if is_clutter(cut) else cut
+    return "" if is_ignored(cut) else cut

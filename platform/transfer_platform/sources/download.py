@@ -70,7 +70,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
     return target
 
 
-def public(url: str) -> str:
+def redact_url(url: str) -> str:
     """An address without its user, password and query, which may be secrets; a path as it is."""
     parts = urlsplit(url)
     if not parts.netloc:
@@ -126,7 +126,7 @@ def _whole(url: str, part: _Part, expected: Checksum, progress: Progress) -> str
     while True:
         try:
             _continue(url, part, bool(expected.digits), progress)
-            return expected.refusal(part.file, settled=False)
+            return expected.mismatch(part.file, settled=False)
         except _BrokeOffError as error:
             failures = 0 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)

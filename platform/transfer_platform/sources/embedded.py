@@ -16,7 +16,7 @@ from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.sources.png import png
 from transfer_platform.suggest import did_you_mean
-from transfer_registry.files import built_once
+from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SIDE, LEVELS = 8, 16
 
 
-def embedded(name: str) -> Path:
+def embedded_dataset(name: str) -> Path:
     """The folder of an embedded data set, written into the cache the first time.
 
     Args:
@@ -41,7 +41,7 @@ def embedded(name: str) -> Path:
         raise SourceError(
             f"no data set is embedded as {name!r}{did_you_mean(name, _WRITERS)}; there is {known}"
         )
-    return built_once(cache_folder() / "embedded" / name, _WRITERS[name])
+    return build_once(cache_folder() / "embedded" / name, _WRITERS[name])
 
 
 def _write_digits(folder: Path) -> None:

@@ -19,7 +19,7 @@ from transfer_platform.errors import SourceError
 from transfer_platform.paths import MIRROR_VARIABLE, cache_folder, mirrors
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.checksums import Checksum
-from transfer_platform.sources.download import DownloadError, download, public
+from transfer_platform.sources.download import DownloadError, download, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,16 +56,16 @@ def fetch(
     target = cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        if target.exists() and not expected.refusal(target):
+        if target.exists() and not expected.mismatch(target):
             return target
         answers = []
         for place in _places(url, known_as):
             try:
                 return _take(place, target, expected, progress)
             except DownloadError as error:
-                answers.append(f"  {public(place)}: {error}")
+                answers.append(f"  {redact_url(place)}: {error}")
     raise SourceError(
-        f"{public(url)} could not be fetched:\n" + "\n".join(answers) + "\n"
+        f"{redact_url(url)} could not be fetched:\n" + "\n".join(answers) + "\n"
         f"check the address and the network, or put the file into a folder and set {MIRROR_VARIABLE} to it"
     )
 
@@ -90,7 +90,7 @@ def _take(place: str, target: Path, expected: Checksum, progress: Progress) -> P
     file = Path(place)
     if not file.is_file():
         raise DownloadError("no such file")
-    if refusal := expected.refusal(file):
+    if refusal := expected.mismatch(file):
         raise DownloadError(refusal)
     return file.resolve()
 
@@ -100,11 +100,11 @@ def _path_on_host(url: str) -> PurePosixPath:
     parts = urlsplit(url)
     if not _is_web(url) or not parts.hostname:
         raise SourceError(
-            f"{public(url)!r} is not an address that can be fetched; it must start with http(s)://"
+            f"{redact_url(url)!r} is not an address that can be fetched; it must start with http(s)://"
         )
     path = PurePosixPath(unquote(parts.path).lstrip("/"))
     if not path.name or ".." in path.parts or re.search(r"[\x00-\x1f\\]", str(path)):
-        raise SourceError(f"{public(url)!r} does not end in the name of a file")
+        raise SourceError(f"{redact_url(url)!r} does not end in the name of a file")
     return path
 
 

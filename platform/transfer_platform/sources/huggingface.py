@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
-from transfer_platform.sources.checksums import remembered_sha256
-from transfer_platform.sources.huggingface_rows import Table, pictures
+from transfer_platform.sources.checksums import cached_sha256
+from transfer_platform.sources.huggingface_rows import Table, read_images
 from transfer_platform.sources.names import HuggingFaceSource, huggingface_source
 from transfer_platform.suggest import did_you_mean
-from transfer_registry.files import built_once
+from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ OLDEST = 4
 """Of `datasets`, its first version that runs no code of data sets."""
 
 
-def huggingface_set(text: str, base: Path, progress: Progress = silent) -> Path:
+def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
     """The folder of a data set of Hugging Face, written into the cache the first time.
 
     The bytes of its pictures stay as they are; one picture at a time is in memory. What the Hub has is
@@ -67,7 +67,7 @@ def huggingface_set(text: str, base: Path, progress: Progress = silent) -> Path:
                 f"is the disk of {cache_folder()} full, or is one of its files damaged?"
             ) from error
 
-    return built_once(cache_folder() / "huggingface" / _key(source, local), build)
+    return build_once(cache_folder() / "huggingface" / _key(source, local), build)
 
 
 def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
@@ -87,7 +87,7 @@ def _key(source: HuggingFaceSource, local: Path | None) -> str:
         parts.append(source.name)
     else:
         files = sorted(path for path in local.rglob("*") if path.is_file())
-        parts += [f"{path.relative_to(local)} {remembered_sha256(path)}" for path in files]
+        parts += [f"{path.relative_to(local)} {cached_sha256(path)}" for path in files]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9_-]", "-", local.name if local else source.name)
     return f"{name[:100]}-{digest}"
@@ -103,7 +103,7 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
     places = [scratch, local] if local else _caches(datasets)
     for split, table in _chosen(splits, source.splits).items():
         task = f"writing {source.name} {split}".removesuffix(" .")
-        for number, picture in enumerate(pictures(table, split, source, places)):
+        for number, picture in enumerate(read_images(table, split, source, places)):
             target = folder / split / picture.folder
             target.mkdir(parents=True, exist_ok=True)
             (target / f"{number:06d}{picture.suffix}").write_bytes(picture.content)

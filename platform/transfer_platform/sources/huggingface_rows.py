@@ -32,7 +32,7 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPicture:
+class StoredImage:
     """One row.
 
     Attributes:
@@ -49,9 +49,9 @@ class StoredPicture:
         return next((end for begin, end in _SUFFIXES.items() if self.content.startswith(begin)), "")
 
 
-def pictures(
+def read_images(
     table: Table, split: str, source: HuggingFaceSource, places: Collection[Path]
-) -> Iterator[StoredPicture]:
+) -> Iterator[StoredImage]:
     """The pictures of a split in their order, undecoded, one at a time.
 
     Args:
@@ -77,7 +77,7 @@ def pictures(
                 f"{where} has no class ({label} is {row[label]!r}); "
                 "choose the splits whose pictures have one, such as ?splits=train"
             )
-        yield StoredPicture(_content(row[image], where, places), folders[row[label]])
+        yield StoredImage(_content(row[image], where, places), folders[row[label]])
 
 
 def _image_column(features: Mapping[str, Feature], wanted: str) -> str:

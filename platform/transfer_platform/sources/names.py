@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 EMBEDDED, TORCHVISION, HUGGINGFACE = "embedded:", "torchvision:", "huggingface:"
-NAMED = (EMBEDDED, TORCHVISION, HUGGINGFACE)
+NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
 """How a `dataset.source` begins that is neither a path nor a URL."""
 
-TORCHVISION_SETS = (
+TORCHVISION_DATASETS = (
     "CIFAR10",
     "CIFAR100",
     "Caltech101",
@@ -101,11 +101,14 @@ class HuggingFaceSource:
 
 def torchvision_problem(name: str) -> str:
     """Why there is no `torchvision:NAME`, or nothing."""
-    if name in TORCHVISION_SETS:
+    if name in TORCHVISION_DATASETS:
         return ""
     if reason := _LEFT_OUT.get(name):
         return f"torchvision's {name} cannot be read: {reason}"
-    hint = did_you_mean(name, (*TORCHVISION_SETS, *_LEFT_OUT)) or f"; there is {', '.join(TORCHVISION_SETS)}"
+    hint = (
+        did_you_mean(name, (*TORCHVISION_DATASETS, *_LEFT_OUT))
+        or f"; there is {', '.join(TORCHVISION_DATASETS)}"
+    )
     return f"no data set {name!r} of torchvision can be read{hint}"
 
 

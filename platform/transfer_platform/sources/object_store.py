@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from transfer_platform.data.chunk import MAX_BYTES
 from transfer_platform.errors import SourceError
-from transfer_platform.file_problems import Problem
+from transfer_platform.file_problems import FileProblem
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step
-from transfer_platform.sources.download import public
+from transfer_platform.sources.download import redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,13 +67,13 @@ def scheme(path: str) -> str:
     return match[1].lower() if match else ""
 
 
-def place_of(url: str) -> Path:
+def cache_folder_for(url: str) -> Path:
     """The folder of the cache that every version of a picture is kept in."""
     digest = hashlib.sha256(url.encode()).hexdigest()
     return cache_folder() / "pictures" / digest[:2] / digest
 
 
-def fetch_pictures(urls: Sequence[str], task: str, progress: Progress) -> dict[str, Path | Problem]:
+def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str, Path | FileProblem]:
     """Brings pictures onto this machine, those that are not here yet.
 
     Args:
@@ -89,7 +89,7 @@ def fetch_pictures(urls: Sequence[str], task: str, progress: Progress) -> dict[s
             stays.
     """
     systems = {each: _system(each) for each in {scheme(url) for url in urls}}
-    found: dict[str, Path | Problem] = {}
+    found: dict[str, Path | FileProblem] = {}
     pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetching")
     try:
         answers = pool.map(lambda url: _obtain(systems[scheme(url)], url), urls)
@@ -114,19 +114,21 @@ def _system(store: str) -> AbstractFileSystem:
         ) from error
 
 
-def _obtain(system: AbstractFileSystem, url: str) -> Path | Problem:
+def _obtain(system: AbstractFileSystem, url: str) -> Path | FileProblem:
     """One picture; a store that does not answer is asked again, one that says no is not."""
     for attempt in range(1, TRIES + 1):
         try:
             return _fetched(system, url)
         except _TooLargeError:
-            return Problem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any picture")
+            return FileProblem(
+                "too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any picture"
+            )
         except Exception as error:  # every store has exceptions of its own
             if refusal := _refusal(error):
                 return refusal
             if attempt == TRIES:
                 raise SourceError(
-                    f"{public(url)} could not be fetched: {_in_words(error, url)}; what has come so far is "
+                    f"{redact_url(url)} could not be fetched: {_in_words(error, url)}; what has come so far is "
                     "kept: run the command again"
                 ) from error
         time.sleep(0.5 * 2**attempt)
@@ -139,7 +141,7 @@ def _fetched(system: AbstractFileSystem, url: str) -> Path:
     if isinstance(size, int) and size > MAX_BYTES:
         raise _TooLargeError
     version = "\0".join(f"{name}={facts[name]}" for name in _VERSION if facts.get(name) is not None)
-    folder = place_of(url) / hashlib.sha256(version.encode()).hexdigest()[:16]
+    folder = cache_folder_for(url) / hashlib.sha256(version.encode()).hexdigest()[:16]
     target = folder / _file_name(url)
     if target.is_file():
         return target
@@ -165,7 +167,7 @@ def _bounded() -> Any:  # noqa: ANN401 - fsspec is imported where something is f
     return Bounded()
 
 
-def _refusal(error: BaseException) -> Problem | None:
+def _refusal(error: BaseException) -> FileProblem | None:
     """What is wrong with this one file; None where the store has not answered."""
     causes = list(_causes(error))
     statuses = [getattr(each, "status", None) for each in causes]
@@ -178,7 +180,7 @@ def _refusal(error: BaseException) -> Problem | None:
     return _refused(404) if isinstance(error, FileNotFoundError) and not silent else None
 
 
-def _refused(status: int) -> Problem | None:
+def _refused(status: int) -> FileProblem | None:
     words = {
         401: "asks for a password",
         403: "does not permit it",
@@ -187,7 +189,9 @@ def _refused(status: int) -> Problem | None:
     }
     if status == 429 or status >= 500:
         return None
-    return Problem("unreadable", f"it cannot be fetched: the store {words.get(status, f'answered {status}')}")
+    return FileProblem(
+        "unreadable", f"it cannot be fetched: the store {words.get(status, f'answered {status}')}"
+    )
 
 
 def _is_connection(error: BaseException) -> bool:
@@ -206,7 +210,7 @@ def _in_words(error: BaseException, url: str) -> str:
     innermost = list(_causes(error))[-1]
     status = getattr(innermost, "status", None)
     said = f"answered {status}" if isinstance(status, int) else f"{type(innermost).__name__}: {innermost}"
-    return said.replace(url, public(url))
+    return said.replace(url, redact_url(url))
 
 
 def _file_name(url: str) -> str:

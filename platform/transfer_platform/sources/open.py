@@ -7,12 +7,12 @@ from pathlib import Path
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.archives import unpack
-from transfer_platform.sources.checksums import remembered_sha256
-from transfer_platform.sources.embedded import embedded
+from transfer_platform.sources.checksums import cached_sha256
+from transfer_platform.sources.embedded import embedded_dataset
 from transfer_platform.sources.fetching import fetch
-from transfer_platform.sources.huggingface import huggingface_set
-from transfer_platform.sources.names import EMBEDDED, HUGGINGFACE, NAMED, TORCHVISION
-from transfer_platform.sources.torchvision import torchvision_set
+from transfer_platform.sources.huggingface import huggingface_dataset
+from transfer_platform.sources.names import EMBEDDED, HUGGINGFACE, NAMED_PREFIXES, TORCHVISION
+from transfer_platform.sources.torchvision import torchvision_dataset
 from transfer_platform.suggest import did_you_mean
 
 
@@ -32,7 +32,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     Raises:
         SourceError: It does not exist, cannot be fetched, has another checksum, or is not safe to unpack.
     """
-    if source.startswith(NAMED):
+    if source.startswith(NAMED_PREFIXES):
         _refuse_checksum(source, sha256)
         return _named(source, base, progress)
     if "://" in source:
@@ -50,10 +50,10 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 def _named(source: str, base: Path, progress: Progress) -> Path:
     if source.startswith(TORCHVISION):
-        return torchvision_set(source.removeprefix(TORCHVISION), progress)
+        return torchvision_dataset(source.removeprefix(TORCHVISION), progress)
     if source.startswith(HUGGINGFACE):
-        return huggingface_set(source.removeprefix(HUGGINGFACE), base, progress)
-    return embedded(source.removeprefix(EMBEDDED))
+        return huggingface_dataset(source.removeprefix(HUGGINGFACE), base, progress)
+    return embedded_dataset(source.removeprefix(EMBEDDED))
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
@@ -73,7 +73,7 @@ def open_manifest(source: str, base: Path, sha256: str | None = None, progress: 
     path = (base / Path(source).expanduser()).resolve()
     if not path.is_file():
         raise SourceError(f"the manifest {source!r} is not there: {path} does not exist{_nearest(path)}")
-    if sha256 is not None and (digest := remembered_sha256(path)) != sha256:
+    if sha256 is not None and (digest := cached_sha256(path)) != sha256:
         raise SourceError(f"{path} has the sha256 {digest}, but {sha256} was expected; get it anew")
     return path
 

@@ -21,8 +21,8 @@ from transfer_platform.sources.class_folders import folder_names
 from transfer_platform.sources.fetching import fetch
 from transfer_platform.sources.names import torchvision_problem
 from transfer_platform.sources.png import png
-from transfer_platform.sources.torchvision_table import TABLE, Instance, Published, TorchvisionSet
-from transfer_registry.files import built_once
+from transfer_platform.sources.torchvision_table import TABLE, Instance, PublishedFile, TorchvisionDataset
+from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
-def torchvision_set(name: str, progress: Progress = silent) -> Path:
+def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
     """The folder of a data set of torchvision, written into the cache the first time.
 
     Image files stay as their authors published them; arrays become PNG files without loss, the same bytes on
@@ -54,7 +54,7 @@ def torchvision_set(name: str, progress: Progress = silent) -> Path:
         with _named(name):
             _write(name, folder, progress)
 
-    return built_once(cache_folder() / "torchvision" / name.replace("/", "-"), build)
+    return build_once(cache_folder() / "torchvision" / name.replace("/", "-"), build)
 
 
 def _write(name: str, folder: Path, progress: Progress) -> None:
@@ -72,7 +72,7 @@ def _write(name: str, folder: Path, progress: Progress) -> None:
     shutil.rmtree(root)
 
 
-def _place(file: Published, root: Path, progress: Progress) -> None:
+def _place(file: PublishedFile, root: Path, progress: Progress) -> None:
     """Puts a published file, or what is in it, where torchvision looks for it."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _place(file: Published, root: Path, progress: Progress) -> None:
             _unfold(inner, folder, progress)
 
 
-def _fetched(file: Published, progress: Progress) -> Path:
+def _fetched(file: PublishedFile, progress: Progress) -> Path:
     """The file from the first of its addresses that has it; mirrors may hold a torchvision root."""
     known_as = f"{file.folder}/{file.name}".lstrip("/")
     answers = []
@@ -105,7 +105,7 @@ def _unfold(file: Path, folder: Path, progress: Progress) -> None:
 
 
 def _write_split(
-    dataset: Instance, entry: TorchvisionSet, folder: Path, task: str, progress: Progress
+    dataset: Instance, entry: TorchvisionDataset, folder: Path, task: str, progress: Progress
 ) -> None:
     names = dict(enumerate(folder_names(_classes(dataset, entry))))
     for number, (picture, label) in enumerate(_pictures(dataset, entry)):
@@ -119,15 +119,15 @@ def _write_split(
         progress(Step(task, number + 1, len(dataset), "images"))
 
 
-def _pictures(dataset: Instance, entry: TorchvisionSet) -> Iterator[tuple[Any, int]]:
+def _pictures(dataset: Instance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
     """Image files, or Pillow images of mode L or RGB, with their labels."""
-    if entry.pictures is not None:
-        yield from entry.pictures(dataset)
+    if entry.images is not None:
+        yield from entry.images(dataset)
     else:
         yield from (dataset[number] for number in range(len(dataset)))
 
 
-def _classes(dataset: Instance, entry: TorchvisionSet) -> Sequence[str]:
+def _classes(dataset: Instance, entry: TorchvisionDataset) -> Sequence[str]:
     if entry.classes:
         return entry.classes
     classes = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)

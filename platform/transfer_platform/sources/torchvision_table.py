@@ -22,7 +22,7 @@ Instance = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedFile:
     """A file as its authors publish it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class TorchvisionSet:
+class TorchvisionDataset:
     """How one of torchvision's classes is used.
 
     Attributes:
@@ -55,9 +55,9 @@ class TorchvisionSet:
         classes: Their names, where the class does not know them.
     """
 
-    files: Callable[[Kind], Iterable[Published]]
+    files: Callable[[Kind], Iterable[PublishedFile]]
     splits: Mapping[str, Mapping[str, object]]
-    pictures: Callable[[Instance], Iterable[tuple[Path, int]]] | None = None
+    images: Callable[[Instance], Iterable[tuple[Path, int]]] | None = None
     classes: Sequence[str] = ()
 
 
@@ -79,68 +79,68 @@ _TRAIN_TEST = _split(train="train", test="test")
 _TRAIN_VAL_TEST = _split(train="train", validation="val", test="test")
 
 
-def _batch_files(kind: Kind) -> Iterable[Published]:
-    yield Published((kind.url,), kind.tgz_md5)
+def _batch_files(kind: Kind) -> Iterable[PublishedFile]:
+    yield PublishedFile((kind.url,), kind.tgz_md5)
 
 
-def _idx_files(kind: Kind) -> Iterable[Published]:
+def _idx_files(kind: Kind) -> Iterable[PublishedFile]:
     for name, md5 in kind.resources:
-        yield Published(tuple(mirror + name for mirror in kind.mirrors), md5, f"{kind.__name__}/raw")
+        yield PublishedFile(tuple(mirror + name for mirror in kind.mirrors), md5, f"{kind.__name__}/raw")
 
 
-def _emnist_files(part: str) -> Callable[[Kind], Iterable[Published]]:
-    return lambda kind: [Published((kind.url,), kind.md5, "EMNIST/raw", (f"gzip/emnist-{part}-*.gz",))]
+def _emnist_files(part: str) -> Callable[[Kind], Iterable[PublishedFile]]:
+    return lambda kind: [PublishedFile((kind.url,), kind.md5, "EMNIST/raw", (f"gzip/emnist-{part}-*.gz",))]
 
 
-def _qmnist_files(kind: Kind) -> Iterable[Published]:
+def _qmnist_files(kind: Kind) -> Iterable[PublishedFile]:
     for split in ("train", "test"):
         for url, md5 in kind.resources[split]:
-            yield Published((url,), md5, "QMNIST/raw")
+            yield PublishedFile((url,), md5, "QMNIST/raw")
 
 
-def _listed_files(kind: Kind) -> Iterable[Published]:
+def _listed_files(kind: Kind) -> Iterable[PublishedFile]:
     for split in ("train", "test"):
         url, _, md5 = kind.split_list[split]
-        yield Published((url,), md5)
+        yield PublishedFile((url,), md5)
 
 
-def _flowers_files(kind: Kind) -> Iterable[Published]:
+def _flowers_files(kind: Kind) -> Iterable[PublishedFile]:
     for name, md5 in kind._file_dict.values():
-        yield Published((kind._download_url_prefix + name,), md5, "flowers-102")
+        yield PublishedFile((kind._download_url_prefix + name,), md5, "flowers-102")
 
 
-def _gtsrb_files(_: Kind) -> Iterable[Published]:
+def _gtsrb_files(_: Kind) -> Iterable[PublishedFile]:
     for name, md5 in (
         ("GTSRB-Training_fixed.zip", "513f3c79a4c5141765e10e952eaa2478"),
         ("GTSRB_Final_Test_Images.zip", "c7e4e6327067d32654124b0fe9e82185"),
         ("GTSRB_Final_Test_GT.zip", "fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
     ):
-        yield Published((_GTSRB + name,), md5, "gtsrb")
+        yield PublishedFile((_GTSRB + name,), md5, "gtsrb")
 
 
-def _eurosat_files(_: Kind) -> Iterable[Published]:
+def _eurosat_files(_: Kind) -> Iterable[PublishedFile]:
     commit = "c877bcd43f099cd0196738f714544e355477f3fd"
     url = f"https://huggingface.co/datasets/torchgeo/eurosat/resolve/{commit}/EuroSAT.zip"
-    yield Published((url,), "c8fa014336c82ac7804f0398fcb19387", "eurosat")
+    yield PublishedFile((url,), "c8fa014336c82ac7804f0398fcb19387", "eurosat")
 
 
-def _caltech101_files(_: Kind) -> Iterable[Published]:
+def _caltech101_files(_: Kind) -> Iterable[PublishedFile]:
     url = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
     inside = ("caltech-101/101_ObjectCategories.tar.gz",)
-    yield Published((url,), "3138e1922a9193bfa496528edbbc45d0", "caltech101", inside)
+    yield PublishedFile((url,), "3138e1922a9193bfa496528edbbc45d0", "caltech101", inside)
 
 
-def _caltech256_files(_: Kind) -> Iterable[Published]:
+def _caltech256_files(_: Kind) -> Iterable[PublishedFile]:
     url = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar"
-    yield Published((url,), "67b4f42ca05d46448c6bb8ecd2220f6d", "caltech256")
+    yield PublishedFile((url,), "67b4f42ca05d46448c6bb8ecd2220f6d", "caltech256")
 
 
-def _one_archive(folder: str = "") -> Callable[[Kind], Iterable[Published]]:
-    return lambda kind: [Published((kind._URL,), getattr(kind, "_MD5", None), folder)]
+def _one_archive(folder: str = "") -> Callable[[Kind], Iterable[PublishedFile]]:
+    return lambda kind: [PublishedFile((kind._URL,), getattr(kind, "_MD5", None), folder)]
 
 
-def _imagenette_files(size: str) -> Callable[[Kind], Iterable[Published]]:
-    return lambda kind: [Published((kind._ARCHIVES[size][0],), kind._ARCHIVES[size][1])]
+def _imagenette_files(size: str) -> Callable[[Kind], Iterable[PublishedFile]]:
+    return lambda kind: [PublishedFile((kind._ARCHIVES[size][0],), kind._ARCHIVES[size][1])]
 
 
 def _listed(dataset: Instance) -> Iterable[tuple[Path, int]]:
@@ -168,66 +168,66 @@ def _caltech256(dataset: Instance) -> Iterable[tuple[Path, int]]:
         yield folder / dataset.categories[label] / f"{label + 1:03d}_{number:04d}.jpg", label
 
 
-def _emnist(part: str) -> TorchvisionSet:
-    return TorchvisionSet(_emnist_files(part), _with(_TRAIN_OR_NOT, split=part))
+def _emnist(part: str) -> TorchvisionDataset:
+    return TorchvisionDataset(_emnist_files(part), _with(_TRAIN_OR_NOT, split=part))
 
 
-def _aircraft(level: str) -> TorchvisionSet:
-    return TorchvisionSet(_one_archive(), _with(_TRAIN_VAL_TEST, annotation_level=level), _listed)
+def _aircraft(level: str) -> TorchvisionDataset:
+    return TorchvisionDataset(_one_archive(), _with(_TRAIN_VAL_TEST, annotation_level=level), _listed)
 
 
-def _imagenette(size: str) -> TorchvisionSet:
+def _imagenette(size: str) -> TorchvisionDataset:
     splits = _with(_split(train="train", validation="val"), size=size)
-    return TorchvisionSet(_imagenette_files(size), splits, _sampled)
+    return TorchvisionDataset(_imagenette_files(size), splits, _sampled)
 
 
-TABLE: Mapping[str, TorchvisionSet] = MappingProxyType(
+TABLE: Mapping[str, TorchvisionDataset] = MappingProxyType(
     {
-        "CIFAR10": TorchvisionSet(_batch_files, _TRAIN_OR_NOT),
-        "CIFAR100": TorchvisionSet(_batch_files, _TRAIN_OR_NOT),
-        "Caltech101": TorchvisionSet(_caltech101_files, _WHOLE, _caltech101),
-        "Caltech256": TorchvisionSet(_caltech256_files, _WHOLE, _caltech256),
-        "Country211": TorchvisionSet(
+        "CIFAR10": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
+        "CIFAR100": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
+        "Caltech101": TorchvisionDataset(_caltech101_files, _WHOLE, _caltech101),
+        "Caltech256": TorchvisionDataset(_caltech256_files, _WHOLE, _caltech256),
+        "Country211": TorchvisionDataset(
             _one_archive(), _split(train="train", validation="valid", test="test"), _sampled
         ),
-        "DTD": TorchvisionSet(_one_archive("dtd"), _TRAIN_VAL_TEST, _listed),
+        "DTD": TorchvisionDataset(_one_archive("dtd"), _TRAIN_VAL_TEST, _listed),
         "EMNIST/balanced": _emnist("balanced"),
         "EMNIST/byclass": _emnist("byclass"),
         "EMNIST/bymerge": _emnist("bymerge"),
         "EMNIST/digits": _emnist("digits"),
         "EMNIST/letters": _emnist("letters"),
         "EMNIST/mnist": _emnist("mnist"),
-        "EuroSAT": TorchvisionSet(_eurosat_files, _WHOLE, _sampled),
+        "EuroSAT": TorchvisionDataset(_eurosat_files, _WHOLE, _sampled),
         "FGVCAircraft": _aircraft("variant"),
         "FGVCAircraft/family": _aircraft("family"),
         "FGVCAircraft/manufacturer": _aircraft("manufacturer"),
-        "FashionMNIST": TorchvisionSet(_idx_files, _TRAIN_OR_NOT),
-        "Flowers102": TorchvisionSet(_flowers_files, _TRAIN_VAL_TEST, _listed),
-        "Food101": TorchvisionSet(_one_archive(), _TRAIN_TEST, _listed),
-        "GTSRB": TorchvisionSet(
+        "FashionMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+        "Flowers102": TorchvisionDataset(_flowers_files, _TRAIN_VAL_TEST, _listed),
+        "Food101": TorchvisionDataset(_one_archive(), _TRAIN_TEST, _listed),
+        "GTSRB": TorchvisionDataset(
             _gtsrb_files, _TRAIN_TEST, _sampled, tuple(f"{number:02d}" for number in range(43))
         ),
         "Imagenette": _imagenette("full"),
         "Imagenette/160px": _imagenette("160px"),
         "Imagenette/320px": _imagenette("320px"),
-        "KMNIST": TorchvisionSet(_idx_files, _TRAIN_OR_NOT),
-        "MNIST": TorchvisionSet(_idx_files, _TRAIN_OR_NOT),
-        "OxfordIIITPet": TorchvisionSet(
-            lambda kind: [Published((url,), md5, "oxford-iiit-pet") for url, md5 in kind._RESOURCES],
+        "KMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+        "MNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+        "OxfordIIITPet": TorchvisionDataset(
+            lambda kind: [PublishedFile((url,), md5, "oxford-iiit-pet") for url, md5 in kind._RESOURCES],
             _split(train="trainval", test="test"),
             _pets,
         ),
-        "QMNIST": TorchvisionSet(_qmnist_files, _TRAIN_OR_NOT),
-        "RenderedSST2": TorchvisionSet(_one_archive(), _TRAIN_VAL_TEST, _sampled),
-        "SEMEION": TorchvisionSet(
-            lambda kind: [Published((kind.url,), kind.md5_checksum)], _WHOLE, classes=_DIGITS
+        "QMNIST": TorchvisionDataset(_qmnist_files, _TRAIN_OR_NOT),
+        "RenderedSST2": TorchvisionDataset(_one_archive(), _TRAIN_VAL_TEST, _sampled),
+        "SEMEION": TorchvisionDataset(
+            lambda kind: [PublishedFile((kind.url,), kind.md5_checksum)], _WHOLE, classes=_DIGITS
         ),
-        "STL10": TorchvisionSet(_batch_files, _TRAIN_TEST),
-        "SUN397": TorchvisionSet(
-            lambda kind: [Published((kind._DATASET_URL,), kind._DATASET_MD5)], _WHOLE, _listed
+        "STL10": TorchvisionDataset(_batch_files, _TRAIN_TEST),
+        "SUN397": TorchvisionDataset(
+            lambda kind: [PublishedFile((kind._DATASET_URL,), kind._DATASET_MD5)], _WHOLE, _listed
         ),
-        "SVHN": TorchvisionSet(_listed_files, _TRAIN_TEST, classes=_DIGITS),
-        "USPS": TorchvisionSet(_listed_files, _TRAIN_OR_NOT, classes=_DIGITS),
+        "SVHN": TorchvisionDataset(_listed_files, _TRAIN_TEST, classes=_DIGITS),
+        "USPS": TorchvisionDataset(_listed_files, _TRAIN_OR_NOT, classes=_DIGITS),
     }
 )
 """By the name in a recipe: torchvision's class, and behind a slash which of its variants."""

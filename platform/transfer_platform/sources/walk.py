@@ -6,15 +6,15 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transfer_platform.file_problems import Problem, shown, unread
-from transfer_platform.sources.checksums import Stamp
+from transfer_platform.file_problems import FileProblem, printable, unreadable
+from transfer_platform.sources.checksums import FileStamp
 
-CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What file managers leave behind, in lower case; like hidden files it is counted and left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FoundFile:
     """A file, not read yet.
 
     Attributes:
@@ -25,11 +25,11 @@ class File:
 
     path: str
     name: str
-    stamp: Stamp
+    stamp: FileStamp
 
 
 @dataclass
-class Contents:
+class FolderContents:
     """Everything below a folder, in no particular order.
 
     Attributes:
@@ -40,37 +40,37 @@ class Contents:
             folder.
     """
 
-    files: list[File] = field(default_factory=list)
+    files: list[FoundFile] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
-    problems: dict[Path, Problem] = field(default_factory=dict)
+    problems: dict[Path, FileProblem] = field(default_factory=dict)
 
 
-def is_clutter(name: str) -> bool:
+def is_ignored(name: str) -> bool:
     """Whether a file or folder of this name is hidden or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in CLUTTER
+    return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
-def walk(folder: Path, root: Path) -> Contents:
+def walk(folder: Path, root: Path) -> FolderContents:
     """Lists everything below a folder.
 
     Args:
         folder: Where to start, inside `root`; absolute and without links in it.
         root: No link may lead out of this folder; likewise resolved.
     """
-    contents = Contents()
+    contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:
         current, prefix, above = pending.pop()
         try:
             entries = list(os.scandir(current))
         except OSError as error:
-            contents.problems[current] = Problem(
+            contents.problems[current] = FileProblem(
                 "unreadable folder", f"is a folder that cannot be read: {error.strerror}"
             )
             continue
         for entry in entries:
-            if is_clutter(entry.name):
+            if is_ignored(entry.name):
                 contents.ignored.append(Path(entry.path))
             elif problem := _problem(entry, root, above):
                 contents.problems[Path(entry.path)] = problem
@@ -79,38 +79,38 @@ def walk(folder: Path, root: Path) -> Contents:
                 if current == folder:
                     contents.folders.append(path)
                 pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
-            elif isinstance(file := _file(entry, prefix), File):
+            elif isinstance(file := _file(entry, prefix), FoundFile):
                 contents.files.append(file)
             else:
                 contents.problems[Path(entry.path)] = file
     return contents
 
 
-def _file(entry: os.DirEntry[str], prefix: str) -> File | Problem:
+def _file(entry: os.DirEntry[str], prefix: str) -> FoundFile | FileProblem:
     try:
-        return File(entry.path, prefix + entry.name, Stamp.of(entry.stat()))
+        return FoundFile(entry.path, prefix + entry.name, FileStamp.of(entry.stat()))
     except OSError as error:  # its folder may be listed but not entered, or it was removed just now
-        return unread(error)
+        return unreadable(error)
 
 
-def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> Problem | None:
+def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> FileProblem | None:
     """Why an entry can be neither read nor entered, or nothing."""
     if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, above)):
         return problem
     if entry.is_file() or entry.is_dir():
         return None
-    return Problem("special file", "is neither a file nor a folder")
+    return FileProblem("special file", "is neither a file nor a folder")
 
 
-def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> Problem | None:
+def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> FileProblem | None:
     try:
         target = link.resolve(strict=True)
     except FileNotFoundError:
-        return Problem("link to nothing", "is a link to nothing")
+        return FileProblem("link to nothing", "is a link to nothing")
     except PermissionError as error:
-        return Problem("unreadable", f"is a link that cannot be followed: {error.strerror}")
+        return FileProblem("unreadable", f"is a link that cannot be followed: {error.strerror}")
     except (OSError, RuntimeError):
-        return Problem("link in circles", "is a link that goes in circles")
+        return FileProblem("link in circles", "is a link that goes in circles")
     if not target.is_relative_to(root):
-        return Problem("link leading out", f"is a link that leaves the data set, to {shown(target)}")
-    return Problem("link in circles", "is a link that goes in circles") if target in above else None
+        return FileProblem("link leading out", f"is a link that leaves the data set, to {printable(target)}")
+    return FileProblem("link in circles", "is a link that goes in circles") if target in above else None

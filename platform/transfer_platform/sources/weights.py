@@ -7,12 +7,12 @@ from pathlib import Path
 
 from transfer_model import weight_sources
 from transfer_platform.progress import Progress, silent
-from transfer_platform.sources.checksums import remembered_sha256
+from transfer_platform.sources.checksums import cached_sha256
 from transfer_platform.sources.fetching import fetch
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainedWeights:
     """The weights that a backbone starts from.
 
     Attributes:
@@ -26,7 +26,7 @@ class Pretrained:
     sha256: str | None = None
 
 
-def pretrained_weights(backbone: str, wanted: str, folder: Path, progress: Progress = silent) -> Pretrained:
+def fetch_weights(backbone: str, wanted: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
     """Finds the weights of a backbone, and fetches them where they are not here yet.
 
     Args:
@@ -40,8 +40,8 @@ def pretrained_weights(backbone: str, wanted: str, folder: Path, progress: Progr
         SourceError: They cannot be fetched.
     """
     local = folder / Path(wanted).expanduser()
-    source = weight_sources.source(backbone, str(local) if local.is_file() else wanted)
+    source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else wanted)
     path = source.path
     if path is None and source.url is not None:
         path = fetch(source.url, hash_prefix=source.sha256_prefix, progress=progress)
-    return Pretrained(source.name, path, remembered_sha256(path) if path else None)
+    return PretrainedWeights(source.name, path, cached_sha256(path) if path else None)

@@ -1,6 +1,6 @@
 """What can go wrong while rows are stored.
 
-PlatformError
+TransferError
 └── StoreError               rows cannot be stored
     ├── StoreFullError       neither the limit nor the disk has room for them
     └── StoreUnwritableError the cache folder takes no files
@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transfer_platform.errors import PlatformError
+from transfer_model.errors import TransferError
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class StoreError(PlatformError):
+class StoreError(TransferError):
     """Rows cannot be stored; nothing that is stored already is harmed."""
 
 
@@ -32,12 +32,12 @@ class StoreUnwritableError(StoreError):
     """The cache folder cannot be written to."""
 
 
-class DamagedError(Exception):
+class CorruptFileError(Exception):
     """A file of the store is not what was once written; it stays inside this package."""
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def write_errors(folder: Path) -> Iterator[None]:
     """Says what a failed write means to the user.
 
     Raises:

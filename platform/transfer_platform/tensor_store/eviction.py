@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transfer_platform.tensor_store.errors import StoreFullError, writing
+from transfer_platform.tensor_store.errors import StoreFullError, write_errors
 from transfer_platform.tensor_store.segment import PART, SUFFIX
 
 RESERVE_BYTES = 1 << 30
@@ -57,7 +57,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Cleared:
+class ClearResult:
     """What `clear` has done.
 
     Attributes:
@@ -68,12 +68,12 @@ class Cleared:
 
     bytes: int
     files: int
-    kept: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def usage(folder: Path) -> Usage:
     """What the store in a folder takes; the folder need not exist."""
-    files = stored(folder)
+    files = stored_files(folder)
     last = max((file.used for file in files), default=None)
     return Usage(
         bytes=sum(file.size for file in files),
@@ -83,7 +83,7 @@ def usage(folder: Path) -> Usage:
     )
 
 
-def clear(folder: Path) -> Cleared:
+def clear(folder: Path) -> ClearResult:
     """Removes all rows but those of addresses that are just being computed.
 
     Processes that have rows in their hands keep them.
@@ -91,18 +91,18 @@ def clear(folder: Path) -> Cleared:
     Raises:
         StoreUnwritableError: The folder cannot be written to.
     """
-    files, kept, removed = stored(folder), set[str](), list[StoredFile]()
-    with _unlocked(folder) as is_free, writing(folder):
+    files, kept, removed = stored_files(folder), set[str](), list[StoredFile]()
+    with _unlocked(folder) as is_free, write_errors(folder):
         for file in files:
             if not is_free(file.path.parent.name):
                 kept.add(file.path.parent.name)
                 continue
             _remove(file.path)
             removed.append(file)
-    return Cleared(sum(file.size for file in removed), len(removed), tuple(sorted(kept)))
+    return ClearResult(sum(file.size for file in removed), len(removed), tuple(sorted(kept)))
 
 
-def stored(folder: Path) -> list[StoredFile]:
+def stored_files(folder: Path) -> list[StoredFile]:
     """Every file of the store, the one that was unused the longest first."""
     files = []
     for path in folder.glob("[!.]*/*"):
@@ -139,11 +139,11 @@ def make_room(folder: Path, limit: int, size: int, own: str, keep: frozenset[Pat
         StoreFullError: Even then they would not fit; nothing was removed.
         StoreUnwritableError: The folder cannot be written to.
     """
-    files = stored(folder)
+    files = stored_files(folder)
     surplus = max(sum(file.size for file in files) + size - limit, size - free_bytes(folder))
     if surplus <= 0:
         return
-    with _unlocked(folder, own) as is_free, writing(folder):
+    with _unlocked(folder, own) as is_free, write_errors(folder):
         leaving = []
         for file in files:
             if surplus > 0 and file.path not in keep and is_free(file.path.parent.name):
@@ -157,7 +157,7 @@ def make_room(folder: Path, limit: int, size: int, own: str, keep: frozenset[Pat
 
 def remove_unfinished(folder: Path, own: str) -> None:
     """Removes what dead writers of any address left; the caller holds `own`."""
-    with _unlocked(folder, own) as is_free, writing(folder):
+    with _unlocked(folder, own) as is_free, write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if is_free(path.parent.name):
                 path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowSpec:
     """Shape and type of every row under one address.
 
     Attributes:
@@ -46,7 +46,7 @@ class Layout:
         return math.prod(self.shape) * self.torch_dtype.itemsize
 
 
-def to_bytes(rows: Tensor, layout: Layout) -> Bytes:
+def to_bytes(rows: Tensor, layout: RowSpec) -> Bytes:
     """The bytes (B, row_bytes) of rows (B, *shape).
 
     Raises:
@@ -60,7 +60,7 @@ def to_bytes(rows: Tensor, layout: Layout) -> Bytes:
     return plain
 
 
-def empty(count: int, layout: Layout) -> tuple[Tensor, Bytes]:
+def empty(count: int, layout: RowSpec) -> tuple[Tensor, Bytes]:
     """Rows (count, *shape) that are not set yet, and their bytes (count, row_bytes) in the same memory."""
     memory = torch.empty((count, layout.row_bytes), dtype=torch.uint8)
     return memory.reshape(-1).view(layout.torch_dtype).reshape(count, *layout.shape), memory.numpy()

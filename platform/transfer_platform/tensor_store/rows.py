@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_platform.tensor_store.layout import Layout, empty
+from transfer_platform.tensor_store.layout import RowSpec, empty
 from transfer_platform.tensor_store.segment import Segment
 
-HELD_BYTES = 64 << 20
+IN_MEMORY_BYTES = 64 << 20
 """Rows that are not more than this together are held in one tensor."""
 RESIDENT_BYTES = 256 << 20
 """Bytes that are read from mapped files before their memory is given back."""
@@ -30,7 +30,7 @@ class Rows(Protocol):
     """
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowSpec:
         """Shape and type of each row."""
 
     def __len__(self) -> int: ...
@@ -49,7 +49,7 @@ class Rows(Protocol):
         """
 
 
-class HeldRows:
+class InMemoryRows:
     """A few rows in one tensor.
 
     Args:
@@ -58,11 +58,11 @@ class HeldRows:
         order: For each of the N keys its row in `values`; `None`: they are the same.
     """
 
-    def __init__(self, layout: Layout, values: Tensor, order: Tensor | None) -> None:
+    def __init__(self, layout: RowSpec, values: Tensor, order: Tensor | None) -> None:
         self._layout, self._values, self._order = layout, values, order
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowSpec:
         """Shape and type of each row."""
         return self._layout
 
@@ -85,7 +85,7 @@ class MappedRows:
         places: Of the N rows.
     """
 
-    def __init__(self, layout: Layout, places: Sequence[Place]) -> None:
+    def __init__(self, layout: RowSpec, places: Sequence[Place]) -> None:
         self._layout = layout
         self._segments = list({id(segment): segment for segment, _ in places}.values())
         number = {id(segment): position for position, segment in enumerate(self._segments)}
@@ -94,7 +94,7 @@ class MappedRows:
         self._taken = 0
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowSpec:
         """Shape and type of each row."""
         return self._layout
 
@@ -122,7 +122,7 @@ class MappedRows:
                 segment.release()
 
 
-def gathered(layout: Layout, keys: Sequence[str], places: Mapping[str, Place]) -> Rows:
+def open_rows(layout: RowSpec, keys: Sequence[str], places: Mapping[str, Place]) -> Rows:
     """The rows of some keys, held in memory where they are small enough.
 
     Args:
@@ -130,7 +130,7 @@ def gathered(layout: Layout, keys: Sequence[str], places: Mapping[str, Place]) -
         keys: N of them; they may repeat.
         places: Of every distinct key.
     """
-    if len(places) * layout.row_bytes > HELD_BYTES:
+    if len(places) * layout.row_bytes > IN_MEMORY_BYTES:
         return MappedRows(layout, [places[key] for key in keys])
     values, memory = empty(len(places), layout)
     for target, (segment, offset) in zip(memory, places.values(), strict=True):
@@ -138,4 +138,4 @@ def gathered(layout: Layout, keys: Sequence[str], places: Mapping[str, Place]) -
     number = {key: position for position, key in enumerate(places)}
     order = torch.tensor([number[key] for key in keys], dtype=torch.int64)
     plain = torch.equal(order, torch.arange(len(values)))
-    return HeldRows(layout, values, None if plain else order)
+    return InMemoryRows(layout, values, None if plain else order)

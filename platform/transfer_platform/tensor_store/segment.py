@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer_platform.tensor_store.errors import DamagedError
-from transfer_platform.tensor_store.layout import Bytes, Layout
+from transfer_platform.tensor_store.errors import CorruptFileError
+from transfer_platform.tensor_store.layout import Bytes, RowSpec
 
 MAGIC = b"TFROWS01"
 START = 64
@@ -68,7 +68,7 @@ class Segment:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def open_segment(path: Path, layout: Layout) -> Segment:
+def open_segment(path: Path, layout: RowSpec) -> Segment:
     """Maps a file; its rows are not checked yet, see `Segment.intact`.
 
     Raises:
@@ -78,27 +78,27 @@ def open_segment(path: Path, layout: Layout) -> Segment:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < START + TAIL.size:
-            raise DamagedError(f"{path} is too short")
+            raise CorruptFileError(f"{path} is too short")
         mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, **_NO_DESCRIPTOR)
     keys, checksums = _footer(mapping, path, layout)
     rows = np.frombuffer(mapping, np.uint8, len(keys) * layout.row_bytes, START)
     return Segment(path, keys, checksums, rows.reshape(len(keys), layout.row_bytes), mapping)
 
 
-def _footer(mapping: mmap.mmap, path: Path, layout: Layout) -> tuple[list[str], list[int]]:
+def _footer(mapping: mmap.mmap, path: Path, layout: RowSpec) -> tuple[list[str], list[int]]:
     end = len(mapping) - TAIL.size
     length, checksum, magic = TAIL.unpack(mapping[end:])
     if magic != MAGIC or mapping[: len(MAGIC)] != MAGIC or length > end - START:
-        raise DamagedError(f"{path} is not whole")
+        raise CorruptFileError(f"{path} is not whole")
     text = mapping[end - length : end]
     if zlib.crc32(text) != checksum:
-        raise DamagedError(f"the description of the rows in {path} has changed")
+        raise CorruptFileError(f"the description of the rows in {path} has changed")
     footer = json.loads(text)
     keys, checksums = footer["keys"], footer["checksums"]
-    if Layout(tuple(footer["shape"]), footer["dtype"]) != layout:
-        raise DamagedError(f"the rows in {path} are of another layout")
+    if RowSpec(tuple(footer["shape"]), footer["dtype"]) != layout:
+        raise CorruptFileError(f"the rows in {path} are of another layout")
     if START + len(keys) * layout.row_bytes + length != end or len(keys) != len(checksums):
-        raise DamagedError(f"{path} has not as many rows as it says")
+        raise CorruptFileError(f"{path} has not as many rows as it says")
     return keys, checksums
 
 
@@ -110,7 +110,7 @@ class SegmentWriter:
         layout: Of its rows.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: RowSpec) -> None:
         self._path, self._layout = path, layout
         self._part = path.with_name(path.name + PART)
         self._keys: list[str] = []

@@ -10,13 +10,13 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from transfer_platform.tensor_store.errors import DamagedError, StoreError
-from transfer_platform.tensor_store.layout import Layout
+from transfer_platform.tensor_store.errors import CorruptFileError, StoreError
+from transfer_platform.tensor_store.layout import RowSpec
 from transfer_platform.tensor_store.rows import Place
 from transfer_platform.tensor_store.segment import PART, SUFFIX, Segment, open_segment
 
 
-class Shelf:
+class SegmentFolder:
     """The folder of one address.
 
     Args:
@@ -24,7 +24,7 @@ class Shelf:
         layout: Of every row in it; files of another one count as damaged.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: RowSpec) -> None:
         self.folder, self._layout = folder, layout
 
     def find(self, keys: Iterable[str]) -> dict[str, Place]:
@@ -38,14 +38,14 @@ class Shelf:
                 os.utime(segment.path)
         return places
 
-    def remove_useless(self) -> None:
+    def remove_stale(self) -> None:
         """Removes what dead writers left, and damaged files. Only for whoever holds the address."""
         for path in self.folder.glob(f"*{PART}"):
             path.unlink(missing_ok=True)
         for path in self._paths():
             try:
                 _opened(path, self._layout)
-            except DamagedError:
+            except CorruptFileError:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
@@ -69,13 +69,13 @@ class Shelf:
         return sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdigit())
 
 
-def _usable(path: Path, layout: Layout) -> Segment | None:
-    with suppress(DamagedError):
+def _usable(path: Path, layout: RowSpec) -> Segment | None:
+    with suppress(CorruptFileError):
         return _opened(path, layout)
     return None
 
 
-def _opened(path: Path, layout: Layout) -> Segment | None:
+def _opened(path: Path, layout: RowSpec) -> Segment | None:
     """`None` where another process has removed the file, or this one may not read it."""
     try:
         return open_segment(path, layout)

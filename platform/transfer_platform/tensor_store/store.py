@@ -12,11 +12,11 @@ from filelock import Timeout
 from torch import Tensor
 
 from transfer_platform.tensor_store import eviction
-from transfer_platform.tensor_store.errors import StoreError, writing
-from transfer_platform.tensor_store.layout import Bytes, Layout, to_bytes
-from transfer_platform.tensor_store.rows import Place, Rows, gathered
+from transfer_platform.tensor_store.errors import StoreError, write_errors
+from transfer_platform.tensor_store.layout import Bytes, RowSpec, to_bytes
+from transfer_platform.tensor_store.rows import Place, Rows, open_rows
 from transfer_platform.tensor_store.segment import SegmentWriter
-from transfer_platform.tensor_store.shelf import Shelf
+from transfer_platform.tensor_store.shelf import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
 """Positions of missing rows, ascending -> batches (b, *shape) that together are these rows, in that order."""
@@ -44,17 +44,17 @@ class Store:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
 
-    def fits(self, layout: Layout, count: int) -> bool:
+    def fits(self, layout: RowSpec, count: int) -> bool:
         """Whether so many rows fit the limit and the disk, where all others had to make room for them."""
         size = _disk_bytes(layout, count)
         return size <= min(
             self._limit, eviction.free_bytes(self._folder) + eviction.usage(self._folder).bytes
         )
 
-    def obtain(
+    def get_or_compute(
         self,
         address: str,
-        layout: Layout,
+        layout: RowSpec,
         keys: Sequence[str],
         compute: Compute,
         waiting: Callable[[], None] = _nobody,
@@ -75,22 +75,27 @@ class Store:
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
             raise ValueError(f"an address is a digest, but this is {address!r}")
-        shelf = Shelf(self._folder / address, layout)
+        shelf = SegmentFolder(self._folder / address, layout)
         places = shelf.find(keys) if keys else {}
         if not places.keys() >= set(keys):
             with self._alone(address, waiting):
                 places |= shelf.find(set(keys) - places.keys())
                 self._complete(shelf, layout, keys, places, compute)
-        return gathered(layout, keys, {key: places[key] for key in keys})
+        return open_rows(layout, keys, {key: places[key] for key in keys})
 
     def _complete(
-        self, shelf: Shelf, layout: Layout, keys: Sequence[str], places: dict[str, Place], compute: Compute
+        self,
+        shelf: SegmentFolder,
+        layout: RowSpec,
+        keys: Sequence[str],
+        places: dict[str, Place],
+        compute: Compute,
     ) -> None:
         missing = [position for key, position in _first(keys).items() if key not in places]
         if not missing:
             return
-        with writing(self._folder):
-            shelf.remove_useless()
+        with write_errors(self._folder):
+            shelf.remove_stale()
         eviction.remove_unfinished(self._folder, shelf.folder.name)
         filling = _Filling(shelf, layout, self._limit, places)
         filling.make_room(len(missing))
@@ -98,7 +103,7 @@ class Store:
 
     @contextmanager
     def _alone(self, address: str, waiting: Callable[[], None]) -> Iterator[None]:
-        with writing(self._folder):
+        with write_errors(self._folder):
             (self._folder / ".locks").mkdir(parents=True, exist_ok=True)
             lock = eviction.lock(self._folder, address)
             try:
@@ -107,7 +112,7 @@ class Store:
                 waiting()
                 lock.acquire()
         try:
-            with writing(self._folder):
+            with write_errors(self._folder):
                 # Not before: whoever held the lock may have removed it.
                 (self._folder / address).mkdir(exist_ok=True)
             yield
@@ -125,7 +130,7 @@ class _Filling:
         places: Of the rows that are stored already; those that are written are added.
     """
 
-    def __init__(self, shelf: Shelf, layout: Layout, limit: int, places: dict[str, Place]) -> None:
+    def __init__(self, shelf: SegmentFolder, layout: RowSpec, limit: int, places: dict[str, Place]) -> None:
         self._shelf, self._layout, self._limit, self._places = shelf, layout, limit, places
         self._capacity = max(1, SEGMENT_BYTES // layout.row_bytes)
         self._writer: SegmentWriter | None = None
@@ -170,7 +175,7 @@ class _Filling:
                 self._open(left)
             assert self._writer is not None
             count = min(len(rows), self._capacity - len(self._writer))
-            with writing(self._shelf.folder.parent):
+            with write_errors(self._shelf.folder.parent):
                 self._writer.append(keys[:count], rows[:count])
             keys, rows, left = keys[count:], rows[count:], left - count
             if len(self._writer) == self._capacity or time.monotonic() - self._opened > SEGMENT_SECONDS:
@@ -179,7 +184,7 @@ class _Filling:
     def _open(self, left: int) -> None:
         # Again for every segment: other processes write to the same store.
         self.make_room(min(left, self._capacity))
-        with writing(self._shelf.folder.parent):
+        with write_errors(self._shelf.folder.parent):
             self._writer = SegmentWriter(self._shelf.next_path(), self._layout)
         self._opened = time.monotonic()
 
@@ -187,7 +192,7 @@ class _Filling:
         if self._writer is None:
             return
         try:
-            with writing(self._shelf.folder.parent):
+            with write_errors(self._shelf.folder.parent):
                 segment = self._writer.finish()
         except BaseException:
             self._discard()
@@ -210,5 +215,5 @@ def _first(keys: Sequence[str]) -> Mapping[str, int]:
     return places
 
 
-def _disk_bytes(layout: Layout, count: int) -> int:
+def _disk_bytes(layout: RowSpec, count: int) -> int:
     return count * (layout.row_bytes + KEY_BYTES)

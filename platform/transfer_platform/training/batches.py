@@ -8,13 +8,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from transfer_platform.loading.sampler import batches, turns
+from transfer_platform.loading.sampler import batch_indices, repeat_counts
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, ...) on the network's device; class indices (B,) and weights (B,), if any, on the CPU."""
 
 
-class Inputs(Protocol):
+class InputSource(Protocol):
     """What a network is given in a picture's place: the picture, or what a frozen prefix made of it."""
 
     evaluation_batch: int
@@ -22,10 +22,10 @@ class Inputs(Protocol):
     elements: int
     """Numbers that stand for one picture."""
 
-    def plain(self, positions: Sequence[int]) -> Tensor:
+    def load(self, positions: Sequence[int]) -> Tensor:
         """Pictures as they are served, by their positions: (B, ...)."""
 
-    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
         """Training pictures as an epoch sees them, counted from 1: (B, ...).
 
         Args:
@@ -39,7 +39,7 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
-class Material:
+class TrialData:
     """Training and validation batches over the same inputs.
 
     Attributes:
@@ -53,7 +53,7 @@ class Material:
         weights: How much each picture counts in the training loss (N,); None: all of them the same.
     """
 
-    inputs: Inputs
+    inputs: InputSource
     labels: Tensor
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -65,20 +65,20 @@ class Material:
     @property
     def steps_per_epoch(self) -> int:
         """Training batches in an epoch."""
-        return len(batches(len(self.train), self.batch_size, shuffle=True))
+        return len(batch_indices(len(self.train), self.batch_size, shuffle=True))
 
     def training_batches(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch, counted from 1, in that epoch's order."""
         classes = self.labels[list(self.train)].tolist() if self.balanced else None
-        cut = batches(
+        cut = batch_indices(
             len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
         )
-        for order, turn in zip(cut, turns(cut), strict=True):
+        for order, turn in zip(cut, repeat_counts(cut), strict=True):
             positions = [self.train[index] for index in order]
             weights = None if self.weights is None else self.weights[positions]
-            yield self.inputs.varied(positions, epoch, turn), self.labels[positions], weights
+            yield self.inputs.load_training(positions, epoch, turn), self.labels[positions], weights
 
     def validation_inputs(self) -> Iterator[Tensor]:
         """The inputs (B, ...) of the validation pictures, always in the same batches."""
-        for order in batches(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
-            yield self.inputs.plain([self.validation[index] for index in order])
+        for order in batch_indices(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
+            yield self.inputs.load([self.validation[index] for index in order])

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from transfer_platform.progress import Say
-from transfer_platform.recipe.schema import UNEQUAL, Training
+from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 
 
-def settled(settings: Training, labels: Tensor, classes: int, say: Say) -> Training:
+def resolve_class_weights(settings: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
     """The settings without `class_weights: auto`.
 
     Args:
@@ -22,14 +22,14 @@ def settled(settings: Training, labels: Tensor, classes: int, say: Say) -> Train
         return settings
     counts = torch.bincount(labels, minlength=classes)
     ratio = float(counts.max() / counts.min())
-    chosen = "balanced" if ratio > UNEQUAL else "none"
+    chosen = "balanced" if ratio > IMBALANCE_RATIO else "none"
     say(
         f"class_weights: auto is {chosen}: the largest class has {ratio:.2f} times the images of the smallest"
     )
     return settings.model_copy(update={"class_weights": chosen})
 
 
-def class_weights(labels: Tensor, classes: int) -> Tensor:
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """Weights (C,) that make all classes count the same in a loss: n / (C n_c), as scikit-learn's `balanced`.
 
     Args:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from transfer_platform import paths
 from transfer_platform.data.splits import Splits
+from transfer_registry.files import atomic_write
 
 DISK_BYTES_PER_SECOND = 1e9
 """To write a row or to read one again: what a solid-state disk does. Rows that fit into memory are faster."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class CostKey:
     """What is measured: a frozen part of a network on this machine.
 
     Attributes:
@@ -39,7 +40,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCost:
     """What was found.
 
     Attributes:
@@ -52,7 +53,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Costs:
+class StudyCosts:
     """The two ways of a study, in bytes and seconds.
 
     Attributes:
@@ -63,7 +64,7 @@ class Costs:
 
     rows: int
     uses: int
-    measured: Measured
+    measured: MeasuredCost
 
     @property
     def bytes(self) -> int:
@@ -82,12 +83,12 @@ class Costs:
         return self.uses * self.measured.seconds
 
     @property
-    def worthwhile(self) -> bool:
+    def worth_storing(self) -> bool:
         """Whether the store saves more than it costs."""
         return self.stored < self.computed
 
 
-def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: Measured) -> Costs:
+def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
     """The costs of a study.
 
     Args:
@@ -98,29 +99,29 @@ def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: 
         measured: Of its frozen part.
     """
     train = len(splits.train)
-    rows = len(splits.teaching) + (train * views if views > 1 else 0)
+    rows = len(splits.development) + (train * views if views > 1 else 0)
     # Each fold trains on all pictures but its own.
     taught, chosen = train * max(1, splits.fold_count - 1), len(splits.validation) or train
-    return Costs(rows, trials * epochs * (taught + chosen), measured)
+    return StudyCosts(rows, trials * epochs * (taught + chosen), measured)
 
 
-def remember(subject: Subject, measured: Measured) -> None:
+def save_cost(subject: CostKey, measured: MeasuredCost) -> None:
     """Keeps a measurement, where the cache takes it."""
     path = _path(subject)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with paths.written_whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(json.dumps(asdict(measured)), "utf-8")
 
 
-def recall(subject: Subject) -> Measured | None:
+def load_cost(subject: CostKey) -> MeasuredCost | None:
     """What was measured before, with the same library on this machine; None where nothing was."""
     try:
-        return Measured(**json.loads(_path(subject).read_text("utf-8")))
+        return MeasuredCost(**json.loads(_path(subject).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _path(subject: Subject) -> Path:
+def _path(subject: CostKey) -> Path:
     named = json.dumps({**asdict(subject), "torch": version("torch")}, sort_keys=True)
     return paths.cache_folder() / "measured" / f"{hashlib.sha256(named.encode()).hexdigest()}.json"

@@ -13,9 +13,9 @@ from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SHARED_ELEMENTS = 200_000
+MIN_PARALLEL_ELEMENTS = 200_000
 """Numbers in a step from which on several threads gain anything; see `benchmarks/threads.py`."""
-WORTHWHILE = 0.9
+SPEEDUP_THRESHOLD = 0.9
 """A lower precision is taken when a step needs at most this share of the time in float32."""
 
 
@@ -70,7 +70,7 @@ def choose_precision(device: torch.device, step: Callable[[], object]) -> str:
     if device.type == "cpu" and _emulates_bfloat16():
         return "float32"
     lower = _lower_precision(device)
-    patience = WORTHWHILE * _seconds("float32", device, step)
+    patience = SPEEDUP_THRESHOLD * _seconds("float32", device, step)
     return lower if _seconds(lower, device, step, patience) <= patience else "float32"
 
 
@@ -93,12 +93,12 @@ def _seconds(
     best = float("inf")
     with autocast(device, precision):
         step()
-    wait_for(device)
+    synchronize(device)
     for _ in range(3):
         start = time.perf_counter()
         with autocast(device, precision):
             step()
-        wait_for(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
         if best > 2 * patience:
             break
@@ -116,7 +116,7 @@ def threads_for(step_elements: int) -> Iterator[None]:
         step_elements: Numbers that a step reads.
     """
     before = torch.get_num_threads()
-    if step_elements < SHARED_ELEMENTS:
+    if step_elements < MIN_PARALLEL_ELEMENTS:
         torch.set_num_threads(1)
     try:
         yield
@@ -124,7 +124,7 @@ def threads_for(step_elements: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until a device has done all that it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

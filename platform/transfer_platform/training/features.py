@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transfer_platform.loading.images import Images, preprocessing_digest
+from transfer_platform.loading.images import ImageLoader, preprocessing_digest
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import Layout, Rows, Store
+from transfer_platform.tensor_store import Rows, RowSpec, Store
 
 PREFIX_BATCH = 8
 """Pictures in a forward pass. One size for all: on most networks the last bits depend on it."""
@@ -35,7 +35,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
-class Prefix:
+class FrozenPrefix:
     """A frozen prefix in the arithmetic that it runs in.
 
     Attributes:
@@ -51,10 +51,10 @@ class Prefix:
     image_size: int
 
     @cached_property
-    def layout(self) -> Layout:
+    def layout(self) -> RowSpec:
         """Of one picture's features as they are stored; found by running the prefix once."""
-        rows = stored(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
-        return Layout(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
+        rows = to_row_order(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
+        return RowSpec(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
 
     def run(self, images: Tensor) -> Tensor:
         """Features (B, ...) of at most `PREFIX_BATCH` images (B, 3, S, S)."""
@@ -64,7 +64,7 @@ class Prefix:
         with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=lower):
             return self.split.features(padded)[: len(images)]
 
-    def address(self, images: Images) -> str:
+    def address(self, images: ImageLoader) -> str:
         """SHA-256 of all that features depend on besides the pictures and their views."""
         depends = (
             self.split.digest,
@@ -76,17 +76,17 @@ class Prefix:
         return hashlib.sha256("\0".join(depends).encode()).hexdigest()
 
 
-def stored(features: Tensor) -> Tensor:
+def to_row_order(features: Tensor) -> Tensor:
     """Maps (B, F, H, W) as (B, H, W, F), the order in which they lie in memory; all else as it is."""
     return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
 
 
-def restored(rows: Tensor) -> Tensor:
+def from_row_order(rows: Tensor) -> Tensor:
     """The inverse of `stored`; nothing is copied, and maps are `channels_last`."""
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
-class Computed:
+class ComputedFeatures:
     """Features that are computed each time they are asked for: to the bit what `obtain` would have stored.
 
     Args:
@@ -97,13 +97,13 @@ class Computed:
     """
 
     def __init__(
-        self, prefix: Prefix, images: Images, positions: Sequence[int], views: Sequence[int] | None
+        self, prefix: FrozenPrefix, images: ImageLoader, positions: Sequence[int], views: Sequence[int] | None
     ) -> None:
         self._prefix, self._images, self._positions, self._views = prefix, images, positions, views
         self._threads = torch.get_num_threads()
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowSpec:
         """Shape and type of each row."""
         return self._prefix.layout
 
@@ -116,14 +116,16 @@ class Computed:
         threads = torch.get_num_threads()  # few, where what follows is a small step
         torch.set_num_threads(self._threads)
         try:
-            return torch.cat([*batches(self._prefix, self._images, self._positions, self._views, rows)])
+            return torch.cat(
+                [*feature_batches(self._prefix, self._images, self._positions, self._views, rows)]
+            )
         finally:
             torch.set_num_threads(threads)
 
 
-def batches(
-    prefix: Prefix,
-    images: Images,
+def feature_batches(
+    prefix: FrozenPrefix,
+    images: ImageLoader,
     positions: Sequence[int],
     views: Sequence[int] | None,
     rows: Sequence[int],
@@ -132,13 +134,15 @@ def batches(
     for start in range(0, len(rows), PREFIX_BATCH):
         batch = rows[start : start + PREFIX_BATCH]
         chosen = [positions[row] for row in batch]
-        seen = images.plain(chosen) if views is None else images.views(chosen, [views[row] for row in batch])
-        yield stored(prefix.run(seen))
+        seen = (
+            images.load(chosen) if views is None else images.load_views(chosen, [views[row] for row in batch])
+        )
+        yield to_row_order(prefix.run(seen))
 
 
-def obtain(
-    prefix: Prefix,
-    images: Images,
+def stored_features(
+    prefix: FrozenPrefix,
+    images: ImageLoader,
     positions: Sequence[int],
     views: Sequence[int] | None,
     store: Store,
@@ -163,7 +167,7 @@ def obtain(
 
     def compute(missing: Sequence[int]) -> Iterator[Tensor]:
         done = 0
-        for features in batches(prefix, images, positions, views, missing):
+        for features in feature_batches(prefix, images, positions, views, missing):
             yield features.cpu()
             done += len(features)
             progress(Step(task, done, len(missing), "images"))
@@ -174,4 +178,4 @@ def obtain(
     keys = [images.digests[position] for position in positions]
     if views is not None:
         keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, views, strict=True)]
-    return store.obtain(prefix.address(images), prefix.layout, keys, compute, waiting)
+    return store.get_or_compute(prefix.address(images), prefix.layout, keys, compute, waiting)

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from transfer_model.network import Network
-from transfer_platform.loading.images import Images
-from transfer_platform.loading.sampler import Views
-from transfer_platform.partition.split import Split
+from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading.sampler import ViewSchedule
+from transfer_platform.partition.split import Partition
 from transfer_platform.tensor_store import Rows
-from transfer_platform.training.features import restored
+from transfer_platform.training.features import from_row_order
 
 EVALUATION_BYTES = 64 << 20
 """Features in a batch that is only evaluated."""
 
 
-class WholeImages:
+class ImageInputs:
     """The pictures themselves, through the whole network.
 
     Args:
@@ -32,32 +32,32 @@ class WholeImages:
         batch_size: Of the training.
     """
 
-    def __init__(self, network: Network, images: Images, views: Views, batch_size: int) -> None:
+    def __init__(self, network: Network, images: ImageLoader, views: ViewSchedule, batch_size: int) -> None:
         self._network, self._images, self._views = network, images, views
         self.evaluation_batch = batch_size
         self.elements = 3 * images.preprocessing.image_size**2
 
-    def plain(self, positions: Sequence[int]) -> Tensor:
+    def load(self, positions: Sequence[int]) -> Tensor:
         """Images (B, 3, S, S), as they are served."""
-        return self._images.plain(positions).contiguous(memory_format=torch.channels_last)
+        return self._images.load(positions).contiguous(memory_format=torch.channels_last)
 
-    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
         """Images (B, 3, S, S), as the epoch sees them when each has come so many times before."""
-        if not self._views.vary:
-            return self.plain(positions)
-        digests = (self._images.pictures[position].sha256 for position in positions)
+        if not self._views.varies:
+            return self.load(positions)
+        digests = (self._images.records[position].sha256 for position in positions)
         seeds = [
             self._views.augmentation_seed(digest, epoch, turn)
             for digest, turn in zip(digests, turns, strict=True)
         ]
-        return self._images.views(positions, seeds).contiguous(memory_format=torch.channels_last)
+        return self._images.load_views(positions, seeds).contiguous(memory_format=torch.channels_last)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The whole network on a batch of images."""
         return self._network.forward_with_auxiliary(inputs)
 
 
-class Features:
+class FeatureInputs:
     """What the frozen prefix makes of the pictures, through the rest of the network.
 
     Args:
@@ -72,10 +72,10 @@ class Features:
 
     def __init__(
         self,
-        split: Split,
+        split: Partition,
         plain: Rows,
         varied: Rows | None,
-        views: Views,
+        views: ViewSchedule,
         digests: Sequence[str],
         device: torch.device,
     ) -> None:
@@ -84,16 +84,16 @@ class Features:
         self.evaluation_batch = max(1, EVALUATION_BYTES // plain.layout.row_bytes)
         self.elements = math.prod(plain.layout.shape)
 
-    def plain(self, positions: Sequence[int]) -> Tensor:
+    def load(self, positions: Sequence[int]) -> Tensor:
         """Features (B, ...) of pictures as they are served."""
         return self._moved(self._plain.take(positions))
 
-    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
         """Features (B, ...) of the views that the epoch sees when each has come so many times before."""
         if self._varied is None:
-            return self.plain(positions)
+            return self.load(positions)
         rows = [
-            position * self._views.kept + self._views.number(self._digests[position], epoch, turn)
+            position * self._views.stored_count + self._views.view_index(self._digests[position], epoch, turn)
             for position, turn in zip(positions, turns, strict=True)
         ]
         return self._moved(self._varied.take(rows))
@@ -103,4 +103,4 @@ class Features:
         return self._split.logits(inputs)
 
     def _moved(self, rows: Tensor) -> Tensor:
-        return restored(rows.to(self._device, non_blocking=True))
+        return from_row_order(rows.to(self._device, non_blocking=True))

@@ -13,14 +13,14 @@ from torch.nn import functional
 
 from transfer_model.network import Network
 from transfer_platform.evaluation.metrics import scores
-from transfer_platform.recipe.schema import Training
-from transfer_platform.training.batches import Material
-from transfer_platform.training.trainable_state import Learned
+from transfer_platform.recipe.schema import TrainingConfig
+from transfer_platform.training.batches import TrialData
+from transfer_platform.training.trainable_state import TrainableState
 from transfer_platform.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochResult:
     """What one epoch came to.
 
     Attributes:
@@ -33,19 +33,19 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Goal:
+class Objective:
     """What makes one epoch better than another: a validation metric, and whether less of it is better."""
 
     metric: str
     minimizes: bool
 
-    def better(self, one: float, other: float) -> bool:
+    def is_better(self, one: float, other: float) -> bool:
         """Whether a value is strictly better than another."""
         return one < other if self.minimizes else one > other
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """What a trial came to.
 
     Attributes:
@@ -57,24 +57,24 @@ class Fit:
             empty with folds, which leave no network behind.
     """
 
-    epochs: tuple[Epoch, ...]
-    best: Epoch
+    epochs: tuple[EpochResult, ...]
+    best: EpochResult
     logits: Tensor
-    learned: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-class _Contest(Protocol):
+class _EpochRunner(Protocol):
     """What is trained in a trial."""
 
-    def run(self, number: int) -> tuple[Epoch, Tensor]:
+    def run(self, number: int) -> tuple[EpochResult, Tensor]:
         """Runs an epoch: what it came to, and the validation logits."""
 
-    def learned(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """Copies of the weights as they are now."""
 
 
 @dataclass(frozen=True)
-class Course:
+class FitOptions:
     """How a trial goes.
 
     Attributes:
@@ -84,13 +84,13 @@ class Course:
         after_epoch: Called with every finished epoch; what it raises ends the training.
     """
 
-    settings: Training
+    settings: TrainingConfig
     precision: str
-    goal: Goal
-    after_epoch: Callable[[Epoch], None]
+    objective: Objective
+    after_epoch: Callable[[EpochResult], None]
 
 
-def fit(network: Network, material: Material, course: Course) -> Fit:
+def fit(network: Network, material: TrialData, course: FitOptions) -> FitResult:
     """Trains a network and leaves it at the weights of its best epoch.
 
     Args:
@@ -101,13 +101,13 @@ def fit(network: Network, material: Material, course: Course) -> Fit:
     Raises:
         DivergedError: The loss is not a finite number any more.
     """
-    contest = _Single(network, material, course)
-    fitted = _to_best(contest, course)
-    contest.trainer.learned.put_back(fitted.learned)
+    contest = _SingleNetwork(network, material, course)
+    fitted = _train_epochs(contest, course)
+    contest.trainer.learned.restore(fitted.weights)
     return fitted
 
 
-def cross_validate(network: Network, folds: Sequence[Material], course: Course) -> Fit:
+def cross_validate(network: Network, folds: Sequence[TrialData], course: FitOptions) -> FitResult:
     """Trains one network a fold, all of them an epoch further at a time; metrics are those out of fold.
 
     Args:
@@ -118,17 +118,19 @@ def cross_validate(network: Network, folds: Sequence[Material], course: Course) 
     Raises:
         DivergedError: The loss of a fold is not a finite number any more.
     """
-    return _to_best(_Folds(network, folds, course), course)
+    return _train_epochs(_FoldNetworks(network, folds, course), course)
 
 
-def refit(network: Network, material: Material, settings: Training, *, precision: str, epochs: int) -> None:
+def refit(
+    network: Network, material: TrialData, settings: TrainingConfig, *, precision: str, epochs: int
+) -> None:
     """Trains a network for a number of epochs, the first ones of the recipe's schedule; nothing chooses.
 
     Args:
         network: Frozen as wished, on its device; changed in place.
         material: Needs no validation pictures.
         settings: Without ranges.
-        precision: As in a `Course`.
+        precision: As in a `FitOptions`.
         epochs: At most `settings.epochs`.
 
     Raises:
@@ -139,30 +141,30 @@ def refit(network: Network, material: Material, settings: Training, *, precision
         trainer.after_epoch(trainer.train(number))
 
 
-def _to_best(contest: _Contest, course: Course) -> Fit:
-    settings, goal = course.settings, course.goal
-    epochs: list[Epoch] = []
-    best: Fit | None = None
+def _train_epochs(contest: _EpochRunner, course: FitOptions) -> FitResult:
+    settings, goal = course.settings, course.objective
+    epochs: list[EpochResult] = []
+    best: FitResult | None = None
     for number in range(1, settings.epochs + 1):
         epoch, logits = contest.run(number)
         epochs.append(epoch)
-        if best is None or goal.better(epoch.metrics[goal.metric], best.best.metrics[goal.metric]):
-            best = Fit((), epoch, logits, contest.learned())
+        if best is None or goal.is_better(epoch.metrics[goal.metric], best.best.metrics[goal.metric]):
+            best = FitResult((), epoch, logits, contest.weights())
         course.after_epoch(epoch)
         if settings.early_stopping and number - best.best.number >= settings.early_stopping:
             break
     assert best is not None, "a trial has at least one epoch"
-    return Fit(tuple(epochs), best.best, best.logits, best.learned)
+    return FitResult(tuple(epochs), best.best, best.logits, best.weights)
 
 
-class _Single:
+class _SingleNetwork:
     """One network and its validation pictures."""
 
-    def __init__(self, network: Network, material: Material, course: Course) -> None:
+    def __init__(self, network: Network, material: TrialData, course: FitOptions) -> None:
         self.trainer = Trainer(network, material, course.settings, course.precision)
         self._targets = material.labels[list(material.validation)]
 
-    def run(self, number: int) -> tuple[Epoch, Tensor]:
+    def run(self, number: int) -> tuple[EpochResult, Tensor]:
         start, rate = time.perf_counter(), self.trainer.learning_rate
         loss = self.trainer.train(number)
         logits = self.trainer.validate()
@@ -170,44 +172,44 @@ class _Single:
         self.trainer.after_epoch(epoch.metrics["validation/loss"])
         return epoch, logits
 
-    def learned(self) -> dict[str, Tensor]:
-        return self.trainer.learned.copied()
+    def weights(self) -> dict[str, Tensor]:
+        return self.trainer.learned.copy()
 
 
-class _Folds:
+class _FoldNetworks:
     """One network a fold, which share the frozen part: each puts its own weights in place for its turn."""
 
-    def __init__(self, network: Network, folds: Sequence[Material], course: Course) -> None:
+    def __init__(self, network: Network, folds: Sequence[TrialData], course: FitOptions) -> None:
         self._folds, self._classes = folds, network.spec.classes
-        self._learned = Learned(network)
-        self._weights = [self._learned.copied() for _ in folds]
+        self._learned = TrainableState(network)
+        self._weights = [self._learned.copy() for _ in folds]
         self._trainers = [Trainer(network, fold, course.settings, course.precision) for fold in folds]
 
-    def run(self, number: int) -> tuple[Epoch, Tensor]:
+    def run(self, number: int) -> tuple[EpochResult, Tensor]:
         start, rate = time.perf_counter(), self._trainers[0].learning_rate
         labels = self._folds[0].labels
         losses, logits = [], torch.empty(len(labels), self._classes)
         for index, fold in enumerate(self._folds):
-            self._learned.put_back(self._weights[index])
+            self._learned.restore(self._weights[index])
             trainer = self._trainers[index]
             losses.append(trainer.train(number))
             held_out = trainer.validate()
             positions = list(fold.validation)
             trainer.after_epoch(float(functional.cross_entropy(held_out, labels[positions])))
             logits[positions] = held_out
-            self._weights[index] = self._learned.copied()
+            self._weights[index] = self._learned.copy()
         return _epoch(number, sum(losses) / len(losses), labels, logits, rate, start), logits
 
-    def learned(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         return {}
 
 
 def _epoch(
     number: int, train_loss: float, targets: Tensor, logits: Tensor, rate: float, start: float
-) -> Epoch:
+) -> EpochResult:
     probabilities = functional.softmax(logits.double(), dim=1)
     validation = scores(targets.numpy(), probabilities.numpy())
-    return Epoch(
+    return EpochResult(
         number,
         {
             "train/loss": train_loss,

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from transfer_model.network import Network, NetworkSpec, build
-from transfer_platform.partition.split import NotSplitError, Split, split
+from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_platform.partition.split import Partition, PartitionError, partition_network
 from transfer_platform.training.freezing import freeze_through
-from transfer_platform.training.trainable_state import Learned
+from transfer_platform.training.trainable_state import TrainableState
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CachedNetwork:
     """One backbone, frozen through one stage.
 
     Attributes:
@@ -27,22 +27,22 @@ class Prepared:
     """
 
     network: Network
-    split: Split | None
-    unsplit: str
-    learned: Learned
-    start: dict[str, Tensor]
+    partition: Partition | None
+    partition_error: str
+    trainable: TrainableState
+    initial_state: dict[str, Tensor]
 
     def reset(self, seed: int, dropout: float) -> Network:
         """Forgets every trial: the weights of the start, and torch's generator as `seed` sets it."""
-        self.learned.put_back(self.start)
-        self.network.drop(dropout)
+        self.trainable.restore(self.initial_state)
+        self.network.set_dropout(dropout)
         torch.manual_seed(seed)
         return self.network
 
 
-def prepare(
+def prepare_network(
     spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
-) -> Prepared:
+) -> CachedNetwork:
     """Builds a network, freezes it and splits it where learning starts.
 
     Args:
@@ -53,14 +53,14 @@ def prepare(
         device: Where it lives.
     """
     torch.manual_seed(seed)
-    network = build(spec, pretrained)
+    network = build_network(spec, pretrained)
     freeze_through(network, frozen_through)
-    network.place(device)
-    learned = Learned(network)
-    start = learned.copied()
+    network.to_device(device)
+    learned = TrainableState(network)
+    start = learned.copy()
     if not network.frozen:
-        return Prepared(network, None, "", learned, start)
+        return CachedNetwork(network, None, "", learned, start)
     try:
-        return Prepared(network, split(network), "", learned, start)
-    except NotSplitError as error:
-        return Prepared(network, None, str(error), learned, start)
+        return CachedNetwork(network, partition_network(network), "", learned, start)
+    except PartitionError as error:
+        return CachedNetwork(network, None, str(error), learned, start)

@@ -10,10 +10,10 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from transfer_model.network import Network
-from transfer_platform.recipe.schema import Training
+from transfer_platform.recipe.schema import TrainingConfig
 
 
-def make_optimizer(network: Network, settings: Training) -> Optimizer:
+def make_optimizer(network: Network, settings: TrainingConfig) -> Optimizer:
     """AdamW or SGD over all parameters that learn, the backbone's at a fraction of the head's rate.
 
     Biases and normalisation weights are not decayed: shrinking them towards zero regularises nothing (He et
@@ -40,7 +40,7 @@ def _groups(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> li
     ]
 
 
-class LearningRate:
+class LearningRateSchedule:
     """The learning rate over a trial: a linear warm-up, then the schedule.
 
     Args:
@@ -49,13 +49,15 @@ class LearningRate:
         steps_per_epoch: Optimizer steps in one epoch.
     """
 
-    def __init__(self, optimizer: Optimizer, settings: Training, steps_per_epoch: int) -> None:
+    def __init__(self, optimizer: Optimizer, settings: TrainingConfig, steps_per_epoch: int) -> None:
         total = settings.epochs * steps_per_epoch
         warmup = min(round(settings.warmup_epochs * steps_per_epoch), total)
         self._plateau: ReduceLROnPlateau | None = None
         self._by_step = self._schedule(optimizer, settings, warmup, total)
 
-    def _schedule(self, optimizer: Optimizer, settings: Training, warmup: int, total: int) -> LRScheduler:
+    def _schedule(
+        self, optimizer: Optimizer, settings: TrainingConfig, warmup: int, total: int
+    ) -> LRScheduler:
         if settings.schedule == "one_cycle":
             rise = warmup or round(0.3 * total)
             return LambdaLR(optimizer, lambda step: _one_cycle(step, rise, total))

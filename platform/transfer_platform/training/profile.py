@@ -7,16 +7,16 @@ import time
 import torch
 
 from transfer_model.network import NetworkSpec
-from transfer_platform.training.cost_model import Measured, Subject, remember
-from transfer_platform.training.device import choose_device, wait_for
-from transfer_platform.training.features import PREFIX_BATCH, Prefix
-from transfer_platform.training.network_cache import prepare
+from transfer_platform.training.cost_model import CostKey, MeasuredCost, save_cost
+from transfer_platform.training.device import choose_device, synchronize
+from transfer_platform.training.features import PREFIX_BATCH, FrozenPrefix
+from transfer_platform.training.network_cache import prepare_network
 
 ROUNDS = 3
 """A single one may have met a busy moment, and would be believed for ever."""
 
 
-def measure(prefix: Prefix, backbone: str, frozen_through: str) -> Measured:
+def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
     """Times the frozen part on one batch, after one that loads kernels, and remembers the shortest time.
 
     Args:
@@ -28,18 +28,18 @@ def measure(prefix: Prefix, backbone: str, frozen_through: str) -> Measured:
     row_bytes = prefix.layout.row_bytes  # runs it for the first time
     seconds = []
     for _ in range(ROUNDS):
-        wait_for(prefix.device)
+        synchronize(prefix.device)
         start = time.perf_counter()
         prefix.run(images)
-        wait_for(prefix.device)
+        synchronize(prefix.device)
         seconds.append(time.perf_counter() - start)
-    found = Measured(row_bytes, min(seconds) / PREFIX_BATCH)
-    subject = Subject(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
-    remember(subject, found)
+    found = MeasuredCost(row_bytes, min(seconds) / PREFIX_BATCH)
+    subject = CostKey(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
+    save_cost(subject, found)
     return found
 
 
-def measure_beforehand(subject: Subject) -> Measured | None:
+def estimate_cost(subject: CostKey) -> MeasuredCost | None:
     """Measures a network with random weights, which cost the same; None where it cannot be split.
 
     Raises:
@@ -47,8 +47,8 @@ def measure_beforehand(subject: Subject) -> Measured | None:
     """
     spec = NetworkSpec(subject.backbone, classes=2, dropout=0.0, image_size=subject.image_size)
     device = choose_device(subject.device)
-    prepared = prepare(spec, None, subject.frozen_through, seed=0, device=device)
-    if prepared.split is None:
+    prepared = prepare_network(spec, None, subject.frozen_through, seed=0, device=device)
+    if prepared.partition is None:
         return None
-    prefix = Prefix(prepared.split, subject.precision, device, subject.image_size)
-    return measure(prefix, subject.backbone, subject.frozen_through)
+    prefix = FrozenPrefix(prepared.partition, subject.precision, device, subject.image_size)
+    return measure_cost(prefix, subject.backbone, subject.frozen_through)

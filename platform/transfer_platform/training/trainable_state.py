@@ -10,7 +10,7 @@ from torch import Tensor
 from transfer_model.network import Network
 
 
-class Learned:
+class TrainableState:
     """The tensors and modules of a network that are not frozen, looked up once.
 
     A network has hundreds of modules, and a trial on stored features takes less time than going through them
@@ -40,12 +40,12 @@ class Learned:
         for module in self._modules:
             module.training = mode
 
-    def copied(self) -> dict[str, Tensor]:
+    def copy(self) -> dict[str, Tensor]:
         """Copies of all tensors."""
         return {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
 
     @torch.no_grad()
-    def put_back(self, copies: Mapping[str, Tensor]) -> None:
+    def restore(self, copies: Mapping[str, Tensor]) -> None:
         """Overwrites the network's tensors with copies, on whatever device these are."""
         for name, tensor in self.tensors.items():
             tensor.copy_(copies[name])

@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from transfer_model.network import Network
 from transfer_platform.errors import DivergedError
-from transfer_platform.recipe.schema import Training
-from transfer_platform.training.batches import Material
-from transfer_platform.training.class_weights import class_weights
+from transfer_platform.recipe.schema import TrainingConfig
+from transfer_platform.training.batches import TrialData
+from transfer_platform.training.class_weights import balanced_weights
 from transfer_platform.training.device import autocast
-from transfer_platform.training.optim import LearningRate, make_optimizer
-from transfer_platform.training.trainable_state import Learned
+from transfer_platform.training.optim import LearningRateSchedule, make_optimizer
+from transfer_platform.training.trainable_state import TrainableState
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary classifier's loss beside the main one's: 0.3 in GoogLeNet, 0.4 in Inception v3."""
@@ -37,12 +37,14 @@ class Trainer:
         learned: What the training changes.
     """
 
-    def __init__(self, network: Network, material: Material, settings: Training, precision: str) -> None:
+    def __init__(
+        self, network: Network, material: TrialData, settings: TrainingConfig, precision: str
+    ) -> None:
         self._material, self._precision = material, precision
-        self.learned = Learned(network)
+        self.learned = TrainableState(network)
         self._device = next(network.parameters()).device
         self._optimizer = make_optimizer(network, settings)
-        self._rate = LearningRate(self._optimizer, settings, material.steps_per_epoch)
+        self._rate = LearningRateSchedule(self._optimizer, settings, material.steps_per_epoch)
         self._loss = _loss(settings, material.labels[list(material.train)], network.spec.classes)
         self._loss.to(self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
@@ -140,6 +142,6 @@ class Trainer:
                 raise DivergedError(step, loss)
 
 
-def _loss(settings: Training, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
-    weights = class_weights(labels, classes) if settings.class_weights == "balanced" else None
+def _loss(settings: TrainingConfig, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
+    weights = balanced_weights(labels, classes) if settings.class_weights == "balanced" else None
     return nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.label_smoothing)

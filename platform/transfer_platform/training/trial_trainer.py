@@ -14,24 +14,32 @@ from transfer_model import catalog
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
-from transfer_platform.loading.sampler import batches
+from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
-from transfer_platform.recipe.schema import Recipe, Training
+from transfer_platform.recipe.schema import Recipe, TrainingConfig
 from transfer_platform.tensor_store import Store
-from transfer_platform.training.batches import Inputs, Material
-from transfer_platform.training.class_weights import settled
-from transfer_platform.training.datamodule import Provision
+from transfer_platform.training.batches import InputSource, TrialData
+from transfer_platform.training.class_weights import resolve_class_weights
+from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import autocast, choose_precision, threads_for
-from transfer_platform.training.loop import Course, Epoch, Fit, Goal, cross_validate, fit, refit
-from transfer_platform.training.network_cache import Prepared, prepare
+from transfer_platform.training.loop import (
+    EpochResult,
+    FitOptions,
+    FitResult,
+    Objective,
+    cross_validate,
+    fit,
+    refit,
+)
+from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 
 TIMED_IMAGES = 4
 """Images in a step that is timed on a CPU."""
-KEPT_NETWORKS = 4
+CACHED_NETWORKS = 4
 """Networks that are kept ready; a search over more of them builds the least recently used one again."""
 
 
-class Bench:
+class TrialTrainer:
     """Turns resolved recipes of one study into trained networks.
 
     Args:
@@ -64,13 +72,13 @@ class Bench:
     ) -> None:
         self.splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
-        self._provision = Provision(splits, device, trials, epochs, store, progress, say)
-        self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.teaching])
+        self._provision = DataModule(splits, device, trials, epochs, store, progress, say)
+        self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.development])
         self._weights = _weights(splits)
         self._say_once = once(say)
-        self._networks: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
+        self._networks: OrderedDict[tuple[str, str], CachedNetwork] = OrderedDict()
 
-    def train(self, recipe: Recipe, after_epoch: Callable[[Epoch], None]) -> Fit:
+    def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
         """Trains a network from its pretrained weights to its best epoch, or one a fold.
 
         Args:
@@ -84,13 +92,13 @@ class Bench:
         inputs = self._inputs(recipe, prepared)
         network = prepared.reset(recipe.seed, recipe.head.dropout)
         materials = self._materials(recipe, inputs)
-        course = Course(self._settled(recipe), self.precision, goal(recipe), after_epoch)
+        course = FitOptions(self._settled(recipe), self.precision, objective(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
                 return cross_validate(network, materials, course)
             return fit(network, materials[0], course)
 
-    def finished(self, recipe: Recipe, fitted: Fit) -> Network:
+    def finalize(self, recipe: Recipe, fitted: FitResult) -> Network:
         """The network that a trial leaves: at its best weights; after folds, trained anew on all pictures.
 
         Args:
@@ -98,22 +106,22 @@ class Bench:
             fitted: What it came to, from this process or an earlier one.
         """
         prepared = self._prepared(recipe)
-        if fitted.learned:
+        if fitted.weights:
             network = prepared.reset(recipe.seed, recipe.head.dropout)
-            prepared.learned.put_back(fitted.learned)
+            prepared.trainable.restore(fitted.weights)
             return network.eval()
         material = self._material(recipe, self._inputs(recipe, prepared))
         everything = replace(material, train=tuple(range(len(self.splits.train))))
         return self._refitted(recipe, everything, fitted.best.number)
 
-    def _refitted(self, recipe: Recipe, material: Material, epochs: int) -> Network:
+    def _refitted(self, recipe: Recipe, material: TrialData, epochs: int) -> Network:
         """A network that some pictures have taught for a number of epochs."""
         network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
         with threads_for(recipe.training.batch_size * material.inputs.elements):
             refit(network, material, self._settled(recipe), precision=self.precision, epochs=epochs)
         return network.eval()
 
-    def fastest_precision(self, recipe: Recipe) -> str:
+    def select_precision(self, recipe: Recipe) -> str:
         """What `precision: auto` means for a study, found by timing a step of one of its recipes.
 
         The step is what its trials will spend their time with: a forward pass where the whole backbone is
@@ -140,44 +148,46 @@ class Bench:
         network.zero_grad(set_to_none=True)
         return chosen
 
-    def untaught(self, recipe: Recipe) -> Tensor:
+    def pretrained_features(self, recipe: Recipe) -> Tensor:
         """What the head of a network is given of all pictures that teach, before anything learns: (N, F).
 
         Args:
             recipe: Without ranges.
         """
         network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
-        return self.heard(recipe, network, range(len(self.splits.teaching)))
+        return self.features(recipe, network, range(len(self.splits.development)))
 
     @torch.inference_mode()
-    def heard(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
+    def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
         """What a network's head is given of pictures, (N, F).
 
         Args:
             recipe: It was trained by.
             network: On this bench; in eval mode afterwards.
-            positions: Of the pictures among `Splits.teaching`.
+            positions: Of the pictures among `SplitsConfig.development`.
         """
         network.eval()
         inputs = self._inputs(recipe, self._prepared(recipe))
         features: list[Tensor] = []
-        with network.listen(features.append), autocast(self.device, self.precision):
-            for batch in batches(len(positions), inputs.evaluation_batch, shuffle=False):
-                inputs.logits(inputs.plain([positions[index] for index in batch]))
+        with network.register_feature_hook(features.append), autocast(self.device, self.precision):
+            for batch in batch_indices(len(positions), inputs.evaluation_batch, shuffle=False):
+                inputs.logits(inputs.load([positions[index] for index in batch]))
         return torch.cat(features)
 
-    def without_each_fold(self, recipe: Recipe, fitted: Fit) -> Generator[tuple[Network, Material]]:
+    def networks_without_fold(
+        self, recipe: Recipe, fitted: FitResult
+    ) -> Generator[tuple[Network, TrialData]]:
         """The network as each fold's others teach it, as long as the trial's best epoch, and that fold.
 
         It is one network, which has its weights of before again when the generator is closed.
         """
         prepared = self._prepared(recipe)
-        before = prepared.learned.copied()
+        before = prepared.trainable.copy()
         try:
             for fold in self._materials(recipe, self._inputs(recipe, prepared)):
                 yield self._refitted(recipe, fold, fitted.best.number), fold
         finally:
-            prepared.learned.put_back(before)
+            prepared.trainable.restore(before)
 
     def spec(self, recipe: Recipe) -> NetworkSpec:
         """The shape of a trial's network."""
@@ -190,29 +200,29 @@ class Bench:
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """How a trial's network is given pictures."""
-        preprocessing = catalog.outline(recipe.backbone.name).prepared_for(recipe.backbone.weights)
+        preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
         size = recipe.dataset.image_size or preprocessing.image_size
         return replace(preprocessing, image_size=size)
 
-    def _settled(self, recipe: Recipe) -> Training:
+    def _settled(self, recipe: Recipe) -> TrainingConfig:
         labels = self._labels[: len(self.splits.train)]
-        return settled(recipe.training, labels, len(self.splits.classes), self._say_once)
+        return resolve_class_weights(recipe.training, labels, len(self.splits.classes), self._say_once)
 
-    def _prepared(self, recipe: Recipe) -> Prepared:
+    def _prepared(self, recipe: Recipe) -> CachedNetwork:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)
         if key not in self._networks:
             weights = self._pretrained[recipe.backbone.name]
             spec, through = self.spec(recipe), recipe.backbone.freeze_through
-            self._networks[key] = prepare(spec, weights, through, recipe.seed, self.device)
+            self._networks[key] = prepare_network(spec, weights, through, recipe.seed, self.device)
         self._networks.move_to_end(key)
-        while len(self._networks) > KEPT_NETWORKS:
-            self._provision.forget(*self._networks.popitem(last=False)[0])
+        while len(self._networks) > CACHED_NETWORKS:
+            self._provision.evict(*self._networks.popitem(last=False)[0])
         return self._networks[key]
 
-    def _inputs(self, recipe: Recipe, prepared: Prepared) -> Inputs:
+    def _inputs(self, recipe: Recipe, prepared: CachedNetwork) -> InputSource:
         return self._provision.inputs(recipe, prepared, self.preprocessing(recipe), self.precision)
 
-    def _materials(self, recipe: Recipe, inputs: Inputs) -> list[Material]:
+    def _materials(self, recipe: Recipe, inputs: InputSource) -> list[TrialData]:
         """One without folds; with them one for each, with all other pictures to learn from."""
         whole = self._material(recipe, inputs)
         if not self.splits.folds:
@@ -227,15 +237,15 @@ class Bench:
             for fold in range(self.splits.fold_count)
         ]
 
-    def _material(self, recipe: Recipe, inputs: Inputs) -> Material:
-        """Train and validation as they were split; positions are those of `Splits.teaching`."""
+    def _material(self, recipe: Recipe, inputs: InputSource) -> TrialData:
+        """Train and validation as they were split; positions are those of `SplitsConfig.development`."""
         splits = self.splits
         count = len(splits.train)
-        return Material(
+        return TrialData(
             inputs,
             self._labels,
             tuple(range(count)),
-            tuple(range(count, len(splits.teaching))),
+            tuple(range(count, len(splits.development))),
             recipe.training.batch_size,
             recipe.seed,
             balanced=recipe.training.sampling == "balanced",
@@ -244,14 +254,14 @@ class Bench:
 
 
 def _weights(splits: Splits) -> Tensor | None:
-    """How much each picture of `Splits.teaching` counts in the loss (N,); None where all count the same."""
+    """How much each picture of `SplitsConfig.development` counts in the loss (N,); None where all count the same."""
     if all(picture.weight == 1 for picture in splits.train):
         return None
-    return torch.tensor([picture.weight for picture in splits.teaching])
+    return torch.tensor([picture.weight for picture in splits.development])
 
 
-def goal(recipe: Recipe) -> Goal:
+def objective(recipe: Recipe) -> Objective:
     """The metric that ranks epochs and trials (the loss without a search), and whether less is better."""
     if recipe.search is None:
-        return Goal("validation/loss", True)
-    return Goal(recipe.search.metric, recipe.search.minimizes)
+        return Objective("validation/loss", True)
+    return Objective(recipe.search.metric, recipe.search.minimizes)

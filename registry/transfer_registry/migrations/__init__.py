@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateSchema
 
-from transfer_platform.errors import StorageError
+from transfer_registry.errors import StorageError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine

@@ -28,14 +28,14 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from torch import Tensor, nn
 
-from transfer_model.config import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from transfer_model.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.errors import ModelError
 from transfer_model.ood import REFERENCE_FILE
 from transfer_model.pyfunc import ARTIFACT
-from transfer_platform.errors import RegistryError
-from transfer_platform.paths import folder_written_whole
+from transfer_registry.errors import RegistryError
+from transfer_registry.files import atomic_folder
 from transfer_registry.model_uri import model_uri
-from transfer_registry.serving.export_readme import onnx_notes, safetensors_notes
+from transfer_registry.serving.export_readme import onnx_readme, safetensors_readme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from transfer_model.classifier import Classifier
 
 ONNX_FILE = "model.onnx"
-NOTES_FILE = "README.md"
+README_FILE = "README.md"
 OPSET = 18
 """ONNX's set of operators, of 2022: the one that torch's exporter is written in, so nothing is converted."""
 TOLERANCE = 1e-3
@@ -74,10 +74,10 @@ def export(model: str, form: str, out: Path) -> str:
     """
     if form == "onnx":
         _refuse_missing_extra()
-    with folder_written_whole(out) as folder, TemporaryDirectory() as temporary:
+    with atomic_folder(out) as folder, TemporaryDirectory() as temporary:
         version = _fetched(model_uri(model), temporary)
         said = _WRITERS[form](version, folder)
-    return f"{version.uri} is exported to {out}{said}; {out / NOTES_FILE} says how it is used"
+    return f"{version.uri} is exported to {out}{said}; {out / README_FILE} says how it is used"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Version:
     uri: str
     folder: Path
     files: Path
-    description: ModelDescription
+    description: ModelConfig
 
     def classifier(self) -> Classifier:
         """Loads it with the code that was registered with it."""
@@ -120,18 +120,18 @@ class _Served(nn.Module):
                 f"{uri} was registered with code that has no export to ONNX: `platform run` registers a "
                 "newer version, and `--to safetensors` takes this one as it is"
             )
-        self.uri, self.size = uri, classifier.description.preprocessing.image_size
+        self.uri, self.size = uri, classifier.config.preprocessing.image_size
         self._network = classifier.network.cpu()
-        self._novelty = classifier.novelty.to(torch.device("cpu"))
-        self._temperature = classifier.description.temperature
-        self._mean = torch.tensor(classifier.description.preprocessing.mean).view(3, 1, 1)
-        self._std = torch.tensor(classifier.description.preprocessing.std).view(3, 1, 1)
+        self._novelty = classifier.ood_scorer.to(torch.device("cpu"))
+        self._temperature = classifier.config.temperature
+        self._mean = torch.tensor(classifier.config.preprocessing.mean).view(3, 1, 1)
+        self._std = torch.tensor(classifier.config.preprocessing.std).view(3, 1, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels, uint8 (N, S, S, 3), -> probabilities (N, C) and novelty (N)."""
         prepared = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
         features: list[Tensor] = []
-        with self._network.listen(features.append):
+        with self._network.register_feature_hook(features.append):
             logits = self._network(prepared)
         return (logits / self._temperature).softmax(dim=1), self._novelty(features[0])
 
@@ -153,10 +153,10 @@ def _fetched(uri: str, temporary: str) -> _Version:
     except MlflowException as error:
         raise RegistryError(f"{uri} cannot be fetched: {error.message}") from error
     files = folder / "artifacts" / ARTIFACT
-    if not (files / DESCRIPTION_FILE).is_file():
-        raise RegistryError(f"{uri} is no classifier of this platform: it holds no {DESCRIPTION_FILE}")
+    if not (files / CONFIG_FILE).is_file():
+        raise RegistryError(f"{uri} is no classifier of this platform: it holds no {CONFIG_FILE}")
     try:
-        return _Version(uri, folder, files, ModelDescription.read(files))
+        return _Version(uri, folder, files, ModelConfig.read(files))
     except ModelError as error:
         raise RegistryError(
             f"{uri} is described in a way that this export does not read ({error}): `platform run` "
@@ -165,9 +165,9 @@ def _fetched(uri: str, temporary: str) -> _Version:
 
 
 def _write_safetensors(version: _Version, folder: Path) -> str:
-    for name in (DESCRIPTION_FILE, WEIGHTS_FILE, REFERENCE_FILE):
+    for name in (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE):
         shutil.copyfile(version.files / name, folder / name)
-    (folder / NOTES_FILE).write_text(safetensors_notes(version.description), encoding="utf-8")
+    (folder / README_FILE).write_text(safetensors_readme(version.description), encoding="utf-8")
     return ""
 
 
@@ -182,8 +182,8 @@ def _write_onnx(version: _Version, folder: Path) -> str:
             f"{version.uri} is not exported: on random pictures ONNX Runtime differs from torch by "
             f"{difference:.2g}, and {TOLERANCE:g} is allowed; `--to safetensors` needs no translation"
         )
-    shutil.copyfile(version.files / DESCRIPTION_FILE, folder / DESCRIPTION_FILE)
-    (folder / NOTES_FILE).write_text(onnx_notes(description), encoding="utf-8")
+    shutil.copyfile(version.files / CONFIG_FILE, folder / CONFIG_FILE)
+    (folder / README_FILE).write_text(onnx_readme(description), encoding="utf-8")
     return f" and differs from torch by {difference:.1g} at most on random pictures"
 
 
@@ -216,7 +216,7 @@ def _translated(served: _Served) -> ONNXProgram:
     return program
 
 
-def _describe(program: ONNXProgram, description: ModelDescription) -> None:
+def _describe(program: ONNXProgram, description: ModelConfig) -> None:
     """Lets the file say what it is, and not where on this machine its operators come from."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
-from transfer_model.structure import examine
+from transfer_model.structure import find_structure
 
 if TYPE_CHECKING:
-    from transfer_model.config import ModelDescription
+    from transfer_model.config import ModelConfig
     from transfer_model.network import NetworkSpec
 
 _ONNX = """\
 # An image classifier of {count} classes, in ONNX
 
 `model.onnx` has all of it, pictures in and calibrated probabilities out, and says what it is in its own
-metadata: `classes`, `preprocessing`, `threshold` and `temperature`, each JSON. `model.json` repeats that.
+metadata: `classes`, `preprocessing`, `ood_threshold` and `temperature`, each JSON. `model.json` repeats that.
 
 | | name | type | what it is |
 |---|---|---|---|
@@ -129,17 +129,17 @@ _STEPS = """\
    A filter of the same name in another library gives other pixels where a picture shrinks."""
 
 
-def onnx_notes(description: ModelDescription) -> str:
+def onnx_readme(description: ModelConfig) -> str:
     """What stands beside `model.onnx`, with a program that classifies photographs from their files."""
     return _ONNX.format(snippet=_SNIPPET, **_facts(description))
 
 
-def safetensors_notes(description: ModelDescription) -> str:
+def safetensors_readme(description: ModelConfig) -> str:
     """What stands beside the safetensors files, with the lines that load them."""
     backbone = catalog.resolve(description.network.backbone)
     library = "torchvision" if backbone.library == TORCHVISION else "timm"
     architecture = backbone.architecture if library == "torchvision" else backbone.timm_name.split(".")[0]
-    pooled = examine(backbone, description.network.image_size).pooled
+    pooled = find_structure(backbone, description.network.image_size).pooled
     loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build(description.network))
     return _SAFETENSORS.format(
         library=library, architecture=architecture, loading=loading, **_facts(description)
@@ -160,7 +160,7 @@ def _build(spec: NetworkSpec) -> str:
     return f'timm.create_model("{backbone.timm_name.split(".")[0]}", num_classes={spec.classes}{fixed})'
 
 
-def _facts(description: ModelDescription) -> dict[str, object]:
+def _facts(description: ModelConfig) -> dict[str, object]:
     prepare = description.preprocessing
     size, resample = prepare.image_size, prepare.interpolation.upper()
     served = description.precision

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.answers import Answers, read_answers
+from transfer_registry.answers import ServedOutput, parse_predictions
+from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import CLASSES_KEY
 
@@ -33,11 +33,11 @@ class LoadedModel:
     classes: tuple[str, ...]
     pyfunc: Any
 
-    def probabilities(self, images: Sequence[Path]) -> NDArray[np.float32]:
+    def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
         """The probability of every class for every picture, (N, C); raises what `answers` does."""
-        return self.answers(images).probabilities
+        return self.predict(images).probabilities
 
-    def answers(self, images: Sequence[Path]) -> Answers:
+    def predict(self, images: Sequence[Path]) -> ServedOutput:
         """What the model says of pictures.
 
         Raises:
@@ -50,7 +50,7 @@ class LoadedModel:
             answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:
             raise RegistryError(f"{self.uri} refused a picture: {error.message}") from error
-        return read_answers(answers, self.classes)
+        return parse_predictions(answers, self.classes)
 
 
 def load_model(name: str) -> LoadedModel:

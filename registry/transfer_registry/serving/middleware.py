@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from transfer_registry.serving.request import Refusal, check
+from transfer_registry.serving.request import BadRequestError, validate_request
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +32,7 @@ _MESSAGES = {
 _logger = logging.getLogger(__name__)
 
 
-class Front:
+class RequestGuard:
     """An ASGI application that guards another.
 
     Args:
@@ -52,11 +52,13 @@ class Front:
         answer = _Answer(send)
         try:
             if scope["path"] not in _PATHS:
-                raise Refusal(HTTPStatus.NOT_FOUND, f"nothing is served here; pictures are posted to {_PATH}")
+                raise BadRequestError(
+                    HTTPStatus.NOT_FOUND, f"nothing is served here; pictures are posted to {_PATH}"
+                )
             if scope["path"] == _PATH and scope["method"] == "POST":
                 receive = await self._checked(scope, receive)
             await self._app(scope, receive, answer.pass_on)
-        except Refusal as refusal:
+        except BadRequestError as refusal:
             await answer.refuse(refusal.status, str(refusal))
         except ConnectionAbortedError:
             return
@@ -70,8 +72,8 @@ class Front:
         headers = Headers(scope=scope)  # of two content types it gives the first, as it does to MLflow
         body = await self._body(receive)
         if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
-        await asyncio.to_thread(check, headers.get("content-type", ""), body)
+            raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
+        await asyncio.to_thread(validate_request, headers.get("content-type", ""), body)
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
@@ -92,7 +94,7 @@ class Front:
                 body += chunk
         if size > self._body_limit:
             limit = f"{self._body_limit / 1024 / 1024:.3g} MB"
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request is larger than {limit}")
+            raise BadRequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request is larger than {limit}")
         return bytes(body)
 
 

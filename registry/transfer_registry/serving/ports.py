@@ -19,7 +19,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def listens(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
+def wait_for_port(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
     """Waits until somebody listens at an address.
 
     Args:

@@ -13,7 +13,7 @@ from typing import NoReturn, TypeGuard
 
 import pandas as pd
 
-from transfer_model.config import FARTHEST
+from transfer_model.config import MAX_OOD_SCORE
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -25,7 +25,7 @@ _DEEPEST = 5
 _LARGEST_TOP_K = 2**31 - 1
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer; the mistake is the client's
+class BadRequestError(Exception):  # noqa: N818 - it is an answer; the mistake is the client's
     """A request that is answered without asking the model.
 
     Args:
@@ -38,7 +38,7 @@ class Refusal(Exception):  # noqa: N818 - it is an answer; the mistake is the cl
         super().__init__(message)
 
 
-def check(content_type: str, body: bytes) -> None:
+def validate_request(content_type: str, body: bytes) -> None:
     """Accepts a request that holds at least one image in a column `image`, as text.
 
     Raises:
@@ -58,14 +58,14 @@ def check(content_type: str, body: bytes) -> None:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise Refusal(HTTPStatus.BAD_REQUEST, message)
+    raise BadRequestError(HTTPStatus.BAD_REQUEST, message)
 
 
 def _media_type(content_type: str) -> str:
     """MLflow compares letter by letter, so this does: what passes here is not refused there."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
-        raise Refusal(
+        raise BadRequestError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8"
         )
     return media_type
@@ -133,8 +133,8 @@ def _check_params(params: object) -> None:
     if type(top_k) is not int or not 1 <= top_k <= _LARGEST_TOP_K:
         _refuse("top_k must be a whole number of at least 1")
     threshold = params.get("threshold", 0.0)
-    if type(threshold) not in (int, float) or not 0 <= threshold <= FARTHEST:
-        _refuse(f"threshold must be a number from 0 to {FARTHEST:g}")
+    if type(threshold) not in (int, float) or not 0 <= threshold <= MAX_OOD_SCORE:
+        _refuse(f"threshold must be a number from 0 to {MAX_OOD_SCORE:g}")
 
 
 def _cells(value: object) -> list[object] | None:

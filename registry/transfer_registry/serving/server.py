@@ -15,11 +15,11 @@ import uvicorn
 from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 
-from transfer_platform.errors import StorageError
 from transfer_registry import mlflow_server
+from transfer_registry.errors import StorageError
 from transfer_registry.model_uri import model_uri
-from transfer_registry.serving.middleware import Front
-from transfer_registry.serving.ports import LOOPBACK, listens
+from transfer_registry.serving.middleware import RequestGuard
+from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +32,12 @@ _START = 120.0
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns the ASGI application that serves it: MLflow's, behind `Front`.
+    """Loads a model and returns the ASGI application that serves it: MLflow's, behind `RequestGuard`.
 
     Args:
         uri: Anything that `mlflow.pyfunc.load_model` takes. An alias is resolved now, once.
     """
-    return Front(scoring_server.init(mlflow.pyfunc.load_model(uri)))
+    return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
@@ -56,12 +56,12 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[
     uri = model_uri(model)
     with _listener(host, port) as listener:
         app = create_app(uri)
-        say(greeting(uri, _link(host, listener.getsockname()[1])))
+        say(serving_banner(uri, _link(host, listener.getsockname()[1])))
         with suppress(KeyboardInterrupt):
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
-def greeting(uri: str, link: str) -> str:
+def serving_banner(uri: str, link: str) -> str:
     """What `serve` says: what is served where, and a line for the shell that sends a photograph."""
     return (
         f"{uri} is served at {link}/invocations; Ctrl-C ends it. Try:\n\n"
@@ -83,7 +83,7 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     Raises:
         StorageError: Nobody can listen there, or MLflow does not start.
     """
-    mlflow_server.refuse_unreachable()
+    mlflow_server.require_server()
     mlflow_server.create_database()
     tracking = mlflow.get_tracking_uri()
     page = f"#/experiments/{_latest_experiment()}/runs?workflowType=machine_learning"
@@ -99,7 +99,7 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as pages:
         try:
-            if not listens(pages, _reachable(host), port, _START):
+            if not wait_for_port(pages, _reachable(host), port, _START):
                 raise StorageError(
                     f"MLflow's pages did not start within {_START:.0f} s; what it wrote stands above"
                 )

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.answers import read_answers
-from transfer_registry.serving.ports import LOOPBACK, free_port, listens
+from transfer_registry.answers import parse_predictions
+from transfer_registry.errors import RegistryError
+from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 from transfer_registry.serving.stranger import environment, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from transfer_registry.answers import Answers
+    from transfer_registry.answers import ServedOutput
 
-PHOTOGRAPHS = 32
+PARITY_IMAGES = 32
 """How many test photographs a candidate is sent before the alias moves."""
 
 _ATTENDED = Path(__file__).with_name("_supervised.py")
@@ -37,7 +37,7 @@ _ANSWER = 120.0
 """Seconds that one photograph may take."""
 
 
-def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> Answers:
+def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
     """Serves a model, posts every image to it, and stops it again.
 
     Args:
@@ -51,14 +51,14 @@ def serve_and_ask(model_uri: str, images: Sequence[Path], classes: Sequence[str]
             that it wrote, or with its answer.
     """
     with _served(model_uri) as address:
-        return ask(address, images, classes)
+        return post_images(address, images, classes)
 
 
-def ask(address: str, images: Sequence[Path], classes: Sequence[str]) -> Answers:
-    """Posts images to a server at an address, as `serve_and_ask` does."""
+def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
+    """Posts images to a server at an address, as `predict_over_http` does."""
     with requests.Session() as session:
         session.trust_env = False  # photographs for this machine are no business of a proxy's
-        return read_answers((_asked(session, address, image, len(classes)) for image in images), classes)
+        return parse_predictions((_asked(session, address, image, len(classes)) for image in images), classes)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _served(model_uri: str) -> Iterator[str]:
             start_new_session=True,  # a signal to our group must not end it before it has ended the server
         )
         try:
-            if not listens(server, LOOPBACK, port, _START):
+            if not wait_for_port(server, LOOPBACK, port, _START):
                 written = Path(output.name).read_text(encoding="utf-8", errors="replace")
                 raise _refusal(server, model_uri, written)
             yield f"http://{LOOPBACK}:{port}"

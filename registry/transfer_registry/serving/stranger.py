@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import numpy as np
 
-from transfer_platform.errors import RegistryError
+from transfer_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

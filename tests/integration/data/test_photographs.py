@@ -16,10 +16,10 @@ import torch
 
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.preflight import required
-from transfer_platform.loading.images import Images
+from transfer_platform.inspection.preflight import require_valid
+from transfer_platform.loading.images import ImageLoader
 from transfer_platform.paths import cache_folder
-from transfer_platform.recipe.schema import Dataset
+from transfer_platform.recipe.schema import DatasetConfig
 from transfer_platform.sources.open import open_source
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _isolated(isolated: Path) -> None:
 def test_the_flagship_data_set(photographs: Path, splits_of) -> None:
     splits = splits_of(photographs, "train", 0.2, "val", exclude=[STRAY])
     assert splits.classes == ("ants", "bees")
-    assert {role: len(side) for role, side in splits.roles.items()} == {
+    assert {role: len(side) for role, side in splits.by_name.items()} == {
         "train": 195,
         "validation": 49,
         "test": 153,
@@ -47,7 +47,7 @@ def test_the_flagship_data_set(photographs: Path, splits_of) -> None:
 
 def test_the_stray_picture_is_a_picture(photographs: Path, splits_of) -> None:
     splits = splits_of(photographs, "train", 0.2, "val")
-    assert sum(len(side) for side in splits.roles.values()) == 398
+    assert sum(len(side) for side in splits.by_name.values()) == 398
 
 
 def test_the_second_time_nothing_is_read(photographs: Path, splits_of) -> None:
@@ -69,7 +69,7 @@ def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
     victim = next((tmp_path / "some" / "train" / "bees").iterdir())
     victim.write_bytes(victim.read_bytes()[:20_000])
     with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a cut off or damaged JPEG"):
-        required(Dataset(source=str(tmp_path / "some")), Path())
+        require_valid(DatasetConfig(source=str(tmp_path / "some")), Path())
 
 
 def test_mirror_archive_and_folder_give_the_same_splits(
@@ -85,8 +85,8 @@ def test_mirror_archive_and_folder_give_the_same_splits(
 def test_views_of_photographs_look_like_them(photographs: Path, splits_of) -> None:
     splits = splits_of(photographs, "train", 0.2, "val", exclude=[STRAY])
     preprocessing = Preprocessing(64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    images = Images(splits.validation, preprocessing, "medium", torch.device("cpu"))
-    plain, varied = images.plain(range(49)), images.views(range(49), range(49))
+    images = ImageLoader(splits.validation, preprocessing, "medium", torch.device("cpu"))
+    plain, varied = images.load(range(49)), images.load_views(range(49), range(49))
     assert plain.shape == varied.shape == (49, 3, 64, 64)
     means = torch.stack([plain.mean((1, 2, 3)), varied.mean((1, 2, 3))])
     assert torch.corrcoef(means)[0, 1] > 0.8  # bright photographs stay bright

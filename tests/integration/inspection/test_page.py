@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.report import page as report_page
-from transfer_platform.recipe.schema import Dataset, Splits
+from transfer_platform.inspection.report import html_page as report_page
+from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
@@ -32,8 +32,8 @@ def browser_page() -> Iterator[Page]:
 def test_the_page_is_whole_and_asks_nobody(
     troubled: Path, isolated: Path, expected: dict[str, list[str]], browser_page: Page
 ) -> None:
-    splits = Splits(train="train", validation=0.2, test="test")
-    found, _ = preflight(Dataset(source=str(troubled), splits=splits), troubled)
+    splits = SplitsConfig(train="train", validation=0.2, test="test")
+    found, _ = preflight(DatasetConfig(source=str(troubled), splits=splits), troubled)
     file = isolated / "report.html"
     file.write_text(report_page(found, "<b>ants</b> & bees"), encoding="utf-8")
     asked: list[str] = []
@@ -43,7 +43,7 @@ def test_the_page_is_whole_and_asks_nobody(
     assert browser_page.inner_text("h1") == "<b>ants</b> & bees"
     headings = browser_page.locator("h3").all_inner_texts()
     for kind in expected.keys() - {"unreadable", "unreadable folder"}:  # which are none for root
-        assert any(f" {kind} ({len(found.of(kind))})" in heading for heading in headings)
+        assert any(f" {kind} ({len(found.by_kind(kind))})" in heading for heading in headings)
     widths = browser_page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert len(widths) > 20
     assert min(widths) > 0
@@ -59,9 +59,9 @@ def test_what_a_refused_link_points_to_is_not_shown(plain: Path, tmp_path: Path)
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(next((plain / "train/ant").glob("*.jpg")).read_bytes())
     (plain / "train/ant/link.jpg").symlink_to(secret)
-    splits = Splits(train="train", validation=0.2, test="test")
-    found, _ = preflight(Dataset(source=str(plain), splits=splits, on_bad_image="skip"), plain)
-    assert [found.name(each.files[0]) for each in found.of("link leading out")] == ["train/ant/link.jpg"]
+    splits = SplitsConfig(train="train", validation=0.2, test="test")
+    found, _ = preflight(DatasetConfig(source=str(plain), splits=splits, on_bad_image="skip"), plain)
+    assert [found.name(each.files[0]) for each in found.by_kind("link leading out")] == ["train/ant/link.jpg"]
     shown = report_page(found, "ants")
     assert "train/ant/link.jpg" in shown
     assert "data:image/jpeg" not in shown
@@ -70,8 +70,8 @@ def test_what_a_refused_link_points_to_is_not_shown(plain: Path, tmp_path: Path)
 def test_names_cannot_run_anything(plain: Path, isolated: Path, browser_page: Page) -> None:
     name = "<img src=x onerror=document.title='run'>.jpg"
     (plain / "train/ant" / name).write_bytes(b"no picture")
-    splits = Splits(train="train", validation=0.2, test="test")
-    found, _ = preflight(Dataset(source=str(plain), splits=splits), plain)
+    splits = SplitsConfig(train="train", validation=0.2, test="test")
+    found, _ = preflight(DatasetConfig(source=str(plain), splits=splits), plain)
     file = isolated / "report.html"
     file.write_text(report_page(found, "Data set"), encoding="utf-8")
     browser_page.goto(file.as_uri())

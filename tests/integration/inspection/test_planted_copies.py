@@ -12,7 +12,7 @@ from PIL import Image
 
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.recipe.schema import Dataset, Splits
+from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
 DRAWS = 20
 SHARE = 0.1
@@ -21,8 +21,8 @@ FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling
 
 
 def inspected(folder: Path) -> Inspection:
-    splits = Splits(train="train", validation=0.2, test="val")
-    found, _ = preflight(Dataset(source=str(folder), splits=splits, exclude=(STRAY,)), folder)
+    splits = SplitsConfig(train="train", validation=0.2, test="val")
+    found, _ = preflight(DatasetConfig(source=str(folder), splits=splits, exclude=(STRAY,)), folder)
     return found
 
 
@@ -51,9 +51,9 @@ def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photograp
         inspection = inspected(folder)
         for copy in exact | near:
             copy.unlink()
-        copies = {frozenset(each.files) for each in inspection.of("copy in another split")}
+        copies = {frozenset(each.files) for each in inspection.by_kind("copy in another split")}
         assert copies == {frozenset(pair) for pair in exact.items()}
-        alike = [set(each.files) for each in inspection.of("near copy in another split")]
+        alike = [set(each.files) for each in inspection.by_kind("near copy in another split")]
         hits = sum({copy, original} in alike for copy, original in near.items())
         assert len(alike) == hits, "a false alarm"
         found, missed = found + hits, missed + len(near) - hits
@@ -66,6 +66,6 @@ def test_the_photographs_as_shipped_raise_no_alarm(isolated: Path, photographs: 
 
 
 def test_the_stray_picture_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
-    splits = Splits(train="train", validation=0.2, test="val")
-    found, _ = preflight(Dataset(source=str(photographs), splits=splits), photographs)
+    splits = SplitsConfig(train="train", validation=0.2, test="val")
+    found, _ = preflight(DatasetConfig(source=str(photographs), splits=splits), photographs)
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("odd format", STRAY)]

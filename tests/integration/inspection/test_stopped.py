@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer_platform.data.scan import FEW
+from transfer_platform.data.scan import MAX_THREADED_FILES
 
 RECIPE = """\
 name: long
@@ -36,7 +36,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = Image.fromarray(slope)
     picture.save(folder / "slope.png")
     content = (folder / "slope.png").read_bytes()
-    for number in range(FEW + 100):
+    for number in range(MAX_THREADED_FILES + 100):
         path = folder / "set" / ("ant", "bee")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content + str(number).encode())  # another picture for the platform

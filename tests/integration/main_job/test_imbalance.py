@@ -14,10 +14,10 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
 from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.sources.embedded import embedded
-from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.sources.embedded import embedded_dataset
+from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store import Store
-from transfer_platform.training.trial_trainer import Bench
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
 RARE = ("3", "8", "9")
@@ -26,7 +26,7 @@ RARE = ("3", "8", "9")
 @pytest.fixture
 def thinned(isolated: Path) -> Path:
     """Six images of each rare digit to learn from, sixty of each other; twenty of every digit elsewhere."""
-    source, folder = embedded("digits"), isolated / "thinned"
+    source, folder = embedded_dataset("digits"), isolated / "thinned"
     for label in map(str, range(10)):
         files = sorted((source / label).iterdir())
         parts = {"train": files[: 6 if label in RARE else 60], "val": files[100:120], "test": files[120:140]}
@@ -66,9 +66,9 @@ def fewer(splits: Splits) -> Splits:
     return replace(splits, train=splits.train[::3], validation=splits.validation[::5])
 
 
-def bench(splits: Splits, store: Path | None = None) -> Bench:
-    weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    return Bench(
+def bench(splits: Splits, store: Path | None = None) -> TrialTrainer:
+    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    return TrialTrainer(
         splits,
         weights,
         torch.device("cpu"),
@@ -79,7 +79,7 @@ def bench(splits: Splits, store: Path | None = None) -> Bench:
 
 def test_both_remedies_raise_macro_recall_and_that_of_the_rare_classes(thinned, splits, tmp_path) -> None:
     made = bench(splits, tmp_path / "features")
-    labels = np.array([splits.classes.index(picture.label) for picture in splits.ranking])
+    labels = np.array([splits.classes.index(picture.label) for picture in splits.selection])
     rare = np.isin(labels, [splits.classes.index(label) for label in RARE])
     macro, of_the_rare = {}, {}
     for name, training in {

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from transfer_model.classifier import Answers, Classifier
-from transfer_model.config import FARTHEST
+from transfer_model.classifier import Classifier, ClassifierOutput
+from transfer_model.config import MAX_OOD_SCORE
 from transfer_model.network import Network
-from transfer_model.ood import Novelty
+from transfer_model.ood import OodScorer
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.progress import Say, silent
 from transfer_platform.recipe.load import from_mapping
-from transfer_platform.recipe.schema import Folds, Recipe
-from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.recipe.schema import FoldsConfig, Recipe
+from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store import Store
-from transfer_platform.training.artifact import write_served_form
-from transfer_platform.training.trial_trainer import Bench
+from transfer_platform.training.artifact import write_artifact
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
 ASKED = 0.2
@@ -48,17 +48,17 @@ def recipe(folder: Path, through: str, **changes: object) -> Recipe:
 
 def served(
     settings: Recipe, splits: Splits, folder: Path, say: Say = silent
-) -> tuple[Classifier, Bench, Network]:
-    weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    bench = Bench(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9))
+) -> tuple[Classifier, TrialTrainer, Network]:
+    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    bench = TrialTrainer(splits, weights, torch.device("cpu"), store=Store(folder / "features", 10**9))
     fitted = bench.train(settings, lambda _: None)
-    network = bench.finished(settings, fitted)
-    model = write_served_form(bench, settings, fitted, network, folder / "model", say)
+    network = bench.finalize(settings, fitted)
+    model = write_artifact(bench, settings, fitted, network, folder / "model", say)
     return Classifier.load(model), bench, network
 
 
-def unknown(classifier: Classifier, answers: Answers) -> float:
-    return float(np.mean(answers.novelty > classifier.description.unknown.threshold))
+def unknown(classifier: Classifier, answers: ClassifierOutput) -> float:
+    return float(np.mean(answers.ood_scores > classifier.config.unknown.threshold))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def split(photographs: Path, splits_of: Callable[..., Splits]) -> Callable[[int]
     stray = ["train/ants/imageNotFound.gif"]
     present = [name for name in stray if (photographs / name).exists()]
     return lambda folds: splits_of(
-        photographs, "train", Folds(folds=folds) if folds else 0.3, "val", exclude=present
+        photographs, "train", FoldsConfig(folds=folds) if folds else 0.3, "val", exclude=present
     )
 
 
@@ -79,7 +79,7 @@ def test_as_many_false_alarms_as_were_asked_for(
 ) -> None:
     splits = split(folds)
     classifier, _, _ = served(recipe(photographs, through), splits, isolated)
-    answers = classifier.answers([picture.path for picture in splits.test])
+    answers = classifier.predict([picture.path for picture in splits.test])
     # Three standard errors of the 74 pictures, or more, that the threshold was set on, and of the 153 tested.
     assert unknown(classifier, answers) == pytest.approx(ASKED, abs=3 * (0.16 / 74 + 0.16 / 153) ** 0.5)
     labels = np.array([splits.classes.index(picture.label) for picture in splits.test])
@@ -91,9 +91,9 @@ def test_pictures_that_taught_the_backbone_would_set_it_too_strict(
 ) -> None:
     splits, settings = split(0), recipe(photographs, "blocks.4")
     classifier, bench, network = served(settings, splits, isolated)
-    features = bench.heard(settings, network, range(len(splits.train)))
-    limit = float(Novelty(features).of_the_reference().quantile(1 - ASKED))
-    assert limit < 0.8 * classifier.description.unknown.threshold
+    features = bench.features(settings, network, range(len(splits.train)))
+    limit = float(OodScorer(features).leave_one_out().quantile(1 - ASKED))
+    assert limit < 0.8 * classifier.config.unknown.threshold
 
 
 def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path, splits_of) -> None:
@@ -102,7 +102,7 @@ def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path, s
     said: list[str] = []
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
     classifier, _, _ = served(settings, splits, isolated, said.append)
-    assert classifier.description.unknown.threshold == FARTHEST
+    assert classifier.config.unknown.threshold == MAX_OOD_SCORE
     count = len(splits.validation)
     assert f"no picture will be called unknown: {count} held-out pictures are too few" in said[-1]
 
@@ -111,7 +111,7 @@ def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Pat
     splits = split(20)
     settings = recipe(photographs, "blocks.5", promotion={"model": "strict", "false_alarms": 0.05})
     classifier, _, _ = served(settings, splits, isolated)
-    assert classifier.description.unknown.threshold < FARTHEST
+    assert classifier.config.unknown.threshold < MAX_OOD_SCORE
 
 
 def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
@@ -128,7 +128,7 @@ def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
         splits = splits_of(folder, "train", 0.3, "test")
         short = recipe(folder, "all", training={"epochs": 1, "precision": "float32"})
         classifier, _, _ = served(short, splits, isolated / str(copies))
-        thresholds.append(classifier.description.unknown.threshold)
+        thresholds.append(classifier.config.unknown.threshold)
     assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-6)
 
 
@@ -139,4 +139,4 @@ def test_noise_is_unknown(photographs: Path, isolated: Path, tmp_path: Path, spl
     random = np.random.default_rng(0)
     for index in range(20):
         Image.fromarray(random.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
-    assert unknown(classifier, classifier.answers(sorted(tmp_path.glob("*.png")))) == 1.0
+    assert unknown(classifier, classifier.predict(sorted(tmp_path.glob("*.png")))) == 1.0

@@ -16,11 +16,11 @@ import torch
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Step
 from transfer_platform.recipe.load import from_mapping
-from transfer_platform.recipe.schema import Folds, Recipe
-from transfer_platform.sources.weights import pretrained_weights
+from transfer_platform.recipe.schema import FoldsConfig, Recipe
+from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store import Store
 from transfer_platform.training import trial_trainer
-from transfer_platform.training.loop import Fit
+from transfer_platform.training.loop import FitResult
 
 BACKBONE = "efficientnet_lite0"
 
@@ -50,10 +50,12 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
     )
 
 
-def fitted(settings: Recipe, splits: Splits, store: Store | None, told: list[Step] | None = None) -> Fit:
-    weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
+def fitted(
+    settings: Recipe, splits: Splits, store: Store | None, told: list[Step] | None = None
+) -> FitResult:
+    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
     steps = told if told is not None else []
-    made = trial_trainer.Bench(
+    made = trial_trainer.TrialTrainer(
         splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append
     )
     return made.train(settings, lambda _: None)
@@ -64,7 +66,7 @@ def computed(steps: list[Step]) -> int:
     return max((step.total or 0 for step in steps if step.task.startswith("the frozen part")), default=0)
 
 
-def assert_alike(one: Fit, other: Fit) -> None:
+def assert_alike(one: FitResult, other: FitResult) -> None:
     """Equal to the bit: the same tensors were computed, in the same batches."""
     for mine, theirs in zip(one.epochs, other.epochs, strict=True):
         for loss in ("train/loss", "validation/loss"):
@@ -86,7 +88,7 @@ def store(tmp_path: Path) -> Store:
 def test_training_from_stored_features_is_training(few, splits, store, through: str) -> None:
     settings, told = recipe(few, through), []
     assert_alike(fitted(settings, splits, store, told), fitted(settings, splits, None))
-    assert computed(told) == len(splits.teaching)
+    assert computed(told) == len(splits.development)
 
 
 @pytest.mark.parametrize("batch_size", [5, 16])
@@ -106,7 +108,7 @@ def test_views_are_the_same_stored_or_not(few, splits, store) -> None:
 
 
 def test_folds_are_the_same_stored_or_not(few, isolated, store, splits_of) -> None:
-    splits = splits_of(few, "train", Folds(folds=4), "val")
+    splits = splits_of(few, "train", FoldsConfig(folds=4), "val")
     settings = recipe(few, "all", dataset={"splits": {"validation": {"folds": 4}, "test": "val"}})
     stored = fitted(settings, splits, store)
     assert_alike(stored, fitted(settings, splits, None))
@@ -214,9 +216,9 @@ def _footer(segment: Path) -> bytes:
 
 
 def test_a_trial_does_not_depend_on_those_before_it(few, splits, store, monkeypatch) -> None:
-    monkeypatch.setattr(trial_trainer, "KEPT_NETWORKS", 1)
-    weights = {BACKBONE: pretrained_weights(BACKBONE, "default", Path()).path}
-    made = trial_trainer.Bench(splits, weights, torch.device("cpu"), trials=50, store=store)
+    monkeypatch.setattr(trial_trainer, "CACHED_NETWORKS", 1)
+    weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
+    made = trial_trainer.TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store)
     first = made.train(recipe(few, "all"), lambda _: None)
     made.train(recipe(few, "blocks.5"), lambda _: None)  # for which the first network has to go
     again = made.train(recipe(few, "all"), lambda _: None)

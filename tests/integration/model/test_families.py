@@ -13,7 +13,7 @@ import timm
 import torch
 import torchvision
 
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.training.freezing import freeze_through
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_every_family_is_represented() -> None:
 def test_what_is_frozen_stays_bit_equal(family: str) -> None:
     name, size = FAMILIES[family]
     torch.manual_seed(0)
-    network = build(NetworkSpec(f"{family.partition('/')[0]}/{name}", CLASSES, 0.1, size))
+    network = build_network(NetworkSpec(f"{family.partition('/')[0]}/{name}", CLASSES, 0.1, size))
     images = torch.randn(2, 3, size, size)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     learnable = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from transfer_model import catalog, weight_sources
-from transfer_model.network import NetworkSpec, build, pretrained_classifier
+from transfer_model.network import NetworkSpec, build_network, build_pretrained_classifier
 from transfer_model.preprocessing import decode
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ CLASSES = {"ants": "ant", "bees": "bee"}
 
 
 def test_the_installed_weights_recognise_ants_and_bees(photographs: Path) -> None:
-    path = weight_sources.source("efficientnet_lite0", "default").path
+    path = weight_sources.locate_weights("efficientnet_lite0", "default").path
     assert path is not None
-    network, names = pretrained_classifier("efficientnet_lite0", path)
-    preprocessing = catalog.outline("efficientnet_lite0").preprocessing
+    network, names = build_pretrained_classifier("efficientnet_lite0", path)
+    preprocessing = catalog.backbone_info("efficientnet_lite0").preprocessing
     right = []
     for folder, name in CLASSES.items():
         files = sorted((photographs / "val" / folder).glob("*.jpg"))[:20]
@@ -29,12 +29,12 @@ def test_the_installed_weights_recognise_ants_and_bees(photographs: Path) -> Non
 
 
 def test_a_new_head_keeps_the_installed_features(photographs: Path) -> None:
-    path = weight_sources.source("efficientnet_lite0", "default").path
+    path = weight_sources.locate_weights("efficientnet_lite0", "default").path
     assert path is not None
-    original, _ = pretrained_classifier("efficientnet_lite0", path)
-    network = build(NetworkSpec("efficientnet_lite0", 2, 0.2, 224), path).eval()
+    original, _ = build_pretrained_classifier("efficientnet_lite0", path)
+    network = build_network(NetworkSpec("efficientnet_lite0", 2, 0.2, 224), path).eval()
     picture = decode(sorted((photographs / "val" / "bees").glob("*.jpg"))[0])
-    image = catalog.outline("efficientnet_lite0").preprocessing(picture)[None]
+    image = catalog.backbone_info("efficientnet_lite0").preprocessing(picture)[None]
     with torch.inference_mode():
-        features = network.embed(image)
+        features = network.forward_features(image)
         assert torch.equal(original.get_submodule("classifier")(features), original(image))

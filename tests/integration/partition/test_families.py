@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transfer_model.network import Network, NetworkSpec, build
-from transfer_platform.partition.split import Split, split
+from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_platform.partition.split import Partition, partition_network
 
 CLASSES, EPOCHS, BATCHES, BATCH = 3, 3, 2, 2
 AUXILIARY_WEIGHT = 0.4
@@ -59,7 +59,7 @@ Run = Callable[[Network, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 def test_training_from_features_is_training_the_whole_network(name: str, through: str) -> None:
     whole = frozen(name, through)
     halved = copy.deepcopy(whole)
-    found = split(halved)
+    found = partition_network(halved)
     batches = images(whole)
     stored = [found.features(batch).clone() for batch in batches]
     losses = train(whole, batches, Network.forward_with_auxiliary)
@@ -73,7 +73,9 @@ def test_training_from_features_is_training_the_whole_network(name: str, through
 
 def frozen(name: str, through: str) -> Network:
     torch.manual_seed(0)
-    network = build(NetworkSpec(name, CLASSES, 0.2, FAMILIES[name])).to(memory_format=torch.channels_last)
+    network = build_network(NetworkSpec(name, CLASSES, 0.2, FAMILIES[name])).to(
+        memory_format=torch.channels_last
+    )
     network.freeze(len(network.stages) if through == "all" else len(network.stages) // 2)
     return network
 
@@ -112,7 +114,7 @@ def predictions(network: Network, batches: list[Tensor], run: Run) -> Tensor:
         return torch.cat([run(network, batch)[0].argmax(1) for batch in batches])
 
 
-def assert_kept(found: Split, batches: list[Tensor], stored: list[Tensor]) -> None:
+def assert_kept(found: Partition, batches: list[Tensor], stored: list[Tensor]) -> None:
     """Training has changed nothing that stored features depend on."""
     for batch, rows in zip(batches, stored, strict=True):
         assert torch.equal(found.features(batch), rows)
@@ -128,20 +130,20 @@ def test_auxiliary_heads_learn_where_the_stage_that_they_hang_on_learns() -> Non
 
 
 def auxiliaries(network: Network) -> int:
-    found = split(network)
+    found = partition_network(network)
     return len(found.logits(found.features(images(network)[0]))[1])
 
 
 def test_another_process_finds_the_same_digest() -> None:
     code = (
         "import torch\n"
-        "from transfer_model.network import NetworkSpec, build\n"
-        "from transfer_platform.partition.splitting import split\n"
+        "from transfer_model.network import NetworkSpec, build_network\n"
+        "from transfer_platform.partition.split import partition_network\n"
         "torch.manual_seed(0)\n"
         "for name, size in (('torchvision/swin_t', 64), ('timm/convnextv2_atto', 32)):\n"
-        f"    network = build(NetworkSpec(name, {CLASSES}, 0.0, size))\n"
+        f"    network = build_network(NetworkSpec(name, {CLASSES}, 0.0, size))\n"
         "    network.freeze(len(network.stages))\n"
-        "    print(split(network.eval()).digest)\n"
+        "    print(partition_network(network.eval()).digest)\n"
     )
     command = [sys.executable, "-c", code]
     first = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from transfer_model.network import Network, NetworkSpec, build
-from transfer_model.structure import Anatomy
-from transfer_platform.partition.split import NotSplitError, Split, split
+from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_model.structure import NetworkStructure
+from transfer_platform.partition.split import Partition, PartitionError, partition_network
 from transfer_platform.training.freezing import freeze_through
 
 if TYPE_CHECKING:
@@ -21,15 +21,21 @@ SMALL = "timm/test_efficientnet"
 
 def built(name: str, stage: str, dropout: float = 0.2, classes: int = 3, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    network = build(NetworkSpec(name, classes, dropout, SIZE))
+    network = build_network(NetworkSpec(name, classes, dropout, SIZE))
     freeze_through(network, stage)
     return network
 
 
 def hand_made(backbone: nn.Module, stages: tuple[str, ...] = ("first", "second")) -> Network:
     """A network of (B, 3, 4, 4) images, frozen through its first stage, its classifier called `head`."""
-    anatomy = Anatomy(
-        heads=("head",), features=6, auxiliary=(), stages=stages, sizes=(), between=(), separable=False
+    anatomy = NetworkStructure(
+        heads=("head",),
+        features=6,
+        auxiliary=(),
+        stages=stages,
+        sizes=(),
+        weightless_modules=(),
+        head_is_output=False,
     )
     network = Network(backbone, anatomy, NetworkSpec("hand_made", 3, 0.5, 4))
     network.freeze(1)
@@ -67,7 +73,7 @@ def trained(network: Network, run: Callable[[], tuple[Tensor, tuple[Tensor, ...]
     return [*results, *(buffer.clone() for buffer in network.buffers()), torch.get_rng_state()]
 
 
-def assert_same_training(network: Network, found: Split, count: int = 5) -> None:
+def assert_same_training(network: Network, found: Partition, count: int = 5) -> None:
     """The split trains as the whole network does, and leaves stored features as they were."""
     side = network.spec.image_size
     images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
@@ -86,19 +92,19 @@ def assert_same_training(network: Network, found: Split, count: int = 5) -> None
 @pytest.mark.parametrize("stage", ["blocks.2", "all"])
 def test_lite0_trains_from_features_as_it_does_from_images(stage: str) -> None:
     network = built("efficientnet_lite0", stage)
-    assert_same_training(network, split(network))
+    assert_same_training(network, partition_network(network))
 
 
 @pytest.mark.parametrize("stage", ["layer2", "all"])
 def test_resnet_trains_from_features_as_it_does_from_images(stage: str) -> None:
     network = built("torchvision/resnet18", stage)
-    assert_same_training(network, split(network))
+    assert_same_training(network, partition_network(network))
 
 
 def test_everything_frozen_is_in_the_prefix() -> None:
-    found = split(built("torchvision/resnet18", "all"))
+    found = partition_network(built("torchvision/resnet18", "all"))
     assert (found.shape, found.dtype) == ((512,), torch.float32)
-    assert split(built(SMALL, "blocks.4")).shape == (64, 1, 1)
+    assert partition_network(built(SMALL, "blocks.4")).shape == (64, 1, 1)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -108,7 +114,7 @@ def test_splitting_changes_neither_the_network_nor_the_random_numbers(training: 
     modes = [module.training for module in network.modules()]
     attributes = {name: set(vars(module)) for name, module in network.named_modules()}
     state = torch.get_rng_state()
-    split(network)
+    partition_network(network)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert [module.training for module in network.modules()] == modes
@@ -117,7 +123,7 @@ def test_splitting_changes_neither_the_network_nor_the_random_numbers(training: 
 
 def test_the_suffix_trains_the_network_itself() -> None:
     network = built("efficientnet_lite0", "blocks.4")
-    found = split(network)
+    found = partition_network(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
     optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
@@ -135,7 +141,7 @@ def test_other_weights_and_another_dropout_take_effect() -> None:
         built("efficientnet_lite0", "all", dropout=0.0),
         built("efficientnet_lite0", "all", seed=1),
     )
-    found = split(network)
+    found = partition_network(network)
     for parameter, value in zip(network.parameters(), other.parameters(), strict=True):
         parameter.data.copy_(value.data)
     network.backbone.classifier.dropout.p = 0.9
@@ -147,27 +153,30 @@ def test_other_weights_and_another_dropout_take_effect() -> None:
 
 def test_only_what_is_in_front_of_the_cut_is_in_the_digest() -> None:
     network = built(SMALL, "blocks.2")
-    digest = split(network).digest
+    digest = partition_network(network).digest
     other = built(SMALL, "blocks.2", dropout=0.0, classes=7, seed=1).eval()
     behind = ("classifier", "conv_head", "bn2", "blocks.3", "blocks.4")
     state = network.backbone.state_dict()
     in_front = {name: tensor for name, tensor in state.items() if not name.startswith(behind)}
     other.backbone.load_state_dict(in_front, strict=False)
-    assert split(other.to(memory_format=torch.channels_last)).digest == digest
+    assert partition_network(other.to(memory_format=torch.channels_last)).digest == digest
     with torch.no_grad():
         other.backbone.bn1.running_mean[0] += 1e-3
-    assert split(other).digest != digest
+    assert partition_network(other).digest != digest
 
 
 def test_deeper_frozen_is_another_digest() -> None:
-    assert split(built(SMALL, "blocks.2")).digest != split(built(SMALL, "blocks.3")).digest
+    assert (
+        partition_network(built(SMALL, "blocks.2")).digest
+        != partition_network(built(SMALL, "blocks.3")).digest
+    )
 
 
 def test_a_setting_of_a_frozen_module_is_in_the_digest() -> None:
     network = built(SMALL, "blocks.2")
-    digest = split(network).digest
+    digest = partition_network(network).digest
     network.backbone.bn1.eps = 1e-2
-    assert split(network).digest != digest
+    assert partition_network(network).digest != digest
 
 
 def relu_in_place(_: nn.Module, x: Tensor) -> Tensor:
@@ -253,7 +262,7 @@ def test_order_of_effects_and_sizes_stay_those_of_the_whole_network(
 ) -> None:
     torch.manual_seed(0)
     network = hand_made(Backbone(way))
-    found = split(network)
+    found = partition_network(network)
     for count in (1, 2, 7):
         assert_same_training(network, found, count)
 
@@ -264,14 +273,14 @@ def test_what_training_cannot_change_is_not_done_again(way: Callable[[nn.Module,
     network = hand_made(Backbone(way))
     images = torch.randn(2, 3, 4, 4)
     with torch.no_grad():
-        features = split(network).features(images)
+        features = partition_network(network).features(images)
         expected = way(network.backbone, network.backbone.first(images))
     assert torch.equal(features, expected)
 
 
 def test_features_may_be_in_any_memory_layout() -> None:
     network = hand_made(Backbone(noise_in_place)).eval()
-    found = split(network)
+    found = partition_network(network)
     features = found.features(torch.randn(3, 3, 4, 4))
     with torch.no_grad():
         plain, _ = found.logits(features.contiguous().clone())
@@ -280,8 +289,8 @@ def test_features_may_be_in_any_memory_layout() -> None:
 
 
 def test_where_nothing_is_frozen_there_is_nothing_to_split() -> None:
-    with pytest.raises(NotSplitError, match="nothing of it is frozen"):
-        split(built("efficientnet_lite0", "none"))
+    with pytest.raises(PartitionError, match="nothing of it is frozen"):
+        partition_network(built("efficientnet_lite0", "none"))
 
 
 class Undecided(Backbone):
@@ -291,8 +300,8 @@ class Undecided(Backbone):
 
 def test_a_network_that_looks_at_its_images_is_not_traced() -> None:
     network = hand_made(Undecided(relu_in_place))
-    with pytest.raises(NotSplitError, match="hand_made is trained whole: it cannot be traced"):
-        split(network)
+    with pytest.raises(PartitionError, match="hand_made is trained whole: it cannot be traced"):
+        partition_network(network)
     assert network.training
 
 
@@ -303,8 +312,8 @@ class Mixing(Backbone):
 
 
 def test_features_of_an_image_do_not_depend_on_others() -> None:
-    with pytest.raises(NotSplitError, match="depends on the others"):
-        split(hand_made(Mixing(relu_in_place)))
+    with pytest.raises(PartitionError, match="depends on the others"):
+        partition_network(hand_made(Mixing(relu_in_place)))
 
 
 class Forgetful(Backbone):
@@ -318,8 +327,8 @@ class Forgetful(Backbone):
 
 
 def test_what_differs_from_the_whole_network_is_refused() -> None:
-    with pytest.raises(NotSplitError, match="something else than whole"):
-        split(hand_made(Forgetful(relu_in_place)))
+    with pytest.raises(PartitionError, match="something else than whole"):
+        partition_network(hand_made(Forgetful(relu_in_place)))
 
 
 class Branching(Backbone):
@@ -334,5 +343,5 @@ class Branching(Backbone):
 
 
 def test_a_network_without_a_single_tensor_to_cut_at_is_refused() -> None:
-    with pytest.raises(NotSplitError, match="no tensor"):
-        split(hand_made(Branching()))
+    with pytest.raises(PartitionError, match="no tensor"):
+        partition_network(hand_made(Branching()))

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.answers import Answers
+from transfer_registry.answers import ServedOutput
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
-from transfer_registry.promote import Promotion, promote_candidate
+from transfer_registry.promote import PromotionResult, promote_candidate
 from transfer_registry.rules import read_rules
 from transfer_registry.version_page import HASH_TAG
 
@@ -123,7 +123,7 @@ class World:
             model_uri=logged.model_uri,
             run_id=run.info.run_id,
             trial=7,
-            form="form",
+            artifact_digest="form",
             recipe_fingerprint="recipe",
             train_fingerprint="train",
             precision=precision,
@@ -146,14 +146,14 @@ class World:
             fingerprint="first-test-set",
         )
 
-    def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> Promotion:
+    def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> PromotionResult:
         def serve(
             model_uri: str,
             images: Sequence[Path],
             classes: Sequence[str],
-        ) -> Answers:
+        ) -> ServedOutput:
             nothing = np.full(len(images), np.nan, np.float32)
-            return Answers(self.predict(model_uri, images), nothing, (None,) * len(images))
+            return ServedOutput(self.predict(model_uri, images), nothing, (None,) * len(images))
 
         return promote_candidate(*offered, rules, self.ledger, serve, self.predict)
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from transfer_platform.paths import ledger_url
-from transfer_registry.entry import Entry, Kind
+from transfer_registry.entry import EntryKind, LedgerEntry
 from transfer_registry.ledger import Ledger
 
 
@@ -19,8 +19,10 @@ def url(postgres: str, isolated: object, monkeypatch: pytest.MonkeyPatch) -> str
     return ledger_url()
 
 
-def verdict(version: int, model: str = "ants-bees") -> Entry:
-    return Entry(kind=Kind.VERDICT, model=model, version=version, passed=True, verdict="{}", reason="because")
+def verdict(version: int, model: str = "ants-bees") -> LedgerEntry:
+    return LedgerEntry(
+        kind=EntryKind.VERDICT, model=model, version=version, passed=True, verdict="{}", reason="because"
+    )
 
 
 def test_the_schema_and_its_tables_are_made_and_nothing_elsewhere(url: str, postgres: str) -> None:
@@ -39,14 +41,14 @@ def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
     with Ledger.open(url) as ledger:
         for version in (5, 1, 3):
             ledger.append(verdict(version))
-        ledger.append(Entry(kind=Kind.PROMOTION, model="ants-bees", version=1, reason="passed"))
+        ledger.append(LedgerEntry(kind=EntryKind.PROMOTION, model="ants-bees", version=1, reason="passed"))
     with Ledger.open(url) as ledger:
         entries = ledger.entries("ants-bees")
         assert [entry.version for entry in entries] == [5, 1, 3, 1]
         assert entries[0].at.tzinfo is UTC
         assert datetime.now(UTC) - entries[0].at < timedelta(seconds=30)
         assert ledger.current_champion("ants-bees") == 1
-        last = ledger.verdict_of("ants-bees", 3)
+        last = ledger.last_verdict("ants-bees", 3)
         assert last is not None
         assert last.id == 3
 
@@ -73,14 +75,14 @@ def test_one_at_a_time_judges_a_model(url: str) -> None:
 
     def second() -> None:
         held.wait()
-        with Ledger.open(url) as ledger, ledger.alone("ants-bees"):
+        with Ledger.open(url) as ledger, ledger.exclusive("ants-bees"):
             order.append("second")
 
     with ThreadPoolExecutor(1) as pool, Ledger.open(url) as ledger:
-        with ledger.alone("ants-bees"):
+        with ledger.exclusive("ants-bees"):
             waiting = pool.submit(second)
             held.set()
-            with ledger.alone("digits"):  # another model is nobody's concern
+            with ledger.exclusive("digits"):  # another model is nobody's concern
                 assert ledger.entries() == ()
             order.append("first")
         waiting.result(timeout=60)
@@ -88,7 +90,7 @@ def test_one_at_a_time_judges_a_model(url: str) -> None:
 
 
 def test_an_unreachable_server_is_named_without_its_password() -> None:
-    from transfer_platform.errors import StorageError
+    from transfer_registry.errors import StorageError
 
     with pytest.raises(StorageError, match="cannot be opened") as caught:
         Ledger.open("postgresql+psycopg://ada:secret@/x?host=/nowhere")

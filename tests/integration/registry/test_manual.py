@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 
 from transfer_platform.cli import main
-from transfer_platform.errors import ChampionMovedError, RegistryError
 from transfer_registry import overview
 from transfer_registry.audit import verify
-from transfer_registry.entry import Entry, Kind
+from transfer_registry.entry import EntryKind, LedgerEntry
+from transfer_registry.errors import ChampionMovedError, RegistryError
 from transfer_registry.ledger import Ledger
 from transfer_registry.manual import promote_version, roll_back
 from transfer_registry.rules import read_rules
@@ -44,9 +44,9 @@ def decided(world):
     return world
 
 
-def test_a_rollback_restores_the_champion_before_and_says_so_everywhere(decided) -> None:
+def test_a_rollback_restores_the_previous_champion_and_says_so_everywhere(decided) -> None:
     move = roll_back("ants-bees", decided.ledger, "it confuses wasps")
-    assert (move.kind, move.version, move.previous_version) == (Kind.ROLLBACK, 2, 3)
+    assert (move.kind, move.version, move.previous_version) == (EntryKind.ROLLBACK, 2, 3)
     assert decided.champion() == decided.ledger.current_champion("ants-bees") == 2
     version = decided.client.get_model_version("ants-bees", "2")
     assert version.tags["platform.ledger_entry"] == str(move.id)
@@ -134,9 +134,11 @@ def test_a_version_that_passed_against_another_champion_or_was_never_judged_need
 def test_of_two_moves_that_were_decided_at_once_the_second_is_told(decided) -> None:
     seen = decided.ledger.last_move("ants-bees")
     roll_back("ants-bees", decided.ledger)
-    late = Entry(kind=Kind.PROMOTION, model="ants-bees", version=4, previous_version=3, reason="late")
+    late = LedgerEntry(
+        kind=EntryKind.PROMOTION, model="ants-bees", version=4, previous_version=3, reason="late"
+    )
     with pytest.raises(ChampionMovedError, match="made ants-bees version 2 champion at"):
-        decided.ledger.move(late, seen=seen)
+        decided.ledger.append_move(late, seen=seen)
     assert decided.ledger.current_champion("ants-bees") == 2
 
 
@@ -203,7 +205,7 @@ def test_a_deleted_champion_is_rolled_back_from(decided) -> None:
 def test_a_candidate_that_is_judged_while_the_alias_is_gone_carries_that_with_it(decided) -> None:
     decided.client.delete_registered_model_alias("ants-bees", "champion")
     answer = decided.promote(decided.candidate(wrong=39), RULES)
-    assert "is gone, but the ledger made version 3 champion" in answer.verdict.remark
+    assert "is gone, but the ledger made version 3 champion" in answer.verdict.note
     assert "moved by hand" in decided.client.get_model_version("ants-bees", "5").description
 
 
@@ -236,42 +238,42 @@ def test_models_of_other_tools_are_none_of_its_business(decided) -> None:
     for number in range(120):
         decided.client.create_registered_model(f"model-{number:03}")
     assert verify(decided.ledger) == ()
-    assert {each.model for each in overview.versions(decided.ledger)} == {"ants-bees", "bob's"}
+    assert {each.model for each in overview.list_versions(decided.ledger)} == {"ants-bees", "bob's"}
     decided.client.set_registered_model_alias("ants-bees", "champion", "1")
     assert len(verify(decided.ledger)) == 1
 
 
 def test_two_versions_of_one_study_are_not_compared_by_its_run(decided) -> None:
-    version = overview.version(decided.ledger, "ants-bees", 1)
+    version = overview.describe_version(decided.ledger, "ants-bees", 1)
     with pytest.raises(RegistryError, match="two trials of one study"):
-        overview.differences(version, version)
+        overview.compare_versions(version, version)
 
 
 def test_todays_test_images_may_not_have_taught_the_champion(world) -> None:
     candidate, evaluation = world.candidate(wrong=20)
-    world.promote((replace(candidate, taught=("elsewhere", *evaluation.sha256[:3])), evaluation))
+    world.promote((replace(candidate, training_sha256=("elsewhere", *evaluation.sha256[:3])), evaluation))
     answer = world.promote(world.candidate(wrong=1))
     assert not answer.promoted
-    assert "it was taught with 3 of the 40 test images" in answer.verdict.findings[-1].reason
+    assert "it was taught with 3 of the 40 test images" in answer.verdict.results[-1].reason
 
 
 def test_every_look_at_the_test_images_is_counted(decided) -> None:
     answer = decided.promote(decided.candidate(wrong=1), RULES)
-    assert answer.verdict.looks == 5
+    assert answer.verdict.evaluations == 5
     assert "look 5 at these test images" in str(answer.verdict)
     assert "This was look 5" in decided.client.get_model_version("ants-bees", "5").description
 
 
 def test_what_is_registered_can_be_asked_for(decided) -> None:
-    versions = overview.versions(decided.ledger)
+    versions = overview.list_versions(decided.ledger)
     assert [(each.version, each.champion, each.verdict) for each in versions] == [
         (4, False, "failed"),
         (3, True, "passed"),
         (2, False, "passed"),
         (1, False, "passed"),
     ]
-    assert overview.version(decided.ledger, "ants-bees", 3) == versions[1]
-    assert [finding["rule"] for finding in versions[1].findings] == ["parity", "over_champion at 0.95"]
+    assert overview.describe_version(decided.ledger, "ants-bees", 3) == versions[1]
+    assert [finding["rule"] for finding in versions[1].rule_results] == ["parity", "over_champion at 0.95"]
 
 
 def test_the_history_is_plain_values(decided) -> None:
@@ -285,12 +287,14 @@ def test_the_history_is_plain_values(decided) -> None:
 
 def test_two_versions_differ_in_what_their_runs_differ_in(decided) -> None:
     client = MlflowClient()
-    one, other = (overview.version(decided.ledger, "ants-bees", number) for number in (1, 2))
+    one, other = (overview.describe_version(decided.ledger, "ants-bees", number) for number in (1, 2))
     client.log_param(one.run_id, "training.epochs", 3)
     client.log_param(other.run_id, "training.epochs", 5)
     client.log_param(other.run_id, "seed", 0)
     client.log_metric(one.run_id, "test/accuracy", 0.5)
-    assert [(each.kind, each.name, each.one, each.other) for each in overview.differences(one, other)] == [
+    assert [
+        (each.kind, each.name, each.one, each.other) for each in overview.compare_versions(one, other)
+    ] == [
         ("parameter", "seed", None, "0"),
         ("parameter", "training.epochs", "3", "5"),
         ("metric", "test/accuracy", 0.5, None),
@@ -298,8 +302,10 @@ def test_two_versions_differ_in_what_their_runs_differ_in(decided) -> None:
 
 
 def test_entries_of_before_there_were_hashes_are_no_complaint(world) -> None:
-    def entry() -> Entry:
-        return Entry(kind=Kind.VERDICT, model="ants-bees", version=1, passed=False, reason="because")
+    def entry() -> LedgerEntry:
+        return LedgerEntry(
+            kind=EntryKind.VERDICT, model="ants-bees", version=1, passed=False, reason="because"
+        )
 
     for _ in range(2):
         world.ledger.append(entry())

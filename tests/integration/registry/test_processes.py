@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from transfer_registry.audit import verify
-from transfer_registry.entry import Kind
+from transfer_registry.entry import EntryKind
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -32,7 +32,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 
-from transfer_registry.answers import Answers
+from transfer_registry.answers import ServedOutput
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
 from transfer_registry.promote import promote_candidate
@@ -61,7 +61,7 @@ def promote(one):
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         def serve(uri, images, classes):
             own = probabilities[[int(image.stem) for image in images]]
-            return Answers(own, np.full(len(own), np.nan, np.float32), (None,) * len(own))
+            return ServedOutput(own, np.full(len(own), np.nan, np.float32), (None,) * len(own))
 
         promote_candidate(*offer, ledger, serve)
 
@@ -123,7 +123,7 @@ def test_fifty_promotions_from_four_processes_make_one_champion_and_a_whole_ledg
     for process in processes:
         ended(process)
     entries = world.ledger.entries()
-    moves = [entry for entry in entries if entry.kind != Kind.VERDICT]
+    moves = [entry for entry in entries if entry.kind != EntryKind.VERDICT]
     assert len(entries) - len(moves) == CANDIDATES
     assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
     # Each move succeeds the one before it: nobody was promoted past somebody else.
@@ -138,7 +138,7 @@ def test_killed_at_thirty_moments_of_a_promotion_alias_and_ledger_agree(world, o
     draw = random.Random(0)
     ended(started(folder, "kill", json.dumps([draw.uniform(0.05, 0.8) for _ in range(KILLS)])))
     entries = world.ledger.entries()
-    verdicts = [entry for entry in entries if entry.kind == Kind.VERDICT]
+    verdicts = [entry for entry in entries if entry.kind == EntryKind.VERDICT]
     assert sorted(entry.version for entry in verdicts) == list(range(1, KILLS + 1))
     assert world.champion() == world.ledger.current_champion("ants-bees")
     assert verify(world.ledger) == ()

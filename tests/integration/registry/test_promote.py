@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from transfer_platform.errors import RegistryError
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.entry import Kind
+from transfer_registry.entry import EntryKind
+from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
-from transfer_registry.mlflow_registry import current, is_registered
-from transfer_registry.predictions import recall
-from transfer_registry.promote import Promotion
+from transfer_registry.mlflow_registry import champion_version, is_registered
+from transfer_registry.predictions import load_predictions
+from transfer_registry.promote import PromotionResult
 from transfer_registry.rules import read_rules
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ pytestmark = [
 def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world) -> None:
     offered = world.candidate(wrong=4)
     promotion = world.promote(offered)
-    assert (promotion.version, promotion.promoted, promotion.champion_before) == (1, True, None)
-    assert [finding.rule for finding in promotion.verdict.findings] == [
+    assert (promotion.version, promotion.promoted, promotion.previous_champion) == (1, True, None)
+    assert [finding.rule for finding in promotion.verdict.results] == [
         "parity",
         "test/accuracy >= 0.5",
         "over_champion at 0.95",
     ]
     assert world.champion() == 1
-    assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION]
+    assert [entry.kind for entry in world.ledger.entries()] == [EntryKind.VERDICT, EntryKind.PROMOTION]
     version = world.client.get_model_version("ants-bees", "1")
     assert version.tags["platform.verdict"] == "passed"
     assert version.tags["platform.test_fingerprint"] == "first-test-set"
@@ -61,8 +61,8 @@ def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world) 
 def test_better_by_more_than_chance_succeeds_and_the_ledger_knows_whom(world) -> None:
     world.promote(world.candidate(wrong=9))
     promotion = world.promote(world.candidate(wrong=2))
-    assert (promotion.version, promotion.promoted, promotion.champion_before) == (2, True, 1)
-    assert promotion.verdict.findings[-1].figures["better"] == 7
+    assert (promotion.version, promotion.promoted, promotion.previous_champion) == (2, True, 1)
+    assert promotion.verdict.results[-1].figures["better"] == 7
     assert world.champion() == 2
     last = world.ledger.last_move("ants-bees")
     assert last is not None
@@ -105,7 +105,7 @@ def test_a_registered_model_that_answers_otherwise_is_refused(world) -> None:
     drifted = replace(evaluation, probabilities=evaluation.probabilities + np.float32(0.001))
     promotion = world.promote((candidate, drifted))
     assert not promotion.promoted
-    assert [finding.passed for finding in promotion.verdict.findings] == [False, True, True]
+    assert [finding.passed for finding in promotion.verdict.results] == [False, True, True]
     assert world.champion() is None
     assert world.ledger.current_champion("ants-bees") is None
 
@@ -135,14 +135,14 @@ def test_classes_in_another_order_are_matched_by_name(world) -> None:
     world.promote(world.candidate(wrong=9))
     promotion = world.promote(world.candidate(wrong=2, classes=("bees", "ants")))
     assert promotion.promoted
-    assert promotion.verdict.findings[-1].figures["champion_accuracy"] == pytest.approx(31 / 40)
+    assert promotion.verdict.results[-1].figures["champion_accuracy"] == pytest.approx(31 / 40)
 
 
 def test_other_classes_cannot_be_compared(world) -> None:
     world.promote(world.candidate(wrong=9))
     promotion = world.promote(world.candidate(wrong=0, classes=("ants", "bees", "wasps")))
     assert not promotion.promoted
-    assert "only the champion: none; only the candidate: wasps" in promotion.verdict.findings[-1].reason
+    assert "only the champion: none; only the candidate: wasps" in promotion.verdict.results[-1].reason
 
 
 @pytest.mark.parametrize("described", [True, False])
@@ -154,7 +154,7 @@ def test_a_champion_that_never_went_through_the_gate_is_compared_if_it_names_its
     world.client.set_registered_model_alias("ants-bees", "champion", "1")
     promotion = world.promote(world.candidate(wrong=0))
     assert promotion.promoted is described
-    finding = promotion.verdict.findings[-1]
+    finding = promotion.verdict.results[-1]
     assert ("b = 9 against c = 0" if described else "does not say which classes it knows") in finding.reason
 
 
@@ -172,7 +172,7 @@ def test_a_deleted_champion_does_not_stop_the_next(world) -> None:
     world.client.delete_model_version("ants-bees", "1")
     promotion = world.promote(world.candidate(wrong=3))
     assert promotion.promoted
-    assert promotion.champion_before is None
+    assert promotion.previous_champion is None
 
 
 def test_a_metric_that_was_not_measured_stops_before_anything_is_registered(world) -> None:
@@ -207,7 +207,7 @@ WRITES = [
     (MlflowClient, "set_logged_model_tags"),
     (MlflowClient, "log_artifact"),
     (Ledger, "append"),
-    (Ledger, "move"),
+    (Ledger, "append_move"),
     (MlflowClient, "set_registered_model_alias"),
     (MlflowClient, "update_model_version"),
     (MlflowClient, "set_model_version_tag"),
@@ -252,7 +252,7 @@ def test_killed_after_any_write_the_same_call_ends_the_same(
     champion, offered = world.candidate(wrong=9), world.candidate(wrong=wrong)
     world.predict = world.recited(champion[1], offered[1])
 
-    def under(model: str, what: tuple[Candidate, Evaluation]) -> Promotion:
+    def under(model: str, what: tuple[Candidate, Evaluation]) -> PromotionResult:
         return world.promote((replace(what[0], model=model), what[1]))
 
     under("undisturbed", champion)
@@ -264,7 +264,7 @@ def test_killed_after_any_write_the_same_call_ends_the_same(
         under(model, champion)
         last = killed_after(writes, lambda model=model: under(model, offered), monkeypatch)
         answer = under(model, offered)
-        verdict = replace(answer.verdict, looks=expected_answer.verdict.looks)
+        verdict = replace(answer.verdict, looks=expected_answer.verdict.evaluations)
         assert replace(answer, verdict=verdict) == replace(expected_answer, model=model)
         assert world.state(model) == expected, f"killed after write {writes}, {last}"
         if last is None:
@@ -304,7 +304,7 @@ def test_a_move_that_was_not_carried_out_is_finished_by_whoever_comes_next(
     assert world.champion() == 1
     assert world.ledger.current_champion("ants-bees") == 2
     promotion = world.promote(third)
-    assert promotion.champion_before == 2
+    assert promotion.previous_champion == 2
     assert world.champion() == 3
     assert world.client.get_model_version("ants-bees", "2").tags["platform.verdict"] == "passed"
 
@@ -319,7 +319,7 @@ def test_a_verdict_that_was_not_carried_out_is_given_again_against_a_new_champio
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "move", dies)
+        patch.setattr(Ledger, "append_move", dies)
         with pytest.raises(Killed):
             world.promote(second)
     world.promote(third)
@@ -331,12 +331,12 @@ def test_kept_predictions_that_were_cut_off_are_computed_again(world) -> None:
     world.promote(world.candidate(wrong=9))
     version = world.client.get_model_version("ants-bees", "1")
     (file,) = (world.folder / "artifacts").rglob("test-*.npz")
-    predictions = recall(world.client, version, "first-test-set")
+    predictions = load_predictions(world.client, version, "first-test-set")
     assert predictions is not None
     np.testing.assert_array_equal(predictions.probabilities, world.evaluation(wrong=9).probabilities)
     for length in (file.stat().st_size - 30, 40, 0):
         file.write_bytes(file.read_bytes()[:length])
-        assert recall(world.client, version, "first-test-set") is None
+        assert load_predictions(world.client, version, "first-test-set") is None
 
 
 def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world) -> None:
@@ -347,7 +347,11 @@ def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world) -> N
     assert not again.promoted
     assert "0.25" in str(again.verdict)
     assert world.champion() is None
-    assert [entry.kind for entry in world.ledger.entries()] == [Kind.VERDICT, Kind.PROMOTION, Kind.VERDICT]
+    assert [entry.kind for entry in world.ledger.entries()] == [
+        EntryKind.VERDICT,
+        EntryKind.PROMOTION,
+        EntryKind.VERDICT,
+    ]
 
 
 def test_another_form_of_the_same_trial_is_another_version(world) -> None:
@@ -395,18 +399,18 @@ def test_of_two_that_are_judged_at_once_the_second_is_compared_with_the_first(wo
         second = pool.submit(world.promote, offered[1])
         answers = [first.result(), second.result()]
     assert [answer.promoted for answer in answers] == [True, False]
-    assert answers[1].champion_before == answers[0].version == world.champion()
+    assert answers[1].previous_champion == answers[0].version == world.champion()
 
 
 def test_who_is_champion_is_asked_and_not_remembered(world) -> None:
     candidate, _ = offered = world.candidate(wrong=4)
-    assert current("ants-bees") is None
+    assert champion_version("ants-bees") is None
     world.promote(offered)
-    assert current("ants-bees") == 1
+    assert champion_version("ants-bees") == 1
     assert is_registered("ants-bees", 1, candidate.run_id)
     assert not is_registered("ants-bees", 1, "another run")
     world.client.delete_registered_model_alias("ants-bees", "champion")
-    assert current("ants-bees") is None
+    assert champion_version("ants-bees") is None
     world.client.delete_registered_model("ants-bees")
     assert not is_registered("ants-bees", 1, candidate.run_id)
 
@@ -416,7 +420,7 @@ def test_a_version_that_was_succeeded_is_asked_whether_it_is_better(world) -> No
     world.promote(first)
     assert world.promote(second).promoted
     again = world.promote(first)
-    assert (again.version, again.champion_before, again.promoted) == (1, 2, False)
+    assert (again.version, again.previous_champion, again.promoted) == (1, 2, False)
     assert not again.verdict.passed
     assert world.champion() == 2
     assert world.promote(first).verdict == again.verdict

@@ -48,18 +48,18 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
     import torch
 
     from transfer_model.classifier import Classifier, save
-    from transfer_model.config import ModelDescription, Unknown
-    from transfer_model.network import NetworkSpec, build
-    from transfer_model.ood import Novelty
+    from transfer_model.config import ModelConfig, OodThreshold
+    from transfer_model.network import NetworkSpec, build_network
+    from transfer_model.ood import OodScorer
     from transfer_model.preprocessing import Preprocessing
 
     torch.manual_seed(1)
     spec = NetworkSpec(backbone="efficientnet_lite0", classes=2, dropout=0.0, image_size=64)
     half = (0.5, 0.5, 0.5)
     prepare = Preprocessing(64, 1.0, "bicubic", half, half)
-    description = ModelDescription(spec, CLASSES, prepare, "float32", 1.5, Unknown(0.25, 0.05))
-    save(folder, description, build(spec), Novelty(torch.randn(5, 1280)))
-    answers = Classifier.load(folder).answers(images)
+    description = ModelConfig(spec, CLASSES, prepare, "float32", 1.5, OodThreshold(0.25, 0.05))
+    save(folder, description, build_network(spec), OodScorer(torch.randn(5, 1280)))
+    answers = Classifier.load(folder).predict(images)
     probabilities = answers.probabilities
     return Evaluation(
         metrics={"test/accuracy": 1.0},
@@ -69,7 +69,7 @@ def evaluation(folder: Path, images: tuple[Path, ...]) -> Evaluation:
         labels=tuple(CLASSES[best] for best in probabilities.argmax(axis=1)),
         probabilities=probabilities,
         fingerprint="blocks",
-        novelty=answers.novelty,
+        ood_scores=answers.ood_scores,
         threshold=description.unknown.threshold,
     )
 
@@ -107,7 +107,7 @@ def test_champion_and_candidate_are_compared_each_by_its_own_code(
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         promotion = promote_candidate(candidate, older, rules, ledger)
         assert promotion.promoted, str(promotion.verdict)
-        parity = promotion.verdict.findings[0]
+        parity = promotion.verdict.results[0]
         assert isinstance(parity.figures["difference"], float)
         assert parity.figures["difference"] <= 1e-4
 
@@ -122,8 +122,8 @@ def test_champion_and_candidate_are_compared_each_by_its_own_code(
         )
         candidate = replace(candidate, model_uri=second.model_uri, trial=1)
         refused = promote_candidate(candidate, fewer, rules, ledger)
-    assert refused.champion_before == 1
-    parity, over_champion = refused.verdict.findings
+    assert refused.previous_champion == 1
+    parity, over_champion = refused.verdict.results
     assert parity.passed
     assert not over_champion.passed
     assert (over_champion.figures["champion_accuracy"], over_champion.figures["accuracy"]) == (1.0, 0.0)

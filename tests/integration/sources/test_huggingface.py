@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image as Pillow
 
-from transfer_platform.data.catalog import scan
+from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
@@ -89,7 +89,7 @@ def test_a_saved_set_keeps_its_splits_and_its_bytes(isolated: Path) -> None:
         under("train", EXPECTED) | under("validation", REVERSED) | under("extra_test", EXPECTED)
     )
     assert Step("writing ./pets validation", 4, 4, "images") in steps
-    assert scan(folder / "train").classes == ("cat", "dog-wolf")
+    assert scan_folder(folder / "train").classes == ("cat", "dog-wolf")
     assert not list(folder.glob(".*"))
 
 

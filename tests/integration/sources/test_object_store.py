@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from transfer_platform.data.dataset import read_source
+from transfer_platform.data.dataset import scan_dataset
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import DataError, SourceError
-from transfer_platform.inspection.preflight import preflight, required
+from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.inspection.report import manifest
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
-from transfer_platform.recipe.schema import Dataset
-from transfer_platform.recipe.schema import Splits as Declared
+from transfer_platform.recipe.schema import DatasetConfig
+from transfer_platform.recipe.schema import SplitsConfig as Declared
 from transfer_platform.sources import object_store
 from transfer_platform.sources import png as pngs
 
@@ -57,12 +57,12 @@ def listed(paths: list[str], labels: list[str] | None = None) -> str:
     return "photos.csv"
 
 
-def declared(source: str = "photos.csv", **options: Any) -> Dataset:
-    return Dataset(source=source, splits=Declared(test=0.4), **options)
+def declared(source: str = "photos.csv", **options: Any) -> DatasetConfig:
+    return DatasetConfig(source=source, splits=Declared(test=0.4), **options)
 
 
 def read(source: str = "photos.csv", **options: Any) -> Splits:
-    return required(declared(source, **options), Path())[1]
+    return require_valid(declared(source, **options), Path())[1]
 
 
 def inspected(**options: Any) -> Inspection:
@@ -74,14 +74,14 @@ def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: S
         (Path("set") / name).parent.mkdir(exist_ok=True, parents=True)
         (Path("set") / name).write_bytes(png(name))
     steps: list[Step] = []
-    source = read_source(declared(), Path(), steps.append)
+    source = scan_dataset(declared(), Path(), steps.append)
     assert steps[len(NAMES) - 1] == Step("fetching photos.csv", 16, 16, "images")
     assert len(photos.requests) == len(photos.asked) == 16
     splits = read()
     assert splits.fingerprint == splits_of(Path("set"), ".", 0.2, 0.4).fingerprint
     assert len(photos.requests) == 16, "they came again"
     assert all(each.path.is_relative_to(cache_folder() / "pictures") for each in splits.train)
-    assert {each.path.name for each in source.catalogs["train"].pictures} == {f"{n}.png" for n in range(8)}
+    assert {each.path.name for each in source.catalogs["train"].images} == {f"{n}.png" for n in range(8)}
     assert not [*cache_folder().rglob("*.part")]
 
 
@@ -89,7 +89,7 @@ def test_people_see_urls(photos: Site) -> None:
     photos.files["/set/ant/0.png"] = b"no picture"
     found, splits = preflight(declared(on_bad_image="skip"), Path())
     assert splits is not None
-    [bad] = found.of("unsupported format")
+    [bad] = found.by_kind("unsupported format")
     assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is no picture")
     assert "(photos.csv, line 2)" in found.line(bad)
     assert f",{photos.url}/set/bee/7.png\n" in manifest(found, splits)
@@ -109,7 +109,7 @@ def png_sha(text: str) -> str:
 
 
 def digests(splits: Splits) -> set[str]:
-    return {each.sha256 for pictures in splits.roles.values() for each in pictures}
+    return {each.sha256 for pictures in splits.by_name.values() for each in pictures}
 
 
 @pytest.mark.parametrize(("heads", "lengths"), [(False, True), (True, False), (False, False)])
@@ -198,7 +198,7 @@ class TestFetchedManifest:
                 name
             ]
         Path("photos.csv").unlink()
-        found, splits = required(declared(f"{photos.url}/set/photos.csv"), Path())
+        found, splits = require_valid(declared(f"{photos.url}/set/photos.csv"), Path())
         assert digests(splits) == {png_sha("odd"), *(png_sha(name) for name in NAMES[1:])}
         assert found.name(splits.train[0].path).startswith(f"{photos.url}/set/")
 

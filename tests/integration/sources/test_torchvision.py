@@ -28,12 +28,12 @@ import scipy.io
 from PIL import Image
 from torchvision import datasets
 
-from transfer_platform.data.catalog import scan
+from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
 from transfer_platform.sources import torchvision
-from transfer_platform.sources.names import TORCHVISION_SETS
+from transfer_platform.sources.names import TORCHVISION_DATASETS
 from transfer_platform.sources.open import open_source
 from transfer_platform.sources.torchvision_table import TABLE
 
@@ -438,11 +438,11 @@ def content(file: Path, array: bool) -> bytes:
 
 
 def test_every_name_has_an_entry_and_a_test() -> None:
-    assert set(TABLE) == set(TORCHVISION_SETS) == set(MAKERS)
-    assert sorted(TORCHVISION_SETS) == list(TORCHVISION_SETS)
+    assert set(TABLE) == set(TORCHVISION_DATASETS) == set(MAKERS)
+    assert sorted(TORCHVISION_DATASETS) == list(TORCHVISION_DATASETS)
 
 
-@pytest.mark.parametrize("name", TORCHVISION_SETS)
+@pytest.mark.parametrize("name", TORCHVISION_DATASETS)
 def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[[str, Files], None]) -> None:
     files, expected = MAKERS[name]()
     put(files, mirror)
@@ -450,7 +450,7 @@ def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[
     steps: list[Step] = []
     folder = open_source(f"torchvision:{name}", Path(), progress=steps.append)
     assert folder.is_relative_to(cache_folder() / "torchvision")
-    array = TABLE[name].pictures is None
+    array = TABLE[name].images is None
     written = {
         str(file.relative_to(folder)): content(file, array) for file in folder.rglob("*") if file.is_file()
     }
@@ -459,7 +459,7 @@ def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[
     assert sum(step.done for step in last.values()) == len(expected)
     assert all((step.done, step.unit) == (step.total, "images") for step in last.values())
     for split in TABLE[name].splits:
-        assert len(scan(folder / split).classes) >= 2
+        assert len(scan_folder(folder / split).classes) >= 2
 
 
 class Payload:
@@ -502,7 +502,7 @@ def kmnist(site: Site, monkeypatch: pytest.MonkeyPatch) -> Files:
 def test_files_come_from_the_first_address_that_has_them(isolated: Path, site: Site, kmnist: Files) -> None:
     site.files = {f"/kmnist/{name}": data for name, data in kmnist.items()}
     folder = open_source("torchvision:KMNIST", isolated)
-    assert len(scan(folder / "train").pictures) == len(scan(folder / "test").pictures) == 3
+    assert len(scan_folder(folder / "train").images) == len(scan_folder(folder / "test").images) == 3
     assert len(site.requests) == 8
     assert open_source("torchvision:KMNIST", isolated) == folder
     assert len(site.requests) == 8
@@ -598,4 +598,4 @@ def test_names_that_are_none(name: str, message: str, isolated: Path) -> None:
 
 def test_the_documentation_lists_every_set() -> None:
     page = (Path(__file__).parents[3] / "docs" / "sources.md").read_text(encoding="utf-8")
-    assert [name for name in TORCHVISION_SETS if f"`{name}`" not in page] == []
+    assert [name for name in TORCHVISION_DATASETS if f"`{name}`" not in page] == []

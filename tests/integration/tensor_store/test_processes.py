@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfer_platform.tensor_store import Layout, Store, usage
+from transfer_platform.tensor_store import RowSpec, Store, usage
 
 COMPUTE = """
 import sys, time
 from pathlib import Path
 import torch
-from transfer_platform.tensor_store import Layout, Store
+from transfer_platform.tensor_store import RowSpec, Store
 from transfer_platform.tensor_store import store as module
 
 folder, log, gate = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 module.SEGMENT_BYTES = 4 * 4000
-layout, keys = Layout((1000,), "float32"), [f"{n:064x}" for n in range(20)]
+layout, keys = RowSpec((1000,), "float32"), [f"{n:064x}" for n in range(20)]
 
 def compute(missing):
     for position in missing:
@@ -33,7 +33,7 @@ def compute(missing):
                 time.sleep(0.01)
         yield torch.full((1, 1000), float(position))
 
-rows = Store(folder, 1 << 30).obtain("ab", layout, keys, compute, lambda: print("waiting", flush=True))
+rows = Store(folder, 1 << 30).get_or_compute("ab", layout, keys, compute, lambda: print("waiting", flush=True))
 assert torch.equal(rows.take(range(20))[:, 5], torch.arange(20.0))
 print("done", flush=True)
 """
@@ -94,11 +94,11 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from transfer_platform.tensor_store import Layout, Store
+from transfer_platform.tensor_store import RowSpec, Store
 from transfer_platform.tensor_store import rows as rows_module
 
 rows_module.RESIDENT_BYTES = 32 << 20
-COUNT, layout = 4000, Layout((25_000,), "float32")  # 400 MB
+COUNT, layout = 4000, RowSpec((25_000,), "float32")  # 400 MB
 keys = [f"{n:064x}" for n in range(COUNT)]
 
 def compute(missing):
@@ -112,7 +112,7 @@ def peak():
 before = peak()
 store = Store(Path(sys.argv[1]), 1 << 30)
 for address in ("ab", "ab"):
-    rows = store.obtain(address, layout, keys, compute)
+    rows = store.get_or_compute(address, layout, keys, compute)
     for start in range(0, COUNT, 50):
         assert rows.take(range(start, start + 50))[:, -1].tolist() == list(range(start, start + 50))
 print(json.dumps({"rows": COUNT * layout.row_bytes, "above": peak() - before}))
@@ -132,10 +132,10 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 def test_clearing_breaks_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transfer_platform.tensor_store import clear
 
-    monkeypatch.setattr("transfer_platform.tensor_store.rows.HELD_BYTES", 0)
+    monkeypatch.setattr("transfer_platform.tensor_store.rows.IN_MEMORY_BYTES", 0)
     values = torch.randn(50, 1000)
-    rows = Store(tmp_path, 1 << 30).obtain(
-        "ab", Layout((1000,), "float32"), [f"{n}" for n in range(50)], lambda missing: iter([values])
+    rows = Store(tmp_path, 1 << 30).get_or_compute(
+        "ab", RowSpec((1000,), "float32"), [f"{n}" for n in range(50)], lambda missing: iter([values])
     )
     assert clear(tmp_path).files == 1
     assert usage(tmp_path).files == 0

@@ -9,11 +9,12 @@ import pytest
 
 from transfer_platform.cli import main
 from transfer_platform.commands.init import write_first_recipe
-from transfer_platform.errors import DataError, StorageError
-from transfer_platform.inspection.preflight import required
+from transfer_platform.errors import DataError
+from transfer_platform.inspection.preflight import require_valid
 from transfer_platform.progress import Step
-from transfer_platform.recipe.load import load
-from transfer_platform.recipe.schema import Folds
+from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.schema import FoldsConfig
+from transfer_registry.errors import StorageError
 
 WritePicture = Callable[[Path, str], None]
 
@@ -40,12 +41,12 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert steps
     text = written.file.read_text()
     assert 'source: "Our photos"\n' in text  # relative, as it lies beside the recipe
-    recipe = load(written.file)
+    recipe = load_recipe(written.file)
     assert (recipe.name, recipe.promotion and recipe.promotion.model) == ("our-photos", "our-photos")
     assert recipe.dataset.splits.model_dump() == {"train": ".", "validation": 0.2, "test": 0.2}
     assert recipe.search is not None
     assert recipe.search.metric == "validation/loss"
-    _, splits = required(recipe.dataset, Path())
+    _, splits = require_valid(recipe.dataset, Path())
     counts = [sum(picture.label == label for picture in splits.test) for label in splits.classes]
     assert recipe.promotion is not None
     assert recipe.promotion.gate.accuracy is not None
@@ -61,9 +62,9 @@ def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, iso
     photos = fill(ant=20, bee=25, cat=9)
     for number in range(5, 9):
         photos.joinpath("cat", f"{number}.png").write_bytes(photos.joinpath("cat", "0.png").read_bytes())
-    recipe = load(write_first_recipe("Our photos").file)
+    recipe = load_recipe(write_first_recipe("Our photos").file)
     assert isinstance(recipe.dataset.splits.validation, float)
-    assert required(recipe.dataset, Path())[1].validation
+    assert require_valid(recipe.dataset, Path())[1].validation
 
 
 def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
@@ -75,15 +76,15 @@ def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
 
 def test_few_images_rank_trials_out_of_fold(fill) -> None:
     fill(ant=20, bee=25)
-    recipe = load(write_first_recipe("Our photos").file)
-    assert recipe.dataset.splits.validation == Folds(folds=5)
-    assert required(recipe.dataset, Path())[1].fold_count == 5
+    recipe = load_recipe(write_first_recipe("Our photos").file)
+    assert recipe.dataset.splits.validation == FoldsConfig(folds=5)
+    assert require_valid(recipe.dataset, Path())[1].fold_count == 5
 
 
 def test_uneven_classes_count_alike(fill) -> None:
     fill(ant=40, bee=150)
     written = write_first_recipe("Our photos")
-    recipe = load(written.file)
+    recipe = load_recipe(written.file)
     assert recipe.search is not None
     assert (recipe.training.class_weights, recipe.search.metric) == ("auto", "validation/macro_recall")
     assert recipe.promotion is not None
@@ -99,7 +100,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> 
     (folder / "bee" / "away.png").symlink_to("/etc/hostname")
     (folder / "bee" / "gone").symlink_to("nothing")
     written = write_first_recipe("Our photos")
-    recipe = load(written.file)
+    recipe = load_recipe(written.file)
     assert sorted(recipe.dataset.exclude) == [
         "ant/cut [1].png",
         "bee/away.png",
@@ -108,7 +109,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> 
     ]
     assert "4 files cannot be read as a picture of a class and would be left out" in str(written)
     assert "# it is empty" in written.file.read_text()
-    found, _ = required(recipe.dataset, Path())
+    found, _ = require_valid(recipe.dataset, Path())
     assert not found.errors
 
 
@@ -116,9 +117,9 @@ def test_many_unreadable_files_are_skipped_as_a_whole(fill) -> None:
     folder = fill(ant=90, bee=90)
     for number in range(21):
         (folder / "ant" / f"empty{number}.png").touch()
-    recipe = load(write_first_recipe("Our photos").file)
+    recipe = load_recipe(write_first_recipe("Our photos").file)
     assert (recipe.dataset.exclude, recipe.dataset.on_bad_image) == ((), "skip")
-    assert len(required(recipe.dataset, Path())[0].quarantine) == 21
+    assert len(require_valid(recipe.dataset, Path())[0].quarantine) == 21
 
 
 def test_a_leak_is_left_to_the_user(fill) -> None:
@@ -136,7 +137,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
     assert said in str(written)
     assert f"# {said}" in written.file.read_text()
     with pytest.raises(DataError, match=r"again\.png"):
-        required(load(written.file).dataset, Path())
+        require_valid(load_recipe(written.file).dataset, Path())
 
 
 def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
@@ -151,11 +152,11 @@ def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
 def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
     fill(ant=60, dog=8)
     written = write_first_recipe("Our photos")
-    share = load(written.file).dataset.splits.test
+    share = load_recipe(written.file).dataset.splits.test
     assert isinstance(share, float)
     assert share > 0.2
     assert "0.2 of train would leave a class without a test image" in written.file.read_text()
-    _, splits = required(load(written.file).dataset, Path())
+    _, splits = require_valid(load_recipe(written.file).dataset, Path())
     assert {picture.label for picture in splits.test} == {"ant", "dog"}
 
 
@@ -165,7 +166,7 @@ def test_no_recipe_lies_among_the_pictures(fill, monkeypatch) -> None:
         StorageError, match=r"would lie among the pictures; name another with --out, such as .*photos\.yaml"
     ):
         write_first_recipe(".")
-    assert load(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
+    assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
 
 
 def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
@@ -210,5 +211,5 @@ def test_no_file_is_replaced(fill, capsys) -> None:
 )
 def test_names_that_yaml_would_read_as_something_else(folder, name, fill) -> None:
     fill(ant=30, bee=30).rename(folder)
-    recipe = load(write_first_recipe(folder).file)
+    recipe = load_recipe(write_first_recipe(folder).file)
     assert (recipe.name, recipe.dataset.source) == (name, folder)

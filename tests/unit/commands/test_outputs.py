@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from transfer_model import preprocessing, pyfunc
-from transfer_platform import paths
 from transfer_platform.commands import classify, predict
-from transfer_platform.errors import RegistryError, SourceError
+from transfer_platform.errors import SourceError
+from transfer_registry import files
+from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.serving import _isolated_predict
 from transfer_registry.serving.loaded_model import LoadedModel
@@ -44,14 +45,14 @@ def test_a_file_takes_its_place_whole(isolated: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupted(out)
     assert out.read_text() == "earlier"
-    with paths.written_whole(out) as unfinished:
+    with files.atomic_write(out) as unfinished:
         unfinished.write_text("whole")
     assert out.read_text() == "whole"
     assert list(isolated.iterdir()) == [out]
 
 
 def _interrupted(out: Path) -> None:
-    with paths.written_whole(out) as unfinished:
+    with files.atomic_write(out) as unfinished:
         unfinished.write_text("ha")
         raise KeyboardInterrupt
 
@@ -59,8 +60,8 @@ def _interrupted(out: Path) -> None:
 def test_a_pipe_is_written_to_and_not_replaced(isolated: Path) -> None:
     pipe = isolated / "pipe"
     os.mkfifo(pipe)
-    paths.refuse_unwritable(pipe)
-    with paths.written_whole(pipe) as unfinished:
+    files.require_writable(pipe)
+    with files.atomic_write(pipe) as unfinished:
         assert unfinished == pipe
     assert pipe.is_fifo()
 

@@ -9,7 +9,7 @@ import pytest
 from transfer_platform.commands.run import Outcome, run
 from transfer_platform.errors import RecipeError
 from transfer_platform.recipe.load import from_mapping
-from transfer_registry.promote import Promotion
+from transfer_registry.promote import PromotionResult
 from transfer_registry.verdict import Verdict
 
 
@@ -24,7 +24,7 @@ from transfer_registry.verdict import Verdict
     ],
 )
 def test_a_finished_study_says_who_is_champion_now(promoted: bool, champion: int | None, said: str) -> None:
-    promotion = Promotion("ants-bees", 3, Verdict(()), promoted, None)
+    promotion = PromotionResult("ants-bees", 3, Verdict(()), promoted, None)
     outcome = Outcome(None, None, {}, promotion, "run", champion)
     lines = outcome._promotion_lines()
     assert lines[1] == f"ants-bees version 3 {said}"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from transfer_platform.data.catalog import Catalog, Picture, class_map, scan
-from transfer_platform.data.patterns import files_named
+from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
+from transfer_platform.data.patterns import match_files
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.paths import cache_folder
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def checked(folder: Path, *arguments: Any, **options: Any) -> Catalog:
     """What a folder holds, refused as a split of a recipe would be."""
-    catalog = scan(folder, *arguments, **options)
-    catalog.refuse_problems()
-    catalog.refuse_gaps()
+    catalog = scan_folder(folder, *arguments, **options)
+    catalog.require_readable()
+    catalog.require_classes()
     return catalog
 
 
@@ -39,9 +39,9 @@ def folder(isolated: Path, write_picture: Callable[[Path, str], None]) -> Path:
 def test_pictures_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
     catalog = checked(folder)
     assert catalog.classes == ("ant", "bee")
-    assert len(catalog.pictures) == 6
-    assert [each.label for each in catalog.pictures] == ["ant"] * 3 + ["bee"] * 3
-    assert folder / "bee" / "deep" / "er" / "3.png" in {each.path for each in catalog.pictures}
+    assert len(catalog.images) == 6
+    assert [each.label for each in catalog.images] == ["ant"] * 3 + ["bee"] * 3
+    assert folder / "bee" / "deep" / "er" / "3.png" in {each.path for each in catalog.images}
 
 
 def test_clutter_is_left_out_and_told(folder: Path) -> None:
@@ -50,7 +50,7 @@ def test_clutter_is_left_out_and_told(folder: Path) -> None:
     (folder / ".git").mkdir()
     (folder / "__MACOSX").mkdir()
     catalog = checked(folder)
-    assert len(catalog.pictures) == 6
+    assert len(catalog.images) == 6
     assert {path.name for path in catalog.ignored} == {
         ".DS_Store", "Thumbs.db", "desktop.ini", "._1.png", ".git", "__MACOSX"
     }  # fmt: skip
@@ -121,23 +121,23 @@ class TestExclusion:
     )
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         root = folder.parent
-        catalog = checked(folder, files_named(root, [pattern], "exclude"), root)
-        assert len(catalog.pictures) == left
+        catalog = checked(folder, match_files(root, [pattern], "exclude"), root)
+        assert len(catalog.images) == left
         assert len(catalog.excluded) == 6 - left
 
     def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
         path = (folder / "ant" / "1.png").rename(folder / "ant" / "photo[1].png")
-        assert files_named(folder, ["ant/photo[1].png"], "exclude") == {path}
+        assert match_files(folder, ["ant/photo[1].png"], "exclude") == {path}
 
     def test_offenders_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "notes.txt").write_text("no picture")
         (folder / "readme.md").write_text("no picture")
-        excluded = files_named(folder, ["**/*.txt", "readme.md"], "exclude")
-        assert len(checked(folder, excluded).pictures) == 6
+        excluded = match_files(folder, ["**/*.txt", "readme.md"], "exclude")
+        assert len(checked(folder, excluded).images) == 6
 
     def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
         with pytest.raises(DataError) as raised:
-            files_named(
+            match_files(
                 folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""], "exclude"
             )
         message = str(raised.value)
@@ -146,16 +146,16 @@ class TestExclusion:
 
     def test_a_name_without_its_folder_is_completed(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"'3\.png' matches no file; did you mean 'ant/deep/er/3\.png'"):
-            files_named(folder, ["3.png"], "exclude")
+            match_files(folder, ["3.png"], "exclude")
 
     def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_picture) -> None:
         write_picture(folder / "cat" / "1.png", "cat")
-        assert checked(folder, files_named(folder, ["bee"], "exclude")).classes == ("ant", "cat")
+        assert checked(folder, match_files(folder, ["bee"], "exclude")).classes == ("ant", "cat")
         with pytest.raises(DataError, match="without a picture: 'bee'"):
-            checked(folder, files_named(folder, ["bee/*"], "exclude"))
+            checked(folder, match_files(folder, ["bee/*"], "exclude"))
         (folder / "b\x07").mkdir()
         with pytest.raises(DataError, match=r"(?s)no printable text: b\\x07; .*picture: 'b\\x07', 'bee'"):
-            checked(folder, files_named(folder, ["bee/*"], "exclude"))
+            checked(folder, match_files(folder, ["bee/*"], "exclude"))
 
     def test_links_and_folders_that_are_in_the_way_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "gone.png").symlink_to("nothing.png")
@@ -163,10 +163,10 @@ class TestExclusion:
         (folder / "bee" / "out").symlink_to("/etc")
         (folder / "cat").mkdir()
         names = ["ant/gone.png", "ant/circle", "bee/out", "cat"]
-        catalog = scan(folder, files_named(folder, names, "exclude"))
+        catalog = scan_folder(folder, match_files(folder, names, "exclude"))
         assert not catalog.problems
-        assert not catalog.gaps()
-        assert len(catalog.pictures) == 6
+        assert not catalog.class_errors()
+        assert len(catalog.images) == 6
 
 
 class TestLinks:
@@ -175,7 +175,7 @@ class TestLinks:
     def test_inside(self, folder: Path) -> None:
         (folder / "ant" / "link.png").symlink_to(folder / "ant" / "1.png")
         (folder / "cat").symlink_to(folder / "bee", target_is_directory=True)
-        assert [each.label for each in checked(folder).pictures] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
+        assert [each.label for each in checked(folder).images] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
 
     @pytest.mark.parametrize(
         ("link", "target", "message"),
@@ -206,7 +206,7 @@ class TestLinks:
 
     def test_the_data_set_itself_may_be_a_link(self, folder: Path) -> None:
         folder.with_name("alias").symlink_to(folder)
-        assert len(checked(folder.with_name("alias")).pictures) == 6
+        assert len(checked(folder.with_name("alias")).images) == 6
 
 
 class TestMemory:
@@ -237,20 +237,20 @@ class TestMemory:
     def test_a_changed_file_has_another_digest_even_with_its_old_time(
         self, folder: Path, write_picture: Callable[[Path, str], None]
     ) -> None:
-        path, before = folder / "ant" / "1.png", checked(folder).pictures
+        path, before = folder / "ant" / "1.png", checked(folder).images
         times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
         write_picture(path, "another picture of the same size")
         os.utime(path, ns=times)
-        assert checked(folder).pictures != before
+        assert checked(folder).images != before
 
     @pytest.mark.parametrize(
         "damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}']
     )
     def test_a_damaged_memory_is_computed_again(self, damage: bytes, folder: Path) -> None:
-        before = checked(folder).pictures
+        before = checked(folder).images
         for file in (cache_folder() / "digests").iterdir():
             file.write_bytes(damage)
-        assert checked(folder).pictures == before
+        assert checked(folder).images == before
         assert self.steps(folder) == 0
 
     def test_a_file_that_is_no_picture_is_never_remembered_as_one(self, folder: Path) -> None:
@@ -268,12 +268,12 @@ def test_labels_are_composed_unicode(folder: Path) -> None:
 
 
 def test_class_map_names_every_difference() -> None:
-    def split(*labels: str) -> list[Picture]:
-        return [Picture(label, label, "0" * 64) for label in labels]
+    def split(*labels: str) -> list[ImageRecord]:
+        return [ImageRecord(label, label, "0" * 64) for label in labels]
 
-    assert class_map({"train": split("b", "a", "a"), "test": split("a", "b")}) == ("a", "b")
+    assert class_names({"train": split("b", "a", "a"), "test": split("a", "b")}) == ("a", "b")
     with pytest.raises(SplitError) as raised:
-        class_map(
+        class_names(
             {
                 "train": split("ants", "bees"),
                 "validation": split("ants"),
@@ -287,4 +287,4 @@ def test_class_map_names_every_difference() -> None:
 def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, isolated, monkeypatch) -> None:
     (isolated / "file").write_text("no folder")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file" / "cache"))
-    assert checked(folder).pictures
+    assert checked(folder).images

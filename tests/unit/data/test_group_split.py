@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from transfer_platform.data.catalog import Picture, by_content
-from transfer_platform.data.group_split import deal_group_folds, divide_groups
+from transfer_platform.data.catalog import ImageRecord, sort_by_content
+from transfer_platform.data.group_split import assign_group_folds, split_by_group
 from transfer_platform.errors import SplitError
 
 BOTH = {"test": 0.4, "validation": 0.25}
 
 
-def picture(label: str, group: str, number: object) -> Picture:
+def picture(label: str, group: str, number: object) -> ImageRecord:
     digest = hashlib.sha256(f"{label}{group}{number}".encode()).hexdigest()
-    return Picture(f"/{group}/{label}/{number}", label, digest, group)
+    return ImageRecord(f"/{group}/{label}/{number}", label, digest, group)
 
 
-def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[Picture]:
+def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[ImageRecord]:
     """A group for each pair: so many pictures of `ant`, so many of `bee`."""
     return [
         picture(label, f"{prefix}{place}", number)
@@ -38,7 +38,7 @@ def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[Picture]:
 groups = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=25, max_size=45)
 
 
-def content(division: dict[str, tuple[Picture, ...]]) -> dict[str, list[str]]:
+def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[str]]:
     return {role: [each.sha256 for each in side] for role, side in division.items()}
 
 
@@ -46,22 +46,22 @@ def content(division: dict[str, tuple[Picture, ...]]) -> dict[str, list[str]]:
 @given(groups, st.integers(0, 1000), st.randoms())
 def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, seed, draw) -> None:
     pictures = herd(sizes)
-    division = divide_groups(pictures, BOTH, seed)
+    division = split_by_group(pictures, BOTH, seed)
     sides = [{each.group for each in side} for side in division.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == len(sizes)
     assert sum(map(len, division.values())) == len(pictures)
     assert all({each.label for each in side} == {"ant", "bee"} for side in division.values())
     shuffled = [replace(each, file=f"/b/{place}") for place, each in enumerate(pictures)]
     draw.shuffle(shuffled)
-    assert content(divide_groups(shuffled, BOTH, seed)) == content(division)
+    assert content(split_by_group(shuffled, BOTH, seed)) == content(division)
 
 
 @settings(deadline=None)
 @given(groups, groups, st.integers(0, 1000))
 def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth, seed) -> None:
-    before = divide_groups(herd(sizes), BOTH, seed)
+    before = split_by_group(herd(sizes), BOTH, seed)
     more = [picture("ant", "P0", "new"), picture("bee", "P1", "new"), *herd(growth, "Q")]
-    after = divide_groups([*herd(sizes), *more], BOTH, seed)
+    after = split_by_group([*herd(sizes), *more], BOTH, seed)
     was, now = ({each.group for each in division["test"]} for division in (before, after))
     assert {name for name in now if name.startswith("P")} == was
 
@@ -70,22 +70,22 @@ def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth,
 @given(groups, st.integers(0, 1000), st.data())
 def test_groups_that_share_a_picture_are_one_and_test_stays_test(sizes, seed, data) -> None:
     pictures = herd(sizes)
-    before = {each.group for each in divide_groups(pictures, BOTH, seed)["test"]}
+    before = {each.group for each in split_by_group(pictures, BOTH, seed)["test"]}
     names = st.sampled_from(sorted({each.group for each in pictures}))
     one, other = data.draw(names), data.draw(names)
     shared = next(each for each in pictures if each.group == one)
     copied = [*pictures, replace(shared, file="/copy", group=other)]
-    division = divide_groups(copied, BOTH, seed)
+    division = split_by_group(copied, BOTH, seed)
     side = {name: role for role, side in division.items() for name in {each.group for each in side}}
     assert side[one] == side[other]
     assert before <= {name for name, role in side.items() if role == "test"}
-    folds = deal_group_folds(by_content(copied), 3, seed)
-    fold = {each.group: number for each, number in zip(by_content(copied), folds, strict=True)}
+    folds = assign_group_folds(sort_by_content(copied), 3, seed)
+    fold = {each.group: number for each, number in zip(sort_by_content(copied), folds, strict=True)}
     assert fold[one] == fold[other]
 
 
 def test_the_rule_for_test_is_the_documented_one() -> None:
-    division = divide_groups(herd([(3, 3)] * 40), {"test": 0.3}, 7)
+    division = split_by_group(herd([(3, 3)] * 40), {"test": 0.3}, 7)
     for role, side in division.items():
         for each in side:
             drawn = int(hashlib.sha256(f"7:group:{each.group}".encode()).hexdigest(), 16) / 2**256
@@ -96,7 +96,7 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 @given(groups, st.floats(0.1, 0.5), st.integers(0, 1000))
 def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) -> None:
     pictures = herd(sizes)
-    division = divide_groups(pictures, {"validation": fraction}, seed)
+    division = split_by_group(pictures, {"validation": fraction}, seed)
     for place, label in enumerate(("ant", "bee")):
         total = sum(counts[place] for counts in sizes)
         taken = sum(each.label == label for each in division["validation"])
@@ -106,8 +106,8 @@ def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) ->
 @settings(deadline=None)
 @given(groups, st.integers(2, 5), st.integers(0, 1000))
 def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None:
-    pictures = by_content(herd(sizes))
-    folds = deal_group_folds(pictures, count, seed)
+    pictures = sort_by_content(herd(sizes))
+    folds = assign_group_folds(pictures, count, seed)
     held: dict[str, set[int]] = {}
     for each, fold in zip(pictures, folds, strict=True):
         held.setdefault(each.group, set()).add(fold)
@@ -115,8 +115,10 @@ def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None
     assert {(each.label, fold) for each, fold in zip(pictures, folds, strict=True)} == {
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
-    doubled = by_content([*pictures, *(replace(each, file=f"{each.file}/x") for each in pictures)])
-    again = dict(zip((each.sha256 for each in doubled), deal_group_folds(doubled, count, seed), strict=True))
+    doubled = sort_by_content([*pictures, *(replace(each, file=f"{each.file}/x") for each in pictures)])
+    again = dict(
+        zip((each.sha256 for each in doubled), assign_group_folds(doubled, count, seed), strict=True)
+    )
     assert [again[each.sha256] for each in pictures] == list(folds)
 
 
@@ -124,14 +126,14 @@ def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
     ours, theirs = [], []
     for seed in range(20):
         draw = np.random.default_rng(seed)
-        pictures = by_content(herd(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
+        pictures = sort_by_content(herd(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
         labels = np.array([each.label for each in pictures])
         names = np.array([each.group for each in pictures])
         reference = np.empty(len(pictures), int)
         kind = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         for fold, (_, held) in enumerate(kind.split(labels, labels, names)):
             reference[held] = fold
-        ours.append(_unevenness(labels, deal_group_folds(pictures, 5, seed)))
+        ours.append(_unevenness(labels, assign_group_folds(pictures, 5, seed)))
         theirs.append(_unevenness(labels, reference))
     assert np.mean(ours) <= np.mean(theirs)
 
@@ -147,9 +149,9 @@ def _unevenness(labels: np.ndarray, folds: Sequence[int]) -> float:
 
 def test_seeds_divide_differently() -> None:
     pictures = herd([(2, 3)] * 30)
-    divisions = {str(content(divide_groups(pictures, {"validation": 0.3}, seed))) for seed in range(5)}
+    divisions = {str(content(split_by_group(pictures, {"validation": 0.3}, seed))) for seed in range(5)}
     assert len(divisions) == 5
-    assert len({deal_group_folds(by_content(pictures), 3, seed) for seed in range(5)}) == 5
+    assert len({assign_group_folds(sort_by_content(pictures), 3, seed) for seed in range(5)}) == 5
 
 
 def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
@@ -157,32 +159,32 @@ def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
     with pytest.raises(
         SplitError, match=r"train and validation must .* 'bee' is in 1; add groups that have it"
     ):
-        divide_groups(pictures, {"validation": 0.2}, 0)
+        split_by_group(pictures, {"validation": 0.2}, 0)
     with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* ask for fewer folds"):
-        deal_group_folds(by_content(pictures), 3, 0)
+        assign_group_folds(sort_by_content(pictures), 3, 0)
     with pytest.raises(
         SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"
     ):
-        divide_groups(pictures, {"test": 0.999}, 0)
+        split_by_group(pictures, {"test": 0.999}, 0)
 
 
 def test_a_rare_class_is_on_every_side() -> None:
     """Two large groups have it: neither brings validation nearer to its share of it."""
     pictures = [*herd([(5, 0)] * 20), *herd([(2, 9), (2, 9)], "Q")]
-    division = divide_groups(pictures, {"validation": 0.2}, 0)
+    division = split_by_group(pictures, {"validation": 0.2}, 0)
     assert [Counter(each.label for each in side)["bee"] for side in division.values()] == [9, 9]
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
     pictures = herd([(2, 2)] * 8)
     with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
-        divide_groups(pictures, {"test": 0.001}, 0)
+        split_by_group(pictures, {"test": 0.001}, 0)
     smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
-    assert {each.label for each in divide_groups(pictures, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
+    assert {each.label for each in split_by_group(pictures, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
 
 
 def test_the_division_never_changes_between_versions_of_this_code() -> None:
-    division = divide_groups(herd([(place % 4 + 1, place % 3 + 1) for place in range(24)]), BOTH, 0)
+    division = split_by_group(herd([(place % 4 + 1, place % 3 + 1) for place in range(24)]), BOTH, 0)
     sides = {role: sorted({each.group for each in side}) for role, side in division.items()}
     assert hashlib.sha256(str(sides).encode()).hexdigest()[:16] == KNOWN
 

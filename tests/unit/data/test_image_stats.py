@@ -16,9 +16,15 @@ from PIL import Image
 from transfer_model.errors import UnreadableImageError
 from transfer_model.preprocessing import decode
 from transfer_platform.data import chunk
-from transfer_platform.data.catalog import scan
-from transfer_platform.data.image_stats import FACTS, LOOK_BYTES, SKETCH, Looks, look
-from transfer_platform.data.look_memory import LookMemory
+from transfer_platform.data.catalog import scan_folder
+from transfer_platform.data.image_stats import (
+    HEADER_DTYPE,
+    STATS_BYTES,
+    THUMBNAIL_SIDE,
+    ImageStats,
+    compute_stats,
+)
+from transfer_platform.data.look_memory import ImageStatsCache
 from transfer_platform.paths import cache_folder
 
 
@@ -35,10 +41,10 @@ def photograph(width: int, height: int, orientation: int = 1) -> bytes:
 
 
 def seen(content: bytes) -> tuple[np.void, np.ndarray]:
-    looks = Looks()
-    looks.add("it", look(content, "it"))
+    looks = ImageStats()
+    looks.add("it", compute_stats(content, "it"))
     rows = looks.rows(["it"])
-    return looks.facts(rows)[0], looks.sketches(rows)[0]
+    return looks.headers(rows)[0], looks.thumbnails(rows)[0]
 
 
 @pytest.mark.parametrize("sides", [(20, 12), (130, 70), (641, 479), (3001, 1999)])
@@ -46,7 +52,7 @@ def test_a_picture_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: 
     """However few pixels of a JPEG are computed for its sketch."""
     facts, sketch = seen(photograph(*sides))
     assert (facts["width"], facts["height"], facts["format"]) == (*sides, b"JPEG")
-    middles = (np.arange(SKETCH) + 0.5) * 255 / SKETCH
+    middles = (np.arange(THUMBNAIL_SIDE) + 0.5) * 255 / THUMBNAIL_SIDE
     assert np.abs(sketch[:, :, 1].mean(0) - middles).max() < 12
     assert np.abs(sketch[:, :, 2].mean(1) - middles).max() < 12
 
@@ -63,7 +69,7 @@ def test_a_large_jpeg_that_is_cut_off_is_no_picture_though_few_of_its_pixels_are
     content = BytesIO()
     Image.fromarray(noise).save(content, "JPEG")
     with pytest.raises(UnreadableImageError, match="cut off or damaged JPEG"):
-        look(content.getvalue()[: int(share * len(content.getvalue()))], "it")
+        compute_stats(content.getvalue()[: int(share * len(content.getvalue()))], "it")
 
 
 def encoded(kind: str) -> bytes:
@@ -120,10 +126,10 @@ def verdict(read: Callable[[bytes, str], object], content: bytes) -> str:
 )
 def test_what_is_refused_is_what_decoding_refuses(kind: str) -> None:
     generator, content = np.random.default_rng(2), encoded(kind)
-    assert verdict(look, content) == verdict(decode, content) == "fine"
+    assert verdict(compute_stats, content) == verdict(decode, content) == "fine"
     broken = [damaged(content, generator) for _ in range(80)]
     told = [verdict(decode, each) for each in broken]
-    assert [verdict(look, each) for each in broken] == told
+    assert [verdict(compute_stats, each) for each in broken] == told
     assert set(told) != {"fine"}, "no damage was noticed"
 
 
@@ -149,33 +155,35 @@ def test_an_orientation_that_is_no_integer_is_understood() -> None:
 
 
 def test_looks_are_found_by_digest_whenever_they_came() -> None:
-    generator, looks = np.random.default_rng(0), Looks()
-    given = {f"{place}": generator.bytes(LOOK_BYTES) for place in range(300)}
+    generator, looks = np.random.default_rng(0), ImageStats()
+    given = {f"{place}": generator.bytes(STATS_BYTES) for place in range(300)}
     for place, (digest, each) in enumerate(given.items()):
         looks.add(digest, each)
-        looks.add(digest, bytes(LOOK_BYTES))
+        looks.add(digest, bytes(STATS_BYTES))
         if place == 100:
-            looks.sketches(looks.rows(["50"]))
+            looks.thumbnails(looks.rows(["50"]))
     asked = [f"{place}" for place in generator.permutation(300)]
     rows = looks.rows(asked)
-    assert [each.tobytes() for each in looks.facts(rows)] == [given[each][: FACTS.itemsize] for each in asked]
-    sketches = looks.sketches(rows)
-    assert sketches.shape == (300, SKETCH, SKETCH, 3)
-    assert [each.tobytes() for each in sketches] == [given[each][FACTS.itemsize :] for each in asked]
-    assert looks.sketches(rows[:0]).shape == (0, SKETCH, SKETCH, 3)
+    assert [each.tobytes() for each in looks.headers(rows)] == [
+        given[each][: HEADER_DTYPE.itemsize] for each in asked
+    ]
+    sketches = looks.thumbnails(rows)
+    assert sketches.shape == (300, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+    assert [each.tobytes() for each in sketches] == [given[each][HEADER_DTYPE.itemsize :] for each in asked]
+    assert looks.thumbnails(rows[:0]).shape == (0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
     assert ("7" in looks, "300" in looks) == (True, False)
 
 
 def test_too_little_room_for_temporary_files_is_said(isolated: Path) -> None:
     code = (
         "import resource, signal\n"
-        "from transfer_platform.data.image_stats import LOOK_BYTES, Looks\n"
-        "from transfer_platform.errors import StorageError\n"
+        "from transfer_platform.data.image_stats import STATS_BYTES, ImageStats\n"
+        "from transfer_registry.errors import StorageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "looks = Looks()\n"
+        "looks = ImageStats()\n"
         "try:\n"
-        "    for place in range(1000): looks.add(str(place), bytes(LOOK_BYTES))\n"
+        "    for place in range(1000): looks.add(str(place), bytes(STATS_BYTES))\n"
         "except StorageError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code]
@@ -201,24 +209,26 @@ class TestMemory:
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Grows by one for every picture that is decoded."""
         count: list[str] = []
-        monkeypatch.setattr(chunk, "look", lambda content, name: count.append(name) or look(content, name))
+        monkeypatch.setattr(
+            chunk, "compute_stats", lambda content, name: count.append(name) or compute_stats(content, name)
+        )
         return count
 
     def test_a_picture_is_known_under_another_name(self, folder: Path, decoded: list[str]) -> None:
-        before = scan(folder).pictures
+        before = scan_folder(folder).images
         assert len(decoded) == 3
         folder = folder.rename(folder.with_name("moved"))
         (folder / "ant" / "2.png").rename(folder / "ant" / "3.png")
-        assert [each.sha256 for each in scan(folder).pictures] == [each.sha256 for each in before]
+        assert [each.sha256 for each in scan_folder(folder).images] == [each.sha256 for each in before]
         assert len(decoded) == 3
 
     @pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\x00" + bytes(4000)])
     def test_a_damaged_one_costs_time_and_nothing_else(self, folder: Path, decoded, damage: bytes) -> None:
-        before = scan(folder).pictures
+        before = scan_folder(folder).images
         [file] = (cache_folder() / "looks").glob("*.db")
         file.write_bytes(damage)
         for _ in range(2):
-            assert scan(folder).pictures == before
+            assert scan_folder(folder).images == before
             assert len(decoded) == 6, "once more, and then they are known again"
 
     def test_a_damaged_one_that_cannot_be_removed_costs_time_too(self, tmp_path: Path, monkeypatch) -> None:
@@ -227,11 +237,11 @@ class TestMemory:
 
         (tmp_path / "looks.db").write_bytes(b"no database" * 100)
         monkeypatch.setattr(Path, "unlink", refused)
-        LookMemory(tmp_path / "looks.db").learn({"a": bytes(LOOK_BYTES)})
+        ImageStatsCache(tmp_path / "looks.db").put({"a": bytes(STATS_BYTES)})
 
     def test_looks_of_another_size_are_not_taken(self, tmp_path: Path) -> None:
-        memory = LookMemory(tmp_path / "looks.db")
+        memory = ImageStatsCache(tmp_path / "looks.db")
         assert memory.is_empty
-        memory.learn({"a": bytes(LOOK_BYTES), "b": bytes(LOOK_BYTES - 1)})
+        memory.put({"a": bytes(STATS_BYTES), "b": bytes(STATS_BYTES - 1)})
         assert not memory.is_empty
-        assert dict(memory.recall(["a", "b", "c"])) == {"a": bytes(LOOK_BYTES)}
+        assert dict(memory.get(["a", "b", "c"])) == {"a": bytes(STATS_BYTES)}

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from transfer_platform.data.dataset import divided, read_source
+from transfer_platform.data.dataset import scan_dataset, split_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
-from transfer_platform.inspection.preflight import preflight, required
+from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Step
-from transfer_platform.recipe.schema import Dataset, Folds
-from transfer_platform.recipe.schema import Splits as Declared
+from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
+from transfer_platform.recipe.schema import SplitsConfig as Declared
 
 WritePicture = Callable[[Path, str], None]
 Row = Sequence[object]
@@ -55,12 +55,12 @@ def table(file: Path, rows: Sequence[Row], head: Row = ("path", "label")) -> Pat
     return file
 
 
-def listed(name: str = "photos.csv", **options: Any) -> Dataset:
-    return Dataset(source=name, **{"splits": TEST, **options})
+def listed(name: str = "photos.csv", **options: Any) -> DatasetConfig:
+    return DatasetConfig(source=name, **{"splits": TEST, **options})
 
 
 def read(base: Path, name: str = "photos.csv", **options: Any) -> Splits:
-    return required(listed(name, **options), base)[1]
+    return require_valid(listed(name, **options), base)[1]
 
 
 def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspection:
@@ -79,10 +79,10 @@ def test_the_same_pictures_as_folders_and_as_a_manifest_are_the_same_data(
     as_table = read(base, f"lists/{name}")
     assert as_table.fingerprint == as_folders.fingerprint
     assert as_table.classes == as_folders.classes
-    assert [each.path for each in as_table.teaching] == [each.path for each in as_folders.teaching]
+    assert [each.path for each in as_table.development] == [each.path for each in as_folders.development]
     deal = {"validation": {"folds": 3}, "test": 0.4}
     as_table = read(base, f"lists/{name}", splits=Declared.model_validate(deal))
-    as_folders = splits_of(folder, ".", Folds(folds=3), 0.4)
+    as_folders = splits_of(folder, ".", FoldsConfig(folds=3), 0.4)
     assert (as_table.folds, as_table.fingerprint) == (as_folders.folds, as_folders.fingerprint)
 
 
@@ -101,12 +101,12 @@ def test_the_column_split_says_which_picture_is_which(folder: Path) -> None:
     base, words = folder.parent, ["Train"] * 6 + ["val"] * 2 + ["TEST"] * 2
     table(base / "photos.csv", [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)],
           ["path", "label", "split"])  # fmt: skip
-    found, splits = required(Dataset(source="photos.csv"), base)
-    assert {role: len(pictures) for role, pictures in splits.roles.items()} == {
+    found, splits = require_valid(DatasetConfig(source="photos.csv"), base)
+    assert {role: len(pictures) for role, pictures in splits.by_name.items()} == {
         "train": 12, "validation": 4, "test": 4
     }  # fmt: skip
     assert {path.path.name for path in splits.validation} == {"6.png", "7.png"}
-    assert sorted(each.detail for each in found.of("manifest")) == [
+    assert sorted(each.detail for each in found.by_kind("manifest")) == [
         "the split 'TEST' of 4 rows is read as test",
         "the split 'Train' of 12 rows is read as train",
         "the split 'val' of 4 rows is read as validation",
@@ -122,7 +122,7 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
         given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
         table(base / "photos.csv", given, ["path", "label", "split"])
         made = read(base, splits=Declared.model_validate(splits))
-        assert {role: len(pictures) for role, pictures in made.roles.items()} == sizes
+        assert {role: len(pictures) for role, pictures in made.by_name.items()} == sizes
     assert made.fold_count == 4
     table(base / "photos.csv", [[*row, "train" if i % 5 else "dev"] for i, row in enumerate(rows(folder))],
           ["path", "label", "split"])  # fmt: skip
@@ -274,16 +274,16 @@ def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"6 things in .* are in the way; nothing was trained"):
         read(base)
-    found, splits = required(listed(on_bad_image="skip"), base)
+    found, splits = require_valid(listed(on_bad_image="skip"), base)
     assert len(found.quarantine) == 6
-    assert sum(map(len, splits.roles.values())) == 16
-    found, splits = required(listed(exclude=("set/ant/[0-3].*", "gone")), base)
-    assert len(found.of("excluded")) == 6
-    assert sum(map(len, splits.roles.values())) == 16
+    assert sum(map(len, splits.by_name.values())) == 16
+    found, splits = require_valid(listed(exclude=("set/ant/[0-3].*", "gone")), base)
+    assert len(found.by_kind("excluded")) == 6
+    assert sum(map(len, splits.by_name.values())) == 16
 
 
 def _said(found: Inspection, kind: str) -> str:
-    [finding] = found.of(kind)
+    [finding] = found.by_kind(kind)
     assert "(photos.csv, line " in finding.detail
     return finding.detail
 
@@ -300,15 +300,15 @@ class TestExclusion:
     )  # fmt: skip
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         table(folder.parent / "photos.csv", rows(folder))
-        source = read_source(listed(exclude=(pattern,)), folder.parent)
-        assert len(source.catalogs["train"].pictures) == left
+        source = scan_dataset(listed(exclude=(pattern,)), folder.parent)
+        assert len(source.catalogs["train"].images) == left
         assert len(source.catalogs["train"].excluded) == 20 - left
 
     def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
         (folder / "ant" / "0.png").rename(folder / "ant" / "photo[1].png")
         table(folder.parent / "photos.csv", rows(folder))
         [excluded] = (
-            read_source(listed(exclude=("set/ant/photo[1].png",)), folder.parent).catalogs["train"].excluded
+            scan_dataset(listed(exclude=("set/ant/photo[1].png",)), folder.parent).catalogs["train"].excluded
         )
         assert excluded.name == "photo[1].png"
 
@@ -363,7 +363,7 @@ def test_weights_go_with_the_training_pictures_and_are_part_of_what_they_are(nam
         assert picture.weight == pytest.approx(0.5 + place / 10)
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
     assert same == ["validation", "test"], "weights of what is held out are not used"
-    assert [each.detail for each in inspected(base, name).of("manifest")] == [
+    assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
         "the column 'weight' says how much a training picture counts in the loss: 0.5 to 2.4"
     ]
 
@@ -374,14 +374,18 @@ def test_the_columns_may_be_written_in_any_case(name: str, folder: Path) -> None
     given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
     table(base / name, given, ["Path", "LABEL", "Split"])
     made = read(base, name, splits=Declared())
-    assert {role: len(held) for role, held in made.roles.items()} == {"train": 12, "validation": 4, "test": 4}
+    assert {role: len(held) for role, held in made.by_name.items()} == {
+        "train": 12,
+        "validation": 4,
+        "test": 4,
+    }
 
 
 def test_a_column_that_looks_like_splits_is_not_passed_over_in_silence(folder: Path) -> None:
     words = ["train"] * 8 + ["test"] * 2
     given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
     table(folder.parent / "photos.csv", given, ["path", "label", "partition"])
-    assert [each.detail for each in inspected(folder.parent).of("manifest")] == [
+    assert [each.detail for each in inspected(folder.parent).by_kind("manifest")] == [
         "the column 'partition' is not used, though it looks like splits; if it is, call it 'split'"
     ]
 
@@ -444,7 +448,7 @@ def test_what_was_read_is_not_read_again(folder: Path) -> None:
     table(folder.parent / "photos.csv", rows(folder))
     for expected in (20, 0):
         steps: list[Step] = []
-        read_source(listed(), folder.parent, steps.append)
+        scan_dataset(listed(), folder.parent, steps.append)
         assert [step.task for step in steps] == ["reading photos.csv"] * expected
 
 
@@ -457,7 +461,7 @@ class TestGroups:
         given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
         table(folder.parent / "photos.csv", given, self.HEAD[:3])
         splits = read(folder.parent, group_by="patient")
-        sides = [{each.group for each in pictures} for pictures in splits.roles.values()]
+        sides = [{each.group for each in pictures} for pictures in splits.by_name.values()]
         assert len(sides) == 3
         assert sum(map(len, sides)) == len(set.union(*sides)) == 10
 
@@ -494,7 +498,7 @@ class TestGroups:
         with pytest.raises(
             SplitError, match=r"1 groups .* lie in more than one split:\n  'P4': train and test"
         ):
-            divided(read_source(listed(group_by="patient", splits=Declared()), base), listed())
+            split_dataset(scan_dataset(listed(group_by="patient", splits=Declared()), base), listed())
         assert not inspected(base, splits=Declared()).errors
 
     @pytest.mark.parametrize(
@@ -528,5 +532,5 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
     assert {picture.path.parent.name for picture in read(base).train} <= {"ant", "bee", "elsewhere"}
     assert (elsewhere / "0.png").resolve() in {
-        picture.path for held in read(base).roles.values() for picture in held
+        picture.path for held in read(base).by_name.values() for picture in held
     }

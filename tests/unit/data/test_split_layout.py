@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from transfer_platform.data.dataset import divided, read_source
-from transfer_platform.data.split_layout import recognised, with_splits
+from transfer_platform.data.dataset import scan_dataset, split_dataset
+from transfer_platform.data.split_layout import resolve_recipe_splits, resolve_splits
 from transfer_platform.errors import SplitError
-from transfer_platform.recipe.resolve import identity
-from transfer_platform.recipe.schema import Backbone, Dataset, Folds, Recipe, Splits
+from transfer_platform.recipe.resolve import study_identity
+from transfer_platform.recipe.schema import BackboneConfig, DatasetConfig, FoldsConfig, Recipe, SplitsConfig
 
 WritePicture = Callable[[Path, str], None]
 
 
 @pytest.fixture
-def folders(isolated: Path, write_picture: WritePicture) -> Callable[..., Dataset]:
+def folders(isolated: Path, write_picture: WritePicture) -> Callable[..., DatasetConfig]:
     """Makes class folders of ten pictures each below `photos`, and the section of a recipe for it."""
 
-    def make(*names: str, **splits: object) -> Dataset:
+    def make(*names: str, **splits: object) -> DatasetConfig:
         for name in names:
             for number in range(10):
                 write_picture(isolated / "photos" / name / f"{number}.png", f"{name}{number}")
-        return Dataset(source="photos", splits=Splits.model_validate(splits))
+        return DatasetConfig(source="photos", splits=SplitsConfig.model_validate(splits))
 
     return make
 
@@ -53,14 +53,14 @@ def classes(*splits: str) -> tuple[str, ...]:
     ],
 )
 def test_folders_are_recognised_by_their_names(names, expected, folders) -> None:
-    found = recognised(folders(*names), Path())
+    found = resolve_splits(folders(*names), Path())
     assert (found.train, found.validation, found.test) == expected
 
 
 def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated, write_picture) -> None:
     dataset = folders(*classes("train", "val", "test", "validation"), "ant")
     write_picture(isolated / "photos" / "dev" / "1.png", "no class")
-    assert recognised(dataset, Path()).lines == (
+    assert resolve_splits(dataset, Path()).messages == (
         "recognised: train is train, by its name",
         "recognised: validation is validation, by its name",
         "recognised: test is test, by its name",
@@ -72,13 +72,13 @@ def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated,
 
 def test_what_the_recipe_says_stands(folders) -> None:
     names = classes("train", "val", "test")
-    found = recognised(folders(*names, train="train", validation=0.5, test=0.1), Path())
-    assert (found.sides, found.lines) == ({"train": "train", "validation": 0.5, "test": 0.1}, ())
-    found = recognised(folders(validation={"folds": 3}), Path())
-    assert (found.train, found.validation, found.test) == ("train", Folds(folds=3), "test")
-    found = recognised(folders(validation="test"), Path())
+    found = resolve_splits(folders(*names, train="train", validation=0.5, test=0.1), Path())
+    assert (found.split_specs, found.messages) == ({"train": "train", "validation": 0.5, "test": 0.1}, ())
+    found = resolve_splits(folders(validation={"folds": 3}), Path())
+    assert (found.train, found.validation, found.test) == ("train", FoldsConfig(folds=3), "test")
+    found = resolve_splits(folders(validation="test"), Path())
     assert (found.validation, found.test) == ("test", "val")
-    found = recognised(folders(train="test"), Path())
+    found = resolve_splits(folders(train="test"), Path())
     assert (found.train, found.validation, found.test) == ("test", 0.2, "val")
 
 
@@ -102,13 +102,13 @@ def test_what_the_recipe_says_stands(folders) -> None:
 )
 def test_folders_that_do_not_tell_are_refused_with_what_to_do(names, message, folders) -> None:
     with pytest.raises(SplitError, match=message):
-        recognised(folders(*names), Path())
+        resolve_splits(folders(*names), Path())
 
 
 def test_a_class_that_a_split_lacks_is_an_error_not_another_layout(folders) -> None:
     dataset = folders(*classes("train"), "test/ant")
     with pytest.raises(SplitError, match="test lacks the class 'bee'"):
-        divided(read_source(dataset, Path()), dataset)
+        split_dataset(scan_dataset(dataset, Path()), dataset)
 
 
 def test_links_out_of_the_source_are_no_layout(folders, tmp_path, write_picture) -> None:
@@ -117,17 +117,17 @@ def test_links_out_of_the_source_are_no_layout(folders, tmp_path, write_picture)
     dataset = folders("ant", "bee")
     Path("photos/train").symlink_to(tmp_path / "outside")
     Path("photos/circle").symlink_to("circle")
-    assert recognised(dataset, Path()).train == "."
+    assert resolve_splits(dataset, Path()).train == "."
 
 
 def test_omitted_and_spelled_out_are_the_same_study(folders) -> None:
     names = classes("train", "val")
-    omitted = Recipe(name="x", dataset=folders(*names), backbone=Backbone(name="efficientnet_lite0"))
+    omitted = Recipe(name="x", dataset=folders(*names), backbone=BackboneConfig(name="efficientnet_lite0"))
     spelled = omitted.model_copy(update={"dataset": folders(train="train", validation=0.2, test="val")})
     said: list[str] = []
-    assert identity(with_splits(omitted, Path(), say=said.append)) == identity(spelled)
+    assert study_identity(resolve_recipe_splits(omitted, Path(), say=said.append)) == study_identity(spelled)
     assert said[-1].startswith("recognised: test is val, the only folder that is held out")
-    assert with_splits(spelled, Path(), say=said.append) is spelled
+    assert resolve_recipe_splits(spelled, Path(), say=said.append) is spelled
     assert len(said) == 3
 
 
@@ -136,6 +136,6 @@ def test_manifests_are_taken_at_their_word(folders) -> None:
     rows = [f"photos/{label}/{i}.png,{label},{'dev' if i < 3 else 'train'}"
             for label in ("ant", "bee") for i in range(10)]  # fmt: skip
     Path("photos.csv").write_text("\n".join(["path,label,split", *rows]))
-    found = recognised(Dataset(source="photos.csv"), Path())
+    found = resolve_splits(DatasetConfig(source="photos.csv"), Path())
     assert (found.train, found.validation, found.test) == ("train", "validation", 0.2)
-    assert found.lines == ("recognised: test is 0.2, a fraction of train, as no row's split is that",)
+    assert found.messages == ("recognised: test is 0.2, a fraction of train, as no row's split is that",)

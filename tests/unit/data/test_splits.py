@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer_platform.data.catalog import Picture
-from transfer_platform.data.hash_split import deal_folds, divide
+from transfer_platform.data.catalog import ImageRecord
+from transfer_platform.data.hash_split import assign_folds, split_by_hash
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import SplitError
 
@@ -21,9 +21,9 @@ WritePicture = Callable[[Path, str], None]
 CLASSES = ("ant", "bee", "cat")
 
 
-def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[Picture]:
+def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[ImageRecord]:
     return [
-        Picture(
+        ImageRecord(
             f"/{folder}/{label}/{number}",
             label,
             hashlib.sha256(f"{label}{number}".encode()).hexdigest(),
@@ -33,14 +33,14 @@ def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[Picture]
     ]
 
 
-def content(division: dict[str, tuple[Picture, ...]]) -> dict[str, list[tuple[str, str]]]:
+def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[tuple[str, str]]]:
     return {role: [(each.label, each.sha256) for each in side] for role, side in division.items()}
 
 
-def counted(**counts: int) -> tuple[Picture, ...]:
-    """So many pictures of each label, sorted as `Splits` sorts them."""
+def counted(**counts: int) -> tuple[ImageRecord, ...]:
+    """So many pictures of each label, sorted as `SplitsConfig` sorts them."""
     made = [
-        Picture(f"/a/{label}/{number}", label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
+        ImageRecord(f"/a/{label}/{number}", label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
         for label, count in counts.items()
         for number in range(count)
     ]
@@ -48,24 +48,26 @@ def counted(**counts: int) -> tuple[Picture, ...]:
 
 
 @given(st.permutations(pictures(12)), st.integers(0, 1000))
-def test_order_and_names_do_not_matter(shuffled: list[Picture], seed: int) -> None:
-    renamed = [Picture(f"/b/{i}", each.label, each.sha256) for i, each in enumerate(shuffled)]
+def test_order_and_names_do_not_matter(shuffled: list[ImageRecord], seed: int) -> None:
+    renamed = [ImageRecord(f"/b/{i}", each.label, each.sha256) for i, each in enumerate(shuffled)]
     fractions = {"validation": 0.25}
-    assert content(divide(pictures(12), fractions, seed)) == content(divide(renamed, fractions, seed))
+    assert content(split_by_hash(pictures(12), fractions, seed)) == content(
+        split_by_hash(renamed, fractions, seed)
+    )
 
 
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_once_test_stays_test_when_the_folder_grows(growth: int, seed: int) -> None:
     fractions = {"test": 0.5, "validation": 0.2}
-    before = divide(pictures(40), fractions, seed)
-    after = divide(pictures(40 + growth), fractions, seed)
+    before = split_by_hash(pictures(40), fractions, seed)
+    after = split_by_hash(pictures(40 + growth), fractions, seed)
     old = {each.sha256 for side in before.values() for each in side}
     assert {each.sha256 for each in after["test"]} & old == {each.sha256 for each in before["test"]}
 
 
 @given(st.integers(4, 60), st.floats(0.02, 0.7), st.integers(0, 1000))
 def test_validation_has_exactly_its_share_of_every_class(count: int, fraction: float, seed: int) -> None:
-    division = divide(pictures(count), {"validation": fraction}, seed)
+    division = split_by_hash(pictures(count), {"validation": fraction}, seed)
     for label in CLASSES:
         taken = sum(each.label == label for each in division["validation"])
         assert taken == max(1, round(fraction * count))
@@ -78,17 +80,17 @@ def test_identical_bytes_stay_together(data: st.DataObject, seed: int) -> None:
     copied = data.draw(st.lists(st.sampled_from(originals), max_size=20))
     labels = data.draw(st.lists(st.sampled_from(CLASSES), min_size=len(copied), max_size=len(copied)))
     copies = [
-        Picture(f"/c/{i}", label, each.sha256)
+        ImageRecord(f"/c/{i}", label, each.sha256)
         for i, (each, label) in enumerate(zip(copied, labels, strict=True))
     ]
-    division = divide([*originals, *copies], {"test": 0.4, "validation": 0.2}, seed)
+    division = split_by_hash([*originals, *copies], {"test": 0.4, "validation": 0.2}, seed)
     sides = [{each.sha256 for each in side} for side in division.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 60
     assert sum(map(len, division.values())) == 60 + len(copies)
 
 
 def test_the_rule_for_test_is_the_documented_one() -> None:
-    division = divide(pictures(50), {"test": 0.3}, 7)
+    division = split_by_hash(pictures(50), {"test": 0.3}, 7)
     for role, side in division.items():
         for each in side:
             draw = int(hashlib.sha256(f"7:{each.sha256}".encode()).hexdigest(), 16) / 2**256
@@ -96,9 +98,9 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 
 
 def test_the_division_never_changes_between_versions_of_this_code() -> None:
-    division = divide(pictures(30), {"test": 0.3, "validation": 0.2}, 0)
+    division = split_by_hash(pictures(30), {"test": 0.3, "validation": 0.2}, 0)
     splits = Splits(CLASSES, **division)
-    assert {role: len(side) for role, side in splits.roles.items()} == {
+    assert {role: len(side) for role, side in splits.by_name.items()} == {
         "train": 50,
         "validation": 12,
         "test": 28,
@@ -107,45 +109,47 @@ def test_the_division_never_changes_between_versions_of_this_code() -> None:
 
 
 def test_seeds_divide_differently() -> None:
-    divisions = {fingerprint(divide(pictures(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)}
+    divisions = {
+        fingerprint(split_by_hash(pictures(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)
+    }
     assert len(divisions) == 5
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
     with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
-        divide(pictures(5), {"test": 0.001}, 0)
+        split_by_hash(pictures(5), {"test": 0.001}, 0)
     smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
-    assert set(CLASSES) == {each.label for each in divide(pictures(5), {"test": smallest}, 0)["test"]}
+    assert set(CLASSES) == {each.label for each in split_by_hash(pictures(5), {"test": smallest}, 0)["test"]}
     with pytest.raises(SplitError):
-        divide(pictures(5), {"test": smallest - 1e-4}, 0)
+        split_by_hash(pictures(5), {"test": smallest - 1e-4}, 0)
 
 
 @pytest.mark.parametrize("fractions", [{"validation": 0.9}, {"test": 0.999999}, {"validation": 0.2}])
 def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, float]) -> None:
     count = 1 if fractions == {"validation": 0.2} else 3
     with pytest.raises(SplitError, match=r"class 'ant': \d different images, none left"):
-        divide(pictures(count), fractions, 0)
+        split_by_hash(pictures(count), fractions, 0)
 
 
 def test_a_class_that_only_repeats_another_is_an_error() -> None:
-    twins = [Picture("/x", "dog", each.sha256) for each in pictures(4) if each.label == "ant"]
+    twins = [ImageRecord("/x", "dog", each.sha256) for each in pictures(4) if each.label == "ant"]
     with pytest.raises(SplitError, match="every image of 'dog' is byte for byte in another class"):
-        divide([*pictures(4), *twins], {"validation": 0.3}, 0)
+        split_by_hash([*pictures(4), *twins], {"validation": 0.3}, 0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20.0])
 def test_a_fraction_has_bounds(fraction: float) -> None:
     with pytest.raises(SplitError, match="between 0 and 1"):
-        divide(pictures(4), {"test": fraction}, 0)
+        split_by_hash(pictures(4), {"test": fraction}, 0)
 
 
 def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
     here, there = pictures(3), pictures(3, folder="elsewhere")
     assert fingerprint(here) == fingerprint(reversed(there))
-    relabelled = [Picture(here[0].file, "bee", here[0].sha256), *here[1:]]
+    relabelled = [ImageRecord(here[0].file, "bee", here[0].sha256), *here[1:]]
     assert len({fingerprint(each) for each in (here, here[1:], [*here, here[0]], relabelled)}) == 4
     known = hashlib.sha256(f"ant\0{'0' * 64}\nbee\0{'1' * 64}\n".encode()).hexdigest()
-    assert fingerprint([Picture("", "bee", "1" * 64), Picture("", "ant", "0" * 64)]) == known
+    assert fingerprint([ImageRecord("", "bee", "1" * 64), ImageRecord("", "ant", "0" * 64)]) == known
 
 
 def test_the_whole_fingerprint_knows_roles() -> None:
@@ -167,12 +171,12 @@ def root(isolated: Path, write_picture: WritePicture) -> Path:
 
 def test_folders_and_fractions_combine(root: Path, splits_of) -> None:
     splits = splits_of(root, "train", 0.34, "val")
-    assert [len(side) for side in splits.roles.values()] == [8, 4, 12]
+    assert [len(side) for side in splits.by_name.values()] == [8, 4, 12]
     splits = splits_of(root, "train", "val", 0.6)
     assert len(splits.validation) == 12
     assert len(splits.train) + len(splits.test) == 12
     splits = splits_of(root / "train", ".", 0.34, 0.5)
-    assert sum(len(side) for side in splits.roles.values()) == 12
+    assert sum(len(side) for side in splits.by_name.values()) == 12
 
 
 def test_moved_and_renamed_sources_give_the_same_splits(root: Path, splits_of) -> None:
@@ -226,7 +230,7 @@ def test_images_that_two_folders_share_are_named(root: Path, splits_of) -> None:
 
 def test_folds_hold_every_training_image_out_once_and_classes_evenly() -> None:
     dealt = counted(ants=23, bees=11)
-    folds = deal_folds(dealt, 5, split_seed=0)
+    folds = assign_folds(dealt, 5, split_seed=0)
     for label, count in (("ants", 23), ("bees", 11)):
         sizes = Counter(fold for picture, fold in zip(dealt, folds, strict=True) if picture.label == label)
         assert sorted(sizes) == [0, 1, 2, 3, 4]
@@ -237,14 +241,14 @@ def test_folds_hold_every_training_image_out_once_and_classes_evenly() -> None:
 
 def test_folds_do_not_depend_on_names_and_keep_copies_together() -> None:
     dealt = counted(ants=12, bees=12)
-    folds = dict(zip((p.sha256 for p in dealt), deal_folds(dealt, 3, 7), strict=True))
+    folds = dict(zip((p.sha256 for p in dealt), assign_folds(dealt, 3, 7), strict=True))
     renamed = tuple(replace(p, file=f"elsewhere/{p.path.name[::-1]}") for p in dealt)
     doubled = tuple(sorted((*renamed, *renamed), key=lambda p: (p.label, p.sha256)))
-    again = deal_folds(doubled, 3, 7)
+    again = assign_folds(doubled, 3, 7)
     assert all(folds[p.sha256] == fold for p, fold in zip(doubled, again, strict=True))
-    assert list(folds.values()) != list(deal_folds(dealt, 3, 8))
+    assert list(folds.values()) != list(assign_folds(dealt, 3, 8))
 
 
 def test_a_class_with_fewer_images_than_folds_is_named() -> None:
     with pytest.raises(SplitError, match=r"each of 5 folds .* 'bees' has 3; .* fewer folds"):
-        deal_folds(counted(ants=9, bees=3), 5, 0)
+        assign_folds(counted(ants=9, bees=3), 5, 0)

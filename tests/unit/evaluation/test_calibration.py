@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from transfer_platform.evaluation.calibration import fit_temperature, uncalibrated
+from transfer_platform.evaluation.calibration import fit_temperature, remove_temperature
 from transfer_platform.evaluation.metrics import cross_entropy
 
 
@@ -47,4 +47,4 @@ def test_a_nearly_perfect_network_of_many_classes_stays_sure() -> None:
 def test_what_was_calibrated_can_be_told_back() -> None:
     logits, _ = logits_of_a_boaster(1.0, 50)
     before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, 2.5))
-    np.testing.assert_allclose(uncalibrated(after.astype(np.float32), 2.5), before, rtol=1e-4)
+    np.testing.assert_allclose(remove_temperature(after.astype(np.float32), 2.5), before, rtol=1e-4)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer_model.config import FARTHEST, ModelDescription, Unknown
+from transfer_model.config import MAX_OOD_SCORE, ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.evaluation.model_card import model_card
@@ -23,13 +23,13 @@ def card(threshold: float, folder: Path) -> str:
         }
     )
     half = (0.5, 0.5, 0.5)
-    description = ModelDescription(
+    description = ModelConfig(
         NetworkSpec("resnet18", 2, 0.0, 224),
         ("ants", "bees"),
         Preprocessing(224, 0.875, "bilinear", half, half),
         precision="float32",
         temperature=1.5,
-        unknown=Unknown(threshold, 0.05),
+        unknown=OodThreshold(threshold, 0.05),
     )
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], dtype=np.float32)
     predictions = Predictions(("ants", "bees"), [Path("x")] * 3, np.array([0, 1, 1]), probabilities)
@@ -52,7 +52,9 @@ def test_it_tells_what_a_model_is_worth_made_from_and_does(tmp_path: Path) -> No
 
 
 def test_it_says_where_nothing_is_called_unknown(tmp_path: Path) -> None:
-    assert "It calls no picture unknown: there were too few held-out pictures" in card(FARTHEST, tmp_path)
+    assert "It calls no picture unknown: there were too few held-out pictures" in card(
+        MAX_OOD_SCORE, tmp_path
+    )
 
 
 @pytest.mark.parametrize("heading", ["worth", "made from", "with a picture", "not know"])

@@ -12,34 +12,34 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from transfer_platform.data.catalog import Picture
-from transfer_platform.data.image_stats import FACTS, Looks
+from transfer_platform.data.catalog import ImageRecord
+from transfer_platform.data.image_stats import HEADER_DTYPE, ImageStats
 from transfer_platform.inspection import duplicates
 from transfer_platform.inspection.duplicates import (
-    SAME_COLOURS,
-    SAME_FORM,
-    SAME_LIGHT,
-    alike,
-    exact_copies,
-    near_copies,
+    MAX_BRIGHTNESS_DIFFERENCE,
+    MAX_COLOR_DIFFERENCE,
+    MIN_CORRELATION,
+    exact_duplicates,
+    group_similar,
+    near_duplicates,
 )
-from transfer_platform.inspection.perceptual_hash import Sketches, study
+from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 
-Studied = tuple[NDArray[np.void], Sketches]
+Studied = tuple[NDArray[np.void], PerceptualHashes]
 
 
 def studied(sketches: NDArray[np.integer], width: int | NDArray[np.integer] = 64) -> Studied:
-    """Facts and `Sketches` of pictures with these sketches (N, 16, 16, 3) and widths, 64 pixels high."""
-    facts = np.zeros(len(sketches), FACTS)
+    """Facts and `PerceptualHashes` of pictures with these sketches (N, 16, 16, 3) and widths, 64 pixels high."""
+    facts = np.zeros(len(sketches), HEADER_DTYPE)
     facts["width"], facts["height"] = width, 64
-    looks = Looks()
+    looks = ImageStats()
     for place, (fact, sketch) in enumerate(zip(facts, sketches.astype(np.uint8), strict=True)):
         looks.add(str(place), fact.tobytes() + sketch.tobytes())
-    return facts, study(looks, np.arange(len(facts)))
+    return facts, compute_hashes(looks, np.arange(len(facts)))
 
 
-def pictures(labels: str, first: int = 0) -> tuple[Picture, ...]:
-    return tuple(Picture(f"/{place}", label, f"{place:064}") for place, label in enumerate(labels, first))
+def pictures(labels: str, first: int = 0) -> tuple[ImageRecord, ...]:
+    return tuple(ImageRecord(f"/{place}", label, f"{place:064}") for place, label in enumerate(labels, first))
 
 
 def test_thousands_of_frames_of_one_camera_are_one_finding_in_little_memory() -> None:
@@ -49,7 +49,7 @@ def test_thousands_of_frames_of_one_camera_are_one_finding_in_little_memory() ->
     facts, sketches = studied(frames)
     tracemalloc.start()
     try:
-        [found] = near_copies({"train": pictures("a" * 4000)}, facts, sketches)
+        [found] = near_duplicates({"train": pictures("a" * 4000)}, facts, sketches)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -68,7 +68,7 @@ def test_many_pictures_of_any_brightness_are_compared_in_little_memory(crowded) 
     facts, sketches = studied(light[:, None, None, None] + noise)
     tracemalloc.start()
     try:
-        assert alike(facts, sketches, np.arange(count)) == []
+        assert group_similar(facts, sketches, np.arange(count)) == []
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -82,15 +82,17 @@ def test_pictures_of_one_form_and_many_tints_are_told_apart_by_their_mean_colour
     frames = np.stack([scene + tint for tint in tints])
     facts, sketches = studied(frames)
     read: list[int] = []
-    counting = replace(sketches, pixels=lambda places: read.append(len(places)) or sketches.pixels(places))
-    alike(facts, counting, np.arange(len(frames)))
+    counting = replace(
+        sketches, thumbnails=lambda places: read.append(len(places)) or sketches.thumbnails(places)
+    )
+    group_similar(facts, counting, np.arange(len(frames)))
     assert sum(read) == 0
 
 
 def test_pictures_are_connected_by_others() -> None:
     scene = np.random.default_rng(1).integers(40, 200, (16, 16, 3))
     steps = [scene, scene + 3, scene + 6, np.flip(scene, 0)]
-    [found] = near_copies({"train": pictures("ab"), "test": pictures("ab", 2)}, *studied(np.stack(steps)))
+    [found] = near_duplicates({"train": pictures("ab"), "test": pictures("ab", 2)}, *studied(np.stack(steps)))
     assert found.kind == "near copy in another split"
     assert found.files == (Path("/0"), Path("/1"), Path("/2"))
 
@@ -108,24 +110,24 @@ def test_what_is_connected_is_what_comparing_all_with_all_connects(seed, monkeyp
     facts, sketches = studied(frames, generator.choice([64, 128], 60))
     every = np.array([(one, two) for one in range(60) for two in range(one + 1, 60)])
     one, two = every.T
-    close = np.abs(sketches.light[one] - sketches.light[two]) <= SAME_LIGHT
-    close &= (sketches.forms[one] * sketches.forms[two]).sum(axis=1) >= SAME_FORM
-    close &= np.abs(frames[one] - frames[two]).mean((1, 2, 3)) <= SAME_COLOURS
+    close = np.abs(sketches.brightness[one] - sketches.brightness[two]) <= MAX_BRIGHTNESS_DIFFERENCE
+    close &= (sketches.hashes[one] * sketches.hashes[two]).sum(axis=1) >= MIN_CORRELATION
+    close &= np.abs(frames[one] - frames[two]).mean((1, 2, 3)) <= MAX_COLOR_DIFFERENCE
     close &= facts["width"][one] == facts["width"][two]
     links = coo_array((np.ones(close.sum()), every[close].T), shape=(60, 60))
     group = connected_components(links, directed=False)[1]
     expected = [np.flatnonzero(group == each).tolist() for each in np.unique(group)]
     shuffled = generator.permutation(60)
-    found = alike(facts, sketches, shuffled)
+    found = group_similar(facts, sketches, shuffled)
     assert found == [members for members in expected if len(members) > 1]
     assert len(found) > 3
 
 
 def test_the_same_bytes_with_two_labels_are_a_conflict_in_whatever_splits() -> None:
-    same = [Picture(f"/{name}", name, "0" * 64) for name in ("ant", "bee")]
+    same = [ImageRecord(f"/{name}", name, "0" * 64) for name in ("ant", "bee")]
     for allowed in (frozenset(), frozenset({Path("/bee")})):
-        found = {each.kind: each for each in exact_copies({"train": same[:1], "test": same[1:]}, allowed)}
+        found = {each.kind: each for each in exact_duplicates({"train": same[:1], "test": same[1:]}, allowed)}
         assert found["copy with another label"].detail == "train/ant and test/bee"
         assert ("copy in another split" in found) == (not allowed)
-    [found_within] = exact_copies({"train": same})
+    [found_within] = exact_duplicates({"train": same})
     assert found_within.kind == "copy with another label"

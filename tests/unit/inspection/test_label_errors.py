@@ -5,32 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transfer_platform.data.catalog import Picture
+from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.inspection.label_errors import (
-    doubtful_labels,
-    far_from_the_rest,
-    out_of_fold,
-    taken_for_another,
+    find_label_errors,
+    find_outliers,
+    misclassified_images,
+    out_of_fold_probabilities,
 )
 
 CLASSES = ("ant", "bee", "cat")
 WRONG = tuple(range(3, 180, 15))
 
 
-def clusters() -> tuple[list[Picture], np.ndarray, np.ndarray]:
+def clusters() -> tuple[list[ImageRecord], np.ndarray, np.ndarray]:
     """180 pictures in three clusters of 20 dimensions; twelve of them have the label of another."""
     draw = np.random.default_rng(0)
     true = np.repeat(np.arange(3), 60)
     features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
     labels = true.copy()
     labels[list(WRONG)] = (true[list(WRONG)] + 1) % 3
-    pictures = [Picture(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)]
+    pictures = [
+        ImageRecord(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)
+    ]
     return pictures, features, labels
 
 
 def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
     pictures, features, labels = clusters()
-    found = list(doubtful_labels(pictures, CLASSES, out_of_fold(features, labels)))
+    found = list(find_label_errors(pictures, CLASSES, out_of_fold_probabilities(features, labels)))
     accused = {int(each.files[0].name) for each in found if each.kind == "likely mislabelled"}
     assert accused <= set(WRONG)
     assert len(accused) >= 8
@@ -39,26 +41,26 @@ def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
 
 
 def test_what_is_missed_is_told_the_surest_first() -> None:
-    pictures = [Picture(f"/{place}", "ant", f"{place:064}") for place in range(3)]
+    pictures = [ImageRecord(f"/{place}", "ant", f"{place:064}") for place in range(3)]
     probabilities = np.array([[0.4, 0.6, 0.0], [0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
-    found = [each.files[0].name for each in taken_for_another(pictures, CLASSES, probabilities)]
+    found = [each.files[0].name for each in misclassified_images(pictures, CLASSES, probabilities)]
     assert found == ["2", "0"]
 
 
 def test_an_outlier_is_far_from_the_rest() -> None:
     pictures, features, _ = clusters()
     features[42] = -features[42]
-    found = [each.files[0].name for each in far_from_the_rest(pictures, features)]
+    found = [each.files[0].name for each in find_outliers(pictures, features)]
     assert found == ["42"]
 
 
 def test_few_pictures_have_no_outliers() -> None:
     pictures, features, _ = clusters()
-    assert list(far_from_the_rest(pictures[:5], features[:5])) == []
+    assert list(find_outliers(pictures[:5], features[:5])) == []
 
 
 @pytest.mark.parametrize("small", [2, 3])
 def test_small_classes_have_fewer_folds(small: int) -> None:
     _, features, labels = clusters()
     kept = np.concatenate([np.arange(60), np.arange(60, 60 + small), np.arange(120, 180)])
-    assert out_of_fold(features[kept], labels[kept]).shape == (120 + small, 3)
+    assert out_of_fold_probabilities(features[kept], labels[kept]).shape == (120 + small, 3)

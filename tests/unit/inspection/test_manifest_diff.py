@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.manifest_diff import Row, difference, read_manifest
+from transfer_platform.inspection.manifest_diff import ManifestLine, diff_manifests, read_manifest
 
-A = Row("train", "ant", "a" * 64, "train/ant/1.jpg")
-B = Row("test", "bee", "b" * 64, "test/bee/1.jpg")
+A = ManifestLine("train", "ant", "a" * 64, "train/ant/1.jpg")
+B = ManifestLine("test", "bee", "b" * 64, "test/bee/1.jpg")
 
 ROWS = st.lists(
     st.builds(
-        Row,
+        ManifestLine,
         split=st.sampled_from(["train", "test"]),
         label=st.sampled_from(["ant", "bee"]),
         sha256=st.sampled_from(["a", "b", "c"]),
@@ -26,7 +26,7 @@ ROWS = st.lists(
 
 
 def test_renamed_files_are_the_same_pictures() -> None:
-    found = difference([A, B], [B._replace(file="x"), A._replace(file="y")])
+    found = diff_manifests([A, B], [B._replace(file="x"), A._replace(file="y")])
     assert found.is_empty
     assert str(found) == "the same 2 pictures, labels and splits"
 
@@ -41,7 +41,7 @@ def test_renamed_files_are_the_same_pictures() -> None:
     ],
 )
 def test_each_change_has_a_name(change: dict[str, str], what: str) -> None:
-    found = difference([A, B], [A._replace(**change), B])
+    found = diff_manifests([A, B], [A._replace(**change), B])
     assert getattr(found, what) == ((A, A._replace(**change)),)
     assert found.same == 1
     assert not found.added
@@ -50,37 +50,37 @@ def test_each_change_has_a_name(change: dict[str, str], what: str) -> None:
 
 
 def test_new_bytes_do_not_hide_another_label_and_split() -> None:
-    found = difference([A], [A._replace(sha256="c" * 64, label="bee", split="test")])
+    found = diff_manifests([A], [A._replace(sha256="c" * 64, label="bee", split="test")])
     assert "    train/ant -> test/bee: train/ant/1.jpg" in str(found)
 
 
 def test_another_fold_is_told_where_both_have_folds() -> None:
     held_out = A._replace(fold="0")
-    found = difference([held_out, B], [A._replace(fold="1"), B])
+    found = diff_manifests([held_out, B], [A._replace(fold="1"), B])
     assert (found.refolded, found.same) == (((held_out, A._replace(fold="1")),), 1)
     assert "in another fold (1):\n    train/ant/1.jpg: 0 -> 1" in str(found)
-    assert difference([held_out, B], [A, B]).is_empty, "only one of them has folds"
+    assert diff_manifests([held_out, B], [A, B]).is_empty, "only one of them has folds"
 
 
 def test_added_and_removed() -> None:
-    found = difference([A], [B])
+    found = diff_manifests([A], [B])
     assert (found.removed, found.added, found.same) == ((A,), (B,), 0)
 
 
 @given(ROWS, ROWS)
-def test_every_row_is_in_exactly_one_place(before: list[Row], after: list[Row]) -> None:
-    found = difference(before, after)
+def test_every_row_is_in_exactly_one_place(before: list[ManifestLine], after: list[ManifestLine]) -> None:
+    found = diff_manifests(before, after)
     several = (found.changed, found.relabelled, found.moved, found.reweighted, found.refolded)
     pairs = sum(map(len, several)) + found.same
     assert pairs + len(found.removed) == len(before)
     assert pairs + len(found.added) == len(after)
-    assert difference(before, before).is_empty
+    assert diff_manifests(before, before).is_empty
 
 
 def test_a_manifest_from_before_there_were_weights_has_those_of_1() -> None:
     old = read_manifest("split,label,sha256,fold,file\ntrain,a,1,,x\ntest,a,2,,y\n", "a run")
     new = read_manifest("split,label,sha256,weight,fold,file\ntrain,a,1,1,,x\ntest,a,2,,,y\n", "a run")
-    assert difference(old, new).is_empty
+    assert diff_manifests(old, new).is_empty
 
 
 def test_a_manifest_of_something_else_is_refused() -> None:

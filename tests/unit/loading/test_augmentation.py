@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from transfer_model.preprocessing import Preprocessing
-from transfer_platform.loading.augmentation import BatchAugmentation, squares
+from transfer_platform.loading.augmentation import BatchAugmentation, normalize_images
 
 SIZE = 32
 PLAIN = Preprocessing(SIZE, 1.0, "bilinear", (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
@@ -55,7 +55,7 @@ def test_views_are_normalized_squares(policy: str) -> None:
         assert (views.shape, views.dtype) == ((5, 3, SIZE, SIZE), torch.float32)
         low, high = (
             IMAGENET.normalize(Image.new("RGB", (1, 1))),
-            squares(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), IMAGENET),
+            normalize_images(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), IMAGENET),
         )
         assert (views >= low - 1e-5).all()
         assert (views <= high + 1e-5).all()
@@ -244,11 +244,13 @@ def test_squares_are_normalized_to_the_bit_as_in_serving() -> None:
     pixels = noise(6, SIZE)
     images = [Image.fromarray(np.ascontiguousarray(square.permute(1, 2, 0).numpy())) for square in pixels]
     assert torch.equal(
-        squares(pixels, IMAGENET), torch.stack([IMAGENET.normalize(image) for image in images])
+        normalize_images(pixels, IMAGENET), torch.stack([IMAGENET.normalize(image) for image in images])
     )
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, -1, -1)
     assert torch.equal(
-        squares(every, IMAGENET)[0],
+        normalize_images(every, IMAGENET)[0],
         IMAGENET.normalize(Image.fromarray(every[0].permute(1, 2, 0).numpy().copy())),
     )
-    assert all(one < other for one, other in pairwise(squares(every, IMAGENET)[0, 0].flatten().tolist()))
+    assert all(
+        one < other for one, other in pairwise(normalize_images(every, IMAGENET)[0, 0].flatten().tolist())
+    )

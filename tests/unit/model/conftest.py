@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from transfer_model.classifier import Classifier, save
-from transfer_model.config import ModelDescription, Unknown
-from transfer_model.network import NetworkSpec, build
-from transfer_model.ood import Novelty
+from transfer_model.config import ModelConfig, OodThreshold
+from transfer_model.network import NetworkSpec, build_network
+from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():
@@ -26,38 +26,38 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture(scope="session")
-def description() -> ModelDescription:
+def description() -> ModelConfig:
     prepare = Preprocessing(32, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return ModelDescription(
+    return ModelConfig(
         NetworkSpec("efficientnet_lite0", 3, 0.1, 32),
         ("ant", "bee", "cat"),
         prepare,
         "float32",
         1.5,
-        Unknown(0.25, 0.05),
+        OodThreshold(0.25, 0.05),
     )
 
 
 @pytest.fixture(scope="session")
-def novelty() -> Novelty:
+def novelty() -> OodScorer:
     """A reference of five pictures whose features are noise."""
-    return Novelty(torch.randn(5, 1280, generator=torch.Generator().manual_seed(0)))
+    return OodScorer(torch.randn(5, 1280, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture(scope="session")
-def classifier(description: ModelDescription, novelty: Novelty) -> Classifier:
+def classifier(description: ModelConfig, novelty: OodScorer) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier(description, build(description.network), novelty)
+        return Classifier(description, build_network(description.network), novelty)
 
 
 @pytest.fixture(scope="session")
-def saved(description: ModelDescription, novelty: Novelty, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(description: ModelConfig, novelty: OodScorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the classifier's parts were saved to; not to be changed."""
     folder = tmp_path_factory.mktemp("model")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save(folder, description, build(description.network), novelty)
+        save(folder, description, build_network(description.network), novelty)
     return folder
 
 

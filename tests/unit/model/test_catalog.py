@@ -10,8 +10,8 @@ from rich.console import Console
 
 from transfer_model import catalog
 from transfer_model.backbones import Backbone
-from transfer_model.build_catalog import entry, grouped, survey
-from transfer_model.catalog import Stage, expanded
+from transfer_model.build_catalog import catalog_entry, compress_stages, describe_backbone
+from transfer_model.catalog import Stage, expand_stages
 from transfer_model.errors import UnknownBackboneError
 from transfer_platform.commands import check
 
@@ -67,7 +67,7 @@ def test_patterns_match_the_explicit_names_and_parts_of_names() -> None:
 
 
 def test_the_outline_of_the_bundled_network() -> None:
-    outline = catalog.outline("efficientnet_lite0")
+    outline = catalog.backbone_info("efficientnet_lite0")
     assert outline.parameters == sum(stage.parameters for stage in outline.stages) == 3_371_008
     assert outline.features == 1280
     assert [stage.name for stage in outline.stages] == [
@@ -78,20 +78,22 @@ def test_the_outline_of_the_bundled_network() -> None:
 
 
 def test_preprocessing_belongs_to_the_weights() -> None:
-    outline = catalog.outline("resnet50")
+    outline = catalog.backbone_info("resnet50")
     assert outline.weights == ("IMAGENET1K_V2", "IMAGENET1K_V1")
     assert (
-        outline.preprocessing == outline.prepared_for("IMAGENET1K_V2") == outline.prepared_for("a file.pth")
+        outline.preprocessing
+        == outline.preprocessing_for("IMAGENET1K_V2")
+        == outline.preprocessing_for("a file.pth")
     )
     assert outline.preprocessing.crop == pytest.approx(224 / 232, abs=1e-4)
-    assert outline.prepared_for("IMAGENET1K_V1").crop == 0.875
-    assert catalog.outline("resnet50.a1_in1k").preprocessing.crop == 0.95
-    assert catalog.outline("timm/resnet50").prepared_for("a1_in1k").crop == 0.95
+    assert outline.preprocessing_for("IMAGENET1K_V1").crop == 0.875
+    assert catalog.backbone_info("resnet50.a1_in1k").preprocessing.crop == 0.95
+    assert catalog.backbone_info("timm/resnet50").preprocessing_for("a1_in1k").crop == 0.95
 
 
 def test_the_shipped_catalogue_fits_the_installed_libraries() -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
-    assert content["made with"] == catalog.made_with(), "run: python -m transfer_model.build_catalog"
+    assert content["made with"] == catalog.library_versions(), "run: python -m transfer_model.build_catalog"
     assert catalog.FILE.stat().st_size < 1_000_000
 
 
@@ -107,18 +109,18 @@ def test_the_shipped_catalogue_fits_the_installed_libraries() -> None:
 def test_the_shipped_catalogue_says_what_the_libraries_say(name: str) -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
     normalisations = {label: tuple(map(tuple, pair)) for label, pair in content["normalisations"].items()}
-    fresh = entry(survey(catalog.resolve(name), name), normalisations)
+    fresh = catalog_entry(describe_backbone(catalog.resolve(name), name), normalisations)
     assert json.loads(json.dumps(fresh)) == content["networks"][name]
 
 
 def test_without_a_fitting_catalogue_the_library_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = catalog.outline("timm/resnet18")
+    shipped = catalog.backbone_info("timm/resnet18")
     monkeypatch.setattr(catalog, "_shipped", lambda: None)
-    catalog.outline.cache_clear()
+    catalog.backbone_info.cache_clear()
     try:
-        assert catalog.outline("timm/resnet18") == shipped
+        assert catalog.backbone_info("timm/resnet18") == shipped
     finally:
-        catalog.outline.cache_clear()
+        catalog.backbone_info.cache_clear()
 
 
 def test_numbered_stages_are_held_together_and_written_out_again() -> None:
@@ -130,17 +132,17 @@ def test_numbered_stages_are_held_together_and_written_out_again() -> None:
         Stage("layer2.0", 2),
         Stage("norm", 3),
     )
-    together = grouped(stages)
+    together = compress_stages(stages)
     assert together == {
         "stem": 5, "blocks.0..11": 7, "layer1.0..1": [1, 2], "layer2.0": 2, "norm": 3,
     }  # fmt: skip
-    assert expanded(together) == stages
+    assert expand_stages(together) == stages
 
 
 def test_an_outline_needs_no_deep_learning_library() -> None:
     program = (
-        "import sys; from transfer_model import catalog as catalogue, stages; "
-        "print(len(catalogue.outline('resnet50').stages), len(catalogue.names('vit'))); "
+        "import sys; from transfer_model import catalog, stages; "
+        "print(len(catalog.backbone_info('resnet50').stages), len(catalog.names('vit'))); "
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     root = str(catalog.FILE.parents[1])
@@ -148,8 +150,8 @@ def test_an_outline_needs_no_deep_learning_library() -> None:
 
 
 def test_backbones_are_listed_at_once_with_other_versions_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "made_with", lambda: {"timm": "9.9", "torchvision": "9.9"})
-    monkeypatch.setattr("transfer_model.build_catalog.survey", lambda *_: pytest.fail("a network was built"))
+    monkeypatch.setattr(catalog, "library_versions", lambda: {"timm": "9.9", "torchvision": "9.9"})
+    monkeypatch.setattr("transfer_model.build_catalog.describe_backbone", lambda *_: pytest.fail("a network was built"))
     catalog._keys.cache_clear()
     try:
         text = io.StringIO()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transfer_model.classifier import BATCH, Classifier
-from transfer_model.config import ModelDescription
+from transfer_model.classifier import ACCELERATOR_BATCH, Classifier
+from transfer_model.config import ModelConfig
 from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
-from transfer_model.network import build
-from transfer_model.ood import Novelty
+from transfer_model.network import build_network
+from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import decode
 
 if TYPE_CHECKING:
@@ -24,41 +24,45 @@ if TYPE_CHECKING:
 def test_rows_are_probabilities_in_the_order_of_the_images(
     classifier: Classifier, pictures: list[bytes]
 ) -> None:
-    found = classifier.probabilities(pictures)
+    found = classifier.predict_proba(pictures)
     assert found.shape == (11, 3)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
-    assert (classifier.probabilities(pictures[::-1]) == found[::-1]).all()
+    assert (classifier.predict_proba(pictures[::-1]) == found[::-1]).all()
     assert len(np.unique(found, axis=0)) == 11
 
 
-@pytest.mark.parametrize(("precision", "batch"), [("float32", 1), ("float32", BATCH), ("bfloat16", BATCH)])
+@pytest.mark.parametrize(
+    ("precision", "batch"), [("float32", 1), ("float32", ACCELERATOR_BATCH), ("bfloat16", ACCELERATOR_BATCH)]
+)
 def test_an_image_has_the_same_bits_alone_and_among_others(
-    description: ModelDescription, novelty: Novelty, pictures: list[bytes], precision: str, batch: int
+    description: ModelConfig, novelty: OodScorer, pictures: list[bytes], precision: str, batch: int
 ) -> None:
-    classifier = Classifier(replace(description, precision=precision), build(description.network), novelty)
+    classifier = Classifier(
+        replace(description, precision=precision), build_network(description.network), novelty
+    )
     classifier._batch = batch  # what the CPU and accelerators use, both tried on the CPU
-    together = classifier.answers(pictures)
-    alone = [classifier.answers([picture]) for picture in pictures]
+    together = classifier.predict(pictures)
+    alone = [classifier.predict([picture]) for picture in pictures]
     assert (together.probabilities == np.concatenate([one.probabilities for one in alone])).all()
-    assert (together.novelty == np.concatenate([one.novelty for one in alone])).all()
-    assert (classifier.probabilities(pictures[3:7]) == together.probabilities[3:7]).all()
+    assert (together.ood_scores == np.concatenate([one.ood_scores for one in alone])).all()
+    assert (classifier.predict_proba(pictures[3:7]) == together.probabilities[3:7]).all()
 
 
 def test_requests_at_the_same_time_do_not_mix(classifier: Classifier, pictures: list[bytes]) -> None:
-    expected = classifier.answers(pictures)
+    expected = classifier.predict(pictures)
     with ThreadPoolExecutor(8) as clients:
-        for index, answers in enumerate(clients.map(classifier.answers, [[p] for p in pictures] * 5)):
+        for index, answers in enumerate(clients.map(classifier.predict, [[p] for p in pictures] * 5)):
             position = index % len(pictures)
             assert (answers.probabilities[0] == expected.probabilities[position]).all()
-            assert answers.novelty[0] == expected.novelty[position]
+            assert answers.ood_scores[0] == expected.ood_scores[position]
 
 
 def test_threads_of_torch_are_as_many_as_before(
-    description: ModelDescription, novelty: Novelty, pictures: list[bytes]
+    description: ModelConfig, novelty: OodScorer, pictures: list[bytes]
 ) -> None:
     before = torch.get_num_threads()
-    Classifier(description, build(description.network), novelty).probabilities(pictures)
+    Classifier(description, build_network(description.network), novelty).predict_proba(pictures)
     assert torch.get_num_threads() == before
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == before
@@ -67,28 +71,28 @@ def test_threads_of_torch_are_as_many_as_before(
 def test_threads_that_share_a_picture_are_a_setting(
     saved: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = Classifier.load(saved).probabilities(pictures)
+    alone = Classifier.load(saved).predict_proba(pictures)
     monkeypatch.setenv("PLATFORM_THREADS", "2")
-    np.testing.assert_allclose(Classifier.load(saved).probabilities(pictures), alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(Classifier.load(saved).predict_proba(pictures), alone, rtol=0, atol=1e-5)
     for wrong in ("0", "many"):
         monkeypatch.setenv("PLATFORM_THREADS", wrong)
         with pytest.raises(ModelError, match="PLATFORM_THREADS must be a whole number of at least 1"):
             Classifier.load(saved)
 
 
-def test_precision_is_used(description: ModelDescription, novelty: Novelty, pictures: list[bytes]) -> None:
-    network, half_precision = build(description.network), replace(description, precision="bfloat16")
-    full = Classifier(description, network, novelty).probabilities(pictures[:2])
-    half = Classifier(half_precision, network, novelty).probabilities(pictures[:2])
+def test_precision_is_used(description: ModelConfig, novelty: OodScorer, pictures: list[bytes]) -> None:
+    network, half_precision = build_network(description.network), replace(description, precision="bfloat16")
+    full = Classifier(description, network, novelty).predict_proba(pictures[:2])
+    half = Classifier(half_precision, network, novelty).predict_proba(pictures[:2])
     assert 0 < np.abs(full - half).max() < 0.05
 
 
 def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
-    description: ModelDescription, novelty: Novelty, pictures: list[bytes]
+    description: ModelConfig, novelty: OodScorer, pictures: list[bytes]
 ) -> None:
-    network = build(description.network)
+    network = build_network(description.network)
     cold, warm = (
-        Classifier(replace(description, temperature=temperature), network, novelty).probabilities(pictures)
+        Classifier(replace(description, temperature=temperature), network, novelty).predict_proba(pictures)
         for temperature in (0.01, 0.02)
     )
     assert (cold.argmax(axis=1) == warm.argmax(axis=1)).all()
@@ -98,44 +102,44 @@ def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
 
 
 def test_a_picture_of_the_reference_is_not_new(
-    classifier: Classifier, description: ModelDescription, pictures: list[bytes]
+    classifier: Classifier, description: ModelConfig, pictures: list[bytes]
 ) -> None:
-    network = build(description.network)
+    network = build_network(description.network)
     tensors = torch.stack([description.preprocessing(decode(picture)) for picture in pictures[:3]])
     features: list[torch.Tensor] = []
-    with torch.inference_mode(), network.eval().listen(features.append):
+    with torch.inference_mode(), network.eval().register_feature_hook(features.append):
         network(tensors)
-    answers = Classifier(description, network, Novelty(features[0])).answers(pictures)
-    assert (answers.novelty[:3] < 1e-3).all()
-    assert (answers.novelty[3:] > 1e-3).all()
+    answers = Classifier(description, network, OodScorer(features[0])).predict(pictures)
+    assert (answers.ood_scores[:3] < 1e-3).all()
+    assert (answers.ood_scores[3:] > 1e-3).all()
 
 
 def test_no_images_no_rows(classifier: Classifier) -> None:
-    assert classifier.probabilities([]).shape == (0, 3)
-    assert classifier.answers([]).novelty.shape == (0,)
+    assert classifier.predict_proba([]).shape == (0, 3)
+    assert classifier.predict([]).ood_scores.shape == (0,)
 
 
 def test_an_unreadable_image_is_named(classifier: Classifier, pictures: list[bytes], tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="row 9 is empty"):
-        classifier.probabilities([*pictures[:9], b"", b"also bad"])
+        classifier.predict_proba([*pictures[:9], b"", b"also bad"])
     (tmp_path / "text.jpg").write_text("text")
     with pytest.raises(UnreadableImageError, match=r"text\.jpg is no picture"):
-        classifier.probabilities([pictures[0], tmp_path / "text.jpg"])
+        classifier.predict_proba([pictures[0], tmp_path / "text.jpg"])
 
 
 def test_saved_and_loaded_it_predicts_the_same(
     classifier: Classifier, saved: Path, pictures: list[bytes]
 ) -> None:
-    loaded, again = Classifier.load(saved).answers(pictures), Classifier.load(saved).answers(pictures)
+    loaded, again = Classifier.load(saved).predict(pictures), Classifier.load(saved).predict(pictures)
     assert (loaded.probabilities == again.probabilities).all()
-    assert (loaded.novelty == again.novelty).all()
-    own = classifier.answers(pictures)  # whose batch norms were not folded into convolutions
+    assert (loaded.ood_scores == again.ood_scores).all()
+    own = classifier.predict(pictures)  # whose batch norms were not folded into convolutions
     np.testing.assert_allclose(loaded.probabilities, own.probabilities, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(loaded.novelty, own.novelty, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(loaded.ood_scores, own.ood_scores, rtol=0, atol=1e-5)
 
 
 def test_a_loaded_model_is_described_as_it_was(classifier: Classifier, saved: Path) -> None:
-    assert Classifier.load(saved).description == classifier.description
+    assert Classifier.load(saved).config == classifier.config
     assert Classifier.load(saved).classes == ("ant", "bee", "cat")
 
 
@@ -165,9 +169,9 @@ def test_a_missing_or_broken_reference_is_refused(damaged: Path) -> None:
         Classifier.load(damaged)
 
 
-def test_a_description_survives_its_file(description: ModelDescription, tmp_path: Path) -> None:
+def test_a_description_survives_its_file(description: ModelConfig, tmp_path: Path) -> None:
     description.write(tmp_path)
-    assert ModelDescription.read(tmp_path) == description
+    assert ModelConfig.read(tmp_path) == description
     assert json.loads((tmp_path / "model.json").read_text())["format"] == 2
 
 
@@ -192,32 +196,30 @@ def test_a_description_survives_its_file(description: ModelDescription, tmp_path
     ],
 )
 def test_a_wrong_description_is_refused(
-    description: ModelDescription, tmp_path: Path, change: dict[str, object], message: str
+    description: ModelConfig, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     (tmp_path / "model.json").write_text(json.dumps(asdict(description) | change))
     with pytest.raises(ModelError, match=message) as refused:
-        ModelDescription.read(tmp_path)
+        ModelConfig.read(tmp_path)
     assert "model.json" in str(refused.value)
 
 
-def test_preprocessing_of_a_wrong_length_or_type_is_refused(
-    description: ModelDescription, tmp_path: Path
-) -> None:
+def test_preprocessing_of_a_wrong_length_or_type_is_refused(description: ModelConfig, tmp_path: Path) -> None:
     content = json.loads(json.dumps(asdict(description)))
     content["preprocessing"]["mean"] = [0.5, 0.5]
     (tmp_path / "model.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="mean must have 3 items, but has 2"):
-        ModelDescription.read(tmp_path)
+        ModelConfig.read(tmp_path)
     content["preprocessing"]["mean"] = [0, 1, 0.5]
     content["network"]["classes"] = True
     (tmp_path / "model.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"network\.classes must be of type int, but is bool"):
-        ModelDescription.read(tmp_path)
+        ModelConfig.read(tmp_path)
 
 
 def test_a_missing_or_broken_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.json cannot be read: No such file"):
-        ModelDescription.read(tmp_path)
+        ModelConfig.read(tmp_path)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(ModelError, match=r"model\.json is not JSON"):
-        ModelDescription.read(tmp_path)
+        ModelConfig.read(tmp_path)

@@ -285,6 +285,6 @@ def test_crop_keeps_its_share_of_the_shorter_side() -> None:
     image = Image.new("RGB", (80, 80), "black")
     image.paste((255, 255, 255), (20, 20, 60, 60))
     prepare = Preprocessing(16, 0.5, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    square = prepare.square(image)
+    square = prepare.crop_and_resize(image)
     assert square.size == (16, 16)
     assert pixels(square)[2:-2, 2:-2].min() == 255

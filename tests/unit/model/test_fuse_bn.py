@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from transfer_model.fuse_bn import fold
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.fuse_bn import fuse_batch_norms
+from transfer_model.network import Network, NetworkSpec, build_network
 
 
 def network(backbone: str) -> Network:
     """With running statistics as if it had seen images."""
     torch.manual_seed(0)
-    built = build(NetworkSpec(backbone, 3, 0.2, 64)).eval()
+    built = build_network(NetworkSpec(backbone, 3, 0.2, 64)).eval()
     for module in built.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             module.running_mean.normal_(std=0.1)
@@ -44,7 +44,7 @@ def images() -> torch.Tensor:
 def test_a_folded_network_answers_the_same(backbone: str, norms: int) -> None:
     whole = network(backbone)
     before = answered(whole)
-    assert fold(whole, images()) == norms
+    assert fuse_batch_norms(whole, images()) == norms
     torch.testing.assert_close(answered(whole), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
@@ -78,7 +78,7 @@ def test_what_would_answer_otherwise_is_left_as_it_was(made: type[nn.Module]) ->
     torch.manual_seed(0)
     whole = made().eval()
     before, state = answered(whole), {key: value.clone() for key, value in whole.state_dict().items()}
-    assert fold(whole, images()) == 0
+    assert fuse_batch_norms(whole, images()) == 0
     assert torch.equal(answered(whole), before)
     assert whole.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items())
@@ -87,5 +87,5 @@ def test_what_would_answer_otherwise_is_left_as_it_was(made: type[nn.Module]) ->
 def test_a_network_of_nan_is_left_as_it_was() -> None:
     whole = network("timm/test_resnet")
     next(whole.parameters()).data.fill_(float("nan"))
-    assert fold(whole, images()) == 0
+    assert fuse_batch_norms(whole, images()) == 0
     assert answered(whole).isnan().all()

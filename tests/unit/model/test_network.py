@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transfer_model.errors import ModelError, UnknownBackboneError, UnknownStageError
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.training.freezing import freeze_through
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ LITE0 = 3_371_008
 def network(
     name: str = "efficientnet_lite0", size: int = 32, classes: int = 3, dropout: float = 0.1
 ) -> Network:
-    return build(NetworkSpec(name, classes, dropout, size))
+    return build_network(NetworkSpec(name, classes, dropout, size))
 
 
 def images(size: int = 32) -> torch.Tensor:
@@ -124,13 +124,13 @@ def test_the_rates_groups_are_head_and_backbone() -> None:
 )
 def test_features_and_head_are_told_apart_where_they_can_be(name: str, size: int, separable: bool) -> None:
     built = network(name, size).eval()
-    assert built.separable == separable
+    assert built.head_is_output == separable
     if separable:
         with torch.no_grad():
-            assert torch.equal(built.classify(built.embed(images(size))), built(images(size)))
+            assert torch.equal(built.forward_head(built.forward_features(images(size))), built(images(size)))
     else:
         with pytest.raises(ModelError, match="more than what one head"):
-            built.embed(images(size))
+            built.forward_features(images(size))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_placed_it_answers_as_before_and_its_head_is_heard(name: str, size: int)
     heard: list[torch.Tensor] = []
     with torch.no_grad():
         before = built(images(size))
-        with built.place(torch.device("cpu")).listen(heard.append):
+        with built.to_device(torch.device("cpu")).register_feature_hook(heard.append):
             torch.testing.assert_close(built(images(size)), before)
         built(images(size))
     (features,) = heard

@@ -62,7 +62,7 @@ def test_label_and_top_agree_with_the_classifier(
     model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
 ) -> None:
     classifier = model.classifier
-    answers = classifier.answers(pictures)
+    answers = classifier.predict(pictures)
     for row, probabilities in zip(
         model.predict(context, table(*pictures)), answers.probabilities, strict=True
     ):
@@ -84,7 +84,7 @@ def test_top_k_is_capped_by_the_number_of_classes(
 def test_unknown_is_what_is_farther_than_the_threshold(
     model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
 ) -> None:
-    novelty = model.classifier.answers(pictures).novelty
+    novelty = model.classifier.predict(pictures).ood_scores
     for params, threshold in (({}, 0.25), ({"threshold": float(novelty[0])}, novelty[0])):
         rows = model.predict(context, table(*pictures), params)
         assert [row["novelty"] for row in rows] == novelty.tolist()

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from transfer_model.thread_pool import Workers
+from transfer_model.thread_pool import FairThreadPool
 
 
 @pytest.fixture
-def workers() -> Workers:
-    return Workers(2, threads=1)
+def workers() -> FairThreadPool:
+    return FairThreadPool(2, threads=1)
 
 
-def test_results_come_in_the_order_of_the_tasks(workers: Workers) -> None:
+def test_results_come_in_the_order_of_the_tasks(workers: FairThreadPool) -> None:
     def work(number: int) -> int:
         time.sleep(0.01 * (number % 3))
         return number
@@ -24,7 +24,7 @@ def test_results_come_in_the_order_of_the_tasks(workers: Workers) -> None:
     assert list(workers.map(work, [])) == []
 
 
-def test_so_many_at_once_each_with_so_many_threads(workers: Workers) -> None:
+def test_so_many_at_once_each_with_so_many_threads(workers: FairThreadPool) -> None:
     both = threading.Barrier(2, timeout=10)
 
     def work(_: int) -> int:
@@ -34,7 +34,7 @@ def test_so_many_at_once_each_with_so_many_threads(workers: Workers) -> None:
     assert list(workers.map(work, range(4))) == [1, 1, 1, 1]
 
 
-def test_after_an_error_nothing_more_is_begun(workers: Workers) -> None:
+def test_after_an_error_nothing_more_is_begun(workers: FairThreadPool) -> None:
     begun: list[int] = []
 
     def work(number: int) -> None:
@@ -48,7 +48,7 @@ def test_after_an_error_nothing_more_is_begun(workers: Workers) -> None:
     assert list(workers.map(abs, [-1])) == [1]
 
 
-def test_one_task_does_not_wait_for_all_of_anothers(workers: Workers) -> None:
+def test_one_task_does_not_wait_for_all_of_anothers(workers: FairThreadPool) -> None:
     done: list[int] = []
 
     def slow(number: int) -> None:

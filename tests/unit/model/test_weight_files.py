@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from transfer_model import weight_sources
 from transfer_model.errors import UnknownBackboneError, WeightsError
-from transfer_model.network import NetworkSpec, build, pretrained_classifier
-from transfer_model.reading import read
+from transfer_model.network import NetworkSpec, build_network, build_pretrained_classifier
+from transfer_model.reading import read_tensors
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
@@ -33,24 +33,24 @@ def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads
 
 class TestSource:
     def test_of_torchvision(self) -> None:
-        found = weight_sources.source("resnet50", "IMAGENET1K_V1")
+        found = weight_sources.locate_weights("resnet50", "IMAGENET1K_V1")
         assert found.url == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
         assert found.sha256_prefix == "0676ba61"
-        assert weight_sources.source("resnet50", "default").name == "IMAGENET1K_V2"
+        assert weight_sources.locate_weights("resnet50", "default").name == "IMAGENET1K_V2"
 
     def test_of_timm(self) -> None:
-        found = weight_sources.source("timm/resnet50", "a1_in1k")
+        found = weight_sources.locate_weights("timm/resnet50", "a1_in1k")
         assert found.url is not None
         assert found.url.endswith("/resnet50_a1_0-14fe96d1.pth")
         assert found.sha256_prefix == "14fe96d1"
-        unhashed = weight_sources.source("vit_base_patch16_224", "default")
+        unhashed = weight_sources.locate_weights("vit_base_patch16_224", "default")
         assert unhashed.url == (
             "https://huggingface.co/timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/resolve/main/model.safetensors"
         )
         assert unhashed.sha256_prefix is None
 
     def test_of_the_installed_weights(self) -> None:
-        found = weight_sources.source("efficientnet_lite0", "default")
+        found = weight_sources.locate_weights("efficientnet_lite0", "default")
         assert found.path is not None
         assert found.path.is_file()
         assert found.url is None
@@ -58,22 +58,22 @@ class TestSource:
     def test_of_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.safetensors"
         file.touch()
-        assert weight_sources.source("resnet18", str(file)) == weight_sources.Source(
+        assert weight_sources.locate_weights("resnet18", str(file)) == weight_sources.WeightSource(
             "mine.safetensors", path=file
         )
         with pytest.raises(WeightsError, match="there is no weights file"):
-            weight_sources.source("resnet18", str(tmp_path / "other.pth"))
+            weight_sources.locate_weights("resnet18", str(tmp_path / "other.pth"))
 
     def test_of_nothing(self) -> None:
-        assert weight_sources.source("resnet18", "none") == weight_sources.Source("none")
+        assert weight_sources.locate_weights("resnet18", "none") == weight_sources.WeightSource("none")
         with pytest.raises(WeightsError, match="comes without pretrained weights"):
-            weight_sources.source("botnet50ts_256", "default")
+            weight_sources.locate_weights("botnet50ts_256", "default")
 
     def test_of_unknown_names(self) -> None:
         with pytest.raises(WeightsError, match="did you mean 'IMAGENET1K_V2'"):
-            weight_sources.source("resnet50", "IMAGENET1K_V3")
+            weight_sources.locate_weights("resnet50", "IMAGENET1K_V3")
         with pytest.raises(UnknownBackboneError):
-            weight_sources.source("resnet19", "default")
+            weight_sources.locate_weights("resnet19", "default")
 
 
 class TestReading:
@@ -83,11 +83,11 @@ class TestReading:
     def test_state_dicts_and_training_checkpoints(self, wrap: object, tmp_path: Path) -> None:
         file = tmp_path / "weights.pth"
         torch.save(wrap({"module.fc.weight": torch.ones(2, 3)}), file)  # type: ignore[operator] # the parameter
-        assert list(read(file)) == ["fc.weight"]
+        assert list(read_tensors(file)) == ["fc.weight"]
 
     def test_safetensors_under_any_name(self, tmp_path: Path) -> None:
         save_file({"fc.weight": torch.ones(2, 3)}, tmp_path / "0a1b2c")
-        assert torch.equal(read(tmp_path / "0a1b2c")["fc.weight"], torch.ones(2, 3))
+        assert torch.equal(read_tensors(tmp_path / "0a1b2c")["fc.weight"], torch.ones(2, 3))
 
     def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
         ran = tmp_path / "ran"
@@ -100,7 +100,7 @@ class TestReading:
         (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(), protocol=2))
         for name in ("evil.pth", "older.pth"):
             with pytest.raises(WeightsError):
-                read(tmp_path / name)
+                read_tensors(tmp_path / name)
         assert not ran.exists()
 
     @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ class TestReading:
     def test_other_files_are_refused(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "weights.pth").write_bytes(content)
         with pytest.raises(WeightsError):
-            read(tmp_path / "weights.pth")
+            read_tensors(tmp_path / "weights.pth")
         with pytest.raises(WeightsError, match="there is no weights file"):
-            read(tmp_path / "none.pth")
+            read_tensors(tmp_path / "none.pth")
 
 
 class TestLoading:
     def test_a_head_of_another_size_stays_new(self, tmp_path: Path) -> None:
         original = timm.create_model("test_resnet", num_classes=7)
         save_file(state(original), tmp_path / "weights.safetensors")
-        network = build(spec("timm/test_resnet"), tmp_path / "weights.safetensors")
+        network = build_network(spec("timm/test_resnet"), tmp_path / "weights.safetensors")
         assert_backbone_is(network, state(original), heads=("fc",))
         assert network(torch.randn(2, 3, 32, 32)).shape == (2, 3)
 
@@ -126,32 +126,32 @@ class TestLoading:
         original = timm.create_model("test_vit", num_classes=0, img_size=32)
         save_file(state(original), tmp_path / "weights.safetensors")
         assert_backbone_is(
-            build(spec("timm/test_vit"), tmp_path / "weights.safetensors"), state(original), heads=()
+            build_network(spec("timm/test_vit"), tmp_path / "weights.safetensors"), state(original), heads=()
         )
 
     def test_position_embeddings_of_another_size_are_resized(self, tmp_path: Path) -> None:
         original = timm.create_model("test_vit")
         torch.save(original.state_dict(), tmp_path / "weights.pth")
-        network = build(spec("timm/test_vit", size=64), tmp_path / "weights.pth")
+        network = build_network(spec("timm/test_vit", size=64), tmp_path / "weights.pth")
         assert_backbone_is(network, state(original), heads=("head", "pos_embed"))
         assert network.backbone.get_parameter("pos_embed").shape != original.pos_embed.shape
 
     @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/test_vit"])
     def test_a_checkpoint_of_our_own_comes_with_its_head(self, name: str, tmp_path: Path) -> None:
-        network = build(spec(name))
+        network = build_network(spec(name))
         save_file(state(network), tmp_path / "weights.safetensors")
-        again = build(spec(name), tmp_path / "weights.safetensors")
+        again = build_network(spec(name), tmp_path / "weights.safetensors")
         assert all(
             torch.equal(tensor, again.state_dict()[key]) for key, tensor in network.state_dict().items()
         )
         again.load_state_dict(state(network))
-        wider = build(spec(name, classes=4), tmp_path / "weights.safetensors")
+        wider = build_network(spec(name, classes=4), tmp_path / "weights.safetensors")
         assert wider(torch.randn(2, 3, 32, 32)).shape == (2, 4)
 
     def test_weights_of_another_network_say_the_differences(self, tmp_path: Path) -> None:
         torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "weights.pth")
         with pytest.raises(WeightsError) as error:
-            build(spec("torchvision/resnet18"), tmp_path / "weights.pth")
+            build_network(spec("torchvision/resnet18"), tmp_path / "weights.pth")
         lines = str(error.value).splitlines()
         assert lines[1] == "+ layer1.2.bn1.bias (64,)"
         assert lines[-1].startswith("... and ")
@@ -159,7 +159,9 @@ class TestLoading:
 
     @pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/shufflenet_v2_x0_5"])
     def test_missing_unexpected_and_misshapen_tensors_are_listed(self, name: str, tmp_path: Path) -> None:
-        tensors = {key.removeprefix("backbone."): tensor for key, tensor in state(build(spec(name))).items()}
+        tensors = {
+            key.removeprefix("backbone."): tensor for key, tensor in state(build_network(spec(name))).items()
+        }
         first, second, *_ = sorted(
             key for key in tensors if key.endswith("weight") and ".classifier" not in key
         )
@@ -169,7 +171,7 @@ class TestLoading:
         tensors["extra"] = torch.zeros(1)
         save_file(tensors, tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError) as error:
-            build(spec(name), tmp_path / "weights.safetensors")
+            build_network(spec(name), tmp_path / "weights.safetensors")
         listed = [line for line in str(error.value).splitlines() if line[:2] in ("- ", "+ ")]
         assert {
             f"- {first} {missing}",
@@ -183,16 +185,16 @@ class TestLoading:
     def test_what_timm_lets_pass_is_refused_too(self, tmp_path: Path) -> None:
         save_file(state(timm.create_model("test_resnet")), tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError, match=r"\n- "):
-            build(spec("timm/dla46x_c"), tmp_path / "weights.safetensors")
+            build_network(spec("timm/dla46x_c"), tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError, match=r"\n- "):
-            pretrained_classifier("timm/dla46x_c", tmp_path / "weights.safetensors")
+            build_pretrained_classifier("timm/dla46x_c", tmp_path / "weights.safetensors")
 
 
 class TestPretrainedClassifiers:
     def test_of_torchvision(self, tmp_path: Path) -> None:
         original = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
         torch.save(original.state_dict(), tmp_path / "weights.pth")
-        network, classes = pretrained_classifier("shufflenet_v2_x0_5", tmp_path / "weights.pth")
+        network, classes = build_pretrained_classifier("shufflenet_v2_x0_5", tmp_path / "weights.pth")
         images = torch.randn(2, 3, 64, 64)
         assert torch.equal(network(images), original(images))
         assert (len(classes), classes[0], classes[308]) == (1000, "tench", "fly")
@@ -200,7 +202,7 @@ class TestPretrainedClassifiers:
     def test_of_timm(self, tmp_path: Path) -> None:
         original = timm.create_model("test_resnet").eval()
         save_file(state(original), tmp_path / "weights.safetensors")
-        network, classes = pretrained_classifier("timm/test_resnet", tmp_path / "weights.safetensors")
+        network, classes = build_pretrained_classifier("timm/test_resnet", tmp_path / "weights.safetensors")
         images = torch.randn(2, 3, 64, 64)
         assert torch.equal(network(images), original(images))
         assert (len(classes), classes[0], classes[2]) == (1000, "tench", "great white shark")
@@ -208,9 +210,9 @@ class TestPretrainedClassifiers:
 
     def test_of_a_network_that_knows_no_classes(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="without classes"):
-            pretrained_classifier("vit_small_patch14_dinov2", tmp_path / "weights.pth")
+            build_pretrained_classifier("vit_small_patch14_dinov2", tmp_path / "weights.pth")
 
     def test_of_another_network(self, tmp_path: Path) -> None:
         save_file(state(timm.create_model("test_vit")), tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError, match="are not those of timm/test_resnet"):
-            pretrained_classifier("timm/test_resnet", tmp_path / "weights.safetensors")
+            build_pretrained_classifier("timm/test_resnet", tmp_path / "weights.safetensors")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from transfer_platform.errors import RecipeError
-from transfer_platform.recipe.load import from_mapping, load
+from transfer_platform.recipe.load import from_mapping, load_recipe
 from transfer_platform.recipe.search_space import Choice, Range
 
 BASE = """\
@@ -44,7 +44,7 @@ def write(name: str, text: str) -> Path:
 
 def problems(path: str, *overrides: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
-        load(path, overrides)
+        load_recipe(path, overrides)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -53,7 +53,7 @@ def test_sections_merge_and_lists_replace(folder: Path) -> None:
         "mine.yaml",
         "extends: bases/base.yaml\nname: mine\ndataset: {exclude: [c.gif]}\ntraining: {epochs: 9}\n",
     )
-    recipe = load("mine.yaml")
+    recipe = load_recipe("mine.yaml")
     assert (recipe.name, recipe.training.epochs, recipe.backbone.name) == ("mine", 9, "resnet18")
     assert recipe.dataset.exclude == ("c.gif",)
     assert recipe.dataset.splits.test == 0.2
@@ -61,7 +61,7 @@ def test_sections_merge_and_lists_replace(folder: Path) -> None:
 
 def test_paths_of_a_base_are_relative_to_the_base(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\n")
-    recipe = load("mine.yaml")
+    recipe = load_recipe("mine.yaml")
     assert recipe.dataset.source == str(folder / "bases" / "photos")
     assert recipe.backbone.weights == str(folder / "bases" / "weights" / "mine.pth")
 
@@ -70,23 +70,23 @@ def test_a_home_folder_is_the_users_wherever_it_stands(folder: Path, monkeypatch
     monkeypatch.setenv("HOME", str(folder / "bases"))
     write("bases/base.yaml", BASE.replace("photos", "~/photos"))
     write("mine.yaml", "extends: bases/base.yaml\n")
-    assert load("mine.yaml").dataset.source == str(folder / "bases" / "photos")
+    assert load_recipe("mine.yaml").dataset.source == str(folder / "bases" / "photos")
 
 
 def test_paths_of_the_recipe_itself_stay_as_they_are(folder: Path) -> None:
-    assert load("bases/base.yaml").dataset.source == "photos"
+    assert load_recipe("bases/base.yaml").dataset.source == "photos"
 
 
 def test_a_value_replaces_a_range(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {learning_rate: 0.1}\nsearch: null\n")
-    recipe = load("mine.yaml")
+    recipe = load_recipe("mine.yaml")
     assert recipe.training.learning_rate == 0.1
     assert recipe.search is None
 
 
 def test_a_range_replaces_a_value(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {epochs: {low: 2, high: 4}}\n")
-    assert load("mine.yaml").training.model_dump()["epochs"] == {
+    assert load_recipe("mine.yaml").training.model_dump()["epochs"] == {
         "low": 2,
         "high": 4,
         "step": None,
@@ -96,24 +96,24 @@ def test_a_range_replaces_a_value(folder: Path) -> None:
 
 def test_a_range_replaces_a_range_whole(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {learning_rate: {low: 0.1, high: 0.2}}\n")
-    assert load("mine.yaml").training.model_dump()["learning_rate"]["log"] is False
+    assert load_recipe("mine.yaml").training.model_dump()["learning_rate"]["log"] is False
 
 
 def test_choices_replace_a_range(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {learning_rate: {choices: [0.1, 0.2]}}\n")
-    assert load("mine.yaml").training.model_dump()["learning_rate"] == {"choices": (0.1, 0.2)}
+    assert load_recipe("mine.yaml").training.model_dump()["learning_rate"] == {"choices": (0.1, 0.2)}
 
 
 def test_part_of_a_range_changes_the_range(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {learning_rate: {high: 0.1}}\n")
-    changed = load("mine.yaml").training.model_dump()["learning_rate"]
+    changed = load_recipe("mine.yaml").training.model_dump()["learning_rate"]
     assert changed == {"low": 1e-4, "high": 0.1, "step": None, "log": True}
 
 
 def test_a_base_may_have_a_base(folder: Path) -> None:
     write("bases/middle.yaml", "extends: base.yaml\nseed: 4\n")
     write("mine.yaml", "extends: bases/middle.yaml\nname: mine\n")
-    recipe = load("mine.yaml")
+    recipe = load_recipe("mine.yaml")
     assert (recipe.name, recipe.seed, recipe.training.epochs) == ("mine", 4, 3)
 
 
@@ -175,20 +175,20 @@ def test_extends_names_one_file(folder: Path, value: str) -> None:
 def test_an_override_lies_on_top(
     folder: Path, override: str, section: str, field: str, expected: object
 ) -> None:
-    recipe = load("bases/base.yaml", [override, "training.batch_size={choices: [8, 16]}"])
+    recipe = load_recipe("bases/base.yaml", [override, "training.batch_size={choices: [8, 16]}"])
     assert recipe.model_dump()[section][field] == expected
     assert recipe.name == "base"
 
 
 def test_a_gate_metric_can_be_overridden(folder: Path) -> None:
     overrides = ["promotion.model=m", "promotion.gate.test/accuracy.at_least=0.5"]
-    recipe = load("bases/base.yaml", overrides)
+    recipe = load_recipe("bases/base.yaml", overrides)
     assert recipe.promotion is not None
     assert recipe.promotion.gate.accuracy.at_least == 0.5
 
 
 def test_the_last_override_wins(folder: Path) -> None:
-    assert load("bases/base.yaml", ["seed=1", "seed=2"]).seed == 2
+    assert load_recipe("bases/base.yaml", ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_mapping_makes_the_same_recipe_as_a_file(folder: Path) -> None:
         "training": {"epochs": 3, "learning_rate": Range(low=1e-4, high=1e-2, log=True)},
         "search": {"trials": 5},
     }
-    assert from_mapping(values, folder="bases") == load("bases/base.yaml")
+    assert from_mapping(values, folder="bases") == load_recipe("bases/base.yaml")
 
 
 def test_a_mapping_may_extend_a_file(folder: Path) -> None:
@@ -247,6 +247,6 @@ def test_a_wrong_mapping_is_reported_without_lines(folder: Path) -> None:
 def test_a_folder_of_hugging_face_stays_relative_to_the_base(folder: Path) -> None:
     write("bases/base.yaml", BASE.replace("source: photos", "source: huggingface:./photos?label=breed"))
     write("mine.yaml", "extends: bases/base.yaml\n")
-    assert load("mine.yaml").dataset.source == f"huggingface:{folder}/bases/photos?label=breed"
+    assert load_recipe("mine.yaml").dataset.source == f"huggingface:{folder}/bases/photos?label=breed"
     write("bases/base.yaml", BASE.replace("source: photos", "source: torchvision:MNIST"))
-    assert load("mine.yaml").dataset.source == "torchvision:MNIST"
+    assert load_recipe("mine.yaml").dataset.source == "torchvision:MNIST"

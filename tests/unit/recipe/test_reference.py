@@ -85,7 +85,7 @@ def test_the_schema_refuses_what_the_program_refuses(values: object) -> None:
 def test_reading_recipes_loads_nothing_heavy() -> None:
     """`platform check` answers in three seconds only if nobody imports torch on the way."""
     code = (
-        "import sys; from transfer_platform.recipe import load as file, reference, resolve as space;"
+        "import sys; from transfer_platform.recipe import load, reference, resolve;"
         "print({'torch', 'timm', 'mlflow', 'optuna', 'numpy'} & set(sys.modules))"
     )
     path = [str(REPOSITORY / root) for root in ("platform", "registry")]

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer_platform.errors import RecipeError
-from transfer_platform.recipe.load import from_mapping, load
-from transfer_platform.recipe.resolve import identity, ranges, resolve, to_yaml
-from transfer_platform.recipe.search_space import Choice, Range, most
+from transfer_platform.recipe.load import from_mapping, load_recipe
+from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity, to_yaml
+from transfer_platform.recipe.search_space import Choice, Range, largest
 
 if TYPE_CHECKING:
     from transfer_platform.recipe.schema import Recipe
@@ -51,7 +51,7 @@ VALUES = {
 def read(text: str) -> Recipe:
     path = Path("recipe.yaml")
     path.write_text(text, encoding="utf-8")
-    return load(path)
+    return load_recipe(path)
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def recipe(isolated: Path) -> Recipe:
 
 
 def test_ranges_are_told_in_the_order_of_the_schema(recipe: Recipe) -> None:
-    assert list(ranges(recipe)) == list(VALUES)
+    assert list(search_ranges(recipe)) == list(VALUES)
 
 
 def test_ranges_keep_their_kind(recipe: Recipe) -> None:
-    found = ranges(recipe)
+    found = search_ranges(recipe)
     dropout, batch_size = found["head.dropout"], found["training.batch_size"]
     assert isinstance(dropout, Range)
     assert (type(dropout.low), dropout.high, dropout.step) == (float, 0.5, 0.1)
@@ -74,7 +74,7 @@ def test_ranges_keep_their_kind(recipe: Recipe) -> None:
 
 def test_a_resolved_recipe_has_values_and_a_single_trial(recipe: Recipe) -> None:
     resolved = resolve(recipe, VALUES)
-    assert ranges(resolved) == {}
+    assert search_ranges(resolved) == {}
     assert (resolved.backbone.name, resolved.head.dropout, resolved.training.epochs) == ("resnet18", 0.1, 3)
     assert resolved.search is not None
     assert (resolved.search.trials, resolved.search.metric) == (1, "validation/loss")
@@ -137,23 +137,23 @@ OTHER = {
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME)
 def test_the_identity_holds(recipe: Recipe, text: str) -> None:
     assert text != TEXT
-    assert identity(read(text)) == identity(recipe)
+    assert study_identity(read(text)) == study_identity(recipe)
 
 
 @pytest.mark.parametrize("text", OTHER.values(), ids=OTHER)
 def test_the_identity_changes(recipe: Recipe, text: str) -> None:
     assert text != TEXT
-    assert identity(read(text)) != identity(recipe)
+    assert study_identity(read(text)) != study_identity(recipe)
 
 
 def test_the_identity_is_that_of_earlier_versions(recipe: Recipe) -> None:
     """A study that was begun before a field was added goes on; see `space._LATER`."""
-    assert identity(recipe) == "bbda92fd989990382f062e3491123a07e03f66fe0279cd077df3f70248765bb1"
+    assert study_identity(recipe) == "bbda92fd989990382f062e3491123a07e03f66fe0279cd077df3f70248765bb1"
 
 
 def test_the_identity_does_not_ask_how_the_recipe_was_made(recipe: Recipe) -> None:
-    assert len(identity(recipe)) == 64
-    assert identity(recipe) == identity(from_mapping(recipe.model_dump(by_alias=True)))
+    assert len(study_identity(recipe)) == 64
+    assert study_identity(recipe) == study_identity(from_mapping(recipe.model_dump(by_alias=True)))
 
 
 def test_yaml_is_readable_and_whole(recipe: Recipe) -> None:
@@ -238,11 +238,11 @@ def test_a_recipe_that_is_written_and_read_is_the_same(
     recipe = from_mapping(values)
     path = tmp_path_factory.getbasetemp() / "written.yaml"
     path.write_text(to_yaml(recipe), encoding="utf-8")
-    assert load(path) == recipe
-    assert identity(load(path)) == identity(recipe)
+    assert load_recipe(path) == recipe
+    assert study_identity(load_recipe(path)) == study_identity(recipe)
 
 
 def test_the_most_that_a_field_may_be() -> None:
-    assert most(5) == 5
-    assert most(Range[int](low=2, high=12)) == 12
-    assert most(Choice[int](choices=(12, 2))) == 12
+    assert largest(5) == 5
+    assert largest(Range[int](low=2, high=12)) == 12
+    assert largest(Choice[int](choices=(12, 2))) == 12

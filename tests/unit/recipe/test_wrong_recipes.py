@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from transfer_platform.errors import RecipeError
 from transfer_platform.recipe.fields import fields
-from transfer_platform.recipe.load import from_mapping, load
+from transfer_platform.recipe.load import from_mapping, load_recipe
 
 PLAIN = """\
 name: ants-bees
@@ -308,7 +308,7 @@ def folder(isolated: Path) -> Path:
 def problems(text: str) -> tuple[str, ...]:
     Path("recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
-        load("recipe.yaml")
+        load_recipe("recipe.yaml")
     return tuple(map(str, caught.value.problems))
 
 
@@ -323,7 +323,7 @@ def test_a_wrong_recipe_names_line_rule_and_remedy(folder: Path, text: str, line
 
 def test_the_plain_recipe_is_right(folder: Path) -> None:
     Path("recipe.yaml").write_text(PLAIN, encoding="utf-8")
-    assert load("recipe.yaml").training.learning_rate == 1e-4
+    assert load_recipe("recipe.yaml").training.learning_rate == 1e-4
 
 
 def test_everything_is_reported_at_once_in_the_order_of_the_file(folder: Path) -> None:
@@ -372,23 +372,23 @@ def test_latin_1_is_refused_at_its_line(folder: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"recipe.yaml:2: the byte 0xe4 is not UTF-8; save the file as UTF-8"
     ):
-        load("recipe.yaml")
+        load_recipe("recipe.yaml")
 
 
 def test_a_byte_order_mark_is_no_mistake(folder: Path) -> None:
     Path("recipe.yaml").write_bytes(PLAIN.encode("utf-8-sig"))
-    assert load("recipe.yaml").name == "ants-bees"
+    assert load_recipe("recipe.yaml").name == "ants-bees"
 
 
 def test_a_missing_file_names_its_nearest_sibling(folder: Path) -> None:
     Path("ants_bees.yaml").write_text(PLAIN, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"ants_bee.yaml does not exist; did you mean ants_bees.yaml\?"):
-        load("ants_bee.yaml")
+        load_recipe("ants_bee.yaml")
 
 
 def test_a_folder_is_no_recipe(folder: Path) -> None:
     with pytest.raises(RecipeError, match="photos is a folder; name a recipe file"):
-        load("photos")
+        load_recipe("photos")
 
 
 def test_a_bomb_of_aliases_does_not_go_off(folder: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_path_of_the_current_folder_is_explained(folder: Path) -> None:
     Path("recipes").mkdir()
     Path("recipes/a.yaml").write_text(changed("embedded:digits", "photos"), encoding="utf-8")
     with pytest.raises(RecipeError, match="relative paths start at the recipe's folder"):
-        load("recipes/a.yaml")
+        load_recipe("recipes/a.yaml")
 
 
 JUNK = st.sampled_from(

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from transfer_platform.errors import RegistryError
-from transfer_registry.answers import Answers
-from transfer_registry.gate import Champion, judge
+from transfer_registry.answers import ServedOutput
+from transfer_registry.errors import RegistryError
+from transfer_registry.gate import ChampionPredictions, evaluate_rules
 from transfer_registry.parity import parity
 from transfer_registry.rules import OverChampion, PerClassRecall, Threshold, read_rules
 from transfer_registry.significance import mcnemar
-from transfer_registry.verdict import Finding, Verdict
+from transfer_registry.verdict import RuleResult, Verdict
 
 
 def outcomes(both: int, only_candidate: int, only_champion: int, neither: int = 0) -> tuple[list[str], ...]:
@@ -25,10 +25,12 @@ def outcomes(both: int, only_candidate: int, only_champion: int, neither: int = 
     return ["ant"] * len(candidate), candidate, champion
 
 
-def over_champion(both: int, only_candidate: int, only_champion: int, confidence: float = 0.95) -> Finding:
+def over_champion(both: int, only_candidate: int, only_champion: int, confidence: float = 0.95) -> RuleResult:
     labels, candidate, champion = outcomes(both, only_candidate, only_champion)
-    verdict = judge({}, labels, candidate, [OverChampion(confidence)], Champion(3, champion))
-    return verdict.findings[0]
+    verdict = evaluate_rules(
+        {}, labels, candidate, [OverChampion(confidence)], ChampionPredictions(3, champion)
+    )
+    return verdict.results[0]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +89,13 @@ def test_a_candidate_that_is_worse_is_called_so() -> None:
 def test_a_negative_margin_lets_an_equal_candidate_pass_where_there_are_images_enough() -> None:
     labels, candidate, champion = outcomes(1980, 10, 10)
     rule = OverChampion(margin=-0.02)
-    finding = judge({}, labels, candidate, [rule], Champion(3, champion)).findings[0]
+    finding = evaluate_rules({}, labels, candidate, [rule], ChampionPredictions(3, champion)).results[0]
     assert finding.passed
     assert str(rule) == "over_champion by -0.02 at 0.95"
     assert "p = " in finding.reason
     assert "for a gain of more than -2.0 points (score test" in finding.reason
     labels, candidate, champion = outcomes(93, 3, 4)
-    assert not judge({}, labels, candidate, [rule], Champion(3, champion)).passed
+    assert not evaluate_rules({}, labels, candidate, [rule], ChampionPredictions(3, champion)).passed
 
 
 def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], list[str]]:
@@ -106,21 +108,23 @@ def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], l
     return labels, candidate, champion
 
 
-def per_class(**classes: tuple[int, int, int]) -> Finding:
+def per_class(**classes: tuple[int, int, int]) -> RuleResult:
     labels, candidate, champion = of_classes(**classes)
-    return judge({}, labels, candidate, [PerClassRecall()], Champion(3, champion)).findings[0]
+    return evaluate_rules(
+        {}, labels, candidate, [PerClassRecall()], ChampionPredictions(3, champion)
+    ).results[0]
 
 
 def test_a_gain_that_costs_a_class_is_refused_and_the_class_is_named() -> None:
     classes = {"ant": (100, 40, 0), "bee": (100, 0, 0), "wasp": (30, 0, 10)}
     labels, candidate, champion = of_classes(**classes)
     rules = [OverChampion(), PerClassRecall()]
-    verdict = judge({}, labels, candidate, rules, Champion(3, champion))
-    assert [finding.passed for finding in verdict.findings] == [True, False]
-    assert "wasp: -25.0 points in recall on 40 images" in verdict.findings[1].reason
-    assert verdict.findings[1].figures["lost"] == "wasp"
+    verdict = evaluate_rules({}, labels, candidate, rules, ChampionPredictions(3, champion))
+    assert [finding.passed for finding in verdict.results] == [True, False]
+    assert "wasp: -25.0 points in recall on 40 images" in verdict.results[1].reason
+    assert verdict.results[1].figures["lost"] == "wasp"
     # 1 / 2^10, times three classes
-    assert verdict.findings[1].figures["p"] == pytest.approx(3 / 1024)
+    assert verdict.results[1].figures["p"] == pytest.approx(3 / 1024)
 
 
 def test_a_loss_that_chance_explains_refuses_nobody() -> None:
@@ -149,8 +153,8 @@ def test_two_models_are_never_each_better_than_the_other(
     labels, first, second = outcomes(both + 1, only_candidate, only_champion)
     rules = [OverChampion(confidence)]
     assert not (
-        judge({}, labels, first, rules, Champion(1, second)).passed
-        and judge({}, labels, second, rules, Champion(1, first)).passed
+        evaluate_rules({}, labels, first, rules, ChampionPredictions(1, second)).passed
+        and evaluate_rules({}, labels, second, rules, ChampionPredictions(1, first)).passed
     )
 
 
@@ -160,7 +164,7 @@ def test_a_wrong_image_more_is_never_evidence_for_the_candidate(better: int, wor
 
 
 def test_without_a_champion_the_relative_rule_does_not_apply() -> None:
-    finding = judge({}, ["ant"], ["bee"], [OverChampion()]).findings[0]
+    finding = evaluate_rules({}, ["ant"], ["bee"], [OverChampion()]).results[0]
     assert finding.passed
     assert not finding.applicable
     assert "no champion" in finding.reason
@@ -168,15 +172,17 @@ def test_without_a_champion_the_relative_rule_does_not_apply() -> None:
 
 
 def test_a_champion_that_cannot_be_compared_fails_the_rule() -> None:
-    verdict = judge({}, ["ant"], ["ant"], [OverChampion()], Champion(4, None, "their classes differ"))
+    verdict = evaluate_rules(
+        {}, ["ant"], ["ant"], [OverChampion()], ChampionPredictions(4, None, "their classes differ")
+    )
     assert not verdict.passed
-    assert "version 4: their classes differ" in verdict.findings[0].reason
+    assert "version 4: their classes differ" in verdict.results[0].reason
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rule", [Threshold("m", at_least=-1e9), Threshold("m", at_most=1e9)])
 def test_a_metric_that_is_no_number_never_passes(rule: Threshold, value: float) -> None:
-    verdict = judge({"m": value}, ["ant"], ["ant"], [rule])
+    verdict = evaluate_rules({"m": value}, ["ant"], ["ant"], [rule])
     assert not verdict.passed
     assert Verdict.from_json(verdict.to_json()) == verdict
 
@@ -193,22 +199,22 @@ def test_a_metric_that_is_no_number_never_passes(rule: Threshold, value: float) 
     ],
 )
 def test_a_limit_itself_passes(rule: Threshold, passed: bool) -> None:
-    assert judge({"m": 0.9}, ["ant"], ["ant"], [rule]).passed is passed
+    assert evaluate_rules({"m": 0.9}, ["ant"], ["ant"], [rule]).passed is passed
 
 
 def test_a_rule_on_a_metric_that_was_not_measured_lists_those_that_were() -> None:
     with pytest.raises(
         RegistryError, match="test/acc, which was not measured; there is test/accuracy, test/ece"
     ):
-        judge(
+        evaluate_rules(
             {"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], [Threshold("test/acc", at_least=0.9)]
         )
 
 
 def test_every_rule_is_answered_even_after_one_has_failed() -> None:
     rules = read_rules({"a": {"at_least": 1}, "b": {"at_most": 1}, "over_champion": {"confidence": 0.9}})
-    verdict = judge({"a": 0.0, "b": 0.0}, ["ant"], ["ant"], rules)
-    assert [finding.passed for finding in verdict.findings] == [False, True, True]
+    verdict = evaluate_rules({"a": 0.0, "b": 0.0}, ["ant"], ["ant"], rules)
+    assert [finding.passed for finding in verdict.results] == [False, True, True]
     assert not verdict.passed
     assert verdict.reasons == ("a >= 1: 0",)
     assert len(str(verdict).splitlines()) == 3
@@ -217,7 +223,9 @@ def test_every_rule_is_answered_even_after_one_has_failed() -> None:
 def test_the_json_holds_what_a_reader_elsewhere_needs() -> None:
     labels, candidate, champion = outcomes(140, 9, 1)
     rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
-    verdict = judge({"test/accuracy": 0.99}, labels, candidate, rules, Champion(3, champion))
+    verdict = evaluate_rules(
+        {"test/accuracy": 0.99}, labels, candidate, rules, ChampionPredictions(3, champion)
+    )
     content = json.loads(verdict.to_json())
     assert content["passed"] is True
     assert content["findings"][1]["figures"]["better"] == 9
@@ -245,9 +253,9 @@ def test_rules_that_cannot_be_say_why(gate: dict[str, dict[str, float]], message
 @pytest.mark.parametrize("predicted", [[], ["ant", "bee"]])
 def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
     with pytest.raises(RegistryError, match="1 test images"):
-        judge({}, ["ant"], predicted, [])
+        evaluate_rules({}, ["ant"], predicted, [])
     with pytest.raises(RegistryError, match="the champion, version 2"):
-        judge({}, ["ant"], ["ant"], [OverChampion()], Champion(2, predicted))
+        evaluate_rules({}, ["ant"], ["ant"], [OverChampion()], ChampionPredictions(2, predicted))
 
 
 OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
@@ -258,8 +266,10 @@ def said(
     probabilities: NDArray[np.float32],
     novelty: NDArray[np.float32] | None = None,
     unknown: tuple[bool | None, ...] = (None, None, None),
-) -> Answers:
-    return Answers(probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown)
+) -> ServedOutput:
+    return ServedOutput(
+        probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown
+    )
 
 
 @pytest.mark.parametrize(

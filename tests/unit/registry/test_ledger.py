@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from transfer_platform.errors import StorageError
-from transfer_registry.entry import Entry, Kind
+from transfer_registry.entry import EntryKind, LedgerEntry
+from transfer_registry.errors import StorageError
 from transfer_registry.ledger import Ledger
 
 
@@ -21,15 +21,15 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
-def verdict(version: int, model: str = "ants-bees", passed: bool = True) -> Entry:
-    return Entry(
-        kind=Kind.VERDICT, model=model, version=version, passed=passed, verdict="{}", reason="because"
+def verdict(version: int, model: str = "ants-bees", passed: bool = True) -> LedgerEntry:
+    return LedgerEntry(
+        kind=EntryKind.VERDICT, model=model, version=version, passed=passed, verdict="{}", reason="because"
     )
 
 
-def promotion(version: int, previous: int | None = None, model: str = "ants-bees") -> Entry:
-    return Entry(
-        kind=Kind.PROMOTION, model=model, version=version, previous_version=previous, reason="passed"
+def promotion(version: int, previous: int | None = None, model: str = "ants-bees") -> LedgerEntry:
+    return LedgerEntry(
+        kind=EntryKind.PROMOTION, model=model, version=version, previous_version=previous, reason="passed"
     )
 
 
@@ -37,8 +37,8 @@ def test_entries_come_back_as_they_were_written_after_reopening(url: str) -> Non
     at = datetime(2026, 11, 22, 21, 0, tzinfo=timezone(timedelta(hours=2)))
     with Ledger.open(url) as ledger:
         written = ledger.append(
-            Entry(
-                kind=Kind.VERDICT,
+            LedgerEntry(
+                kind=EntryKind.VERDICT,
                 model="ants-bees",
                 version=3,
                 previous_version=2,
@@ -56,7 +56,7 @@ def test_entries_come_back_as_they_were_written_after_reopening(url: str) -> Non
     with Ledger.open(url) as ledger:
         (read,) = ledger.entries("ants-bees")
     assert repr(read) == repr(written).replace(repr(at), repr(at.astimezone(UTC)))
-    assert read.kind is Kind.VERDICT
+    assert read.kind is EntryKind.VERDICT
 
 
 def test_entries_know_when_and_by_whom(url: str) -> None:
@@ -84,8 +84,12 @@ def test_the_champion_is_that_of_the_last_move(url: str) -> None:
         ledger.append(promotion(7, model="other"))
         assert ledger.current_champion("ants-bees") == 2
         ledger.append(
-            Entry(
-                kind=Kind.ROLLBACK, model="ants-bees", version=1, previous_version=2, reason="worse at night"
+            LedgerEntry(
+                kind=EntryKind.ROLLBACK,
+                model="ants-bees",
+                version=1,
+                previous_version=2,
+                reason="worse at night",
             )
         )
         assert ledger.current_champion("ants-bees") == 1
@@ -96,10 +100,10 @@ def test_the_last_verdict_on_a_version_counts(url: str) -> None:
         ledger.append(verdict(1, passed=False))
         ledger.append(verdict(1, passed=True))
         ledger.append(verdict(2, passed=False))
-        last = ledger.verdict_of("ants-bees", 1)
+        last = ledger.last_verdict("ants-bees", 1)
         assert last is not None
         assert last.passed
-        assert ledger.verdict_of("ants-bees", 3) is None
+        assert ledger.last_verdict("ants-bees", 3) is None
 
 
 def test_nothing_written_can_be_changed(url: str) -> None:
@@ -148,7 +152,7 @@ def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": migrations.VERSION_TABLE})
-        assert compare_metadata(context, Entry.metadata) == []
+        assert compare_metadata(context, LedgerEntry.metadata) == []
         assert context.get_current_revision() == migrations.HEAD
     engine.dispose()
     config = Config()
@@ -199,8 +203,8 @@ def test_each_entry_is_chained_to_the_one_before(url: str) -> None:
 
 def test_a_hash_is_the_same_in_every_version_of_the_platform() -> None:
     at = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
-    entry = Entry(
-        kind=Kind.VERDICT,
+    entry = LedgerEntry(
+        kind=EntryKind.VERDICT,
         model="ants-bees",
         version=3,
         previous_version=2,
@@ -224,7 +228,11 @@ def test_looks_are_counted_by_test_set(url: str) -> None:
             entry = verdict(1)
             entry.test_fingerprint = fingerprint
             ledger.append(entry)
-        assert (ledger.looks("a"), ledger.looks("b"), ledger.looks("c")) == (2, 1, 0)
+        assert (ledger.count_verdicts("a"), ledger.count_verdicts("b"), ledger.count_verdicts("c")) == (
+            2,
+            1,
+            0,
+        )
 
 
 def test_a_ledger_of_a_newer_version_says_so(url: str, tmp_path: Path) -> None:
@@ -252,13 +260,13 @@ def test_what_is_no_ledger_says_so(address: str, message: str) -> None:
 
 WRITER = """
 import sys
-from transfer_registry.entry import Entry, Kind
+from transfer_registry.entry import EntryKind, LedgerEntry
 from transfer_registry.ledger import Ledger
 print("ready", flush=True)
 sys.stdin.readline()
 with Ledger.open(sys.argv[1]) as ledger:
     for version in range(20):
-        ledger.append(Entry(kind=Kind.VERDICT, model=sys.argv[2], version=version, reason="r"))
+        ledger.append(LedgerEntry(kind=EntryKind.VERDICT, model=sys.argv[2], version=version, reason="r"))
 """
 
 

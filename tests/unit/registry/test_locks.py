@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from transfer_platform.errors import StudyHeldError
-from transfer_registry.locks import hold
+from transfer_registry.errors import LockHeldError
+from transfer_registry.locks import study_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from transfer_registry.locks import hold
-with hold("digits-0a", Path(sys.argv[1]), "sqlite:///studies.db"):
+from transfer_registry.locks import study_lock
+with study_lock("digits-0a", Path(sys.argv[1]), "sqlite:///studies.db"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -28,8 +28,8 @@ def test_the_second_process_is_told_who_holds_the_study(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with (
-            pytest.raises(StudyHeldError, match=rf"digits-0a is already running: process {other.pid} on "),
-            hold("digits-0a", tmp_path, "sqlite:///studies.db"),
+            pytest.raises(LockHeldError, match=rf"digits-0a is already running: process {other.pid} on "),
+            study_lock("digits-0a", tmp_path, "sqlite:///studies.db"),
         ):
             pass
     finally:
@@ -43,5 +43,5 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     other.stdout.readline()
     other.kill()
     other.communicate()
-    with hold("digits-0a", tmp_path, "sqlite:///studies.db"):
+    with study_lock("digits-0a", tmp_path, "sqlite:///studies.db"):
         assert str(os.getpid()) in (tmp_path / "holder").read_text()

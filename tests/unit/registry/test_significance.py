@@ -9,13 +9,13 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from transfer_registry.significance import (
-    Paired,
-    Truth,
-    chance,
-    holm,
-    images_needed,
-    interval,
+    PairedResult,
+    TrueEffect,
+    gain_interval,
+    holm_adjust,
+    p_value,
     power,
+    required_images,
     score_test,
 )
 
@@ -23,16 +23,16 @@ PAIRS = 2000
 ALLOWED = 0.05
 
 
-def drawn(images: int, gain: float, discordant: float, seed: int = 0) -> list[Paired]:
+def drawn(images: int, gain: float, discordant: float, seed: int = 0) -> list[PairedResult]:
     """Pairs of models on so many images each."""
     shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
     counts = np.random.default_rng(seed).multinomial(images, shares, PAIRS)
-    return [Paired(images, int(better), int(worse)) for better, worse, _ in counts]
+    return [PairedResult(images, int(better), int(worse)) for better, worse, _ in counts]
 
 
-def promoted(pairs: list[Paired], margin: float = 0.0) -> float:
+def promoted(pairs: list[PairedResult], margin: float = 0.0) -> float:
     """The share that passes."""
-    return float(np.mean([chance(paired, margin) <= ALLOWED for paired in pairs]))
+    return float(np.mean([p_value(paired, margin) <= ALLOWED for paired in pairs]))
 
 
 @pytest.mark.parametrize("images", [150, 2000])
@@ -49,14 +49,14 @@ def test_at_the_margin_about_one_in_twenty_passes(images: int) -> None:
 
 def test_the_power_is_the_share_that_passes() -> None:
     found = promoted(drawn(500, 0.03, 0.1))
-    assert power(500, Truth(0.03, 0.1), 0.95) == pytest.approx(found, abs=3 * math.sqrt(0.25 / PAIRS))
+    assert power(500, TrueEffect(0.03, 0.1), 0.95) == pytest.approx(found, abs=3 * math.sqrt(0.25 / PAIRS))
     found = promoted(drawn(500, 0.0, 0.05), margin=-0.03)
-    assert power(500, Truth(0.0, 0.05, -0.03), 0.95) == pytest.approx(found, abs=0.05)
+    assert power(500, TrueEffect(0.0, 0.05, -0.03), 0.95) == pytest.approx(found, abs=0.05)
 
 
 def test_as_many_images_as_needed_have_the_wanted_power() -> None:
-    truth = Truth(0.02, 0.1)
-    needed = images_needed(truth, 0.95, 0.8)
+    truth = TrueEffect(0.02, 0.1)
+    needed = required_images(truth, 0.95, 0.8)
     assert power(needed, truth, 0.95) >= 0.8
     assert power(round(0.9 * needed), truth, 0.95) < 0.8
 
@@ -64,7 +64,7 @@ def test_as_many_images_as_needed_have_the_wanted_power() -> None:
 def test_without_a_margin_the_score_test_is_mcnemars() -> None:
     # z = (b - c) / sqrt(b + c)
     expected = 0.5 * math.erfc((30 - 14) / math.sqrt(44) / math.sqrt(2))
-    assert score_test(Paired(200, 30, 14), 0.0) == pytest.approx(expected)
+    assert score_test(PairedResult(200, 30, 14), 0.0) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("better", "worse", "margin"), [(30, 14, 0.05), (3, 5, -0.02), (0, 9, -0.1)])
@@ -85,19 +85,19 @@ def test_the_score_test_assumes_the_likeliest_models_at_the_margin(
     share = minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
     deviation = math.sqrt(n * (2 * share + margin - margin**2))
     expected = 0.5 * math.erfc((better - worse - n * margin) / deviation / math.sqrt(2))
-    assert score_test(Paired(n, better, worse), margin) == pytest.approx(expected, rel=1e-4)
+    assert score_test(PairedResult(n, better, worse), margin) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_interval_is_that_of_the_normal_approximation_where_that_holds() -> None:
-    paired = Paired(2000, 120, 80)
-    deviation = math.sqrt((paired.discordant - paired.gain**2) / 2000)
+    paired = PairedResult(2000, 120, 80)
+    deviation = math.sqrt((paired.discordant_rate - paired.gain**2) / 2000)
     expected = (paired.gain - 1.96 * deviation, paired.gain + 1.96 * deviation)
-    assert interval(paired, 0.95) == pytest.approx(expected, abs=0.001)
-    assert interval(paired, 0.95) == interval(paired, 0.95)
-    assert interval(Paired(10, 0, 0), 0.95) == (0.0, 0.0)
+    assert gain_interval(paired, 0.95) == pytest.approx(expected, abs=0.001)
+    assert gain_interval(paired, 0.95) == gain_interval(paired, 0.95)
+    assert gain_interval(PairedResult(10, 0, 0), 0.95) == (0.0, 0.0)
 
 
 def test_holm_by_hand() -> None:
     # 3 x 0.01, then 2 x 0.02, then 0.03, which may not fall below its predecessor
-    assert holm({"a": 0.03, "b": 0.01, "c": 0.02}) == pytest.approx({"b": 0.03, "c": 0.04, "a": 0.04})
-    assert holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
+    assert holm_adjust({"a": 0.03, "b": 0.01, "c": 0.02}) == pytest.approx({"b": 0.03, "c": 0.04, "a": 0.04})
+    assert holm_adjust({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}

@@ -8,7 +8,7 @@ import pytest
 
 from transfer_platform.errors import DivergedError, StudyError
 from transfer_platform.recipe.search_space import Choice, Range
-from transfer_platform.search.study import Study, Trial, figures, generation, generation_name
+from transfer_platform.search.study import Study, Trial, restart_count, restarted_name, study_figures
 
 SPACE = {
     "training.learning_rate": Range[float](low=1e-4, high=1e-2, log=True),
@@ -89,7 +89,7 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
     study = open_study(url, pruning=False)
     study.run(8, loss, ignored)
     assert {trial.state for trial in study.trials} == {"COMPLETE"}
-    assert set(figures(study)) == {"history", "importance"}
+    assert set(study_figures(study)) == {"history", "importance"}
 
 
 @pytest.mark.parametrize(
@@ -151,14 +151,14 @@ def test_seeds_propose_differently(url: str) -> None:
 
 
 def test_generations_are_counted_by_name(url: str) -> None:
-    assert generation("digits-0a", url) == 0
-    open_study(url, generation_name("digits-0a", 1))
-    open_study(url, generation_name("digits-0a", 2))
+    assert restart_count("digits-0a", url) == 0
+    open_study(url, restarted_name("digits-0a", 1))
+    open_study(url, restarted_name("digits-0a", 2))
     open_study(url, "digits-0ab")
-    assert generation("digits-0a", url) == 2
+    assert restart_count("digits-0a", url) == 2
 
 
 def test_figures_are_drawn_of_finished_studies(url: str) -> None:
     study = open_study(url)
     study.run(4, loss, ignored)
-    assert set(figures(study)) == {"history", "importance", "pruning"}
+    assert set(study_figures(study)) == {"history", "importance", "pruning"}

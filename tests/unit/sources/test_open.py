@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transfer_platform.data.catalog import scan
+from transfer_platform.data.catalog import scan_folder
 from transfer_platform.data.splits import fingerprint
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -56,10 +56,10 @@ def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> Non
 def test_digits_are_the_same_bytes_everywhere(isolated: Path) -> None:
     folder = open_source("embedded:digits", isolated)
     assert folder.is_relative_to(cache_folder())
-    catalog = scan(folder)
+    catalog = scan_folder(folder)
     assert catalog.classes == tuple("0123456789")
-    assert len(catalog.pictures) == 1797
-    assert fingerprint(catalog.pictures) == FINGERPRINT
+    assert len(catalog.images) == 1797
+    assert fingerprint(catalog.images) == FINGERPRINT
 
 
 FINGERPRINT = "9ccf166ac6b10cf35eac83c46b3ecca5c34e550c5b86747504b673b89c79f42f"
@@ -90,9 +90,9 @@ def test_checking_data_loads_neither_torch_nor_scikit_learn(isolated: Path) -> N
     code = (
         "import sys; from pathlib import Path\n"
         "from transfer_platform.sources.open import open_source\n"
-        "from transfer_platform.inspection.preflight import required\n"
-        "from transfer_platform.recipe.schema import Dataset\n"
-        "required(Dataset(source='embedded:digits'), Path('.'))\n"
+        "from transfer_platform.inspection.preflight import require_valid\n"
+        "from transfer_platform.recipe.schema import DatasetConfig\n"
+        "require_valid(DatasetConfig(source='embedded:digits'), Path('.'))\n"
         "sys.exit(str({'torch', 'sklearn', 'torchvision', 'requests'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment())

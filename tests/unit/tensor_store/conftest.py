@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer_platform.tensor_store import Layout, Store
+from transfer_platform.tensor_store import RowSpec, Store
 
 
 class Source:
@@ -25,8 +25,8 @@ class Source:
             yield self.values[list(missing[start : start + self.batch])]
 
     @property
-    def layout(self) -> Layout:
-        return Layout(tuple(self.values.shape[1:]), str(self.values.dtype).removeprefix("torch."))
+    def layout(self) -> RowSpec:
+        return RowSpec(tuple(self.values.shape[1:]), str(self.values.dtype).removeprefix("torch."))
 
     @property
     def keys(self) -> list[str]:

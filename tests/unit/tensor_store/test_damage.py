@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfer_platform.tensor_store import Layout, Store
+from transfer_platform.tensor_store import RowSpec, Store
 
 ADDRESS = "a0" * 32
 ROW = 24
@@ -35,7 +35,7 @@ def check_again(store: Store, source) -> list[int]:
     """Obtains all rows, which must be right; returns which were computed, and that it was once."""
     source.asked.clear()
     for _ in range(2):
-        rows = store.obtain(ADDRESS, source.layout, source.keys, source)
+        rows = store.get_or_compute(ADDRESS, source.layout, source.keys, source)
         assert torch.equal(rows.take(range(len(rows))), source.values)
     assert len(source.asked) <= 1
     return source.asked[0] if source.asked else []
@@ -68,7 +68,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(second: Path, store: Store, sou
     whole = second.read_bytes()
     for position in range(0, len(whole), 7):
         flip(position)(second)
-        rows = store.obtain(ADDRESS, source.layout, source.keys, source)
+        rows = store.get_or_compute(ADDRESS, source.layout, source.keys, source)
         assert torch.equal(rows.take(range(10)), source.values)
         for later in second.parent.glob("*.rows"):
             if later.stem > "000004":
@@ -102,8 +102,8 @@ def test_foreign_files_are_left_alone(second: Path, store: Store, source) -> Non
 
 def test_a_changed_layout_counts_as_damage(second: Path, store: Store, source) -> None:
     values = source.values.reshape(10, 6)
-    rows = store.obtain(
-        ADDRESS, Layout((6,), "float32"), source.keys, lambda missing: iter([values[list(missing)]])
+    rows = store.get_or_compute(
+        ADDRESS, RowSpec((6,), "float32"), source.keys, lambda missing: iter([values[list(missing)]])
     )
     assert torch.equal(rows.take(range(10)), values)
     assert check_again(store, source) == list(range(10))

@@ -14,11 +14,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from transfer_platform.errors import PlatformError
-from transfer_platform.tensor_store import Layout, Store, StoreFullError, clear, usage
+from transfer_model.errors import TransferError
+from transfer_platform.tensor_store import RowSpec, Store, StoreFullError, clear, usage
 from transfer_platform.tensor_store import store as store_module
 
-LAYOUT = Layout((1000,), "uint8")
+LAYOUT = RowSpec((1000,), "uint8")
 KEYS = list("abcdefghij")
 TEN_ROWS = 12_000
 """Bytes of ten rows with all that belongs to them, about."""
@@ -32,7 +32,7 @@ def fill(store: Store, address: str, keys: list[str] = KEYS) -> int:
         computed.extend(missing)
         yield torch.full((len(missing), 1000), len(address), dtype=torch.uint8)
 
-    rows = store.obtain(address, LAYOUT, keys, compute)
+    rows = store.get_or_compute(address, LAYOUT, keys, compute)
     assert torch.equal(rows.take(range(len(keys))), torch.full((len(keys), 1000), len(address)).byte())
     return len(computed)
 
@@ -87,9 +87,9 @@ class TestEviction:
         assert usage(folder).bytes <= TEN_ROWS
 
     def test_evicted_rows_keep_working(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("transfer_platform.tensor_store.rows.HELD_BYTES", 0)
+        monkeypatch.setattr("transfer_platform.tensor_store.rows.IN_MEMORY_BYTES", 0)
         store = Store(folder, limit=TEN_ROWS)
-        rows = store.obtain("aa", LAYOUT, KEYS, lambda _: iter([torch.full((10, 1000), 7).byte()]))
+        rows = store.get_or_compute("aa", LAYOUT, KEYS, lambda _: iter([torch.full((10, 1000), 7).byte()]))
         fill(store, "bb")
         assert addresses(folder) == {"bb"}
         assert torch.equal(rows.take([3]), torch.full((1, 1000), 7).byte())
@@ -100,7 +100,7 @@ class TestTooMuch:
         store = Store(folder, limit=TEN_ROWS)
         fill(store, "aa")
         with pytest.raises(StoreFullError, match=r"0\.0 MB more|no room"):
-            store.obtain("bb", LAYOUT, [f"{n}" for n in range(11)], lambda _: pytest.fail("computed"))
+            store.get_or_compute("bb", LAYOUT, [f"{n}" for n in range(11)], lambda _: pytest.fail("computed"))
         assert fill(store, "aa") == 0
 
     def test_it_is_known_before(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ class TestTooMuch:
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
         store = Store(folder, limit=1 << 30)
         assert fill(store, "aa", KEYS[:4]) == 4
-        with pytest.raises(PlatformError, match=r"the disk has 0\.0 MB to spare"):
+        with pytest.raises(TransferError, match=r"the disk has 0\.0 MB to spare"):
             fill(store, "bb")
 
 
@@ -194,7 +194,7 @@ class TestCacheCommands:
         before = usage(folder)
         with FileLock(folder / ".locks" / "bb.lock"):
             cleared = clear(folder)
-        assert (cleared.files, cleared.kept) == (1, ("bb",))
+        assert (cleared.files, cleared.skipped) == (1, ("bb",))
         assert cleared.bytes + usage(folder).bytes == before.bytes
         assert (fill(store, "aa"), fill(store, "bb")) == (10, 0)
 

@@ -10,23 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer_platform.tensor_store import Layout, Rows, Store, StoreUnwritableError
-from transfer_platform.tensor_store.rows import HeldRows, MappedRows
+from transfer_platform.tensor_store import Rows, RowSpec, Store, StoreUnwritableError
+from transfer_platform.tensor_store.rows import InMemoryRows, MappedRows
 
 ADDRESS = "a0" * 32
 
 
 def obtain(store: Store, source, keys: Sequence[str] | None = None) -> Rows:
-    return store.obtain(ADDRESS, source.layout, source.keys if keys is None else keys, source)
+    return store.get_or_compute(ADDRESS, source.layout, source.keys if keys is None else keys, source)
 
 
 @pytest.fixture(params=["held", "mapped"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
     """Both ways in which rows are kept at hand."""
     if request.param == "mapped":
-        monkeypatch.setattr("transfer_platform.tensor_store.rows.HELD_BYTES", 0)
+        monkeypatch.setattr("transfer_platform.tensor_store.rows.IN_MEMORY_BYTES", 0)
         return MappedRows
-    return HeldRows
+    return InMemoryRows
 
 
 @pytest.mark.usefixtures("three_a_file")
@@ -87,9 +87,9 @@ class TestRows:
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3, 1)])
 @pytest.mark.usefixtures("kind")
 def test_every_layout(store: Store, dtype: str, shape: tuple[int, ...]) -> None:
-    layout = Layout(shape, dtype)
+    layout = RowSpec(shape, dtype)
     values = (torch.rand((4, *shape)) * 200).to(layout.torch_dtype)
-    rows = store.obtain(ADDRESS, layout, list("abcd"), lambda missing: iter([values[list(missing)]]))
+    rows = store.get_or_compute(ADDRESS, layout, list("abcd"), lambda missing: iter([values[list(missing)]]))
     taken = rows.take([2, 0])
     assert taken.dtype == layout.torch_dtype
     assert torch.equal(taken, values[[2, 0]])
@@ -106,13 +106,13 @@ def test_no_keys_touch_no_disk(store: Store, source, folder: Path) -> None:
 
 def test_another_address_has_rows_of_its_own(store: Store, source) -> None:
     obtain(store, source)
-    store.obtain("b1", source.layout, source.keys, source)
+    store.get_or_compute("b1", source.layout, source.keys, source)
     assert len(source.asked) == 2
 
 
 def test_a_strided_batch_on_a_graph_is_stored(store: Store) -> None:
     values = torch.randn(4, 3, 2, requires_grad=True).transpose(1, 2)
-    rows = store.obtain(ADDRESS, Layout((2, 3), "float32"), list("abcd"), lambda _: iter([values]))
+    rows = store.get_or_compute(ADDRESS, RowSpec((2, 3), "float32"), list("abcd"), lambda _: iter([values]))
     assert torch.equal(rows.take(range(4)), values.detach())
 
 
@@ -121,12 +121,14 @@ class TestWrongComputation:
     @pytest.mark.parametrize("size", [9, 11])
     def test_too_few_or_too_many(self, store: Store, source, size: int) -> None:
         with pytest.raises(ValueError, match=r"10 rows were asked for, but (9|more) were computed"):
-            store.obtain(ADDRESS, source.layout, source.keys, lambda _: iter([torch.zeros(size, 2, 3)]))
+            store.get_or_compute(
+                ADDRESS, source.layout, source.keys, lambda _: iter([torch.zeros(size, 2, 3)])
+            )
 
     @pytest.mark.parametrize("batch", [torch.zeros(10, 3, 2), torch.zeros(10, 2, 3, dtype=torch.float64)])
     def test_another_layout(self, store: Store, source, batch: Tensor) -> None:
         with pytest.raises(ValueError, match="do not fit"):
-            store.obtain(ADDRESS, source.layout, source.keys, lambda _: iter([batch]))
+            store.get_or_compute(ADDRESS, source.layout, source.keys, lambda _: iter([batch]))
 
     def test_what_was_computed_before_an_error_stays(self, store: Store, source, folder: Path) -> None:
         def interrupted(missing: Sequence[int]) -> Iterator[Tensor]:
@@ -134,7 +136,7 @@ class TestWrongComputation:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            store.obtain(ADDRESS, source.layout, source.keys, interrupted)
+            store.get_or_compute(ADDRESS, source.layout, source.keys, interrupted)
         assert torch.equal(obtain(store, source).take(range(10)), source.values)
         assert source.asked == [[4, 5, 6, 7, 8, 9]]
         assert not list(folder.rglob("*.part"))
@@ -145,12 +147,12 @@ class TestWrongComputation:
             yield
 
         with pytest.raises(FileNotFoundError, match=r"ants/1\.jpg"):
-            store.obtain(ADDRESS, source.layout, source.keys, unreadable)
+            store.get_or_compute(ADDRESS, source.layout, source.keys, unreadable)
 
 
 def test_an_address_cannot_leave_the_folder(store: Store, source) -> None:
     with pytest.raises(ValueError, match="an address is a digest"):
-        store.obtain("../x", source.layout, source.keys, source)
+        store.get_or_compute("../x", source.layout, source.keys, source)
 
 
 def test_a_slow_computation_finishes_a_file_now_and_then(
@@ -197,4 +199,4 @@ def test_too_many_open_files_are_not_taken_for_missing_rows(
 @pytest.mark.parametrize(("shape", "dtype"), [((0, 3), "float32"), ((3,), "float33"), ((3,), "nn")])
 def test_layouts_that_are_none(shape: tuple[int, ...], dtype: str) -> None:
     with pytest.raises(ValueError):
-        Layout(shape, dtype)
+        RowSpec(shape, dtype)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from transfer_model.network import NetworkSpec, build
+from transfer_model.network import NetworkSpec, build_network
 from transfer_platform.training import checkpoint
 
 
 def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> None:
-    network = build(NetworkSpec("timm/test_resnet", 3, 0.0, 32)).to(memory_format=torch.channels_last)
+    network = build_network(NetworkSpec("timm/test_resnet", 3, 0.0, 32)).to(memory_format=torch.channels_last)
     path = tmp_path / "study" / "best.safetensors"
     checkpoint.save(network.state_dict(), path, {"trial": "7"})
 

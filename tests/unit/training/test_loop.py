@@ -9,19 +9,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from transfer_model.network import Network, NetworkSpec, build
+from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.training.batches import Material
-from transfer_platform.training.class_weights import class_weights, settled
+from transfer_platform.training.batches import TrialData
+from transfer_platform.training.class_weights import balanced_weights, resolve_class_weights
 from transfer_platform.training.freezing import freeze_through
-from transfer_platform.training.loop import Course, Epoch, Fit, Goal, cross_validate, fit, refit
-from transfer_platform.training.optim import LearningRate, make_optimizer
+from transfer_platform.training.loop import (
+    EpochResult,
+    FitOptions,
+    FitResult,
+    Objective,
+    cross_validate,
+    fit,
+    refit,
+)
+from transfer_platform.training.optim import LearningRateSchedule, make_optimizer
 
 CLASSES = 3
-WIDTH = next(build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32)).head_parameters()).shape[1]
-LOSS = Goal("validation/loss", minimizes=True)
+WIDTH = next(build_network(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32)).head_parameters()).shape[1]
+LOSS = Objective("validation/loss", minimizes=True)
 
 
 def recipe(tmp_path, **training: object) -> Recipe:
@@ -38,7 +46,7 @@ def recipe(tmp_path, **training: object) -> Recipe:
 
 def network() -> Network:
     torch.manual_seed(0)
-    made = build(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32))
+    made = build_network(NetworkSpec("timm/test_resnet", CLASSES, 0.2, 32))
     freeze_through(made, "all")
     return made
 
@@ -56,14 +64,14 @@ class Drawn:
         self.labels = torch.arange(count) % CLASSES
         self.values = centres[self.labels] + 2 * torch.randn(count, WIDTH, generator=generator)
 
-    def plain(self, positions: Sequence[int]) -> Tensor:
+    def load(self, positions: Sequence[int]) -> Tensor:
         return self.values[list(positions)]
 
-    def varied(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
-        return self.plain(positions)
+    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+        return self.load(positions)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.network.classify(inputs), ()
+        return self.network.forward_head(inputs), ()
 
 
 TRAIN, ALL = 41, 71
@@ -74,8 +82,8 @@ def features() -> Drawn:
     return Drawn(ALL)
 
 
-def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> Material:
-    return Material(
+def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> TrialData:
+    return TrialData(
         features,
         features.labels,
         tuple(train),
@@ -86,16 +94,16 @@ def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRA
     )
 
 
-def course(settings: Recipe) -> Course:
-    return Course(settings.training, "float32", LOSS, lambda _: None)
+def course(settings: Recipe) -> FitOptions:
+    return FitOptions(settings.training, "float32", LOSS, lambda _: None)
 
 
-def fitted(made: Network, features: Drawn, settings: Recipe) -> Fit:
+def fitted(made: Network, features: Drawn, settings: Recipe) -> FitResult:
     features.network = made
     return fit(made, material(features, settings), course(settings))
 
 
-def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[Material]:
+def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[TrialData]:
     whole = material(features, settings)
     return [
         replace(
@@ -107,7 +115,7 @@ def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[Material]:
     ]
 
 
-def cross_validated(made: Network, features: Drawn, settings: Recipe) -> Fit:
+def cross_validated(made: Network, features: Drawn, settings: Recipe) -> FitResult:
     features.network = made
     return cross_validate(made, folds(features, settings), course(settings))
 
@@ -123,7 +131,7 @@ def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
         epoch.metrics["validation/loss"] for epoch in result.epochs
     )
     made.eval()
-    logits = made.classify(features.values[TRAIN:])
+    logits = made.forward_head(features.values[TRAIN:])
     assert torch.allclose(logits, result.logits, atol=1e-6)
     loss = torch.nn.functional.cross_entropy(logits.double(), features.labels[TRAIN:])
     assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
@@ -173,13 +181,15 @@ def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
 
 
 def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
-    seen: list[Epoch] = []
+    seen: list[EpochResult] = []
     settings, made = recipe(tmp_path), network()
     features.network = made
     result = fit(
         made,
         material(features, settings),
-        Course(settings.training, "float32", Goal("validation/accuracy", minimizes=False), seen.append),
+        FitOptions(
+            settings.training, "float32", Objective("validation/accuracy", minimizes=False), seen.append
+        ),
     )
     assert tuple(seen) == result.epochs
     assert [epoch.number for epoch in seen] == [1, 2, 3, 4]
@@ -203,7 +213,7 @@ def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> Non
         taught = material(features, settings, few)
         fit(made, taught, course(settings))
         made.eval()
-        predicted = made.classify(features.values[TRAIN:]).argmax(dim=1)
+        predicted = made.forward_head(features.values[TRAIN:]).argmax(dim=1)
         recalls[name] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
     assert recalls["weights"] > recalls["none"]
     assert recalls["sampling"] > recalls["none"]
@@ -223,7 +233,7 @@ def test_a_picture_of_weight_2_teaches_like_two(means, tmp_path, features) -> No
     heads = {}
     for way, taught in ways.items():
         made = features.network = network()
-        made.drop(0.0)
+        made.set_dropout(0.0)
         refit(made, taught, settings.training, precision="float32", epochs=3)
         heads[way] = torch.cat([each.detach().flatten() for each in made.head_parameters()])
     alike = {way: torch.allclose(heads[way], heads["repeated"], atol=1e-5) for way in ways}
@@ -240,31 +250,31 @@ def test_auto_weighs_where_classes_are_unequal_and_says_so(counts, chosen, tmp_p
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
     said: list[str] = []
     automatic = recipe(tmp_path, class_weights="auto").training
-    assert settled(automatic, labels, CLASSES, said.append).class_weights == chosen
+    assert resolve_class_weights(automatic, labels, CLASSES, said.append).class_weights == chosen
     assert said == [
         f"class_weights: auto is {chosen}: "
         f"the largest class has {max(counts) / 20:.2f} times the images of the smallest"
     ]
     plain = recipe(tmp_path).training
-    assert settled(plain, labels, CLASSES, said.append) is plain
+    assert resolve_class_weights(plain, labels, CLASSES, said.append) is plain
     assert len(said) == 1
 
 
 def test_balanced_weights_are_scikit_learns() -> None:
-    weights = class_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
+    weights = balanced_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
     assert weights.tolist() == pytest.approx([6 / 9, 2.0, 1.0])
 
 
 def test_each_fold_is_judged_by_the_network_that_has_not_seen_it(tmp_path, features) -> None:
     settings = recipe(tmp_path, learning_rate=0.5, epochs=3)
     made = network()
-    made.drop(0.0)  # what dropout draws depends on which fold is trained first
+    made.set_dropout(0.0)  # what dropout draws depends on which fold is trained first
     start = state(made)
     result = cross_validated(made, features, settings)
     for fold in folds(features, settings):
         made.load_state_dict(start)
         refit(made, fold, settings.training, precision="float32", epochs=result.best.number)
-        alone = made.eval().classify(features.values[list(fold.validation)])
+        alone = made.eval().forward_head(features.values[list(fold.validation)])
         assert torch.allclose(alone, result.logits[list(fold.validation)], atol=1e-6)
 
 
@@ -275,7 +285,7 @@ def test_folds_rank_an_epoch_by_the_loss_out_of_fold(tmp_path, features) -> None
     assert result.best.metrics["validation/loss"] == min(
         epoch.metrics["validation/loss"] for epoch in result.epochs
     )
-    assert not result.learned
+    assert not result.weights
 
 
 def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) -> None:
@@ -293,7 +303,7 @@ def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) ->
 
 def rates(settings: Recipe, steps_per_epoch: int, losses=None) -> list[float]:
     optimizer = make_optimizer(network(), settings.training)
-    rate = LearningRate(optimizer, settings.training, steps_per_epoch)
+    rate = LearningRateSchedule(optimizer, settings.training, steps_per_epoch)
     seen = []
     for epoch in range(settings.training.epochs):
         for _ in range(steps_per_epoch):

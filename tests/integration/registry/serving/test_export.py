@@ -24,9 +24,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transfer_model.classifier import Classifier, save
-from transfer_model.config import ModelDescription, Unknown
-from transfer_model.network import NetworkSpec, build
-from transfer_model.ood import Novelty
+from transfer_model.config import ModelConfig, OodThreshold
+from transfer_model.network import NetworkSpec, build_network
+from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.cli import main
 
@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     # MLflow warns of one of its own type hints while it is imported.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     from transfer_registry.serving.export import OPSET, TOLERANCE, export
-from transfer_registry.serving.export_readme import safetensors_notes
+from transfer_registry.serving.export_readme import safetensors_readme
 
 if TYPE_CHECKING:
     from conftest import Registered
@@ -106,14 +106,14 @@ def small(backbone: str, registered: Registered, folder: Path, temperature: floa
     spec = NetworkSpec(backbone, len(LABELS), 0.0, 64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(spec).eval()
+        network = build_network(spec).eval()
         features: list[torch.Tensor] = []
-        with torch.inference_mode(), network.listen(features.append):
+        with torch.inference_mode(), network.register_feature_hook(features.append):
             network(torch.rand(4, 3, 64, 64))
     prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    description = ModelDescription(spec, LABELS, prepare, "float32", temperature, Unknown(0.1, 0.05))
+    description = ModelConfig(spec, LABELS, prepare, "float32", temperature, OodThreshold(0.1, 0.05))
     shutil.copytree(registered.location, folder)
-    save(folder / "artifacts" / "model", description, network, Novelty(features[0]))
+    save(folder / "artifacts" / "model", description, network, OodScorer(features[0]))
     return folder
 
 
@@ -185,11 +185,11 @@ def test_the_readmes_program_is_short_and_prepares_pictures_as_the_model_does(
     gradient.save(turned, exif=exif)
     gradient.putalpha(Image.linear_gradient("L").resize((300, 200)).rotate(180))
     gradient.save(clear)
-    own = Classifier.load(registered.model).answers([turned, clear])
+    own = Classifier.load(registered.model).predict([turned, clear])
     answers = classified(exported, [turned, clear])
     probabilities = [[answer["probabilities"][label] for label in LABELS] for answer in answers]
     np.testing.assert_allclose(probabilities, own.probabilities, rtol=0, atol=1e-5)
-    np.testing.assert_allclose([answer["novelty"] for answer in answers], own.novelty, rtol=0, atol=1e-5)
+    np.testing.assert_allclose([answer["novelty"] for answer in answers], own.ood_scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -202,13 +202,13 @@ def test_other_families_answer_alike_alone_and_together(
     for row in range(3):
         Image.fromarray(pixels[row]).save(tmp_path / f"{row}.png")
     classifier = Classifier.load(model / "artifacts" / "model")
-    own = classifier.answers([tmp_path / f"{row}.png" for row in range(3)])
+    own = classifier.predict([tmp_path / f"{row}.png" for row in range(3)])
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
     together = session.run(None, {"images": pixels})
     alone = [session.run(None, {"images": pixels[row : row + 1]}) for row in range(3)]
     for given in (together, [np.concatenate(parts) for parts in zip(*alone, strict=True)]):
         np.testing.assert_allclose(given[0], own.probabilities, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(given[1], own.novelty, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(given[1], own.ood_scores, rtol=0, atol=1e-5)
 
 
 def test_safetensors_are_the_registered_ones_and_load_as_the_readme_says(
@@ -244,7 +244,7 @@ def test_safetensors_are_the_registered_ones_and_load_as_the_readme_says(
 def test_the_call_that_builds_the_librarys_network(backbone: str, call: str) -> None:
     spec = NetworkSpec(backbone, 2, 0.0, 64)
     prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    notes = safetensors_notes(ModelDescription(spec, LABELS, prepare, "bfloat16", 1.0, Unknown(0.1, 0.05)))
+    notes = safetensors_readme(ModelConfig(spec, LABELS, prepare, "bfloat16", 1.0, OodThreshold(0.1, 0.05)))
     assert f"network = {call}\n" in notes
     assert "the registered model computes in bfloat16" in notes
 

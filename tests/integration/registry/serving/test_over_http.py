@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from transfer_model.classifier import Classifier
-from transfer_platform.errors import RegistryError
+from transfer_registry.errors import RegistryError
 from transfer_registry.serving import smoke_test
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 SERVING = """
 import time
-from transfer_registry.serving import smoke_test as over_http
-with over_http._served("models:/ants-bees/1") as address:
+from transfer_registry.serving import smoke_test
+with smoke_test._served("models:/ants-bees/1") as address:
     print(address, flush=True)
     time.sleep(600)
 """
@@ -40,10 +40,10 @@ def test_it_answers_as_the_classifier_and_names_a_photograph_that_it_refuses(
     photos = sorted((photographs / "val" / "bees").glob("*.jpg"))[:4]
     (tmp_path / "text.jpg").write_text("no picture")
     with smoke_test._served("models:/ants-bees/1") as address:
-        answers = smoke_test.ask(address, photos, ("bees", "ants"))
+        answers = smoke_test.post_images(address, photos, ("bees", "ants"))
         with pytest.raises(RegistryError, match=r"answers .*text\.jpg with HTTP 400: .*row 0 is no picture"):
-            smoke_test.ask(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
-    own = Classifier.load(here.model).probabilities(photos)
+            smoke_test.post_images(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
+    own = Classifier.load(here.model).predict_proba(photos)
     np.testing.assert_allclose(answers.probabilities, own[:, ::-1], rtol=0, atol=1e-6)
 
 
@@ -51,7 +51,7 @@ def test_no_photograph_is_sent_to_a_proxy(here: Registered, photographs: Path, m
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     photo = min((photographs / "val" / "bees").glob("*.jpg"))
     with smoke_test._served("models:/ants-bees/1") as address:
-        assert smoke_test.ask(address, [photo], ("bees", "ants")).probabilities.shape == (1, 2)
+        assert smoke_test.post_images(address, [photo], ("bees", "ants")).probabilities.shape == (1, 2)
 
 
 def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_model_that_cannot_be_served_says_why(here: Registered, tmp_path: Path
     shutil.copytree(here.location, broken)
     (broken / "artifacts" / "model" / "weights.safetensors").unlink()
     with pytest.raises(RegistryError, match=r"(?s)broken ended with exit status \d+:.*weights\.safetensors"):
-        smoke_test.serve_and_ask(str(broken), [], ("ants", "bees"))
+        smoke_test.predict_over_http(str(broken), [], ("ants", "bees"))
 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])

@@ -14,9 +14,15 @@ from mlflow import MlflowClient
 
 import transfer_model
 from transfer_model.classifier import FILES, Classifier
-from transfer_platform.errors import RegistryError
+from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
-from transfer_registry.packaging import code_digest, form_digest, log_model, logged_before, requirements
+from transfer_registry.packaging import (
+    artifact_digest,
+    code_digest,
+    find_logged_model,
+    log_model,
+    requirements,
+)
 from transfer_registry.serving.stranger import ask, predict
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def photos(photographs: Path) -> list[Path]:
 
 def test_a_stranger_gets_the_bits_of_the_classifier(here: Registered, photos: list[Path]) -> None:
     answers = ask("models:/ants-bees@champion", photos)
-    own = Classifier.load(here.model).probabilities(photos)
+    own = Classifier.load(here.model).predict_proba(photos)
     assert answers.classes == ("ants", "bees")
     assert answers.labels == tuple(answers.classes[best] for best in own.argmax(axis=1))
     np.testing.assert_allclose(answers.probabilities, own, rtol=0, atol=1e-6)
@@ -136,17 +142,17 @@ def test_a_form_is_known_by_each_of_its_files_and_not_by_its_card(
 ) -> None:
     copy = Path(shutil.copytree(here.model, tmp_path / "copy"))
     (copy / "README.md").write_text("another card")
-    assert form_digest(copy) == form_digest(here.model)
+    assert artifact_digest(copy) == artifact_digest(here.model)
     with (copy / file).open("ab") as changed:
         changed.write(b" ")
-    assert form_digest(copy) != form_digest(here.model)
+    assert artifact_digest(copy) != artifact_digest(here.model)
 
 
 def test_a_model_that_was_logged_is_found_again_and_what_was_cut_off_is_deleted(here: Registered) -> None:
     client, tags = MlflowClient(), {"platform.trial": "7"}
-    assert logged_before(here.run_id, tags) is None
+    assert find_logged_model(here.run_id, tags) is None
     begun = client.create_logged_model(here.experiment_id, "cut", source_run_id=here.run_id, tags=tags)
-    assert logged_before(here.run_id, tags) is None
+    assert find_logged_model(here.run_id, tags) is None
     with pytest.raises(mlflow.exceptions.MlflowException, match="not found"):
         client.get_logged_model(begun.model_id)
-    assert logged_before(here.run_id, {"origin": "test"}) == f"models:/{here.model_id}"
+    assert find_logged_model(here.run_id, {"origin": "test"}) == f"models:/{here.model_id}"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from transfer_model.classifier import Classifier
-from transfer_platform.errors import RegistryError, StorageError
+from transfer_registry.errors import RegistryError, StorageError
 from transfer_registry.serving.server import serve
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_every_form_gives_the_same_answer(
     assert {status for status, _ in answers} == {200}
     assert len({body for _, body in answers}) == 1
     (found,) = json.loads(answers[0][1])["predictions"]
-    own = Classifier.load(registered.model).probabilities([photo])[0]
+    own = Classifier.load(registered.model).predict_proba([photo])[0]
     assert found["label"] == ("ants", "bees")[own.argmax()]
     assert found["probability"] == pytest.approx(float(own.max()), abs=1e-6)
     assert len(found["top"]) == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from transfer_registry.serving.middleware import Front
+from transfer_registry.serving.middleware import RequestGuard
 
 GOOD = b'{"inputs": ["aa"]}'
 JSON = [(b"content-type", b"application/json")]
@@ -51,7 +51,7 @@ def answer(
         sent.append(message)
 
     scope = {"type": "http", "path": path, "method": method, "headers": headers}
-    asyncio.run(Front(app, body_limit=100)(scope, receive, send))
+    asyncio.run(RequestGuard(app, body_limit=100)(scope, receive, send))
     if not sent:
         return 0, b""
     return sent[0]["status"], b"".join(message["body"] for message in sent[1:])

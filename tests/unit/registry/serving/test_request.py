@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from transfer_registry.serving.request import Refusal, check
+from transfer_registry.serving.request import BadRequestError, validate_request
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ from transfer_registry.serving.request import Refusal, check
     ],
 )
 def test_mlflows_forms_are_accepted(content: object) -> None:
-    check("application/json; charset=UTF-8", json.dumps(content).encode())
+    validate_request("application/json; charset=UTF-8", json.dumps(content).encode())
 
 
 def test_csv_is_accepted() -> None:
-    check("text/csv", b"id,image\n1,aa\n2,bb\n")
+    validate_request("text/csv", b"id,image\n1,aa\n2,bb\n")
 
 
 ONE_OF = "exactly one of the keys inputs"
@@ -144,7 +144,7 @@ class _Part(str):
 
 
 def refused(content_type: str, body: bytes) -> tuple[int, str]:
-    with pytest.raises(Refusal) as refusal:
-        check(content_type, body)
+    with pytest.raises(BadRequestError) as refusal:
+        validate_request(content_type, body)
     assert len(str(refusal.value)) < 200
     return refusal.value.status.value, _Part(refusal.value)

@@ -1,0 +1,28 @@
+"""Exceptions of the registry that a user can fix.
+
+TransferError
+├── RegistryError            registering, gating, promoting or loading a registered model
+│   └── ChampionMovedError   another process moved the champion while a move was being decided
+├── StorageError             databases, folders and servers that do not fit together
+└── LockHeldError            another process holds a lock
+"""
+
+from __future__ import annotations
+
+from transfer_model.errors import TransferError
+
+
+class RegistryError(TransferError):
+    """A model cannot be registered, judged by the gate, promoted or loaded."""
+
+
+class ChampionMovedError(RegistryError):
+    """Another process moved the champion while this move was being decided."""
+
+
+class StorageError(TransferError):
+    """A database, folder or server is missing, unreachable, or conflicts with another one."""
+
+
+class LockHeldError(TransferError):
+    """Another process holds the lock; the message names it."""
