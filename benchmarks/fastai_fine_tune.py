@@ -167,18 +167,18 @@ def _loaders(options: Namespace) -> tuple[Any, Any]:
     from fastai.vision.augment import Resize
     from fastai.vision.data import ImageBlock
 
-    pictures = sorted((options.photos / "train").glob("*/*.jpg"))
-    random.Random(0).shuffle(pictures)
+    images = sorted((options.photos / "train").glob("*/*.jpg"))
+    random.Random(0).shuffle(images)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
         get_y=parent_label,
-        splitter=IndexSplitter(range(round(VALIDATION * len(pictures)))),
+        splitter=IndexSplitter(range(round(VALIDATION * len(images)))),
         item_tfms=Resize(224),
         batch_tfms=Normalize.from_stats((0.5,) * 3, (0.5,) * 3, cuda=options.device != "cpu"),
     )
     # On a CPU its own process decodes, as the platform's does.
     workers = 0 if options.device == "cpu" else 4
-    loaders = block.dataloaders(pictures, bs=options.batch_size, device=options.device, num_workers=workers)
+    loaders = block.dataloaders(images, bs=options.batch_size, device=options.device, num_workers=workers)
     return loaders, loaders.test_dl(sorted((options.photos / "val").glob("*/*.jpg")), with_labels=True)
 
 

@@ -110,18 +110,18 @@ def _once(options: Namespace) -> dict[str, object]:
     imported = time.perf_counter()
     MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db").search_experiments(max_results=1)
     opened = time.perf_counter()
-    pictures = decoded(options.photos, options.backbone, options.threads)
+    images = decoded(options.photos, options.backbone, options.threads)
     read = time.perf_counter()
     network = _network(options)
-    for at in range(0, len(pictures), options.batch):
-        _forward(network, pictures[at : at + options.batch], options.arithmetic, options.device)
+    for at in range(0, len(images), options.batch):
+        _forward(network, images[at : at + options.batch], options.arithmetic, options.device)
     _wait(options.device)
     return {
         "imports": imported - start,
         "database": opened - imported,
         "decoding": read - opened,
         "network": time.perf_counter() - read,
-        "images": len(pictures),
+        "images": len(images),
     }
 
 

@@ -27,7 +27,7 @@ class Plain(PythonModel):
         )
 
     def predict(self, model_input: pd.DataFrame) -> list[list[float]]:
-        """Probabilities of the base64 pictures in the column `image`."""
+        """Probabilities of the base64 images in the column `image`."""
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in model_input["image"]]
         batch = torch.stack([self.transform(image.convert("RGB")) for image in images])
         with torch.no_grad():

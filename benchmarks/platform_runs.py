@@ -19,7 +19,7 @@ SHIPPED = REPOSITORY / "recipes" / "ants_bees.yaml"
 VALIDATION = 0.2
 """Share of train/ that validates: of the platform's recipes, and of the loops that they are compared with."""
 STRAY = "train/ants/imageNotFound.gif"
-"""In the original archive; a picture that says that there is no picture."""
+"""In the original archive; an image that says that there is no image."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The preflight against a plain loop that decodes every file with Pillow: 1,000 to 60,000 images of CIFAR-10.
 
 Both are processes of their own over the same files, which were read once before, so that neither waits for
-the disk. The preflight hashes, decodes, measures and compares all pictures, with an empty cache; a second
+the disk. The preflight hashes, decodes, measures and compares all images, with an empty cache; a second
 one, with what the first has kept, follows. Memory is the largest resident set above that of a process that
 only imports.
 

@@ -1,11 +1,11 @@
 """Whether the served model knows what it does not know, and what calibration changes, over seeds.
 
 The shipped recipe is run once a seed, promotion left out. Its served form is then asked about the test
-images, about handwritten digits, noise of three kinds, and pictures of CIFAR-10: how well does a score tell
+images, about handwritten digits, noise of three kinds, and images of CIFAR-10: how well does a score tell
 them apart (AUROC), and how many test images are called unknown.
 
     python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 5
-    python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 1 --pictures 20    # small
+    python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 1 --images 20    # small
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         column: statistics.median(row[column] for row in found) for column in found[0] if column != "seed"
     }
     notes = [
-        f"{options.pictures} pictures of each kind against the test images; columns are AUROCs of novelty, "
+        f"{options.images} images of each kind against the test images; columns are AUROCs of novelty, "
         "energy, and 1 - the largest probability"
     ]
     report(options, [*found, {"seed": "median", **medians}], notes)
@@ -70,8 +70,8 @@ def _seed(seed: int, model: Path, photos: Path, strangers: Mapping[str, Sequence
             f"{name} after": metric(labels, known["probabilities"]),
         }
     row["false alarms"] = float(np.mean(known["novelty"] > described.unknown.threshold))
-    for kind, pictures in strangers.items():
-        asked = _scores(classifier, pictures)
+    for kind, images in strangers.items():
+        asked = _scores(classifier, images)
         row |= {
             f"{kind}, {score}": _auroc(known[score], asked[score]) for score in ("novelty", *LOGIT_SCORES)
         }
@@ -86,18 +86,15 @@ LOGIT_SCORES: dict[str, Callable[[Any], Any]] = {
 """What is usual where features are out of reach; the greater the stranger."""
 
 
-def _scores(classifier: Classifier, pictures: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+def _scores(classifier: Classifier, images: Sequence[bytes]) -> dict[str, NDArray[Any]]:
     import torch
 
     from transfer_model.preprocessing import decode
 
-    answers = classifier.predict(pictures)
+    answers = classifier.predict(images)
     with torch.inference_mode():
         logits = torch.cat(
-            [
-                classifier.network(classifier.config.preprocessing(decode(picture))[None])
-                for picture in pictures
-            ]
+            [classifier.network(classifier.config.preprocessing(decode(image))[None]) for image in images]
         ).numpy()
     return {
         "probabilities": answers.probabilities,
@@ -122,7 +119,7 @@ def _auroc(known: NDArray[Any], strange: NDArray[Any]) -> float:
 
 
 def _strangers(options: Namespace) -> dict[str, list[bytes]]:
-    """Files of pictures that are neither ants nor bees, by their kind."""
+    """Files of images that are neither ants nor bees, by their kind."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -130,25 +127,25 @@ def _strangers(options: Namespace) -> dict[str, list[bytes]]:
     random = np.random.default_rng(0)
     digits = load_digits().images
     files = sorted(options.cifar.glob("test/*/*"))
-    chosen = [files[index] for index in random.choice(len(files), options.pictures, replace=False)]
+    chosen = [files[index] for index in random.choice(len(files), options.images, replace=False)]
     noise = []
-    for index in range(options.pictures):
+    for index in range(options.images):
         side = (224, 28, 7)[index % 3]
         pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         noise.append(_png(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC)))
     return {
         "digits": [
             _png(Image.fromarray(np.uint8(np.clip(16 * digits[index], 0, 255))))
-            for index in random.choice(len(digits), options.pictures, replace=False)
+            for index in random.choice(len(digits), options.images, replace=False)
         ],
         "noise": noise,
         "CIFAR-10": [path.read_bytes() for path in chosen],
     }
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    picture.save(content, "PNG")
+    image.save(content, "PNG")
     return content.getvalue()
 
 
@@ -156,7 +153,7 @@ def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--cifar", type=existing, required=True, help="folder with test/<class>/<file>")
     arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--pictures", type=int, default=150, help="of each kind")
+    arguments.add_argument("--images", type=int, default=150, help="of each kind")
     return arguments.parse_args()
 
 

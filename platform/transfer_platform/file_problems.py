@@ -40,7 +40,7 @@ def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
     Args:
         path: Of the file.
         root: The source's folder; what lies below it is named relative to it.
-        names: Of files that have another name than their place: fetched pictures have their URL.
+        names: Of files that have another name than their place: fetched images have their URL.
     """
     if path in names:
         return printable(names[path])

@@ -53,12 +53,12 @@ def cache_folder() -> Path:
 
 
 def features_folder() -> Path:
-    """Where features and decoded pictures are kept, in the cache."""
+    """Where features and decoded images are kept, in the cache."""
     return cache_folder() / "features"
 
 
 def cache_limit() -> int:
-    """Bytes of features and decoded pictures that are kept: `PLATFORM_CACHE_LIMIT`, or 20 GB; 0 keeps none.
+    """Bytes of features and decoded images that are kept: `PLATFORM_CACHE_LIMIT`, or 20 GB; 0 keeps none.
 
     Raises:
         StorageError: It is no amount, such as `50GB`.

@@ -96,7 +96,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """How pictures were prepared for each pretrained weights, the default ones first.
+    """How images were prepared for each pretrained weights, the default ones first.
 
     Returns:
         Names of weights to preprocessings; where there are no weights at all, the single name is empty.

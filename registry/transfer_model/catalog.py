@@ -50,7 +50,7 @@ class BackboneInfo:
         parameters: Of all stages; heads are not counted, a new one replaces them.
         features: How wide the input of a new head is: it will have (features + 1) x classes parameters.
         stages: From input to output.
-        preprocessing: How pictures were prepared for the default weights.
+        preprocessing: How images were prepared for the default weights.
         weights: Names of its pretrained weights, the default ones first; empty where there are none.
         preprocessings: By the names of the weights.
     """
@@ -65,7 +65,7 @@ class BackboneInfo:
     preprocessings: Mapping[str, Preprocessing] = field(default_factory=dict, repr=False)
 
     def preprocessing_for(self, weights: str) -> Preprocessing:
-        """How pictures were prepared for the weights of this name; the default for any other name."""
+        """How images were prepared for the weights of this name; the default for any other name."""
         return self.preprocessings.get(weights, self.preprocessing)
 
 

@@ -1,4 +1,4 @@
-"""The served form of a model: pictures in, class probabilities and novelty out.
+"""The served form of a model: images in, class probabilities and novelty out.
 
 Evaluation, the gate, `platform predict` and the scoring server all use this one class.
 """
@@ -42,25 +42,25 @@ ACCELERATOR_BATCH = 8
 
 float32 results change in their last bits with the size of the batch, and an image's probabilities must not
 depend on who else is in the request. A CPU takes one image at a time for the same reason: it is as fast per
-image there, and one picture does not wait for seven empty places.
+image there, and one image does not wait for seven empty places.
 """
 
 THREADS_VARIABLE = "PLATFORM_THREADS"
-"""Environment variable: threads that share one picture on a CPU, 1 by default. More give a large network's
+"""Environment variable: threads that share one image on a CPU, 1 by default. More give a large network's
 answer earlier where cores are idle, and fewer answers a second.
 """
 
 _FEEDING = 4
-"""Threads that decode for an accelerator; each may hold a batch of pictures."""
+"""Threads that decode for an accelerator; each may hold a batch of images."""
 
 
 @dataclass(frozen=True)
 class ClassifierOutput:
-    """What a model says of some pictures.
+    """What a model says of some images.
 
     Attributes:
         probabilities: (N, C), calibrated, each row summing to 1.
-        novelty: How far each picture is from those that the model learned from (N,), 0 to 2.
+        novelty: How far each image is from those that the model learned from (N,), 0 to 2.
     """
 
     probabilities: NDArray[np.float32]
@@ -79,9 +79,9 @@ class Classifier:
     """A network with its classes and its preprocessing, ready to predict.
 
     Args:
-        description: What the network is and how pictures are prepared for it.
+        description: What the network is and how images are prepared for it.
         network: Images (B, 3, S, S) -> logits (B, C). Moved to `device` and set to eval mode, in place.
-        novelty: Of pictures, by what the network's head is given; moved to `device`, in place.
+        novelty: Of images, by what the network's head is given; moved to `device`, in place.
         device: A torch device, `cpu`, `cuda`, `cuda:1`, `mps`.
     """
 
@@ -123,7 +123,7 @@ class Classifier:
 
     @property
     def ood_scorer(self) -> OodScorer:
-        """What measures pictures by the features that `network.listen` tells; not a copy."""
+        """What measures images by the features that `network.listen` tells; not a copy."""
         return self._novelty
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:

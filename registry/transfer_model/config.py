@@ -30,11 +30,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class OodThreshold:
-    """Which pictures a model calls unknown.
+    """Which images a model calls unknown.
 
     Attributes:
         threshold: Those whose novelty is above it; see `novelty`.
-        false_alarms: The share of pictures like the training pictures that was accepted to be among them.
+        false_alarms: The share of images like the training images that was accepted to be among them.
     """
 
     threshold: float
@@ -53,16 +53,16 @@ class OodThreshold:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that turns a file of weights into a classifier of pictures.
+    """Everything that turns a file of weights into a classifier of images.
 
     Attributes:
         network: What `network.build` needs to build the network.
         classes: Their names, in the order of the network's outputs.
-        preprocessing: From a decoded picture to the network's input.
+        preprocessing: From a decoded image to the network's input.
         precision: `float32`, or the type that autocast computes in: part of the model, so that it is
             evaluated, gated and served with the same numbers.
         temperature: What logits are divided by before they become probabilities, above 0.
-        unknown: Which pictures are called unknown.
+        unknown: Which images are called unknown.
         format: Number of this file's layout.
 
     Raises:

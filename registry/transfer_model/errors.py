@@ -32,7 +32,7 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """Bytes that are no picture in a supported format, are cut off, or unpack to too many pixels.
+    """Bytes that are no image in a supported format, are cut off, or unpack to too many pixels.
 
     Args:
         message: One sentence.

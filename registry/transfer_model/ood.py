@@ -1,7 +1,7 @@
-"""Whether a picture is like those that a model learned from.
+"""Whether an image is like those that a model learned from.
 
-A picture's novelty is the cosine distance of its features to the nearest ones of a reference, some of the
-training pictures: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022).
+An image's novelty is the cosine distance of its features to the nearest ones of a reference, some of the
+training images: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FEATURES = "features"
 
 
 class OodScorer:
-    """Measures how far pictures are from a reference.
+    """Measures how far images are from a reference.
 
     Args:
         features: Of the reference, (M, F), M at least 1; on any device, of any length but 0.
@@ -41,11 +41,11 @@ class OodScorer:
         self._comparable = self.reference.float()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The novelty of pictures, from their features (B, F): (B,) from 0 to 2, float32."""
+        """The novelty of images, from their features (B, F): (B,) from 0 to 2, float32."""
         return 1 - self._similarity(features).amax(dim=1)
 
     def leave_one_out(self) -> Tensor:
-        """The novelty of every picture of the reference, measured from the others: (M,)."""
+        """The novelty of every image of the reference, measured from the others: (M,)."""
         similarity = self._similarity(self._comparable).fill_diagonal_(1 - MAX_OOD_SCORE)
         return 1 - similarity.amax(dim=1)
 
@@ -79,13 +79,13 @@ class OodScorer:
 
 
 def ood_threshold(novelties: Tensor, false_alarms: float) -> float:
-    """The novelty above which a picture is called unknown.
+    """The novelty above which an image is called unknown.
 
-    The split-conformal quantile (Papadopoulos et al., 2002): of further pictures that come from where these
+    The split-conformal quantile (Papadopoulos et al., 2002): of further images that come from where these
     came from, no more than the stated share is above it on average, whatever their distribution.
 
     Args:
-        novelties: Of pictures that neither taught the network nor stand in the reference for themselves (N,).
+        novelties: Of images that neither taught the network nor stand in the reference for themselves (N,).
         false_alarms: The share, above 0 and below 1.
 
     Returns:

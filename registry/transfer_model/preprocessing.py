@@ -1,6 +1,6 @@
-"""From the bytes of a picture to the tensor a network sees: one code for training and serving.
+"""From the bytes of an image to the tensor a network sees: one code for training and serving.
 
-    bytes or path --decode--> RGB picture --square--> S x S picture --normalize--> (3, S, S) tensor
+    bytes or path --decode--> RGB image --square--> S x S image --normalize--> (3, S, S) tensor
 
 Importing this module does not import torch: `platform check` prints plans without it.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 64_000_000
-"""Pictures with more pixels are refused by their header, before any memory is spent on them."""
+"""Images with more pixels are refused by their header, before any memory is spent on them."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Pillow's names of the formats that are read, JPEG with the MPO of phones and stereo cameras.
@@ -51,11 +51,11 @@ _PILLOW_NOISE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the input of one network; recorded in the model and read back for serving.
+    """How an image becomes the input of one network; recorded in the model and read back for serving.
 
     Attributes:
         image_size: Side of the square that the network sees, S, in pixels.
-        crop: Share of the picture's shorter side that the centre square keeps, above 0 and at most 1.
+        crop: Share of the image's shorter side that the centre square keeps, above 0 and at most 1.
         interpolation: Pillow's name of the resampling filter, `bilinear`, `bicubic` or `lanczos` mostly.
         mean: Subtracted from each channel, on the scale of 0 to 1.
         std: What each channel is then divided by.
@@ -68,11 +68,11 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turns a decoded RGB picture of any size into (3, S, S) float32."""
+        """Turns a decoded RGB image of any size into (3, S, S) float32."""
         return self.normalize(self.crop_and_resize(image))
 
     def crop_and_resize(self, image: Image.Image) -> Image.Image:
-        """Cuts the centre square out of an RGB picture and scales it to S x S, in a single resampling."""
+        """Cuts the centre square out of an RGB image and scales it to S x S, in a single resampling."""
         side = self.crop * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         resample = Image.Resampling[self.interpolation.upper()]
@@ -80,7 +80,7 @@ class Preprocessing:
         return image.resize(size, resample, box=(left, top, left + side, top + side))
 
     def normalize(self, image: Image.Image) -> Tensor:
-        """Scales an S x S RGB picture by mean and standard deviation: (3, S, S) float32."""
+        """Scales an S x S RGB image by mean and standard deviation: (3, S, S) float32."""
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
@@ -90,7 +90,7 @@ class Preprocessing:
 
 
 def decode(source: bytes | Path, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
-    """Decodes one picture into upright 8-bit RGB; the same bytes give the same pixels, from disk or memory.
+    """Decodes one image into upright 8-bit RGB; the same bytes give the same pixels, from disk or memory.
 
     EXIF orientation is applied, transparency is laid on white, CMYK and palettes are converted, deeper
     greyscale is scaled to 8 bits, and of an animation the first frame is taken.
@@ -102,7 +102,7 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
             an eighth of its size, the smallest that keeps so many, which is quicker. None: at full size.
 
     Raises:
-        UnreadableImageError: Not a picture in a supported format, cut off, damaged, in a colour space that
+        UnreadableImageError: Not an image in a supported format, cut off, damaged, in a colour space that
             has no defined RGB here (LAB), or of more than `MAX_PIXELS` pixels. The message is one sentence
             that names the path, if there is one, and never shows the content.
     """
@@ -111,40 +111,40 @@ def decode(source: bytes | Path, name: str = "the image", *, at_least: int | Non
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """A picture whose header was read: format, mode, size; raises what `decode` does, as far as it shows."""
+    """An image whose header was read: format, mode, size; raises what `decode` does, as far as it shows."""
     name = name if isinstance(source, bytes) else str(source)
     _mute_pillow()
     return _open(name, _content(source, name))
 
 
 def to_rgb(image: Image.Image, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
-    """What `decode` makes of a picture that was opened; raises what it does."""
+    """What `decode` makes of an image that was opened; raises what it does."""
     try:
         return _to_rgb(_turn_upright(_loaded(image, at_least)))
     # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
-    # zlib.error, IndexError, ... Whatever it is, the picture is what is wrong.
+    # zlib.error, IndexError, ... Whatever it is, the image is what is wrong.
     except MemoryError:
         raise
     except Exception as error:
-        message = f"{name} is a cut off or damaged {image.format} picture"
+        message = f"{name} is a cut off or damaged {image.format} image"
         raise UnreadableImageError(message, "damaged") from error
 
 
 def pixel_count(source: bytes | Path, name: str = "the image") -> int:
-    """How many pixels a picture has, by its header alone; raises what `decode` does where there is none."""
+    """How many pixels an image has, by its header alone; raises what `decode` does where there is none."""
     image = open_image(source, name)
     return image.width * image.height
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """How EXIF says that a picture lies, 1 to 8; 1, upright, where it does not say or is damaged.
+    """How EXIF says that an image lies, 1 to 8; 1, upright, where it does not say or is damaged.
 
-    Of a PNG it is asked once the picture is loaded, or Pillow would load it here; a TIFF forgets it then.
+    Of a PNG it is asked once the image is loaded, or Pillow would load it here; a TIFF forgets it then.
     """
     try:
         said = image.getexif().get(_ORIENTATION)
         return int(said) if said in _UPRIGHT else 1
-    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the picture is good without it
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the image is good without it
         return 1
 
 
@@ -166,10 +166,10 @@ def _open(name: str, content: bytes) -> Image.Image:
         message = f"{name} has more than the {MAX_PIXELS:,} pixels allowed"
         raise UnreadableImageError(message, "too many pixels") from error
     except UnidentifiedImageError as error:
-        message = f"{name} is no picture in a format that is read: {', '.join(FORMATS)}"
+        message = f"{name} is no image in a format that is read: {', '.join(FORMATS)}"
         raise UnreadableImageError(message, "unsupported format") from error
     except Exception as error:  # as in upright(): a damaged header raises anything, too
-        message = f"{name} is a picture whose header is cut off or damaged"
+        message = f"{name} is an image whose header is cut off or damaged"
         raise UnreadableImageError(message, "damaged") from error
     if image.width * image.height > MAX_PIXELS:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
@@ -187,7 +187,7 @@ def _loaded(image: Image.Image, at_least: int | None) -> Image.Image:
         return image
     _, box = drafted
     size = (round(box[2]), round(box[3]))
-    # libjpeg rounds a scaled side up; a last pixel that is only part of the picture would stretch it.
+    # libjpeg rounds a scaled side up; a last pixel that is only part of the image would stretch it.
     return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
@@ -211,7 +211,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).reshape(-1)
-    # A piece at a time: as float64 a whole picture would take sixteen times the room of its bytes.
+    # A piece at a time: as float64 a whole image would take sixteen times the room of its bytes.
     pieces = [slice(start, start + _PIECE) for start in range(0, len(values), _PIECE)]
     scale = _full_scale(image.mode, max(float(_finite(values[piece]).max()) for piece in pieces))
     grey = np.empty(len(values), np.uint8)

@@ -1,4 +1,4 @@
-"""The model as MLflow sees it: base64 pictures in a column `image`, labels, probabilities and novelty out.
+"""The model as MLflow sees it: base64 images in a column `image`, labels, probabilities and novelty out.
 
 Whoever sends a request reads its errors, so they are one short sentence that names the row and shows none
 of the content. What a client did wrong is a 400; everything else is logged here and is a bare 500.
@@ -72,17 +72,17 @@ class ImageClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Classifies the pictures in the column `image`.
+        """Classifies the images in the column `image`.
 
         Args:
             context: Unused; `load_context` has read it.
             model_input: Base64 text, a base64 `data:` URI, or, called from Python, the file's bytes.
             params: `top_k`, how many of the most probable classes to list, 5 by default; `ood_threshold`, the
-                novelty above which a picture is called unknown, the model's own by default.
+                novelty above which an image is called unknown, the model's own by default.
 
         Returns:
             For each row `label` and `probability` of the most probable class, in `top` the `top_k` most
-            probable ones, best first; how unlike the training pictures it is, `novelty` from 0 to 2, and
+            probable ones, best first; how unlike the training images it is, `novelty` from 0 to 2, and
             `unknown`, whether that is above the threshold.
 
         Raises:
@@ -122,7 +122,7 @@ class ImageClassifier(PythonModel):
 
 
 def _strangeness(novelty: float, threshold: float) -> dict[str, Any]:
-    return {"unknown": novelty > threshold, "novelty": novelty}
+    return {"unknown": novelty > threshold, "ood_score": novelty}
 
 
 def _refuse(message: str) -> NoReturn:
@@ -149,7 +149,7 @@ def _column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _refuse_hours_of_work(images: list[bytes]) -> None:
-    """Pictures that are small as files may be large as pixels, and others are waiting."""
+    """Images that are small as files may be large as pixels, and others are waiting."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _refuse(f"the images have {total:,} pixels together, more than the {MAX_PIXELS:,} allowed at once")

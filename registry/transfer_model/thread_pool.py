@@ -1,7 +1,7 @@
-"""Threads that classify pictures side by side.
+"""Threads that classify images side by side.
 
-Threads that share one picture meet after every operation, which costs many times more than it brings beside
-a busy process. Pictures side by side never meet.
+Threads that share one image meet after every operation, which costs many times more than it brings beside
+a busy process. Images side by side never meet.
 """
 
 from __future__ import annotations

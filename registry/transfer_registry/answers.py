@@ -1,4 +1,4 @@
-"""What a model answers about some pictures, whoever asked it and how."""
+"""What a model answers about some images, whoever asked it and how."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ServedOutput:
-    """Of N pictures.
+    """Of N images.
 
     Attributes:
         probabilities: (N, C), float32.
-        novelty: How unlike the training pictures each is (N,), 0 to 2; NaN from a model that cannot tell.
+        novelty: How unlike the training images each is (N,), 0 to 2; NaN from a model that cannot tell.
         unknown: Whether that is above the threshold (N); None from such a model.
     """
 
@@ -29,7 +29,7 @@ def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequenc
     """Reads what the pyfunc returns, asked for all classes.
 
     Args:
-        predictions: One per picture, with `top`, and `novelty` and `unknown` where the model tells them.
+        predictions: One per image, with `top`, and `novelty` and `unknown` where the model tells them.
         classes: The order of the columns (C).
     """
     rows = list(predictions)
@@ -37,6 +37,6 @@ def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequenc
     probabilities = np.array([[top[name] for name in classes] for top in tops], dtype=np.float32)
     return ServedOutput(
         probabilities.reshape(len(rows), len(classes)),
-        np.array([row.get("novelty", np.nan) for row in rows], dtype=np.float32),
+        np.array([row.get("ood_score", np.nan) for row in rows], dtype=np.float32),
         tuple(row.get("unknown") for row in rows),
     )

@@ -122,7 +122,7 @@ def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
 
 
 def signature(description: ModelConfig) -> ModelSignature:
-    """One column of base64 pictures in; the best classes, their probabilities and the novelty out."""
+    """One column of base64 images in; the best classes, their probabilities and the novelty out."""
     guess = [Property("label", DataType.string), Property("probability", DataType.double)]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, IMAGE_COLUMN)]),
@@ -132,7 +132,7 @@ def signature(description: ModelConfig) -> ModelSignature:
                 ColSpec(DataType.double, "probability"),
                 ColSpec(Array(Object(guess)), "top"),
                 ColSpec(DataType.boolean, "unknown"),
-                ColSpec(DataType.double, "novelty"),
+                ColSpec(DataType.double, "ood_score"),
             ]
         ),
         params=ParamSchema(
@@ -253,7 +253,7 @@ def _facts(description: ModelConfig, package: str) -> dict[str, object]:
 
 
 def _input_example() -> pd.DataFrame:
-    """One small grey picture: real enough to be sent as it is."""
+    """One small grey image: real enough to be sent as it is."""
     content = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(content, "PNG")
     return pd.DataFrame({IMAGE_COLUMN: [base64.b64encode(content.getvalue()).decode()]})

@@ -47,7 +47,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         return RuleResult(PARITY_RULE, False, True, reason)
     differences = {"probability": _difference(own.probabilities, served.probabilities)}
     if not np.isnan(own.ood_scores).all():
-        differences["novelty"] = _difference(own.ood_scores, served.ood_scores)
+        differences["ood_score"] = _difference(own.ood_scores, served.ood_scores)
     swapped = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
     agreed = _one_threshold(own, served)
     # written so that a NaN difference fails

@@ -1,4 +1,4 @@
-"""Small pictures, made on the spot."""
+"""Small images, made on the spot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def write_picture() -> Callable[[Path, str], None]:
+def write_image() -> Callable[[Path, str], None]:
     """Writes an 8 x 8 PNG that its text determines."""
 
     def write(path: Path, text: str) -> None:

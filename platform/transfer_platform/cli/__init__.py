@@ -103,7 +103,7 @@ def main() -> None:
     "--out", type=click.Path(path_type=Path), help="The recipe's file; by default FOLDER.yaml here."
 )
 def init(source: str, out: Path | None) -> None:
-    """Look at the pictures in FOLDER and write a first recipe for them, with the reasons as comments.
+    """Look at the images in FOLDER and write a first recipe for them, with the reasons as comments.
 
     FOLDER may also be an archive, a manifest (csv, tsv, parquet), a URL, or a name such as torchvision:MNIST.
     """
@@ -212,7 +212,7 @@ def info() -> None:
 @cache.command()
 @click.option("--all", "everything", is_flag=True, help="Downloads and unpacked archives too.")
 def clear(everything: bool) -> None:
-    """Delete stored features and decoded pictures."""
+    """Delete stored features and decoded images."""
     from transfer_platform.commands import cache as contents
 
     click.echo(contents.clear_cache(everything=everything))
@@ -225,7 +225,7 @@ def clear(everything: bool) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
-    """Classify every picture under FOLDER and write a CSV file."""
+    """Classify every image under FOLDER and write a CSV file."""
     from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 

@@ -23,11 +23,11 @@ DESCRIPTIONS = {
     "digests": "checksums of files that were read",
     "downloads": "data sets and weights, as they were fetched",
     "embedded": "data sets that come with the install, as files",
-    "features": "what frozen networks made of pictures, and decoded pictures",
+    "features": "what frozen networks made of images, and decoded images",
     "huggingface": "data sets of Hugging Face, as class folders",
-    "looks": "sizes, formats and sketches of pictures that were read",
+    "looks": "sizes, formats and sketches of images that were read",
     "measured": "what frozen networks cost on this machine",
-    "pictures": "pictures that manifests name by URLs, as they were fetched",
+    "images": "images that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",
 }
 

@@ -100,9 +100,7 @@ def _of_other_versions() -> str:
 
 def _images(splits: Splits) -> Table:
     table = Table(box=box.SIMPLE, title="Images", title_justify="left", title_style="bold", show_footer=True)
-    counts = {
-        role: Counter(picture.label for picture in pictures) for role, pictures in splits.by_name.items()
-    }
+    counts = {role: Counter(image.label for image in images) for role, images in splits.by_name.items()}
     table.add_column("class", footer="all")
     for role, of_class in counts.items():
         table.add_column(role, justify="right", footer=str(of_class.total()))

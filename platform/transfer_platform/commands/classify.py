@@ -29,7 +29,7 @@ from transfer_registry.serving.loaded_model import load_model
 
 @dataclass(frozen=True)
 class Classification:
-    """What a model says about one picture.
+    """What a model says about one image.
 
     Attributes:
         photo: As it was asked for.
@@ -122,7 +122,7 @@ class PretrainedClassifier:
 
     @torch.inference_mode()
     def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """The probability of every class for every picture, (N, C)."""
+        """The probability of every class for every image, (N, C)."""
         batch = torch.stack([self.preprocessing(decode(path)) for path in images])
         probabilities: NDArray[np.float32] = self.network(batch).softmax(dim=1).numpy()
         return probabilities
@@ -130,11 +130,11 @@ class PretrainedClassifier:
 
 def annotate_image(answer: Classification, photo: Path, out: Path) -> None:
     """Writes an answer over the top of a photograph, and that to a PNG."""
-    picture = decode(photo)
-    height = max(12, picture.height // 28)
+    image = decode(photo)
+    height = max(12, image.height // 28)
     pairs = zip(answer.classes, answer.probabilities, strict=True)
     text = "\n".join(f"{name}  {probability:.1%}" for name, probability in pairs)
-    pen = ImageDraw.Draw(picture, "RGBA")
+    pen = ImageDraw.Draw(image, "RGBA")
     font = ImageFont.load_default(height)
     box = pen.multiline_textbbox((height, height), text, font=font)
     pen.rectangle(
@@ -143,4 +143,4 @@ def annotate_image(answer: Classification, photo: Path, out: Path) -> None:
     )
     pen.multiline_text((height, height), text, "white", font=font)
     with atomic_write(out) as unfinished:
-        picture.save(unfinished, "PNG")
+        image.save(unfinished, "PNG")

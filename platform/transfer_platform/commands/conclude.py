@@ -90,7 +90,7 @@ def conclude(
         study: Whose best trial it comes from; the conclusion is noted with it.
         parent: The study's run.
         best: The best trial's run, where this MLflow has it.
-        logits: The best trial's, of the pictures that ranked it (N, C); thresholds are chosen on them.
+        logits: The best trial's, of the images that ranked it (N, C); thresholds are chosen on them.
         say: Given what happens next.
     """
     say("testing the best checkpoint in its served form")
@@ -132,8 +132,8 @@ def _noted(conclusion: Conclusion, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _test(classifier: Classifier, splits: Splits) -> tuple[Predictions, ClassifierOutput]:
-    images = [picture.path for picture in splits.test]
-    labels = [classifier.classes.index(picture.label) for picture in splits.test]
+    images = [image.path for image in splits.test]
+    labels = [classifier.classes.index(image.label) for image in splits.test]
     answers = classifier.predict(images)
     return Predictions(classifier.classes, images, np.array(labels), answers.probabilities), answers
 
@@ -152,11 +152,11 @@ def _calibration(
 
 
 def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
-    """What the served form costs here: the time of one picture, from its file to its answer, and its size."""
+    """What the served form costs here: the time of one image, from its file to its answer, and its size."""
     milliseconds = []
-    for picture in splits.test[:TIMED_IMAGES]:
+    for image in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()
-        classifier.predict_proba([picture.path])
+        classifier.predict_proba([image.path])
         milliseconds.append(1000 * (time.perf_counter() - start))
     size = sum((model / name).stat().st_size for name in FILES)
     return {"served/latency_ms": statistics.median(milliseconds), "served/size_mb": size / 1e6}
@@ -184,14 +184,14 @@ def _promote(
         recipe_fingerprint=study_identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
         precision=description.precision,
-        training_sha256=tuple(picture.sha256 for picture in splits.development),
+        training_sha256=tuple(image.sha256 for image in splits.development),
     )
     evaluation = Evaluation(
         metrics=metrics,
         classes=splits.classes,
-        images=tuple(picture.path for picture in splits.test),
-        sha256=tuple(picture.sha256 for picture in splits.test),
-        labels=tuple(picture.label for picture in splits.test),
+        images=tuple(image.path for image in splits.test),
+        sha256=tuple(image.sha256 for image in splits.test),
+        labels=tuple(image.label for image in splits.test),
         probabilities=answers.probabilities,
         fingerprint=splits.fingerprints["test"],
         ood_scores=answers.ood_scores,

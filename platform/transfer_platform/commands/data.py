@@ -98,7 +98,7 @@ def inspect_dataset(
     found = found.with_split_notes(recognised)
     if splits is None:
         found = found.with_findings(
-            (), ["Labels and outliers were not looked at: the pictures cannot be divided."]
+            (), ["Labels and outliers were not looked at: the images cannot be divided."]
         )
     elif not features:
         found = found.with_findings((), ["Labels and outliers were not looked at: --no-features."])
@@ -184,18 +184,16 @@ def _asked(
     )
     bench.precision = bench.select_precision(frozen)
     features = bench.pretrained_features(frozen).float().cpu().numpy()
-    pictures = splits.development
-    labels = np.array([splits.classes.index(picture.label) for picture in pictures])
-    further = [*find_outliers(pictures, features)]
+    images = splits.development
+    labels = np.array([splits.classes.index(image.label) for image in images])
+    further = [*find_outliers(images, features)]
     if np.bincount(labels).min() < 2:
         return found.with_findings(
-            further, ["Labels were not looked at: a class has only one picture to learn from."]
+            further, ["Labels were not looked at: a class has only one image to learn from."]
         )
     probabilities = out_of_fold_probabilities(features, labels)
     said = (
-        f"Labels and outliers were judged by {frozen.backbone.name} on the {len(pictures)} pictures of train "
-        "and validation; test pictures are left to the gate."
+        f"Labels and outliers were judged by {frozen.backbone.name} on the {len(images)} images of train "
+        "and validation; test images are left to the gate."
     )
-    return found.with_findings(
-        [*find_label_errors(pictures, splits.classes, probabilities), *further], [said]
-    )
+    return found.with_findings([*find_label_errors(images, splits.classes, probabilities), *further], [said])

@@ -36,7 +36,7 @@ class InspectedDataset:
     """What was seen of a data set.
 
     Attributes:
-        found: In its pictures.
+        found: In its images.
         sides: Which folders play which part, and why.
     """
 
@@ -92,11 +92,11 @@ def summary_lines(seen: InspectedDataset) -> Iterator[str]:
     yield _classes(seen.training_counts)
     yield from seen.splits.messages
     if bad := len(seen.inspection.quarantine):
-        yield f"{bad} file{'s' * (bad > 1)} cannot be read as a picture of a class and would be left out"
+        yield f"{bad} file{'s' * (bad > 1)} cannot be read as an image of a class and would be left out"
     if leaks := len(seen.inspection.by_kind(LEAK)):
         yield _leaks(leaks)
     if warnings := seen.inspection.count(Severity.WARNING):
-        yield f"{warnings} warning{'s' * (warnings > 1)} about the pictures: `platform data` shows what"
+        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: `platform data` shows what"
 
 
 def _head(name: str, file_name: str) -> Iterator[Line]:
@@ -131,11 +131,11 @@ def _dataset(seen: InspectedDataset, source: str) -> Iterator[Line]:
 
 def _bad_files(seen: InspectedDataset) -> Iterator[Line]:
     if seen.excluded:
-        yield "  exclude:", "no readable pictures; mend them, or leave them out"
+        yield "  exclude:", "no readable images; mend them, or leave them out"
         for name, why in seen.excluded.items():
             yield f"    - {yaml_scalar(name)}", why
     elif bad := len(seen.inspection.quarantine):
-        yield "  on_bad_image: skip", f"{bad} files are no readable pictures; `platform data` names them"
+        yield "  on_bad_image: skip", f"{bad} files are no readable images; `platform data` names them"
     if leaks := len(seen.inspection.by_kind(LEAK)):
         yield f"  # {_leaks(leaks)}", ""
 
@@ -197,7 +197,7 @@ def _classes(counts: Mapping[str, int]) -> str:
 
 
 def _leaks(count: int) -> str:
-    verb = "picture lies" if count == 1 else "pictures lie"
+    verb = "image lies" if count == 1 else "images lie"
     return f"{count} {verb} in two splits, and a run refuses that: `platform data` names them"
 
 

@@ -46,7 +46,7 @@ class FirstRecipe:
 
 
 def write_first_recipe(source: str, out: Path | None = None, progress: Progress = silent) -> FirstRecipe:
-    """Looks at all pictures of a data set and writes a recipe for it.
+    """Looks at all images of a data set and writes a recipe for it.
 
     Args:
         source: As in `dataset.source`; a relative path is relative to the current folder.
@@ -77,7 +77,7 @@ def _refuse_place(out: Path, source: str) -> None:
     if folder.is_absolute() and folder.is_dir() and out.resolve().is_relative_to(folder):
         elsewhere = printable(folder.with_name(f"{folder.name}.yaml"))
         raise StorageError(
-            f"{printable(out)} would lie among the pictures; name another with --out, such as {elsewhere}"
+            f"{printable(out)} would lie among the images; name another with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
         raise StorageError(

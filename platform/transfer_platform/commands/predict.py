@@ -1,4 +1,4 @@
-"""Using a registered model on folders: classify every picture, or measure the model on labelled ones."""
+"""Using a registered model on folders: classify every image, or measure the model on labelled ones."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Pictures handed to a model at once; of the largest that it reads, no more fit into one request."""
+"""Images handed to a model at once; of the largest that it reads, no more fit into one request."""
 NOTHING = {"label": "", "probability": "", "unknown": ""}
-"""What the table says of a file that is no picture."""
+"""What the table says of a file that is no image."""
 
 
 def predict_folder(folder: Path, model: str, out: Path, progress: Progress = silent) -> str:
-    """Classifies every picture below a folder.
+    """Classifies every image below a folder.
 
     Args:
         folder: Searched with its subfolders; hidden files are left out.
         model: A registered model, see `transfer_registry.model_uri`.
         out: CSV file of `file` (relative to the folder), `label`, `probability`, `unknown` (whether it is
-            unlike the training pictures) and `error`; replaced.
-        progress: Told how many pictures are done.
+            unlike the training images) and `error`; replaced.
+        progress: Told how many images are done.
 
     Returns:
         What was done, in a sentence.
@@ -58,41 +58,41 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     unlike = sum(row["unknown"] == "true" for row in rows)
-    note = f"; {unlike} of them are unlike the training pictures, see the column `unknown`" if unlike else ""
+    note = f"; {unlike} of them are unlike the training images, see the column `unknown`" if unlike else ""
     note += f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
-    return f"{len(rows) - unreadable} pictures classified by {loaded.uri}, written to {out}{note}"
+    return f"{len(rows) - unreadable} images classified by {loaded.uri}, written to {out}{note}"
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:
-    """Measures a model on class folders of pictures.
+    """Measures a model on class folders of images.
 
     Args:
         model: A registered model, see `transfer_registry.model_uri`.
         folder: Holds one folder per class, named as the model names its classes.
-        progress: Told how many pictures are done.
+        progress: Told how many images are done.
 
     Returns:
         The report, markdown.
 
     Raises:
-        DataError: The folders do not name the model's classes, or a file in them is no picture.
+        DataError: The folders do not name the model's classes, or a file in them is no image.
         RegistryError: There is no such model.
     """
     catalog = scan_folder(folder, progress=progress)
     catalog.require_readable()
     catalog.require_classes()
-    pictures = catalog.images
+    labelled = catalog.images
     loaded = load_model(model)
-    if unknown := sorted({picture.label for picture in pictures} - set(loaded.classes)):
+    if unknown := sorted({image.label for image in labelled} - set(loaded.classes)):
         raise DataError(
             f"{folder} has class folders that {loaded.uri} does not know: {', '.join(unknown)}; "
             f"its classes are {', '.join(loaded.classes)}"
         )
-    paths = [picture.path for picture in pictures]
-    labels = np.array([loaded.classes.index(picture.label) for picture in pictures])
+    paths = [image.path for image in labelled]
+    labels = np.array([loaded.classes.index(image.label) for image in labelled])
     probabilities = _probabilities(loaded, paths, progress)
     predictions = Predictions(loaded.classes, paths, labels, probabilities)
-    facts = {"model": loaded.uri, "pictures": f"{len(paths)} in {folder}"}
+    facts = {"model": loaded.uri, "images": f"{len(paths)} in {folder}"}
     return evaluation_report("Evaluation", facts, predictions, predictions.scores("test"))
 
 
@@ -108,7 +108,7 @@ def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:
-    """One row a file, in order; a file that is no picture has an error in place of an answer."""
+    """One row a file, in order; a file that is no image has an error in place of an answer."""
     errors = {path: _error(path) for path in files}
     readable = [path for path in files if not errors[path]]
     said = dict(zip(readable, _said(loaded, readable), strict=True)) if readable else {}

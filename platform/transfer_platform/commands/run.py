@@ -218,10 +218,10 @@ def _search(study: Study, engine: LocalEngine, recipe: Recipe, progress: Progres
 
 
 def _counts(inspection: Inspection, splits: Splits) -> str:
-    counts = ", ".join(f"{len(pictures)} {role}" for role, pictures in splits.by_name.items())
+    counts = ", ".join(f"{len(images)} {role}" for role, images in splits.by_name.items())
     left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
     bad = len(inspection.quarantine)
-    left_out += f"; {bad} files left out that are no readable pictures" if bad else ""
+    left_out += f"; {bad} files left out that are no readable images" if bad else ""
     warnings = inspection.count(Severity.WARNING)
     look = f"; {warnings} warning{'s' * (warnings != 1)}: platform data shows what" if warnings else ""
     return f"images: {counts}; classes: {len(splits.classes)}{left_out}{look}"

@@ -48,12 +48,12 @@ def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, P
         }
     )
     run.log_text(to_yaml(recipe), "recipe.yaml")
-    for role, pictures in splits.by_name.items():
-        run.log_dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(pictures), role)
+    for role, images in splits.by_name.items():
+        run.log_dataset(recipe.name, recipe.dataset.source, splits.fingerprints[role], len(images), role)
 
 
 def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
-    """What the preflight found, as a page, a text and a table; every picture's digest; what was left out."""
+    """What the preflight found, as a page, a text and a table; every image's digest; what was left out."""
     run.log_text(data_report.html_page(inspection, "Data set"), f"{DATA}/report.html")
     run.log_text(data_report.markdown_report(inspection), f"{DATA}/report.md")
     run.log_table(data_report.findings_table(inspection), f"{DATA}/findings.json")
@@ -64,7 +64,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Labels that are doubtful, by what the best trial said of pictures that it had not seen."""
+    """Labels that are doubtful, by what the best trial said of images that it had not seen."""
     found = misclassified_images(splits.selection, splits.classes, predictions.probabilities)
     rows = [(inspection.name(each.files[0]), each.detail) for each in found]
     columns: dict[str, list[object]] = {
@@ -109,21 +109,21 @@ def log_network(run: Run, network: Network) -> None:
 
 
 def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
-    """What the best trial made of the pictures that ranked it; with folds of all that teach, out of fold.
+    """What the best trial made of the images that ranked it; with folds of all that teach, out of fold.
 
     Args:
         splits: Theirs.
-        logits: Of these pictures (N, C).
+        logits: Of these images (N, C).
         temperature: That they are divided by, as the served model divides its own.
     """
-    pictures = splits.selection
-    labels = np.array([splits.classes.index(picture.label) for picture in pictures])
+    images = splits.selection
+    labels = np.array([splits.classes.index(image.label) for image in images])
     probabilities = functional.softmax(logits.double() / temperature, dim=1).numpy()
-    return Predictions(splits.classes, [picture.path for picture in pictures], labels, probabilities)
+    return Predictions(splits.classes, [image.path for image in images], labels, probabilities)
 
 
 def log_validation(run: Run, predictions: Predictions) -> None:
-    """What the best trial made of the pictures that ranked it."""
+    """What the best trial made of the images that ranked it."""
     run.log_table(predictions.table(), f"{FOLDER}/validation_predictions.json")
 
 
@@ -132,7 +132,7 @@ def log_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
 
     Args:
         run: Of the study.
-        chosen: Calibrated predictions of the pictures that ranked the best trial.
+        chosen: Calibrated predictions of the images that ranked the best trial.
         judged: Of the test images.
     """
     by_class, decided = class_thresholds(chosen, judged), coverage(judged)

@@ -1,6 +1,6 @@
-"""What is in a folder of class folders: every picture with its label and its content's digest.
+"""What is in a folder of class folders: every image with its label and its content's digest.
 
-A file that is no picture is told with its reason, unless the recipe excludes it: none is skipped silently.
+A file that is no image is told with its reason, unless the recipe excludes it: none is skipped silently.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ImageRecord:
         file: Its path, absolute; text, as a million `Path`s would take far more memory.
         label: Its class: the name of the class folder, in Unicode's composed form (NFC).
         sha256: Of the file's bytes, 64 hexadecimal digits.
-        group: Pictures of one group stay on one side; empty where nothing is grouped.
+        group: Images of one group stay on one side; empty where nothing is grouped.
         weight: How much it counts in the loss when it teaches.
     """
 
@@ -55,13 +55,13 @@ class Catalog:
     Attributes:
         folder: Which, links resolved; of a manifest the file.
         root: The source that it lies in, likewise.
-        pictures: Sorted by label, then by digest, so that file names do not matter.
+        images: Sorted by label, then by digest, so that file names do not matter.
         classes: The names of the class folders, or the labels of a manifest; sorted.
         excluded: Files that the recipe leaves out.
         ignored: Hidden files and folders and clutter such as `Thumbs.db`.
-        problems: Files that are no readable pictures in a class folder, and why.
+        problems: Files that are no readable images in a class folder, and why.
         names: What files are called that were fetched: their URLs.
-        listed: Whether a manifest lists the pictures.
+        listed: Whether a manifest lists the images.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class Catalog:
     from_manifest: bool = False
 
     def require_readable(self) -> None:
-        """Raises a `DataError` that names the first 20 files that are no pictures, where there are any."""
+        """Raises a `DataError` that names the first 20 files that are no images, where there are any."""
         if not self.problems:
             return
         lines = [
@@ -84,7 +84,7 @@ class Catalog:
         ]
         more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise DataError(
-            f"{len(lines)} files in {self.folder} are no readable pictures"
+            f"{len(lines)} files in {self.folder} are no readable images"
             + ("" if self.from_manifest else " in a class folder")
             + ":\n"
             + "\n".join(lines[:MAX_LISTED] + more)
@@ -92,7 +92,7 @@ class Catalog:
         )
 
     def require_classes(self) -> None:
-        """Raises a `DataError` where there are fewer than two classes, or one without a picture."""
+        """Raises a `DataError` where there are fewer than two classes, or one without an image."""
         if gaps := self.class_errors():
             raise DataError("\n".join(gaps))
 
@@ -105,10 +105,10 @@ class Catalog:
             which = "labels that are" if self.from_manifest else "class folders whose names are"
             gaps.append(f"{self.folder} has {which} no printable text: {unwritable}; rename them")
         if empty := self._empty_classes():
-            which = "classes without a readable" if self.from_manifest else "class folders without a"
+            which = "classes without a readable" if self.from_manifest else "class folders without an"
             mend = "correct their rows" if self.from_manifest else "fill or remove them"
             gaps.append(
-                f"{self.folder} has {which} picture: {empty}; "
+                f"{self.folder} has {which} image: {empty}; "
                 f"{mend}, and see that dataset.exclude leaves something of them"
             )
         return gaps
@@ -123,7 +123,7 @@ class Catalog:
         )
 
     def _empty_classes(self) -> str:
-        held = {picture.label for picture in self.images}
+        held = {image.label for image in self.images}
         return ", ".join(repr(label) for label in self.classes if label not in held)
 
 
@@ -134,14 +134,14 @@ def scan_folder(
     looks: ImageStats | None = None,
     progress: Progress = silent,
 ) -> Catalog:
-    """Lists the pictures of a folder that has one folder per class; deeper folders belong to the class too.
+    """Lists the images of a folder that has one folder per class; deeper folders belong to the class too.
 
     Args:
         folder: The folder of class folders.
         excluded: Files and folders below the root that are left out.
         root: The source that `folder` lies in; links may not leave it, and messages name files relative
             to it. By default `folder`.
-        looks: Is given what is seen of the pictures, where it is wanted.
+        looks: Is given what is seen of the images, where it is wanted.
         progress: Is told how many files were read.
 
     Raises:
@@ -174,16 +174,16 @@ def scan_folder(
     )
 
 
-def sort_by_content(pictures: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """Pictures by label, then by digest; only what is the same in both is told apart by its path."""
-    return tuple(sorted(pictures, key=lambda picture: (picture.label, picture.sha256, picture.file)))
+def sort_by_content(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """Images by label, then by digest; only what is the same in both is told apart by its path."""
+    return tuple(sorted(images, key=lambda image: (image.label, image.sha256, image.file)))
 
 
 def class_names(catalogs: Mapping[str, Sequence[ImageRecord]]) -> tuple[str, ...]:
     """The one list of classes that all splits share; a class's place in it is its index in the network.
 
     Args:
-        catalogs: The pictures of each split, `train` among them.
+        catalogs: The images of each split, `train` among them.
 
     Returns:
         The classes of `train`, sorted by name.
@@ -194,17 +194,17 @@ def class_names(catalogs: Mapping[str, Sequence[ImageRecord]]) -> tuple[str, ...
     if lines := class_differences(catalogs):
         raise SplitError(
             "the splits do not have the same classes:\n  " + "\n  ".join(lines) + "\n"
-            "every split needs pictures of every class, of the same name"
+            "every split needs images of every class, of the same name"
         )
-    return tuple(sorted({picture.label for picture in catalogs["train"]}))
+    return tuple(sorted({image.label for image in catalogs["train"]}))
 
 
 def class_differences(catalogs: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     """Which splits lack a class of `train`, or have one more; a sentence each."""
-    expected = {picture.label for picture in catalogs["train"]}
+    expected = {image.label for image in catalogs["train"]}
     lines = []
-    for split, pictures in catalogs.items():
-        actual = {picture.label for picture in pictures}
+    for split, images in catalogs.items():
+        actual = {image.label for image in images}
         lines += [f"{split} lacks the class {label!r}" for label in sorted(expected - actual)]
         lines += [
             f"{split} has the class {label!r}, which train lacks{did_you_mean(label, expected)}"

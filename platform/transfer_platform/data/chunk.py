@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transfer_platform.data.look_memory import ImageStatsCache
 
 MAX_BYTES = 1 << 30
-"""Bytes of a file above which it is no picture."""
+"""Bytes of a file above which it is no image."""
 
 _WATCHED = 1.0
 """Seconds between two looks whether the parent still lives."""
@@ -63,12 +63,12 @@ def exit_with_parent(parent: int) -> None:
 
 
 def _content(path: str) -> bytes | FileProblem:
-    """A file's bytes, or why it has none that could be a picture's."""
+    """A file's bytes, or why it has none that could be an image's."""
     try:
         with FileIO(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
-                return FileProblem("too many bytes", f"it has {size:,} bytes, more than any picture")
+                return FileProblem("too many bytes", f"it has {size:,} bytes, more than any image")
             return file.readall()
     except OSError as error:
         return unreadable(error)

@@ -1,4 +1,4 @@
-"""From a recipe's `dataset:` section to its pictures: read, and then divided."""
+"""From a recipe's `dataset:` section to its images: read, and then divided."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ScannedDataset:
         root: Its folder.
         sides: By split, the folder that the recipe names, a fraction, or folds; none is left out.
         catalogs: What each split's folder holds, or a manifest lists for it.
-        looks: What was seen of all pictures.
+        looks: What was seen of all images.
         allowed: Files that may lie in two splits.
         notes: What was made of a manifest's columns, a sentence each.
     """
@@ -46,7 +46,7 @@ class ScannedDataset:
 
 
 def scan_dataset(dataset: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
-    """Brings a data set here and reads every picture once; what is wrong with a file is told, not raised.
+    """Brings a data set here and reads every image once; what is wrong with a file is told, not raised.
 
     Args:
         dataset: The section of a recipe.
@@ -63,7 +63,7 @@ def scan_dataset(dataset: DatasetConfig, folder: Path, progress: Progress = sile
     if dataset.group_by:
         raise DataError(
             f"dataset.group_by names a column ({dataset.group_by}) of a manifest, but the source "
-            f"{dataset.source} is none; list the pictures in a CSV file with the columns path, label and "
+            f"{dataset.source} is none; list the images in a CSV file with the columns path, label and "
             f"{dataset.group_by}, and name it as the source"
         )
     root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
@@ -121,9 +121,7 @@ def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float |
         elif isinstance(side, str) and role not in given:
             faults.append(_nothing_listed(name, role))
         elif not isinstance(side, str) and role in given:
-            faults.append(
-                f"{name} is {_spelled(side)}, but the manifest lists pictures for {role}; remove one"
-            )
+            faults.append(f"{name} is {_spelled(side)}, but the manifest lists images for {role}; remove one")
     if faults:
         raise SplitError(
             f"dataset.splits and the manifest {manifest.file} do not fit together:\n"

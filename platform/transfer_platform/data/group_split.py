@@ -1,9 +1,9 @@
-"""Dividing pictures by whole groups, so that one patient or one animal never stands on two sides.
+"""Dividing images by whole groups, so that one patient or one animal never stands on two sides.
 
 A group's side for test depends on its name and the split seed alone, so that it stays test when the data
-set grows. Groups that share a picture, byte for byte, count as one. Validation and folds are dealt greedily
+set grows. Groups that share an image, byte for byte, count as one. Validation and folds are dealt greedily
 and then mended, class by class: scikit-learn's StratifiedGroupKFold does the same for folds only, takes
-seconds to import, and its answer depends on the order of the pictures.
+seconds to import, and its answer depends on the order of the images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _ALL = ""
-"""Stands beside the classes for all pictures; no label is empty."""
+"""Stands beside the classes for all images; no label is empty."""
 _LACKING = 100.0
 """What a class that a side lacks costs; more than any imbalance."""
 _LEAST = 1e-9
@@ -30,11 +30,11 @@ _ROUNDS = 100
 
 @dataclass(frozen=True, slots=True)
 class GroupCluster:
-    """Groups that stay together because they share a picture; mostly a single one.
+    """Groups that stay together because they share an image; mostly a single one.
 
     Attributes:
         names: Sorted.
-        counts: Pictures by class, and of all classes under `_ALL`.
+        counts: Images by class, and of all classes under `_ALL`.
     """
 
     names: tuple[str, ...]
@@ -42,15 +42,15 @@ class GroupCluster:
 
 
 def split_by_group(
-    pictures: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
+    images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
 ) -> dict[str, tuple[ImageRecord, ...]]:
-    """Divides pictures as `division.divide` does, by whole groups.
+    """Divides images as `division.divide` does, by whole groups.
 
     A group is test where `sha256(split_seed:group:NAME)` is below the fraction, so that about so many of the
     groups are; validation then takes whole groups with about its fraction of every class.
 
     Args:
-        pictures: All of them, each with a group.
+        images: All of them, each with a group.
         fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
         split_seed: Chooses another division.
 
@@ -61,8 +61,8 @@ def split_by_group(
         SplitError: A fraction is out of bounds, or whole groups cannot give every class to every side.
     """
     require_fraction_bounds(fractions)
-    pictures = sort_by_content(pictures)
-    left, sides = merge_groups(pictures), dict[str, str]()
+    images = sort_by_content(images)
+    left, sides = merge_groups(images), dict[str, str]()
     if "test" in fractions:
         chosen = _drawn_test(left, fractions["test"], split_seed)
         sides = {name: "test" for cluster in left if cluster.names in chosen for name in cluster.names}
@@ -74,50 +74,50 @@ def split_by_group(
         for cluster, side in zip(left, dealt, strict=True):
             sides |= dict.fromkeys(cluster.names, "validation" if side else "train")
     return {
-        role: tuple(picture for picture in pictures if sides.get(picture.group, "train") == role)
+        role: tuple(image for image in images if sides.get(image.group, "train") == role)
         for role in ("train", *fractions)
     }
 
 
-def assign_group_folds(pictures: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Deals the training pictures into folds by whole groups, each class as evenly as they allow.
+def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
+    """Deals the training images into folds by whole groups, each class as evenly as they allow.
 
     Args:
-        pictures: Each with a group.
+        images: Each with a group.
         folds: K, at least 2.
         split_seed: Chooses another division.
 
     Returns:
-        For each picture its fold, 0 to K - 1.
+        For each image its fold, 0 to K - 1.
 
     Raises:
         SplitError: A fold would lack a class.
     """
-    every = merge_groups(sort_by_content(pictures))
+    every = merge_groups(sort_by_content(images))
     dealt = _dealt(every, [1 / folds] * folds, f"folds:{split_seed}")
     _refuse_lacking(every, dealt, folds, f"each of {folds} folds", "ask for fewer folds")
     fold = {name: side for cluster, side in zip(every, dealt, strict=True) for name in cluster.names}
-    return tuple(fold[picture.group] for picture in pictures)
+    return tuple(fold[image.group] for image in images)
 
 
 def groups_in_several_splits(
     given: Mapping[str, Sequence[ImageRecord]],
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Groups that lie in more than one split, by name: their pictures by split."""
+    """Groups that lie in more than one split, by name: their images by split."""
     held: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, pictures in given.items():
-        for picture in pictures:
-            if picture.group:
-                held[picture.group][role].append(picture)
+    for role, images in given.items():
+        for image in images:
+            if image.group:
+                held[image.group][role].append(image)
     return {
-        name: {role: tuple(pictures) for role, pictures in roles.items()}
+        name: {role: tuple(images) for role, images in roles.items()}
         for name, roles in sorted(held.items())
         if len(roles) > 1
     }
 
 
-def merge_groups(pictures: Sequence[ImageRecord]) -> list[GroupCluster]:
-    """Groups, joined where they share a picture, sorted by their names."""
+def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
+    """Groups, joined where they share an image, sorted by their names."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -127,15 +127,15 @@ def merge_groups(pictures: Sequence[ImageRecord]) -> list[GroupCluster]:
         return name
 
     first: dict[str, str] = {}
-    for picture in pictures:
-        one, other = sorted((top(picture.group), top(first.setdefault(picture.sha256, picture.group))))
+    for image in images:
+        one, other = sorted((top(image.group), top(first.setdefault(image.sha256, image.group))))
         above[other] = one
     names: dict[str, set[str]] = defaultdict(set)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for picture in pictures:
-        joined = top(picture.group)
-        names[joined].add(picture.group)
-        counts[joined].update((picture.label, _ALL))
+    for image in images:
+        joined = top(image.group)
+        names[joined].add(image.group)
+        counts[joined].update((image.label, _ALL))
     return [
         GroupCluster(tuple(sorted(names[joined])), dict(sorted(counts[joined].items())))
         for joined in sorted(names)
@@ -189,9 +189,9 @@ class _Deal:
     """How far the sides are from what was asked.
 
     Attributes:
-        totals: Pictures by class.
+        totals: Images by class.
         shares: Of every class, that each side should have.
-        held: Pictures by class that each side has.
+        held: Images by class that each side has.
     """
 
     totals: Mapping[str, int]
@@ -236,7 +236,7 @@ def _refuse_lacking(
     if lacking:
         counts = ", ".join(f"{label!r} is in {groups[label]}" for label in lacking)
         raise SplitError(
-            f"{needed} must have pictures of every class, by whole groups (dataset.group_by), but of the "
+            f"{needed} must have images of every class, by whole groups (dataset.group_by), but of the "
             f"groups that are left {counts}; add groups that have it, or {remedy} in "
             "dataset.splits.validation"
         )

@@ -19,7 +19,7 @@ Unit = TypeVar("Unit", str, tuple[str, ...])
 
 
 def split_by_hash(
-    pictures: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
+    images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Divides the images of one folder.
 
@@ -27,7 +27,7 @@ def split_by_hash(
     of its copies stay together.
 
     Args:
-        pictures: All of them.
+        images: All of them.
         fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
         split_seed: Chooses another division.
 
@@ -38,9 +38,9 @@ def split_by_hash(
         SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
     """
     require_fraction_bounds(fractions)
-    pictures = sort_by_content(pictures)
+    images = sort_by_content(images)
     sides: dict[str, str] = {}
-    left = _digests_by_class(pictures)
+    left = _digests_by_class(images)
     if "test" in fractions:
         draws = {digest: hash_to_int(f"{split_seed}:{digest}") for each in left.values() for digest in each}
         sides = dict.fromkeys(select_test(left, draws, fractions["test"], "different images"), "test")
@@ -48,26 +48,26 @@ def split_by_hash(
     if "validation" in fractions:
         _select_validation(left, fractions["validation"], split_seed, sides)
     return {
-        role: tuple(picture for picture in pictures if sides.get(picture.sha256, "train") == role)
+        role: tuple(image for image in images if sides.get(image.sha256, "train") == role)
         for role in ("train", *fractions)
     }
 
 
-def assign_folds(pictures: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
+def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
     """Deals the training images into folds, each class evenly; copies of an image into the same one.
 
     Args:
-        pictures: Sorted by label.
+        images: Sorted by label.
         folds: K, at least 2.
         split_seed: Chooses another division.
 
     Returns:
-        For each picture its fold, 0 to K - 1.
+        For each image its fold, 0 to K - 1.
 
     Raises:
         SplitError: A class has fewer different images than there are folds.
     """
-    digests = _digests_by_class(pictures)
+    digests = _digests_by_class(images)
     small = {label: len(each) for label, each in digests.items() if len(each) < folds}
     if small:
         counts = ", ".join(f"{label!r} has {count}" for label, count in small.items())
@@ -82,7 +82,7 @@ def assign_folds(pictures: Sequence[ImageRecord], folds: int, split_seed: int) -
     )
     # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
     fold = {digest: position % folds for position, digest in enumerate(ranked)}
-    return tuple(fold[picture.sha256] for picture in pictures)
+    return tuple(fold[image.sha256] for image in images)
 
 
 def hash_to_int(text: str) -> int:
@@ -103,7 +103,7 @@ def select_test(
     """Which images, or groups of them, are test.
 
     Args:
-        of_class: Those that have pictures of each class.
+        of_class: Those that have images of each class.
         draws: A number below 2**256 for each; those below the fraction of it are test.
         fraction: Above 0 and below 1.
         what: They are, for errors.
@@ -157,12 +157,12 @@ def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: 
         )
 
 
-def _digests_by_class(pictures: Sequence[ImageRecord]) -> dict[str, list[str]]:
+def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
     """The different images of each class; `read_images` is sorted by label, so the first label owns an image."""
     owners: dict[str, str] = {}
-    for picture in pictures:
-        owners.setdefault(picture.sha256, picture.label)
-    digests: dict[str, list[str]] = {picture.label: [] for picture in pictures}
+    for image in images:
+        owners.setdefault(image.sha256, image.label)
+    digests: dict[str, list[str]] = {image.label: [] for image in images}
     for digest, label in owners.items():
         digests[label].append(digest)
     duplicates = [label for label, each in digests.items() if not each]

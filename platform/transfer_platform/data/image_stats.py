@@ -1,4 +1,4 @@
-"""What one decoding of a picture tells: size, format, a tiny sketch; and what it told of many pictures."""
+"""What one decoding of an image tells: size, format, a tiny sketch; and what it told of many images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ HEADER_DTYPE = np.dtype(
         ("transparent", "u1"),
     ]
 )
-"""Of one picture, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
-RGB, how many pictures the file holds, how EXIF says that it lies (1 to 8), whether it has transparency.
+"""Of one image, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
+RGB, how many images the file holds, how EXIF says that it lies (1 to 8), whether it has transparency.
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
-"""Of a look: the facts, and all of the picture squeezed into a sketch of 16 x 16 RGB pixels."""
+"""Of a look: the facts, and all of the image squeezed into a sketch of 16 x 16 RGB pixels."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
 _MOST_FRAMES = 65535
@@ -54,7 +54,7 @@ _TURNED = 5
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
-    """Decodes a picture to its last pixel.
+    """Decodes an image to its last pixel.
 
     Args:
         content: Of the file.
@@ -87,7 +87,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 class ImageStats:
-    """What was seen of pictures, by the SHA-256 of their files.
+    """What was seen of images, by the SHA-256 of their files.
 
     Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory. Its methods
     raise a `StorageError` where there is no room for it.
@@ -144,13 +144,13 @@ class ImageStats:
 def _no_room(error: OSError) -> StorageError:
     folder = tempfile.tempdir or "any folder"
     return StorageError(
-        f"what is seen of the pictures cannot be kept in {folder}: {error.strerror}; "
+        f"what is seen of the images cannot be kept in {folder}: {error.strerror}; "
         "name a folder with more room in the environment variable TMPDIR"
     )
 
 
 def _frames(image: Image.Image) -> int:
-    """How many pictures an animation has; those of a camera's MPO are not one after another."""
+    """How many images an animation has; those of a camera's MPO are not one after another."""
     if image.format not in _ANIMATED:
         return 1
     try:

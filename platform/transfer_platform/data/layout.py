@@ -1,4 +1,4 @@
-"""How a folder of pictures is laid out: which of its folders teaches, and which are held out, by their names.
+"""How a folder of images is laid out: which of its folders teaches, and which are held out, by their names.
 
 Folders are listed and no file is opened. Links are followed only where they stay inside the source.
 """
@@ -202,5 +202,5 @@ def _refuse_without_train(tree: _Tree, classes: Path) -> None:
     if "train" in roles and len(roles) > 1:
         raise SplitError(
             f"{join_names(splits[''])} in {classes} hold no class folders; "
-            "in each of them put the pictures of a class into a folder with the class's name"
+            "in each of them put the images of a class into a folder with the class's name"
         )

@@ -1,4 +1,4 @@
-"""A table that lists pictures, CSV, TSV or Parquet: for each its path, its label, and perhaps more.
+"""A table that lists images, CSV, TSV or Parquet: for each its path, its label, and perhaps more.
 
 Everything that is wrong with the table is told at once, with its lines. What lies at the paths is not asked
 here, see `listing`.
@@ -34,7 +34,7 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One picture of a manifest.
+    """One image of a manifest.
 
     Attributes:
         number: Its line in a CSV or TSV file, its row in a Parquet file, counted from 1.
@@ -118,7 +118,7 @@ def is_manifest(source: str) -> bool:
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
-    """Reads a table of pictures.
+    """Reads a table of images.
 
     Args:
         file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8, and its first line names
@@ -273,13 +273,13 @@ def _notes(table: _Table) -> Iterator[str]:
     weights = [weight for _, cells in table.cells if "weight" in cells and (weight := _weight(cells))]
     if weights:
         yield (
-            "the column 'weight' says how much a training picture counts in the loss: "
+            "the column 'weight' says how much a training image counts in the loss: "
             f"{min(weights):g} to {max(weights):g}"
         )
 
 
 def _weight(cells: dict[str, str]) -> float | None:
-    """A row's weight; None for what is none. Pictures that are held out need none, as theirs is not used."""
+    """A row's weight; None for what is none. Images that are held out need none, as theirs is not used."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0

@@ -1,10 +1,10 @@
-"""The pictures that a manifest lists, read like those of folders: one catalog for each split."""
+"""The images that a manifest lists, read like those of folders: one catalog for each split."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -34,7 +34,7 @@ _SUGGESTED = 20
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A row and where its picture is.
+    """A row and where its image is.
 
     Attributes:
         row: Of the manifest.
@@ -49,11 +49,9 @@ class ManifestEntry:
     name: str
 
 
-
-
 @dataclass(frozen=True)
 class ManifestImages:
-    """A manifest whose pictures are about to be read.
+    """A manifest whose images are about to be read.
 
     Attributes:
         manifest: What was read.
@@ -77,11 +75,11 @@ class ManifestImages:
     def catalogs(
         self, excluded: Collection[Path], looks: ImageStats, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
-        """Fetches and reads every picture that is not excluded.
+        """Fetches and reads every image that is not excluded.
 
         Args:
             excluded: Paths of entries.
-            looks: Is given what is seen of the pictures.
+            looks: Is given what is seen of the images.
             progress: Is told how many were fetched and read.
 
         Returns:
@@ -138,7 +136,7 @@ class ManifestImages:
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Finds out where the pictures of a manifest are.
+    """Finds out where the images of a manifest are.
 
     Args:
         manifest: Its paths are relative to its folder. One that lies on this machine may name any file; one

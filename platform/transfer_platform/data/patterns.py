@@ -85,10 +85,10 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 def match_rows(
     names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str
 ) -> frozenset[Path]:
-    """The pictures of a manifest that patterns name.
+    """The images of a manifest that patterns name.
 
     Args:
-        names: Of all of its pictures, as they are written there.
+        names: Of all of its images, as they are written there.
         manifest: For errors.
         patterns: As of `match_files`, but of names in the manifest, URLs too.
         field: Of `dataset:` that they stand in.

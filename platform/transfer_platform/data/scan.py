@@ -42,7 +42,7 @@ class ScanResult:
     """What was read of some files.
 
     Attributes:
-        digests: SHA-256 of every file that is a picture, by its path.
+        digests: SHA-256 of every file that is an image, by its path.
         problems: What is wrong with each of the other files.
     """
 
@@ -51,7 +51,7 @@ class ScanResult:
 
 
 def scan_files(folder: Path, files: Sequence[FoundFile], looks: ImageStats, progress: Progress) -> ScanResult:
-    """Hashes files and makes sure that they are pictures.
+    """Hashes files and makes sure that they are images.
 
     What an earlier call with the same Pillow decoded is not decoded again: a file that did not change is not
     even read, and one whose content is known under another name is only hashed.
@@ -59,7 +59,7 @@ def scan_files(folder: Path, files: Sequence[FoundFile], looks: ImageStats, prog
     Args:
         folder: What the files' names are relative to.
         files: What to read.
-        looks: Is given what is seen of the pictures.
+        looks: Is given what is seen of the images.
         progress: Is told how many files were read.
     """
     digests, memory = ChecksumCache(str(folder)), image_stats_cache()
@@ -114,7 +114,7 @@ def _read(files: Sequence[FoundFile], memory: ImageStatsCache) -> Generator[tupl
                 readings = future.result()
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
-                    f"a process died that read pictures, {printable(chunk[0].path)} or files after it: "
+                    f"a process died that read images, {printable(chunk[0].path)} or files after it: "
                     "it was killed, perhaps for want of memory, or one of them crashes Pillow"
                 ) from error
             pending.extend(begun(islice(waiting, 1)))
@@ -123,7 +123,7 @@ def _read(files: Sequence[FoundFile], memory: ImageStatsCache) -> Generator[tupl
 
 @contextmanager
 def _readers(files: int) -> Iterator[tuple[Executor, int]]:
-    """Threads, or processes for many files: small pictures are more work for Python than for Pillow.
+    """Threads, or processes for many files: small images are more work for Python than for Pillow.
 
     Also how many chunks they should be given ahead. That is no more than loky's queue and its processes hold:
     what it has not handed on when it is told to kill them ends in a traceback of its own.

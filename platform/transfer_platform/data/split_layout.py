@@ -101,7 +101,7 @@ def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
     """Completes splits by what the folders of a source are called.
 
     A validation folder without a test folder is the test split: somebody held it out, and the gate needs
-    pictures by which nothing was chosen.
+    images by which nothing was chosen.
 
     Args:
         root: The source's folder.

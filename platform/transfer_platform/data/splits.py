@@ -2,7 +2,7 @@
 
 An image's side depends on the images' bytes and the split seed, never on file names or order. So identical
 files always land on the same side, and an image that was once test stays test when the folder grows. Where
-pictures are grouped, groups take the place of images (`grouping`).
+images are grouped, groups take the place of images (`grouping`).
 These rules cannot change without making every earlier result incomparable.
 """
 
@@ -57,7 +57,7 @@ class Splits:
     def by_name(self) -> dict[str, tuple[ImageRecord, ...]]:
         """The three by name; without `validation` where folds of the training images rank the trials."""
         roles = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {role: pictures for role, pictures in roles.items() if pictures}
+        return {role: images for role, images in roles.items() if images}
 
     @property
     def development(self) -> tuple[ImageRecord, ...]:
@@ -66,7 +66,7 @@ class Splits:
 
     @property
     def selection(self) -> tuple[ImageRecord, ...]:
-        """The pictures that rank trials: for validation, or with folds all training images."""
+        """The images that rank trials: for validation, or with folds all training images."""
         return self.validation or self.train
 
     @property
@@ -78,7 +78,7 @@ class Splits:
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of each split's content: labels and bytes, not names, folders, archives or order.
 
-        Where pictures of train have weights, these count too; elsewhere they are not used.
+        Where images of train have weights, these count too; elsewhere they are not used.
         """
         return {role: fingerprint(held, weighted=role == "train") for role, held in self.by_name.items()}
 
@@ -89,10 +89,10 @@ class Splits:
         What is in which fold follows from that and from the recipe, unless a manifest's groups decide it;
         then the folds count too.
         """
-        grouped = any(picture.group for picture in self.train)
+        grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(
-                picture for picture, held in zip(self.train, self.folds, strict=True) if held == fold
+                image for image, held in zip(self.train, self.folds, strict=True) if held == fold
             )
             for fold in range(self.fold_count if grouped else 0)
         }
@@ -112,7 +112,7 @@ def scan_splits(
     Args:
         root: The source's folder.
         folders: By split, `train` among them, a folder relative to `root`; `.` is the root.
-        looks: Is given what is seen of the pictures.
+        looks: Is given what is seen of the images.
         excluded: Files that are left out.
         progress: Is told how many images were read.
 
@@ -149,7 +149,7 @@ def build_splits(
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
     _refuse_shared(given, allowed)
     _refuse_torn(given)
-    grouped = any(picture.group for picture in given["train"])
+    grouped = any(image.group for image in given["train"])
     divided = (split_by_group if grouped else split_by_hash)(given["train"], fractions, split_seed)
     sides = {"validation": (), **given, **divided}
     deal = assign_group_folds if grouped else assign_folds
@@ -165,31 +165,29 @@ def images_in_several_splits(
     Returns:
         For each image its files by split.
     """
-    times = Counter(digest for pictures in given.values() for digest in {each.sha256 for each in pictures})
+    times = Counter(digest for images in given.values() for digest in {each.sha256 for each in images})
     files: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, pictures in given.items():
-        for picture in pictures:
-            if times[picture.sha256] > 1 and picture.path not in allowed:
-                files[picture.sha256][role].append(picture)
+    for role, images in given.items():
+        for image in images:
+            if times[image.sha256] > 1 and image.path not in allowed:
+                files[image.sha256][role].append(image)
     return [
-        {role: tuple(pictures) for role, pictures in roles.items()}
-        for roles in files.values()
-        if len(roles) > 1
+        {role: tuple(images) for role, images in roles.items()} for roles in files.values() if len(roles) > 1
     ]
 
 
-def fingerprint(pictures: Iterable[ImageRecord], *, weighted: bool = False) -> str:
+def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str:
     """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images.
 
     Args:
-        pictures: In any order.
+        images: In any order.
         weighted: Add `NUL weight` to the lines of those whose weight is not 1.
     """
     lines = (
-        f"{picture.label}\0{picture.sha256}"
-        + (f"\0{picture.weight!r}" if weighted and picture.weight != 1 else "")
+        f"{image.label}\0{image.sha256}"
+        + (f"\0{image.weight!r}" if weighted and image.weight != 1 else "")
         + "\n"
-        for picture in pictures
+        for image in images
     )
     return _hash("".join(sorted(lines)))
 
@@ -218,7 +216,7 @@ def _refuse_shared(given: Mapping[str, Sequence[ImageRecord]], allowed: Collecti
     if not shared:
         return
     lines = [
-        "  " + ", ".join(f"{role}: {printable(pictures[0].path)}" for role, pictures in roles.items())
+        "  " + ", ".join(f"{role}: {printable(images[0].path)}" for role, images in roles.items())
         for roles in shared
     ]
     more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []

@@ -87,7 +87,7 @@ class LocalEngine:
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """The network of the study's best trial, and what it made of the validation pictures.
+        """The network of the study's best trial, and what it made of the validation images.
 
         Args:
             number: Of the trial.

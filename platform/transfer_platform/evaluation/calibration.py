@@ -1,4 +1,4 @@
-"""Makes probabilities mean what they say: temperature scaling, fitted on pictures that taught nothing."""
+"""Makes probabilities mean what they say: temperature scaling, fitted on images that taught nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """What logits are to be divided by, so that their softmax says how often they are right.
 
     The temperature of least cross-entropy ("On Calibration of Modern Neural Networks", Guo et al., 2017),
-    with one further picture, shared by all classes alike, as evidence beside each (in the manner of Platt,
-    1999): a few dozen pictures without a mistake would otherwise ask for endless confidence.
+    with one further image, shared by all classes alike, as evidence beside each (in the manner of Platt,
+    1999): a few dozen images without a mistake would otherwise ask for endless confidence.
 
     Args:
-        logits: Of pictures that the network has not learned from (N, C), N at least 1.
+        logits: Of images that the network has not learned from (N, C), N at least 1.
         labels: Their class indices (N,).
 
     Returns:

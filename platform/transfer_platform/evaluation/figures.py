@@ -1,4 +1,4 @@
-"""Pictures of what predictions are worth, as matplotlib figures that belong to no window."""
+"""Images of what predictions are worth, as matplotlib figures that belong to no window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transfer_platform.evaluation.metrics import CALIBRATION_BINS, calibration_c
 from transfer_platform.evaluation.predictions import Predictions
 
 THUMBNAIL = 160
-"""Side of a gallery picture in pixels."""
+"""Side of a gallery image in pixels."""
 
 
 def confusion_matrix(predictions: Predictions) -> Figure:
@@ -70,7 +70,7 @@ def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figur
 
 
 def worst_mistakes(predictions: Predictions, most: int = 16) -> Figure:
-    """The pictures whose true class got the least probability, among those that were classified wrongly."""
+    """The images whose true class got the least probability, among those that were classified wrongly."""
     shown = predictions.mistakes()[:most]
     columns = 4
     rows = max(1, -(-len(shown) // columns))
@@ -85,10 +85,10 @@ def worst_mistakes(predictions: Predictions, most: int = 16) -> Figure:
 
 
 def _show(axes: Axes, predictions: Predictions, index: int) -> None:
-    picture = decode(predictions.paths[index])
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    image = decode(predictions.paths[index])
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
     true, predicted = predictions.labels[index], predictions.predicted[index]
-    axes.imshow(np.asarray(picture))
+    axes.imshow(np.asarray(image))
     axes.set_title(
         f"{predictions.classes[true]}, taken for {predictions.classes[predicted]}\n"
         f"with {predictions.probabilities[index, predicted]:.3f}: {predictions.paths[index].name[:28]}",

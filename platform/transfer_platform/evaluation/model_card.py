@@ -36,7 +36,7 @@ def model_card(
         f"# {title}": _purpose(description),
         "## What it is worth": _worth(predictions, metrics),
         "## What it was made from": _origin(recipe, images),
-        "## What it does with a picture": _processing(description),
+        "## What it does with an image": _processing(description),
         "## What it does not know": _limits(description),
     }
     return "\n\n".join(part for heading, body in sections.items() for part in (heading, body)) + "\n"
@@ -45,7 +45,7 @@ def model_card(
 def _purpose(description: ModelConfig) -> str:
     return (
         f"Tells {len(description.classes)} classes of photographs apart: {', '.join(description.classes)}. "
-        "It was made for pictures like those that it learned from, and for nothing else."
+        "It was made for images like those that it learned from, and for nothing else."
     )
 
 
@@ -79,11 +79,11 @@ def _limits(description: ModelConfig) -> str:
     unknown = description.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "It calls no picture unknown: there were too few held-out pictures to keep false alarms at "
+            "It calls no image unknown: there were too few held-out images to keep false alarms at "
             f"{unknown.false_alarms:.1%}."
         )
     return (
-        f"A picture is called unknown where its novelty is above {unknown.threshold:.4g}, which was set so "
-        f"that {unknown.false_alarms:.1%} of pictures like the training pictures are called so by mistake. "
-        "Anything that looks like the training pictures and is none of the classes is still given one."
+        f"An image is called unknown where its novelty is above {unknown.threshold:.4g}, which was set so "
+        f"that {unknown.false_alarms:.1%} of images like the training images are called so by mistake. "
+        "Anything that looks like the training images and is none of the classes is still given one."
     )

@@ -1,4 +1,4 @@
-"""Predictions of one model for labelled pictures: what metrics, figures, reports and the gate read."""
+"""Predictions of one model for labelled images: what metrics, figures, reports and the gate read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transfer_platform.evaluation.metrics import scores
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says about pictures whose classes are known.
+    """What a model says about images whose classes are known.
 
     Attributes:
         classes: In the order of the columns of `probabilities`.
-        paths: One per picture.
+        paths: One per image.
         labels: Class indices (N,).
         probabilities: (N, C), each row summing to 1.
     """
@@ -30,7 +30,7 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class of each picture (N,)."""
+        """The most probable class of each image (N,)."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
@@ -40,7 +40,7 @@ class Predictions:
         return {f"{prefix}/{name}": value for name, value in figures.items()}
 
     def mistakes(self) -> list[int]:
-        """Which pictures were classified wrongly, the least probable true class first."""
+        """Which images were classified wrongly, the least probable true class first."""
         assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
         order = np.argsort(assigned, kind="stable")
         return [int(index) for index in order if self.predicted[index] != self.labels[index]]

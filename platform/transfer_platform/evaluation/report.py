@@ -26,7 +26,7 @@ def evaluation_report(
     Args:
         title: Its heading.
         facts: What was evaluated on what, shown as a list.
-        predictions: Of the pictures.
+        predictions: Of the images.
         metrics: By name.
     """
     mistakes = len(predictions.mistakes())
@@ -36,7 +36,7 @@ def evaluation_report(
         "",
         *(f"- {name}: {value}" for name, value in facts.items()),
         "",
-        f"{total - mistakes} of {total} pictures are classified correctly.",
+        f"{total - mistakes} of {total} images are classified correctly.",
         "",
         *table({"metric": list(metrics), "value": list(metrics.values())}),
         "",
@@ -54,12 +54,12 @@ def threshold_report(
     Args:
         by_class: See `thresholds.class_thresholds`.
         decided: See `thresholds.coverage`.
-        chosen_on: How many pictures they were chosen on.
+        chosen_on: How many images they were chosen on.
     """
     lines = [
         "# Thresholds",
         "",
-        f"Each class against all others: the probability of best F1 on the {chosen_on} pictures that ranked",
+        f"Each class against all others: the probability of best F1 on the {chosen_on} images that ranked",
         "the best trial, calibrated as they are served, and what it is worth on the test images.",
         "",
         *table(by_class),

@@ -1,6 +1,6 @@
 """What becomes of a model's answers where only sure ones count: thresholds by class, and coverage.
 
-Thresholds are chosen on pictures that ranked the trials, never on test pictures; what they are worth is then
+Thresholds are chosen on images that ranked the trials, never on test images; what they are worth is then
 measured on these.
 """
 
@@ -39,10 +39,10 @@ def class_thresholds(chosen: Predictions, judged: Predictions) -> dict[str, list
 
 
 def coverage(judged: Predictions) -> dict[str, list[object]]:
-    """How many pictures are decided, and how well, where less sure answers are refused.
+    """How many images are decided, and how well, where less sure answers are refused.
 
     Returns:
-        Columns `confidence`, `decided` (share of the pictures) and `accuracy` among them, None where none is.
+        Columns `confidence`, `decided` (share of the images) and `accuracy` among them, None where none is.
     """
     sure = judged.probabilities.max(axis=1)
     right = judged.predicted == judged.labels

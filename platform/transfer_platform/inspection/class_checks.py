@@ -42,7 +42,7 @@ def class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
         train: The training images.
         few: Images below which a class is small.
     """
-    counts = Counter(picture.label for picture in train)
+    counts = Counter(image.label for image in train)
     for label, count in sorted(counts.items()):
         if count < few:
             yield Finding("few images", (), f"{label!r} has {count} training images")
@@ -61,9 +61,9 @@ def split_groups(roles: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding
     """Groups that a manifest's own splits tear apart.
 
     Args:
-        roles: The pictures of each split.
+        roles: The images of each split.
     """
     for name, held in groups_in_several_splits(roles).items():
-        files = tuple(picture.path for pictures in held.values() for picture in pictures)
-        counts = " and ".join(f"{len(pictures)} in {role}" for role, pictures in held.items())
+        files = tuple(image.path for images in held.values() for image in images)
+        counts = " and ".join(f"{len(images)} in {role}" for role, images in held.items())
         yield Finding("group in two splits", files, f"the group {name!r} has {counts}")

@@ -1,4 +1,4 @@
-"""Pictures that are there more than once: the same bytes, or the same to the eye."""
+"""Images that are there more than once: the same bytes, or the same to the eye."""
 
 from __future__ import annotations
 
@@ -43,84 +43,84 @@ def exact_duplicates(
     """Files of the same bytes.
 
     Args:
-        roles: The pictures of each split.
+        roles: The images of each split.
         allowed: Files that may lie in two splits.
     """
     for shared in images_in_several_splits(roles, allowed):
         yield Finding("copy in another split", _paths(shared), " and ".join(_places(shared)))
-    times = Counter(picture.sha256 for pictures in roles.values() for picture in pictures)
+    times = Counter(image.sha256 for images in roles.values() for image in images)
     same: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, pictures in roles.items():
-        for picture in pictures:
-            if times[picture.sha256] > 1:
-                same[picture.sha256][role].append(picture)
+    for role, images in roles.items():
+        for image in images:
+            if times[image.sha256] > 1:
+                same[image.sha256][role].append(image)
     for held in same.values():
-        labels = {picture.label for pictures in held.values() for picture in pictures}
+        labels = {image.label for images in held.values() for image in images}
         if len(labels) > 1:
             yield Finding("copy with another label", _paths(held), " and ".join(_places(held)))
         else:
             yield from (
-                Finding("copy", tuple(picture.path for picture in pictures), f"{role}/{pictures[0].label}")
-                for role, pictures in held.items()
-                if len(pictures) > 1
+                Finding("copy", tuple(image.path for image in images), f"{role}/{images[0].label}")
+                for role, images in held.items()
+                if len(images) > 1
             )
 
 
 def _paths(held: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
-    return tuple(picture.path for pictures in held.values() for picture in pictures)
+    return tuple(image.path for images in held.values() for image in images)
 
 
 def _places(held: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Which splits and classes some pictures are in, by split."""
-    found = {f"{role}/{picture.label}" for role, pictures in held.items() for picture in pictures}
+    """Which splits and classes some images are in, by split."""
+    found = {f"{role}/{image.label}" for role, images in held.items() for image in images}
     return sorted(found, key=lambda each: (list(held).index(each.partition("/")[0]), each))
 
 
 def near_duplicates(
     roles: Mapping[str, Sequence[ImageRecord]], facts: NDArray[np.void], sketches: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Pictures of different bytes that look the same: resized, compressed anew, or one frame later.
+    """Images of different bytes that look the same: resized, compressed anew, or one frame later.
 
     Args:
-        roles: The pictures of each split.
+        roles: The images of each split.
         facts: The `data.looks.FACTS` of all of them, split by split (N,).
         sketches: What `sketches.study` says of them.
     """
-    names, held = list(roles), [picture for pictures in roles.values() for picture in pictures]
-    role_of = np.repeat(np.arange(len(names)), [len(pictures) for pictures in roles.values()])
+    names, held = list(roles), [image for images in roles.values() for image in images]
+    role_of = np.repeat(np.arange(len(names)), [len(images) for images in roles.values()])
     for group in group_similar(facts, sketches, _different(roles)):
         members = [(names[role_of[index]], held[index]) for index in group]
-        if len({picture.sha256 for _, picture in members}) == 1:
+        if len({image.sha256 for _, image in members}) == 1:
             continue
-        found, labels = {role for role, _ in members}, {picture.label for _, picture in members}
+        found, labels = {role for role, _ in members}, {image.label for _, image in members}
         kind = "near copy"
         if len(found) > 1:
             kind = "near copy in another split"
         elif len(labels) > 1:
             kind = "near copy with another label"
-        detail = ", ".join(f"{role}/{picture.label}" for role, picture in members[:8])
+        detail = ", ".join(f"{role}/{image.label}" for role, image in members[:8])
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
-        yield Finding(kind, tuple(picture.path for _, picture in members), detail + more)
+        yield Finding(kind, tuple(image.path for _, image in members), detail + more)
 
 
 def _different(roles: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """The places of all pictures, split by split, but those whose bytes came before in the same split."""
+    """The places of all images, split by split, but those whose bytes came before in the same split."""
     places: list[int] = []
     start = 0
-    for pictures in roles.values():
+    for images in roles.values():
         seen: set[str] = set()
-        for place, picture in enumerate(pictures, start):
-            if picture.sha256 not in seen:
-                seen.add(picture.sha256)
+        for place, image in enumerate(images, start):
+            if image.sha256 not in seen:
+                seen.add(image.sha256)
                 places.append(place)
-        start += len(pictures)
+        start += len(images)
     return np.array(places, np.int64)
 
 
 def group_similar(
     facts: NDArray[np.void], sketches: PerceptualHashes, among: NDArray[np.int64]
 ) -> list[list[int]]:
-    """Which pictures look the same.
+    """Which images look the same.
 
     Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
     cosine transform (Zauner, 2010), and those of equal form by their colours. What is known to be connected
@@ -132,7 +132,7 @@ def group_similar(
         among: Places (M,) of those to compare.
 
     Returns:
-        The places of each set of pictures that are connected by being alike, two at least; in the order of
+        The places of each set of images that are connected by being alike, two at least; in the order of
         their first ones.
     """
     order = among[np.argsort(sketches.brightness[among], kind="stable")]

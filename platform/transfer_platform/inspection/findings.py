@@ -73,20 +73,20 @@ FINDING_KINDS = {
         FindingKind(
             "not read",
             Severity.ERROR,
-            "the disk or the network failed; the picture may be good, so it is not skipped",
+            "the disk or the network failed; the image may be good, so it is not skipped",
             "run the command again, or name it in dataset.exclude",
             skippable=False,
         ),
         FindingKind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
         FindingKind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
         FindingKind(
-            "unsupported format", Severity.ERROR, "no picture, or one in a format that is not read", _OUT
+            "unsupported format", Severity.ERROR, "no image, or one in a format that is not read", _OUT
         ),
-        FindingKind("damaged", Severity.ERROR, "a picture that is cut off or damaged", _OUT),
+        FindingKind("damaged", Severity.ERROR, "an image that is cut off or damaged", _OUT),
         FindingKind(
             "too many pixels", Severity.ERROR, "it would fill the memory (a decompression bomb)", _OUT
         ),
-        FindingKind("too many bytes", Severity.ERROR, "larger than any picture", _OUT),
+        FindingKind("too many bytes", Severity.ERROR, "larger than any image", _OUT),
         FindingKind("colour space", Severity.ERROR, "its colours have no defined RGB", "convert it to RGB"),
         FindingKind("link leading out", Severity.ERROR, "a link to somewhere outside the data set", _LINK),
         FindingKind(
@@ -110,7 +110,7 @@ FINDING_KINDS = {
             "classes differ",
             Severity.ERROR,
             "the splits do not have the same classes",
-            "every split needs pictures of every class, of the same name",
+            "every split needs images of every class, of the same name",
         ),
         FindingKind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
         FindingKind(
@@ -123,7 +123,7 @@ FINDING_KINDS = {
         FindingKind(
             "group in two splits",
             Severity.ERROR,
-            "pictures of one group in two splits: it is tested on what it has seen",
+            "images of one group in two splits: it is tested on what it has seen",
             "correct the manifest's column split, or leave it out and divide by fractions",
         ),
         FindingKind(
@@ -141,18 +141,16 @@ FINDING_KINDS = {
         FindingKind(
             "near copy in another split",
             Severity.WARNING,
-            "pictures in two splits that look the same: the test is easier than the world",
+            "images in two splits that look the same: the test is easier than the world",
             "look at them; keep one of them",
         ),
         FindingKind(
             "near copy with another label",
             Severity.WARNING,
-            "pictures in two classes that look the same: one of the labels may be wrong",
+            "images in two classes that look the same: one of the labels may be wrong",
             "look at them",
         ),
-        FindingKind(
-            "near copy", Severity.WARNING, "pictures of one class that look the same", "look at them"
-        ),
+        FindingKind("near copy", Severity.WARNING, "images of one class that look the same", "look at them"),
         FindingKind(
             "likely mislabelled",
             Severity.WARNING,
@@ -162,12 +160,10 @@ FINDING_KINDS = {
         FindingKind(
             "taken for another class",
             Severity.NOTE,
-            "networks that had not seen it take it for another class: a hard picture, or a wrong label",
+            "networks that had not seen it take it for another class: a hard image, or a wrong label",
             "look at the first ones",
         ),
-        FindingKind(
-            "far from the rest", Severity.WARNING, "unlike every other picture of the data set", _LOOK
-        ),
+        FindingKind("far from the rest", Severity.WARNING, "unlike every other image of the data set", _LOOK),
         FindingKind(
             "wrong extension",
             Severity.WARNING,
@@ -175,14 +171,14 @@ FINDING_KINDS = {
             "rename it; it is read all the same",
         ),
         FindingKind(
-            "animated", Severity.WARNING, "several pictures in one file, of which the first is used", _LOOK
+            "animated", Severity.WARNING, "several images in one file, of which the first is used", _LOOK
         ),
-        FindingKind("odd format", Severity.WARNING, "a format that hardly any other picture here has", _LOOK),
+        FindingKind("odd format", Severity.WARNING, "a format that hardly any other image here has", _LOOK),
         FindingKind("blank", Severity.WARNING, "one colour and nothing else", _LOOK),
         FindingKind("very dark or bright", Severity.WARNING, "hardly anything can be seen on it", _LOOK),
-        FindingKind("tiny", Severity.WARNING, "far smaller than the other pictures", _LOOK),
+        FindingKind("tiny", Severity.WARNING, "far smaller than the other images", _LOOK),
         FindingKind(
-            "extreme shape", Severity.WARNING, "of so long a picture the network sees a small part", "crop it"
+            "extreme shape", Severity.WARNING, "of so long an image the network sees a small part", "crop it"
         ),
         FindingKind(
             "similar classes",

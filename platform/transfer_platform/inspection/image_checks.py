@@ -1,4 +1,4 @@
-"""What is to be said of single files: those that are no pictures, and pictures out of the ordinary."""
+"""What is to be said of single files: those that are no images, and images out of the ordinary."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 """What files of each format are called, in lower case."""
 
 RARE_SHARE, RARE_MINIMUM = 0.01, 50
-"""A format is odd that less than this share of the pictures has, of at least so many."""
+"""A format is odd that less than this share of the images has, of at least so many."""
 BLANK = 2
 """Levels (of 255) between which all of a sketch lies, in each colour."""
 DARK, BRIGHT = 10.0, 245.0
@@ -42,7 +42,7 @@ ELONGATED = 4.0
 
 
 def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
-    """Files that are no readable pictures in a class folder, and those left out for other reasons."""
+    """Files that are no readable images in a class folder, and those left out for other reasons."""
     for catalog in catalogs.values():
         for path, problem in sorted(catalog.problems.items()):
             yield Finding(problem.kind, (path,), problem.message)
@@ -53,12 +53,12 @@ def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 
 
 def unusual_images(
-    pictures: Sequence[ImageRecord], facts: NDArray[np.void], sketches: PerceptualHashes
+    images: Sequence[ImageRecord], facts: NDArray[np.void], sketches: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Pictures that can be learned from, and are not like the others.
+    """Images that can be learned from, and are not like the others.
 
     Args:
-        pictures: N of them.
+        images: N of them.
         facts: Their `data.looks.FACTS` (N,).
         sketches: What `sketches.study` says of them.
     """
@@ -72,12 +72,12 @@ def unusual_images(
     shapes = np.maximum(facts["width"], facts["height"]) / sides
     deep = np.char.startswith(facts["mode"], b"I") | (facts["mode"] == b"F")
     found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
-        ("wrong extension", _misnamed(pictures, formats), lambda i: _extension(pictures[i].path, formats[i])),
-        ("animated", facts["frames"] > 1, lambda i: f"{facts['frames'][i]} pictures in one {formats[i]}"),
+        ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i].path, formats[i])),
+        ("animated", facts["frames"] > 1, lambda i: f"{facts['frames'][i]} images in one {formats[i]}"),
         (
             "odd format",
             np.isin(formats, list(few)) & (len(facts) >= RARE_MINIMUM),
-            lambda i: f"{few[formats[i]]} of {len(facts)} pictures are {formats[i]}",
+            lambda i: f"{few[formats[i]]} of {len(facts)} images are {formats[i]}",
         ),
         ("blank", blank, lambda _: "one colour"),
         (
@@ -101,18 +101,18 @@ def unusual_images(
         ("more than 8 bits", deep, lambda i: f"mode {_mode(facts[i])}"),
         (
             "name that is no UTF-8",
-            np.array([not _is_text(picture.file) for picture in pictures]),
-            lambda i: printable(pictures[i].path.name),
+            np.array([not _is_text(image.file) for image in images]),
+            lambda i: printable(images[i].path.name),
         ),
     ]
     for kind, which, detail in found:
-        yield from (Finding(kind, (pictures[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
+        yield from (Finding(kind, (images[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
 
 
-def _misnamed(pictures: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
+def _misnamed(images: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
     """Whose name says another format than the bytes (N,)."""
-    pairs = zip(pictures, formats.tolist(), strict=True)
-    return np.array([not picture.file.lower().endswith(EXTENSIONS[kind]) for picture, kind in pairs])
+    pairs = zip(images, formats.tolist(), strict=True)
+    return np.array([not image.file.lower().endswith(EXTENSIONS[kind]) for image, kind in pairs])
 
 
 def _extension(path: Path, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""What a network's features say of a data set: labels that are likely wrong, pictures unlike all others."""
+"""What a network's features say of a data set: labels that are likely wrong, images unlike all others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from transfer_platform.data.catalog import ImageRecord
 
 FOLDS = 5
-"""Parts into which pictures are dealt; each is judged by what the others taught."""
+"""Parts into which images are dealt; each is judged by what the others taught."""
 STRENGTHS = (0.0003, 0.001, 0.01, 0.1)
 """Inverse strengths of L2 regularisation that are tried."""
 TRIED = 2000
-"""Pictures on which they are."""
+"""Images on which they are."""
 ITERATIONS = 500
 """Of the optimizer, more than any of these problems takes."""
 NEIGHBOURS = 5
-"""Nearest pictures whose mean distance is a picture's own."""
+"""Nearest images whose mean distance is an image's own."""
 OUTLIER_FACTOR = 6.0
 """Deviations above its median (1.4826 times the median of absolute deviations) from which one is far."""
 
@@ -33,9 +33,9 @@ _BLOCK = 1024
 def out_of_fold_probabilities(
     features: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
 ) -> NDArray[np.float64]:
-    """Probabilities of a logistic regression on standardised features, for pictures that it has not seen.
+    """Probabilities of a logistic regression on standardised features, for images that it has not seen.
 
-    Its regularisation is the one of `STRENGTHS` with the smallest out-of-fold loss on up to `TRIED` pictures.
+    Its regularisation is the one of `STRENGTHS` with the smallest out-of-fold loss on up to `TRIED` images.
 
     Args:
         features: (N, D).
@@ -73,69 +73,69 @@ def _predicted(
 
 
 def find_label_errors(
-    pictures: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.float64]
+    images: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.float64]
 ) -> Iterator[Finding]:
     """Labels that are likely wrong, by confident learning (Northcutt et al., 2021), and other misses.
 
     Confident learning counts the labels that are wrong: those beside which another class is as probable as it
-    usually is for pictures of its own. So many labels of the smallest probability are accused. The other
-    pictures that are taken for another class are hard, or not typical of theirs. The picture whose label got
+    usually is for images of its own. So many labels of the smallest probability are accused. The other
+    images that are taken for another class are hard, or not typical of theirs. The image whose label got
     the smallest probability comes first.
 
     Args:
-        pictures: N of them.
+        images: N of them.
         classes: In the order of the columns.
-        probabilities: From networks that have not seen the picture (N, C).
+        probabilities: From networks that have not seen the image (N, C).
     """
     from cleanlab.filter import find_label_issues
 
-    labels = np.array([classes.index(picture.label) for picture in pictures])
+    labels = np.array([classes.index(image.label) for image in images])
     accused = find_label_issues(labels, probabilities, filter_by="low_self_confidence", n_jobs=1)
-    yield from _told("likely mislabelled", accused, pictures, classes, probabilities)
-    yield from misclassified_images(pictures, classes, probabilities, but=accused)
+    yield from _told("likely mislabelled", accused, images, classes, probabilities)
+    yield from misclassified_images(images, classes, probabilities, but=accused)
 
 
 def misclassified_images(
-    pictures: Sequence[ImageRecord],
+    images: Sequence[ImageRecord],
     classes: Sequence[str],
     probabilities: NDArray[np.floating],
     but: NDArray[np.bool_] | None = None,
 ) -> Iterator[Finding]:
-    """Pictures that are taken for another class than theirs, but for some (N,)."""
-    labels = np.array([classes.index(picture.label) for picture in pictures])
+    """Images that are taken for another class than theirs, but for some (N,)."""
+    labels = np.array([classes.index(image.label) for image in images])
     missed = probabilities.argmax(axis=1) != labels
     which = missed if but is None else missed & ~but
-    yield from _told("taken for another class", which, pictures, classes, probabilities)
+    yield from _told("taken for another class", which, images, classes, probabilities)
 
 
 def _told(
     kind: str,
     which: NDArray[np.bool_],
-    pictures: Sequence[ImageRecord],
+    images: Sequence[ImageRecord],
     classes: Sequence[str],
     probabilities: NDArray[np.floating],
 ) -> Iterator[Finding]:
-    """Some of the pictures, the one whose label got the smallest probability first."""
-    labels = np.array([classes.index(picture.label) for picture in pictures])
+    """Some of the images, the one whose label got the smallest probability first."""
+    labels = np.array([classes.index(image.label) for image in images])
     own, best = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     for index in np.argsort(own, kind="stable"):
         if which[index]:
             yield Finding(
                 kind,
-                (pictures[index].path,),
-                f"labelled {pictures[index].label!r} with probability {own[index]:.3f}, "
+                (images[index].path,),
+                f"labelled {images[index].label!r} with probability {own[index]:.3f}, "
                 f"taken for {classes[best[index]]!r} with {probabilities[index, best[index]]:.3f}",
             )
 
 
-def find_outliers(pictures: Sequence[ImageRecord], features: NDArray[np.float32]) -> Iterator[Finding]:
-    """Pictures whose nearest neighbours are far away, the farthest first.
+def find_outliers(images: Sequence[ImageRecord], features: NDArray[np.float32]) -> Iterator[Finding]:
+    """Images whose nearest neighbours are far away, the farthest first.
 
     Args:
-        pictures: N of them.
+        images: N of them.
         features: (N, D).
     """
-    if len(pictures) <= NEIGHBOURS:
+    if len(images) <= NEIGHBOURS:
         return
     distances = _neighbour_distances(features)
     median = float(np.median(distances))
@@ -145,7 +145,7 @@ def find_outliers(pictures: Sequence[ImageRecord], features: NDArray[np.float32]
             return
         yield Finding(
             "far from the rest",
-            (pictures[index].path,),
+            (images[index].path,),
             f"mean cosine distance to its {NEIGHBOURS} nearest {distances[index]:.2f}, usually {median:.2f}",
         )
 

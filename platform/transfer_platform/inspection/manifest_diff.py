@@ -15,7 +15,7 @@ _LISTED = 20
 
 
 class ManifestLine(NamedTuple):
-    """A picture in a manifest, see `report.manifest`."""
+    """An image in a manifest, see `report.manifest`."""
 
     split: str
     label: str
@@ -27,17 +27,17 @@ class ManifestLine(NamedTuple):
 
 @dataclass(frozen=True)
 class ManifestDiff:
-    """What became of one run's pictures in another's.
+    """What became of one run's images in another's.
 
     Attributes:
-        same: Pictures that are in both, with the same label, in the same split.
+        same: Images that are in both, with the same label, in the same split.
         added: Only in the other one.
         removed: Only in this one.
         changed: Files of one name whose bytes changed: before and after.
         relabelled: The same bytes with another label: before and after.
         moved: The same bytes and label in another split: before and after.
-        reweighted: The same picture of train with another weight in the loss: before and after.
-        refolded: The same picture of train, held out in another fold: before and after.
+        reweighted: The same image of train with another weight in the loss: before and after.
+        refolded: The same image of train, held out in another fold: before and after.
     """
 
     same: int
@@ -58,7 +58,7 @@ class ManifestDiff:
 
     def __str__(self) -> str:
         if self.is_empty:
-            return f"the same {self.same} pictures, labels and splits"
+            return f"the same {self.same} images, labels and splits"
         parts = {
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
@@ -70,7 +70,7 @@ class ManifestDiff:
                 f"{two.file}: {one.fold or 'none'} -> {two.fold or 'none'}" for one, two in self.refolded
             ],
         }
-        lines = [f"{self.same} pictures are the same"]
+        lines = [f"{self.same} images are the same"]
         for what, names in parts.items():
             if names:
                 lines += [f"{what} ({len(names)}):", *(f"    {name}" for name in names[:_LISTED])]
@@ -118,12 +118,12 @@ def _place(one: ManifestLine, two: ManifestLine) -> str:
 
 
 def _weight(row: Mapping[str, str]) -> str:
-    """That of a picture of train; before there were weights, each was 1."""
+    """That of an image of train; before there were weights, each was 1."""
     return row.get("weight", "1") if row["split"] == "train" else ""
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests; copies of a picture are counted one by one, and folds where both have them."""
+    """Compares two manifests; copies of an image are counted one by one, and folds where both have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in side] for side in (left, right))

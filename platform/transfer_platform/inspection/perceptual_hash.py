@@ -1,4 +1,4 @@
-"""What sketches of pictures tell: how bright and how varied each is, and its coarse form."""
+"""What sketches of images tell: how bright and how varied each is, and its coarse form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class PerceptualHashes:
-    """Of N pictures.
+    """Of N images.
 
     Attributes:
         light: Mean brightness (N,), 0 to 255.

@@ -15,7 +15,7 @@ from transfer_platform.recipe.schema import DatasetConfig
 def preflight(
     dataset: DatasetConfig, folder: Path, progress: Progress = silent
 ) -> tuple[Inspection, Splits | None]:
-    """Reads every picture of a recipe once and looks for all that is wrong with them.
+    """Reads every image of a recipe once and looks for all that is wrong with them.
 
     Args:
         dataset: The section of a recipe.
@@ -59,6 +59,6 @@ def require_valid(
         DataError: As of `preflight`, or what was found is in the way of training; all of it is named.
     """
     found, splits = preflight(dataset, folder, progress)
-    found.raise_errors("`platform data RECIPE` shows all of it, with pictures")
+    found.raise_errors("`platform data RECIPE` shows all of it, with images")
     assert splits is not None, "what cannot be divided is an error"
     return found, splits

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.survey import Inspection
 
 MANIFEST = "data/manifest.csv"
-"""Where a study's run holds the `manifest` of its pictures."""
+"""Where a study's run holds the `manifest` of its images."""
 SHOWN = 24
 """Findings of one kind that have thumbnails; the others are listed."""
 SHOWN_FILES = 6
@@ -34,9 +34,9 @@ _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 def summary(inspection: Inspection) -> str:
     """A line: what was read, and how many findings there are."""
-    pictures = sum(count for held in inspection.counts.values() for count in held.values())
+    images = sum(count for held in inspection.counts.values() for count in held.values())
     counts = ", ".join(_plural(inspection.count(severity), severity) for severity in Severity)
-    return f"{pictures} pictures of {len(inspection.classes)} classes; {counts}"
+    return f"{images} images of {len(inspection.classes)} classes; {counts}"
 
 
 def text_report(inspection: Inspection) -> str:
@@ -54,7 +54,7 @@ def text_report(inspection: Inspection) -> str:
 
 
 def markdown_report(inspection: Inspection) -> str:
-    """The report without pictures."""
+    """The report without images."""
     lines = ["# The data set", "", summary(inspection), "", *_table(class_table(inspection)), ""]
     for severity in Severity:
         for kind, found in _kinds(inspection, severity):
@@ -124,29 +124,29 @@ def class_table(inspection: Inspection) -> dict[str, list[object]]:
 
 
 def quarantine(inspection: Inspection) -> str:
-    """What was left out because it is no readable picture, as CSV: `file`, `reason`."""
+    """What was left out because it is no readable image, as CSV: `file`, `reason`."""
     return _csv(
         ("file", "reason"), ((inspection.name(path), why) for path, why in inspection.quarantine.items())
     )
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Every picture as CSV, in an order that names do not change.
+    """Every image as CSV, in an order that names do not change.
 
     Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fuse_batch_norms` and `file`.
     """
-    fold = dict(zip((picture.path for picture in splits.train), splits.folds, strict=False))
+    fold = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
     rows = (
         (
             role,
-            picture.label,
-            picture.sha256,
-            f"{picture.weight:.15g}" if role == "train" else "",
-            fold.get(picture.path, ""),
-            inspection.name(picture.path),
+            image.label,
+            image.sha256,
+            f"{image.weight:.15g}" if role == "train" else "",
+            fold.get(image.path, ""),
+            inspection.name(image.path),
         )
         for role, held in splits.by_name.items()
-        for picture in held
+        for image in held
     )
     return _csv(("split", "label", "sha256", "weight", "fold", "file"), rows)
 
@@ -156,7 +156,7 @@ def _section(
 ) -> dict[str, Any]:
     shown = [
         {
-            "pictures": [
+            "images": [
                 {"source": "" if kind in NO_THUMBNAIL else thumbnail(path), "name": inspection.name(path)}
                 for path in finding.files[:SHOWN_FILES]
             ],

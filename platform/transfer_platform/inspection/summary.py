@@ -1,4 +1,4 @@
-"""Sizes, shapes and brightness of a data set's pictures, by split."""
+"""Sizes, shapes and brightness of a data set's images, by split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def image_statistics(
     """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
 
     Args:
-        facts: The `data.looks.FACTS` of all pictures (N,).
+        facts: The `data.looks.FACTS` of all images (N,).
         light: Their mean brightness (N,), 0 to 255.
         splits: Which of them each split has, at least one.
     """
@@ -36,7 +36,7 @@ def image_statistics(
 
 
 def format_table(facts: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
-    """A table with a row for each format and mode: how many pictures of each split have it."""
+    """A table with a row for each format and mode: how many images of each split have it."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
         for split, rows in facts.items()

@@ -34,11 +34,11 @@ class Inspection:
     Attributes:
         root: The source's folder, which names are relative to.
         classes: Of all splits, sorted.
-        counts: By split, how many pictures each class has.
+        counts: By split, how many images each class has.
         findings: All of them, the gravest kinds first.
         statistics: A table, see `statistics.statistics`.
         formats: A table, see `statistics.formats`.
-        quarantine: Files that are left out because they are no readable pictures, and why.
+        quarantine: Files that are left out because they are no readable images, and why.
         unasked: What was not looked for, and why, a sentence each.
         names: What files are called that were fetched: their URLs.
     """
@@ -88,7 +88,9 @@ class Inspection:
     def with_findings(self, findings: Iterable[Finding], unasked: Iterable[str] = ()) -> Inspection:
         """This and what was found later."""
         return replace(
-            self, findings=_sorted([*self.findings, *findings]), skipped_checks=(*self.skipped_checks, *unasked)
+            self,
+            findings=_sorted([*self.findings, *findings]),
+            skipped_checks=(*self.skipped_checks, *unasked),
         )
 
     def with_split_notes(self, lines: Iterable[str]) -> Inspection:
@@ -137,16 +139,16 @@ def inspect(
     Args:
         root: The source's folder.
         catalogs: What was read, by split that has a folder.
-        looks: What was seen of all pictures.
-        roles: The pictures of each split; those of the catalogs where they cannot be divided.
-        skip: Leave files out that are no readable pictures; they are told all the same.
+        looks: What was seen of all images.
+        roles: The images of each split; those of the catalogs where they cannot be divided.
+        skip: Leave files out that are no readable images; they are told all the same.
         few: Training images of a class below which it is small.
         allowed: Files that may lie in two splits.
         unsplit: Why the images cannot be divided, empty where they can.
         notes: What was made of a manifest's columns.
     """
-    everyone = [picture for held in roles.values() for picture in held]
-    rows = looks.rows(picture.sha256 for picture in everyone)
+    everyone = [image for held in roles.values() for image in held]
+    rows = looks.rows(image.sha256 for image in everyone)
     facts, sketches = looks.headers(rows), compute_hashes(looks, rows)
     ends = np.cumsum([len(held) for held in roles.values()])
     parts = {role: slice(end - len(held), end) for (role, held), end in zip(roles.items(), ends, strict=True)}
@@ -159,11 +161,11 @@ def inspect(
         *hindrances,
         *near_duplicates(roles, facts, sketches),
         *unusual_images(everyone, facts, sketches),
-        *similar_classes({picture.label for picture in everyone}),
+        *similar_classes({image.label for image in everyone}),
         *class_sizes(roles["train"], few),
         *(Finding("manifest", (), note) for note in notes),
     ]
-    labels = {role: Counter(picture.label for picture in held) for role, held in roles.items()}
+    labels = {role: Counter(image.label for image in held) for role, held in roles.items()}
     return Inspection(
         root=root,
         classes=tuple(sorted({label for count in labels.values() for label in count})),
@@ -189,7 +191,7 @@ def _not_compared(sketches: PerceptualHashes) -> tuple[str, ...]:
     count = int(np.count_nonzero((sketches.deviation < MIN_CONTRAST) & (sketches.contrast >= BLANK)))
     if not count:
         return ()
-    verb = "picture has" if count == 1 else "pictures have"
+    verb = "image has" if count == 1 else "images have"
     return (f"{count} {verb} hardly any coarse contrast, and no near copies were looked for among such.",)
 
 

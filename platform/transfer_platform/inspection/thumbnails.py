@@ -1,4 +1,4 @@
-"""Small pictures for reports, as data URIs: a page that shows them asks nobody for anything."""
+"""Small images for reports, as data URIs: a page that shows them asks nobody for anything."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _QUALITY = 70
 
 
 def thumbnail(path: Path) -> str:
-    """A JPEG of at most 112 x 112 pixels as a `data:` URI; empty where the file is no picture, or huge."""
+    """A JPEG of at most 112 x 112 pixels as a `data:` URI; empty where the file is no image, or huge."""
     from transfer_model.errors import UnreadableImageError
     from transfer_model.preprocessing import decode
 
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would be waited for
             return ""
-        picture = decode(path, at_least=SIDE)
+        image = decode(path, at_least=SIDE)
     except (OSError, UnreadableImageError):
         return ""
-    picture.thumbnail((SIDE, SIDE))
+    image.thumbnail((SIDE, SIDE))
     content = BytesIO()
-    picture.save(content, "JPEG", quality=_QUALITY)
+    image.save(content, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -44,7 +44,7 @@ class BatchAugmentation:
     left as they were.
 
     Attributes:
-        policy: `light`: a random crop of 70 to 100 % of the area, 3:4 to 4:3 as the picture was taken, and a
+        policy: `light`: a random crop of 70 to 100 % of the area, 3:4 to 4:3 as the image was taken, and a
             random flip, sampled bilinearly in one step. `medium`: light, and brightness, contrast and
             saturation varied by 20 %, hue by 2 % of the circle. `trivial`: light, and TrivialAugment
             (https://arxiv.org/abs/2103.10158). `rand`: light, and RandAugment
@@ -67,7 +67,7 @@ class BatchAugmentation:
 
         Args:
             canvases: (B, 3, C, C) uint8, on any device; C need not be the same for every batch.
-            aspects: (B,) float32, width / height of the pictures; best left on the CPU.
+            aspects: (B,) float32, width / height of the images; best left on the CPU.
             seeds: B of them, 0 or above; only the lower 32 bits count.
 
         Returns:
@@ -93,7 +93,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes S x S pictures; on a CPU the bits are those of `Preprocessing.normalize`.
+    """Normalizes S x S images; on a CPU the bits are those of `Preprocessing.normalize`.
 
     Args:
         pixels: (B, 3, S, S) uint8, on any device.
@@ -128,10 +128,10 @@ def _affine(numbers: Tensor, aspects: Tensor) -> Tensor:
 def _crop(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Random crops, drawn as torchvision's RandomResizedCrop does.
 
-    The first attempt that fits into the picture counts; without one, the largest permitted shape, centred.
+    The first attempt that fits into the image counts; without one, the largest permitted shape, centred.
 
     Returns:
-        Left and width, top and height, each (B,), in shares of the picture's width and height.
+        Left and width, top and height, each (B,), in shares of the image's width and height.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     least, most = map(math.log, _RATIO)

@@ -1,8 +1,8 @@
-"""Pictures reduced once to small squares, from which every augmented view is cut: decoding is paid once.
+"""Images reduced once to small squares, from which every augmented view is cut: decoding is paid once.
 
     file --canvas--> (3, C, C) uint8 and an aspect ratio --pack--> one row of bytes --unpack--> a batch
 
-The whole picture is squeezed into the square, so that a canvas has one shape whatever the picture's; the
+The whole image is squeezed into the square, so that a canvas has one shape whatever the image's; the
 aspect ratio tells how to undo it, which `augmentation.BatchAugmentation` does as it cuts.
 """
 
@@ -30,7 +30,7 @@ Against crops of the full photographs (bicubic), 64 of ants/bees, S = 224: 10/7 
 """
 
 MAX_ASPECT = 2.0
-"""Of a picture that is longer than this many times its other side, the ends are left out.
+"""Of an image that is longer than this many times its other side, the ends are left out.
 
 No view reaches them: beyond 1.9 (4/3 of the shape, 0.7 of the area) all crops fall back to the middle.
 """
@@ -43,7 +43,7 @@ def canvas_side(image_size: int, longest: int | None = None) -> int:
 
     Args:
         image_size: S, the side of the square that the network sees.
-        longest: The longest side of any picture of the data set, where it is known: a canvas of thumbnails
+        longest: The longest side of any image of the data set, where it is known: a canvas of thumbnails
             needs to be no larger than they are.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
@@ -54,7 +54,7 @@ def canvas_side(image_size: int, longest: int | None = None) -> int:
 
 
 def longest_side(path: Path) -> int:
-    """The longer side of a picture in pixels, by its header alone."""
+    """The longer side of an image in pixels, by its header alone."""
     with Image.open(path, formats=FORMATS) as image:
         return max(image.size)
 
@@ -69,10 +69,10 @@ def row_bytes(side: int) -> int:
 
 
 def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
-    """Reduces one picture to a square that holds all of it.
+    """Reduces one image to a square that holds all of it.
 
     A large JPEG is decoded at a half, quarter or eighth of its size, as long as 2 C pixels are left on both
-    sides. Against the canvas of the full picture, 0.6 of 255 on average over ants/bees and 2.2 in its worst
+    sides. Against the canvas of the full image, 0.6 of 255 on average over ants/bees and 2.2 in its worst
     photograph (mean absolute difference; C from 23 to 320).
 
     Args:
@@ -81,7 +81,7 @@ def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Te
         name: What errors call an image that has no path.
 
     Returns:
-        The canvas (3, C, C), uint8, and width / height of the part of the picture that it shows, which is all
+        The canvas (3, C, C), uint8, and width / height of the part of the image that it shows, which is all
         of it up to `MAX_ASPECT`.
 
     Raises:

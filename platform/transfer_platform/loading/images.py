@@ -1,4 +1,4 @@
-"""Pictures as tensors on a device: the exact square that is served, or augmented views of it.
+"""Images as tensors on a device: the exact square that is served, or augmented views of it.
 
     file --threads--> bytes of a square or a canvas --store--> batch on the device --> (B, 3, S, S) float32
 
@@ -33,7 +33,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store import RowSpec, Store, StoreError
 
 CHUNK = 64
-"""Pictures that are decoded before the next ones are begun; bounds the memory."""
+"""Images that are decoded before the next ones are begun; bounds the memory."""
 
 
 class Rows(Protocol):
@@ -44,10 +44,10 @@ class Rows(Protocol):
 
 
 class ImageLoader:
-    """The pictures of a study as one network sees them.
+    """The images of a study as one network sees them.
 
     Args:
-        pictures: A picture's place is its position.
+        images: An image's place is its position.
         preprocessing: Of the network.
         policy: How training images vary, see `augmentation`; `none` allows no `views`.
         device: Where batches are made.
@@ -56,12 +56,12 @@ class ImageLoader:
         say: Told where they cannot be kept, or where another process is decoding the same.
 
     Attributes:
-        digests: SHA-256 of every picture.
+        digests: SHA-256 of every image.
     """
 
     def __init__(
         self,
-        pictures: Sequence[ImageRecord],
+        images: Sequence[ImageRecord],
         preprocessing: Preprocessing,
         policy: str,
         device: torch.device,
@@ -69,8 +69,8 @@ class ImageLoader:
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
-        self.records, self.preprocessing, self.policy = pictures, preprocessing, policy
-        self.digests = [picture.sha256 for picture in pictures]
+        self.records, self.preprocessing, self.policy = images, preprocessing, policy
+        self.digests = [image.sha256 for image in images]
         self.device, self._store, self._progress, self._say = device, store, progress, say
         self._threads = min(8, os.cpu_count() or 1)
 
@@ -81,13 +81,13 @@ class ImageLoader:
         return normalize_images(pixels.to(self.device), self.preprocessing)
 
     def load_views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """One augmented view of each picture: (B, 3, S, S) float32, normalized, on the device."""
+        """One augmented view of each image: (B, 3, S, S) float32, normalized, on the device."""
         canvases, aspects = canvas.unpack(self._canvases.take(positions))
         return self._augmentation(canvases.to(self.device), aspects, seeds)
 
     @cached_property
     def view_digest(self) -> str:
-        """What a view depends on besides its picture and its seed: policy, size of the canvas, code."""
+        """What a view depends on besides its image and its seed: policy, size of the canvas, code."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property
@@ -110,7 +110,7 @@ class ImageLoader:
 
     @cached_property
     def _canvas_side(self) -> int:
-        longest = max(map(canvas.longest_side, (picture.path for picture in self.records)))
+        longest = max(map(canvas.longest_side, (image.path for image in self.records)))
         return canvas.canvas_side(self.preprocessing.image_size, longest)
 
     def _square(self, content: bytes, name: str) -> Tensor:
@@ -125,17 +125,17 @@ class ImageLoader:
             return fresh
         if not self._store.fits(layout, len(self.records)):
             needed = decimal(layout.row_bytes * len(self.records))
-            self._say(f"the pictures are decoded in every epoch: the cache has no room for them ({needed})")
+            self._say(f"the images are decoded in every epoch: the cache has no room for them ({needed})")
             return fresh
         address = preprocessing_digest(kind, self.preprocessing)
         try:
             return self._store.get_or_compute(address, layout, self.digests, self._told(fresh), self._waiting)
         except StoreError as error:
-            self._say(f"the pictures are decoded in every epoch: {error}")
+            self._say(f"the images are decoded in every epoch: {error}")
             return fresh
 
     def _waiting(self) -> None:
-        self._say("another process is decoding the same pictures; waiting for it")
+        self._say("another process is decoding the same images; waiting for it")
 
     def _told(self, fresh: _Decoded) -> Callable[[Sequence[int]], Iterator[Tensor]]:
         def compute(missing: Sequence[int]) -> Iterator[Tensor]:
@@ -148,22 +148,22 @@ class ImageLoader:
 
 
 class _Decoded:
-    """Pictures decoded by threads each time they are asked for; Pillow lets them run side by side.
+    """Images decoded by threads each time they are asked for; Pillow lets them run side by side.
 
     Args:
-        pictures: By position.
+        images: By position.
         decoded: What becomes of a file's content; the name is for errors.
         threads: That decode at once.
     """
 
     def __init__(
-        self, pictures: Sequence[ImageRecord], decoded: Callable[[bytes, str], Tensor], threads: int
+        self, images: Sequence[ImageRecord], decoded: Callable[[bytes, str], Tensor], threads: int
     ) -> None:
-        self._pictures, self._decoded = pictures, decoded
+        self._images, self._decoded = images, decoded
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
 
     def take(self, indices: Sequence[int]) -> Tensor:
-        """(B, bytes), uint8; each distinct picture is decoded once.
+        """(B, bytes), uint8; each distinct image is decoded once.
 
         Raises:
             DataError: A file is not any more what it was when the data set was read.
@@ -173,19 +173,19 @@ class _Decoded:
         return torch.stack([rows[index] for index in indices])
 
     def _row(self, index: int) -> Tensor:
-        picture = self._pictures[index]
+        image = self._images[index]
         try:
-            content = picture.path.read_bytes()
+            content = image.path.read_bytes()
         except OSError as error:
-            raise DataError(f"{picture.path} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != picture.sha256:
+            raise DataError(f"{image.path} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != image.sha256:
             # What is stored is known by its content, and would be wrong for whoever has the former one.
-            raise DataError(f"{picture.path} was changed while it was in use; run the command again")
-        return self._decoded(content, str(picture.path))
+            raise DataError(f"{image.path} was changed while it was in use; run the command again")
+        return self._decoded(content, str(image.path))
 
 
 def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
-    """SHA-256 of all that a picture's tensor depends on besides its own bytes: settings, code, libraries."""
+    """SHA-256 of all that an image's tensor depends on besides its own bytes: settings, code, libraries."""
     return _code_digest(f"{kind}\0{preprocessing}", transfer_model.preprocessing, canvas)
 
 

@@ -87,7 +87,7 @@ So a new version of the program goes on with the studies of an older one. Their 
 def study_identity(recipe: Recipe) -> str:
     """What a study's identity has from its recipe: all that its trials depend on.
 
-    That leaves out the number of trials, the promotion, and what only decides which files are pictures: the
+    That leaves out the number of trials, the promotion, and what only decides which files are images: the
     data's fingerprint says which are.
 
     Comments, the order of fields, and whether a default is written out make no difference. With the data's

@@ -105,13 +105,13 @@ class DatasetConfig(Section):
     """Chooses the images of fractional splits; apart from `seed`: seeds compare on the same images."""
 
     group_by: Annotated[str, Field(min_length=1)] | None = None
-    """Column of a manifest, such as `patient`: pictures of one value stay on one side and in one fold."""
+    """Column of a manifest, such as `patient`: images of one value stay on one side and in one fold."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that are meant to be left out; each must match something."""
 
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """What becomes of files that are no readable pictures: `fail` names them all, `skip` leaves them out."""
+    """What becomes of files that are no readable images: `fail` names them all, `skip` leaves them out."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
     """Files or patterns, relative to the source, that may lie in two splits byte for byte."""
@@ -299,7 +299,7 @@ class GateConfig(Section):
     """Share of the test images that the served model calls unknown, 0 to 1."""
 
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median milliseconds from one picture's file to its answer, in this process, on a CPU."""
+    """Median milliseconds from one image's file to its answer, in this process, on a CPU."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
     """Megabytes of the served form's weights, reference and description."""
@@ -321,7 +321,7 @@ class PromotionConfig(Section):
     """The rules."""
 
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Share of pictures like the training pictures that the served model may call unknown."""
+    """Share of images like the training images that the served model may call unknown."""
 
 
 class Recipe(Section):

@@ -33,7 +33,7 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 MAX_RATIO = 200
 HARMLESS_BYTES = 1 << 30
-"""Below this size no ratio is absurd: a folder of flat PNM pictures may well shrink a thousandfold."""
+"""Below this size no ratio is absurd: a folder of flat PNM images may well shrink a thousandfold."""
 
 _DISK_BLOCK = 4096
 _PIECE = 1 << 20

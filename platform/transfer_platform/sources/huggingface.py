@@ -34,13 +34,13 @@ OLDEST = 4
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
     """The folder of a data set of Hugging Face, written into the cache the first time.
 
-    The bytes of its pictures stay as they are; one picture at a time is in memory. What the Hub has is
+    The bytes of its images stay as they are; one image at a time is in memory. What the Hub has is
     downloaded into Hugging Face's own cache (`HF_HOME`), so that what lies there is used, offline too.
 
     Args:
         text: What stands behind `huggingface:`, see `recipe.published.huggingface_source`.
         base: The folder that a local path starts from.
-        progress: Is told how many pictures are written.
+        progress: Is told how many images are written.
 
     Returns:
         A folder with one folder per split under its own name, each with one folder per class; or with the
@@ -48,7 +48,7 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
 
     Raises:
         SourceError: The extra is not installed, the data set cannot be had, or it is not certain which
-            columns hold the pictures and the classes.
+            columns hold the images and the classes.
     """
     try:
         source = huggingface_source(text)
@@ -103,10 +103,10 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
     places = [scratch, local] if local else _caches(datasets)
     for split, table in _chosen(splits, source.splits).items():
         task = f"writing {source.name} {split}".removesuffix(" .")
-        for number, picture in enumerate(read_images(table, split, source, places)):
-            target = folder / split / picture.folder
+        for number, image in enumerate(read_images(table, split, source, places)):
+            target = folder / split / image.folder
             target.mkdir(parents=True, exist_ok=True)
-            (target / f"{number:06d}{picture.suffix}").write_bytes(picture.content)
+            (target / f"{number:06d}{image.suffix}").write_bytes(image.content)
             progress(Step(task, number + 1, len(table), "images"))
     shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Which columns of a Hugging Face data set hold pictures and classes, and what is in them."""
+"""Which columns of a Hugging Face data set hold images and classes, and what is in them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoredImage:
 def read_images(
     table: Table, split: str, source: HuggingFaceSource, places: Collection[Path]
 ) -> Iterator[StoredImage]:
-    """The pictures of a split in their order, undecoded, one at a time.
+    """The images of a split in their order, undecoded, one at a time.
 
     Args:
         table: The split.
@@ -61,7 +61,7 @@ def read_images(
         places: Where image files may lie that the table only names.
 
     Raises:
-        SourceError: The columns are not certain, or a row lacks its picture or its label.
+        SourceError: The columns are not certain, or a row lacks its image or its label.
     """
     from datasets import Image
 
@@ -75,7 +75,7 @@ def read_images(
         if row[label] not in folders:
             raise SourceError(
                 f"{where} has no class ({label} is {row[label]!r}); "
-                "choose the splits whose pictures have one, such as ?splits=train"
+                "choose the splits whose images have one, such as ?splits=train"
             )
         yield StoredImage(_content(row[image], where, places), folders[row[label]])
 
@@ -84,9 +84,9 @@ def _image_column(features: Mapping[str, Feature], wanted: str) -> str:
     from datasets import Image
 
     if wanted and wanted in features and not isinstance(features[wanted], Image):
-        raise SourceError(f"the column {wanted!r} holds no pictures; there are {_described(features)}")
+        raise SourceError(f"the column {wanted!r} holds no images; there are {_described(features)}")
     found = [name for name, feature in features.items() if isinstance(feature, Image)]
-    return _only(features, found, wanted, "pictures", "image")
+    return _only(features, found, wanted, "images", "image")
 
 
 def _label_column(features: Mapping[str, Feature], wanted: str) -> str:
@@ -133,9 +133,9 @@ def _folders(table: Table, label: str) -> Mapping[object, str]:
 
 
 def _content(stored: Mapping[str, Any] | None, where: str, places: Collection[Path]) -> bytes:
-    """The bytes of a picture that stands in its row, or of the file that the row names."""
+    """The bytes of an image that stands in its row, or of the file that the row names."""
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
-        raise SourceError(f"{where} has no picture")
+        raise SourceError(f"{where} has no image")
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
     file = Path(stored["path"])

@@ -59,9 +59,9 @@ TORCHVISION_DATASETS = (
 
 _LEFT_OUT: Mapping[str, str] = MappingProxyType(
     {
-        "CLEVRClassification": "its test pictures have no labels",
+        "CLEVRClassification": "its test images have no labels",
         "EMNIST": "say which: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
-        "FER2013": "it lies behind a login; unpack its pictures and name their folder",
+        "FER2013": "it lies behind a login; unpack its images and name their folder",
         "INaturalist": "it has hundreds of gigabytes; unpack a part of it and name the folder",
         "ImageNet": "it lies behind a login; unpack it and name the folder",
         "LFWPeople": "it is not published any more",
@@ -85,7 +85,7 @@ class HuggingFaceSource:
         local: Which of the two.
         config: One of its configurations; empty: its only one.
         revision: A branch, tag or commit; empty: the newest.
-        image: The column with the pictures; empty: the only one of that kind.
+        image: The column with the images; empty: the only one of that kind.
         label: The column with the classes; likewise.
         splits: Those to read; empty: all.
     """

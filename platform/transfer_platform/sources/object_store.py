@@ -1,6 +1,6 @@
-"""Single pictures from web servers and object stores, fetched once into the cache.
+"""Single images from web servers and object stores, fetched once into the cache.
 
-A picture is known by its URL and by what the store says of its version: where that changed, it is fetched
+An image is known by its URL and by what the store says of its version: where that changed, it is fetched
 anew. Each comes whole or not at all, so that an interrupted call goes on with those that are missing.
 """
 
@@ -42,7 +42,7 @@ STORES = {
 """What is fetched from, and what `pip install` brings for it; none of these reads files of this machine."""
 
 AT_ONCE = 16
-"""Pictures that are asked for at the same time."""
+"""Images that are asked for at the same time."""
 TRIES = 3
 """How often a store that does not answer is asked."""
 
@@ -54,7 +54,7 @@ _VERSION = (
 
 
 class _TooLargeError(Exception):
-    """More bytes than any picture has."""
+    """More bytes than any image has."""
 
 
 def scheme(path: str) -> str:
@@ -68,13 +68,13 @@ def scheme(path: str) -> str:
 
 
 def cache_folder_for(url: str) -> Path:
-    """The folder of the cache that every version of a picture is kept in."""
+    """The folder of the cache that every version of an image is kept in."""
     digest = hashlib.sha256(url.encode()).hexdigest()
-    return cache_folder() / "pictures" / digest[:2] / digest
+    return cache_folder() / "images" / digest[:2] / digest
 
 
 def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str, Path | FileProblem]:
-    """Brings pictures onto this machine, those that are not here yet.
+    """Brings images onto this machine, those that are not here yet.
 
     Args:
         urls: Each with a scheme of `STORES`.
@@ -110,19 +110,17 @@ def _system(store: str) -> AbstractFileSystem:
         return fsspec.filesystem(store, **options)
     except ImportError as error:
         raise SourceError(
-            f"{store}:// pictures need a package that is not installed; pip install {STORES[store]}"
+            f"{store}:// images need a package that is not installed; pip install {STORES[store]}"
         ) from error
 
 
 def _obtain(system: AbstractFileSystem, url: str) -> Path | FileProblem:
-    """One picture; a store that does not answer is asked again, one that says no is not."""
+    """One image; a store that does not answer is asked again, one that says no is not."""
     for attempt in range(1, TRIES + 1):
         try:
             return _fetched(system, url)
         except _TooLargeError:
-            return FileProblem(
-                "too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any picture"
-            )
+            return FileProblem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any image")
         except Exception as error:  # every store has exceptions of its own
             if refusal := _refusal(error):
                 return refusal
@@ -156,7 +154,7 @@ def _fetched(system: AbstractFileSystem, url: str) -> Path:
 
 
 def _bounded() -> Any:  # noqa: ANN401 - fsspec is imported where something is fetched
-    """Ends a transfer that grows beyond what a picture can have, whatever the store said of its size."""
+    """Ends a transfer that grows beyond what an image can have, whatever the store said of its size."""
     from fsspec.callbacks import Callback
 
     class Bounded(Callback):  # type: ignore[misc]
@@ -218,4 +216,4 @@ def _file_name(url: str) -> str:
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
     plain = re.sub(r"[\x00-\x1f\x7f/\\:]", "_", stem).encode()[:100].decode("utf-8", "ignore").lstrip(".")
-    return f"{plain or 'picture'}{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,8}', suffix) else ''}"
+    return f"{plain or 'image'}{suffix if re.fullmatch(r'[.][A-Za-z0-9]{1,8}', suffix) else ''}"

@@ -1,7 +1,7 @@
 """Data sets of torchvision by name, written into the cache as class folders.
 
 The platform fetches their files (mirrors, resumed downloads) and unpacks them safely; torchvision's own
-classes read them and know which picture belongs where. They are never asked to download anything.
+classes read them and know which image belongs where. They are never asked to download anything.
 """
 
 from __future__ import annotations
@@ -108,18 +108,18 @@ def _write_split(
     dataset: Instance, entry: TorchvisionDataset, folder: Path, task: str, progress: Progress
 ) -> None:
     names = dict(enumerate(folder_names(_classes(dataset, entry))))
-    for number, (picture, label) in enumerate(_pictures(dataset, entry)):
+    for number, (image, label) in enumerate(_images(dataset, entry)):
         target = folder / names[label]
         target.mkdir(parents=True, exist_ok=True)
-        if isinstance(picture, Path):
-            _copy(picture, target / picture.name)
+        if isinstance(image, Path):
+            _copy(image, target / image.name)
         else:
-            channels = len(picture.getbands())
-            (target / f"{number:06d}.png").write_bytes(png(picture.tobytes(), picture.width, channels))
+            channels = len(image.getbands())
+            (target / f"{number:06d}.png").write_bytes(png(image.tobytes(), image.width, channels))
         progress(Step(task, number + 1, len(dataset), "images"))
 
 
-def _pictures(dataset: Instance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
+def _images(dataset: Instance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
     """Image files, or Pillow images of mode L or RGB, with their labels."""
     if entry.images is not None:
         yield from entry.images(dataset)

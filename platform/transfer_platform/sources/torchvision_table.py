@@ -1,4 +1,4 @@
-"""The data sets of torchvision that can be named: their files, their splits, and where their pictures are.
+"""The data sets of torchvision that can be named: their files, their splits, and where their images are.
 
 Addresses and checksums are read from torchvision's classes where they have them as attributes, and stand here
 where torchvision keeps them inside a function. A set whose loader unpickles files stands here only because
@@ -51,7 +51,7 @@ class TorchvisionDataset:
         files: From the class to what must be fetched.
         splits: For each folder that is written the arguments that make the class read this part; `.` is the
             data set itself, where it is in one part.
-        pictures: From an instance to its image files with their labels; `None`: it holds arrays.
+        images: From an instance to its image files with their labels; `None`: it holds arrays.
         classes: Their names, where the class does not know them.
     """
 

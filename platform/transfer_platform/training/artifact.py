@@ -22,7 +22,7 @@ from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 MAX_REFERENCE = 2000
-"""Pictures in a reference; further ones would make the served form larger and slower, and little else."""
+"""Images in a reference; further ones would make the served form larger and slower, and little else."""
 
 
 def write_artifact(
@@ -44,7 +44,7 @@ def write_artifact(
     folder.mkdir(parents=True, exist_ok=True)
     splits = bench.splits
     novelty, unknown = _familiar(bench, recipe, fitted, network, say)
-    labels = np.array([splits.classes.index(picture.label) for picture in splits.selection])
+    labels = np.array([splits.classes.index(image.label) for image in splits.selection])
     description = ModelConfig(
         bench.spec(recipe),
         splits.classes,
@@ -61,14 +61,14 @@ def write_artifact(
 def _familiar(
     bench: TrialTrainer, recipe: Recipe, fitted: FitResult, network: Network, say: Say
 ) -> tuple[OodScorer, OodThreshold]:
-    """A network's reference, and the threshold on pictures that are new to both."""
+    """A network's reference, and the threshold on images that are new to both."""
     false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARM_RATE
     needed = math.ceil(1 / false_alarms) - 1
     novelty, distances = _distances(bench, recipe, fitted, network, needed)
     unknown = OodThreshold(ood_threshold(distances, false_alarms), false_alarms)
     if unknown.threshold == MAX_OOD_SCORE:
         say(
-            f"no picture will be called unknown: {len(distances)} held-out pictures are too few to keep "
+            f"no image will be called unknown: {len(distances)} held-out images are too few to keep "
             f"false alarms at {false_alarms:.1%}; {needed} would do"
         )
     return novelty, unknown
@@ -77,7 +77,7 @@ def _familiar(
 def _distances(
     bench: TrialTrainer, recipe: Recipe, fitted: FitResult, network: Network, needed: int
 ) -> tuple[OodScorer, Tensor]:
-    """A network's reference, and the novelty of pictures that are new to both, `needed` of them or more."""
+    """A network's reference, and the novelty of images that are new to both, `needed` of them or more."""
     teaching, train = range(len(bench.splits.development)), range(len(bench.splits.train))
     if network.frozen == len(network.stages):
         # None of them taught it anything but its head: each is new to the others.
@@ -102,10 +102,10 @@ def _reference(bench: TrialTrainer, recipe: Recipe, network: Network, positions:
 
 
 def _chosen(bench: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
-    """Up to `MAX_REFERENCE` of some positions; which ones depends on the pictures' content alone.
+    """Up to `MAX_REFERENCE` of some positions; which ones depends on the images' content alone.
 
     Of copies one: they are not new to each other, and would make the threshold too strict.
     """
-    pictures = bench.splits.development
-    distinct = {pictures[position].sha256: position for position in positions}
+    images = bench.splits.development
+    distinct = {images[position].sha256: position for position in positions}
     return [distinct[digest] for digest in sorted(distinct)[:MAX_REFERENCE]]

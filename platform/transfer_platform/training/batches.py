@@ -1,4 +1,4 @@
-"""What a trial learns from: which pictures teach, which choose, and in what batches a network reads them."""
+"""What a trial learns from: which images teach, which choose, and in what batches a network reads them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 class InputSource(Protocol):
-    """What a network is given in a picture's place: the picture, or what a frozen prefix made of it."""
+    """What a network is given in an image's place: the image, or what a frozen prefix made of it."""
 
     evaluation_batch: int
-    """Pictures in a batch that is only evaluated."""
+    """Images in a batch that is only evaluated."""
     elements: int
-    """Numbers that stand for one picture."""
+    """Numbers that stand for one image."""
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Pictures as they are served, by their positions: (B, ...)."""
+        """Images as they are served, by their positions: (B, ...)."""
 
     def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
-        """Training pictures as an epoch sees them, counted from 1: (B, ...).
+        """Training images as an epoch sees them, counted from 1: (B, ...).
 
         Args:
-            positions: Of B pictures.
+            positions: Of B images.
             epoch: Counted from 1.
             turns: How often each came before in the epoch; it is another view each time.
         """
@@ -43,14 +43,14 @@ class TrialData:
     """Training and validation batches over the same inputs.
 
     Attributes:
-        inputs: Of all pictures.
-        labels: The class index of every picture (N,).
+        inputs: Of all images.
+        labels: The class index of every image (N,).
         train: Positions of those that teach.
         validation: Positions of those that choose; empty for a fit that nothing chooses in.
-        batch_size: Pictures in a training batch.
+        batch_size: Images in a training batch.
         seed: Of their order.
-        balanced: Whether an epoch draws of every class the same number of training pictures.
-        weights: How much each picture counts in the training loss (N,); None: all of them the same.
+        balanced: Whether an epoch draws of every class the same number of training images.
+        weights: How much each image counts in the training loss (N,); None: all of them the same.
     """
 
     inputs: InputSource
@@ -79,6 +79,6 @@ class TrialData:
             yield self.inputs.load_training(positions, epoch, turn), self.labels[positions], weights
 
     def validation_inputs(self) -> Iterator[Tensor]:
-        """The inputs (B, ...) of the validation pictures, always in the same batches."""
+        """The inputs (B, ...) of the validation images, always in the same batches."""
         for order in batch_indices(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
             yield self.inputs.load([self.validation[index] for index in order])

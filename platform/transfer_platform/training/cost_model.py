@@ -44,8 +44,8 @@ class MeasuredCost:
     """What was found.
 
     Attributes:
-        row_bytes: Of one picture's features.
-        seconds: Of the frozen part, for one picture.
+        row_bytes: Of one image's features.
+        seconds: Of the frozen part, for one image.
     """
 
     row_bytes: int
@@ -57,9 +57,9 @@ class StudyCosts:
     """The two ways of a study, in bytes and seconds.
 
     Attributes:
-        rows: Pictures and views that would be stored.
-        uses: How often a picture is put through the network in all trials, epochs and folds.
-        measured: On one picture.
+        rows: Images and views that would be stored.
+        uses: How often an image is put through the network in all trials, epochs and folds.
+        measured: On one image.
     """
 
     rows: int
@@ -92,15 +92,15 @@ def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: 
     """The costs of a study.
 
     Args:
-        splits: Its pictures.
-        views: That are kept of each training picture; 1: only the picture as it is.
+        splits: Its images.
+        views: That are kept of each training image; 1: only the image as it is.
         epochs: Of a trial.
         trials: Of the study.
         measured: Of its frozen part.
     """
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
-    # Each fold trains on all pictures but its own.
+    # Each fold trains on all images but its own.
     taught, chosen = train * max(1, splits.fold_count - 1), len(splits.validation) or train
     return StudyCosts(rows, trials * epochs * (taught + chosen), measured)
 

@@ -1,4 +1,4 @@
-"""Provides trials with inputs: pictures, or features that are stored or computed each time.
+"""Provides trials with inputs: images, or features that are stored or computed each time.
 
 Where the network was split, stored or not makes no difference but in time: both are the same to the bit.
 """
@@ -27,11 +27,11 @@ class DataModule:
     """Inputs for the trials of one study.
 
     Args:
-        splits: The pictures.
+        splits: The images.
         device: Where batches are made.
         trials: How many the study has.
         epochs: How many a trial may have at most.
-        store: Where features and decoded pictures are kept; None keeps nothing.
+        store: Where features and decoded images are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
     """
@@ -64,7 +64,7 @@ class DataModule:
             precision: Of the study.
         """
         views = view_schedule(recipe, frozen=prepared.network.frozen > 0)
-        images = self._pictures(preprocessing, views.policy)
+        images = self._image_loader(preprocessing, views.policy)
         if views.policy != "none" and not views.varies:
             self._say_once(
                 f"augmentation is off: features.views is 1, so that every epoch sees the images as they are; "
@@ -92,7 +92,7 @@ class DataModule:
         """Lets go of what belongs to a network that is kept no more."""
         self._features = {key: held for key, held in self._features.items() if key[:2] != (backbone, place)}
 
-    def _pictures(self, preprocessing: Preprocessing, policy: str) -> ImageLoader:
+    def _image_loader(self, preprocessing: Preprocessing, policy: str) -> ImageLoader:
         key = (preprocessing, policy)
         if key not in self._images:
             self._images[key] = ImageLoader(
@@ -142,9 +142,9 @@ class DataModule:
     def _obtained(
         self, store: Store, prefix: FrozenPrefix, images: ImageLoader, views: ViewSchedule
     ) -> tuple[Rows, Rows | None] | None:
-        """The features of every picture as it is, and of the views of those that teach."""
+        """The features of every image as it is, and of the views of those that teach."""
         everything = range(len(self._splits.development))
-        # What is kept is what the prefix makes of the pictures, and not the pictures as well.
+        # What is kept is what the prefix makes of the images, and not the images as well.
         images = ImageLoader(images.records, images.preprocessing, views.policy, self._device)
         try:
             plain = stored_features(prefix, images, everything, None, store, self._progress, self._say)
@@ -158,17 +158,17 @@ class DataModule:
         return plain, varied
 
     def _rows(self, views: ViewSchedule) -> tuple[list[int], list[int]]:
-        """Position and seed of every view, those of one training picture after those of another."""
+        """Position and seed of every view, those of one training image after those of another."""
         rows = [
-            (position, views.seed_of(picture.sha256, number))
-            for position, picture in enumerate(self._splits.train)
+            (position, views.seed_of(image.sha256, number))
+            for position, image in enumerate(self._splits.train)
             for number in range(views.stored_count)
         ]
         return [position for position, _ in rows], [seed for _, seed in rows]
 
 
 def view_schedule(recipe: Recipe, *, frozen: bool) -> ViewSchedule:
-    """What the epochs of a trial see of its training pictures: with nothing frozen, a new view every time.
+    """What the epochs of a trial see of its training images: with nothing frozen, a new view every time.
 
     Args:
         recipe: Without ranges.

@@ -1,6 +1,6 @@
-"""What the frozen prefix of a network makes of the pictures: computed once, and learnt from again and again.
+"""What the frozen prefix of a network makes of the images: computed once, and learnt from again and again.
 
-pictures or views of them --prefix, in batches of one size--> features --store--> rows, by position
+images or views of them --prefix, in batches of one size--> features --store--> rows, by position
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store import Rows, RowSpec, Store
 
 PREFIX_BATCH = 8
-"""Pictures in a forward pass. One size for all: on most networks the last bits depend on it."""
+"""Images in a forward pass. One size for all: on most networks the last bits depend on it."""
 
 
 class Split(Protocol):
@@ -52,7 +52,7 @@ class FrozenPrefix:
 
     @cached_property
     def layout(self) -> RowSpec:
-        """Of one picture's features as they are stored; found by running the prefix once."""
+        """Of one image's features as they are stored; found by running the prefix once."""
         rows = to_row_order(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
         return RowSpec(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
 
@@ -65,7 +65,7 @@ class FrozenPrefix:
             return self.split.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """SHA-256 of all that features depend on besides the pictures and their views."""
+        """SHA-256 of all that features depend on besides the images and their views."""
         depends = (
             self.split.digest,
             self.precision,
@@ -91,7 +91,7 @@ class ComputedFeatures:
 
     Args:
         prefix: Runs with as many threads as torch has now.
-        images: The pictures.
+        images: The images.
         positions: Whose features, one row each.
         views: As of `obtain`.
     """
@@ -149,13 +149,13 @@ def stored_features(
     progress: Progress = silent,
     say: Say = silent,
 ) -> Rows:
-    """The features of pictures or of views of them, from the store or computed into it.
+    """The features of images or of views of them, from the store or computed into it.
 
     Args:
         prefix: Runs where features are missing.
-        images: The pictures.
+        images: The images.
         positions: Whose features, one row each.
-        views: For each row the seed of its view; None: all of the pictures as they are.
+        views: For each row the seed of its view; None: all of the images as they are.
         store: Where they are kept.
         progress: Told while features are computed.
         say: Told where another process is computing them just now.

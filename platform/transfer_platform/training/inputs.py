@@ -1,4 +1,4 @@
-"""What a network is given in a picture's place: the picture itself, or what a frozen prefix makes of it.
+"""What a network is given in an image's place: the image itself, or what a frozen prefix makes of it.
 
 Both give a trial the same views in the same epochs.
 """
@@ -23,7 +23,7 @@ EVALUATION_BYTES = 64 << 20
 
 
 class ImageInputs:
-    """The pictures themselves, through the whole network.
+    """The images themselves, through the whole network.
 
     Args:
         network: That learns.
@@ -58,15 +58,15 @@ class ImageInputs:
 
 
 class FeatureInputs:
-    """What the frozen prefix makes of the pictures, through the rest of the network.
+    """What the frozen prefix makes of the images, through the rest of the network.
 
     Args:
         split: Of the network that learns.
-        plain: Features of every picture as it is, by position.
-        varied: Features of the first pictures' views, those of one picture after those of another; None where
+        plain: Features of every image as it is, by position.
+        varied: Features of the first images' views, those of one image after those of another; None where
             the views do not vary.
         views: What an epoch sees.
-        digests: SHA-256 of every picture.
+        digests: SHA-256 of every image.
         device: Where the network lives.
     """
 
@@ -85,7 +85,7 @@ class FeatureInputs:
         self.elements = math.prod(plain.layout.shape)
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Features (B, ...) of pictures as they are served."""
+        """Features (B, ...) of images as they are served."""
         return self._moved(self._plain.take(positions))
 
     def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A trial, epoch after epoch, to its best one: a network on its validation pictures, or one a fold."""
+"""A trial, epoch after epoch, to its best one: a network on its validation images, or one a fold."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FitResult:
     Attributes:
         epochs: All of them, in order.
         best: One of them.
-        logits: Of the validation pictures at the best epoch (N, C); with folds of all training pictures,
+        logits: Of the validation images at the best epoch (N, C); with folds of all training images,
             each by the network that has not seen it.
         learned: The tensors that training changed, at the best epoch, by their names in the network's state;
             empty with folds, which leave no network behind.
@@ -95,7 +95,7 @@ def fit(network: Network, material: TrialData, course: FitOptions) -> FitResult:
 
     Args:
         network: Frozen as wished, on its device; changed in place.
-        material: With validation pictures.
+        material: With validation images.
         course: How it goes.
 
     Raises:
@@ -112,7 +112,7 @@ def cross_validate(network: Network, folds: Sequence[TrialData], course: FitOpti
 
     Args:
         network: As every fold starts with it; it takes their weights in turn, and is not fit for use then.
-        folds: Each with its own validation pictures, which together are all pictures, each once.
+        folds: Each with its own validation images, which together are all images, each once.
         course: How it goes.
 
     Raises:
@@ -128,7 +128,7 @@ def refit(
 
     Args:
         network: Frozen as wished, on its device; changed in place.
-        material: Needs no validation pictures.
+        material: Needs no validation images.
         settings: Without ranges.
         precision: As in a `FitOptions`.
         epochs: At most `settings.epochs`.
@@ -158,7 +158,7 @@ def _train_epochs(contest: _EpochRunner, course: FitOptions) -> FitResult:
 
 
 class _SingleNetwork:
-    """One network and its validation pictures."""
+    """One network and its validation images."""
 
     def __init__(self, network: Network, material: TrialData, course: FitOptions) -> None:
         self.trainer = Trainer(network, material, course.settings, course.precision)

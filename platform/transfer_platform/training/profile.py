@@ -1,4 +1,4 @@
-"""Measures what the frozen part of a network costs: the bytes and the seconds of one picture."""
+"""Measures what the frozen part of a network costs: the bytes and the seconds of one image."""
 
 from __future__ import annotations
 

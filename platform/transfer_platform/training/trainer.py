@@ -1,4 +1,4 @@
-"""One network's moving parts on one material: an epoch of training, and a look at the validation pictures."""
+"""One network's moving parts on one material: an epoch of training, and a look at the validation images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Trainer:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def train(self, epoch: int) -> float:
-        """Goes through the training pictures once.
+        """Goes through the training images once.
 
         Args:
             epoch: Counted from 1.
@@ -81,7 +81,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> Tensor:
-        """The logits of the validation pictures (N, C), float32, on the CPU.
+        """The logits of the validation images (N, C), float32, on the CPU.
 
         Raises:
             DivergedError: They are not finite: the epoch's last step spoilt the weights, so that no training
@@ -119,7 +119,7 @@ class Trainer:
         return detached
 
     def _mean_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Of a batch: (B, C), (B,) and (B,) -> (); each picture as much as its weight and its class's say."""
+        """Of a batch: (B, C), (B,) and (B,) -> (); each image as much as its weight and its class's say."""
         if weights is None:
             mean: Tensor = self._loss(logits, targets)
             return mean

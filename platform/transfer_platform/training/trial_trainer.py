@@ -43,17 +43,17 @@ class TrialTrainer:
     """Turns resolved recipes of one study into trained networks.
 
     Args:
-        splits: The pictures.
+        splits: The images.
         pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
         device: Where the networks live.
         trials: How many the study has; what pays depends on it.
         epochs: How many each of them may have at most; as well.
-        store: Where features and decoded pictures are kept; None keeps nothing.
+        store: Where features and decoded images are kept; None keeps nothing.
         progress: Told while features are computed.
         say: Given the lines that are worth keeping.
 
     Attributes:
-        splits: The pictures.
+        splits: The images.
         device: Where the networks live.
         precision: What they compute in; float32 until somebody sets it.
     """
@@ -73,7 +73,7 @@ class TrialTrainer:
         self.splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
         self._provision = DataModule(splits, device, trials, epochs, store, progress, say)
-        self._labels = torch.tensor([splits.classes.index(picture.label) for picture in splits.development])
+        self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
         self._weights = _weights(splits)
         self._say_once = once(say)
         self._networks: OrderedDict[tuple[str, str], CachedNetwork] = OrderedDict()
@@ -99,7 +99,7 @@ class TrialTrainer:
             return fit(network, materials[0], course)
 
     def finalize(self, recipe: Recipe, fitted: FitResult) -> Network:
-        """The network that a trial leaves: at its best weights; after folds, trained anew on all pictures.
+        """The network that a trial leaves: at its best weights; after folds, trained anew on all images.
 
         Args:
             recipe: Of the trial.
@@ -115,7 +115,7 @@ class TrialTrainer:
         return self._refitted(recipe, everything, fitted.best.number)
 
     def _refitted(self, recipe: Recipe, material: TrialData, epochs: int) -> Network:
-        """A network that some pictures have taught for a number of epochs."""
+        """A network that some images have taught for a number of epochs."""
         network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
         with threads_for(recipe.training.batch_size * material.inputs.elements):
             refit(network, material, self._settled(recipe), precision=self.precision, epochs=epochs)
@@ -149,7 +149,7 @@ class TrialTrainer:
         return chosen
 
     def pretrained_features(self, recipe: Recipe) -> Tensor:
-        """What the head of a network is given of all pictures that teach, before anything learns: (N, F).
+        """What the head of a network is given of all images that teach, before anything learns: (N, F).
 
         Args:
             recipe: Without ranges.
@@ -159,12 +159,12 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """What a network's head is given of pictures, (N, F).
+        """What a network's head is given of images, (N, F).
 
         Args:
             recipe: It was trained by.
             network: On this bench; in eval mode afterwards.
-            positions: Of the pictures among `SplitsConfig.development`.
+            positions: Of the images among `SplitsConfig.development`.
         """
         network.eval()
         inputs = self._inputs(recipe, self._prepared(recipe))
@@ -199,7 +199,7 @@ class TrialTrainer:
         )
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
-        """How a trial's network is given pictures."""
+        """How a trial's network is given images."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
         size = recipe.dataset.image_size or preprocessing.image_size
         return replace(preprocessing, image_size=size)
@@ -223,7 +223,7 @@ class TrialTrainer:
         return self._provision.inputs(recipe, prepared, self.preprocessing(recipe), self.precision)
 
     def _materials(self, recipe: Recipe, inputs: InputSource) -> list[TrialData]:
-        """One without folds; with them one for each, with all other pictures to learn from."""
+        """One without folds; with them one for each, with all other images to learn from."""
         whole = self._material(recipe, inputs)
         if not self.splits.folds:
             return [whole]
@@ -254,10 +254,10 @@ class TrialTrainer:
 
 
 def _weights(splits: Splits) -> Tensor | None:
-    """How much each picture of `SplitsConfig.development` counts in the loss (N,); None where all count the same."""
-    if all(picture.weight == 1 for picture in splits.train):
+    """How much each image of `SplitsConfig.development` counts in the loss (N,); None where all count the same."""
+    if all(image.weight == 1 for image in splits.train):
         return None
-    return torch.tensor([picture.weight for picture in splits.development])
+    return torch.tensor([image.weight for image in splits.development])
 
 
 def objective(recipe: Recipe) -> Objective:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 _BATCH = 15
-"""Pictures in a call; of the largest that a model reads, no more fit into one."""
+"""Images in a call; of the largest that a model reads, no more fit into one."""
 
 
 def _main(request: Path, answer: Path) -> None:

@@ -106,7 +106,7 @@ class _Version:
 
 
 class _Served(nn.Module):
-    """What the graph computes: all that a classifier does with a picture's square.
+    """What the graph computes: all that a classifier does with an image's square.
 
     Args:
         classifier: Of the registered code; its parts are moved to the CPU, in place.
@@ -115,7 +115,7 @@ class _Served(nn.Module):
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
-        if not hasattr(classifier, "novelty"):
+        if not hasattr(classifier, "ood_score"):
             raise RegistryError(
                 f"{uri} was registered with code that has no export to ONNX: `platform run` registers a "
                 "newer version, and `--to safetensors` takes this one as it is"
@@ -179,12 +179,12 @@ def _write_onnx(version: _Version, folder: Path) -> str:
     difference = _largest_difference(served, folder / ONNX_FILE)
     if not difference <= TOLERANCE:
         raise RegistryError(
-            f"{version.uri} is not exported: on random pictures ONNX Runtime differs from torch by "
+            f"{version.uri} is not exported: on random images ONNX Runtime differs from torch by "
             f"{difference:.2g}, and {TOLERANCE:g} is allowed; `--to safetensors` needs no translation"
         )
     shutil.copyfile(version.files / CONFIG_FILE, folder / CONFIG_FILE)
     (folder / README_FILE).write_text(onnx_readme(description), encoding="utf-8")
-    return f" and differs from torch by {difference:.1g} at most on random pictures"
+    return f" and differs from torch by {difference:.1g} at most on random images"
 
 
 _WRITERS: dict[str, Callable[[_Version, Path], str]] = {
@@ -201,7 +201,7 @@ def _translated(served: _Served) -> ONNXProgram:
                 served,
                 (torch.zeros(2, served.size, served.size, 3, dtype=torch.uint8),),
                 input_names=["images"],
-                output_names=["probabilities", "novelty"],
+                output_names=["probabilities", "ood_score"],
                 opset_version=OPSET,
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("N")},),
@@ -230,7 +230,7 @@ def _describe(program: ONNXProgram, description: ModelConfig) -> None:
 
 
 def _largest_difference(served: _Served, file: Path) -> float:
-    """Between ONNX Runtime and torch, over both outputs, on random pictures; nan where one of them is."""
+    """Between ONNX Runtime and torch, over both outputs, on random images; nan where one of them is."""
     shape, generator = (served.size, served.size, 3), np.random.default_rng(0)
     batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in _BATCHES]
     with torch.inference_mode():

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _ONNX = """\
 # An image classifier of {count} classes, in ONNX
 
-`model.onnx` has all of it, pictures in and calibrated probabilities out, and says what it is in its own
+`model.onnx` has all of it, images in and calibrated probabilities out, and says what it is in its own
 metadata: `classes`, `preprocessing`, `ood_threshold` and `temperature`, each JSON. `model.json` repeats that.
 
 | | name | type | what it is |
 |---|---|---|---|
-| in | `images` | uint8 (N, {size}, {size}, 3) | RGB pictures, prepared as below; N is any number |
+| in | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as below; N is any number |
 | out | `probabilities` | float32 (N, {count}) | of `classes`, in their order, calibrated |
-| out | `novelty` | float32 (N) | 0 to 2, how unlike the training pictures; unknown above {threshold:.4g} |
+| out | `novelty` | float32 (N) | 0 to 2, how unlike the training images; unknown above {threshold:.4g} |
 
 It computes in float32{precision}.
 
@@ -66,7 +66,7 @@ for path in sys.argv[1:]:
     probabilities, novelty = session.run(None, {"images": np.asarray(square)[np.newaxis]})
     answer = dict(zip(facts["classes"], probabilities[0].tolist()))
     label, unknown = max(answer, key=answer.get), float(novelty[0]) > facts["threshold"]
-    print(json.dumps({"file": path, "label": label, "probabilities": answer, "novelty": float(novelty[0]),
+    print(json.dumps({"file": path, "label": label, "probabilities": answer, "ood_score": float(novelty[0]),
                       "unknown": unknown}))
 """
 
@@ -77,7 +77,7 @@ _SAFETENSORS = """\
 |---|---|
 | `model.json` | network, classes in the order of the outputs, preprocessing, temperature, threshold |
 | `weights.safetensors` | of {library}'s `{architecture}`, {size} x {size} pixels, {count} classes |
-| `reference.safetensors` | `features` (M, F) of some training pictures, see below |
+| `reference.safetensors` | `features` (M, F) of some training images, see below |
 
 A tensor is called `backbone.` and then what {library} calls it. The new classifier, a linear layer or a 1x1
 convolution behind dropout, stands where {library}'s own stood, under one more name: `....classifier.weight`,
@@ -94,9 +94,9 @@ convolution behind dropout, stands where {library}'s own stood, under one more n
 ## From the network's output to an answer
 
 - The probabilities are `softmax(logits / {temperature})`{precision}.
-- The novelty is 1 minus the largest cosine similarity of the picture's features with a row of `features`;
+- The novelty is 1 minus the largest cosine similarity of the image's features with a row of `features`;
   the features are what the classifier's last layer is given, averaged over positions where there are several.
-  A picture with a novelty above {threshold} is called unknown.
+  An image with a novelty above {threshold} is called unknown.
 """
 
 _LOADING = """\
@@ -122,11 +122,11 @@ _POOLED = """\
 _STEPS = """\
 1. Decode the file (of an animation the first frame), turn it upright by its EXIF orientation, lay
    transparency on white, and convert to 8-bit RGB. Deeper greyscale is scaled to 0 to 255 first.
-2. Take the centre square whose side is {crop} of the picture's shorter side. Nothing is rounded:
+2. Take the centre square whose side is {crop} of the image's shorter side. Nothing is rounded:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
 3. Scale it to {size} x {size} pixels in one resampling with Pillow's filter {filter}:
    `image.resize(({size}, {size}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))`.
-   A filter of the same name in another library gives other pixels where a picture shrinks."""
+   A filter of the same name in another library gives other pixels where an image shrinks."""
 
 
 def onnx_readme(description: ModelConfig) -> str:

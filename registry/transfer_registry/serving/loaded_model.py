@@ -1,4 +1,4 @@
-"""A registered model in this process: pictures in, probabilities in a fixed order of classes out."""
+"""A registered model in this process: images in, probabilities in a fixed order of classes out."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class LoadedModel:
     pyfunc: Any
 
     def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """The probability of every class for every picture, (N, C); raises what `answers` does."""
+        """The probability of every class for every image, (N, C); raises what `answers` does."""
         return self.predict(images).probabilities
 
     def predict(self, images: Sequence[Path]) -> ServedOutput:
-        """What the model says of pictures.
+        """What the model says of images.
 
         Raises:
-            RegistryError: The model refuses a picture; the message says which and why.
+            RegistryError: The model refuses an image; the message says which and why.
         """
         import pandas as pd
 
@@ -49,7 +49,7 @@ class LoadedModel:
         try:
             answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:
-            raise RegistryError(f"{self.uri} refused a picture: {error.message}") from error
+            raise RegistryError(f"{self.uri} refused an image: {error.message}") from error
         return parse_predictions(answers, self.classes)
 
 

@@ -26,7 +26,7 @@ BODY_LIMIT = 32 * 1024 * 1024
 _PATH = "/invocations"
 _PATHS = (_PATH, "/ping", "/health", "/version")
 _MESSAGES = {
-    HTTPStatus.METHOD_NOT_ALLOWED: f"pictures are posted to {_PATH}; /ping, /health and /version are read",
+    HTTPStatus.METHOD_NOT_ALLOWED: f"images are posted to {_PATH}; /ping, /health and /version are read",
     HTTPStatus.GATEWAY_TIMEOUT: "the model took too long; send fewer images at once",
 }
 _logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class RequestGuard:
         try:
             if scope["path"] not in _PATHS:
                 raise BadRequestError(
-                    HTTPStatus.NOT_FOUND, f"nothing is served here; pictures are posted to {_PATH}"
+                    HTTPStatus.NOT_FOUND, f"nothing is served here; images are posted to {_PATH}"
                 )
             if scope["path"] == _PATH and scope["method"] == "POST":
                 receive = await self._checked(scope, receive)

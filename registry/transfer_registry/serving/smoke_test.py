@@ -43,7 +43,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
     Args:
         model_uri: Anything that `mlflow models serve -m` takes; it is looked for in the tracking server and
             the current folder of this process.
-        images: Paths of picture files, N of them.
+        images: Paths of image files, N of them.
         classes: The order of the columns of the probabilities (C).
 
     Raises:

@@ -58,7 +58,7 @@ def ask(model_uri: str, images: Sequence[Path], device: str = "cpu") -> Answers:
     Args:
         model_uri: Anything that `mlflow.pyfunc.load_model` takes; it is looked for in the tracking server
             and the current folder of this process.
-        images: Paths of picture files.
+        images: Paths of image files.
         device: Where it computes.
 
     Raises:

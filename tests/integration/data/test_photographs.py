@@ -45,7 +45,7 @@ def test_the_flagship_data_set(photographs: Path, splits_of) -> None:
     assert splits.fingerprint == "a017f86fbcda08bd705ef4415e5e178bca06e53e94ce4f378e266067abc2ff30"
 
 
-def test_the_stray_picture_is_a_picture(photographs: Path, splits_of) -> None:
+def test_the_stray_image_is_an_image(photographs: Path, splits_of) -> None:
     splits = splits_of(photographs, "train", 0.2, "val")
     assert sum(len(side) for side in splits.by_name.values()) == 398
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 CLASSES = ("ant", "bee")
 
 
-def picture(seed: int, side: tuple[int, int] = (96, 80)) -> Image.Image:
+def image(seed: int, side: tuple[int, int] = (96, 80)) -> Image.Image:
     """Something with a form of its own: a few coloured rectangles on a colour."""
     draw = np.random.default_rng(seed)
     pixels = np.empty((side[1], side[0], 3), np.uint8)
@@ -41,7 +41,7 @@ def plain_set(root: Path) -> Path:
         for place, label in enumerate(CLASSES):
             (root / split / label).mkdir(parents=True)
             for number in range(count):
-                content = encoded(picture(first + 100 * place + number), quality=92)
+                content = encoded(image(first + 100 * place + number), quality=92)
                 (root / split / label / f"{number}.jpg").write_bytes(content)
     return root
 
@@ -62,28 +62,28 @@ def _bomb() -> bytes:
 def _turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(picture(301), exif=exif)
+    return encoded(image(301), exif=exif)
 
 
 def _palette() -> bytes:
-    return encoded(picture(302).convert("P", palette=Image.Palette.ADAPTIVE), "PNG", transparency=0)
+    return encoded(image(302).convert("P", palette=Image.Palette.ADAPTIVE), "PNG", transparency=0)
 
 
 def _deep() -> bytes:
-    grey = np.asarray(picture(303).convert("L")).astype(np.uint16) * 257
+    grey = np.asarray(image(303).convert("L")).astype(np.uint16) * 257
     return encoded(Image.fromarray(grey), "PNG")
 
 
 def _lab() -> bytes:
     profile = ImageCms.createProfile("LAB")
     lab = ImageCms.applyTransform(
-        picture(304), ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "LAB")
+        image(304), ImageCms.buildTransform(ImageCms.createProfile("sRGB"), profile, "RGB", "LAB")
     )
     return encoded(lab, "TIFF")
 
 
 def _animation(kind: str, seed: int) -> bytes:
-    frames = [picture(seed + number) for number in range(3)]
+    frames = [image(seed + number) for number in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
 
@@ -97,47 +97,47 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/ant/notes.txt": ("unsupported format", lambda: b"three ants on a leaf"),
     "train/ant/drawing.svg": ("unsupported format", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
     "train/ant/phone.heic": ("unsupported format", lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)),
-    "train/ant/cut.jpg": ("damaged", lambda: encoded(picture(320))[:700]),
-    "train/bee/cut.png": ("damaged", lambda: encoded(picture(321), "PNG")[:300]),
-    "train/bee/header.png": ("damaged", lambda: encoded(picture(322), "PNG")[:20]),
+    "train/ant/cut.jpg": ("damaged", lambda: encoded(image(320))[:700]),
+    "train/bee/cut.png": ("damaged", lambda: encoded(image(321), "PNG")[:300]),
+    "train/bee/header.png": ("damaged", lambda: encoded(image(322), "PNG")[:20]),
     "test/bee/zero.jpg": ("empty", lambda: b""),
     "train/bee/bomb.png": ("too many pixels", _bomb),
     "train/bee/lab.tiff": ("colour space", _lab),
-    "train/loose.jpg": ("outside the class folders", lambda: encoded(picture(323))),
+    "train/loose.jpg": ("outside the class folders", lambda: encoded(image(323))),
 }
-"""Files that are no readable pictures in a class folder: what they are found to be, and their content."""
+"""Files that are no readable images in a class folder: what they are found to be, and their content."""
 
 ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "train/ant/really_png.jpg": ("wrong extension", lambda: encoded(picture(330), "PNG")),
-    "train/ant/no_extension": ("wrong extension", lambda: encoded(picture(331))),
+    "train/ant/really_png.jpg": ("wrong extension", lambda: encoded(image(330), "PNG")),
+    "train/ant/no_extension": ("wrong extension", lambda: encoded(image(331))),
     "train/ant/moving.gif": ("animated", lambda: _animation("GIF", 400)),
     "train/ant/moving.webp": ("animated", lambda: _animation("WEBP", 410)),
     "train/ant/moving.png": ("animated", lambda: _animation("PNG", 420)),
     "train/bee/pages.tiff": ("animated", lambda: _animation("TIFF", 430)),
     "train/bee/turned.jpg": ("turned by EXIF", _turned),
-    "train/bee/print.jpg": ("CMYK", lambda: encoded(picture(332).convert("CMYK"))),
+    "train/bee/print.jpg": ("CMYK", lambda: encoded(image(332).convert("CMYK"))),
     "train/bee/deep.png": ("more than 8 bits", _deep),
     "train/bee/palette.png": ("transparency", _palette),
     "train/bee/grey.png": ("blank", lambda: encoded(Image.new("RGB", (96, 80), (128, 120, 110)), "PNG")),
     "train/bee/night.png": (
         "very dark or bright",
-        lambda: encoded(picture(333).point(lambda v: v // 40), "PNG"),
+        lambda: encoded(image(333).point(lambda v: v // 40), "PNG"),
     ),
-    "train/bee/stamp.png": ("tiny", lambda: encoded(picture(334).resize((10, 9)), "PNG")),
-    "train/bee/panorama.jpg": ("extreme shape", lambda: encoded(picture(335, (600, 90)))),
+    "train/bee/stamp.png": ("tiny", lambda: encoded(image(334).resize((10, 9)), "PNG")),
+    "train/bee/panorama.jpg": ("extreme shape", lambda: encoded(image(335, (600, 90)))),
 }
-"""Pictures that can be learned from, and are out of the ordinary."""
+"""Images that can be learned from, and are out of the ordinary."""
 
 FINE: dict[str, Callable[[], bytes]] = {
-    "train/ant/photo.webp": lambda: encoded(picture(340), "WEBP"),
-    "train/ant/scan.tif": lambda: encoded(picture(341), "TIFF"),
-    "train/ant/LOUD.JPG": lambda: encoded(picture(342)),
-    "train/ant/with some spaces.jpg": lambda: encoded(picture(343)),
-    "train/ant/\u00e4meise \u8681 \U0001f41c.jpg": lambda: encoded(picture(344)),
-    "train/bee/" + "long" * 62 + ".jpg": lambda: encoded(picture(345)),
-    "train/bee/deep/er/still.bmp": lambda: encoded(picture(346), "BMP"),
+    "train/ant/photo.webp": lambda: encoded(image(340), "WEBP"),
+    "train/ant/scan.tif": lambda: encoded(image(341), "TIFF"),
+    "train/ant/LOUD.JPG": lambda: encoded(image(342)),
+    "train/ant/with some spaces.jpg": lambda: encoded(image(343)),
+    "train/ant/\u00e4meise \u8681 \U0001f41c.jpg": lambda: encoded(image(344)),
+    "train/bee/" + "long" * 62 + ".jpg": lambda: encoded(image(345)),
+    "train/bee/deep/er/still.bmp": lambda: encoded(image(346), "BMP"),
 }
-"""Pictures of which nothing needs to be said."""
+"""Images of which nothing needs to be said."""
 
 NOT_UTF8 = b"train/bee/m\xfcller.jpg"
 
@@ -150,14 +150,14 @@ def troubled_set(root: Path) -> Path:
     for name, content in FINE.items():
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_bytes(content())
-    Path(os.fsdecode(os.fsencode(root) + b"/" + NOT_UTF8)).write_bytes(encoded(picture(350)))
+    Path(os.fsdecode(os.fsencode(root) + b"/" + NOT_UTF8)).write_bytes(encoded(image(350)))
     with (root / "train/ant/endless.png").open("wb") as file:
         file.truncate((1 << 30) + 1)
-    (root / "train/ant/secret.jpg").write_bytes(encoded(picture(351)))
+    (root / "train/ant/secret.jpg").write_bytes(encoded(image(351)))
     (root / "train/ant/secret.jpg").chmod(0)
     (root / "train/ant/locked").mkdir(mode=0)
     (root / "train/ant/listed").mkdir()
-    (root / "train/ant/listed/photo.jpg").write_bytes(encoded(picture(352)))
+    (root / "train/ant/listed/photo.jpg").write_bytes(encoded(image(352)))
     (root / "train/ant/listed").chmod(0o444)
     (root / "train/ant/out.jpg").symlink_to("/etc/hostname")
     (root / "train/ant/round").symlink_to(".")

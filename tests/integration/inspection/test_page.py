@@ -47,9 +47,9 @@ def test_the_page_is_whole_and_asks_nobody(
     widths = browser_page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert len(widths) > 20
     assert min(widths) > 0
-    picture = browser_page.locator("img").first
-    picture.scroll_into_view_if_needed()
-    box = picture.bounding_box()
+    image = browser_page.locator("img").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
     assert box is not None
     assert box["width"] > 20
     assert browser_page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -69,7 +69,7 @@ def test_what_a_refused_link_points_to_is_not_shown(plain: Path, tmp_path: Path)
 
 def test_names_cannot_run_anything(plain: Path, isolated: Path, browser_page: Page) -> None:
     name = "<img src=x onerror=document.title='run'>.jpg"
-    (plain / "train/ant" / name).write_bytes(b"no picture")
+    (plain / "train/ant" / name).write_bytes(b"no image")
     splits = SplitsConfig(train="train", validation=0.2, test="test")
     found, _ = preflight(DatasetConfig(source=str(plain), splits=splits), plain)
     file = isolated / "report.html"

@@ -65,7 +65,7 @@ def test_the_photographs_as_shipped_raise_no_alarm(isolated: Path, photographs: 
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("excluded", STRAY)]
 
 
-def test_the_stray_picture_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
+def test_the_stray_image_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
     found, _ = preflight(DatasetConfig(source=str(photographs), splits=splits), photographs)
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("odd format", STRAY)]

@@ -29,17 +29,17 @@ PATIENCE = 120
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and more pictures than threads are used for, each slow to decode and small."""
+    """A folder with a recipe and more images than threads are used for, each slow to decode and small."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "recipe.yaml").write_text(RECIPE)
     slope = np.linspace(0, 255, 4000, dtype=np.uint8)[None, :, None].repeat(3000, 0).repeat(3, 2)
-    picture = Image.fromarray(slope)
-    picture.save(folder / "slope.png")
+    image = Image.fromarray(slope)
+    image.save(folder / "slope.png")
     content = (folder / "slope.png").read_bytes()
     for number in range(MAX_THREADED_FILES + 100):
         path = folder / "set" / ("ant", "bee")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content + str(number).encode())  # another picture for the platform
+        path.write_bytes(content + str(number).encode())  # another image for the platform
     return folder
 
 
@@ -75,7 +75,7 @@ def until(condition: object, what: str) -> None:
 
 
 def looks(cache: Path) -> int:
-    """How many pictures are remembered."""
+    """How many images are remembered."""
     [file] = (cache / "looks").glob("*.db")
     with sqlite3.connect(file) as database:
         [[count]] = database.execute("SELECT count(*) FROM looks")

@@ -89,7 +89,7 @@ def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
         ),
         *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
     )
-    assert "19 files left out that are no readable pictures" in said
+    assert "19 files left out that are no readable images" in said
     assert "test/accuracy" in out
     [quarantine] = folder.glob("mlruns/*/*/artifacts/data/quarantine.csv")
     with quarantine.open() as file:
@@ -129,7 +129,7 @@ def test_what_changed_between_two_runs_is_told(plain: Path) -> None:
     assert [(one["label"], two["label"]) for one, two in found["relabelled"]] == [("ant", "bee")]
     assert found["added"] == []
     out, _ = platform(folder, "data", "diff", runs[0], runs[0])
-    assert out == "the same 52 pictures, labels and splits\n"
+    assert out == "the same 52 images, labels and splits\n"
     _, said = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
     assert "cannot be read" in said
 
@@ -163,7 +163,7 @@ def _renamed(folder: Path, name: bytes) -> None:
     [
         (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test lacks the class 'bee'"),
         (lambda root: (root / "test/bee").rename(root / "test/bees"), "classes differ", "did you mean 'bee'"),
-        (lambda root: (root / "train/cat").mkdir(), "class folders", "without a picture: 'cat'"),
+        (lambda root: (root / "train/cat").mkdir(), "class folders", "without an image: 'cat'"),
         (lambda root: shutil.rmtree(root / "train/bee"), "class folders", "only one, 'ant'"),
         (lambda root: _renamed(root / "train/bee", b"b\xe9"), "class folders", "b\\xe9; rename"),
     ],

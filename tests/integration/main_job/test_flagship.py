@@ -109,11 +109,11 @@ def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> No
 
 def test_it_knows_digits_from_insects_and_errs_as_often_as_it_may(flagship, photographs: Path) -> None:
     place, _ = flagship
-    pictures = place.folder / "digits"
-    pictures.mkdir()
+    digits = place.folder / "digits"
+    digits.mkdir()
     for index, digit in enumerate(load_digits().images[:60]):
-        Image.fromarray(np.uint8(np.clip(16 * digit, 0, 255))).save(pictures / f"{index}.png")
-    strange = unknown(place, pictures)
+        Image.fromarray(np.uint8(np.clip(16 * digit, 0, 255))).save(digits / f"{index}.png")
+    strange = unknown(place, digits)
     familiar = unknown(place, photographs / "val")
     assert np.mean(strange) == 1.0
     assert np.mean(familiar) == pytest.approx(0.05, abs=0.03)
@@ -155,7 +155,7 @@ def test_evaluate_reports_on_labelled_folders(flagship, photographs: Path) -> No
     place, _ = flagship
     out, _ = place.run("platform", "evaluate", "ants-bees/1", photographs / "val")
     assert "| ants | 70 |" in out
-    assert "of 153 pictures are classified correctly" in out
+    assert "of 153 images are classified correctly" in out
 
 
 def test_classify_with_the_champion_draws_on_the_photograph(flagship, photographs: Path) -> None:
@@ -181,8 +181,8 @@ for name in ("transfer_platform", "transfer_registry", "transfer_model"):
     sys.modules[name] = None
 import base64, mlflow
 model = mlflow.pyfunc.load_model("models:/ants-bees@champion")
-picture = base64.b64encode(open({str(photo)!r}, "rb").read()).decode()
-print(model.predict([{{"image": picture}}])[0]["label"])
+image = base64.b64encode(open({str(photo)!r}, "rb").read()).decode()
+print(model.predict([{{"image": image}}])[0]["label"])
 """
     out, _ = place.run(sys.executable, "-I", "-c", script)
     assert out.strip() == "bees"

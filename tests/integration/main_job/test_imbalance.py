@@ -79,7 +79,7 @@ def bench(splits: Splits, store: Path | None = None) -> TrialTrainer:
 
 def test_both_remedies_raise_macro_recall_and_that_of_the_rare_classes(thinned, splits, tmp_path) -> None:
     made = bench(splits, tmp_path / "features")
-    labels = np.array([splits.classes.index(picture.label) for picture in splits.selection])
+    labels = np.array([splits.classes.index(image.label) for image in splits.selection])
     rare = np.isin(labels, [splits.classes.index(label) for label in RARE])
     macro, of_the_rare = {}, {}
     for name, training in {

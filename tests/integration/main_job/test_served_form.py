@@ -79,14 +79,14 @@ def test_as_many_false_alarms_as_were_asked_for(
 ) -> None:
     splits = split(folds)
     classifier, _, _ = served(recipe(photographs, through), splits, isolated)
-    answers = classifier.predict([picture.path for picture in splits.test])
-    # Three standard errors of the 74 pictures, or more, that the threshold was set on, and of the 153 tested.
+    answers = classifier.predict([image.path for image in splits.test])
+    # Three standard errors of the 74 images, or more, that the threshold was set on, and of the 153 tested.
     assert unknown(classifier, answers) == pytest.approx(ASKED, abs=3 * (0.16 / 74 + 0.16 / 153) ** 0.5)
-    labels = np.array([splits.classes.index(picture.label) for picture in splits.test])
+    labels = np.array([splits.classes.index(image.label) for image in splits.test])
     assert cross_entropy(labels, answers.probabilities) < np.log(2)
 
 
-def test_pictures_that_taught_the_backbone_would_set_it_too_strict(
+def test_images_that_taught_the_backbone_would_set_it_too_strict(
     photographs: Path, isolated: Path, split
 ) -> None:
     splits, settings = split(0), recipe(photographs, "blocks.4")
@@ -96,7 +96,7 @@ def test_pictures_that_taught_the_backbone_would_set_it_too_strict(
     assert limit < 0.8 * classifier.config.unknown.threshold
 
 
-def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path, splits_of) -> None:
+def test_too_few_held_out_images_are_said(photographs: Path, isolated: Path, splits_of) -> None:
     stray = [name for name in ["train/ants/imageNotFound.gif"] if (photographs / name).exists()]
     splits = splits_of(photographs, "train", 0.05, "val", exclude=stray)
     said: list[str] = []
@@ -104,7 +104,7 @@ def test_too_few_held_out_pictures_are_said(photographs: Path, isolated: Path, s
     classifier, _, _ = served(settings, splits, isolated, said.append)
     assert classifier.config.unknown.threshold == MAX_OOD_SCORE
     count = len(splits.validation)
-    assert f"no picture will be called unknown: {count} held-out pictures are too few" in said[-1]
+    assert f"no image will be called unknown: {count} held-out images are too few" in said[-1]
 
 
 def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Path, split) -> None:
@@ -114,17 +114,17 @@ def test_folds_are_pooled_until_they_are_enough(photographs: Path, isolated: Pat
     assert classifier.config.unknown.threshold < MAX_OOD_SCORE
 
 
-def test_copies_of_training_pictures_leave_the_threshold_as_it_is(
+def test_copies_of_training_images_leave_the_threshold_as_it_is(
     photographs: Path, isolated: Path, tmp_path: Path, splits_of
 ) -> None:
     thresholds = []
     for copies in (1, 2):
         folder = tmp_path / str(copies)
         shutil.copytree(photographs / "val", folder / "test")
-        for picture in sorted((photographs / "train").glob("*/*.jpg")):
-            (folder / "train" / picture.parent.name).mkdir(parents=True, exist_ok=True)
+        for image in sorted((photographs / "train").glob("*/*.jpg")):
+            (folder / "train" / image.parent.name).mkdir(parents=True, exist_ok=True)
             for number in range(copies):
-                shutil.copy(picture, folder / "train" / picture.parent.name / f"{number}_{picture.name}")
+                shutil.copy(image, folder / "train" / image.parent.name / f"{number}_{image.name}")
         splits = splits_of(folder, "train", 0.3, "test")
         short = recipe(folder, "all", training={"epochs": 1, "precision": "float32"})
         classifier, _, _ = served(short, splits, isolated / str(copies))

@@ -62,7 +62,7 @@ def fitted(
 
 
 def computed(steps: list[Step]) -> int:
-    """For how many pictures the frozen part ran."""
+    """For how many images the frozen part ran."""
     return max((step.total or 0 for step in steps if step.task.startswith("the frozen part")), default=0)
 
 
@@ -115,9 +115,7 @@ def test_folds_are_the_same_stored_or_not(few, isolated, store, splits_of) -> No
     assert stored.logits.shape == (40, 2)
 
 
-def test_a_second_study_computes_nothing_and_a_changed_picture_itself(
-    few, store, isolated, splits_of
-) -> None:
+def test_a_second_study_computes_nothing_and_a_changed_image_itself(few, store, isolated, splits_of) -> None:
     own = isolated / "photographs"
     shutil.copytree(few, own)
     settings = recipe(own, "all")

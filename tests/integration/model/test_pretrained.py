@@ -33,8 +33,8 @@ def test_a_new_head_keeps_the_installed_features(photographs: Path) -> None:
     assert path is not None
     original, _ = build_pretrained_classifier("efficientnet_lite0", path)
     network = build_network(NetworkSpec("efficientnet_lite0", 2, 0.2, 224), path).eval()
-    picture = decode(sorted((photographs / "val" / "bees").glob("*.jpg"))[0])
-    image = catalog.backbone_info("efficientnet_lite0").preprocessing(picture)[None]
+    decoded = decode(sorted((photographs / "val" / "bees").glob("*.jpg"))[0])
+    image = catalog.backbone_info("efficientnet_lite0").preprocessing(decoded)[None]
     with torch.inference_mode():
         features = network.forward_features(image)
         assert torch.equal(original.get_submodule("classifier")(features), original(image))

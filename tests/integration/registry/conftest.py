@@ -91,7 +91,7 @@ class World:
 
     def _image(self, index: int) -> Path:
         path = self.folder / f"{index}.png"
-        path.write_text(f"picture {index}")
+        path.write_text(f"image {index}")
         return path
 
     def candidate(

@@ -120,11 +120,11 @@ def test_on_another_test_set_the_champion_runs_again_once(world) -> None:
     world.promote(world.candidate(wrong=9))
     world.stranger.asked.clear()
     # one photograph has been taken anew; the champion has never seen it
-    (world.folder / "39.png").write_text("another picture 39")
+    (world.folder / "39.png").write_text("another image 39")
     answers = world.folder / "artifacts"
     for file in answers.rglob("answers.json"):
         known = json.loads(file.read_text())
-        file.write_text(json.dumps({**known, "another picture 39": known["picture 39"]}))
+        file.write_text(json.dumps({**known, "another image 39": known["image 39"]}))
     for wrong in (8, 7):
         candidate, evaluation = world.candidate(wrong=wrong)
         world.promote((candidate, replace(evaluation, fingerprint="second-test-set")))

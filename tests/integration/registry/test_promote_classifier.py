@@ -33,7 +33,7 @@ pytestmark = [
 CLASSES = ("ants", "bees")
 
 
-def pictures(folder: Path, count: int) -> tuple[Path, ...]:
+def images(folder: Path, count: int) -> tuple[Path, ...]:
     """Blocks of random colours, no two alike."""
     random = np.random.default_rng(0)
     paths = tuple(folder / f"{index}.png" for index in range(count))
@@ -93,9 +93,9 @@ def test_champion_and_candidate_are_compared_each_by_its_own_code(
     from transfer_registry.packaging import log_model
 
     folder = new_registry("classifier")
-    images = pictures(folder, 12)
+    paths = images(folder, 12)
     (folder / "model").mkdir()
-    today = evaluation(folder / "model", images)
+    today = evaluation(folder / "model", paths)
     flipped = today.probabilities[:, ::-1].copy()
     labels = tuple(CLASSES[best] for best in flipped.argmax(axis=1))
     older = replace(today, probabilities=flipped, labels=labels)
@@ -114,7 +114,7 @@ def test_champion_and_candidate_are_compared_each_by_its_own_code(
         # the same weights, today's code, and a test set that the champion has to be asked about once more
         fewer = replace(
             today,
-            images=images[:6],
+            images=paths[:6],
             sha256=today.sha256[:6],
             labels=labels[:6],
             probabilities=today.probabilities[:6],

@@ -37,17 +37,17 @@ def _no_bars(isolated: Path) -> Iterator[None]:
     datasets.enable_progress_bars()
 
 
-def picture(shade: int, kind: str = "JPEG") -> bytes:
+def image(shade: int, kind: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
     Pillow.new("RGB", (9, 7), (shade, 40, 90)).save(buffer, kind)
     return buffer.getvalue()
 
 
-PICTURES = [picture(10), picture(20, "PNG"), picture(30, "BMP"), picture(40, "WEBP")]
+IMAGES = [image(10), image(20, "PNG"), image(30, "BMP"), image(40, "WEBP")]
 NAMES = ["cat", "dog/wolf"]
 
 
-def table(contents: Sequence[bytes | None] = PICTURES, **columns: tuple[Any, list[Any]]) -> Dataset:
+def table(contents: Sequence[bytes | None] = IMAGES, **columns: tuple[Any, list[Any]]) -> Dataset:
     """A column `image` and, unless told otherwise, a column `label`."""
     others = columns or {"label": (ClassLabel(names=NAMES), [0, 1, 1, 0])}
     values = {name: values for name, (_, values) in others.items()}
@@ -62,16 +62,16 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 EXPECTED = {
-    "cat/000000.jpg": PICTURES[0],
-    "dog-wolf/000001.png": PICTURES[1],
-    "dog-wolf/000002.bmp": PICTURES[2],
-    "cat/000003.webp": PICTURES[3],
+    "cat/000000.jpg": IMAGES[0],
+    "dog-wolf/000001.png": IMAGES[1],
+    "dog-wolf/000002.bmp": IMAGES[2],
+    "cat/000003.webp": IMAGES[3],
 }
 REVERSED = {
-    "cat/000000.webp": PICTURES[3],
-    "dog-wolf/000001.bmp": PICTURES[2],
-    "dog-wolf/000002.png": PICTURES[1],
-    "cat/000003.jpg": PICTURES[0],
+    "cat/000000.webp": IMAGES[3],
+    "dog-wolf/000001.bmp": IMAGES[2],
+    "dog-wolf/000002.png": IMAGES[1],
+    "cat/000003.jpg": IMAGES[0],
 }
 
 
@@ -80,7 +80,7 @@ def under(split: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def test_a_saved_set_keeps_its_splits_and_its_bytes(isolated: Path) -> None:
-    splits = {"train": table(), "validation": table(PICTURES[::-1]), "extra_test": table()}
+    splits = {"train": table(), "validation": table(IMAGES[::-1]), "extra_test": table()}
     DatasetDict(splits).save_to_disk("pets")
     steps: list[Step] = []
     folder = open_source("huggingface:./pets", isolated, progress=steps.append)
@@ -101,25 +101,25 @@ def test_a_set_saved_without_splits_is_one_folder(isolated: Path) -> None:
 def test_a_folder_of_parquet_files(isolated: Path) -> None:
     Path("pets/data").mkdir(parents=True)
     table().to_parquet("pets/data/train-00000-of-00001.parquet")
-    table(PICTURES[::-1]).to_parquet("pets/data/test-00000-of-00001.parquet")
+    table(IMAGES[::-1]).to_parquet("pets/data/test-00000-of-00001.parquet")
     folder = open_source(f"huggingface:{isolated / 'pets'}", Path("/"))
     assert written(folder) == under("train", EXPECTED) | under("test", REVERSED)
 
 
-def test_pictures_that_the_table_only_names(isolated: Path) -> None:
+def test_images_that_the_table_only_names(isolated: Path) -> None:
     """`datasets` reads a folder of class folders too, and keeps paths instead of bytes."""
     for split in ("train", "test"):
-        for name, content in {"cat/a.jpg": PICTURES[0], "dog/b.png": PICTURES[1]}.items():
+        for name, content in {"cat/a.jpg": IMAGES[0], "dog/b.png": IMAGES[1]}.items():
             file = Path("pets", split, name)
             file.parent.mkdir(parents=True)
             file.write_bytes(content)
     folder = open_source("huggingface:./pets", isolated)
-    once = {"cat/000000.jpg": PICTURES[0], "dog/000001.png": PICTURES[1]}
+    once = {"cat/000000.jpg": IMAGES[0], "dog/000001.png": IMAGES[1]}
     assert written(folder) == under("train", once) | under("test", once)
 
 
 def test_a_file_elsewhere_on_this_machine_is_not_read(isolated: Path) -> None:
-    Path("secret.jpg").write_bytes(PICTURES[0])
+    Path("secret.jpg").write_bytes(IMAGES[0])
     Path("pets").mkdir()
     rows = {"image": [{"bytes": None, "path": str(isolated / "secret.jpg")}], "label": ["cat"]}
     kinds = Features({"image": {"bytes": Value("binary"), "path": Value("string")}, "label": Value("string")})
@@ -139,7 +139,7 @@ def test_it_is_written_once_and_again_when_the_folder_changes(isolated: Path) ->
     assert open_source("huggingface:./pets", isolated) == first
     assert (first / "cat" / "000000.jpg").stat().st_mtime_ns == before
     Path("pets").rename("older")
-    table(PICTURES[::-1]).save_to_disk("pets")
+    table(IMAGES[::-1]).save_to_disk("pets")
     assert written(open_source("huggingface:./pets", isolated)) == REVERSED
 
 
@@ -161,11 +161,11 @@ def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
     assert written(open_source("huggingface:./pets?label=fine", isolated)) == EXPECTED
 
 
-def test_pictures_are_chosen_where_several_columns_have_them(isolated: Path) -> None:
-    other = [{"bytes": content, "path": None} for content in PICTURES[::-1]]
+def test_images_are_chosen_where_several_columns_have_them(isolated: Path) -> None:
+    other = [{"bytes": content, "path": None} for content in IMAGES[::-1]]
     table(label=(CLASSES, [0, 1, 1, 0]), mask=(Image(), other)).save_to_disk("pets")
     with pytest.raises(
-        SourceError, match=r"pictures are in image and in mask: choose one, such as \?image=image"
+        SourceError, match=r"images are in image and in mask: choose one, such as \?image=image"
     ):
         open_source("huggingface:./pets", isolated)
     assert written(open_source("huggingface:./pets?image=mask", isolated)) == REVERSED
@@ -189,9 +189,9 @@ def test_splits_without_labels_are_left_out_by_name(isolated: Path) -> None:
     assert written(open_source("huggingface:./pets?splits=train", isolated)) == under("train", EXPECTED)
 
 
-def test_a_row_without_a_picture_is_an_error(isolated: Path) -> None:
-    table([PICTURES[0], None, *PICTURES[2:]]).save_to_disk("pets")
-    with pytest.raises(SourceError, match=r"huggingface:\./pets: row 1 of the split '\.' has no picture"):
+def test_a_row_without_an_image_is_an_error(isolated: Path) -> None:
+    table([IMAGES[0], None, *IMAGES[2:]]).save_to_disk("pets")
+    with pytest.raises(SourceError, match=r"huggingface:\./pets: row 1 of the split '\.' has no image"):
         open_source("huggingface:./pets", isolated)
 
 
@@ -211,14 +211,14 @@ def test_what_lies_in_the_cache_of_the_library_is_read(
     """A data set of the Hub whose table names downloaded files; the download alone is left out."""
     hub = isolated / "hub"
     snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
-    for name, content in {"cat/a.jpg": PICTURES[0], "dog/b.png": PICTURES[1]}.items():
+    for name, content in {"cat/a.jpg": IMAGES[0], "dog/b.png": IMAGES[1]}.items():
         (snapshot / "train" / name).parent.mkdir(parents=True)
         (snapshot / "train" / name).write_bytes(content)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     loaded = datasets.load_dataset(str(snapshot), cache_dir=str(isolated / "hf"))
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, revision: loaded)
     folder = open_source("huggingface:owner/pets", isolated)
-    assert written(folder) == {"train/cat/000000.jpg": PICTURES[0], "train/dog/000001.png": PICTURES[1]}
+    assert written(folder) == {"train/cat/000000.jpg": IMAGES[0], "train/dog/000001.png": IMAGES[1]}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_what_lies_in_the_cache_of_the_library_is_read(
         ),
         (
             "./pets?image=label",
-            r"the column 'label' holds no pictures; there are image \(.*\), label \(int64\)",
+            r"the column 'label' holds no images; there are image \(.*\), label \(int64\)",
         ),
         ("./pets?label=image", r"the column 'image' holds no classes"),
         (

@@ -1,4 +1,4 @@
-"""Manifests whose pictures lie on servers: fetched once, known by their version, told like other files."""
+"""Manifests whose images lie on servers: fetched once, known by their version, told like other files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def png(text: str) -> bytes:
 
 @pytest.fixture
 def photos(site: Site) -> Site:
-    """A server with pictures, and in the current folder a manifest that names them."""
+    """A server with images, and in the current folder a manifest that names them."""
     site.files |= {f"/set/{name}": png(name) for name in NAMES}
     listed([f"{site.url}/set/{name}" for name in NAMES])
     return site
@@ -69,7 +69,7 @@ def inspected(**options: Any) -> Inspection:
     return preflight(declared(**options), Path())[0]
 
 
-def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site, splits_of) -> None:
+def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site, splits_of) -> None:
     for name in NAMES:
         (Path("set") / name).parent.mkdir(exist_ok=True, parents=True)
         (Path("set") / name).write_bytes(png(name))
@@ -80,22 +80,22 @@ def test_pictures_are_fetched_once_and_are_the_same_data_as_in_folders(photos: S
     splits = read()
     assert splits.fingerprint == splits_of(Path("set"), ".", 0.2, 0.4).fingerprint
     assert len(photos.requests) == 16, "they came again"
-    assert all(each.path.is_relative_to(cache_folder() / "pictures") for each in splits.train)
+    assert all(each.path.is_relative_to(cache_folder() / "images") for each in splits.train)
     assert {each.path.name for each in source.catalogs["train"].images} == {f"{n}.png" for n in range(8)}
     assert not [*cache_folder().rglob("*.part")]
 
 
 def test_people_see_urls(photos: Site) -> None:
-    photos.files["/set/ant/0.png"] = b"no picture"
+    photos.files["/set/ant/0.png"] = b"no image"
     found, splits = preflight(declared(on_bad_image="skip"), Path())
     assert splits is not None
     [bad] = found.by_kind("unsupported format")
-    assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is no picture")
+    assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is no image")
     assert "(photos.csv, line 2)" in found.line(bad)
     assert f",{photos.url}/set/bee/7.png\n" in manifest(found, splits)
 
 
-def test_a_changed_picture_is_fetched_anew(photos: Site) -> None:
+def test_a_changed_image_is_fetched_anew(photos: Site) -> None:
     before = read()
     photos.etag = '"2"'
     photos.files["/set/ant/0.png"] = png("another")
@@ -109,7 +109,7 @@ def png_sha(text: str) -> str:
 
 
 def digests(splits: Splits) -> set[str]:
-    return {each.sha256 for pictures in splits.by_name.values() for each in pictures}
+    return {each.sha256 for images in splits.by_name.values() for each in images}
 
 
 @pytest.mark.parametrize(("heads", "lengths"), [(False, True), (True, False), (False, False)])
@@ -143,7 +143,7 @@ def test_a_server_that_stumbles_is_asked_again(photos: Site) -> None:
     assert len(digests(read())) == 16
 
 
-def test_a_server_that_is_not_there_is_an_error_even_where_bad_pictures_are_skipped(photos: Site) -> None:
+def test_a_server_that_is_not_there_is_an_error_even_where_bad_images_are_skipped(photos: Site) -> None:
     """Otherwise what is learned from would depend on the network."""
     photos.refusals = {"/set/bee/7.png": 500}
     with pytest.raises(SourceError, match=r"/set/bee/7.png could not be fetched: answered 500; .* again"):
@@ -173,7 +173,7 @@ def test_too_large_a_file_is_not_fetched(lengths: bool, photos: Site, monkeypatc
 
 
 def test_secrets_in_queries_are_not_shown_and_files_are_told_apart(photos: Site) -> None:
-    photos.files["/image"] = b"no picture"
+    photos.files["/image"] = b"no image"
     paths = [f"{photos.url}/set/{name}" for name in NAMES]
     listed([f"{photos.url}/image?key=s3cret1", f"{photos.url}/image?key=s3cret2", *paths[2:]])
     found = inspected()
@@ -186,7 +186,7 @@ def test_secrets_in_queries_are_not_shown_and_files_are_told_apart(photos: Site)
 
 
 class TestFetchedManifest:
-    """A stranger's list: it names pictures beside itself, and no file of this machine."""
+    """A stranger's list: it names images beside itself, and no file of this machine."""
 
     def test_paths_are_relative_to_its_address(self, photos: Site) -> None:
         photos.files["/set/ant/sp ace#1%.png"] = png("odd")
@@ -257,7 +257,7 @@ class TestOtherStores:
     def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "gcsfs", None)
         listed([f"gs://bucket/{name}" for name in NAMES])
-        with pytest.raises(SourceError, match=r"gs:// pictures need a package .*; pip install gcsfs"):
+        with pytest.raises(SourceError, match=r"gs:// images need a package .*; pip install gcsfs"):
             read()
 
 

@@ -68,7 +68,7 @@ def zipped(entries: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def picture(kind: str = "JPEG") -> bytes:
+def image(kind: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(RANDOM.integers(0, 256, (12, 10, 3), np.uint8)).save(buffer, kind)
     return buffer.getvalue()
@@ -197,7 +197,7 @@ def semeion() -> Made:
 
 
 def flowers() -> Made:
-    jpg = {number: picture() for number in range(1, 7)}
+    jpg = {number: image() for number in range(1, 7)}
     labels = {1: "pink primrose", 2: "blackberry lily"}
     splits = {"train": (1, 4), "validation": (2, 5), "test": (3, 6)}
     names = {number: labels[1 if number < 4 else 2] for number in jpg}
@@ -219,7 +219,7 @@ def aircraft(level: str, listing: str, classes: tuple[str, str], folders: tuple[
         entries = {f"{data}/{listing}.txt": "\n".join(classes).encode()}
         for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
             for number, folder in enumerate(folders):
-                content = picture()
+                content = image()
                 entries[f"{data}/images/{name}{number}.jpg"] = content
                 expected[f"{split}/{folder}/{name}{number}.jpg"] = content
             lines = "".join(f"{name}{number} {label}\n" for number, label in enumerate(classes))
@@ -235,7 +235,7 @@ def food() -> Made:
         lists = {label: [f"{label}/{split}1"] for label in ("apple_pie", "waffles")}
         entries[f"food-101/meta/{split}.json"] = json.dumps(lists).encode()
         for (name,) in lists.values():
-            entries[f"food-101/images/{name}.jpg"] = expected[f"{split}/{name}.jpg"] = picture()
+            entries[f"food-101/images/{name}.jpg"] = expected[f"{split}/{name}.jpg"] = image()
     return {"food-101.tar.gz": tgz(entries)}, expected
 
 
@@ -244,7 +244,7 @@ def pets() -> Made:
     for split, name in (("train", "trainval"), ("test", "test")):
         for number, label in ((1, "Abyssinian"), (2, "great_pyrenees")):
             file = f"{label}_{split}{number}".replace(f"_{split}", f"_{len(images)}")
-            images[f"images/{file}.jpg"] = content = picture()
+            images[f"images/{file}.jpg"] = content = image()
             lists[f"annotations/{name}.txt"] = lists.get(f"annotations/{name}.txt", b"") + (
                 f"{file} {number} {number} 1\n".encode()
             )
@@ -254,8 +254,8 @@ def pets() -> Made:
 
 
 def gtsrb() -> Made:
-    train = {f"GTSRB/Training/{label:05d}/00000.ppm": picture("PPM") for label in (0, 1)}
-    test = {f"GTSRB/Final_Test/Images/{label:05d}.ppm": picture("PPM") for label in (0, 1)}
+    train = {f"GTSRB/Training/{label:05d}/00000.ppm": image("PPM") for label in (0, 1)}
+    test = {f"GTSRB/Final_Test/Images/{label:05d}.ppm": image("PPM") for label in (0, 1)}
     table = b"Filename;Width;ClassId\n00000.ppm;10;1\n00001.ppm;10;0\n"
     readme = {"GTSRB/Readme.txt": b"in both archives"}
     return {
@@ -276,18 +276,18 @@ def dtd() -> Made:
         files = [f"{label}/{label}_{name}.jpg" for label in ("banded", "zigzagged")]
         entries[f"dtd/labels/{name}1.txt"] = "\n".join(files).encode()
         for file in files:
-            entries[f"dtd/images/{file}"] = expected[f"{split}/{file}"] = picture()
+            entries[f"dtd/images/{file}"] = expected[f"{split}/{file}"] = image()
     return {"dtd-r1.0.1.tar.gz": tgz(entries)}, expected
 
 
 def eurosat() -> Made:
-    expected = {f"{label}/{label}_1.jpg": picture() for label in ("Forest", "River")}
+    expected = {f"{label}/{label}_1.jpg": image() for label in ("Forest", "River")}
     return {"EuroSAT.zip": zipped({f"2750/{name}": content for name, content in expected.items()})}, expected
 
 
 def caltech101() -> Made:
-    expected = {f"{label}/image_{n:04d}.jpg": picture() for label in ("Faces", "ant") for n in (1, 2)}
-    entries = expected | {"BACKGROUND_Google/image_0001.jpg": picture()}
+    expected = {f"{label}/image_{n:04d}.jpg": image() for label in ("Faces", "ant") for n in (1, 2)}
+    entries = expected | {"BACKGROUND_Google/image_0001.jpg": image()}
     inner = tgz({f"101_ObjectCategories/{name}": content for name, content in entries.items()})
     outer = {"101_ObjectCategories.tar.gz": inner, "Annotations.tar": b"not looked at"}
     return {
@@ -296,7 +296,7 @@ def caltech101() -> Made:
 
 
 def caltech256() -> Made:
-    expected = {"001.ak47/001_0001.jpg": picture(), "002.american-flag/002_0001.jpg": picture()}
+    expected = {"001.ak47/001_0001.jpg": image(), "002.american-flag/002_0001.jpg": image()}
     entries = {f"256_ObjectCategories/{name}": content for name, content in expected.items()}
     with_clutter = entries | {"256_ObjectCategories/002.american-flag/RENAME2": b"a script"}
     return {"256_ObjectCategories.tar": gzip.decompress(tgz(with_clutter))}, expected
@@ -305,7 +305,7 @@ def caltech256() -> Made:
 def sun397() -> Made:
     entries, expected = {"SUN397/ClassName.txt": b"/a/abbey\n/a/apartment_building/outdoor\n"}, {}
     for name, folder in (("abbey", "abbey"), ("apartment_building/outdoor", "apartment_building-outdoor")):
-        entries[f"SUN397/a/{name}/sun_a.jpg"] = expected[f"{folder}/sun_a.jpg"] = picture()
+        entries[f"SUN397/a/{name}/sun_a.jpg"] = expected[f"{folder}/sun_a.jpg"] = image()
     return {"SUN397.tar.gz": tgz(entries)}, expected
 
 
@@ -316,7 +316,7 @@ def folders(archive: str, top: str, splits: Mapping[str, str], classes: Mapping[
         entries, expected = {}, {}
         for split, theirs in splits.items():
             for folder, label in classes.items():
-                content = picture("PNG" if suffix == "png" else "JPEG")
+                content = image("PNG" if suffix == "png" else "JPEG")
                 entries[f"{top}/{theirs}/{label}/1.{suffix}"] = content
                 expected[f"{split}/{folder}/1.{suffix}"] = content
         return {archive: tgz(entries)}, expected

@@ -1,4 +1,4 @@
-"""A first recipe for folders of made pictures: what is chosen, why, and what must not be hidden."""
+"""A first recipe for folders of made images: what is chosen, why, and what must not be hidden."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import FoldsConfig
 from transfer_registry.errors import StorageError
 
-WritePicture = Callable[[Path, str], None]
+WriteImage = Callable[[Path, str], None]
 
 
 @pytest.fixture
-def fill(isolated: Path, write_picture: WritePicture) -> Callable[..., Path]:
-    """Makes class folders of so many pictures each."""
+def fill(isolated: Path, write_image: WriteImage) -> Callable[..., Path]:
+    """Makes class folders of so many images each."""
 
     def make(**counts: int) -> Path:
         for label, count in counts.items():
             for number in range(count):
-                write_picture(isolated / "Our photos" / label / f"{number}.png", f"{label}{number}")
+                write_image(isolated / "Our photos" / label / f"{number}.png", f"{label}{number}")
         return isolated / "Our photos"
 
     return make
@@ -47,7 +47,7 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert recipe.search is not None
     assert recipe.search.metric == "validation/loss"
     _, splits = require_valid(recipe.dataset, Path())
-    counts = [sum(picture.label == label for picture in splits.test) for label in splits.classes]
+    counts = [sum(image.label == label for image in splits.test) for label in splits.classes]
     assert recipe.promotion is not None
     assert recipe.promotion.gate.accuracy is not None
     asked = recipe.promotion.gate.accuracy.at_least
@@ -93,7 +93,7 @@ def test_uneven_classes_count_alike(fill) -> None:
     assert "bee has 1" in written.file.read_text()
 
 
-def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> None:
+def test_unreadable_files_are_excluded_by_name_and_said(fill, write_image) -> None:
     folder = fill(ant=90, bee=90)
     (folder / "ant" / "cut [1].png").write_bytes((folder / "ant" / "1.png").read_bytes()[:60])
     (folder / "bee" / "empty: #1.png").write_bytes(b"")
@@ -107,7 +107,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_picture) -> 
         "bee/empty: #1.png",
         "bee/gone",
     ]
-    assert "4 files cannot be read as a picture of a class and would be left out" in str(written)
+    assert "4 files cannot be read as an image of a class and would be left out" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = require_valid(recipe.dataset, Path())
     assert not found.errors
@@ -133,7 +133,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
         (folder / label).rmdir()
     (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
     written = write_first_recipe("Our photos")
-    said = "1 picture lies in two splits, and a run refuses that: `platform data` names them"
+    said = "1 image lies in two splits, and a run refuses that: `platform data` names them"
     assert said in str(written)
     assert f"# {said}" in written.file.read_text()
     with pytest.raises(DataError, match=r"again\.png"):
@@ -157,13 +157,13 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
     assert share > 0.2
     assert "0.2 of train would leave a class without a test image" in written.file.read_text()
     _, splits = require_valid(load_recipe(written.file).dataset, Path())
-    assert {picture.label for picture in splits.test} == {"ant", "dog"}
+    assert {image.label for image in splits.test} == {"ant", "dog"}
 
 
-def test_no_recipe_lies_among_the_pictures(fill, monkeypatch) -> None:
+def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
     with pytest.raises(
-        StorageError, match=r"would lie among the pictures; name another with --out, such as .*photos\.yaml"
+        StorageError, match=r"would lie among the images; name another with --out, such as .*photos\.yaml"
     ):
         write_first_recipe(".")
     assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"

@@ -70,8 +70,8 @@ def test_a_photograph_from_the_internet_is_fetched_each_time(site: tuple[str, Pa
     address, folder = site
     for shade in (10, 200):
         Image.new("RGB", (8, 8), (shade, shade, shade)).save(folder / "photo.png")
-        with classify._file(f"{address}/photo.png") as path, Image.open(path) as picture:
-            assert picture.getpixel((0, 0)) == (shade, shade, shade)
+        with classify._file(f"{address}/photo.png") as path, Image.open(path) as image:
+            assert image.getpixel((0, 0)) == (shade, shade, shade)
         assert not path.exists()
 
 
@@ -88,17 +88,17 @@ class Sure:
         return [{"top": [{"label": "ant", "probability": 1.0}]} for _ in range(len(frame))]
 
 
-def test_the_largest_pictures_fit_into_one_request() -> None:
+def test_the_largest_images_fit_into_one_request() -> None:
     assert predict.BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
     assert _isolated_predict._BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
 
 
-def test_an_earlier_answer_is_no_picture(isolated: Path, monkeypatch) -> None:
+def test_an_earlier_answer_is_no_image(isolated: Path, monkeypatch) -> None:
     monkeypatch.setattr(predict, "load_model", lambda name: LoadedModel(name, ("ant",), Sure()))
     Image.new("RGB", (8, 8)).save(isolated / "a.png")
     out = Path("predictions.csv")
     first = predict.predict_folder(Path(), "ants", out)
-    assert first.startswith("1 pictures classified")
+    assert first.startswith("1 images classified")
     assert predict.predict_folder(Path(), "ants", out) == first
     assert out.read_text().splitlines()[1:] == ["a.png,ant,1.000000,,"]
 

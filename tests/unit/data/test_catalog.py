@@ -29,14 +29,14 @@ def checked(folder: Path, *arguments: Any, **options: Any) -> Catalog:
 
 
 @pytest.fixture
-def folder(isolated: Path, write_picture: Callable[[Path, str], None]) -> Path:
+def folder(isolated: Path, write_image: Callable[[Path, str], None]) -> Path:
     for label in ("ant", "bee"):
         for name in ("1.png", "2.png", "deep/er/3.png"):
-            write_picture(isolated / "set" / label / name, label + name)
+            write_image(isolated / "set" / label / name, label + name)
     return isolated / "set"
 
 
-def test_pictures_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
+def test_images_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
     catalog = checked(folder)
     assert catalog.classes == ("ant", "bee")
     assert len(catalog.images) == 6
@@ -57,7 +57,7 @@ def test_clutter_is_left_out_and_told(folder: Path) -> None:
 
 
 def test_all_offenders_are_named_at_once(folder: Path) -> None:
-    (folder / "ant" / "notes.txt").write_text("no picture")
+    (folder / "ant" / "notes.txt").write_text("no image")
     (folder / "bee" / "empty.jpg").write_bytes(b"")
     (folder / "loose.png").write_bytes((folder / "ant" / "1.png").read_bytes())
     (folder / "bee" / "cut.png").write_bytes((folder / "bee" / "1.png").read_bytes()[:60])
@@ -66,7 +66,7 @@ def test_all_offenders_are_named_at_once(folder: Path) -> None:
     message = str(raised.value)
     assert message.startswith(f"4 files in {folder}")
     for name in (
-        "ant/notes.txt: it is no picture",
+        "ant/notes.txt: it is no image",
         "bee/empty.jpg: it is empty",
         "bee/cut.png: it is a cut off",
     ):
@@ -130,8 +130,8 @@ class TestExclusion:
         assert match_files(folder, ["ant/photo[1].png"], "exclude") == {path}
 
     def test_offenders_can_be_excluded(self, folder: Path) -> None:
-        (folder / "ant" / "notes.txt").write_text("no picture")
-        (folder / "readme.md").write_text("no picture")
+        (folder / "ant" / "notes.txt").write_text("no image")
+        (folder / "readme.md").write_text("no image")
         excluded = match_files(folder, ["**/*.txt", "readme.md"], "exclude")
         assert len(checked(folder, excluded).images) == 6
 
@@ -148,13 +148,13 @@ class TestExclusion:
         with pytest.raises(DataError, match=r"'3\.png' matches no file; did you mean 'ant/deep/er/3\.png'"):
             match_files(folder, ["3.png"], "exclude")
 
-    def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_picture) -> None:
-        write_picture(folder / "cat" / "1.png", "cat")
+    def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_image) -> None:
+        write_image(folder / "cat" / "1.png", "cat")
         assert checked(folder, match_files(folder, ["bee"], "exclude")).classes == ("ant", "cat")
-        with pytest.raises(DataError, match="without a picture: 'bee'"):
+        with pytest.raises(DataError, match="without an image: 'bee'"):
             checked(folder, match_files(folder, ["bee/*"], "exclude"))
         (folder / "b\x07").mkdir()
-        with pytest.raises(DataError, match=r"(?s)no printable text: b\\x07; .*picture: 'b\\x07', 'bee'"):
+        with pytest.raises(DataError, match=r"(?s)no printable text: b\\x07; .*image: 'b\\x07', 'bee'"):
             checked(folder, match_files(folder, ["bee/*"], "exclude"))
 
     def test_links_and_folders_that_are_in_the_way_can_be_excluded(self, folder: Path) -> None:
@@ -218,11 +218,11 @@ class TestMemory:
         return len(steps)
 
     def test_only_changed_files_are_read(
-        self, folder: Path, write_picture: Callable[[Path, str], None]
+        self, folder: Path, write_image: Callable[[Path, str], None]
     ) -> None:
         assert self.steps(folder) == 6
         assert self.steps(folder) == 0
-        write_picture(folder / "ant" / "1.png", "another picture of the same size")
+        write_image(folder / "ant" / "1.png", "another image of the same size")
         assert self.steps(folder) == 1
 
     def test_what_was_read_before_an_interruption_is_not_read_again(self, folder: Path) -> None:
@@ -235,11 +235,11 @@ class TestMemory:
         assert self.steps(folder) == 2
 
     def test_a_changed_file_has_another_digest_even_with_its_old_time(
-        self, folder: Path, write_picture: Callable[[Path, str], None]
+        self, folder: Path, write_image: Callable[[Path, str], None]
     ) -> None:
         path, before = folder / "ant" / "1.png", checked(folder).images
         times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-        write_picture(path, "another picture of the same size")
+        write_image(path, "another image of the same size")
         os.utime(path, ns=times)
         assert checked(folder).images != before
 
@@ -253,8 +253,8 @@ class TestMemory:
         assert checked(folder).images == before
         assert self.steps(folder) == 0
 
-    def test_a_file_that_is_no_picture_is_never_remembered_as_one(self, folder: Path) -> None:
-        (folder / "ant" / "notes.txt").write_text("no picture")
+    def test_a_file_that_is_no_image_is_never_remembered_as_one(self, folder: Path) -> None:
+        (folder / "ant" / "notes.txt").write_text("no image")
         for _ in range(2):
             with pytest.raises(DataError, match=r"notes\.txt"):
                 checked(folder)

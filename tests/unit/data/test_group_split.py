@@ -1,4 +1,4 @@
-"""The division of pictures by whole groups: what it may depend on, and how near it comes to what is asked."""
+"""The division of images by whole groups: what it may depend on, and how near it comes to what is asked."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from transfer_platform.errors import SplitError
 BOTH = {"test": 0.4, "validation": 0.25}
 
 
-def picture(label: str, group: str, number: object) -> ImageRecord:
+def image(label: str, group: str, number: object) -> ImageRecord:
     digest = hashlib.sha256(f"{label}{group}{number}".encode()).hexdigest()
     return ImageRecord(f"/{group}/{label}/{number}", label, digest, group)
 
 
 def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[ImageRecord]:
-    """A group for each pair: so many pictures of `ant`, so many of `bee`."""
+    """A group for each pair: so many images of `ant`, so many of `bee`."""
     return [
-        picture(label, f"{prefix}{place}", number)
+        image(label, f"{prefix}{place}", number)
         for place, counts in enumerate(sizes)
         for label, count in zip(("ant", "bee"), counts, strict=True)
         for number in range(count)
@@ -45,13 +45,13 @@ def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[str]
 @settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.randoms())
 def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, seed, draw) -> None:
-    pictures = herd(sizes)
-    division = split_by_group(pictures, BOTH, seed)
+    images = herd(sizes)
+    division = split_by_group(images, BOTH, seed)
     sides = [{each.group for each in side} for side in division.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == len(sizes)
-    assert sum(map(len, division.values())) == len(pictures)
+    assert sum(map(len, division.values())) == len(images)
     assert all({each.label for each in side} == {"ant", "bee"} for side in division.values())
-    shuffled = [replace(each, file=f"/b/{place}") for place, each in enumerate(pictures)]
+    shuffled = [replace(each, file=f"/b/{place}") for place, each in enumerate(images)]
     draw.shuffle(shuffled)
     assert content(split_by_group(shuffled, BOTH, seed)) == content(division)
 
@@ -60,7 +60,7 @@ def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, 
 @given(groups, groups, st.integers(0, 1000))
 def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth, seed) -> None:
     before = split_by_group(herd(sizes), BOTH, seed)
-    more = [picture("ant", "P0", "new"), picture("bee", "P1", "new"), *herd(growth, "Q")]
+    more = [image("ant", "P0", "new"), image("bee", "P1", "new"), *herd(growth, "Q")]
     after = split_by_group([*herd(sizes), *more], BOTH, seed)
     was, now = ({each.group for each in division["test"]} for division in (before, after))
     assert {name for name in now if name.startswith("P")} == was
@@ -68,13 +68,13 @@ def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth,
 
 @settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.data())
-def test_groups_that_share_a_picture_are_one_and_test_stays_test(sizes, seed, data) -> None:
-    pictures = herd(sizes)
-    before = {each.group for each in split_by_group(pictures, BOTH, seed)["test"]}
-    names = st.sampled_from(sorted({each.group for each in pictures}))
+def test_groups_that_share_an_image_are_one_and_test_stays_test(sizes, seed, data) -> None:
+    images = herd(sizes)
+    before = {each.group for each in split_by_group(images, BOTH, seed)["test"]}
+    names = st.sampled_from(sorted({each.group for each in images}))
     one, other = data.draw(names), data.draw(names)
-    shared = next(each for each in pictures if each.group == one)
-    copied = [*pictures, replace(shared, file="/copy", group=other)]
+    shared = next(each for each in images if each.group == one)
+    copied = [*images, replace(shared, file="/copy", group=other)]
     division = split_by_group(copied, BOTH, seed)
     side = {name: role for role, side in division.items() for name in {each.group for each in side}}
     assert side[one] == side[other]
@@ -95,8 +95,8 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 @settings(deadline=None)
 @given(groups, st.floats(0.1, 0.5), st.integers(0, 1000))
 def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) -> None:
-    pictures = herd(sizes)
-    division = split_by_group(pictures, {"validation": fraction}, seed)
+    images = herd(sizes)
+    division = split_by_group(images, {"validation": fraction}, seed)
     for place, label in enumerate(("ant", "bee")):
         total = sum(counts[place] for counts in sizes)
         taken = sum(each.label == label for each in division["validation"])
@@ -106,34 +106,34 @@ def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) ->
 @settings(deadline=None)
 @given(groups, st.integers(2, 5), st.integers(0, 1000))
 def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None:
-    pictures = sort_by_content(herd(sizes))
-    folds = assign_group_folds(pictures, count, seed)
+    images = sort_by_content(herd(sizes))
+    folds = assign_group_folds(images, count, seed)
     held: dict[str, set[int]] = {}
-    for each, fold in zip(pictures, folds, strict=True):
+    for each, fold in zip(images, folds, strict=True):
         held.setdefault(each.group, set()).add(fold)
     assert all(len(found) == 1 for found in held.values())
-    assert {(each.label, fold) for each, fold in zip(pictures, folds, strict=True)} == {
+    assert {(each.label, fold) for each, fold in zip(images, folds, strict=True)} == {
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
-    doubled = sort_by_content([*pictures, *(replace(each, file=f"{each.file}/x") for each in pictures)])
+    doubled = sort_by_content([*images, *(replace(each, file=f"{each.file}/x") for each in images)])
     again = dict(
         zip((each.sha256 for each in doubled), assign_group_folds(doubled, count, seed), strict=True)
     )
-    assert [again[each.sha256] for each in pictures] == list(folds)
+    assert [again[each.sha256] for each in images] == list(folds)
 
 
 def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
     ours, theirs = [], []
     for seed in range(20):
         draw = np.random.default_rng(seed)
-        pictures = sort_by_content(herd(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
-        labels = np.array([each.label for each in pictures])
-        names = np.array([each.group for each in pictures])
-        reference = np.empty(len(pictures), int)
+        images = sort_by_content(herd(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
+        labels = np.array([each.label for each in images])
+        names = np.array([each.group for each in images])
+        reference = np.empty(len(images), int)
         kind = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         for fold, (_, held) in enumerate(kind.split(labels, labels, names)):
             reference[held] = fold
-        ours.append(_unevenness(labels, assign_group_folds(pictures, 5, seed)))
+        ours.append(_unevenness(labels, assign_group_folds(images, 5, seed)))
         theirs.append(_unevenness(labels, reference))
     assert np.mean(ours) <= np.mean(theirs)
 
@@ -148,39 +148,39 @@ def _unevenness(labels: np.ndarray, folds: Sequence[int]) -> float:
 
 
 def test_seeds_divide_differently() -> None:
-    pictures = herd([(2, 3)] * 30)
-    divisions = {str(content(split_by_group(pictures, {"validation": 0.3}, seed))) for seed in range(5)}
+    images = herd([(2, 3)] * 30)
+    divisions = {str(content(split_by_group(images, {"validation": 0.3}, seed))) for seed in range(5)}
     assert len(divisions) == 5
-    assert len({assign_group_folds(sort_by_content(pictures), 3, seed) for seed in range(5)}) == 5
+    assert len({assign_group_folds(sort_by_content(images), 3, seed) for seed in range(5)}) == 5
 
 
 def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
-    pictures = [*herd([(4, 0)] * 6), *herd([(1, 4)], "Q")]
+    images = [*herd([(4, 0)] * 6), *herd([(1, 4)], "Q")]
     with pytest.raises(
         SplitError, match=r"train and validation must .* 'bee' is in 1; add groups that have it"
     ):
-        split_by_group(pictures, {"validation": 0.2}, 0)
+        split_by_group(images, {"validation": 0.2}, 0)
     with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* ask for fewer folds"):
-        assign_group_folds(sort_by_content(pictures), 3, 0)
+        assign_group_folds(sort_by_content(images), 3, 0)
     with pytest.raises(
         SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"
     ):
-        split_by_group(pictures, {"test": 0.999}, 0)
+        split_by_group(images, {"test": 0.999}, 0)
 
 
 def test_a_rare_class_is_on_every_side() -> None:
     """Two large groups have it: neither brings validation nearer to its share of it."""
-    pictures = [*herd([(5, 0)] * 20), *herd([(2, 9), (2, 9)], "Q")]
-    division = split_by_group(pictures, {"validation": 0.2}, 0)
+    images = [*herd([(5, 0)] * 20), *herd([(2, 9), (2, 9)], "Q")]
+    division = split_by_group(images, {"validation": 0.2}, 0)
     assert [Counter(each.label for each in side)["bee"] for side in division.values()] == [9, 9]
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
-    pictures = herd([(2, 2)] * 8)
+    images = herd([(2, 2)] * 8)
     with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
-        split_by_group(pictures, {"test": 0.001}, 0)
+        split_by_group(images, {"test": 0.001}, 0)
     smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
-    assert {each.label for each in split_by_group(pictures, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
+    assert {each.label for each in split_by_group(images, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
 
 
 def test_the_division_never_changes_between_versions_of_this_code() -> None:
@@ -190,4 +190,4 @@ def test_the_division_never_changes_between_versions_of_this_code() -> None:
 
 
 KNOWN = "79ba094193b158f3"
-"""Every study of grouped pictures hangs on it."""
+"""Every study of grouped images hangs on it."""

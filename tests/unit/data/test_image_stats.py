@@ -1,4 +1,4 @@
-"""What one decoding of a picture tells, how it is kept while it is needed, and how it is remembered."""
+"""What one decoding of an image tells, how it is kept while it is needed, and how it is remembered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def seen(content: bytes) -> tuple[np.void, np.ndarray]:
 
 
 @pytest.mark.parametrize("sides", [(20, 12), (130, 70), (641, 479), (3001, 1999)])
-def test_a_picture_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: tuple[int, int]) -> None:
+def test_an_image_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: tuple[int, int]) -> None:
     """However few pixels of a JPEG are computed for its sketch."""
     facts, sketch = seen(photograph(*sides))
     assert (facts["width"], facts["height"], facts["format"]) == (*sides, b"JPEG")
@@ -57,14 +57,14 @@ def test_a_picture_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: 
     assert np.abs(sketch[:, :, 2].mean(1) - middles).max() < 12
 
 
-def test_sides_and_sketch_are_those_of_the_upright_picture() -> None:
+def test_sides_and_sketch_are_those_of_the_upright_image() -> None:
     facts, sketch = seen(photograph(640, 480, orientation=6))
     assert (facts["width"], facts["height"], facts["orientation"]) == (480, 640, 6)
     assert sketch[0, :, 1].mean() < 20 < 230 < sketch[-1, :, 1].mean(), "what was left is now above"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_a_large_jpeg_that_is_cut_off_is_no_picture_though_few_of_its_pixels_are_computed(share) -> None:
+def test_a_large_jpeg_that_is_cut_off_is_no_image_though_few_of_its_pixels_are_computed(share) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
     content = BytesIO()
     Image.fromarray(noise).save(content, "JPEG")
@@ -73,7 +73,7 @@ def test_a_large_jpeg_that_is_cut_off_is_no_picture_though_few_of_its_pixels_are
 
 
 def encoded(kind: str) -> bytes:
-    """A picture of noise in a format, in a mode that Pillow treats apart where the name says one."""
+    """An image of noise in a format, in a mode that Pillow treats apart where the name says one."""
     name, _, mode = kind.partition(" ")
     noise = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
     image = Image.fromarray(noise)
@@ -135,7 +135,7 @@ def test_what_is_refused_is_what_decoding_refuses(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sides_are_those_of_the_decoded_picture_however_it_lies(kind: str, orientation: int) -> None:
+def test_sides_are_those_of_the_decoded_image_however_it_lies(kind: str, orientation: int) -> None:
     exif, content = Image.Exif(), BytesIO()
     exif[0x0112] = orientation
     Image.new("RGB", (400, 240)).save(content, kind, exif=exif)
@@ -190,9 +190,7 @@ def test_too_little_room_for_temporary_files_is_said(isolated: Path) -> None:
     path = {"PYTHONPATH": ":".join(sys.path), "TMPDIR": str(isolated)}
     done = subprocess.run(command, capture_output=True, text=True, env=path, check=True)
     assert not done.stderr
-    assert done.stdout.startswith(
-        f"what is seen of the pictures cannot be kept in {isolated}: File too large"
-    )
+    assert done.stdout.startswith(f"what is seen of the images cannot be kept in {isolated}: File too large")
     assert "TMPDIR" in done.stdout
 
 
@@ -200,21 +198,21 @@ class TestMemory:
     """What was decoded under whatever name is not decoded again."""
 
     @pytest.fixture
-    def folder(self, isolated: Path, write_picture) -> Path:
+    def folder(self, isolated: Path, write_image) -> Path:
         for name in ("ant/1.png", "ant/2.png", "bee/1.png"):
-            write_picture(isolated / "set" / name, name)
+            write_image(isolated / "set" / name, name)
         return isolated / "set"
 
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Grows by one for every picture that is decoded."""
+        """Grows by one for every image that is decoded."""
         count: list[str] = []
         monkeypatch.setattr(
             chunk, "compute_stats", lambda content, name: count.append(name) or compute_stats(content, name)
         )
         return count
 
-    def test_a_picture_is_known_under_another_name(self, folder: Path, decoded: list[str]) -> None:
+    def test_an_image_is_known_under_another_name(self, folder: Path, decoded: list[str]) -> None:
         before = scan_folder(folder).images
         assert len(decoded) == 3
         folder = folder.rename(folder.with_name("moved"))

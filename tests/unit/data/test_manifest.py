@@ -23,22 +23,22 @@ from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_platform.recipe.schema import SplitsConfig as Declared
 
-WritePicture = Callable[[Path, str], None]
+WriteImage = Callable[[Path, str], None]
 Row = Sequence[object]
 TEST = Declared(test=0.4)
 
 
 @pytest.fixture
-def folder(isolated: Path, write_picture: WritePicture) -> Path:
-    """Ten pictures each of ants and bees, as class folders."""
+def folder(isolated: Path, write_image: WriteImage) -> Path:
+    """Ten images each of ants and bees, as class folders."""
     for label in ("ant", "bee"):
         for number in range(10):
-            write_picture(isolated / "set" / label / f"{number}.png", f"{label}{number}")
+            write_image(isolated / "set" / label / f"{number}.png", f"{label}{number}")
     return isolated / "set"
 
 
 def rows(folder: Path) -> list[list[object]]:
-    """A path, relative to the folder above, and a label for each picture."""
+    """A path, relative to the folder above, and a label for each image."""
     return [
         [path.relative_to(folder.parent).as_posix(), path.parent.name] for path in sorted(folder.glob("*/*"))
     ]
@@ -68,7 +68,7 @@ def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspectio
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
-def test_the_same_pictures_as_folders_and_as_a_manifest_are_the_same_data(
+def test_the_same_images_as_folders_and_as_a_manifest_are_the_same_data(
     name: str, folder: Path, splits_of
 ) -> None:
     base = folder.parent
@@ -97,12 +97,12 @@ def test_order_names_and_other_columns_do_not_matter(folder: Path) -> None:
     assert read(base, "photos.tsv").fingerprint == before.fingerprint
 
 
-def test_the_column_split_says_which_picture_is_which(folder: Path) -> None:
+def test_the_column_split_says_which_image_is_which(folder: Path) -> None:
     base, words = folder.parent, ["Train"] * 6 + ["val"] * 2 + ["TEST"] * 2
     table(base / "photos.csv", [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)],
           ["path", "label", "split"])  # fmt: skip
     found, splits = require_valid(DatasetConfig(source="photos.csv"), base)
-    assert {role: len(pictures) for role, pictures in splits.by_name.items()} == {
+    assert {role: len(images) for role, images in splits.by_name.items()} == {
         "train": 12, "validation": 4, "test": 4
     }  # fmt: skip
     assert {path.path.name for path in splits.validation} == {"6.png", "7.png"}
@@ -122,7 +122,7 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
         given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
         table(base / "photos.csv", given, ["path", "label", "split"])
         made = read(base, splits=Declared.model_validate(splits))
-        assert {role: len(pictures) for role, pictures in made.by_name.items()} == sizes
+        assert {role: len(images) for role, images in made.by_name.items()} == sizes
     assert made.fold_count == 4
     table(base / "photos.csv", [[*row, "train" if i % 5 else "dev"] for i, row in enumerate(rows(folder))],
           ["path", "label", "split"])  # fmt: skip
@@ -138,9 +138,9 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
         ({"test": "photos/test"}, None, "is 'photos/test', a folder, which a manifest has none of"),
         ({"train": "photos", "test": 0.2}, None, "dataset.splits.train is 'photos', a folder"),
         ({"validation": "val", "test": 0.2}, None, "dataset.splits.validation is 'val', a folder"),
-        ({"test": 0.3}, ["train", "test"], "test is 0.3, but the manifest lists pictures for test"),
+        ({"test": 0.3}, ["train", "test"], "test is 0.3, but the manifest lists images for test"),
         ({"validation": {"folds": 3}, "test": 0.3}, ["train", "val"], r"is {folds: 3}, but the manifest"),
-        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest lists pictures"),
+        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest lists images"),
         ({"test": 0.3}, ["val", "val"], "no row's split is train"),
     ],
 )
@@ -258,7 +258,7 @@ def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:
     base = folder.parent
     (folder / "ant" / "0.png").write_bytes(b"")
     (folder / "ant" / "1.png").write_bytes((folder / "ant" / "1.png").read_bytes()[:60])
-    (folder / "ant" / "2.png").write_text("no picture")
+    (folder / "ant" / "2.png").write_text("no image")
     (folder / "ant" / "3.png").unlink()
     os.mkfifo(folder / "ant" / "3.fifo")
     given = [*rows(folder), ["set/ant/3.png", "ant"], ["gone/1.png", "bee"]]
@@ -321,7 +321,7 @@ class TestExclusion:
 
     def test_a_class_of_which_nothing_is_left(self, folder: Path) -> None:
         table(folder.parent / "photos.csv", rows(folder))
-        with pytest.raises(DataError, match=r"has classes without a readable picture: 'bee'"):
+        with pytest.raises(DataError, match=r"has classes without a readable image: 'bee'"):
             read(folder.parent, exclude=("set/bee",))
 
     def test_copies_in_two_splits_can_be_allowed(self, folder: Path) -> None:
@@ -349,7 +349,7 @@ def test_labels_that_do_not_make_classes(labels: str, message: str, folder: Path
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.parquet"])
-def test_weights_go_with_the_training_pictures_and_are_part_of_what_they_are(name, folder: Path) -> None:
+def test_weights_go_with_the_training_images_and_are_part_of_what_they_are(name, folder: Path) -> None:
     base, head = folder.parent, ["path", "label", "weight"]
     table(base / name, rows(folder))
     plain = read(base, name)
@@ -358,13 +358,13 @@ def test_weights_go_with_the_training_pictures_and_are_part_of_what_they_are(nam
     table(base / name, [[*row, 0.5 + place / 10] for place, row in enumerate(rows(folder))], head)
     weighted = read(base, name)
     order = [path.relative_to(base).as_posix() for path in sorted(folder.glob("*/*"))]
-    for picture in weighted.train:
-        place = order.index(picture.path.relative_to(base).as_posix())
-        assert picture.weight == pytest.approx(0.5 + place / 10)
+    for image in weighted.train:
+        place = order.index(image.path.relative_to(base).as_posix())
+        assert image.weight == pytest.approx(0.5 + place / 10)
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
     assert same == ["validation", "test"], "weights of what is held out are not used"
     assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
-        "the column 'weight' says how much a training picture counts in the loss: 0.5 to 2.4"
+        "the column 'weight' says how much a training image counts in the loss: 0.5 to 2.4"
     ]
 
 
@@ -461,7 +461,7 @@ class TestGroups:
         given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
         table(folder.parent / "photos.csv", given, self.HEAD[:3])
         splits = read(folder.parent, group_by="patient")
-        sides = [{each.group for each in pictures} for pictures in splits.by_name.values()]
+        sides = [{each.group for each in images} for images in splits.by_name.values()]
         assert len(sides) == 3
         assert sum(map(len, sides)) == len(set.union(*sides)) == 10
 
@@ -530,7 +530,7 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     (folder / "ant" / "0.png").rename(elsewhere / "0.png")
     (base / "link").symlink_to(elsewhere / "deep")
     table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
-    assert {picture.path.parent.name for picture in read(base).train} <= {"ant", "bee", "elsewhere"}
+    assert {image.path.parent.name for image in read(base).train} <= {"ant", "bee", "elsewhere"}
     assert (elsewhere / "0.png").resolve() in {
-        picture.path for held in read(base).by_name.values() for picture in held
+        image.path for held in read(base).by_name.values() for image in held
     }

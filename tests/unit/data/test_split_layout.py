@@ -13,17 +13,17 @@ from transfer_platform.errors import SplitError
 from transfer_platform.recipe.resolve import study_identity
 from transfer_platform.recipe.schema import BackboneConfig, DatasetConfig, FoldsConfig, Recipe, SplitsConfig
 
-WritePicture = Callable[[Path, str], None]
+WriteImage = Callable[[Path, str], None]
 
 
 @pytest.fixture
-def folders(isolated: Path, write_picture: WritePicture) -> Callable[..., DatasetConfig]:
-    """Makes class folders of ten pictures each below `photos`, and the section of a recipe for it."""
+def folders(isolated: Path, write_image: WriteImage) -> Callable[..., DatasetConfig]:
+    """Makes class folders of ten images each below `photos`, and the section of a recipe for it."""
 
     def make(*names: str, **splits: object) -> DatasetConfig:
         for name in names:
             for number in range(10):
-                write_picture(isolated / "photos" / name / f"{number}.png", f"{name}{number}")
+                write_image(isolated / "photos" / name / f"{number}.png", f"{name}{number}")
         return DatasetConfig(source="photos", splits=SplitsConfig.model_validate(splits))
 
     return make
@@ -57,9 +57,9 @@ def test_folders_are_recognised_by_their_names(names, expected, folders) -> None
     assert (found.train, found.validation, found.test) == expected
 
 
-def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated, write_picture) -> None:
+def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated, write_image) -> None:
     dataset = folders(*classes("train", "val", "test", "validation"), "ant")
-    write_picture(isolated / "photos" / "dev" / "1.png", "no class")
+    write_image(isolated / "photos" / "dev" / "1.png", "no class")
     assert resolve_splits(dataset, Path()).messages == (
         "recognised: train is train, by its name",
         "recognised: validation is validation, by its name",
@@ -91,7 +91,7 @@ def test_what_the_recipe_says_stands(folders) -> None:
             classes("photos", "test"),
             "beside it no folder of class folders with a usual name for what teaches",
         ),
-        (("train", "test"), "train in .* hold no class folders; in each of them put the pictures of a class"),
+        (("train", "test"), "train in .* hold no class folders; in each of them put the images of a class"),
         (
             ("ant/val", "ant/test", "bee/val", "bee/test"),
             r"inside of its class folders \(ant/test, ant/val, b",
@@ -111,9 +111,9 @@ def test_a_class_that_a_split_lacks_is_an_error_not_another_layout(folders) -> N
         split_dataset(scan_dataset(dataset, Path()), dataset)
 
 
-def test_links_out_of_the_source_are_no_layout(folders, tmp_path, write_picture) -> None:
+def test_links_out_of_the_source_are_no_layout(folders, tmp_path, write_image) -> None:
     for name in ("outside/ant/1.png", "outside/bee/1.png"):
-        write_picture(tmp_path / name, name)
+        write_image(tmp_path / name, name)
     dataset = folders("ant", "bee")
     Path("photos/train").symlink_to(tmp_path / "outside")
     Path("photos/circle").symlink_to("circle")

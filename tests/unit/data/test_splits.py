@@ -17,11 +17,11 @@ from transfer_platform.data.hash_split import assign_folds, split_by_hash
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import SplitError
 
-WritePicture = Callable[[Path, str], None]
+WriteImage = Callable[[Path, str], None]
 CLASSES = ("ant", "bee", "cat")
 
 
-def pictures(per_class: int, start: int = 0, folder: str = "a") -> list[ImageRecord]:
+def images(per_class: int, start: int = 0, folder: str = "a") -> list[ImageRecord]:
     return [
         ImageRecord(
             f"/{folder}/{label}/{number}",
@@ -38,7 +38,7 @@ def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[tupl
 
 
 def counted(**counts: int) -> tuple[ImageRecord, ...]:
-    """So many pictures of each label, sorted as `SplitsConfig` sorts them."""
+    """So many images of each label, sorted as `SplitsConfig` sorts them."""
     made = [
         ImageRecord(f"/a/{label}/{number}", label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
         for label, count in counts.items()
@@ -47,11 +47,11 @@ def counted(**counts: int) -> tuple[ImageRecord, ...]:
     return tuple(sorted(made, key=lambda each: (each.label, each.sha256)))
 
 
-@given(st.permutations(pictures(12)), st.integers(0, 1000))
+@given(st.permutations(images(12)), st.integers(0, 1000))
 def test_order_and_names_do_not_matter(shuffled: list[ImageRecord], seed: int) -> None:
     renamed = [ImageRecord(f"/b/{i}", each.label, each.sha256) for i, each in enumerate(shuffled)]
     fractions = {"validation": 0.25}
-    assert content(split_by_hash(pictures(12), fractions, seed)) == content(
+    assert content(split_by_hash(images(12), fractions, seed)) == content(
         split_by_hash(renamed, fractions, seed)
     )
 
@@ -59,15 +59,15 @@ def test_order_and_names_do_not_matter(shuffled: list[ImageRecord], seed: int) -
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_once_test_stays_test_when_the_folder_grows(growth: int, seed: int) -> None:
     fractions = {"test": 0.5, "validation": 0.2}
-    before = split_by_hash(pictures(40), fractions, seed)
-    after = split_by_hash(pictures(40 + growth), fractions, seed)
+    before = split_by_hash(images(40), fractions, seed)
+    after = split_by_hash(images(40 + growth), fractions, seed)
     old = {each.sha256 for side in before.values() for each in side}
     assert {each.sha256 for each in after["test"]} & old == {each.sha256 for each in before["test"]}
 
 
 @given(st.integers(4, 60), st.floats(0.02, 0.7), st.integers(0, 1000))
 def test_validation_has_exactly_its_share_of_every_class(count: int, fraction: float, seed: int) -> None:
-    division = split_by_hash(pictures(count), {"validation": fraction}, seed)
+    division = split_by_hash(images(count), {"validation": fraction}, seed)
     for label in CLASSES:
         taken = sum(each.label == label for each in division["validation"])
         assert taken == max(1, round(fraction * count))
@@ -76,7 +76,7 @@ def test_validation_has_exactly_its_share_of_every_class(count: int, fraction: f
 
 @given(st.data(), st.integers(0, 1000))
 def test_identical_bytes_stay_together(data: st.DataObject, seed: int) -> None:
-    originals = pictures(20)
+    originals = images(20)
     copied = data.draw(st.lists(st.sampled_from(originals), max_size=20))
     labels = data.draw(st.lists(st.sampled_from(CLASSES), min_size=len(copied), max_size=len(copied)))
     copies = [
@@ -90,7 +90,7 @@ def test_identical_bytes_stay_together(data: st.DataObject, seed: int) -> None:
 
 
 def test_the_rule_for_test_is_the_documented_one() -> None:
-    division = split_by_hash(pictures(50), {"test": 0.3}, 7)
+    division = split_by_hash(images(50), {"test": 0.3}, 7)
     for role, side in division.items():
         for each in side:
             draw = int(hashlib.sha256(f"7:{each.sha256}".encode()).hexdigest(), 16) / 2**256
@@ -98,7 +98,7 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 
 
 def test_the_division_never_changes_between_versions_of_this_code() -> None:
-    division = split_by_hash(pictures(30), {"test": 0.3, "validation": 0.2}, 0)
+    division = split_by_hash(images(30), {"test": 0.3, "validation": 0.2}, 0)
     splits = Splits(CLASSES, **division)
     assert {role: len(side) for role, side in splits.by_name.items()} == {
         "train": 50,
@@ -110,41 +110,41 @@ def test_the_division_never_changes_between_versions_of_this_code() -> None:
 
 def test_seeds_divide_differently() -> None:
     divisions = {
-        fingerprint(split_by_hash(pictures(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)
+        fingerprint(split_by_hash(images(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)
     }
     assert len(divisions) == 5
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
     with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
-        split_by_hash(pictures(5), {"test": 0.001}, 0)
+        split_by_hash(images(5), {"test": 0.001}, 0)
     smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
-    assert set(CLASSES) == {each.label for each in split_by_hash(pictures(5), {"test": smallest}, 0)["test"]}
+    assert set(CLASSES) == {each.label for each in split_by_hash(images(5), {"test": smallest}, 0)["test"]}
     with pytest.raises(SplitError):
-        split_by_hash(pictures(5), {"test": smallest - 1e-4}, 0)
+        split_by_hash(images(5), {"test": smallest - 1e-4}, 0)
 
 
 @pytest.mark.parametrize("fractions", [{"validation": 0.9}, {"test": 0.999999}, {"validation": 0.2}])
 def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, float]) -> None:
     count = 1 if fractions == {"validation": 0.2} else 3
     with pytest.raises(SplitError, match=r"class 'ant': \d different images, none left"):
-        split_by_hash(pictures(count), fractions, 0)
+        split_by_hash(images(count), fractions, 0)
 
 
 def test_a_class_that_only_repeats_another_is_an_error() -> None:
-    twins = [ImageRecord("/x", "dog", each.sha256) for each in pictures(4) if each.label == "ant"]
+    twins = [ImageRecord("/x", "dog", each.sha256) for each in images(4) if each.label == "ant"]
     with pytest.raises(SplitError, match="every image of 'dog' is byte for byte in another class"):
-        split_by_hash([*pictures(4), *twins], {"validation": 0.3}, 0)
+        split_by_hash([*images(4), *twins], {"validation": 0.3}, 0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20.0])
 def test_a_fraction_has_bounds(fraction: float) -> None:
     with pytest.raises(SplitError, match="between 0 and 1"):
-        split_by_hash(pictures(4), {"test": fraction}, 0)
+        split_by_hash(images(4), {"test": fraction}, 0)
 
 
 def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
-    here, there = pictures(3), pictures(3, folder="elsewhere")
+    here, there = images(3), images(3, folder="elsewhere")
     assert fingerprint(here) == fingerprint(reversed(there))
     relabelled = [ImageRecord(here[0].file, "bee", here[0].sha256), *here[1:]]
     assert len({fingerprint(each) for each in (here, here[1:], [*here, here[0]], relabelled)}) == 4
@@ -153,7 +153,7 @@ def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
 
 
 def test_the_whole_fingerprint_knows_roles() -> None:
-    first, second, third = pictures(1), pictures(1, 1), pictures(1, 2)
+    first, second, third = images(1), images(1, 1), images(1, 2)
     one = Splits(CLASSES, tuple(first), tuple(second), tuple(third))
     other = Splits(CLASSES, tuple(first), tuple(third), tuple(second))
     assert one.fingerprint != other.fingerprint
@@ -161,11 +161,11 @@ def test_the_whole_fingerprint_knows_roles() -> None:
 
 
 @pytest.fixture
-def root(isolated: Path, write_picture: WritePicture) -> Path:
+def root(isolated: Path, write_image: WriteImage) -> Path:
     for split, first in (("train", 0), ("val", 10)):
         for label in ("ant", "bee"):
             for number in range(first, first + 6):
-                write_picture(isolated / "set" / split / label / f"{number}.png", f"{label}{number}")
+                write_image(isolated / "set" / split / label / f"{number}.png", f"{label}{number}")
     return isolated / "set"
 
 
@@ -232,7 +232,7 @@ def test_folds_hold_every_training_image_out_once_and_classes_evenly() -> None:
     dealt = counted(ants=23, bees=11)
     folds = assign_folds(dealt, 5, split_seed=0)
     for label, count in (("ants", 23), ("bees", 11)):
-        sizes = Counter(fold for picture, fold in zip(dealt, folds, strict=True) if picture.label == label)
+        sizes = Counter(fold for image, fold in zip(dealt, folds, strict=True) if image.label == label)
         assert sorted(sizes) == [0, 1, 2, 3, 4]
         assert max(sizes.values()) - min(sizes.values()) <= 1
         assert sizes.total() == count

@@ -29,7 +29,7 @@ def test_it_lowers_the_cross_entropy() -> None:
     assert cross_entropy(labels, after) < cross_entropy(labels, before) - 0.1
 
 
-def test_a_few_pictures_without_a_mistake_do_not_ask_for_endless_confidence() -> None:
+def test_a_few_images_without_a_mistake_do_not_ask_for_endless_confidence() -> None:
     logits, labels = np.array([[2.0, -2.0], [-2.0, 2.0]] * 10), np.array([0, 1] * 10)
     calibrated = np.exp(log_softmax(logits / fit_temperature(logits, labels), axis=1)).max()
     assert calibrated == pytest.approx(20.5 / 21, abs=1e-3)

@@ -46,18 +46,16 @@ def test_it_tells_what_a_model_is_worth_made_from_and_does(tmp_path: Path) -> No
         "- 200 train images, fingerprint `a1`",
         "`resnet18`, weights `none`, frozen through `layer2`",
         "0.875 of the shorter side, is resized to 224 x 224 pixels",
-        "novelty is above 0.4, which was set so that 5.0% of pictures",
+        "novelty is above 0.4, which was set so that 5.0% of images",
     ):
         assert said in text
 
 
 def test_it_says_where_nothing_is_called_unknown(tmp_path: Path) -> None:
-    assert "It calls no picture unknown: there were too few held-out pictures" in card(
-        MAX_OOD_SCORE, tmp_path
-    )
+    assert "It calls no image unknown: there were too few held-out images" in card(MAX_OOD_SCORE, tmp_path)
 
 
-@pytest.mark.parametrize("heading", ["worth", "made from", "with a picture", "not know"])
+@pytest.mark.parametrize("heading", ["worth", "made from", "with an image", "not know"])
 def test_its_sections_are_headings(tmp_path: Path, heading: str) -> None:
     headings = [line for line in card(0.4, tmp_path).splitlines() if line.startswith("## ")]
     assert any(line.endswith(heading) for line in headings)

@@ -1,4 +1,4 @@
-"""What counts as the same picture, on sketches that are made by hand."""
+"""What counts as the same image, on sketches that are made by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Studied = tuple[NDArray[np.void], PerceptualHashes]
 
 
 def studied(sketches: NDArray[np.integer], width: int | NDArray[np.integer] = 64) -> Studied:
-    """Facts and `PerceptualHashes` of pictures with these sketches (N, 16, 16, 3) and widths, 64 pixels high."""
+    """Facts and `PerceptualHashes` of images with these sketches (N, 16, 16, 3) and widths, 64 pixels high."""
     facts = np.zeros(len(sketches), HEADER_DTYPE)
     facts["width"], facts["height"] = width, 64
     looks = ImageStats()
@@ -38,7 +38,7 @@ def studied(sketches: NDArray[np.integer], width: int | NDArray[np.integer] = 64
     return facts, compute_hashes(looks, np.arange(len(facts)))
 
 
-def pictures(labels: str, first: int = 0) -> tuple[ImageRecord, ...]:
+def images(labels: str, first: int = 0) -> tuple[ImageRecord, ...]:
     return tuple(ImageRecord(f"/{place}", label, f"{place:064}") for place, label in enumerate(labels, first))
 
 
@@ -49,7 +49,7 @@ def test_thousands_of_frames_of_one_camera_are_one_finding_in_little_memory() ->
     facts, sketches = studied(frames)
     tracemalloc.start()
     try:
-        [found] = near_duplicates({"train": pictures("a" * 4000)}, facts, sketches)
+        [found] = near_duplicates({"train": images("a" * 4000)}, facts, sketches)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -58,7 +58,7 @@ def test_thousands_of_frames_of_one_camera_are_one_finding_in_little_memory() ->
 
 
 @pytest.mark.parametrize("crowded", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)], ids=["even", "bright", "dark"])
-def test_many_pictures_of_any_brightness_are_compared_in_little_memory(crowded) -> None:
+def test_many_images_of_any_brightness_are_compared_in_little_memory(crowded) -> None:
     """Some are nearly alone with theirs, so that what they are compared with cannot tell how many follow."""
     count = 12_000
     generator = np.random.default_rng(2)
@@ -75,7 +75,7 @@ def test_many_pictures_of_any_brightness_are_compared_in_little_memory(crowded) 
     assert peak < 60 << 20, "all pairs would take half a gigabyte"
 
 
-def test_pictures_of_one_form_and_many_tints_are_told_apart_by_their_mean_colours() -> None:
+def test_images_of_one_form_and_many_tints_are_told_apart_by_their_mean_colours() -> None:
     """A fixed camera over coloured parts: all pairs have the same form, and no sketch is read."""
     scene = np.random.default_rng(3).integers(60, 120, (16, 16, 1))
     tints = [(red, -red, blue) for red in range(-40, 41, 8) for blue in range(-20, 21, 20)]
@@ -89,17 +89,17 @@ def test_pictures_of_one_form_and_many_tints_are_told_apart_by_their_mean_colour
     assert sum(read) == 0
 
 
-def test_pictures_are_connected_by_others() -> None:
+def test_images_are_connected_by_others() -> None:
     scene = np.random.default_rng(1).integers(40, 200, (16, 16, 3))
     steps = [scene, scene + 3, scene + 6, np.flip(scene, 0)]
-    [found] = near_duplicates({"train": pictures("ab"), "test": pictures("ab", 2)}, *studied(np.stack(steps)))
+    [found] = near_duplicates({"train": images("ab"), "test": images("ab", 2)}, *studied(np.stack(steps)))
     assert found.kind == "near copy in another split"
     assert found.files == (Path("/0"), Path("/1"), Path("/2"))
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_connected_is_what_comparing_all_with_all_connects(seed, monkeypatch) -> None:
-    """In blocks of a few pictures, and pairs a few at a time."""
+    """In blocks of a few images, and pairs a few at a time."""
     monkeypatch.setattr(duplicates, "_ROWS", 8)
     monkeypatch.setattr(duplicates, "_COLUMNS", 20)
     monkeypatch.setattr(duplicates, "_LOOKED_AT", 7)

@@ -1,4 +1,4 @@
-"""What features say of labels and of pictures that are unlike the others, on made-up features."""
+"""What features say of labels and of images that are unlike the others, on made-up features."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ WRONG = tuple(range(3, 180, 15))
 
 
 def clusters() -> tuple[list[ImageRecord], np.ndarray, np.ndarray]:
-    """180 pictures in three clusters of 20 dimensions; twelve of them have the label of another."""
+    """180 images in three clusters of 20 dimensions; twelve of them have the label of another."""
     draw = np.random.default_rng(0)
     true = np.repeat(np.arange(3), 60)
     features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
     labels = true.copy()
     labels[list(WRONG)] = (true[list(WRONG)] + 1) % 3
-    pictures = [
-        ImageRecord(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)
-    ]
-    return pictures, features, labels
+    images = [ImageRecord(f"/{place}", CLASSES[label], f"{place:064}") for place, label in enumerate(labels)]
+    return images, features, labels
 
 
 def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
-    pictures, features, labels = clusters()
-    found = list(find_label_errors(pictures, CLASSES, out_of_fold_probabilities(features, labels)))
+    images, features, labels = clusters()
+    found = list(find_label_errors(images, CLASSES, out_of_fold_probabilities(features, labels)))
     accused = {int(each.files[0].name) for each in found if each.kind == "likely mislabelled"}
     assert accused <= set(WRONG)
     assert len(accused) >= 8
@@ -41,22 +39,22 @@ def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
 
 
 def test_what_is_missed_is_told_the_surest_first() -> None:
-    pictures = [ImageRecord(f"/{place}", "ant", f"{place:064}") for place in range(3)]
+    images = [ImageRecord(f"/{place}", "ant", f"{place:064}") for place in range(3)]
     probabilities = np.array([[0.4, 0.6, 0.0], [0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
-    found = [each.files[0].name for each in misclassified_images(pictures, CLASSES, probabilities)]
+    found = [each.files[0].name for each in misclassified_images(images, CLASSES, probabilities)]
     assert found == ["2", "0"]
 
 
 def test_an_outlier_is_far_from_the_rest() -> None:
-    pictures, features, _ = clusters()
+    images, features, _ = clusters()
     features[42] = -features[42]
-    found = [each.files[0].name for each in find_outliers(pictures, features)]
+    found = [each.files[0].name for each in find_outliers(images, features)]
     assert found == ["42"]
 
 
-def test_few_pictures_have_no_outliers() -> None:
-    pictures, features, _ = clusters()
-    assert list(find_outliers(pictures[:5], features[:5])) == []
+def test_few_images_have_no_outliers() -> None:
+    images, features, _ = clusters()
+    assert list(find_outliers(images[:5], features[:5])) == []
 
 
 @pytest.mark.parametrize("small", [2, 3])

@@ -35,7 +35,7 @@ def ramps(side: int = 46) -> torch.Tensor:
 
 
 def borders(aspect: float, seeds: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Left, right, top, bottom (N,) of light's views of one picture, in shares of its sides."""
+    """Left, right, top, bottom (N,) of light's views of one image, in shares of its sides."""
     canvases = ramps().expand(len(seeds), -1, -1, -1)
     views = BatchAugmentation("light", PLAIN)(canvases, torch.full((len(seeds),), aspect), seeds) / 255
     red, green = views[:, 0, SIZE // 2], views[:, 1, :, SIZE // 2]
@@ -118,12 +118,12 @@ def test_seeds_differ(policy: str) -> None:
 
 
 @pytest.mark.parametrize("aspect", [0.6, 0.75, 1.0, 4 / 3, 1.6])
-def test_light_crops_area_and_shape_as_the_picture_was_taken(aspect: float) -> None:
+def test_light_crops_area_and_shape_as_the_image_was_taken(aspect: float) -> None:
     left, right, top, bottom = borders(aspect, range(400))
     width, height = (right - left).abs(), bottom - top
     area, ratio = width * height, aspect * width / height
     assert 0.68 < area.min() < 0.75
-    # The shape is 3:4 to 4:3, so that of a longer picture the whole is never taken.
+    # The shape is 3:4 to 4:3, so that of a longer image the whole is never taken.
     most = min(1, 4 / 3 / aspect, aspect / (3 / 4))
     assert most - 0.08 < area.max() < most + 0.03
     # At least 0.7 of the area is at least 0.7 of either side.
@@ -149,7 +149,7 @@ def test_crops_lie_anywhere() -> None:
 
 
 @pytest.mark.parametrize(("aspect", "shape"), [(2.0, 4 / 3), (0.5, 3 / 4)])
-def test_of_a_long_picture_the_middle_is_taken(aspect: float, shape: float) -> None:
+def test_of_a_long_image_the_middle_is_taken(aspect: float, shape: float) -> None:
     left, right, top, bottom = borders(aspect, range(10))
     width, height = (right - left).abs(), bottom - top
     assert torch.allclose(aspect * width / height, torch.tensor(shape), rtol=0.03)
@@ -159,7 +159,7 @@ def test_of_a_long_picture_the_middle_is_taken(aspect: float, shape: float) -> N
 
 
 def smooth(count: int) -> torch.Tensor:
-    """Pictures whose colours stay away from the ends, so that nothing is clamped."""
+    """Images whose colours stay away from the ends, so that nothing is clamped."""
     coarse = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(1)) * 90 + 80
     return torch.nn.functional.interpolate(coarse, 46, mode="bilinear").to(torch.uint8)
 

@@ -1,4 +1,4 @@
-"""Canvases: small squares that hold whole pictures."""
+"""Canvases: small squares that hold whole images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def halves(width: int, height: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(80, 40), (40, 80), (64, 48), (7, 7)])
-def test_the_whole_picture_is_squeezed_into_the_square(size: tuple[int, int]) -> None:
+def test_the_whole_image_is_squeezed_into_the_square(size: tuple[int, int]) -> None:
     pixels, aspect = canvas(encoded(halves(*size)), 20)
     assert (pixels.shape, pixels.dtype) == ((3, 20, 20), torch.uint8)
     assert aspect == size[0] / size[1]
@@ -44,7 +44,7 @@ def test_the_whole_picture_is_squeezed_into_the_square(size: tuple[int, int]) ->
     assert pixels[:, :, 19].T.tolist() == [[0, 0, 255]] * 20
 
 
-def test_a_picture_of_that_size_is_kept_as_it_is() -> None:
+def test_an_image_of_that_size_is_kept_as_it_is() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (33, 33, 3), dtype=np.uint8)
     kept, aspect = canvas(encoded(Image.fromarray(pixels)), 33)
     assert aspect == 1
@@ -81,7 +81,7 @@ def test_decoding_photographs_smaller_is_not_seen(
     assert aspect == pytest.approx(exact_aspect, rel=0.01)
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(halves(99, 99), "JPEG")[:500])
     with pytest.raises(UnreadableImageError, match=r"a\.jpg"):
         canvas(tmp_path / "a.jpg", 20)

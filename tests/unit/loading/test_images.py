@@ -1,4 +1,4 @@
-"""Pictures as tensors, decoded each time or kept."""
+"""Images as tensors, decoded each time or kept."""
 
 from __future__ import annotations
 
@@ -21,83 +21,83 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def pictures(isolated: Path, write_picture: Callable[[Path, str], None]) -> tuple[ImageRecord, ...]:
+def records(isolated: Path, write_image: Callable[[Path, str], None]) -> tuple[ImageRecord, ...]:
     for label, count in (("ant", 5), ("bee", 4)):
         for number in range(count):
-            write_picture(isolated / "set" / label / f"{number}.png", f"{label}{number}")
+            write_image(isolated / "set" / label / f"{number}.png", f"{label}{number}")
     return scan_folder(isolated / "set").images
 
 
-def test_a_plain_picture_is_what_serving_sees_to_the_bit(pictures) -> None:
-    images = ImageLoader(pictures, PREPROCESSING, "none", CPU)
-    with Image.open(pictures[3].path) as image:
+def test_a_plain_image_is_what_serving_sees_to_the_bit(records) -> None:
+    images = ImageLoader(records, PREPROCESSING, "none", CPU)
+    with Image.open(records[3].path) as image:
         assert torch.equal(images.load([3])[0], PREPROCESSING(image.convert("RGB")))
 
 
-def test_keeping_changes_no_bit(pictures, tmp_path) -> None:
+def test_keeping_changes_no_bit(records, tmp_path) -> None:
     store = Store(tmp_path / "features", 10**8)
-    fresh = ImageLoader(pictures, PREPROCESSING, "medium", CPU)
-    kept = ImageLoader(pictures, PREPROCESSING, "medium", CPU, store)
+    fresh = ImageLoader(records, PREPROCESSING, "medium", CPU)
+    kept = ImageLoader(records, PREPROCESSING, "medium", CPU, store)
     assert torch.equal(fresh.load([8, 0, 4]), kept.load([8, 0, 4]))
     assert torch.equal(fresh.load_views([8, 0], [1, 2]), kept.load_views([8, 0], [1, 2]))
 
 
-def test_what_is_kept_is_not_decoded_again(pictures, tmp_path) -> None:
+def test_what_is_kept_is_not_decoded_again(records, tmp_path) -> None:
     store = Store(tmp_path / "features", 10**8)
-    before = ImageLoader(pictures, PREPROCESSING, "light", CPU, store).load(range(9))
-    for picture in pictures:
-        picture.path.unlink()
-    assert torch.equal(ImageLoader(pictures, PREPROCESSING, "light", CPU, store).load(range(9)), before)
+    before = ImageLoader(records, PREPROCESSING, "light", CPU, store).load(range(9))
+    for image in records:
+        image.path.unlink()
+    assert torch.equal(ImageLoader(records, PREPROCESSING, "light", CPU, store).load(range(9)), before)
 
 
-def test_without_room_pictures_are_decoded_each_time(pictures, tmp_path) -> None:
+def test_without_room_images_are_decoded_each_time(records, tmp_path) -> None:
     said: list[str] = []
     images = ImageLoader(
-        pictures, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100), say=said.append
+        records, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100), say=said.append
     )
     assert images.load([0, 1]).shape == (2, 3, 32, 32)
-    assert said == ["the pictures are decoded in every epoch: the cache has no room for them (27.6 kB)"]
-    pictures[0].path.unlink()
+    assert said == ["the images are decoded in every epoch: the cache has no room for them (27.6 kB)"]
+    records[0].path.unlink()
     with pytest.raises(Exception, match="cannot be read"):
         images.load([0])
 
 
-def test_a_view_depends_on_its_picture_and_seed_alone(pictures) -> None:
-    images = ImageLoader(pictures, PREPROCESSING, "trivial", CPU)
+def test_a_view_depends_on_its_image_and_seed_alone(records) -> None:
+    images = ImageLoader(records, PREPROCESSING, "trivial", CPU)
     together = images.load_views([2, 5, 7], [10, 11, 12])
     assert torch.equal(images.load_views([7, 5], [12, 11]), together[[2, 1]])
     assert not torch.equal(images.load_views([7], [13])[0], together[2])
 
 
-def test_a_view_does_not_depend_on_the_company_that_it_is_stored_in(pictures, isolated) -> None:
+def test_a_view_does_not_depend_on_the_company_that_it_is_stored_in(records, isolated) -> None:
     store = Store(isolated / "features", 10**8)
-    alone = ImageLoader(pictures, PREPROCESSING, "light", CPU, store)
+    alone = ImageLoader(records, PREPROCESSING, "light", CPU, store)
     alone.load_views([0], [1])
     Image.new("RGB", (400, 300), "teal").save(isolated / "set" / "bee" / "large.png")
     everything = scan_folder(isolated / "set").images
-    place = [picture.sha256 for picture in everything].index(pictures[0].sha256)
+    place = [image.sha256 for image in everything].index(records[0].sha256)
     company = ImageLoader(everything, PREPROCESSING, "light", CPU, store)
     fresh = ImageLoader(everything, PREPROCESSING, "light", CPU)
     assert alone.view_digest != company.view_digest
     assert torch.equal(company.load_views([place], [1]), fresh.load_views([place], [1]))
 
 
-def test_two_sets_of_other_sizes_keep_their_canvases(pictures, isolated, monkeypatch) -> None:
+def test_two_sets_of_other_sizes_keep_their_canvases(records, isolated, monkeypatch) -> None:
     store = Store(isolated / "features", 10**8)
-    views = ImageLoader(pictures, PREPROCESSING, "light", CPU, store).load_views([0], [1])
+    views = ImageLoader(records, PREPROCESSING, "light", CPU, store).load_views([0], [1])
     Image.new("RGB", (400, 300), "teal").save(isolated / "set" / "bee" / "large.png")
     ImageLoader(scan_folder(isolated / "set").images, PREPROCESSING, "light", CPU, store).load_views([0], [1])
     monkeypatch.setattr(images_module.canvas, "canvas", None)
-    assert torch.equal(ImageLoader(pictures, PREPROCESSING, "light", CPU, store).load_views([0], [1]), views)
+    assert torch.equal(ImageLoader(records, PREPROCESSING, "light", CPU, store).load_views([0], [1]), views)
 
 
-def test_a_picture_that_changed_since_it_was_read_is_named(pictures) -> None:
-    Image.new("RGB", (20, 20), "red").save(pictures[2].path)
+def test_an_image_that_changed_since_it_was_read_is_named(records) -> None:
+    Image.new("RGB", (20, 20), "red").save(records[2].path)
     with pytest.raises(DataError, match=r"was changed while it was in use"):
-        ImageLoader(pictures, PREPROCESSING, "none", CPU).load([2])
+        ImageLoader(records, PREPROCESSING, "none", CPU).load([2])
 
 
-def test_each_picture_of_a_batch_is_decoded_once(pictures, monkeypatch) -> None:
+def test_each_image_of_a_batch_is_decoded_once(records, monkeypatch) -> None:
     decoded = []
     canvas = images_module.canvas.canvas
 
@@ -106,5 +106,5 @@ def test_each_picture_of_a_batch_is_decoded_once(pictures, monkeypatch) -> None:
         return canvas(content, side, name)
 
     monkeypatch.setattr(images_module.canvas, "canvas", counted)
-    ImageLoader(pictures, PREPROCESSING, "light", CPU).load_views([3, 3, 3, 5], [1, 2, 3, 4])
-    assert sorted(decoded) == sorted(str(pictures[place].path) for place in (3, 5))
+    ImageLoader(records, PREPROCESSING, "light", CPU).load_views([3, 3, 3, 5], [1, 2, 3, 4])
+    assert sorted(decoded) == sorted(str(records[place].path) for place in (3, 5))

@@ -38,9 +38,9 @@ def test_each_epoch_draws_among_the_views_that_are_kept() -> None:
     assert {views.view_index("ab", epoch) for epoch in range(60)} == {0, 1, 2, 3}
 
 
-def test_the_views_themselves_do_not_depend_on_the_seed_and_differ_between_pictures() -> None:
-    def kept(seed: int, picture: str) -> set[int]:
-        return {ViewSchedule("light", 3, seed).augmentation_seed(picture, epoch) for epoch in range(60)}
+def test_the_views_themselves_do_not_depend_on_the_seed_and_differ_between_images() -> None:
+    def kept(seed: int, image: str) -> set[int]:
+        return {ViewSchedule("light", 3, seed).augmentation_seed(image, epoch) for epoch in range(60)}
 
     assert kept(0, "ab") == kept(1, "ab")
     assert not kept(0, "ab") & kept(0, "cd")
@@ -54,14 +54,14 @@ def test_views_without_end_are_new_in_every_epoch() -> None:
 
 
 @pytest.mark.parametrize("count", [4, "unlimited"])
-def test_a_picture_that_comes_again_in_an_epoch_is_another_view(count) -> None:
+def test_an_image_that_comes_again_in_an_epoch_is_another_view(count) -> None:
     views = ViewSchedule("light", count, seed=0)
     for epoch in (1, 2):
         assert len({views.augmentation_seed("ab", epoch, turn) for turn in range(4)}) == 4
         assert views.augmentation_seed("ab", epoch, 0) == views.augmentation_seed("ab", epoch)
 
 
-def test_turns_of_a_rare_picture_count_on_through_the_epoch() -> None:
+def test_turns_of_a_rare_image_count_on_through_the_epoch() -> None:
     cut = batch_indices(9, 4, shuffle=True, epoch=1, classes=[0] * 8 + [1])
     pairs = [
         pair
@@ -73,7 +73,7 @@ def test_turns_of_a_rare_picture_count_on_through_the_epoch() -> None:
     assert len(rare) in (4, 5)
 
 
-def test_one_view_is_the_picture_as_it_is() -> None:
+def test_one_view_is_the_image_as_it_is() -> None:
     assert not ViewSchedule("light", 1, seed=0).varies
     assert not ViewSchedule("none", 8, seed=0).varies
     assert (

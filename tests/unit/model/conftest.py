@@ -40,7 +40,7 @@ def description() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def novelty() -> OodScorer:
-    """A reference of five pictures whose features are noise."""
+    """A reference of five images whose features are noise."""
     return OodScorer(torch.randn(5, 1280, generator=torch.Generator().manual_seed(0)))
 
 
@@ -68,7 +68,7 @@ def damaged(saved: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """Eleven different PNG files of noise: more than one batch, and not a whole number of them."""
     random = np.random.default_rng(0)
     return [_png(random.integers(0, 256, (40 + index, 50, 3), dtype=np.uint8)) for index in range(11)]

@@ -151,7 +151,9 @@ def test_an_outline_needs_no_deep_learning_library() -> None:
 
 def test_backbones_are_listed_at_once_with_other_versions_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "library_versions", lambda: {"timm": "9.9", "torchvision": "9.9"})
-    monkeypatch.setattr("transfer_model.build_catalog.describe_backbone", lambda *_: pytest.fail("a network was built"))
+    monkeypatch.setattr(
+        "transfer_model.build_catalog.describe_backbone", lambda *_: pytest.fail("a network was built")
+    )
     catalog._keys.cache_clear()
     try:
         text = io.StringIO()

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def test_rows_are_probabilities_in_the_order_of_the_images(
-    classifier: Classifier, pictures: list[bytes]
+    classifier: Classifier, images: list[bytes]
 ) -> None:
-    found = classifier.predict_proba(pictures)
+    found = classifier.predict_proba(images)
     assert found.shape == (11, 3)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
-    assert (classifier.predict_proba(pictures[::-1]) == found[::-1]).all()
+    assert (classifier.predict_proba(images[::-1]) == found[::-1]).all()
     assert len(np.unique(found, axis=0)) == 11
 
 
@@ -36,63 +36,63 @@ def test_rows_are_probabilities_in_the_order_of_the_images(
     ("precision", "batch"), [("float32", 1), ("float32", ACCELERATOR_BATCH), ("bfloat16", ACCELERATOR_BATCH)]
 )
 def test_an_image_has_the_same_bits_alone_and_among_others(
-    description: ModelConfig, novelty: OodScorer, pictures: list[bytes], precision: str, batch: int
+    description: ModelConfig, novelty: OodScorer, images: list[bytes], precision: str, batch: int
 ) -> None:
     classifier = Classifier(
         replace(description, precision=precision), build_network(description.network), novelty
     )
     classifier._batch = batch  # what the CPU and accelerators use, both tried on the CPU
-    together = classifier.predict(pictures)
-    alone = [classifier.predict([picture]) for picture in pictures]
+    together = classifier.predict(images)
+    alone = [classifier.predict([image]) for image in images]
     assert (together.probabilities == np.concatenate([one.probabilities for one in alone])).all()
     assert (together.ood_scores == np.concatenate([one.ood_scores for one in alone])).all()
-    assert (classifier.predict_proba(pictures[3:7]) == together.probabilities[3:7]).all()
+    assert (classifier.predict_proba(images[3:7]) == together.probabilities[3:7]).all()
 
 
-def test_requests_at_the_same_time_do_not_mix(classifier: Classifier, pictures: list[bytes]) -> None:
-    expected = classifier.predict(pictures)
+def test_requests_at_the_same_time_do_not_mix(classifier: Classifier, images: list[bytes]) -> None:
+    expected = classifier.predict(images)
     with ThreadPoolExecutor(8) as clients:
-        for index, answers in enumerate(clients.map(classifier.predict, [[p] for p in pictures] * 5)):
-            position = index % len(pictures)
+        for index, answers in enumerate(clients.map(classifier.predict, [[p] for p in images] * 5)):
+            position = index % len(images)
             assert (answers.probabilities[0] == expected.probabilities[position]).all()
             assert answers.ood_scores[0] == expected.ood_scores[position]
 
 
 def test_threads_of_torch_are_as_many_as_before(
-    description: ModelConfig, novelty: OodScorer, pictures: list[bytes]
+    description: ModelConfig, novelty: OodScorer, images: list[bytes]
 ) -> None:
     before = torch.get_num_threads()
-    Classifier(description, build_network(description.network), novelty).predict_proba(pictures)
+    Classifier(description, build_network(description.network), novelty).predict_proba(images)
     assert torch.get_num_threads() == before
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == before
 
 
-def test_threads_that_share_a_picture_are_a_setting(
-    saved: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+def test_threads_that_share_an_image_are_a_setting(
+    saved: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = Classifier.load(saved).predict_proba(pictures)
+    alone = Classifier.load(saved).predict_proba(images)
     monkeypatch.setenv("PLATFORM_THREADS", "2")
-    np.testing.assert_allclose(Classifier.load(saved).predict_proba(pictures), alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(Classifier.load(saved).predict_proba(images), alone, rtol=0, atol=1e-5)
     for wrong in ("0", "many"):
         monkeypatch.setenv("PLATFORM_THREADS", wrong)
         with pytest.raises(ModelError, match="PLATFORM_THREADS must be a whole number of at least 1"):
             Classifier.load(saved)
 
 
-def test_precision_is_used(description: ModelConfig, novelty: OodScorer, pictures: list[bytes]) -> None:
+def test_precision_is_used(description: ModelConfig, novelty: OodScorer, images: list[bytes]) -> None:
     network, half_precision = build_network(description.network), replace(description, precision="bfloat16")
-    full = Classifier(description, network, novelty).predict_proba(pictures[:2])
-    half = Classifier(half_precision, network, novelty).predict_proba(pictures[:2])
+    full = Classifier(description, network, novelty).predict_proba(images[:2])
+    half = Classifier(half_precision, network, novelty).predict_proba(images[:2])
     assert 0 < np.abs(full - half).max() < 0.05
 
 
 def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
-    description: ModelConfig, novelty: OodScorer, pictures: list[bytes]
+    description: ModelConfig, novelty: OodScorer, images: list[bytes]
 ) -> None:
     network = build_network(description.network)
     cold, warm = (
-        Classifier(replace(description, temperature=temperature), network, novelty).predict_proba(pictures)
+        Classifier(replace(description, temperature=temperature), network, novelty).predict_proba(images)
         for temperature in (0.01, 0.02)
     )
     assert (cold.argmax(axis=1) == warm.argmax(axis=1)).all()
@@ -101,15 +101,15 @@ def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
     np.testing.assert_allclose(np.log(cold[:, 0] / cold[:, 1]) * 0.01, odds, rtol=1e-3)
 
 
-def test_a_picture_of_the_reference_is_not_new(
-    classifier: Classifier, description: ModelConfig, pictures: list[bytes]
+def test_an_image_of_the_reference_is_not_new(
+    classifier: Classifier, description: ModelConfig, images: list[bytes]
 ) -> None:
     network = build_network(description.network)
-    tensors = torch.stack([description.preprocessing(decode(picture)) for picture in pictures[:3]])
+    tensors = torch.stack([description.preprocessing(decode(image)) for image in images[:3]])
     features: list[torch.Tensor] = []
     with torch.inference_mode(), network.eval().register_feature_hook(features.append):
         network(tensors)
-    answers = Classifier(description, network, OodScorer(features[0])).predict(pictures)
+    answers = Classifier(description, network, OodScorer(features[0])).predict(images)
     assert (answers.ood_scores[:3] < 1e-3).all()
     assert (answers.ood_scores[3:] > 1e-3).all()
 
@@ -119,21 +119,21 @@ def test_no_images_no_rows(classifier: Classifier) -> None:
     assert classifier.predict([]).ood_scores.shape == (0,)
 
 
-def test_an_unreadable_image_is_named(classifier: Classifier, pictures: list[bytes], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(classifier: Classifier, images: list[bytes], tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="row 9 is empty"):
-        classifier.predict_proba([*pictures[:9], b"", b"also bad"])
+        classifier.predict_proba([*images[:9], b"", b"also bad"])
     (tmp_path / "text.jpg").write_text("text")
-    with pytest.raises(UnreadableImageError, match=r"text\.jpg is no picture"):
-        classifier.predict_proba([pictures[0], tmp_path / "text.jpg"])
+    with pytest.raises(UnreadableImageError, match=r"text\.jpg is no image"):
+        classifier.predict_proba([images[0], tmp_path / "text.jpg"])
 
 
 def test_saved_and_loaded_it_predicts_the_same(
-    classifier: Classifier, saved: Path, pictures: list[bytes]
+    classifier: Classifier, saved: Path, images: list[bytes]
 ) -> None:
-    loaded, again = Classifier.load(saved).predict(pictures), Classifier.load(saved).predict(pictures)
+    loaded, again = Classifier.load(saved).predict(images), Classifier.load(saved).predict(images)
     assert (loaded.probabilities == again.probabilities).all()
     assert (loaded.ood_scores == again.ood_scores).all()
-    own = classifier.predict(pictures)  # whose batch norms were not folded into convolutions
+    own = classifier.predict(images)  # whose batch norms were not folded into convolutions
     np.testing.assert_allclose(loaded.probabilities, own.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(loaded.ood_scores, own.ood_scores, rtol=0, atol=1e-5)
 

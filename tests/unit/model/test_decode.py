@@ -21,7 +21,7 @@ LOSSLESS = ("PNG", "TIFF", "WEBP", "BMP", "PPM")
 ORIENTATION = 0x0112
 
 
-def picture(width: int = 30, height: int = 20) -> Image.Image:
+def image(width: int = 30, height: int = 20) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -40,7 +40,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("file_format", LOSSLESS)
 def test_rgb_comes_back_as_it_was(file_format: str) -> None:
-    assert (pixels(decode(encoded(picture(), file_format))) == pixels(picture())).all()
+    assert (pixels(decode(encoded(image(), file_format))) == pixels(image())).all()
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "MPO", "GIF"])
@@ -51,7 +51,7 @@ def test_lossy_formats_come_back_nearly(file_format: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "CMYK"])
 def test_colour_spaces_become_rgb_as_pillow_converts_them(mode: str) -> None:
-    converted = picture().convert(mode)
+    converted = image().convert(mode)
     read = decode(encoded(converted, "TIFF"))
     assert (pixels(read) == pixels(converted.convert("RGB"))).all()
 
@@ -109,7 +109,7 @@ def test_deep_greyscale_is_scaled(values: np.ndarray, file_format: str) -> None:
     assert pixels(read)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_a_large_16_bit_picture_is_scaled_alike_everywhere_and_in_little_room() -> None:
+def test_a_large_16_bit_image_is_scaled_alike_everywhere_and_in_little_room() -> None:
     values = np.arange(3_000_000, dtype=np.uint32).reshape(1500, 2000) % 65536
     content = encoded(Image.fromarray(values.astype(np.uint16)), "PNG")
     tracemalloc.start()
@@ -120,7 +120,7 @@ def test_a_large_16_bit_picture_is_scaled_alike_everywhere_and_in_little_room() 
     assert peak < 16 * values.size
 
 
-def test_a_dark_16_bit_picture_stays_dark() -> None:
+def test_a_dark_16_bit_image_stays_dark() -> None:
     read = decode(encoded(Image.fromarray(np.full((4, 4), 2570, np.uint16)), "PNG"))
     assert read.getpixel((0, 0)) == (10, 10, 10)
 
@@ -130,21 +130,21 @@ def test_a_dark_16_bit_picture_stays_dark() -> None:
 def test_orientation_is_applied(orientation: int, file_format: str) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    marked = picture()
+    marked = image()
     marked.getexif()[ORIENTATION] = orientation
     expected = ImageOps.exif_transpose(marked)
-    assert (pixels(decode(encoded(picture(), file_format, exif=exif.tobytes()))) == pixels(expected)).all()
+    assert (pixels(decode(encoded(image(), file_format, exif=exif.tobytes()))) == pixels(expected)).all()
 
 
 def test_orientation_of_a_jpeg() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
-    assert decode(encoded(picture(30, 20), "JPEG", exif=exif.tobytes())).size == (20, 30)
+    assert decode(encoded(image(30, 20), "JPEG", exif=exif.tobytes())).size == (20, 30)
 
 
 def test_corrupt_exif_is_left_aside_without_a_warning() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0"
-    content = encoded(picture(), "JPEG", exif=exif)
+    content = encoded(image(), "JPEG", exif=exif)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(content).size == (30, 20)
@@ -158,14 +158,14 @@ def test_an_animation_is_its_first_frame() -> None:
 
 def test_the_same_pixels_from_disk_and_from_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(picture(), "JPEG"))
+    path.write_bytes(encoded(image(), "JPEG"))
     assert decode(path).tobytes() == decode(path.read_bytes()).tobytes()
 
 
 def test_many_threads_decode_at_once() -> None:
-    contents = [encoded(picture(), file_format) for file_format in ("JPEG", "PNG", "TIFF")] * 20
+    contents = [encoded(image(), file_format) for file_format in ("JPEG", "PNG", "TIFF")] * 20
     with ThreadPoolExecutor(8) as pool:
-        together = [image.tobytes() for image in pool.map(decode, contents)]
+        together = [decoded.tobytes() for decoded in pool.map(decode, contents)]
     assert together == [decode(content).tobytes() for content in contents]
 
 
@@ -184,8 +184,8 @@ def smooth(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("file_format", ["JPEG", "MPO"])
-def test_a_smaller_decoding_shows_the_same_picture_not_stretched(mode: str, file_format: str) -> None:
-    # 417 / 8 = 52.1: libjpeg makes 53 columns of it, the last of which is mostly no picture.
+def test_a_smaller_decoding_shows_the_same_image_not_stretched(mode: str, file_format: str) -> None:
+    # 417 / 8 = 52.1: libjpeg makes 53 columns of it, the last of which is mostly no image.
     content = encoded(smooth(417, 500).convert(mode), file_format)
     small = decode(content, at_least=52)
     assert small.size == (52, 62)
@@ -204,7 +204,7 @@ def test_a_smaller_decoding_is_turned_upright() -> None:
 
 @pytest.mark.parametrize("file_format", LOSSLESS)
 def test_other_formats_are_decoded_whole(file_format: str) -> None:
-    assert (pixels(decode(encoded(picture(), file_format), at_least=2)) == pixels(picture())).all()
+    assert (pixels(decode(encoded(image(), file_format), at_least=2)) == pixels(image())).all()
 
 
 def test_a_cut_off_jpeg_is_refused_at_any_size() -> None:
@@ -219,21 +219,21 @@ def bomb(side: int) -> bytes:
 def lab() -> bytes:
     profiles = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
     transform = ImageCms.buildTransform(*profiles, "RGB", "LAB")
-    return encoded(ImageCms.applyTransform(picture(), transform), "TIFF")
+    return encoded(ImageCms.applyTransform(image(), transform), "TIFF")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "0 bytes"),
-        (b"hello, this is text", "no picture in a format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture in a format"),
-        (encoded(picture(), "JPEG")[:-300], "cut off or damaged JPEG"),
-        (encoded(picture(), "JPEG")[:100], "cut off or damaged"),
-        (encoded(picture(), "PNG")[:300], "cut off or damaged PNG"),
-        (encoded(picture(), "TIFF")[:300], "cut off or damaged TIFF"),
-        (encoded(picture(), "BMP")[:300], "cut off or damaged BMP"),
-        (encoded(picture(), "WEBP")[:300], "cut off or damaged"),
+        (b"hello, this is text", "no image in a format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image in a format"),
+        (encoded(image(), "JPEG")[:-300], "cut off or damaged JPEG"),
+        (encoded(image(), "JPEG")[:100], "cut off or damaged"),
+        (encoded(image(), "PNG")[:300], "cut off or damaged PNG"),
+        (encoded(image(), "TIFF")[:300], "cut off or damaged TIFF"),
+        (encoded(image(), "BMP")[:300], "cut off or damaged BMP"),
+        (encoded(image(), "WEBP")[:300], "cut off or damaged"),
         (bomb(10_000), "10000 x 10000 pixels, more than the 64,000,000 allowed"),
         (bomb(20_000), "more than the 64,000,000"),
         (lab(), "LAB"),
@@ -252,8 +252,8 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(content: bytes, reason: 
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO"])
-def test_damaged_bytes_are_a_picture_or_refused_and_nothing_else(file_format: str) -> None:
-    whole, random = encoded(picture(), file_format), np.random.default_rng(1)
+def test_damaged_bytes_are_an_image_or_refused_and_nothing_else(file_format: str) -> None:
+    whole, random = encoded(image(), file_format), np.random.default_rng(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(60):

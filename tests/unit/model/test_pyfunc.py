@@ -49,23 +49,21 @@ def large() -> bytes:
     return content.getvalue()
 
 
-def test_bytes_base64_and_data_uris_are_the_same_picture(
-    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+def test_bytes_base64_and_data_uris_are_the_same_image(
+    model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
-    wrapped = "\n".join(text(pictures[0])[start : start + 76] for start in range(0, 10**6, 76)).strip()
-    values = (pictures[0], text(pictures[0]), f"data:image/png;base64,{text(pictures[0])}", wrapped)
+    wrapped = "\n".join(text(images[0])[start : start + 76] for start in range(0, 10**6, 76)).strip()
+    values = (images[0], text(images[0]), f"data:image/png;base64,{text(images[0])}", wrapped)
     rows = model.predict(context, table(*values))
     assert rows == [rows[0]] * 4
 
 
 def test_label_and_top_agree_with_the_classifier(
-    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+    model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
     classifier = model.classifier
-    answers = classifier.predict(pictures)
-    for row, probabilities in zip(
-        model.predict(context, table(*pictures)), answers.probabilities, strict=True
-    ):
+    answers = classifier.predict(images)
+    for row, probabilities in zip(model.predict(context, table(*images)), answers.probabilities, strict=True):
         assert row["label"] == classifier.classes[probabilities.argmax()]
         assert row["probability"] == float(probabilities.max())
         assert [guess["probability"] for guess in row["top"]] == sorted(
@@ -75,19 +73,19 @@ def test_label_and_top_agree_with_the_classifier(
 
 
 def test_top_k_is_capped_by_the_number_of_classes(
-    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+    model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
     for top_k, length in ((1, 1), (2, 2), (3, 3), (1000, 3)):
-        assert len(model.predict(context, table(pictures[0]), {"top_k": top_k})[0]["top"]) == length
+        assert len(model.predict(context, table(images[0]), {"top_k": top_k})[0]["top"]) == length
 
 
 def test_unknown_is_what_is_farther_than_the_threshold(
-    model: ImageClassifier, context: PythonModelContext, pictures: list[bytes]
+    model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
-    novelty = model.classifier.predict(pictures).ood_scores
+    novelty = model.classifier.predict(images).ood_scores
     for params, threshold in (({}, 0.25), ({"threshold": float(novelty[0])}, novelty[0])):
-        rows = model.predict(context, table(*pictures), params)
-        assert [row["novelty"] for row in rows] == novelty.tolist()
+        rows = model.predict(context, table(*images), params)
+        assert [row["ood_score"] for row in rows] == novelty.tolist()
         assert [row["unknown"] for row in rows] == (novelty > threshold).tolist()
     assert {row["unknown"] for row in rows} == {True, False}
 
@@ -110,7 +108,7 @@ GOOD = b"good"
         (("\udc80",), {}, "row 0: the image is not base64 text"),
         (("data:image/png;base64,",), {}, "row 0 is empty: it has 0 bytes"),
         ((b"",), {}, "row 0 is empty: it has 0 bytes"),
-        ((text(b"hello"),), {}, "row 0 is no picture"),
+        ((text(b"hello"),), {}, "row 0 is no image"),
         ((GOOD, text(bomb())), {}, "row 1 has 10000 x 10000 pixels"),
         ((GOOD,), {"top_k": -3}, "top_k must be a whole number of at least 1"),
         ((GOOD,), {"top_k": 0}, "top_k must be"),
@@ -126,12 +124,12 @@ GOOD = b"good"
 def test_a_wrong_request_is_a_400_in_one_sentence(
     model: ImageClassifier,
     context: PythonModelContext,
-    pictures: list[bytes],
+    images: list[bytes],
     values: tuple[object, ...],
     params: dict[str, int | None],
     message: str,
 ) -> None:
-    contents = [pictures[0] if value is GOOD else value for value in values]
+    contents = [images[0] if value is GOOD else value for value in values]
     with pytest.raises(RequestError) as refused:
         model.predict(context, table(*contents), params)
     assert refused.value.get_http_status_code() == 400
@@ -144,15 +142,15 @@ def test_a_wrong_request_is_a_400_in_one_sentence(
 
 def test_a_table_without_the_column_is_a_400(model: ImageClassifier, context: PythonModelContext) -> None:
     with pytest.raises(RequestError, match="a column 'image'"):
-        model.predict(context, pd.DataFrame({"picture": ["x"]}))
+        model.predict(context, pd.DataFrame({"photo": ["x"]}))
 
 
 def test_a_bug_is_logged_and_shown_as_a_bare_500(
-    context: PythonModelContext, pictures: list[bytes], caplog: pytest.LogCaptureFixture
+    context: PythonModelContext, images: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     unloaded = ImageClassifier()
     with caplog.at_level(logging.ERROR), pytest.raises(RequestError) as failed:
-        unloaded.predict(context, table(pictures[0]))
+        unloaded.predict(context, table(images[0]))
     assert failed.value.get_http_status_code() == 500
     assert json.loads(failed.value.serialize_as_json()) == {
         "error_code": "INTERNAL_ERROR",

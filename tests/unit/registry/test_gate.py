@@ -305,7 +305,7 @@ def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() 
 
 
 @pytest.mark.parametrize(
-    ("novelty", "unknown", "passed"),
+    ("ood_score", "unknown", "passed"),
     [
         (NOVELTY, (False, False, True), True),
         (NOVELTY + np.float32(5e-5), (False, False, True), True),
@@ -316,12 +316,12 @@ def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() 
     ],
 )
 def test_parity_is_asked_of_the_unknown_too(
-    novelty: NDArray[np.float32], unknown: tuple[bool | None, ...], passed: bool
+    ood_score: NDArray[np.float32], unknown: tuple[bool | None, ...], passed: bool
 ) -> None:
     own = said(OWN, NOVELTY, (False, False, True))
-    finding = parity(own, said(OWN, novelty, unknown))
+    finding = parity(own, said(OWN, ood_score, unknown))
     assert finding.passed is passed
-    assert "in any novelty" in finding.reason
+    assert "in any ood_score" in finding.reason
     json.dumps(dict(finding.figures), allow_nan=False)
 
 

@@ -220,7 +220,7 @@ def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> Non
 
 
 @pytest.mark.parametrize("means", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
-def test_a_picture_of_weight_2_teaches_like_two(means, tmp_path, features) -> None:
+def test_an_image_of_weight_2_teaches_like_two(means, tmp_path, features) -> None:
     settings = recipe(tmp_path, **means, batch_size=2 * TRAIN, epochs=3, optimizer="sgd")
     whole = replace(material(features, settings), validation=())
     twice = {3: 2.0, 5: 2.0, 10: 2.0}  # one of each class, so that their imbalance stays

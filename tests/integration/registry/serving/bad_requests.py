@@ -1,4 +1,4 @@
-"""What clients get wrong around their pictures: requests by name, and a strategy that makes more of them."""
+"""What clients get wrong around their images: requests by name, and a strategy that makes more of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from .bad_pictures import GOOD, picture
+from .bad_images import GOOD
+from .bad_images import image as encoded_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +122,7 @@ def _bad_json() -> dict[str, Request]:
         "UTF-8 with a mark": good.encode("utf-8-sig"),
         "Latin-1": '{"inputs":["Hautflügler"]}'.encode("latin-1"),
         "gzip": gzip.compress(good.encode(), mtime=0),
-        "a picture": picture("JPEG"),
+        "an image": encoded_image("JPEG"),
         "half of a character": b'{"inputs":["\xe8\x9a"]}',
     }
     return {
@@ -150,19 +151,19 @@ def _bad_shapes() -> dict[str, Request]:
         "an embedding": {"inputs": [GOOD], "input": ["hello"], "image": GOOD},
         **{f"{form} {number}": {form: value}
            for form in ("inputs", "instances") for number, value in enumerate((
-            None, True, 7, GOOD, [], {}, [[]], [{}], [None], [7], [[GOOD]], [True], [{"picture": GOOD}],
-            {"image": GOOD}, {"image": []}, {"image": [None]}, {"image": [[GOOD]]}, {"picture": [GOOD]},
+            None, True, 7, GOOD, [], {}, [[]], [{}], [None], [7], [[GOOD]], [True], [{"photo": GOOD}],
+            {"image": GOOD}, {"image": []}, {"image": [None]}, {"image": [[GOOD]]}, {"photo": [GOOD]},
             [{"image": GOOD}, {}], [{"image": GOOD}, GOOD], [{"image": None}], [{"image": {"b64": GOOD}}],
             {"image": [GOOD, GOOD], "id": [1]},
         ))},
         "instances of different columns": {"instances": [{"image": GOOD, "id": 1}, {"image": GOOD}]},
         **{f"records {number}": {"dataframe_records": value} for number, value in enumerate((
-            None, 7, GOOD, [], {}, [[GOOD]], [GOOD], [None], [{"picture": GOOD}], {"image": [GOOD]},
+            None, 7, GOOD, [], {}, [[GOOD]], [GOOD], [None], [{"photo": GOOD}], {"image": [GOOD]},
             [{"image": GOOD}, {}], [{"image": GOOD}, [GOOD]], [{"image": 7}],
         ))},
         **{f"split {number}": {"dataframe_split": value} for number, value in enumerate((
             None, 7, GOOD, [[GOOD]], {}, {"data": [[GOOD]]}, {"columns": ["image"]}, {**table, "more": 1},
-            {**table, "columns": "image"}, {**table, "columns": ["picture"]}, {**table, "columns": []},
+            {**table, "columns": "image"}, {**table, "columns": ["photo"]}, {**table, "columns": []},
             {**table, "columns": ["image", "image"]}, {**table, "data": []}, {**table, "data": [[]]},
             {**table, "data": GOOD}, {**table, "data": [GOOD]}, {**table, "data": [[GOOD], [GOOD, GOOD]]},
             {**table, "data": [[None]]}, {**table, "data": [[[GOOD]]]}, {**table, "data": {"image": GOOD}},
@@ -171,8 +172,8 @@ def _bad_shapes() -> dict[str, Request]:
             {**table, "index": [1, 2, 3]}, {**table, "index": []}, {**table, "index": "a"},
             {**table, "index": {"a": 1}}, {**table, "index": [["a", "b"]]}, {**table, "index": 7},
         ))},
-        "257 pictures": {"inputs": [GOOD] * 257},
-        "257 pictures, as CSV would": {"inputs": {"image": ["!"] * 257}},
+        "257 images": {"inputs": [GOOD] * 257},
+        "257 images, as CSV would": {"inputs": {"image": ["!"] * 257}},
         "the second of two": {"inputs": [GOOD, GOOD[:100]]},
         "the last of ten": {"dataframe_records": [{"image": image} for image in [GOOD] * 9 + ["!"]]},
         "null in the middle": {"inputs": [GOOD, None, GOOD]},
@@ -187,7 +188,7 @@ def _bad_csv() -> dict[str, Request]:
         "zeros": "\0" * 100,
         "a header alone": "image\n",
         "no header": GOOD,
-        "another column": f"picture\n{GOOD}\n",
+        "another column": f"photo\n{GOOD}\n",
         "a column in capitals": f"IMAGE\n{GOOD}\n",
         "a column after a space": f"id, image\n1,{GOOD}\n",
         "semicolons": f"id;image\n1;{GOOD}\n",
@@ -255,7 +256,7 @@ BAD_REQUESTS: dict[str, Request] = {
     **_bad_csv(),
     **_bad_http(),
 }
-"""Requests around pictures that are good, mostly."""
+"""Requests around images that are good, mostly."""
 
 
 def any_json() -> st.SearchStrategy[Any]:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .bad_pictures import BAD_PICTURES, GOOD, any_texts, damaged_pictures
+from .bad_images import BAD_IMAGES, GOOD, any_texts, damaged_images
 from .bad_requests import BAD_REQUESTS, FORMS, Request, any_requests, as_json, of_type
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def all_of(strategy: st.SearchStrategy[Request], holds: Callable[[Request], None
 
 
 def in_some_form(images: st.SearchStrategy[str]) -> st.SearchStrategy[Request]:
-    """A bad picture alone or after a good one, in any of the forms."""
+    """A bad image alone or after a good one, in any of the forms."""
     before = st.sampled_from([[], [], [], [GOOD]])
     return st.builds(
         lambda form, before, image: form([*before, image]), st.sampled_from([*FORMS.values()]), before, images
@@ -105,16 +105,16 @@ def refused_by_the_model(server: Server, sent: Request) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_no_picture_is_refused_in_every_form(form: str, either: Server) -> None:
-    assert len(BAD_PICTURES) >= 100
+def test_what_is_no_image_is_refused_in_every_form(form: str, either: Server) -> None:
+    assert len(BAD_IMAGES) >= 100
     with unharmed(either):
-        for image in BAD_PICTURES.values():
+        for image in BAD_IMAGES.values():
             refused_by_the_model(either, FORMS[form]([image]))
 
 
-def test_damaged_pictures_are_refused(either: Server) -> None:
+def test_damaged_images_are_refused(either: Server) -> None:
     with unharmed(either):
-        all_of(in_some_form(damaged_pictures()), lambda sent: refused_by_the_model(either, sent), 150)
+        all_of(in_some_form(damaged_images()), lambda sent: refused_by_the_model(either, sent), 150)
 
 
 def test_texts_are_refused(either: Server) -> None:
@@ -122,8 +122,8 @@ def test_texts_are_refused(either: Server) -> None:
         all_of(in_some_form(any_texts()), lambda sent: refused_by_the_model(either, sent), 80)
 
 
-def test_damaged_pictures_in_a_table_are_refused(either: Server) -> None:
-    tables = damaged_pictures().map(lambda image: of_type("text/csv", f"image\n{image}\n".encode()))
+def test_damaged_images_in_a_table_are_refused(either: Server) -> None:
+    tables = damaged_images().map(lambda image: of_type("text/csv", f"image\n{image}\n".encode()))
     with unharmed(either):
         all_of(tables, lambda sent: refused_by_the_model(either, sent), 40)
 
@@ -256,11 +256,11 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
         beside_good(params={"top_k": True}),
     ],
     "another column, columns of different lengths": [
-        as_json({"inputs": [{"picture": GOOD}]}),
+        as_json({"inputs": [{"photo": GOOD}]}),
         as_json({"inputs": {"image": [GOOD, GOOD], "id": [1]}}),
     ],
     "half a character, such as `\\ud800`": [in_inputs(GOOD + "\ud800")],
-    "a number, `true` or an object for a picture": [in_inputs(7), in_inputs(True), in_inputs({"b64": GOOD})],
+    "a number, `true` or an object for an image": [in_inputs(7), in_inputs(True), in_inputs({"b64": GOOD})],
     "a list or an object for the name of a column": [
         split(columns=["image", ["id"]], data=[[GOOD, 1]]),
         split(columns=["image", {"id": 1}], data=[[GOOD, 1]]),
@@ -271,7 +271,7 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
         of_csv("image", f'"{GOOD}'),
         of_csv("image", GOOD, f"{GOOD},1,2"),
     ],
-    "a CSV row with one field before the picture": [of_csv("image", f"ant.jpg,{GOOD}")],
+    "a CSV row with one field before the image": [of_csv("image", f"ant.jpg,{GOOD}")],
     "more than 32 MB": [Request(BODY + b" " * 2**25)],
     "`/docs`, `/redoc`, `/openapi.json`": [
         Request(None, (), "GET", path) for path in ("/docs", "/redoc", "/openapi.json")

@@ -139,8 +139,8 @@ def test_the_readmes_program_agrees_with_the_pyfunc_on_every_test_photograph(
     tops = [{guess["label"]: guess["probability"] for guess in answer["top"]} for answer in own]
     expected = [[top[label] for label in LABELS] for top in tops]
     np.testing.assert_allclose(probabilities, expected, rtol=0, atol=TOLERANCE)
-    novelty = [answer["novelty"] for answer in answers]
-    np.testing.assert_allclose(novelty, [answer["novelty"] for answer in own], rtol=0, atol=TOLERANCE)
+    novelty = [answer["ood_score"] for answer in answers]
+    np.testing.assert_allclose(novelty, [answer["ood_score"] for answer in own], rtol=0, atol=TOLERANCE)
 
 
 def test_the_graph_takes_bytes_of_pixels_and_says_what_it_is(exported: Path, registered: Registered) -> None:
@@ -148,7 +148,7 @@ def test_the_graph_takes_bytes_of_pixels_and_says_what_it_is(exported: Path, reg
     (images,) = session.get_inputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 224, 224, 3])
     outputs = {output.name: output.shape for output in session.get_outputs()}
-    assert outputs == {"probabilities": ["N", 2], "novelty": ["N"]}
+    assert outputs == {"probabilities": ["N", 2], "ood_score": ["N"]}
     facts = session.get_modelmeta().custom_metadata_map
     assert {name: json.loads(text) for name, text in facts.items()} == {
         "classes": list(LABELS),
@@ -174,7 +174,7 @@ def test_the_graph_is_valid_and_holds_no_path_of_this_machine(exported: Path) ->
     assert not [path for path in (b"site-packages", b"transfer_model", b".py") if path in content]
 
 
-def test_the_readmes_program_is_short_and_prepares_pictures_as_the_model_does(
+def test_the_readmes_program_is_short_and_prepares_images_as_the_model_does(
     exported: Path, registered: Registered, tmp_path: Path
 ) -> None:
     assert len(snippet(exported).splitlines()) <= 25
@@ -189,7 +189,7 @@ def test_the_readmes_program_is_short_and_prepares_pictures_as_the_model_does(
     answers = classified(exported, [turned, clear])
     probabilities = [[answer["probabilities"][label] for label in LABELS] for answer in answers]
     np.testing.assert_allclose(probabilities, own.probabilities, rtol=0, atol=1e-5)
-    np.testing.assert_allclose([answer["novelty"] for answer in answers], own.ood_scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose([answer["ood_score"] for answer in answers], own.ood_scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -289,7 +289,7 @@ def test_a_graph_that_does_not_compute_what_the_model_does_is_not_left(
 ) -> None:
     folder = small("timm/test_resnet", registered, tmp_path / "model", temperature=5e-324)  # 0 in float32
     said = refused(folder, "--to", "onnx", "--out", tmp_path / "out")
-    assert "is not exported: on random pictures ONNX Runtime differs from torch by nan" in said
+    assert "is not exported: on random images ONNX Runtime differs from torch by nan" in said
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

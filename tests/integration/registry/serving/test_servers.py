@@ -77,7 +77,7 @@ def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
     """Requests that reach the model, and a part of its answer."""
     whole = photo.read_bytes()
     return {
-        "a text": (rows(text(b"SECRET")), "row 0 is no picture"),
+        "a text": (rows(text(b"SECRET")), "row 0 is no image"),
         "not base64": (rows("SECRET!"), "row 0: the image is not base64 text"),
         "second of two": (rows(text(whole), "SECRET!"), "row 1: the image is not base64 text"),
         "truncated": (rows(text(whole[: len(whole) // 2])), "cut off or damaged JPEG"),
@@ -123,9 +123,9 @@ BAD_REQUESTS: dict[str, tuple[bytes, str | None, int]] = {
     "top_k text": (b'{"inputs": ["aa"], "params": {"top_k": "SECRET"}}', "application/json", 400),
     "not UTF-8": (b'{"inputs": ["\xff\xfe"]}', "application/json", 400),
     "empty CSV": (b"", "text/csv", 400),
-    "other CSV": (b"picture\nSECRET\n", "text/csv", 400),
+    "other CSV": (b"photo\nSECRET\n", "text/csv", 400),
     "header only": (b"image\n", "text/csv", 400),
-    "a picture": (b"\xff\xd8\xff\xe0SECRET", "image/jpeg", 415),
+    "an image": (b"\xff\xd8\xff\xe0SECRET", "image/jpeg", 415),
     "no content type": (b'{"inputs": ["SECRET"]}', None, 415),
     "parquet": (b"PAR1SECRET", "application/vnd.apache.parquet", 415),
     "too large": (b" " * (33 * 1024 * 1024), "application/json", 413),

@@ -49,7 +49,7 @@ IN_A_COLUMN = "must hold images in a column 'image'"
         ({"dataframe_records": []}, "holds no images"),
         ({"inputs": None}, IN_A_COLUMN),
         ({"inputs": "aa"}, IN_A_COLUMN),
-        ({"inputs": [{"picture": "aa"}]}, IN_A_COLUMN),
+        ({"inputs": [{"photo": "aa"}]}, IN_A_COLUMN),
         ({"inputs": [{"image": "aa"}, "bb"]}, IN_A_COLUMN),
         ({"inputs": {"image": "aa"}}, IN_A_COLUMN),
         ({"dataframe_split": [["aa"]]}, IN_A_COLUMN),
@@ -101,7 +101,7 @@ def test_what_is_no_json_is_a_400(body: bytes, message: str) -> None:
     [
         (b"", "no CSV table"),
         (b"\n\n", "no CSV table"),
-        (b"picture\naa\n", "no column 'image'"),
+        (b"photo\naa\n", "no column 'image'"),
         (b"image\n", "holds no images"),
         (b"image,id\n,1\n", "row 0: the image is missing"),
         (b"image\naa\nbb,cc,dd\n", "no CSV table"),

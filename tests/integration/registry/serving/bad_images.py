@@ -1,4 +1,4 @@
-"""What stands where a picture should: files and texts by name, and strategies that make more of them."""
+"""What stands where an image should: files and texts by name, and strategies that make more of them."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def picture(format_name: str, mode: str = "RGB", **options: Any) -> bytes:
-    """A picture of 24 x 16 points of noise, the same every time."""
+def image(format_name: str, mode: str = "RGB", **options: Any) -> bytes:
+    """An image of 24 x 16 points of noise, the same every time."""
     noise = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     content = BytesIO()
     Image.fromarray(noise).convert(mode).save(content, format_name, **options)
     return content.getvalue()
 
 
-GOOD = text(picture("PNG"))
+GOOD = text(image("PNG"))
 
 WHOLE = (
-    picture("JPEG"),
-    picture("JPEG", progressive=True),
-    picture("JPEG", mode="CMYK"),
-    picture("PNG"),
-    picture("PNG", mode="P"),
-    picture("GIF"),
-    picture("WEBP"),
-    picture("WEBP", lossless=True),
-    picture("TIFF"),
-    picture("TIFF", compression="tiff_lzw"),
-    picture("BMP"),
-    picture("PPM"),
+    image("JPEG"),
+    image("JPEG", progressive=True),
+    image("JPEG", mode="CMYK"),
+    image("PNG"),
+    image("PNG", mode="P"),
+    image("GIF"),
+    image("WEBP"),
+    image("WEBP", lossless=True),
+    image("TIFF"),
+    image("TIFF", compression="tiff_lzw"),
+    image("BMP"),
+    image("PPM"),
 )
 
 
@@ -127,7 +127,7 @@ FILES: dict[str, bytes] = {
     "HTML": b"<!DOCTYPE html><html><body>404 Not Found, says the proxy of the client</body></html>",
     "XML with entities": b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>',
     "ZIP": b"PK\x03\x04\x14\0\0\0\x08\0" + b"\0" * 16 + b"PK\x05\x06" + b"\0" * 18,
-    "gzip": gzip.compress(picture("BMP"), mtime=0),
+    "gzip": gzip.compress(image("BMP"), mtime=0),
     "ELF": b"\x7fELF\x02\x01\x01" + b"\0" * 57,
     "pickle": b"cposix\nsystem\n(S'id'\ntR.",
     "MP4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
@@ -138,7 +138,7 @@ FILES: dict[str, bytes] = {
     "a zero": b"\0",
     "zeros": b"\0" * 2**16,
 }
-"""Files that are no pictures, or pictures that must not be believed."""
+"""Files that are no images, or images that must not be believed."""
 
 TEXTS: dict[str, str] = {
     "nothing": "",
@@ -167,8 +167,8 @@ TEXTS: dict[str, str] = {
     "lower case": GOOD.lower(),
     "base64 twice": text(GOOD.encode()),
     "base64 for URLs": base64.urlsafe_b64encode(b"\xfb\xff\xfe" * 20).decode(),
-    "hexadecimal": picture("PNG").hex(),
-    "bytes of Python": repr(picture("PNG")),
+    "hexadecimal": image("PNG").hex(),
+    "bytes of Python": repr(image("PNG")),
     "percent signs": GOOD.replace("/", "%2F").replace("=", "%3D") + "%",
     "quotation marks": f'"{GOOD}"',
     "a path": "/etc/passwd",
@@ -195,11 +195,11 @@ TEXTS: dict[str, str] = {
 """What stands where base64 should."""
 
 
-BAD_PICTURES: dict[str, str] = {
+BAD_IMAGES: dict[str, str] = {
     **{f"file: {name}": text(content) for name, content in FILES.items()},
     **{f"text: {name}": content for name, content in TEXTS.items()},
 }
-"""Texts that a request may well hold in its column `image`, and that are no picture."""
+"""Texts that a request may well hold in its column `image`, and that are no image."""
 
 
 def readable(content: bytes) -> bool:
@@ -211,8 +211,8 @@ def readable(content: bytes) -> bool:
 
 
 @st.composite
-def damaged_pictures(draw: st.DrawFn) -> str:
-    """A picture cut off or with some bytes changed, in base64; what has stayed readable is left out."""
+def damaged_images(draw: st.DrawFn) -> str:
+    """An image cut off or with some bytes changed, in base64; what has stayed readable is left out."""
     whole = draw(st.sampled_from(WHOLE))
     content = bytearray(whole[: draw(st.integers(1, len(whole)))] if draw(st.booleans()) else whole)
     places = st.integers(0, len(content) - 1)
