@@ -1,0 +1,77 @@
+"""Key-value cache on disk (SQLite). Any module may import it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from transfer_platform.paths import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FILE_NAME = "cache.db"
+
+_BATCH = 500
+"""Parameters per statement; every SQLite build accepts this many."""
+
+
+class DiskCache:
+    """Byte strings by key, shared by all processes of this user.
+
+    The cache saves time and nothing else: if the file is lost, damaged, locked or read-only, `get` finds
+    nothing and `put` does nothing.
+
+    Args:
+        namespace: Kind of the values, including everything that they depend on besides the key, such as
+            the version of a library.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._file = cache_folder() / FILE_NAME
+
+    def is_empty(self) -> bool:
+        """Whether the namespace has no entries."""
+        return next(self._rows("SELECT 1 FROM entries WHERE namespace = ? LIMIT 1"), None) is None
+
+    def get(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Values of those keys that are in the cache."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT key, value FROM entries WHERE namespace = ? AND key IN ({marks})"  # noqa: S608
+            found.update(self._rows(query, batch))
+        return found
+
+    def put(self, values: Mapping[str, bytes]) -> None:
+        """Adds values, replacing those under the same keys."""
+        if not values:
+            return
+        with suppress(sqlite3.Error, OSError):  # locked, full or read-only
+            try:
+                self._write(values)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: start over
+                self._file.unlink()
+                self._write(values)
+
+    def _write(self, values: Mapping[str, bytes]) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [(self._namespace, key, value) for key, value in sorted(values.items())]
+        with closing(sqlite3.connect(self._file)) as database, database:
+            database.execute("PRAGMA synchronous = OFF")  # what a power failure damages is computed again
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS entries "
+                "(namespace TEXT, key TEXT, value BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID"
+            )
+            database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
+
+    def _rows(self, query: str, parameters: Sequence[str] = ()) -> Iterator[tuple[str, bytes]]:
+        if not self._file.is_file():
+            return
+        with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self._file)) as database:
+            yield from database.execute(query, (self._namespace, *parameters))
