@@ -20,12 +20,12 @@ from transfer_platform.tensor_store import clear
 
 DESCRIPTIONS = {
     "archives": "data sets, unpacked",
-    "digests": "checksums of files that were read",
     "downloads": "data sets and weights, as they were fetched",
     "embedded": "data sets that come with the install, as files",
     "features": "what frozen networks made of images, and decoded images",
     "huggingface": "data sets of Hugging Face, as class folders",
     "looks": "sizes, formats and sketches of images that were read",
+    "metadata": "checksums of files, and other values by key",
     "measured": "what frozen networks cost on this machine",
     "images": "images that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",

@@ -14,8 +14,7 @@ import pytest
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
-from transfer_platform.sources import download
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import FAILURES_IN_A_ROW, fetch
 
 if TYPE_CHECKING:
     from .conftest import Site
@@ -120,9 +119,9 @@ def test_a_server_without_ranges_starts_anew(site: Site) -> None:
 
 def test_a_server_that_always_cuts_is_given_up(site: Site) -> None:
     site.files[NAME], site.ranges, site.cuts = CONTENT, False, [100_000] * 50
-    with pytest.raises(SourceError, match="broke off after 100,000 of 1000000 bytes"):
+    with pytest.raises(SourceError, match="interrupted after 100,000 of 1000000 bytes"):
         fetch(site.url + NAME)
-    assert len(site.requests) == 1 + download.FAILURES_IN_A_ROW
+    assert len(site.requests) == 1 + FAILURES_IN_A_ROW
 
 
 def test_a_server_that_always_cuts_but_gets_on_is_not_given_up(site: Site) -> None:
@@ -165,7 +164,7 @@ def test_a_part_without_its_facts_starts_anew(site: Site, facts: bytes) -> None:
 
 def test_another_checksum_is_refused_and_nothing_kept(site: Site) -> None:
     site.files[NAME] = CHANGED
-    with pytest.raises(SourceError, match=f"but {SHA256} was expected"):
+    with pytest.raises(SourceError, match=f"expected {SHA256}"):
         fetch(site.url + NAME, SHA256)
     assert not [path for path in cache_folder().rglob("*") if path.suffix in (".zip", ".partial")]
 
@@ -181,7 +180,7 @@ def test_weights_carry_the_beginning_of_their_checksum(site: Site) -> None:
     name = f"/resnet18-{SHA256[:8]}.pth"
     site.files[name] = CONTENT
     assert fetch(site.url + name, hash_prefix=SHA256[:8]).read_bytes() == CONTENT
-    with pytest.raises(SourceError, match="but 00000000 was expected"):
+    with pytest.raises(SourceError, match="expected 00000000"):
         fetch(site.url + name, hash_prefix="00000000")
 
 
@@ -191,7 +190,7 @@ def test_old_data_sets_have_an_md5(site: Site) -> None:
     assert fetch(site.url + NAME, md5=hashlib.md5(CONTENT).hexdigest()).read_bytes() == CONTENT
     site.files[NAME] = CHANGED
     with pytest.raises(
-        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, but {'0' * 32} was"
+        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, expected {'0' * 32}"
     ):
         fetch(site.url + NAME, md5="0" * 32)
 
@@ -223,7 +222,7 @@ def test_secrets_stay_out_of_messages(isolated: Path) -> None:
      "https://host/a/%2e%2e/b.zip", "https://host/..%2f..%2fetc%2fpasswd", "https://host/a%5cb", "https://host/a%00"],
 )  # fmt: skip
 def test_addresses_that_are_none(url: str, isolated: Path) -> None:
-    with pytest.raises(SourceError, match=r"is not an address|does not end in the name"):
+    with pytest.raises(SourceError, match=r"is not a valid URL|does not end in a file name"):
         fetch(url)
 
 
@@ -249,7 +248,7 @@ class TestMirrors:
         (mirror / "MNIST" / "raw").mkdir(parents=True)
         (mirror / "MNIST" / "raw" / "photos.zip").write_bytes(CONTENT)
         (mirror / "photos.zip").write_bytes(CHANGED)
-        found = fetch(site.url + NAME, known_as="MNIST/raw/photos.zip")
+        found = fetch(site.url + NAME, mirror_path="MNIST/raw/photos.zip")
         assert found == mirror / "MNIST" / "raw" / "photos.zip"
 
     def test_a_wrong_file_in_a_mirror_is_passed_over(self, mirror: Path, site: Site) -> None:
@@ -282,13 +281,13 @@ class TestMirrors:
             f"  {mirror}/127.0.0.1/data/photos.zip: no such file",
             f"  {mirror}/photos.zip: no such file",
             f"  {site.url}{NAME}: answered 404 Not Found",
-            "check the address and the network, or put the file into a folder and set PLATFORM_MIRROR to it",
+            "check the URL and the network, or put the file into a folder and set PLATFORM_MIRROR to it",
         ]
 
 
 FETCH = """
 import sys
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import fetch
 print(fetch(sys.argv[1]))
 """
 

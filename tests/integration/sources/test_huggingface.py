@@ -127,7 +127,7 @@ def test_a_file_elsewhere_on_this_machine_is_not_read(isolated: Path) -> None:
     # Written without the library's own care, which would put the bytes of named files into the table.
     pyarrow.parquet.write_table(stored.data.table, "pets/train.parquet")
     with pytest.raises(
-        SourceError, match=r"names the file .*secret\.jpg, which does not lie in the data set"
+        SourceError, match=r"refers to the file .*secret\.jpg, which is outside of the dataset"
     ):
         open_source("huggingface:./pets?label=label", isolated)
 
@@ -151,7 +151,7 @@ def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
         fine=(CLASSES, [0, 1, 1, 0]), coarse=(ClassLabel(names=["animal", "thing"]), [0, 1, 0, 1])
     ).save_to_disk("pets")
     with pytest.raises(
-        SourceError, match=r"classes are in fine and in coarse: choose one, such as \?label=fine"
+        SourceError, match=r"the columns fine and coarse hold classes: choose one, for example \?label=fine"
     ):
         open_source("huggingface:./pets", isolated)
     assert {path.name for path in open_source("huggingface:./pets?label=coarse", isolated).iterdir()} == {
@@ -165,7 +165,7 @@ def test_images_are_chosen_where_several_columns_have_them(isolated: Path) -> No
     other = [{"bytes": content, "path": None} for content in IMAGES[::-1]]
     table(label=(CLASSES, [0, 1, 1, 0]), mask=(Image(), other)).save_to_disk("pets")
     with pytest.raises(
-        SourceError, match=r"images are in image and in mask: choose one, such as \?image=image"
+        SourceError, match=r"the columns image and mask hold images: choose one, for example \?image=image"
     ):
         open_source("huggingface:./pets", isolated)
     assert written(open_source("huggingface:./pets?image=mask", isolated)) == REVERSED
@@ -237,13 +237,13 @@ def test_what_lies_in_the_cache_of_the_library_is_read(
         ("./pets?label=image", r"the column 'image' holds no classes"),
         (
             "./pets?lable=x",
-            r"'lable' cannot be chosen; expected huggingface:OWNER/NAME.*; did you mean label\?",
+            r"there is no option 'lable'; expected huggingface:OWNER/NAME.*; did you mean 'label'\?",
         ),
-        ("./pets?label", r"'label' chooses nothing; expected huggingface:OWNER/NAME"),
-        ("a/b/c", r"'a/b/c' names no data set; expected huggingface:OWNER/NAME"),
-        ("./empty", r"empty cannot be read as a data set"),
-        ("owner/pets", r"owner/pets: cannot be had: .*(?s:.)*save_to_disk.*huggingface:\./FOLDER"),
-        ("pets", r"the current folder holds 'pets'.*write huggingface:\./pets"),
+        ("./pets?label", r"'label' is not an option with a value; expected huggingface:OWNER/NAME"),
+        ("a/b/c", r"'a/b/c' is not a dataset name; expected huggingface:OWNER/NAME"),
+        ("./empty", r"empty cannot be read as a dataset"),
+        ("owner/pets", r"owner/pets: cannot be loaded: .*(?s:.)*save_to_disk.*huggingface:\./FOLDER"),
+        ("pets", r"the current folder contains 'pets'.*write huggingface:\./pets"),
     ],
 )
 def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> None:

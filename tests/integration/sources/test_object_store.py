@@ -25,7 +25,7 @@ from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig
 from transfer_platform.recipe.schema import SplitsConfig as Declared
 from transfer_platform.sources import object_store
-from transfer_platform.sources import png as pngs
+from transfer_platform.sources.embedded import encode_png
 
 if TYPE_CHECKING:
     from .conftest import Site
@@ -39,7 +39,7 @@ def _no_pauses(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def png(text: str) -> bytes:
-    return pngs.png(hashlib.sha512(text.encode()).digest(), 8)
+    return encode_png(hashlib.sha512(text.encode()).digest(), 8)
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_servers_that_tell_little(heads: bool, lengths: bool, photos: Site) -> N
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (404, "the store has no such file"), (403, "does not permit it"), (401, "asks for a password"),
-        (410, "has it no more"), (418, "answered 418"),
+        (404, "the store has no such file"), (403, "denies access"), (401, "requires a password"),
+        (410, "no longer has it"), (418, "answered 418"),
     ],
 )  # fmt: skip
 def test_what_a_server_refuses_is_a_problem_of_that_file(status: int, words: str, photos: Site) -> None:
