@@ -9,25 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SYNONYMS = {
-    "lr": "learning_rate",
-    "batch": "batch_size",
-    "bs": "batch_size",
-    "model": "name",
-    "val": "validation",
-    "valid": "validation",
-    "size": "image_size",
-    "freeze": "freeze_through",
-    "patience": "early_stopping",
-    "warmup": "warmup_epochs",
-    "min": "low",
-    "max": "high",
-    "values": "choices",
-    "url": "source",
-    "path": "source",
-    "fp32": "float32",
-    "fp16": "float16",
-    "bf16": "bfloat16",
-}
+    "lr": "learning_rate", "batch": "batch_size", "bs": "batch_size", "warmup": "warmup_epochs",
+    "model": "name", "freeze": "freeze_through", "patience": "early_stopping", "size": "image_size",
+    "val": "validation", "valid": "validation", "url": "source", "path": "source",
+    "min": "low", "max": "high", "values": "choices",
+    "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
+}  # fmt: skip
 """Names that other tools use for the same thing; their spelling is too different to be matched."""
 
 

@@ -1,4 +1,4 @@
-"""Dataset sources: from a name, path or URL to a folder on this machine; knows nothing of recipes.
+"""Dataset sources: from a name, path or URL to a local folder.
 
     download, archives, object_store  ->  embedded, torchvision, huggingface  ->  open
 

@@ -1,9 +1,9 @@
-"""Safe unpacking of zip and tar archives: all entries are checked before the first byte is written.
+"""Safe unpacking of zip and tar archives.
 
-Unpacked archives are stored in the cache by their SHA-256, so that each is unpacked once and two archives
-never mix. The checks prevent path traversal (CVE-2007-4559,
+All entries are checked before the first byte is written, against path traversal (CVE-2007-4559,
 https://security.snyk.io/research/zip-slip-vulnerability) and decompression bombs
-(https://www.bamsoftware.com/hacks/zipbomb/).
+(https://www.bamsoftware.com/hacks/zipbomb/). tarfile's own `filter="data"` is not enough: it extracts links
+and duplicate names, and strips the slash of absolute paths.
 """
 
 from __future__ import annotations
@@ -280,14 +280,7 @@ def _write_entries(
 
 @contextmanager
 def _translate_errors(archive: Path) -> Iterator[None]:
-    damage = (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-    )
+    damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
     try:
         yield
     except damage as error:

@@ -42,16 +42,10 @@ class FileStamp(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, 64 hexadecimal digits; reads the file in pieces."""
+def file_digest(path: Path, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
+    """Returns the checksum of a file as hexadecimal digits; reads the file in pieces."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def md5_of(path: Path) -> str:
-    """Returns the MD5 of a file, 32 hexadecimal digits; reads the file in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def cached_sha256(path: Path) -> str:
@@ -74,7 +68,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
             stamp = FileStamp.of(path.stat())
             digest = cache.get(str(path), stamp)
             if digest is None:
-                digest = sha256_of(path)
+                digest = file_digest(path)
                 cache.put(str(path), stamp, digest)
             digests.append(digest)
     finally:
@@ -103,8 +97,8 @@ class Checksum:
         """
         if not self.digits:
             return ""
-        sha256 = cached_sha256 if cached else sha256_of
-        actual = sha256(path) if self.algorithm == "sha256" else md5_of(path)
+        use_cache = cached and self.algorithm == "sha256"
+        actual = cached_sha256(path) if use_cache else file_digest(path, self.algorithm)
         if actual.startswith(self.digits):
             return ""
         return f"its {self.algorithm} is {actual}, expected {self.digits}"

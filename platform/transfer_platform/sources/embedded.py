@@ -1,4 +1,4 @@
-"""Datasets that come with the installation: the handwritten digits of scikit-learn.
+"""Datasets in installed packages: the handwritten digits of scikit-learn.
 
 1,797 grey images of 8 x 8 pixels with 17 levels, from E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.

@@ -1,7 +1,7 @@
-"""Datasets in the format of Hugging Face's `datasets`, written into the cache as class folders.
+"""Hugging Face datasets, written into the cache as class folders.
 
-Sources are the Hub, folders written by `save_to_disk`, and folders of files that the library reads, such as
-Parquet. Code of a dataset is never run: `datasets` 4 and later, which the extra requires, cannot run it.
+They come from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets`
+reads, such as Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,9 @@ Feature = Any
 """The type of a column in `datasets`."""
 
 _SUFFIXES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG": ".png",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"RIFF": ".webp",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-}
+    b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
+    b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Names of published datasets, such as `torchvision:CIFAR10` and `huggingface:uoft-cs/cifar100`.
+"""Names of published datasets, such as `torchvision:CIFAR10`.
 
 Names are parsed and checked without importing the libraries that provide the datasets.
 """
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
+from transfer_platform.sources.torchvision_table import TABLE
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,42 +21,7 @@ EMBEDDED, TORCHVISION, HUGGINGFACE = "embedded:", "torchvision:", "huggingface:"
 NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
 """Prefixes of a `dataset.source` that is neither a path nor a URL."""
 
-TORCHVISION_DATASETS = (
-    "CIFAR10",
-    "CIFAR100",
-    "Caltech101",
-    "Caltech256",
-    "Country211",
-    "DTD",
-    "EMNIST/balanced",
-    "EMNIST/byclass",
-    "EMNIST/bymerge",
-    "EMNIST/digits",
-    "EMNIST/letters",
-    "EMNIST/mnist",
-    "EuroSAT",
-    "FGVCAircraft",
-    "FGVCAircraft/family",
-    "FGVCAircraft/manufacturer",
-    "FashionMNIST",
-    "Flowers102",
-    "Food101",
-    "GTSRB",
-    "Imagenette",
-    "Imagenette/160px",
-    "Imagenette/320px",
-    "KMNIST",
-    "MNIST",
-    "OxfordIIITPet",
-    "QMNIST",
-    "RenderedSST2",
-    "SEMEION",
-    "STL10",
-    "SUN397",
-    "SVHN",
-    "USPS",
-)
-"""The keys of `torchvision_table.TABLE`: classes of torchvision, with a variant after a slash."""
+TORCHVISION_DATASETS = tuple(TABLE)
 
 _UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {

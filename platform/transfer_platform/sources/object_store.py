@@ -27,14 +27,10 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 STORES = {
-    "https": "aiohttp",
-    "http": "aiohttp",
+    **dict.fromkeys(("https", "http"), "aiohttp"),
     "s3": "'transfer-platform[s3]'",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
 """Supported URL schemes and the packages that they need; none of them reads local files."""
@@ -179,9 +175,8 @@ def _status_problem(status: int) -> FileProblem | None:
         404: "has no such file",
         410: "no longer has it",
     }
-    return FileProblem(
-        "unreadable", f"it cannot be fetched: the store {reasons.get(status, f'answered {status}')}"
-    )
+    reason = reasons.get(status, f"answered {status}")
+    return FileProblem("unreadable", f"it cannot be fetched: the store {reason}")
 
 
 def _is_connection_error(error: BaseException) -> bool:

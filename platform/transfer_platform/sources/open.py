@@ -1,4 +1,4 @@
-"""Opening of dataset sources: folders, archives, manifests, URLs and named datasets."""
+"""Opening of folders, archives, manifests, URLs and named datasets."""
 
 from __future__ import annotations
 

@@ -164,15 +164,7 @@ def _translate_errors(name: str) -> Iterator[None]:
         yield
     except SourceError as error:
         raise SourceError(f"torchvision:{name}: {error}") from error
-    except (
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        zlib.error,
-    ) as error:
+    except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
             f"torchvision:{name} could not be written as class folders: "
             f"{str(error) or type(error).__name__}; is the disk of {cache_folder()} full, or is a file "

@@ -60,6 +60,7 @@ class TorchvisionDataset:
     classes: Sequence[str] = ()
 
 
+EMNIST_PARTS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 _DIGITS = tuple("0123456789")
 _NO_SPLITS: Mapping[str, Mapping[str, object]] = {".": {}}
 _TRAIN_OR_NOT: Mapping[str, Mapping[str, object]] = {"train": {"train": True}, "test": {"train": False}}
@@ -153,6 +154,10 @@ def _samples_of(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     return ((Path(file), label) for file, label in samples)
 
 
+def _pet_files(cls: DatasetClass) -> Iterable[PublishedFile]:
+    return [PublishedFile((url,), md5, "oxford-iiit-pet") for url, md5 in cls._RESOURCES]
+
+
 def _pet_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     return zip(dataset._images, dataset._labels, strict=True)
 
@@ -194,12 +199,7 @@ TABLE: Mapping[str, TorchvisionDataset] = MappingProxyType(
             _single_archive(), _splits(train="train", validation="valid", test="test"), _samples_of
         ),
         "DTD": TorchvisionDataset(_single_archive("dtd"), _TRAIN_VAL_TEST, _image_files),
-        "EMNIST/balanced": _emnist("balanced"),
-        "EMNIST/byclass": _emnist("byclass"),
-        "EMNIST/bymerge": _emnist("bymerge"),
-        "EMNIST/digits": _emnist("digits"),
-        "EMNIST/letters": _emnist("letters"),
-        "EMNIST/mnist": _emnist("mnist"),
+        **{f"EMNIST/{part}": _emnist(part) for part in EMNIST_PARTS},
         "EuroSAT": TorchvisionDataset(_eurosat_files, _NO_SPLITS, _samples_of),
         "FGVCAircraft": _aircraft("variant"),
         "FGVCAircraft/family": _aircraft("family"),
@@ -211,15 +211,10 @@ TABLE: Mapping[str, TorchvisionDataset] = MappingProxyType(
             _gtsrb_files, _TRAIN_TEST, _samples_of, tuple(f"{number:02d}" for number in range(43))
         ),
         "Imagenette": _imagenette("full"),
-        "Imagenette/160px": _imagenette("160px"),
-        "Imagenette/320px": _imagenette("320px"),
+        **{f"Imagenette/{size}": _imagenette(size) for size in ("160px", "320px")},
         "KMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
         "MNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "OxfordIIITPet": TorchvisionDataset(
-            lambda cls: [PublishedFile((url,), md5, "oxford-iiit-pet") for url, md5 in cls._RESOURCES],
-            _splits(train="trainval", test="test"),
-            _pet_images,
-        ),
+        "OxfordIIITPet": TorchvisionDataset(_pet_files, _splits(train="trainval", test="test"), _pet_images),
         "QMNIST": TorchvisionDataset(_qmnist_files, _TRAIN_OR_NOT),
         "RenderedSST2": TorchvisionDataset(_single_archive(), _TRAIN_VAL_TEST, _samples_of),
         "SEMEION": TorchvisionDataset(

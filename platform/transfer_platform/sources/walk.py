@@ -1,4 +1,4 @@
-"""Recursive listing of a folder; follows links only inside the folder and never in circles."""
+"""Recursive listing of folders; follows links only if it is safe."""
 
 from __future__ import annotations
 

@@ -72,12 +72,12 @@ def test_unchanged_files_are_not_read_again(isolated: Path, monkeypatch: pytest.
     for file in files:
         file.write_text(file.name)
     read: list[str] = []
-    sha256_of = checksums.sha256_of
-    monkeypatch.setattr(checksums, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    file_digest = checksums.file_digest
+    monkeypatch.setattr(checksums, "file_digest", lambda path: read.append(path.name) or file_digest(path))
     digests = cached_sha256s(files, "scope")
-    assert digests == [sha256_of(file) for file in files]
+    assert digests == [file_digest(file) for file in files]
     files[1].write_text("changed")
-    assert cached_sha256s(files, "scope") == [digests[0], sha256_of(files[1])]
+    assert cached_sha256s(files, "scope") == [digests[0], file_digest(files[1])]
     assert read == ["a", "b", "b"]
 
 
@@ -88,7 +88,7 @@ def test_what_was_read_before_an_interruption_is_saved(
     files[0].write_text("a")
     with pytest.raises(FileNotFoundError):
         cached_sha256s(files, "scope")
-    monkeypatch.setattr(checksums, "sha256_of", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(checksums, "file_digest", lambda _: pytest.fail("read again"))
     assert len(cached_sha256s(files[:1], "scope")[0]) == 64
 
 
