@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face, made by its own library, saved as it saves them, and read without a network."""
+"""Hugging Face datasets, created and saved by its own library and read without a network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NAMES = ["cat", "dog/wolf"]
 
 
 def table(contents: Sequence[bytes | None] = IMAGES, **columns: tuple[Any, list[Any]]) -> Dataset:
-    """A column `image` and, unless told otherwise, a column `label`."""
+    """A column `image` and, by default, a column `label`."""
     others = columns or {"label": (ClassLabel(names=NAMES), [0, 1, 1, 0])}
     values = {name: values for name, (_, values) in others.items()}
     features = {name: feature for name, (feature, _) in others.items()}
@@ -146,7 +146,7 @@ def test_it_is_written_once_and_again_when_the_folder_changes(isolated: Path) ->
 CLASSES = ClassLabel(names=NAMES)
 
 
-def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
+def test_columns_are_chosen_if_several_fit(isolated: Path) -> None:
     table(
         fine=(CLASSES, [0, 1, 1, 0]), coarse=(ClassLabel(names=["animal", "thing"]), [0, 1, 0, 1])
     ).save_to_disk("pets")
@@ -161,7 +161,7 @@ def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
     assert written(open_source("huggingface:./pets?label=fine", isolated)) == EXPECTED
 
 
-def test_images_are_chosen_where_several_columns_have_them(isolated: Path) -> None:
+def test_images_are_chosen_if_several_columns_have_them(isolated: Path) -> None:
     other = [{"bytes": content, "path": None} for content in IMAGES[::-1]]
     table(label=(CLASSES, [0, 1, 1, 0]), mask=(Image(), other)).save_to_disk("pets")
     with pytest.raises(
@@ -171,7 +171,7 @@ def test_images_are_chosen_where_several_columns_have_them(isolated: Path) -> No
     assert written(open_source("huggingface:./pets?image=mask", isolated)) == REVERSED
 
 
-def test_plain_values_are_classes_where_they_are_chosen(isolated: Path) -> None:
+def test_plain_values_are_classes_if_they_are_chosen(isolated: Path) -> None:
     table(kind=(Value("string"), ["cat", "dog/wolf", "dog/wolf", "cat"])).save_to_disk("pets")
     with pytest.raises(SourceError, match=r"no column is known to hold classes; there are .*kind \(string\)"):
         open_source("huggingface:./pets", isolated)
@@ -195,7 +195,7 @@ def test_a_row_without_an_image_is_an_error(isolated: Path) -> None:
         open_source("huggingface:./pets", isolated)
 
 
-def test_damaged_files_are_errors_in_words(isolated: Path) -> None:
+def test_damaged_files_are_reported(isolated: Path) -> None:
     table().save_to_disk("pets")
     (file,) = Path("pets").glob("*.arrow")
     content = file.read_bytes()
@@ -205,9 +205,7 @@ def test_damaged_files_are_errors_in_words(isolated: Path) -> None:
             open_source("huggingface:./pets", isolated)
 
 
-def test_what_lies_in_the_cache_of_the_library_is_read(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set of the Hub whose table names downloaded files; the download alone is left out."""
     hub = isolated / "hub"
     snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
@@ -259,7 +257,7 @@ def test_without_the_extra_it_says_what_to_install(isolated: Path, monkeypatch: 
         open_source("huggingface:owner/pets", isolated)
 
 
-def test_a_library_that_runs_code_of_data_sets_is_refused(
+def test_a_library_that_runs_code_of_datasets_is_refused(
     isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "__version__", "3.6.0")

@@ -1,4 +1,4 @@
-"""Archives, good and hostile: what is refused leaves nothing on disk."""
+"""Valid and malicious archives; a refused archive leaves nothing on disk."""
 
 from __future__ import annotations
 
@@ -77,12 +77,14 @@ def assert_refused(archive: Path, message: str, **limits: int) -> None:
 
 
 @every_kind
-def test_kinds_are_told_by_content(make: Callable[[dict[str, bytes], Path], Path], isolated: Path) -> None:
+def test_formats_are_detected_by_content(
+    make: Callable[[dict[str, bytes], Path], Path], isolated: Path
+) -> None:
     archive = make(CONTENT, isolated / "photos.download")
     assert files_of(unpack(archive)) == CONTENT
 
 
-def test_the_place_is_the_checksum(isolated: Path) -> None:
+def test_folders_are_named_by_checksum(isolated: Path) -> None:
     archive = zipped(CONTENT, isolated / "a.zip")
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     folder = unpack(archive, digest)
@@ -121,7 +123,7 @@ def test_progress_ends_at_the_total(isolated: Path) -> None:
         ("./set/note.txt", "another entry has the same name"),
     ],
 )
-def test_names_that_are_refused(make: Callable[..., Path], name: str, rule: str, isolated: Path) -> None:
+def test_refused_names(make: Callable[..., Path], name: str, rule: str, isolated: Path) -> None:
     assert_refused(make(CONTENT | {name: b"evil"}, isolated / "a"), rule)
     assert not list(isolated.parent.rglob("*evil*"))
 
@@ -203,7 +205,7 @@ def test_unreadable_compression_is_refused(isolated: Path) -> None:
     assert_refused(archive, "compression method 9")
 
 
-def test_a_claimed_size_is_judged_before_anything_is_written(isolated: Path) -> None:
+def test_a_claimed_size_is_checked_before_anything_is_written(isolated: Path) -> None:
     archive = zipped({"set/a": b"x" * 50}, isolated / "a.zip")
     content = bytearray(archive.read_bytes())
     start = content.index(b"PK\x01\x02") + 24
@@ -228,7 +230,7 @@ def test_a_bomb_behind_the_end_is_refused(isolated: Path) -> None:
     assert_refused(archive, "too much data after its end", trailing_bytes=4 << 20)
 
 
-def test_a_full_disk_is_foreseen(isolated: Path) -> None:
+def test_a_full_disk_is_detected_before_unpacking(isolated: Path) -> None:
     archive = zipped(CONTENT, isolated / "a.zip")
     message = "set PLATFORM_CACHE to a folder on a larger disk"
     assert_refused(archive, message, block_bytes=1 << 60, unchecked_bytes=1 << 62)
@@ -261,7 +263,7 @@ def test_flipped_bytes_are_an_error_and_leave_nothing(make: Callable[..., Path],
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK", b"PK\x03\x04", b"\x1f\x8b\x08"])
-def test_what_is_no_archive_says_so(content: bytes, isolated: Path) -> None:
+def test_other_files_are_refused(content: bytes, isolated: Path) -> None:
     (isolated / "a.zip").write_bytes(content)
     assert_refused(isolated / "a.zip", "neither a zip nor a tar archive|is damaged")
 
