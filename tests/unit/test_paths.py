@@ -1,4 +1,4 @@
-"""Databases that would collide, or that nobody else would see, are refused before anything is written."""
+"""Databases that would collide, or that other users cannot read, are refused before writing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from transfer_registry.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
-def forgets_tracking_uri(isolated: Path):
+def _reset_tracking_uri(isolated: Path):
     yield
     mlflow.set_tracking_uri(None)
 
 
-def test_with_nothing_set_everything_stands_in_this_folder(isolated: Path) -> None:
+def test_databases_are_in_the_current_folder_by_default(isolated: Path) -> None:
     assert paths.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
     assert paths.ledger_url() == f"sqlite:///{isolated}/ledger.db"
 
@@ -68,13 +68,13 @@ def test_mirrors_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert paths.mirrors() == ("/data/mirror", "https://mirror.example/files")
 
 
-def test_a_database_takes_its_place_whole(isolated: Path) -> None:
+def test_a_database_is_created_completely_or_not_at_all(isolated: Path) -> None:
     url = f"sqlite:///{isolated}/new.db"
     with pytest.raises(KeyboardInterrupt):
         _interrupted(url)
     assert not (isolated / "new.db").exists()
     with files.atomic_database(url) as unfinished:
-        assert not Path(unfinished.removeprefix("sqlite:///")).exists(), "what was left behind is gone"
+        assert not Path(unfinished.removeprefix("sqlite:///")).exists(), "the unfinished file is removed"
         _create_table(unfinished)
     with files.atomic_database(url) as existing:
         assert existing == url
@@ -117,7 +117,7 @@ def test_the_limit_of_the_cache_is_an_amount(monkeypatch: pytest.MonkeyPatch, te
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "5 PB", "GB"])
-def test_a_limit_that_is_no_amount_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_limit_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PLATFORM_CACHE_LIMIT", text)
     with pytest.raises(StorageError, match="must be an amount such as 50GB, 512MiB or 0"):
         paths.cache_limit()

@@ -12,13 +12,10 @@ from io import FileIO
 from typing import TYPE_CHECKING
 
 from transfer_platform.data.image_stats import compute_stats
-from transfer_platform.file_problems import FileProblem, unreadable
+from transfer_platform.file_problems import MAX_BYTES, FileProblem, unreadable
 
 if TYPE_CHECKING:
     from transfer_platform.data.look_memory import ImageStatsCache
-
-MAX_BYTES = 1 << 30
-"""Bytes of a file above which it is no image."""
 
 _WATCHED = 1.0
 """Seconds between two looks whether the parent still lives."""

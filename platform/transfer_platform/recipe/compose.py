@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer_platform.errors import RecipeError, RecipeProblem
-from transfer_platform.nearest import nearest
 from transfer_platform.recipe import yaml_tree
 from transfer_platform.recipe.tree import Node, Place, merge, tree_from_value
 from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
+from transfer_platform.suggest import closest_match
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -154,8 +154,8 @@ def _text(path: Path, named_at: Place | None) -> str:
 def _sibling(path: Path) -> str:
     """What else there is in the folder: the nearest name, or a few."""
     found = sorted(file.name for file in path.parent.glob("*.y*ml"))
-    if close := nearest(path.name, found):
-        return f"; did you mean {path.parent / close}?"
+    if close := closest_match(path.name, found):
+        return f"; did you mean {str(path.parent / close)!r}?"
     return f"; {path.parent}{os.sep} has {', '.join(found[:10])}" if found else ""
 
 

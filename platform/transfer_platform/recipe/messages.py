@@ -6,9 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transfer_platform.nearest import did_you_mean, nearest
 from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, fields, names, paths_named
 from transfer_platform.recipe.tree import Node, Path, format_path
+from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,7 +84,7 @@ def _path(details: ErrorDetails, tree: Node) -> Path:
 def _is_misspelt(missing: Path, unknown: Iterable[Path]) -> bool:
     """A missing `source` beside an unknown `sorce` is one mistake, not two."""
     beside = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
-    return any(nearest(name, names(missing[:-1])) == missing[-1] for name in beside)
+    return any(closest_match(name, names(missing[:-1])) == missing[-1] for name in beside)
 
 
 def _misplaced_range(path: Path, tree: Node) -> FieldError | None:

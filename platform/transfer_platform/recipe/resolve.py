@@ -15,12 +15,12 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transfer_platform.errors import RecipeError, RecipeProblem
-from transfer_platform.nearest import did_you_mean
 from transfer_platform.recipe import messages
 from transfer_platform.recipe.fields import leaves
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range
 from transfer_platform.recipe.tree import Path, Place, format_path, is_range, tree_from_value
+from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
-from transfer_platform.nearest import did_you_mean, nearest
 from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
 from transfer_platform.recipe.messages import FieldError
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
+from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,8 +97,8 @@ def _file(field: Path, name: str, folder: FilePath, what: str) -> Iterator[Field
 def _sibling(path: FilePath, name: str) -> str:
     if not path.parent.is_dir():
         return f" (nor a folder {path.parent})"
-    close = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
-    return f"; did you mean {FilePath(name).parent / close}?" if close else ""
+    close = closest_match(path.name, (entry.name for entry in path.parent.iterdir()))
+    return f"; did you mean {str(FilePath(name).parent / close)!r}?" if close else ""
 
 
 def _backbones(said: ValidFields) -> Iterator[FieldError]:

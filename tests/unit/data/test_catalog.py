@@ -11,6 +11,7 @@ import pytest
 
 from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
 from transfer_platform.data.patterns import match_files
+from transfer_platform.disk_cache import FILE_NAME
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.paths import cache_folder
 
@@ -180,12 +181,12 @@ class TestLinks:
     @pytest.mark.parametrize(
         ("link", "target", "message"),
         [
-            ("ant/link.png", "/etc/passwd", "leaves the data set, to /etc/passwd"),
+            ("ant/link.png", "/etc/passwd", "leaves the dataset, to /etc/passwd"),
             ("ant/link", "..", "in circles"),
             ("ant/link", ".", "in circles"),
-            ("ant/link", "link", "in circles|to nothing"),
-            ("ant/link.png", "nothing.png", "to nothing"),
-            ("ant/link", "/tmp", "leaves the data set"),
+            ("ant/link", "link", "in circles|target does not exist"),
+            ("ant/link.png", "nothing.png", "target does not exist"),
+            ("ant/link", "/tmp", "leaves the dataset"),
         ],
     )
     def test_refused(self, link: str, target: str, message: str, folder: Path) -> None:
@@ -248,8 +249,7 @@ class TestMemory:
     )
     def test_a_damaged_memory_is_computed_again(self, damage: bytes, folder: Path) -> None:
         before = checked(folder).images
-        for file in (cache_folder() / "digests").iterdir():
-            file.write_bytes(damage)
+        (cache_folder() / FILE_NAME).write_bytes(damage)
         assert checked(folder).images == before
         assert self.steps(folder) == 0
 

@@ -121,11 +121,11 @@ def test_a_problem_is_in_the_file_where_it_stands(folder: Path) -> None:
     write("bases/base.yaml", BASE.replace("epochs", "epoch").replace("photos", "phots"))
     write("mine.yaml", "extends: bases/base.yaml\nhead:\n  dropot: 0.1\n")
     assert problems("mine.yaml") == [
-        "mine.yaml:3: head.dropot: is no field of head; did you mean dropout?",
+        "mine.yaml:3: head.dropot: is no field of head; did you mean 'dropout'?",
         f"bases/base.yaml:3: dataset.source: there is no folder, archive or manifest "
         f"{folder / 'bases' / 'phots'}; "
-        f"did you mean {folder / 'bases' / 'photos'}?",
-        "bases/base.yaml:10: training.epoch: is no field of training; did you mean epochs?",
+        f"did you mean '{folder / 'bases' / 'photos'}'?",
+        "bases/base.yaml:10: training.epoch: is no field of training; did you mean 'epochs'?",
     ]
 
 
@@ -138,7 +138,7 @@ def test_a_circle_is_an_error(folder: Path) -> None:
 def test_a_missing_base_names_its_nearest_sibling(folder: Path) -> None:
     write("mine.yaml", "name: a\nextends: bases/bas.yaml\n")
     assert problems("mine.yaml") == [
-        "mine.yaml:2: extends: bases/bas.yaml does not exist; did you mean bases/base.yaml?"
+        "mine.yaml:2: extends: bases/bas.yaml does not exist; did you mean 'bases/base.yaml'?"
     ]
 
 
@@ -195,7 +195,7 @@ def test_the_last_override_wins(folder: Path) -> None:
     ("override", "message"),
     [
         ("training.epochs=x", 'training.epochs: must be a whole number, but got "x"'),
-        ("training.epoch=3", "training.epoch: is no field of training; did you mean epochs?"),
+        ("training.epoch=3", "training.epoch: is no field of training; did you mean 'epochs'?"),
         ("epochs=3", "epochs: is no field of a recipe; there is training.epochs"),
         ("training.epochs=", "training.epochs: must be a whole number, but got nothing"),
         ("training.epochs", "an override is FIELD=VALUE, such as training.epochs=3"),

@@ -105,7 +105,7 @@ def test_missing_foreign_and_outlying_values_are_reported_together(recipe: Recip
         'trial: backbone.name: must be in {"choices": ["resnet18", "efficientnet_lite0"]}, '
         "but got 'resnet50'",
         "trial: training.batch_sise: has no range, so no value can be put in its place; "
-        "did you mean training.batch_size?",
+        "did you mean 'training.batch_size'?",
         'trial: training.batch_size: has no value, but a range: {"choices": [16, 32]}',
         'trial: training.epochs: must be in {"low": 2, "high": 5}, but got 9',
     ]

@@ -46,7 +46,7 @@ CASES = {
     "misspelt part of a validation": (
         changed("validation: 0.2", "validation: {fold: 5}"),
         5,
-        "dataset.splits.validation.fold: is no field of dataset.splits.validation; did you mean folds?",
+        "dataset.splits.validation.fold: is no field of dataset.splits.validation; did you mean 'folds'?",
     ),
     "one fold": (
         changed("validation: 0.2", "validation: {folds: 1}"),
@@ -56,26 +56,26 @@ CASES = {
     "misspelt word in place of a number": (
         continued("features: {views: unlimitd}\n"),
         12,
-        'features.views: must be one of unlimited, but got "unlimitd"; did you mean unlimited?',
+        "features.views: must be one of unlimited, but got \"unlimitd\"; did you mean 'unlimited'?",
     ),
     # A name that no section has.
     "misspelt field": (
         changed("epochs:", "epoch:"),
         10,
-        "training.epoch: is no field of training; did you mean epochs?",
+        "training.epoch: is no field of training; did you mean 'epochs'?",
     ),
-    "misspelt section": (changed("training:", "trainings:"), 9, "did you mean training?"),
+    "misspelt section": (changed("training:", "trainings:"), 9, "did you mean 'training'?"),
     "field of another section": (
         continued("head: {weight_decay: 0.1}\n"),
         12,
         "head.weight_decay: is no field of head; there is training.weight_decay",
     ),
-    "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean learning_rate?"),
+    "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean 'learning_rate'?"),
     "nothing like it": (continued("head: {zzz: 1}\n"), 12, "is no field of head, which has dropout"),
     "gate metric without its split": (
         continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
         15,
-        "did you mean test/accuracy?",
+        "did you mean 'test/accuracy'?",
     ),
     # A field that is not there.
     "missing field": (changed("  name: resnet18", "  weights: none"), 7, "backbone.name: is missing"),
@@ -83,7 +83,7 @@ CASES = {
     "misspelt required field": (
         changed("source:", "sorce:"),
         3,
-        "dataset.sorce: is no field of dataset; did you mean source?",
+        "dataset.sorce: is no field of dataset; did you mean 'source'?",
     ),
     "empty section": (
         continued("search:\nhead:\n"),
@@ -126,7 +126,7 @@ CASES = {
     "literal": (
         continued("  optimizer: adamv\n"),
         12,
-        'training.optimizer: must be one of adamw, sgd, but got "adamv"; did you mean adamw?',
+        "training.optimizer: must be one of adamw, sgd, but got \"adamv\"; did you mean 'adamw'?",
     ),
     "name with a blank": (changed("ants-bees", "ants bees"), 1, "must be letters, digits, dots, _ and -"),
     "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 hexadecimal digits"),
@@ -160,7 +160,7 @@ CASES = {
     "misspelt end of a range": (
         changed("1e-4", "{low: 1e-4, hihg: 1e-2}") + "search: {}\n",
         11,
-        "training.learning_rate.hihg: is no field of a range; did you mean high?",
+        "training.learning_rate.hihg: is no field of a range; did you mean 'high'?",
     ),
     "half a range": (
         changed("1e-4", "{low: 1e-4}") + "search: {}\n",
@@ -179,26 +179,26 @@ CASES = {
     ),
     "no choices": (changed("1e-4", "{choices: []}") + "search: {}\n", 11, "must hold at least one value"),
     # What a recipe points at.
-    "folder that is not there": (changed("embedded:digits", "phots"), 3, "did you mean photos?"),
+    "folder that is not there": (changed("embedded:digits", "phots"), 3, "did you mean 'photos'?"),
     "embedded set that is not there": (
         changed("embedded:digits", "embedded:digit"),
         3,
-        "no data set 'digit' is embedded, only digits; did you mean digits?",
+        "no data set 'digit' is embedded, only digits; did you mean 'digits'?",
     ),
     "set of torchvision that is not there": (
         changed("embedded:digits", "torchvision:cifar-10"),
         3,
-        "dataset.source: no data set 'cifar-10' of torchvision can be read; did you mean CIFAR10?",
+        "dataset.source: there is no supported torchvision dataset 'cifar-10'; did you mean 'CIFAR10'?",
     ),
     "set of Hugging Face in another form": (
         changed("embedded:digits", "huggingface:mnist?labels=digit"),
         3,
-        "'labels' cannot be chosen; expected huggingface:OWNER/NAME",
+        "there is no option 'labels'; expected huggingface:OWNER/NAME",
     ),
     "folder of Hugging Face that is not there": (
         changed("embedded:digits", "huggingface:./phots"),
         3,
-        "did you mean photos?",
+        "did you mean 'photos'?",
     ),
     "checksum of a named set": (
         changed("embedded:digits", f"torchvision:MNIST\n  sha256: {'a' * 64}"),
@@ -218,12 +218,12 @@ CASES = {
     "weights file that is not there": (
         changed("  name: resnet18", "  name: resnet18\n  weights: ./my.safetensor"),
         9,
-        "did you mean my.safetensors?",
+        "did you mean 'my.safetensors'?",
     ),
     "weights that are not published": (
         changed("  name: resnet18", "  name: resnet18\n  weights: IMAGENET1K_V7"),
         9,
-        "resnet18 has no weights 'IMAGENET1K_V7'; did you mean IMAGENET1K_V1?",
+        "resnet18 has no weights 'IMAGENET1K_V7'; did you mean 'IMAGENET1K_V1'?",
     ),
     "unknown backbone": (changed("resnet18", "resnet81"), 8, "resnet18"),
     "unknown backbone among choices": (
@@ -382,7 +382,7 @@ def test_a_byte_order_mark_is_no_mistake(folder: Path) -> None:
 
 def test_a_missing_file_names_its_nearest_sibling(folder: Path) -> None:
     Path("ants_bees.yaml").write_text(PLAIN, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"ants_bee.yaml does not exist; did you mean ants_bees.yaml\?"):
+    with pytest.raises(RecipeError, match=r"ants_bee.yaml does not exist; did you mean 'ants_bees.yaml'\?"):
         load_recipe("ants_bee.yaml")
 
 
