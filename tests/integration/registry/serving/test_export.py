@@ -301,7 +301,7 @@ def test_a_graph_that_does_not_compute_what_the_model_does_is_not_left(
             "description.py",
             "FORMAT = 2",
             "FORMAT = 1",
-            "a model description of format 1, but this version reads 2",
+            "the config has format 1, but this version reads 2",
         ),
     ],
 )
