@@ -72,7 +72,9 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Co
                 hooks.callback(module.register_forward_pre_hook(record_input(name)).remove)
         result = network(images)
     pairs = [
-        (found[0], name) for name, found in producers.items() if len(found) == 1 and found[0] is not None
+        (convolutions[0], name)
+        for name, convolutions in producers.items()
+        if len(convolutions) == 1 and convolutions[0] is not None
     ]
     return result, [(convolution, name) for convolution, name in pairs if calls[convolution] == 1]
 
