@@ -30,7 +30,7 @@ def counts(parameters: Iterator[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def test_a_network_turns_images_into_logits() -> None:
+def test_a_network_maps_images_to_logits() -> None:
     built = network()
     assert built(images()).shape == (2, 3)
     assert built.forward_with_auxiliary(images())[1] == ()
@@ -194,7 +194,7 @@ def test_position_embeddings_follow_the_image_size_and_freeze_first() -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("timm/test_vit", 33), ("torchvision/maxvit_t", 100), ("torchvision/alexnet", 16)]
 )
-def test_an_impossible_size_is_a_clear_error(name: str, size: int) -> None:
+def test_an_unsupported_size_is_a_model_error(name: str, size: int) -> None:
     with pytest.raises(ModelError, match=f"does not accept images of {size} x {size} pixels"):
         network(name, size)
 
