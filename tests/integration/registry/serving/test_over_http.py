@@ -41,7 +41,9 @@ def test_it_answers_as_the_classifier_and_names_a_photograph_that_it_refuses(
     (tmp_path / "text.jpg").write_text("no image")
     with smoke_test._served("models:/ants-bees/1") as address:
         answers = smoke_test.post_images(address, photos, ("bees", "ants"))
-        with pytest.raises(RegistryError, match=r"answers .*text\.jpg with HTTP 400: .*row 0 is no image"):
+        with pytest.raises(
+            RegistryError, match=r"answers .*text\.jpg with HTTP 400: .*row 0 is not an image"
+        ):
             smoke_test.post_images(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
     own = Classifier.load(here.model).predict_proba(photos)
     np.testing.assert_allclose(answers.probabilities, own[:, ::-1], rtol=0, atol=1e-6)

@@ -49,7 +49,7 @@ def test_a_stranger_gets_the_bits_of_the_classifier(here: Registered, photos: li
 
 def test_a_stranger_that_fails_says_why(here: Registered, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(RegistryError, match=r"exit status 1:\n(.*\n)*.*row 0 is no image"):
+    with pytest.raises(RegistryError, match=r"exit status 1:\n(.*\n)*.*row 0 is not an image"):
         predict("models:/ants-bees/1", [tmp_path / "text.jpg"])
 
 
