@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_platform import paths
-from transfer_platform.tensor_store import clear
+from transfer_platform.tensor_store.eviction import clear
 
 DESCRIPTIONS = {
     "archives": "data sets, unpacked",

@@ -43,7 +43,7 @@ from transfer_platform.recipe.search_space import Choice, largest
 from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.search.study import FinishedTrial, Study, create_tables, restart_count, restarted_name
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.tracking import Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.device import choose_device
