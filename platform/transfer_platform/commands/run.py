@@ -47,7 +47,7 @@ from transfer_platform.search.study import (
     restarted_name,
 )
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.device import choose_device

@@ -30,7 +30,9 @@ from transfer_platform.errors import DataError
 from transfer_platform.loading import augmentation, canvas
 from transfer_platform.loading.augmentation import BatchAugmentation, normalize_images
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import RowSpec, Store, StoreError
+from transfer_platform.tensor_store.errors import StoreError
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 CHUNK = 64
 """Images that are decoded before the next ones are begun; bounds the memory."""

@@ -14,7 +14,9 @@ from transfer_platform.loading.images import ImageLoader
 from transfer_platform.loading.sampler import ViewSchedule
 from transfer_platform.progress import Progress, Say, once
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.tensor_store import Rows, Store, StoreError
+from transfer_platform.tensor_store.errors import StoreError
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource
 from transfer_platform.training.cost_model import study_costs
 from transfer_platform.training.features import ComputedFeatures, FrozenPrefix, stored_features

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from transfer_platform.loading.images import ImageLoader, preprocessing_digest
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import Rows, RowSpec, Store
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 PREFIX_BATCH = 8
 """Images in a forward pass. One size for all: on most networks the last bits depend on it."""
@@ -103,7 +105,7 @@ class ComputedFeatures:
         self._threads = torch.get_num_threads()
 
     @property
-    def layout(self) -> RowSpec:
+    def spec(self) -> RowSpec:
         """Shape and type of each row."""
         return self._prefix.layout
 

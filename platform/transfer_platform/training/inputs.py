@@ -15,7 +15,7 @@ from transfer_model.network import Network
 from transfer_platform.loading.images import ImageLoader
 from transfer_platform.loading.sampler import ViewSchedule
 from transfer_platform.partition.split import Partition
-from transfer_platform.tensor_store import Rows
+from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.training.features import from_row_order
 
 EVALUATION_BYTES = 64 << 20
@@ -81,8 +81,8 @@ class FeatureInputs:
     ) -> None:
         self._split, self._plain, self._views, self._varied = split, plain, views, varied
         self._digests, self._device = digests, device
-        self.evaluation_batch = max(1, EVALUATION_BYTES // plain.layout.row_bytes)
-        self.elements = math.prod(plain.layout.shape)
+        self.evaluation_batch = max(1, EVALUATION_BYTES // plain.spec.row_bytes)
+        self.elements = math.prod(plain.spec.shape)
 
     def load(self, positions: Sequence[int]) -> Tensor:
         """Features (B, ...) of images as they are served."""

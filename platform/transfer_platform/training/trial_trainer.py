@@ -17,7 +17,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule

@@ -16,7 +16,7 @@ from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.embedded import embedded_dataset
 from transfer_platform.sources.weights import fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"

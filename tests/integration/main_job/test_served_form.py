@@ -20,7 +20,7 @@ from transfer_platform.progress import Say, silent
 from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
 from transfer_platform.sources.weights import fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.trial_trainer import TrialTrainer
 

@@ -18,7 +18,7 @@ from transfer_platform.progress import Step
 from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
 from transfer_platform.sources.weights import fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training import trial_trainer
 from transfer_platform.training.loop import FitResult
 
