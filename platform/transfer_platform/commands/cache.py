@@ -26,7 +26,6 @@ DESCRIPTIONS = {
     "features": "what frozen networks made of images, and decoded images",
     "huggingface": "data sets of Hugging Face, as class folders",
     "looks": "sizes, formats and sketches of images that were read",
-    "measured": "what frozen networks cost on this machine",
     "images": "images that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",
 }

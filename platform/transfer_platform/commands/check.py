@@ -182,7 +182,12 @@ def _costs_in_words(
     costs = study_costs(splits, views, epochs, trials, measured)
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch" + ("" if fits else ": no room")
-    return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
+    return (
+        decimal(costs.bytes),
+        f"{costs.stored_seconds:,.0f} s",
+        f"{costs.recomputed_seconds:,.0f} s",
+        choice,
+    )
 
 
 def _study(recipe: Recipe) -> Table:
