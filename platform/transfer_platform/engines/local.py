@@ -24,12 +24,7 @@ LOGITS = "validation.logits"
 
 @dataclass(frozen=True)
 class RestoredTrial:
-    """The best trial of a study.
-
-    Attributes:
-        network: Final network in eval mode.
-        fit: Result of the trial.
-    """
+    """The final network of a trial, in eval mode, and the result of its training."""
 
     network: Network
     fit: FitResult

@@ -94,15 +94,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes images; on a CPU, bitwise equal to `Preprocessing.normalize`.
-
-    Args:
-        pixels: (B, 3, S, S) uint8, on any device.
-        preprocessing: Preprocessing of the network.
-
-    Returns:
-        (B, 3, S, S) float32, on the same device.
-    """
+    """Normalizes (B, 3, S, S) uint8 to float32; on a CPU, bitwise equal to `Preprocessing.normalize`."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
@@ -116,10 +108,9 @@ def _random_numbers(seeds: Sequence[int]) -> Tensor:
 
 
 def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
-    """Returns the map from each view to its canvas, including flips.
+    """Returns the map from each view to its canvas (B, 4), including flips: scale and shift in x, then in y.
 
-    Returns:
-        (B, 4): scale and shift in x, then in y; coordinates of both squares are -1 to 1.
+    Coordinates of both squares are -1 to 1.
     """
     left, width, top, height = _random_crops(numbers, aspects)
     flip = torch.where(numbers[:, -5] < 0.5, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Canvases: images reduced once to small squares, from which augmented views are cut.
+"""Canvases: small squares of whole images, from which augmented views are cut.
 
     file --make_canvas--> (3, C, C) uint8 and aspect ratio --pack--> one row of bytes --unpack--> batch
 
@@ -39,11 +39,7 @@ _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """Returns the side C of the canvases in pixels.
-
-    Args:
-        image_size: Side S of the network's input.
-        longest: Longest side of all images, if known; canvases are not made larger than the images.
+    """Returns the side C of the canvases for networks with images of side S, at most the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)

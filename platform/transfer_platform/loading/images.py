@@ -1,4 +1,4 @@
-"""Images as normalized tensors on a device: the square used in serving, or augmented views.
+"""Images as normalized tensors on a device, as in serving or augmented.
 
     file --threads--> bytes of a square or canvas --store--> batch on the device --> (B, 3, S, S) float32
 
@@ -148,11 +148,7 @@ class ImageLoader:
 class _DecodingRows:
     """Rows decoded at every use, in threads; Pillow releases the GIL while it decodes.
 
-    Args:
-        images: Images by position.
-        layout: Shape and type of each row.
-        decode_row: Maps a file's content and its name for error messages to a row.
-        threads: Number of threads.
+    `decode_row` maps the content of a file and its name for error messages to a row.
     """
 
     def __init__(

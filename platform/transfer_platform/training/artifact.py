@@ -1,4 +1,4 @@
-"""Export of a trained network for serving: weights, calibration and out-of-distribution scorer."""
+"""Artifact for serving: weights, calibration and out-of-distribution scorer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_artifact(
     folder: Path,
     say: Say = silent,
 ) -> Path:
-    """Writes a folder that `Classifier.load` reads.
+    """Writes the network of a trial to a folder for `Classifier.load`, and returns the folder.
 
     Args:
         trainer: Trainer of the trial.
@@ -42,9 +42,6 @@ def write_artifact(
         network: Network returned by `TrialTrainer.finalize`.
         folder: Created if missing.
         say: Called if out-of-distribution detection is disabled.
-
-    Returns:
-        The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits

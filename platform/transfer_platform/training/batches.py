@@ -39,12 +39,9 @@ class InputSource(Protocol):
         """Returns the inputs (B, ...) of images without augmentation."""
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns the training inputs (B, ...) of an epoch.
+        """Returns training inputs (B, ...) of an epoch, counted from 1.
 
-        Args:
-            positions: Positions of B images.
-            epoch: Counted from 1.
-            repeats: Number of earlier occurrences of each image in the epoch; each gets another view.
+        `repeats` are the numbers of earlier occurrences of each image in the epoch; each gets another view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -52,14 +49,7 @@ class InputSource(Protocol):
 
 
 class ImageInputs:
-    """Images for a network that is trained or evaluated as a whole.
-
-    Args:
-        network: The network to train.
-        images: Images by position.
-        views: Augmented views of each epoch.
-        batch_size: Training batch size, also used in evaluation.
-    """
+    """Images for a network that is trained as a whole; evaluated in training batches."""
 
     def __init__(self, network: Network, images: ImageLoader, views: ViewSchedule, batch_size: int) -> None:
         self._network, self._images, self._views = network, images, views
@@ -90,10 +80,9 @@ class FeatureInputs:
     """Features of a frozen prefix for the trainable suffix of a network.
 
     Args:
-        partition: Partition of the network to train.
+        partition: Prefix and suffix of the network.
         original: Features of every image without augmentation, by position.
-        augmented: Features of the views of the training images, all views of one image in a row; None
-            without augmentation.
+        augmented: Features of the views of the training images, grouped by image; None without augmentation.
         views: Augmented views of each epoch.
         digests: SHA-256 of every image.
         device: Device of the network.

@@ -14,14 +14,10 @@ from transfer_registry.files import atomic_write
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes named tensors to a file.
+    """Writes named tensors to a file, which is replaced atomically; missing parent folders are created.
 
-    Tensors that share memory are written separately, so that every reader gets a plain state dict.
-
-    Args:
-        tensors: On any device, in any memory format.
-        path: Replaced atomically; missing parent folders are created.
-        metadata: Strings that can be read without loading the tensors, such as metric, epoch and trial.
+    Tensors that share memory are written separately, so that every reader gets a plain state dict. The
+    metadata can be read without loading the tensors.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,7 @@ from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
     """Returns the configuration with `class_weights: auto` replaced by `balanced` or `none`.
 
-    Args:
-        config: Without search ranges.
-        labels: Class index of every training image (N,); of all folds, so that each fold and the final
-            refit use the same setting.
-        classes: Number of classes C.
-        say: Called with the resolved setting.
+    `labels` (N,) are those of all folds, so that each fold and the final refit use the same setting.
     """
     if config.class_weights != "auto":
         return config
@@ -32,11 +27,6 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Returns one weight per class (C,), n / (C n_c), as scikit-learn's `class_weight="balanced"`.
-
-    Args:
-        labels: Class index of every training image (N,); every class occurs.
-        classes: Number of classes C.
-    """
+    """Returns one weight per class (C,), N / (C n_c), as scikit-learn's `class_weight="balanced"`."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

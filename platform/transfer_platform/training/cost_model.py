@@ -1,4 +1,4 @@
-"""Estimated cost of storing the features of a study or recomputing them in every epoch.
+"""Estimated cost of stored and of recomputed features.
 
 Costs measured on this machine are cached for `platform check`. This module does not import PyTorch.
 """
@@ -14,19 +14,12 @@ from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
 """Assumed read and write speed of the store: a solid-state disk. Rows that fit into memory are faster."""
+_NAMESPACE = "costs"
 
 
 @dataclass(frozen=True)
 class CostKey:
-    """A frozen prefix on this machine.
-
-    Attributes:
-        backbone: Name of the backbone in the recipe.
-        frozen_through: Last frozen stage.
-        image_size: Side S of the images in pixels.
-        precision: `float32`, `bfloat16` or `float16`.
-        device: `cpu`, `cuda` or `mps`.
-    """
+    """A frozen prefix, for images of some size in pixels on a type of device (`cpu`, `cuda` or `mps`)."""
 
     backbone: str
     frozen_through: str
@@ -37,12 +30,7 @@ class CostKey:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Cost of the features of one image.
-
-    Attributes:
-        row_bytes: Size of the features.
-        seconds: Time to compute them.
-    """
+    """Size of the features of one image, and the time to compute them."""
 
     row_bytes: int
     seconds: float
@@ -89,9 +77,9 @@ def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: 
 
     Args:
         splits: Images of the study.
-        views: Stored views of each training image; 1 means only the original image.
+        views: Stored views per training image; 1 means only the original image.
         epochs: Epochs per trial.
-        trials: Trials of the study.
+        trials: Number of trials.
         measured: Cost of one image.
     """
     train = len(splits.train)
@@ -103,17 +91,14 @@ def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: 
 
 def save_cost(key: CostKey, cost: MeasuredCost) -> None:
     """Caches a measurement."""
-    _cache().put({_cache_key(key): json.dumps(asdict(cost)).encode()})
+    DiskCache(_NAMESPACE).put({_cache_key(key): json.dumps(asdict(cost)).encode()})
 
 
 def load_cost(key: CostKey) -> MeasuredCost | None:
     """Returns the cost measured on this machine with the installed PyTorch, if it is cached."""
-    value = _cache().get([_cache_key(key)]).get(_cache_key(key))
-    return None if value is None else MeasuredCost(**json.loads(value))
-
-
-def _cache() -> DiskCache:
-    return DiskCache("costs")
+    for value in DiskCache(_NAMESPACE).get([_cache_key(key)]).values():
+        return MeasuredCost(**json.loads(value))
+    return None
 
 
 def _cache_key(key: CostKey) -> str:

@@ -1,4 +1,4 @@
-"""Inputs for the trials of a study: images, stored features or recomputed features.
+"""Inputs of the trials: images, stored features or recomputed features.
 
 If a network can be partitioned, stored and recomputed features are bitwise equal; only the time differs.
 """
@@ -26,17 +26,7 @@ FeatureRows = tuple[Rows, Rows | None]
 
 
 class DataModule:
-    """Loads the inputs for the trials of one study.
-
-    Args:
-        splits: Images of the study.
-        device: Device of the batches.
-        trials: Trials of the study.
-        epochs: Maximum number of epochs per trial.
-        store: Where features and decoded images are stored; None disables storing.
-        progress: Called while features are computed.
-        say: Called with messages for the user.
-    """
+    """Loads the inputs for the trials of one study; arguments as in `TrialTrainer`."""
 
     def __init__(
         self,
@@ -57,14 +47,7 @@ class DataModule:
     def inputs(
         self, recipe: Recipe, cached: CachedNetwork, preprocessing: Preprocessing, precision: str
     ) -> InputSource:
-        """Returns the inputs of a trial.
-
-        Args:
-            recipe: Without search ranges.
-            cached: Network of the trial.
-            preprocessing: Preprocessing of the network.
-            precision: Precision of the study.
-        """
+        """Returns the inputs of a trial; the recipe is without search ranges."""
         views = view_schedule(recipe, frozen=cached.network.frozen > 0)
         images = self._image_loader(preprocessing, views.policy)
         self._report_limits(recipe, cached, views)

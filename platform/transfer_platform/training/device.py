@@ -52,9 +52,6 @@ def threads_for(step_elements: int) -> Iterator[None]:
 
     Synchronizing threads after operations of microseconds costs more than it saves, and many times more when
     another process occupies one of the cores.
-
-    Args:
-        step_elements: Input elements of one step.
     """
     threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:

@@ -26,14 +26,7 @@ PREFIX_BATCH = 8
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """A frozen prefix with its precision and device.
-
-    Attributes:
-        partition: Partition of the network.
-        precision: `float32`, `bfloat16` or `float16`.
-        device: Device of the network.
-        image_size: Side S of the images in pixels.
-    """
+    """The prefix of a partition, for images of side S = `image_size` pixels."""
 
     partition: Partition
     precision: str
@@ -145,14 +138,8 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store; missing ones are computed and stored first.
 
-    Args:
-        prefix: Computes the missing features.
-        images: Images by position.
-        positions: Position of the image of each row.
-        view_seeds: Seed of the augmented view of each row; None for images without augmentation.
-        store: Where features are stored.
-        progress: Called while features are computed.
-        say: Called before waiting for another process.
+    The first four arguments are those of `ComputedFeatures`. `say` is called before waiting for another
+    process.
 
     Raises:
         StoreError: The features do not fit, or the store is not writable.

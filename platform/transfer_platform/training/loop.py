@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +20,7 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Metrics of one epoch.
-
-    Attributes:
-        number: Counted from 1.
-        metrics: Values by name: `train/loss`, `validation/accuracy`, `learning_rate`, `seconds`, ...
-    """
+    """Metrics of one epoch, counted from 1: `train/loss`, `validation/accuracy`, `seconds`, ..."""
 
     number: int
     metrics: dict[str, float]
@@ -34,12 +28,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Objective:
-    """The validation metric that ranks epochs and trials.
-
-    Attributes:
-        metric: Name of the metric.
-        minimizes: True if lower values are better.
-    """
+    """The validation metric that ranks epochs and trials, and the direction in which it improves."""
 
     metric: str
     minimizes: bool
@@ -91,14 +80,24 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
     Args:
         network: Frozen as configured, on its device; changed in place.
         data: With validation images.
-        options: Configuration, precision and callbacks.
+        options: Configuration, precision and callback.
 
     Raises:
         DivergedError: The loss is not finite.
     """
-    run = _SingleRun(network, data, options)
-    result = _train_epochs(run, options)
-    run.trainer.trainable.restore(result.weights)
+    trainer = Trainer(network, data, options.config, options.precision)
+    targets = data.labels[list(data.validation)]
+
+    def run_epoch(number: int) -> tuple[EpochResult, Tensor]:
+        start, rate = time.perf_counter(), trainer.learning_rate
+        loss = trainer.train(number)
+        logits = trainer.validate()
+        epoch = _epoch_result(number, loss, targets, logits, rate, start)
+        trainer.after_epoch(epoch.metrics["validation/loss"])
+        return epoch, logits
+
+    result = _train_epochs(run_epoch, trainer.trainable.copy, options)
+    trainer.trainable.restore(result.weights)
     return result
 
 
@@ -108,12 +107,30 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
     Args:
         network: Initial state of every fold. Its weights are overwritten and not usable afterwards.
         folds: Their validation sets are a partition of all images.
-        options: Configuration, precision and callbacks.
+        options: Configuration, precision and callback.
 
     Raises:
         DivergedError: The loss of a fold is not finite.
     """
-    return _train_epochs(_CrossValidationRun(network, folds, options), options)
+    trainable = TrainableState(network)
+    weights = [trainable.copy() for _ in folds]
+    trainers = [Trainer(network, fold, options.config, options.precision) for fold in folds]
+    labels = folds[0].labels
+
+    def run_epoch(number: int) -> tuple[EpochResult, Tensor]:
+        start, rate = time.perf_counter(), trainers[0].learning_rate
+        losses, logits = [], torch.empty(len(labels), network.spec.classes)
+        for index, (fold, trainer) in enumerate(zip(folds, trainers, strict=True)):
+            trainable.restore(weights[index])
+            losses.append(trainer.train(number))
+            fold_logits = trainer.validate()
+            positions = list(fold.validation)
+            trainer.after_epoch(float(functional.cross_entropy(fold_logits, labels[positions])))
+            logits[positions] = fold_logits
+            weights[index] = trainable.copy()
+        return _epoch_result(number, sum(losses) / len(losses), labels, logits, rate, start), logits
+
+    return _train_epochs(run_epoch, dict, options)
 
 
 def refit(network: Network, data: TrialData, config: TrainingConfig, *, precision: str, epochs: int) -> None:
@@ -134,78 +151,26 @@ def refit(network: Network, data: TrialData, config: TrainingConfig, *, precisio
         trainer.after_epoch(trainer.train(number))
 
 
-class _Run(Protocol):
-    """Training state of a trial."""
-
-    def run_epoch(self, number: int) -> tuple[EpochResult, Tensor]:
-        """Trains for one epoch and returns its metrics and the validation logits."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Returns copies of the current weights."""
-
-
-def _train_epochs(run: _Run, options: FitOptions) -> FitResult:
+def _train_epochs(
+    run_epoch: Callable[[int], tuple[EpochResult, Tensor]],
+    copy_weights: Callable[[], dict[str, Tensor]],
+    options: FitOptions,
+) -> FitResult:
+    """Calls `run_epoch`, which returns metrics and logits, until the last epoch or early stopping."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None
     for number in range(1, config.epochs + 1):
-        epoch, logits = run.run_epoch(number)
+        epoch, logits = run_epoch(number)
         epochs.append(epoch)
         value = epoch.metrics[objective.metric]
         if best is None or objective.is_better(value, best.best.metrics[objective.metric]):
-            best = FitResult((), epoch, logits, run.weights())
+            best = FitResult((), epoch, logits, copy_weights())
         options.after_epoch(epoch)
         if config.early_stopping and number - best.best.number >= config.early_stopping:
             break
     assert best is not None, "a trial has at least one epoch"
     return FitResult(tuple(epochs), best.best, best.logits, best.weights)
-
-
-class _SingleRun:
-    """One network with a validation split."""
-
-    def __init__(self, network: Network, data: TrialData, options: FitOptions) -> None:
-        self.trainer = Trainer(network, data, options.config, options.precision)
-        self._targets = data.labels[list(data.validation)]
-
-    def run_epoch(self, number: int) -> tuple[EpochResult, Tensor]:
-        start, rate = time.perf_counter(), self.trainer.learning_rate
-        loss = self.trainer.train(number)
-        logits = self.trainer.validate()
-        epoch = _epoch_result(number, loss, self._targets, logits, rate, start)
-        self.trainer.after_epoch(epoch.metrics["validation/loss"])
-        return epoch, logits
-
-    def weights(self) -> dict[str, Tensor]:
-        return self.trainer.trainable.copy()
-
-
-class _CrossValidationRun:
-    """One set of trainable weights per fold, swapped into a shared network for each fold's turn."""
-
-    def __init__(self, network: Network, folds: Sequence[TrialData], options: FitOptions) -> None:
-        self._folds, self._classes = folds, network.spec.classes
-        self._trainable = TrainableState(network)
-        self._weights = [self._trainable.copy() for _ in folds]
-        self._trainers = [Trainer(network, fold, options.config, options.precision) for fold in folds]
-
-    def run_epoch(self, number: int) -> tuple[EpochResult, Tensor]:
-        start, rate = time.perf_counter(), self._trainers[0].learning_rate
-        labels = self._folds[0].labels
-        losses, logits = [], torch.empty(len(labels), self._classes)
-        for index, fold in enumerate(self._folds):
-            self._trainable.restore(self._weights[index])
-            trainer = self._trainers[index]
-            losses.append(trainer.train(number))
-            fold_logits = trainer.validate()
-            positions = list(fold.validation)
-            trainer.after_epoch(float(functional.cross_entropy(fold_logits, labels[positions])))
-            logits[positions] = fold_logits
-            self._weights[index] = self._trainable.copy()
-        return _epoch_result(number, sum(losses) / len(losses), labels, logits, rate, start), logits
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
 
 
 def _epoch_result(

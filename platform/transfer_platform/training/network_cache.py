@@ -47,7 +47,7 @@ def prepare_network(
 
     Args:
         spec: Architecture of the network.
-        pretrained: File with pretrained backbone weights; None for random weights.
+        pretrained: File with backbone weights; None for random weights.
         frozen_through: Last frozen stage, `none` or `all`.
         seed: Seed of the initial head weights.
         device: Device of the network.

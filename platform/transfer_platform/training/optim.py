@@ -45,13 +45,7 @@ def _parameter_groups(
 
 
 class LearningRateSchedule:
-    """Linear warm-up followed by the configured schedule.
-
-    Args:
-        optimizer: The learning rates of its groups are the peak rates; changed in place.
-        config: Schedule, warm-up and epochs.
-        steps_per_epoch: Optimizer steps per epoch.
-    """
+    """Linear warm-up to the learning rates of the optimizer, followed by the configured schedule."""
 
     def __init__(self, optimizer: Optimizer, config: TrainingConfig, steps_per_epoch: int) -> None:
         total = config.epochs * steps_per_epoch

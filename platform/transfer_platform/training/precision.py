@@ -33,9 +33,6 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
         recipe: Without search ranges.
         device: Device of the network.
         build_network: Called only for `auto`.
-
-    Returns:
-        `float32`, `bfloat16` or `float16`.
     """
     config = recipe.training
     if config.precision != "auto":

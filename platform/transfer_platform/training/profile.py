@@ -17,13 +17,7 @@ ROUNDS = 3
 
 
 def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
-    """Times a frozen prefix on one batch, after a warm-up pass, and caches the result.
-
-    Args:
-        prefix: Frozen prefix of the network.
-        backbone: Name of the backbone in the recipe.
-        frozen_through: Last frozen stage.
-    """
+    """Times a frozen prefix on one batch, after a warm-up pass, and caches the result."""
     images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
     row_bytes = prefix.layout.row_bytes  # runs the prefix once: the warm-up
     seconds = []
@@ -34,9 +28,8 @@ def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> Me
         synchronize(prefix.device)
         seconds.append(time.perf_counter() - start)
     cost = MeasuredCost(row_bytes, min(seconds) / PREFIX_BATCH)
-    save_cost(
-        CostKey(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type), cost
-    )
+    key = CostKey(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
+    save_cost(key, cost)
     return cost
 
 

@@ -54,13 +54,7 @@ class Trainer:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def train(self, epoch: int) -> float:
-        """Trains for one epoch.
-
-        Args:
-            epoch: Counted from 1.
-
-        Returns:
-            Mean training loss in nats.
+        """Trains for one epoch, counted from 1, and returns the mean training loss in nats.
 
         Raises:
             DivergedError: A loss is not finite.

@@ -51,8 +51,6 @@ class TrialTrainer:
         say: Called with messages for the user.
 
     Attributes:
-        splits: Images of the study.
-        device: Device of the networks.
         precision: Precision of the networks, initially float32; see `select_precision`.
     """
 
@@ -102,11 +100,7 @@ class TrialTrainer:
         """Returns the final network of a trial in eval mode.
 
         It has the weights of the best epoch; with cross-validation, it is trained again on all images for
-        the number of epochs that was best.
-
-        Args:
-            recipe: Recipe of the trial.
-            result: Result of `train`, possibly from an earlier process.
+        the number of epochs that was best. `result` may be from an earlier process.
         """
         cached = self._cached_network(recipe)
         if result.weights:
@@ -127,13 +121,7 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the input of the network's head (N, F) for some images.
-
-        Args:
-            recipe: Recipe of the trial.
-            network: Network of this trainer; put into eval mode.
-            positions: Positions of the images in `Splits.development`.
-        """
+        """Returns the input of the network's head (N, F), in eval mode, for some of `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
