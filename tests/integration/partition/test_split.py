@@ -10,7 +10,7 @@ from torch.nn import functional
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_model.structure import NetworkStructure
 from transfer_platform.partition.split import Partition, PartitionError, partition_network
-from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from torch import nn
 
 from transfer_model.errors import ModelError, UnknownBackboneError, UnknownStageError
 from transfer_model.network import Network, NetworkSpec, build_network
-from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
