@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_BYTES = 1 << 30
+"""Largest size of a file that is read as an image."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:

@@ -25,7 +25,6 @@ DESCRIPTIONS = {
     "embedded": "data sets that come with the install, as files",
     "features": "what frozen networks made of images, and decoded images",
     "huggingface": "data sets of Hugging Face, as class folders",
-    "looks": "sizes, formats and sketches of images that were read",
     "measured": "what frozen networks cost on this machine",
     "images": "images that manifests name by URLs, as they were fetched",
     "torchvision": "data sets of torchvision, as class folders",

@@ -1,1 +1,1 @@
-"""X."""
+"""Data sets: scanned once, then split into training, validation and test images."""

@@ -16,9 +16,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from transfer_platform.data.chunk import MAX_BYTES
 from transfer_platform.errors import SourceError
-from transfer_platform.file_problems import FileProblem
+from transfer_platform.file_problems import MAX_BYTES, FileProblem
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step
 from transfer_platform.sources.download import redact_url
