@@ -1,1 +1,1 @@
-"""Data sets: scanned once, then split into training, validation and test images."""
+"""Datasets: scanned once, then split into training, validation and test images."""

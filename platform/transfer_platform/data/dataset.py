@@ -1,4 +1,4 @@
-"""Opens the data set of a recipe: resolves its splits and scans its images."""
+"""Opens the dataset of a recipe: resolves its splits and scans its images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScannedDataset:
-    """A data set whose image files were all read.
+    """A dataset whose image files were all read.
 
     Attributes:
         config: Section `dataset` of the recipe.
@@ -67,7 +67,7 @@ class ScannedDataset:
     def with_splits(
         self, *, validation: float | FoldsConfig | None = None, test: float | None = None
     ) -> ScannedDataset:
-        """Returns the data set with other fractions or folds; no file is read again."""
+        """Returns the dataset with other fractions or folds; no file is read again."""
         splits = self.resolved_splits
         changed = replace(
             splits,
@@ -94,7 +94,7 @@ class ScannedDataset:
 
 
 def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
-    """Fetches a data set, resolves its splits and reads every image once.
+    """Fetches a dataset, resolves its splits and reads every image once.
 
     Problems of single files are collected in the catalogs, not raised.
 

@@ -1,6 +1,6 @@
 """Splits and folds by whole groups, such as patients or animals.
 
-The groups in test depend on their names and the split seed alone, so they stay test when the data set grows.
+The groups in test depend on their names and the split seed alone, so they stay test when the dataset grows.
 Groups that share an image, byte for byte, stay together. Validation and folds are assigned greedily and then
 improved by moving single groups. Scikit-learn's `StratifiedGroupKFold` is not used: it has no fractions, its
 assignment may change with its version, and on the same groups its folds are less even.

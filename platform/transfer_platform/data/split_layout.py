@@ -339,7 +339,7 @@ def resolve_recipe_splits(
 
 
 def resolve_splits(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ResolvedSplits:
-    """Resolves the splits of a data set that is opened for this purpose alone."""
+    """Resolves the splits of a dataset that is opened for this purpose alone."""
     if is_manifest(config.source) and not (folder / config.source).is_dir():
         file = open_manifest(config.source, folder, config.sha256, progress)
         return resolve_manifest_splits(read_manifest(file, config.group_by).splits, config.splits)

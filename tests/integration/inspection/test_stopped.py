@@ -78,7 +78,7 @@ def until(condition: object, what: str) -> None:
 def looks(cache: Path) -> int:
     """How many images are remembered."""
     with sqlite3.connect(cache / FILE_NAME) as database:
-        query = "SELECT count(*) FROM entries WHERE namespace LIKE 'image statistics%'"
+        query = "SELECT count(*) FROM entries WHERE CAST(namespace AS TEXT) LIKE 'image statistics%'"
         [[count]] = database.execute(query)
     return int(count)
 

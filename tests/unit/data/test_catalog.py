@@ -170,7 +170,7 @@ class TestExclusion:
 
 
 class TestLinks:
-    """Links are followed inside the data set and rejected if they leave it or are circular."""
+    """Links are followed inside the dataset and rejected if they leave it or are circular."""
 
     def test_inside(self, folder: Path) -> None:
         (folder / "ant" / "link.png").symlink_to(folder / "ant" / "1.png")

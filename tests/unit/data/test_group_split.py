@@ -108,10 +108,10 @@ def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) ->
 def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None:
     images = sort_by_content(make_groups(sizes))
     folds = assign_group_folds(images, count, seed)
-    held: dict[str, set[int]] = {}
+    folds_of: dict[str, set[int]] = {}
     for each, fold in zip(images, folds, strict=True):
-        held.setdefault(each.group, set()).add(fold)
-    assert all(len(found) == 1 for found in held.values())
+        folds_of.setdefault(each.group, set()).add(fold)
+    assert all(len(found) == 1 for found in folds_of.values())
     assert {(each.label, fold) for each, fold in zip(images, folds, strict=True)} == {
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
@@ -133,8 +133,8 @@ def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
         names = np.array([each.group for each in images])
         reference = np.empty(len(images), int)
         kind = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        for fold, (_, held) in enumerate(kind.split(labels, labels, names)):
-            reference[held] = fold
+        for fold, (_, test) in enumerate(kind.split(labels, labels, names)):
+            reference[test] = fold
         ours.append(_imbalance(labels, assign_group_folds(images, 5, seed)))
         theirs.append(_imbalance(labels, reference))
     assert np.mean(ours) <= np.mean(theirs)

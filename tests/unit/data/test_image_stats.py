@@ -237,8 +237,9 @@ class TestCache:
         def refuse(path: Path) -> None:
             raise PermissionError(path)
 
-        cache_folder().mkdir()
-        (cache_folder() / FILE_NAME).write_bytes(b"no database" * 100)
+        file = cache_folder() / FILE_NAME
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"no database" * 100)
         monkeypatch.setattr(Path, "unlink", refuse)
         image_stats_cache().put({"a": bytes(STATS_BYTES)})
 

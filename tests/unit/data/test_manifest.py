@@ -1,4 +1,4 @@
-"""Data sets listed in a manifest: equal to folders, and every error of the table."""
+"""Datasets listed in a manifest: equal to folders, and every error of the table."""
 
 from __future__ import annotations
 
@@ -74,24 +74,26 @@ def test_the_same_images_as_folders_and_as_a_manifest_are_the_same_data(
     (base / "lists").mkdir()
     table(base / "lists" / name.lower(), [[f"../{path}", label] for path, label in rows(folder)])
     (base / "lists" / name.lower()).rename(base / "lists" / name)
-    as_folders = splits_of(folder, ".", 0.2, 0.4)
-    as_table = read(base, f"lists/{name}")
-    assert as_table.fingerprint == as_folders.fingerprint
-    assert as_table.classes == as_folders.classes
-    assert [each.path for each in as_table.development] == [each.path for each in as_folders.development]
+    from_folders = splits_of(folder, ".", 0.2, 0.4)
+    from_manifest = read(base, f"lists/{name}")
+    assert from_manifest.fingerprint == from_folders.fingerprint
+    assert from_manifest.classes == from_folders.classes
+    assert [each.path for each in from_manifest.development] == [
+        each.path for each in from_folders.development
+    ]
     deal = {"validation": {"folds": 3}, "test": 0.4}
-    as_table = read(base, f"lists/{name}", splits=SplitsConfig.model_validate(deal))
-    as_folders = splits_of(folder, ".", FoldsConfig(folds=3), 0.4)
-    assert (as_table.folds, as_table.fingerprint) == (as_folders.folds, as_folders.fingerprint)
+    from_manifest = read(base, f"lists/{name}", splits=SplitsConfig.model_validate(deal))
+    from_folders = splits_of(folder, ".", FoldsConfig(folds=3), 0.4)
+    assert (from_manifest.folds, from_manifest.fingerprint) == (from_folders.folds, from_folders.fingerprint)
 
 
 def test_order_names_and_other_columns_do_not_matter(folder: Path) -> None:
-    base, given = folder.parent, rows(folder)
-    table(base / "photos.csv", given)
+    base, entries = folder.parent, rows(folder)
+    table(base / "photos.csv", entries)
     before = read(base)
-    for number, (path, _) in enumerate(given):
+    for number, (path, _) in enumerate(entries):
         (base / str(path)).rename(base / f"{number}.png")
-    shuffled = [[label, "x,y", f"{number}.png"] for number, (_, label) in enumerate(given)][::-1]
+    shuffled = [[label, "x,y", f"{number}.png"] for number, (_, label) in enumerate(entries)][::-1]
     table(base / "photos.tsv", shuffled, ["label", "note", "path"])
     assert read(base, "photos.tsv").fingerprint == before.fingerprint
 
@@ -118,8 +120,8 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
         (["train"] * 8 + ["test"] * 2, {}, {"train": 12, "validation": 4, "test": 4}),
         (["train"] * 8 + ["test"] * 2, {"validation": {"folds": 4}}, {"train": 16, "test": 4}),
     ):
-        given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
-        table(base / "photos.csv", given, ["path", "label", "split"])
+        entries = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+        table(base / "photos.csv", entries, ["path", "label", "split"])
         made = read(base, splits=SplitsConfig.model_validate(splits))
         assert {role: len(images) for role, images in made.by_name.items()} == sizes
     assert made.fold_count == 4
@@ -152,11 +154,11 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
     ],
 )
 def test_splits_that_do_not_fit_the_manifest(splits, words, message: str, folder: Path) -> None:
-    given = rows(folder)
+    entries = rows(folder)
     head = ["path", "label", "split"] if words else ["path", "label"]
     if words:
-        given = [[*row, words[place % 2]] for place, row in enumerate(given)]
-    table(folder.parent / "photos.csv", given, head)
+        entries = [[*row, words[place % 2]] for place, row in enumerate(entries)]
+    table(folder.parent / "photos.csv", entries, head)
     with pytest.raises(SplitError, match=message):
         read(folder.parent, splits=SplitsConfig.model_validate(splits))
 
@@ -231,24 +233,24 @@ def test_a_damaged_parquet_file(damage: bytes, isolated: Path) -> None:
 
 
 def test_parquet_columns_are_read_as_text(folder: Path) -> None:
-    base, given = folder.parent, rows(folder)
-    labels = pa.array([int(label == "bee") for _, label in given])
-    paths = pa.array([path for path, _ in given]).dictionary_encode()
+    base, entries = folder.parent, rows(folder)
+    labels = pa.array([int(label == "bee") for _, label in entries])
+    paths = pa.array([path for path, _ in entries]).dictionary_encode()
     parquet.write_table(pa.table({"path": paths, "label": labels}), base / "photos.parquet")
     assert read(base, "photos.parquet").classes == ("0", "1")
-    labels = pa.array([[label] for _, label in given])
+    labels = pa.array([[label] for _, label in entries])
     parquet.write_table(pa.table({"path": paths, "label": labels}), base / "photos.parquet")
     with pytest.raises(DataError, match=r"'label' .* has the type list<.*, but must be text or numbers"):
         read(base, "photos.parquet")
     with pytest.raises(DataError, match=r"no column 'label'"):
-        read(base, table(base / "other.parquet", given, ["path", "lable"]).name)
+        read(base, table(base / "other.parquet", entries, ["path", "lable"]).name)
     with pytest.raises(DataError, match=r"photos.parquet, row 1: its 'label' is empty"):
-        read(base, table(base / "photos.parquet", [[given[0][0], None], *given[1:]]).name)
+        read(base, table(base / "photos.parquet", [[entries[0][0], None], *entries[1:]]).name)
 
 
 def test_the_byte_order_mark_of_excel_and_normalized_labels(folder: Path) -> None:
-    given = [[path, " cafe\u0301 " if label == "ant" else label] for path, label in rows(folder)]
-    file = table(folder.parent / "photos.csv", given)
+    entries = [[path, " cafe\u0301 " if label == "ant" else label] for path, label in rows(folder)]
+    file = table(folder.parent / "photos.csv", entries)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
     assert read(folder.parent).classes == ("bee", "caf\u00e9")
 
@@ -257,9 +259,9 @@ def test_absolute_paths_and_links_of_a_local_manifest(folder: Path, splits_of) -
     base = folder.parent
     (base / "elsewhere").mkdir()
     (base / "elsewhere" / "link.png").symlink_to(folder / "ant" / "0.png")
-    given = [[folder.parent / str(path), label] for path, label in rows(folder)]
-    given[0][0] = "link.png"
-    table(base / "elsewhere" / "photos.csv", given)
+    entries = [[folder.parent / str(path), label] for path, label in rows(folder)]
+    entries[0][0] = "link.png"
+    table(base / "elsewhere" / "photos.csv", entries)
     assert read(base, "elsewhere/photos.csv").fingerprint == splits_of(folder, ".", 0.2, 0.4).fingerprint
 
 
@@ -270,8 +272,8 @@ def test_bad_files_are_reported_like_those_of_folders(folder: Path) -> None:
     (folder / "ant" / "2.png").write_text("no image")
     (folder / "ant" / "3.png").unlink()
     os.mkfifo(folder / "ant" / "3.fifo")
-    given = [*rows(folder), ["set/ant/3.png", "ant"], ["gone/1.png", "bee"]]
-    table(base / "photos.csv", given)
+    entries = [*rows(folder), ["set/ant/3.png", "ant"], ["gone/1.png", "bee"]]
+    table(base / "photos.csv", entries)
     found = inspected(base)
     assert [(each.kind, found.line(each)) for each in found.errors] == [
         ("missing", "gone/1.png: the file does not exist (photos.csv, line 23)"),
@@ -339,8 +341,8 @@ class TestExclusion:
     def test_copies_in_two_splits_can_be_allowed(self, folder: Path) -> None:
         base = folder.parent
         (folder / "bee" / "9.png").write_bytes((folder / "bee" / "0.png").read_bytes())
-        given = [[*row, "test" if place % 10 > 7 else "train"] for place, row in enumerate(rows(folder))]
-        table(base / "photos.csv", given, ["path", "label", "split"])
+        entries = [[*row, "test" if place % 10 > 7 else "train"] for place, row in enumerate(rows(folder))]
+        table(base / "photos.csv", entries, ["path", "label", "split"])
         with pytest.raises(DataError, match="copy in another split"):
             read(base, splits=SplitsConfig())
         assert read(base, splits=SplitsConfig(), allow_duplicates=("set/bee/9.png",)).test
@@ -354,8 +356,8 @@ class TestExclusion:
     ],
 )
 def test_labels_that_do_not_make_classes(labels: str, message: str, folder: Path) -> None:
-    given = [[path, labels[place % 4]] for place, (path, _) in enumerate(rows(folder))]
-    table(folder.parent / "photos.csv", given)
+    entries = [[path, labels[place % 4]] for place, (path, _) in enumerate(rows(folder))]
+    table(folder.parent / "photos.csv", entries)
     with pytest.raises(DataError, match=message):
         read(folder.parent)
 
@@ -374,7 +376,7 @@ def test_weights_belong_to_the_training_images_and_their_fingerprint(name, folde
         place = order.index(image.path.relative_to(base).as_posix())
         assert image.weight == pytest.approx(0.5 + place / 10)
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
-    assert same == ["validation", "test"], "weights of what is held out are not used"
+    assert same == ["validation", "test"], "weights of held-out images are not used"
     assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
         "the column 'weight' is the weight of a training image in the loss: 0.5 to 2.4"
     ]
@@ -383,10 +385,10 @@ def test_weights_belong_to_the_training_images_and_their_fingerprint(name, folde
 @pytest.mark.parametrize("name", ["photos.csv", "photos.parquet"])
 def test_the_columns_may_be_written_in_any_case(name: str, folder: Path) -> None:
     base, words = folder.parent, ["train"] * 8 + ["test"] * 2
-    given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
-    table(base / name, given, ["Path", "LABEL", "Split"])
+    entries = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+    table(base / name, entries, ["Path", "LABEL", "Split"])
     made = read(base, name, splits=SplitsConfig())
-    assert {role: len(held) for role, held in made.by_name.items()} == {
+    assert {role: len(images) for role, images in made.by_name.items()} == {
         "train": 12,
         "validation": 4,
         "test": 4,
@@ -395,8 +397,8 @@ def test_the_columns_may_be_written_in_any_case(name: str, folder: Path) -> None
 
 def test_a_column_with_names_of_splits_is_reported(folder: Path) -> None:
     words = ["train"] * 8 + ["test"] * 2
-    given = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
-    table(folder.parent / "photos.csv", given, ["path", "label", "partition"])
+    entries = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
+    table(folder.parent / "photos.csv", entries, ["path", "label", "partition"])
     assert [each.detail for each in inspected(folder.parent).by_kind("manifest")] == [
         "the column 'partition' contains names of splits but is not used; to use it, call it 'split'"
     ]
@@ -405,9 +407,9 @@ def test_a_column_with_names_of_splits_is_reported(folder: Path) -> None:
 def test_wrong_weights_are_named_with_their_lines(folder: Path) -> None:
     words = ["1", "0", "-1", "nan", "inf", "heavy", "", " 2 "]
     splits = ["train"] * 7 + ["test"]
-    given = [[*row, split, word] for row, split, word in zip(rows(folder), splits, words, strict=False)]
-    given += [[*row, "test", ""] for row in rows(folder)[8:]]
-    table(folder.parent / "photos.csv", given, ["path", "label", "split", "weight"])
+    entries = [[*row, split, word] for row, split, word in zip(rows(folder), splits, words, strict=False)]
+    entries += [[*row, "test", ""] for row in rows(folder)[8:]]
+    table(folder.parent / "photos.csv", entries, ["path", "label", "split", "weight"])
     with pytest.raises(DataError) as caught:
         read(folder.parent, splits=SplitsConfig())
     lines = [line.strip() for line in str(caught.value).splitlines() if "its weight" in line]
@@ -470,25 +472,25 @@ class TestGroups:
     HEAD = ("path", "label", "patient", "split")
 
     def test_groups_stay_on_one_side(self, folder: Path) -> None:
-        given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
-        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        entries = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", entries, self.HEAD[:3])
         splits = read(folder.parent, group_by="patient")
         sides = [{each.group for each in images} for images in splits.by_name.values()]
         assert len(sides) == 3
         assert sum(map(len, sides)) == len(set.union(*sides)) == 10
 
     def test_folds_of_groups_are_part_of_the_fingerprint(self, folder: Path) -> None:
-        given = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
-        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        entries = [[*row, f"P{place % 10}"] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", entries, self.HEAD[:3])
         deal = SplitsConfig.model_validate({"validation": {"folds": 2}, "test": 0.4})
         splits = read(folder.parent, group_by="patient", splits=deal)
-        held = [
+        folds = [
             {each.group for each, fold in zip(splits.train, splits.folds, strict=True) if fold == number}
             for number in range(2)
         ]
-        assert all(held)
-        assert not held[0] & held[1]
-        first = next(iter(held[0]))
+        assert all(folds)
+        assert not folds[0] & folds[1]
+        first = next(iter(folds[0]))
         moved = [
             1 if each.group == first else fold for each, fold in zip(splits.train, splits.folds, strict=True)
         ]
@@ -497,11 +499,11 @@ class TestGroups:
 
     def test_a_group_in_two_given_splits_is_an_error(self, folder: Path) -> None:
         base = folder.parent
-        given = [
+        entries = [
             [*row, f"P{place % 10 // 2}", "test" if place % 10 == 9 else "train"]
             for place, row in enumerate(rows(folder))
         ]
-        table(base / "photos.csv", given, self.HEAD)
+        table(base / "photos.csv", entries, self.HEAD)
         found = inspected(base, group_by="patient", splits=SplitsConfig())
         [error] = found.errors
         assert error.kind == "group in two splits"
@@ -524,8 +526,8 @@ class TestGroups:
         ],
     )
     def test_a_column_that_is_not_there_or_has_gaps(self, column: str, message: str, folder: Path) -> None:
-        given = [[*row, f"P{place}" if place else ""] for place, row in enumerate(rows(folder))]
-        table(folder.parent / "photos.csv", given, self.HEAD[:3])
+        entries = [[*row, f"P{place}" if place else ""] for place, row in enumerate(rows(folder))]
+        table(folder.parent / "photos.csv", entries, self.HEAD[:3])
         with pytest.raises(DataError, match=message):
             read(folder.parent, group_by=column)
 
@@ -545,5 +547,5 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
     assert {image.path.parent.name for image in read(base).train} <= {"ant", "bee", "elsewhere"}
     assert (elsewhere / "0.png").resolve() in {
-        image.path for held in read(base).by_name.values() for image in held
+        image.path for images in read(base).by_name.values() for image in images
     }
