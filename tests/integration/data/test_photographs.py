@@ -1,4 +1,4 @@
-"""The real photographs, from the archive to the splits."""
+"""The hymenoptera photographs, from the archive to the splits."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
         (folder / label).rename(folder / "train" / label)
     (folder / "te\nst").mkdir()
     written = write_first_recipe("Our photos")
-    assert "# not read: te\\nst, as" in written.file.read_text()
+    assert "# not used: te\\nst (" in written.file.read_text()
 
 
 def test_no_file_is_replaced(fill, capsys) -> None:
