@@ -193,7 +193,7 @@ def fields() -> None:
     """Print every field with its unit, bounds and default."""
     from transfer_platform.recipe import reference
 
-    click.echo(reference.fields())
+    click.echo(reference.markdown_reference())
 
 
 @main.group()
