@@ -11,7 +11,7 @@ from functools import cached_property
 from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, ResolvedSplits
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.survey import Inspection
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
 
@@ -22,7 +22,7 @@ MANY = 2000
 NAMED = 20
 """Unreadable files that are excluded by name; a list of more would hide the recipe."""
 SHOWN_CLASSES = 12
-LEAK = "copy in another split"
+LEAK = "duplicate across splits"
 
 _COMMENTS = 46
 """Column at which comments begin, where a line leaves room for it."""
@@ -214,7 +214,7 @@ def _side(side: object) -> str:
 
 def _size(seen: InspectedDataset) -> str:
     table = seen.inspection.statistics
-    rows = zip(table["split"], table["what"], table["median"], strict=True)
+    rows = zip(table["split"], table["quantity"], table["median"], strict=True)
     train = {what: median for split, what, median in rows if split == "train"}
     return f"{train['width, pixels']:.0f} x {train['height, pixels']:.0f}"
 

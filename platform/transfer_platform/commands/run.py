@@ -33,8 +33,8 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import require_valid
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, Say, Step, silent, tee
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity

@@ -114,7 +114,7 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/ant/moving.webp": ("animated", lambda: _animation("WEBP", 410)),
     "train/ant/moving.png": ("animated", lambda: _animation("PNG", 420)),
     "train/bee/pages.tiff": ("animated", lambda: _animation("TIFF", 430)),
-    "train/bee/turned.jpg": ("turned by EXIF", _turned),
+    "train/bee/turned.jpg": ("EXIF rotation", _turned),
     "train/bee/print.jpg": ("CMYK", lambda: encoded(image(332).convert("CMYK"))),
     "train/bee/deep.png": ("more than 8 bits", _deep),
     "train/bee/palette.png": ("transparency", _palette),
@@ -124,7 +124,7 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: encoded(image(333).point(lambda v: v // 40), "PNG"),
     ),
     "train/bee/stamp.png": ("tiny", lambda: encoded(image(334).resize((10, 9)), "PNG")),
-    "train/bee/panorama.jpg": ("extreme shape", lambda: encoded(image(335, (600, 90)))),
+    "train/bee/panorama.jpg": ("extreme aspect ratio", lambda: encoded(image(335, (600, 90)))),
 }
 """Images that can be learned from, and are out of the ordinary."""
 
@@ -170,7 +170,7 @@ def troubled_set(root: Path) -> Path:
     (root / "train/bee/wrong.jpg").write_bytes((root / "train/ant/1.jpg").read_bytes())
     (root / "test/ant/leak.jpg").write_bytes((root / "train/ant/2.jpg").read_bytes())
     (root / "train/ant/smaller.jpg").write_bytes(_shrunk((root / "train/ant/3.jpg").read_bytes()))
-    (root / "train/bee/doubtful.jpg").write_bytes(_shrunk((root / "train/ant/4.jpg").read_bytes()))
+    (root / "train/bee/wrong smaller.jpg").write_bytes(_shrunk((root / "train/ant/4.jpg").read_bytes()))
     (root / "test/ant/similar.jpg").write_bytes(_shrunk((root / "train/ant/5.jpg").read_bytes()))
     return root
 
@@ -184,13 +184,13 @@ _EXPECTED: dict[str, list[str]] = {
     "link to nothing": ["train/ant/gone.jpg"],
     "special file": ["train/ant/pipe.jpg"],
     "hidden": ["train/.DS_Store"],
-    "copy": ["train/ant/0.jpg", "train/ant/copy.jpg"],
-    "copy with another label": ["train/ant/1.jpg", "train/bee/wrong.jpg"],
-    "copy in another split": ["train/ant/2.jpg", "test/ant/leak.jpg"],
-    "near copy": ["train/ant/3.jpg", "train/ant/smaller.jpg"],
-    "near copy with another label": ["train/ant/4.jpg", "train/bee/doubtful.jpg"],
-    "near copy in another split": ["train/ant/5.jpg", "test/ant/similar.jpg"],
-    "name that is no UTF-8": ["train/bee/m\\xfcller.jpg"],
+    "exact duplicate": ["train/ant/0.jpg", "train/ant/copy.jpg"],
+    "duplicate with another label": ["train/ant/1.jpg", "train/bee/wrong.jpg"],
+    "duplicate across splits": ["train/ant/2.jpg", "test/ant/leak.jpg"],
+    "near duplicate": ["train/ant/3.jpg", "train/ant/smaller.jpg"],
+    "near duplicate with another label": ["train/ant/4.jpg", "train/bee/wrong smaller.jpg"],
+    "near duplicate across splits": ["train/ant/5.jpg", "test/ant/similar.jpg"],
+    "name not UTF-8": ["train/bee/m\\xfcller.jpg"],
 }
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
 DRAWS = 20
@@ -51,9 +51,9 @@ def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photograp
         inspection = inspected(folder)
         for copy in exact | near:
             copy.unlink()
-        copies = {frozenset(each.files) for each in inspection.by_kind("copy in another split")}
+        copies = {frozenset(each.files) for each in inspection.by_kind("duplicate across splits")}
         assert copies == {frozenset(pair) for pair in exact.items()}
-        alike = [set(each.files) for each in inspection.by_kind("near copy in another split")]
+        alike = [set(each.files) for each in inspection.by_kind("near duplicate across splits")]
         hits = sum({copy, original} in alike for copy, original in near.items())
         assert len(alike) == hits, "a false alarm"
         found, missed = found + hits, missed + len(near) - hits
@@ -68,4 +68,4 @@ def test_the_photographs_as_shipped_raise_no_alarm(isolated: Path, photographs: 
 def test_the_stray_image_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
     found, _ = preflight(DatasetConfig(source=str(photographs), splits=splits), photographs)
-    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("odd format", STRAY)]
+    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("unusual format", STRAY)]

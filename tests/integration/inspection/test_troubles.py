@@ -64,10 +64,10 @@ def test_a_run_names_all_of_them_at_once_and_trains_nothing(
     troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
 ) -> None:
     _, said = platform(troubled.parent, "run", "recipe.yaml", code=1)
-    for kind in {*bad_kinds, "unreadable folder", "copy in another split"}:
-        assert f"{kind} ({1 if kind.startswith('copy') else len(expected[kind])})" in said
+    for kind in {*bad_kinds, "unreadable folder", "duplicate across splits"}:
+        assert f"{kind} ({1 if kind.startswith('duplicate') else len(expected[kind])})" in said
         assert all(name in said for name in expected[kind])
-    assert "21 things" in said
+    assert "21 errors" in said
     assert "nothing was trained" in said
     assert not (troubled.parent / "studies").exists()
     assert not (troubled.parent / "mlflow.db").exists()
@@ -163,9 +163,9 @@ def _renamed(folder: Path, name: bytes) -> None:
     [
         (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test lacks the class 'bee'"),
         (lambda root: (root / "test/bee").rename(root / "test/bees"), "classes differ", "did you mean 'bee'"),
-        (lambda root: (root / "train/cat").mkdir(), "class folders", "without an image: 'cat'"),
-        (lambda root: shutil.rmtree(root / "train/bee"), "class folders", "only one, 'ant'"),
-        (lambda root: _renamed(root / "train/bee", b"b\xe9"), "class folders", "b\\xe9; rename"),
+        (lambda root: (root / "train/cat").mkdir(), "invalid classes", "without an image: 'cat'"),
+        (lambda root: shutil.rmtree(root / "train/bee"), "invalid classes", "only one, 'ant'"),
+        (lambda root: _renamed(root / "train/bee", b"b\xe9"), "invalid classes", "b\\xe9; rename"),
     ],
 )
 def test_folders_that_do_not_make_classes(plain: Path, change, kind: str, words: str) -> None:
@@ -179,5 +179,5 @@ def test_small_and_unequal_classes_are_told(plain: Path) -> None:
     for number in range(3, 20):
         (plain / f"train/bee/{number}.jpg").unlink()
     found = findings(plain.parent)
-    assert set(found) == {"few images", "imbalance"}
-    assert set(findings(plain.parent, "-o", "dataset.few_images=2")) == {"imbalance"}
+    assert set(found) == {"few images", "class imbalance"}
+    assert set(findings(plain.parent, "-o", "dataset.few_images=2")) == {"class imbalance"}

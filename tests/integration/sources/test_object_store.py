@@ -17,9 +17,9 @@ import pytest
 from transfer_platform.data.dataset import scan_dataset
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import DataError, SourceError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.inspection.report import manifest
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig

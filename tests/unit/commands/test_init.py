@@ -142,7 +142,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
 
 def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
     fill(ant=3, bee=1)
-    with pytest.raises(DataError, match="is in the way; no recipe was written"):
+    with pytest.raises(DataError, match=r"1 error in .*; no recipe was written"):
         write_first_recipe("Our photos")
     with pytest.raises(DataError, match="neither a folder nor an archive"):
         write_first_recipe("photos")

@@ -17,8 +17,8 @@ from pyarrow import parquet
 from transfer_platform.data.dataset import scan_dataset, split_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_platform.recipe.schema import SplitsConfig as Declared
@@ -272,7 +272,7 @@ def test_bad_files_are_told_like_those_of_folders(folder: Path) -> None:
         ("damaged", f"set/ant/1.png: {_said(found, 'damaged')}"),
         ("special file", "set/ant/3.fifo: is a folder, a pipe or a device, not a file (photos.csv, line 5)"),
     ]
-    with pytest.raises(DataError, match=r"6 things in .* are in the way; nothing was trained"):
+    with pytest.raises(DataError, match=r"6 errors in .*; nothing was trained"):
         read(base)
     found, splits = require_valid(listed(on_bad_image="skip"), base)
     assert len(found.quarantine) == 6
@@ -329,7 +329,7 @@ class TestExclusion:
         (folder / "bee" / "9.png").write_bytes((folder / "bee" / "0.png").read_bytes())
         given = [[*row, "test" if place % 10 > 7 else "train"] for place, row in enumerate(rows(folder))]
         table(base / "photos.csv", given, ["path", "label", "split"])
-        with pytest.raises(DataError, match="copy in another split"):
+        with pytest.raises(DataError, match="duplicate across splits"):
             read(base, splits=Declared())
         assert read(base, splits=Declared(), allow_duplicates=("set/bee/9.png",)).test
 
@@ -492,7 +492,7 @@ class TestGroups:
         table(base / "photos.csv", given, self.HEAD)
         found = inspected(base, group_by="patient", splits=Declared())
         [error] = found.errors
-        assert error.kind == "group in two splits"
+        assert error.kind == "group across splits"
         assert error.detail == "the group 'P4' has 2 in train and 2 in test"
         assert len(error.files) == 4
         with pytest.raises(
