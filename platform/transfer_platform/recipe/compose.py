@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.nearest import nearest
-from transfer_platform.recipe.yaml_tree import Node, Place, merge, parse_yaml
+from transfer_platform.recipe.yaml_tree import Node, Place, merge, parse_yaml, recipe_error
 from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
 
 
 def is_local(source: str) -> bool:
-    """Returns True if a `dataset.source` is a path, not a URL or the name of a published data set."""
+    """Returns True if a `dataset.source` is a path, not a URL or the name of a published dataset."""
     return "://" not in source and not source.startswith(NAMED_PREFIXES)
 
 
@@ -67,9 +67,9 @@ def _parse_override(text: str) -> Node:
     name, equals, value = text.partition("=")
     steps = name.strip().split(".")
     if not equals or not all(steps):
-        raise _error(place, "", "an override must be FIELD=VALUE, such as training.epochs=3")
+        raise recipe_error(place, "", "an override must be FIELD=VALUE, such as training.epochs=3")
     if steps[0] == EXTENDS:
-        raise _error(place, EXTENDS, "is only allowed in a recipe file")
+        raise recipe_error(place, EXTENDS, "is only allowed in a recipe file")
     node = parse_yaml(value, place.source, first_line=None) or Node(place, None)
     for step in reversed(steps):
         node = Node(place, {step: node})
@@ -89,46 +89,39 @@ def _read_file(path: Path, extended_by: tuple[Path, ...], named_at: Place | None
         return tree
     extends = tree.entries[EXTENDS]
     if not isinstance(extends.value, str) or not extends.value:
-        raise _error(extends.place, EXTENDS, "must be the path of a recipe file, such as base.yaml")
+        raise recipe_error(extends.place, EXTENDS, "must be the path of a recipe file, such as base.yaml")
     base = Path(os.path.normpath(path.parent / extends.value))
     chain = (*extended_by, path)
     if base.resolve() in [file.resolve() for file in chain]:
         cycle = " -> ".join(str(file) for file in (*chain, base))
-        raise _error(extends.place, EXTENDS, f"circular reference: {cycle}")
+        raise recipe_error(extends.place, EXTENDS, f"circular reference: {cycle}")
     own = Node(tree.place, {key: node for key, node in tree.entries.items() if key != EXTENDS})
     return merge(_with_absolute_paths(_read_file(base, chain, extends.place), base.parent), own)
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
     """Makes the paths in a base recipe absolute: they are relative to the base, not to the recipe itself."""
-    for path, convert in (
-        (("dataset", "source"), _absolute_source),
-        (("backbone", "weights"), _absolute_weights),
-    ):
-        node = tree.find(path)
-        if node and isinstance(node.value, str):
-            tree = tree.replaced(path, convert(node.value, folder))
+
+    def to_absolute(name: str) -> str:
+        return str(absolute(name, folder))
+
+    source, weights = tree.find(("dataset", "source")), tree.find(("backbone", "weights"))
+    if source and isinstance(source.value, str):
+        convert = to_absolute if is_local(source.value) else partial(with_folder, moved=to_absolute)
+        tree = tree.replaced(("dataset", "source"), convert(source.value))
+    if weights and isinstance(weights.value, str) and is_weights_file(weights.value):
+        tree = tree.replaced(("backbone", "weights"), to_absolute(weights.value))
     return tree
-
-
-def _absolute_source(source: str, folder: Path) -> str:
-    if is_local(source):
-        return str(absolute(source, folder))
-    return with_folder(source, lambda name: str(absolute(name, folder)))
-
-
-def _absolute_weights(weights: str, folder: Path) -> str:
-    return str(absolute(weights, folder)) if is_weights_file(weights) else weights
 
 
 def _parse_file(path: Path, named_at: Place | None) -> Node:
     tree = parse_yaml(_read_text(path, named_at), str(path))
     if tree is None:
-        raise _error(
+        raise recipe_error(
             Place(str(path)), "", "the file is empty; a recipe needs at least name, dataset and backbone"
         )
     if not isinstance(tree.value, dict):
-        raise _error(tree.place, "", "not a recipe: expected fields, such as name: ants-bees")
+        raise recipe_error(tree.place, "", "not a recipe: expected fields, such as name: ants-bees")
     return tree
 
 
@@ -137,16 +130,16 @@ def _read_text(path: Path, named_at: Place | None) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise _error(place, field, f"{path} does not exist{_suggest_file(path)}") from error
+        raise recipe_error(place, field, f"{path} does not exist{_suggest_file(path)}") from error
     except IsADirectoryError as error:
         hint = _suggest_file(path / ".yaml")
-        raise _error(place, field, f"{path} is a folder; expected a recipe file{hint}") from error
+        raise recipe_error(place, field, f"{path} is a folder; expected a recipe file{hint}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise _error(Place(str(path), line), "", message) from error
+        raise recipe_error(Place(str(path), line), "", message) from error
     except OSError as error:
-        raise _error(place, field, f"cannot read {path}: {error.strerror}") from error
+        raise recipe_error(place, field, f"cannot read {path}: {error.strerror}") from error
 
 
 def _suggest_file(path: Path) -> str:
@@ -155,7 +148,3 @@ def _suggest_file(path: Path) -> str:
     if similar := nearest(path.name, names):
         return f"; did you mean {path.parent / similar}?"
     return f"; {path.parent}{os.sep} contains {', '.join(names[:10])}" if names else ""
-
-
-def _error(place: Place, field: str, message: str) -> RecipeError:
-    return RecipeError([RecipeProblem(str(place), field, message)])

@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 EMBEDDED_DATASETS = ("digits",)
-"""Data sets included in the installation, used as `dataset.source: embedded:NAME`."""
+"""Datasets included in the installation, used as `dataset.source: embedded:NAME`."""
 
 HOLDOUT_FRACTION = 0.2
 """Default for `dataset.splits.validation` and `.test` where no such split is detected."""

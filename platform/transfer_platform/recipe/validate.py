@@ -187,27 +187,20 @@ def _source_errors(source: str, folder: Path) -> Iterator[FieldError]:
     if separator and scheme not in ("http", "https"):
         yield FieldError(_SOURCE, f"only http:// and https:// URLs are supported, but got {scheme}://")
     kind, _, name = source.partition(":")
-    if source.startswith(NAMED_PREFIXES):
-        check = {"embedded": _embedded_errors, "torchvision": _torchvision_errors}.get(kind)
-        yield from check(name) if check else _huggingface_errors(name, folder)
-    elif is_local(source):
+    if is_local(source):
         yield from _missing_file(_SOURCE, source, folder, "folder, archive or manifest")
+    elif kind == "huggingface":
+        yield from _huggingface_errors(name, folder)
+    elif kind == "torchvision" and (problem := torchvision_problem(name)):
+        yield FieldError(_SOURCE, problem)
+    elif kind == "embedded" and name not in EMBEDDED_DATASETS:
+        hint = did_you_mean(name, EMBEDDED_DATASETS)
+        expected = ", ".join(EMBEDDED_DATASETS)
+        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}, expected {expected}{hint}")
 
 
 def _has_no_checksum(source: str, folder: Path) -> bool:
     return source.startswith(NAMED_PREFIXES) or (is_local(source) and absolute(source, folder).is_dir())
-
-
-def _embedded_errors(name: str) -> Iterator[FieldError]:
-    if name not in EMBEDDED_DATASETS:
-        hint = did_you_mean(name, EMBEDDED_DATASETS)
-        message = f"unknown embedded data set {name!r}, expected {', '.join(EMBEDDED_DATASETS)}{hint}"
-        yield FieldError(_SOURCE, message)
-
-
-def _torchvision_errors(name: str) -> Iterator[FieldError]:
-    if problem := torchvision_problem(name):
-        yield FieldError(_SOURCE, problem)
 
 
 def _huggingface_errors(text: str, folder: Path) -> Iterator[FieldError]:

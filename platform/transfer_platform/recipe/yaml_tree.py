@@ -144,6 +144,11 @@ def format_path(path: FieldPath) -> str:
     return "".join(steps).removeprefix(".")
 
 
+def recipe_error(place: Place, field: str, message: str) -> RecipeError:
+    """Returns an error with a single problem; `field` is empty for the file as a whole."""
+    return RecipeError([RecipeProblem(str(place), field, message)])
+
+
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses one YAML document.
 
@@ -168,9 +173,9 @@ def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | Non
     except YAMLError as error:
         raise _syntax_error(error, text, source, first_line) from error
     except ValueError as error:
-        raise _error(Place(source), f"cannot parse a number: {error}") from error
+        raise recipe_error(Place(source), "", f"cannot parse a number: {error}") from error
     except RecursionError as error:
-        raise _error(Place(source), "lists or mappings are nested too deeply") from error
+        raise recipe_error(Place(source), "", "lists or mappings are nested too deeply") from error
     if builder.problems:
         raise RecipeError(builder.problems)
     return tree
@@ -193,9 +198,8 @@ class _TreeBuilder:
     def build(self, node: YamlNode, place: Place) -> Node:
         self._count += 1
         if self._count > MAX_VALUES:
-            raise _error(
-                place, f"more than {MAX_VALUES} values; check for aliases (*name) that repeat each other"
-            )
+            message = f"more than {MAX_VALUES} values; check for aliases (*name) that repeat each other"
+            raise recipe_error(place, "", message)
         if isinstance(node, MappingNode) and node.tag == f"{_TAG_PREFIX}map":
             return Node(place, self._mapping(node))
         if isinstance(node, SequenceNode) and node.tag == f"{_TAG_PREFIX}seq":
@@ -247,7 +251,7 @@ def _syntax_error(error: YAMLError, text: str, source: str, first_line: int | No
             _syntax_message(str(error.problem)),
         )
     place = Place(source, None if line is None or first_line is None else first_line + line)
-    return _error(place, f"invalid YAML{column}: {message}")
+    return recipe_error(place, "", f"invalid YAML{column}: {message}")
 
 
 def _syntax_message(problem: str) -> str:
@@ -255,7 +259,3 @@ def _syntax_message(problem: str) -> str:
         if match := re.fullmatch(pattern, problem):
             return match.expand(message)
     return problem
-
-
-def _error(place: Place, message: str) -> RecipeError:
-    return RecipeError([RecipeProblem(str(place), "", message)])

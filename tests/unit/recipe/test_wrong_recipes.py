@@ -202,7 +202,7 @@ CASES = {
     "embedded set that is not there": (
         changed("embedded:digits", "embedded:digit"),
         3,
-        "unknown embedded data set 'digit', expected digits; did you mean digits?",
+        "unknown embedded dataset 'digit', expected digits; did you mean digits?",
     ),
     "set of torchvision that is not there": (
         changed("embedded:digits", "torchvision:cifar-10"),
