@@ -1,4 +1,4 @@
-"""Copies of test photographs hidden among the training photographs, as they get there in practice."""
+"""Realistic duplicates of test images planted among the training images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def reencoded(photograph: Path, draw: random.Random) -> bytes:
     return content.getvalue()
 
 
-def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photographs: Path) -> None:
+def test_duplicates_of_test_images_in_train_are_found(isolated: Path, photographs: Path) -> None:
     folder = isolated / "set"
     shutil.copytree(photographs, folder, copy_function=os.link)
     tests = sorted((folder / "val").glob("*/*.jpg"))
@@ -53,19 +53,19 @@ def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photograp
             copy.unlink()
         copies = {frozenset(each.files) for each in inspection.by_kind("duplicate across splits")}
         assert copies == {frozenset(pair) for pair in exact.items()}
-        alike = [set(each.files) for each in inspection.by_kind("near duplicate across splits")]
-        hits = sum({copy, original} in alike for copy, original in near.items())
-        assert len(alike) == hits, "a false alarm"
+        groups = [set(each.files) for each in inspection.by_kind("near duplicate across splits")]
+        hits = sum({copy, original} in groups for copy, original in near.items())
+        assert len(groups) == hits, "a false alarm"
         found, missed = found + hits, missed + len(near) - hits
     assert found / (found + missed) >= 0.95
 
 
-def test_the_photographs_as_shipped_raise_no_alarm(isolated: Path, photographs: Path) -> None:
+def test_the_original_dataset_has_no_findings(isolated: Path, photographs: Path) -> None:
     found = inspected(photographs)
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("excluded", STRAY)]
 
 
-def test_the_stray_image_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
+def test_the_stray_image_is_reported_unless_excluded(isolated: Path, photographs: Path) -> None:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
     found, _ = preflight(DatasetConfig(source=str(photographs), splits=splits), photographs)
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("unusual format", STRAY)]
