@@ -72,8 +72,8 @@ def measure(seed: int, photographs: Path, folder: Path, options: Namespace) -> R
     command = [BIN / "platform", "data", recipe, "--json", "--device", options.device]
     ended = timed(command, folder, environment(options.threads, options.unpacked / "runs" / "cache"))
     found = json.loads(ended.output[ended.output.index("{") :])["findings"]
-    accused = _named(found, "likely mislabelled")
-    doubtful = accused | _named(found, "taken for another class")
+    accused = _named(found, "label error")
+    doubtful = accused | _named(found, "predicted as another class")
     return {
         "seed": seed,
         "flipped": len(flipped),

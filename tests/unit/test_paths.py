@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from transfer_platform import paths
+from transfer_platform import databases, paths
 from transfer_registry import files
 from transfer_registry.errors import StorageError
 
@@ -20,18 +20,18 @@ def _reset_tracking_uri(isolated: Path):
 
 
 def test_databases_are_in_the_current_folder_by_default(isolated: Path) -> None:
-    assert paths.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
-    assert paths.ledger_url() == f"sqlite:///{isolated}/ledger.db"
+    assert databases.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
+    assert databases.ledger_url() == f"sqlite:///{isolated}/ledger.db"
 
 
 def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@db/platform")
-    assert paths.studies_url() == (
+    assert databases.studies_url() == (
         "postgresql+psycopg://me:secret@db/platform?options=-csearch_path%3Dstudies"
     )
-    assert paths.ledger_url().endswith("search_path%3Dledger")
+    assert databases.ledger_url().endswith("search_path%3Dledger")
 
 
 @pytest.mark.parametrize(
@@ -45,21 +45,21 @@ def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
 def test_other_databases_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", url)
     with pytest.raises(StorageError, match=message):
-        paths.studies_url()
+        databases.studies_url()
 
 
 def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me@db/platform")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@db:5432/platform?options=-csearch_path=ledger")
     with pytest.raises(StorageError, match="the same schema 'ledger'"):
-        paths.ledger_url()
-    assert paths.studies_url()
+        databases.ledger_url()
+    assert databases.studies_url()
 
 
 def test_a_remote_server_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL"):
-        paths.ledger_url()
+        databases.ledger_url()
 
 
 def test_mirrors_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

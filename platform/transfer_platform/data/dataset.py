@@ -162,16 +162,3 @@ def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec
             f"dataset.splits contradicts the manifest {manifest.file}:\n"
             + "\n".join(f"  {error}" for error in errors)
         )
-
-
-# Replaced by `open_dataset` and `ScannedDataset.split`; removed together with the last caller.
-
-
-def scan_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
-    """Same as `open_dataset`."""
-    return open_dataset(config, folder, progress)
-
-
-def split_dataset(dataset: ScannedDataset, config: DatasetConfig) -> Splits:
-    """Same as `dataset.split()`."""
-    return replace(dataset, config=config).split()

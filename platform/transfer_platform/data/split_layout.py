@@ -10,13 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from transfer_platform.data.manifest import is_manifest, read_manifest
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import SplitError
 from transfer_platform.file_problems import printable
-from transfer_platform.progress import Progress, Say, silent
-from transfer_platform.recipe.schema import HOLDOUT_FRACTION, DatasetConfig, FoldsConfig, Recipe, SplitsConfig
-from transfer_platform.sources.open import open_manifest, open_source
+from transfer_platform.recipe.schema import HOLDOUT_FRACTION, FoldsConfig, SplitsConfig
 from transfer_platform.sources.walk import is_ignored
 
 SplitSpec = str | float | FoldsConfig
@@ -322,25 +319,3 @@ def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
             f"{join_names(splits[''])} in {classes} contain no class folders; in each of them, move the "
             "images of each class into a folder named after the class"
         )
-
-
-# Replaced by `data.dataset.open_dataset`; removed together with the last caller.
-
-
-def resolve_recipe_splits(
-    recipe: Recipe, folder: Path, progress: Progress = silent, say: Say = silent
-) -> Recipe:
-    """Returns the recipe with every split spelled out."""
-    resolved = resolve_splits(recipe.dataset, folder, progress)
-    for message in resolved.messages:
-        say(message)
-    dataset = recipe.dataset.model_copy(update={"splits": resolved.to_config()})
-    return recipe.model_copy(update={"dataset": dataset})
-
-
-def resolve_splits(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ResolvedSplits:
-    """Resolves the splits of a dataset that is opened for this purpose alone."""
-    if is_manifest(config.source) and not (folder / config.source).is_dir():
-        file = open_manifest(config.source, folder, config.sha256, progress)
-        return resolve_manifest_splits(read_manifest(file, config.group_by).splits, config.splits)
-    return resolve_folder_splits(open_source(config.source, folder, config.sha256, progress), config.splits)

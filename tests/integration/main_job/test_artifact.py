@@ -17,7 +17,6 @@ from transfer_model.ood import OodScorer
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.progress import Say, silent
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
 from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store.store import Store
@@ -29,7 +28,7 @@ FALSE_ALARMS = 0.2
 
 
 def recipe(folder: Path, through: str, **changes: object) -> Recipe:
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "strict",
             "dataset": {"source": str(folder), "image_size": 64},

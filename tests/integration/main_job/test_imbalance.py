@@ -12,7 +12,6 @@ import torch
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.embedded import embedded_dataset
 from transfer_platform.sources.weights import fetch_weights
@@ -38,7 +37,7 @@ def thinned(isolated: Path) -> Path:
 
 
 def recipe(folder: Path, **changes: dict[str, object]) -> Recipe:
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "thinned",
             "dataset": {

@@ -15,7 +15,6 @@ import torch
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Step
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
 from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store.store import Store
@@ -38,7 +37,7 @@ def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "few",
             "dataset": {"source": str(folder), "image_size": 64, **changes.get("dataset", {})},

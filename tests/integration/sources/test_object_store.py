@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from transfer_platform.data.dataset import scan_dataset
+from transfer_platform.data.dataset import open_dataset
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import DataError, SourceError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.inspection.report import manifest
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig
@@ -62,11 +62,11 @@ def declared(source: str = "photos.csv", **options: Any) -> DatasetConfig:
 
 
 def read(source: str = "photos.csv", **options: Any) -> Splits:
-    return require_valid(declared(source, **options), Path())[1]
+    return require_valid(*preflight(open_dataset(declared(source, **options), Path())))
 
 
 def inspected(**options: Any) -> Inspection:
-    return preflight(declared(**options), Path())[0]
+    return preflight(open_dataset(declared(**options), Path()))[0]
 
 
 def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site, splits_of) -> None:
@@ -74,7 +74,7 @@ def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Sit
         (Path("set") / name).parent.mkdir(exist_ok=True, parents=True)
         (Path("set") / name).write_bytes(png(name))
     steps: list[Step] = []
-    source = scan_dataset(declared(), Path(), steps.append)
+    source = open_dataset(declared(), Path(), steps.append)
     assert steps[len(NAMES) - 1] == Step("fetching photos.csv", 16, 16, "images")
     assert len(photos.requests) == len(photos.heads_answered) == 16
     splits = read()
@@ -87,7 +87,7 @@ def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Sit
 
 def test_reports_name_urls(photos: Site) -> None:
     photos.files["/set/ant/0.png"] = b"no image"
-    found, splits = preflight(declared(on_bad_image="skip"), Path())
+    found, splits = preflight(open_dataset(declared(on_bad_image="skip"), Path()))
     assert splits is not None
     [bad] = found.by_kind("unsupported format")
     assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is not an image")
@@ -198,7 +198,7 @@ class TestFetchedManifest:
                 name
             ]
         Path("photos.csv").unlink()
-        found, splits = require_valid(declared(f"{photos.url}/set/photos.csv"), Path())
+        found, splits = preflight(open_dataset(declared(f"{photos.url}/set/photos.csv"), Path()))
         assert digests(splits) == {png_sha("odd"), *(png_sha(name) for name in NAMES[1:])}
         assert found.name(splits.train[0].path).startswith(f"{photos.url}/set/")
 
@@ -224,7 +224,7 @@ class TestFetchedManifest:
     def test_other_schemes_are_file_names_on_the_server(self, path: str, photos: Site) -> None:
         listed([path, *NAMES[1:]])
         photos.files["/set/photos.csv"] = Path("photos.csv").read_bytes()
-        found, _ = preflight(declared(f"{photos.url}/set/photos.csv"), Path())
+        found, _ = preflight(open_dataset(declared(f"{photos.url}/set/photos.csv"), Path()))
         [error] = found.errors
         assert error.kind == "unreadable"
         assert "has no such file" in error.detail

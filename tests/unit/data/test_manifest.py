@@ -17,8 +17,8 @@ from pyarrow import parquet
 from transfer_platform.data.dataset import open_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, SourceError, SplitError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig, SplitsConfig
 
@@ -59,11 +59,11 @@ def listed(name: str = "photos.csv", **options: Any) -> DatasetConfig:
 
 
 def read(base: Path, name: str = "photos.csv", **options: Any) -> Splits:
-    return require_valid(listed(name, **options), base)[1]
+    return require_valid(*preflight(open_dataset(listed(name, **options), base)))
 
 
 def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspection:
-    return preflight(listed(name, **options), base)[0]
+    return preflight(open_dataset(listed(name, **options), base))[0]
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
@@ -102,7 +102,7 @@ def test_the_column_split_says_which_image_is_which(folder: Path) -> None:
     base, words = folder.parent, ["Train"] * 6 + ["val"] * 2 + ["TEST"] * 2
     table(base / "photos.csv", [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)],
           ["path", "label", "split"])  # fmt: skip
-    found, splits = require_valid(DatasetConfig(source="photos.csv"), base)
+    found, splits = preflight(open_dataset(DatasetConfig(source="photos.csv"), base))
     assert {role: len(images) for role, images in splits.by_name.items()} == {
         "train": 12, "validation": 4, "test": 4
     }  # fmt: skip
@@ -286,12 +286,12 @@ def test_bad_files_are_reported_like_those_of_folders(folder: Path) -> None:
             "set/ant/3.fifo: it is a folder, a pipe or a device, not a file (photos.csv, line 5)",
         ),
     ]
-    with pytest.raises(DataError, match=r"6 things in .* are in the way; nothing was trained"):
+    with pytest.raises(DataError, match=r"6 errors in .*; nothing was trained"):
         read(base)
-    found, splits = require_valid(listed(on_bad_image="skip"), base)
+    found, splits = preflight(open_dataset(listed(on_bad_image="skip"), base))
     assert len(found.quarantine) == 6
     assert sum(map(len, splits.by_name.values())) == 16
-    found, splits = require_valid(listed(exclude=("set/ant/[0-3].*", "gone")), base)
+    found, splits = preflight(open_dataset(listed(exclude=("set/ant/[0-3].*", "gone")), base))
     assert len(found.by_kind("excluded")) == 6
     assert sum(map(len, splits.by_name.values())) == 16
 
@@ -343,7 +343,7 @@ class TestExclusion:
         (folder / "bee" / "9.png").write_bytes((folder / "bee" / "0.png").read_bytes())
         entries = [[*row, "test" if place % 10 > 7 else "train"] for place, row in enumerate(rows(folder))]
         table(base / "photos.csv", entries, ["path", "label", "split"])
-        with pytest.raises(DataError, match="copy in another split"):
+        with pytest.raises(DataError, match="duplicate across splits"):
             read(base, splits=SplitsConfig())
         assert read(base, splits=SplitsConfig(), allow_duplicates=("set/bee/9.png",)).test
 
@@ -506,7 +506,7 @@ class TestGroups:
         table(base / "photos.csv", entries, self.HEAD)
         found = inspected(base, group_by="patient", splits=SplitsConfig())
         [error] = found.errors
-        assert error.kind == "group in two splits"
+        assert error.kind == "group across splits"
         assert error.detail == "the group 'P4' has 2 in train and 2 in test"
         assert len(error.files) == 4
         with pytest.raises(

@@ -10,11 +10,11 @@ from transfer_model.network import NetworkSpec
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.evaluation.model_card import model_card
 from transfer_platform.evaluation.predictions import Predictions
-from transfer_platform.recipe.load import from_mapping
+from transfer_platform.recipe.schema import Recipe
 
 
 def card(threshold: float, folder: Path) -> str:
-    recipe = from_mapping(
+    recipe = Recipe.model_validate(
         {
             "name": "insects",
             "dataset": {"source": str(folder)},

@@ -90,9 +90,10 @@ def test_checking_data_loads_neither_torch_nor_scikit_learn(isolated: Path) -> N
     code = (
         "import sys; from pathlib import Path\n"
         "from transfer_platform.sources.open import open_source\n"
-        "from transfer_platform.inspection.preflight import require_valid\n"
+        "from transfer_platform.data.dataset import open_dataset\n"
+        "from transfer_platform.inspection.preflight import preflight, require_valid\n"
         "from transfer_platform.recipe.schema import DatasetConfig\n"
-        "require_valid(DatasetConfig(source='embedded:digits'), Path('.'))\n"
+        "require_valid(*preflight(open_dataset(DatasetConfig(source='embedded:digits'), Path('.'))))\n"
         "sys.exit(str({'torch', 'sklearn', 'torchvision', 'requests'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment())

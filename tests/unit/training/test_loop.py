@@ -11,7 +11,6 @@ from torch import Tensor
 
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.errors import DivergedError
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights, resolve_class_weights
@@ -34,7 +33,7 @@ LOSS = Objective("validation/loss", minimizes=True)
 
 def recipe(tmp_path, **training: object) -> Recipe:
     (tmp_path / "photos").mkdir(exist_ok=True)
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "small",
             "dataset": {"source": str(tmp_path / "photos")},
