@@ -19,7 +19,7 @@ _NAMESPACE = "costs"
 
 @dataclass(frozen=True)
 class CostKey:
-    """A frozen prefix, for images of some size in pixels on a type of device (`cpu`, `cuda` or `mps`)."""
+    """A frozen prefix, image size in pixels, precision and device type (`cpu`, `cuda` or `mps`)."""
 
     backbone: str
     frozen_through: str
@@ -70,7 +70,7 @@ class StudyCosts:
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """Returns the costs of a study with some stored views per training image, 1 for the original only."""
+    """Returns the costs of a study that stores `views` views per training image; 1 is the original image."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
     # With K folds, each image is trained on in K - 1 folds and validated in one.

@@ -45,7 +45,7 @@ def prepare_network(
 ) -> CachedNetwork:
     """Builds a network, freezes it and partitions it after the frozen part.
 
-    `pretrained` is a file with backbone weights, None for random weights; `seed` is the seed of the head weights.
+    `pretrained` is a file with backbone weights, None for random ones; `seed` initializes the head.
     """
     torch.manual_seed(seed)
     network = build_network(spec, pretrained)
