@@ -39,19 +39,18 @@ CHUNK = 64
 
 
 class ImageLoader:
-    """Loads the images of a study for one network.
+    """Loads the images of a study, by position, for one network.
 
     Args:
-        images: Images by position.
+        images: Images of the study.
         preprocessing: Preprocessing of the network.
-        policy: Augmentation policy of `load_views`; unused if `load_views` is not called.
+        policy: Augmentation policy of `load_views`, or `none` if it is not used.
         device: Device of the batches.
         store: Where decoded images are stored; None: images are decoded at every use.
         progress: Called while images are decoded into the store.
         say: Called if images cannot be stored, and before waiting for another process.
 
     Attributes:
-        records: Images by position.
         digests: SHA-256 of every image.
     """
 

@@ -39,7 +39,7 @@ def write_artifact(
         trainer: Trainer of the trial.
         recipe: Recipe of the trial.
         result: Result of the trial.
-        network: Network returned by `TrialTrainer.finalize`.
+        network: Returned by `TrialTrainer.finalize`.
         folder: Created if missing.
         say: Called if out-of-distribution detection is disabled.
     """

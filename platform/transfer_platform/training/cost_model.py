@@ -19,7 +19,7 @@ _NAMESPACE = "costs"
 
 @dataclass(frozen=True)
 class CostKey:
-    """A frozen prefix, for images of some size in pixels on a type of device (`cpu`, `cuda` or `mps`)."""
+    """A frozen prefix, image size in pixels, precision and device type (`cpu`, `cuda` or `mps`)."""
 
     backbone: str
     frozen_through: str
@@ -38,17 +38,14 @@ class MeasuredCost:
 
 @dataclass(frozen=True)
 class StudyCosts:
-    """Cost of both strategies for a whole study.
-
-    Attributes:
-        rows: Images and views to store.
-        uses: Images processed in all trials, epochs and folds.
-        measured: Cost of one image.
-    """
+    """Cost of both strategies for a whole study."""
 
     rows: int
+    """Images and views to store."""
     uses: int
+    """Images processed in all trials, epochs and folds."""
     measured: MeasuredCost
+    """Cost of one image."""
 
     @property
     def bytes(self) -> int:
@@ -73,15 +70,7 @@ class StudyCosts:
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """Returns the costs of a study.
-
-    Args:
-        splits: Images of the study.
-        views: Stored views per training image; 1 means only the original image.
-        epochs: Epochs per trial.
-        trials: Number of trials.
-        measured: Cost of one image.
-    """
+    """Returns the costs of a study that stores `views` views per training image; 1 is the original image."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
     # With K folds, each image is trained on in K - 1 folds and validated in one.
@@ -96,9 +85,9 @@ def save_cost(key: CostKey, cost: MeasuredCost) -> None:
 
 def load_cost(key: CostKey) -> MeasuredCost | None:
     """Returns the cost measured on this machine with the installed PyTorch, if it is cached."""
-    for value in DiskCache(_NAMESPACE).get([_cache_key(key)]).values():
-        return MeasuredCost(**json.loads(value))
-    return None
+    cache_key = _cache_key(key)
+    value = DiskCache(_NAMESPACE).get([cache_key]).get(cache_key)
+    return None if value is None else MeasuredCost(**json.loads(value))
 
 
 def _cache_key(key: CostKey) -> str:

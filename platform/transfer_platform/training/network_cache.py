@@ -45,12 +45,7 @@ def prepare_network(
 ) -> CachedNetwork:
     """Builds a network, freezes it and partitions it after the frozen part.
 
-    Args:
-        spec: Architecture of the network.
-        pretrained: File with backbone weights; None for random weights.
-        frozen_through: Last frozen stage, `none` or `all`.
-        seed: Seed of the initial head weights.
-        device: Device of the network.
+    `pretrained` is a file with backbone weights, None for random ones; `seed` initializes the head.
     """
     torch.manual_seed(seed)
     network = build_network(spec, pretrained)

@@ -121,7 +121,7 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the input of the network's head (N, F), in eval mode, for some of `Splits.development`."""
+        """Returns the head inputs (N, F) in eval mode; positions refer to `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
