@@ -55,7 +55,7 @@ def _row(images: int, classes: int, truth: str, gains: Sequence[float], options:
     from transfer_registry.gate import ChampionPredictions, evaluate_rules
     from transfer_registry.rules import OverChampion, PerClassRecall
 
-    rules = (OverChampion(), OverChampion(margin=-0.02), PerClassRecall())
+    rules = {"over": OverChampion(), "margin": OverChampion(margin=-0.02), "recall": PerClassRecall()}
     draw = np.random.default_rng(0)
     names = np.arange(classes).astype(str)
     labels = np.repeat(names, images // classes)

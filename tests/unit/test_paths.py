@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from transfer_platform import paths
-from transfer_registry import files
 from transfer_registry.errors import StorageError
 
 
@@ -66,38 +64,6 @@ def test_mirrors_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert paths.mirrors() == ()
     monkeypatch.setenv("PLATFORM_MIRROR", "/data/mirror, https://mirror.example/files ,")
     assert paths.mirrors() == ("/data/mirror", "https://mirror.example/files")
-
-
-def test_a_database_takes_its_place_whole(isolated: Path) -> None:
-    url = f"sqlite:///{isolated}/new.db"
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(url)
-    assert not (isolated / "new.db").exists()
-    with files.atomic_database(url) as unfinished:
-        assert not Path(unfinished.removeprefix("sqlite:///")).exists(), "what was left behind is gone"
-        _create_table(unfinished)
-    with files.atomic_database(url) as existing:
-        assert existing == url
-    connection = sqlite3.connect(isolated / "new.db")
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("whole",)]
-    connection.close()
-
-
-def test_other_databases_create_themselves(isolated: Path) -> None:
-    with files.atomic_database("postgresql+psycopg://db/platform") as url:
-        assert url == "postgresql+psycopg://db/platform"
-
-
-def _interrupted(url: str) -> None:
-    with files.atomic_database(url) as unfinished:
-        _create_table(unfinished)
-        raise KeyboardInterrupt
-
-
-def _create_table(url: str) -> None:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    connection.execute("CREATE TABLE whole (id)")
-    connection.close()
 
 
 @pytest.mark.parametrize(

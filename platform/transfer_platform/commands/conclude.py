@@ -35,7 +35,6 @@ from transfer_registry.ledger import Ledger
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
 from transfer_registry.promote import PromotionResult, promote_candidate
-from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
 NOTE = "conclusion"
@@ -197,6 +196,5 @@ def _promote(
         ood_scores=answers.ood_scores,
         threshold=description.unknown.threshold,
     )
-    rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))
     with Ledger.open(paths.ledger_url()) as ledger:
-        return promote_candidate(candidate, evaluation, rules, ledger)
+        return promote_candidate(candidate, evaluation, section.gate.rules, ledger)

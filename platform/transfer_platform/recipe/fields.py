@@ -10,10 +10,12 @@ from pydantic_core import PydanticUndefined
 
 from transfer_platform.recipe import search_space
 from transfer_platform.recipe.schema import Recipe, Section
+from transfer_registry.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
     from transfer_platform.recipe.tree import Path
@@ -34,7 +36,7 @@ class Field:
 
     path: tuple[str, ...]
     info: FieldInfo
-    section: type[Section] | None
+    section: type[BaseModel] | None
 
     @property
     def range_keys(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def paths_named(name: str) -> tuple[str, ...]:
     return tuple(".".join(field.path) for field in fields().values() if field.path[-1] == name)
 
 
-def _fields(section: type[Section], above: tuple[str, ...]) -> Iterator[Field]:
+def _fields(section: type[BaseModel], above: tuple[str, ...]) -> Iterator[Field]:
     for name, info in section.model_fields.items():
         field = Field((*above, info.alias or name), info, _section(info.annotation))
         yield field
@@ -98,9 +100,9 @@ def _members(annotation: object) -> Iterator[object]:
         yield from _members(part)
 
 
-def _section(annotation: object) -> type[Section] | None:
+def _section(annotation: object) -> type[BaseModel] | None:
     return next(filter(_is_section, (annotation, *get_args(annotation))), None)
 
 
-def _is_section(candidate: object) -> TypeGuard[type[Section]]:
-    return isinstance(candidate, type) and issubclass(candidate, Section)
+def _is_section(candidate: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(candidate, type) and issubclass(candidate, Section | Rule)
