@@ -63,8 +63,8 @@ def _row(images: int, classes: int, true_gain: str, gains: Sequence[float], opti
     from transfer_registry.gate import ChampionPredictions, evaluate_rules
     from transfer_registry.rules import OverChampion, PerClassRecall
 
-    rules = (OverChampion(), OverChampion(margin=-0.02), PerClassRecall())
-    random = np.random.default_rng(0)
+    rules = {"over": OverChampion(), "margin": OverChampion(margin=-0.02), "recall": PerClassRecall()}
+    draw = np.random.default_rng(0)
     names = np.arange(classes).astype(str)
     labels = np.repeat(names, images // classes)
     passed = np.zeros((options.pairs, len(rules)), bool)

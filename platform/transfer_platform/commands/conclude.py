@@ -30,7 +30,6 @@ from transfer_registry.ledger import Ledger
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
 from transfer_registry.promote import PromotionResult, promote_candidate
-from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
 ATTRIBUTE = "conclusion"
@@ -221,6 +220,5 @@ def _evaluation(
 
 
 def _promote(promotion: PromotionConfig, candidate: Candidate, evaluation: Evaluation) -> PromotionResult:
-    rules = read_rules(promotion.gate.model_dump(by_alias=True, exclude_none=True))
     with Ledger.open(databases.ledger_url()) as ledger:
-        return promote_candidate(candidate, evaluation, rules, ledger)
+        return promote_candidate(candidate, evaluation, promotion.gate.rules, ledger)

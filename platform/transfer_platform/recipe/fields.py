@@ -10,10 +10,12 @@ from pydantic_core import PydanticUndefined
 
 from transfer_platform.recipe.schema import Recipe, Section
 from transfer_platform.recipe.search_space import Choice, Range
+from transfer_registry.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
     from transfer_platform.recipe.yaml_tree import FieldPath
@@ -34,7 +36,7 @@ class SchemaField:
 
     path: tuple[str, ...]
     info: FieldInfo
-    section: type[Section] | None
+    section: type[BaseModel] | None
 
     @property
     def range_keys(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def paths_named(name: str) -> tuple[str, ...]:
     return tuple(".".join(field.path) for field in all_fields().values() if field.path[-1] == name)
 
 
-def _walk(section: type[Section], parent: tuple[str, ...]) -> Iterator[SchemaField]:
+def _walk(section: type[BaseModel], parent: tuple[str, ...]) -> Iterator[SchemaField]:
     for name, info in section.model_fields.items():
         types = (info.annotation, *get_args(info.annotation))
         field = SchemaField((*parent, info.alias or name), info, next(filter(_is_section_class, types), None))
@@ -98,5 +100,5 @@ def _type_parts(annotation: object) -> Iterator[object]:
         yield from _type_parts(part)
 
 
-def _is_section_class(candidate: object) -> TypeGuard[type[Section]]:
-    return isinstance(candidate, type) and issubclass(candidate, Section)
+def _is_section_class(candidate: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(candidate, type) and issubclass(candidate, Section | Rule)

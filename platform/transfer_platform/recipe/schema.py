@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from transfer_platform.recipe.search_space import MODEL_CONFIG, Option, Searchable
+from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "sgd"]
@@ -227,74 +228,46 @@ class SearchConfig(Section):
         return self.metric.endswith("/loss")
 
 
-class Threshold(Section):
-    """Bounds that a metric must keep, at least one of them."""
-
-    at_least: float | None = None
-    """Smallest value that passes."""
-
-    at_most: float | None = None
-    """Largest value that passes."""
-
-    @model_validator(mode="after")
-    def _some_bound(self) -> Threshold:
-        if self.at_least is None and self.at_most is None:
-            raise ValueError("a threshold needs at_least or at_most")
-        return self
-
-
-class OverChampion(Section):
-    """The candidate must be better than today's champion by more than chance."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """One minus the error rate of the one-sided exact McNemar test."""
-
-    margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Gain in accuracy to be exceeded; below 0 a candidate may lose so much but no more (non-inferiority)."""
-
-
-class PerClassRecall(Section):
-    """No class may be recognised worse than by today's champion, as far as the test images can show it."""
-
-    no_significant_regression: Literal[True] = True
-    """One-sided exact McNemar tests class by class, with Holm's correction."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """One minus the chance that an equal candidate is refused, over all classes together."""
-
-
 class GateConfig(Section):
-    """What a candidate must pass; without a rule every candidate does."""
+    """Rules that a candidate must pass to become champion; without rules, every candidate passes."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
-    """Share of the test images that are classified correctly, 0 to 1."""
+    """Fraction of test images classified correctly, 0 to 1."""
 
     macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
-    """Mean of the classes' F1 scores, 0 to 1; each class counts the same, however few its images."""
+    """Mean F1 score over the classes, 0 to 1; every class has the same weight."""
 
     macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
-    """Mean of the classes' recalls, 0 to 1, also called balanced accuracy."""
+    """Mean recall over the classes (balanced accuracy), 0 to 1."""
 
     loss: Threshold | None = Field(default=None, alias="test/loss")
-    """Mean cross-entropy of the test images, in nats."""
+    """Mean cross-entropy on the test images, in nats."""
 
     ece: Threshold | None = Field(default=None, alias="test/ece")
-    """Expected calibration error: mean distance of confidence from accuracy, 0 to 1."""
+    """Expected calibration error on the test images, 0 to 1."""
 
     unknown: Threshold | None = Field(default=None, alias="test/unknown")
-    """Share of the test images that the served model calls unknown, 0 to 1."""
+    """Fraction of test images that the served model marks as unknown, 0 to 1."""
 
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median milliseconds from one image's file to its answer, in this process, on a CPU."""
+    """Median time in milliseconds to classify one image file in this process, on a CPU."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Megabytes of the served form's weights, reference and description."""
+    """Size in megabytes of the served files: weights, reference features and configuration."""
 
     over_champion: OverChampion | None = None
-    """Compare with the champion on the same test images; does not apply while there is none."""
+    """Compare accuracy with the champion on the same test images; passes if there is no champion."""
 
     per_class_recall: PerClassRecall | None = None
-    """Compare with the champion class by class; does not apply while there is none."""
+    """Compare recall with the champion class by class; passes if there is no champion."""
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Rules that are set, by their names in a recipe."""
+        values = (
+            (field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items()
+        )
+        return {name: rule for name, rule in values if rule is not None}
 
 
 class PromotionConfig(Section):

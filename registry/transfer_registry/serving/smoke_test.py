@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from transfer_registry.answers import parse_predictions
+from transfer_registry.candidate import parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 from transfer_registry.serving.stranger import environment, last_lines
@@ -24,7 +24,7 @@ from transfer_registry.serving.stranger import environment, last_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from transfer_registry.answers import ServedOutput
+    from transfer_registry.candidate import ServedOutput
 
 PARITY_IMAGES = 32
 """How many test photographs a candidate is sent before the alias moves."""
