@@ -2,7 +2,7 @@
 
     outcome = transfer_platform.run("recipes/ants_bees.yaml")
 
-Importing the package loads nothing heavy; `run` does when it is first used.
+Importing the package is cheap; `run` loads torch and MLflow at its first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The command line: reads arguments, calls one function, prints what it gives. No logic lives here.
+"""Command line: parses arguments, calls one function, prints its result.
 
-Everything heavy is imported inside the commands, so that `--help` answers at once.
+Heavy modules are imported inside the commands, so that `--help` responds at once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Addr
 
 
 class Commands(click.Group):
-    """Prints errors that a user can mend as what they are; a traceback is for bugs only."""
+    """Prints errors that a user can fix without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Runs a command; exit code 1 where a recipe, the data or a registry stands in its way."""
+        """Runs a command; exit code 1 after an error, 130 after an interruption."""
         _collect_less_garbage()
-        # What docker, systemd and a batch queue send; as with Ctrl-C, nothing is lost.
+        # Sent by docker, systemd and batch queues; handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -45,39 +45,39 @@ class Commands(click.Group):
         except TransferError as error:
             click.echo(f"error: {error}", err=True)
         except KeyboardInterrupt:
-            goes_on = ctx.invoked_subcommand == "run"
-            click.echo("stopped" + ("; the same command goes on from here" if goes_on else ""), err=True)
+            hint = "; run the same command to resume" if ctx.invoked_subcommand == "run" else ""
+            click.echo(f"stopped{hint}", err=True)
             sys.exit(130)
         except Exception as error:
-            if (said := in_words(error)) is None:
+            if (message := describe_error(error)) is None:
                 raise
-            click.echo(f"error: {said}", err=True)
+            click.echo(f"error: {message}", err=True)
         sys.exit(1)
 
 
 def _collect_less_garbage() -> None:
-    """Spares a command seconds: what torch and MLflow make when they are imported lives until it ends.
+    """Saves seconds per command: objects made by importing torch and MLflow live until the process ends.
 
-    Python would go through all of it again and again while they are imported, and several times at the end.
+    By default Python scans all of them repeatedly during the imports, and several times at exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
-def in_words(error: Exception) -> str | None:
-    """What a file system, a database or MLflow refused, in a sentence; None for anything else, our bugs."""
+def describe_error(error: Exception) -> str | None:
+    """Returns one sentence for an error of the file system, a database or MLflow; None for a bug."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    found = {name: sys.modules.get(name) for name in ("sqlalchemy.exc", "mlflow.exceptions", "safetensors")}
-    if (module := found["sqlalchemy.exc"]) and isinstance(error, module.SQLAlchemyError):
+    modules = {name: sys.modules.get(name) for name in ("sqlalchemy.exc", "mlflow.exceptions", "safetensors")}
+    if (module := modules["sqlalchemy.exc"]) and isinstance(error, module.SQLAlchemyError):
         cause = getattr(error, "orig", None) or error
-        return f"a database cannot be used: {str(cause).strip().splitlines()[0]}"
-    if (module := found["mlflow.exceptions"]) and isinstance(error, module.MlflowException):
+        return f"database error: {str(cause).strip().splitlines()[0]}"
+    if (module := modules["mlflow.exceptions"]) and isinstance(error, module.MlflowException):
         return f"MLflow: {error.message.strip().splitlines()[0]}"
-    if (module := found["safetensors"]) and isinstance(error, module.SafetensorError):
-        return f"weights cannot be written or read: {error}"
+    if (module := modules["safetensors"]) and isinstance(error, module.SafetensorError):
+        return f"cannot read or write weights: {error}"
     return None
 
 
@@ -87,25 +87,25 @@ def main() -> None:
     """Transfer learning from a YAML recipe to a served model.
 
     \b
-    platform init photos                      a first recipe for a folder
-    platform data recipes/ants_bees.yaml      what is wrong with the images
-    platform check recipes/ants_bees.yaml     what would run
-    platform run recipes/ants_bees.yaml       search, evaluate, register, gate
-    platform ui                               the runs, in MLflow
-    platform models history ants-bees         what was decided about it, and why
-    platform serve ants-bees                  the champion, over HTTP
-    """  # noqa: D301 - click reads the backspace as "leave this paragraph as it is"
+    platform init photos                      write a first recipe for a folder
+    platform data recipes/ants_bees.yaml      inspect the images
+    platform check recipes/ants_bees.yaml     print the plan
+    platform run recipes/ants_bees.yaml       search, evaluate, register, promote
+    platform ui                               browse the runs in MLflow
+    platform models history ants-bees         list all decisions about a model
+    platform serve ants-bees                  serve the champion over HTTP
+    """  # noqa: D301 - click prints a paragraph that starts with a backspace unchanged
 
 
 @main.command()
 @click.argument("source", metavar="FOLDER")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The recipe's file; by default FOLDER.yaml here."
+    "--out", type=click.Path(path_type=Path), help="Recipe file; default: FOLDER.yaml in the current folder."
 )
 def init(source: str, out: Path | None) -> None:
-    """Look at the images in FOLDER and write a first recipe for them, with the reasons as comments.
+    """Inspect the images in FOLDER and write a first recipe with comments.
 
-    FOLDER may also be an archive, a manifest (csv, tsv, parquet), a URL, or a name such as torchvision:MNIST.
+    FOLDER may also be an archive, a manifest (CSV, TSV, Parquet), a URL, or a name such as torchvision:MNIST.
     """
     from transfer_platform.commands import init
     from transfer_platform.progress import Screen
@@ -119,12 +119,12 @@ def init(source: str, out: Path | None) -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
-@click.option("--fresh", is_flag=True, help="Start over; to go on with the new study, run without it.")
+@click.option("--fresh", is_flag=True, help="Start a new study. Omit the flag to resume it later.")
 def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
-    """Fine-tune what RECIPE declares and offer the best checkpoint to the gate.
+    """Run the study of RECIPE, evaluate the best trial and submit it to the gate.
 
-    RECIPE is a file, or the name of a shipped one (`platform recipe list`). The same command goes on with a
-    study that was interrupted, wherever it was interrupted.
+    RECIPE is a file or the name of a shipped recipe (`platform recipe list`). The same command resumes an
+    interrupted study.
     """
     from transfer_platform.commands import run
     from transfer_platform.progress import Screen
@@ -139,9 +139,9 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @main.command()
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
-@click.option("--time", "timed", is_flag=True, help="Time the frozen part now.")
+@click.option("--time", "timed", is_flag=True, help="Measure the cost of the frozen part now.")
 def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
-    """Validate RECIPE and print what a run would do, without training."""
+    """Validate RECIPE and print the plan of a run, without training."""
     from transfer_platform.commands import check
     from transfer_platform.progress import Screen
 
@@ -152,9 +152,9 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="Also list the stages that freeze_through may name.")
+@click.option("--stages", is_flag=True, help="List stages too, the values of freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
-    """List the backbones whose name matches PATTERN, e.g. 'resnet*'."""
+    """List backbones whose name matches PATTERN, e.g. 'resnet*'."""
     from transfer_platform.commands import check
 
     show(check.list_backbones(pattern, stages=stages))
@@ -166,12 +166,12 @@ main.add_command(models)
 
 @main.group()
 def recipe() -> None:
-    """What may stand in a recipe."""
+    """Recipe reference."""
 
 
 @recipe.command(name="list")
 def list_recipes() -> None:
-    """List the recipes that come with the install; run them by name, or copy their files."""
+    """List the shipped recipes, which can be run by name or copied."""
     from transfer_platform.recipe.shipped import shipped_recipes
 
     for name, path in shipped_recipes().items():
@@ -190,7 +190,7 @@ def schema() -> None:
 
 @recipe.command()
 def fields() -> None:
-    """Print every field with its unit, bounds and default."""
+    """Print all fields with unit, bounds and default."""
     from transfer_platform.recipe import reference
 
     click.echo(reference.fields())
@@ -198,30 +198,30 @@ def fields() -> None:
 
 @main.group()
 def cache() -> None:
-    """What can be fetched or computed again, and where it is kept."""
+    """Downloads, extracted features and other data that can be rebuilt."""
 
 
 @cache.command()
 def info() -> None:
-    """Show what the cache holds and how much room it takes."""
-    from transfer_platform.commands import cache as contents
+    """Show the content and size of the cache."""
+    from transfer_platform.commands import cache
 
-    show(contents.cache_info())
+    show(cache.cache_info())
 
 
 @cache.command()
-@click.option("--all", "everything", is_flag=True, help="Downloads and unpacked archives too.")
+@click.option("--all", "everything", is_flag=True, help="Delete downloads and unpacked archives too.")
 def clear(everything: bool) -> None:
-    """Delete stored features and decoded images."""
-    from transfer_platform.commands import cache as contents
+    """Delete extracted features and decoded images."""
+    from transfer_platform.commands import cache
 
-    click.echo(contents.clear_cache(everything=everything))
+    click.echo(cache.clear_cache(everything=everything))
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--model", required=True, help="A registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI."
+    "--model", required=True, help="Registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI."
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
@@ -237,7 +237,7 @@ def predict(folder: Path, model: str, out: Path) -> None:
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 def evaluate(model: str, folder: Path) -> None:
-    """Measure MODEL on the class folders in FOLDER."""
+    """Evaluate MODEL on the class folders in FOLDER."""
     from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 
@@ -247,20 +247,22 @@ def evaluate(model: str, folder: Path) -> None:
 
 @main.command()
 @click.argument("photos", nargs=-1, required=True)
-@click.option("--backbone", help="A network with its ImageNet classes, as it is.")
-@click.option("--model", help="A registered model instead.")
-@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to print.")
+@click.option("--backbone", help="Pretrained network with its ImageNet classes.")
+@click.option("--model", help="Registered model.")
 @click.option(
-    "--annotate", type=click.Path(path_type=Path), help="Draw the answer on the photo, into this PNG."
+    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print."
+)
+@click.option(
+    "--annotate", type=click.Path(path_type=Path), help="Write the photo with its classes to this PNG file."
 )
 def classify(
     photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None
 ) -> None:
-    """Say what is on PHOTOS: files or URLs."""
+    """Classify PHOTOS, given as files or URLs."""
     if bool(backbone) == bool(model):
-        raise click.UsageError("name one of --backbone and --model, e.g. --backbone efficientnet_lite0")
+        raise click.UsageError("pass either --backbone or --model, e.g. --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:
-        raise click.UsageError("--annotate takes one photo")
+        raise click.UsageError("--annotate requires exactly one photo")
     from transfer_platform.commands import classify
 
     for line in classify.classify(photos, backbone=backbone, model=model, top=top, annotate=annotate):
@@ -272,7 +274,7 @@ def classify(
 @HOST
 @click.option("--port", default=5001, show_default=True, type=PORT)
 def serve(model: str, host: str, port: int) -> None:
-    """Serve MODEL over HTTP with MLflow's scoring application."""
+    """Serve MODEL over HTTP with MLflow's scoring server."""
     from transfer_registry.serving import server
 
     server.serve(model, host, port)
@@ -280,23 +282,20 @@ def serve(model: str, host: str, port: int) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--to", "form", required=True, type=click.Choice(["onnx", "safetensors"]), help="Which form.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, new or empty.")
+@click.option("--to", "form", required=True, type=click.Choice(["onnx", "safetensors"]), help="Format.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New or empty folder.")
 def export(model: str, form: str, out: Path) -> None:
-    """Write MODEL into a folder for programs that know nothing of this project.
+    """Export MODEL for use without this project. A README.md in the folder explains how."""
+    from transfer_registry.serving import export
 
-    A README.md in the folder says how it is used.
-    """
-    from transfer_registry.serving import export as exporting
-
-    click.echo(exporting.export(model, form, out))
+    click.echo(export.export(model, form, out))
 
 
 @main.command()
 @HOST
 @click.option("--port", default=5000, show_default=True, type=PORT)
 def ui(host: str, port: int) -> None:
-    """Show the runs of this folder in MLflow's own pages."""
+    """Show the runs of the current folder in the MLflow UI."""
     from transfer_registry.serving import server
 
     server.ui(host, port)

@@ -1,4 +1,4 @@
-"""`platform data`: what a recipe learns from, and what is wrong with it."""
+"""Command line of `platform data`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 
 
 class _RecipeOrCommand(click.Group):
-    """What is no command is a recipe, and `report` is what is meant."""
+    """Group with the default command `report`: `platform data RECIPE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts the command's name in front of a recipe or an option."""
+        """Inserts `report` unless the first argument is a command."""
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             args.insert(0, "report")
         return super().parse_args(ctx, args)
@@ -23,7 +23,7 @@ class _RecipeOrCommand(click.Group):
 
 @click.group(cls=_RecipeOrCommand)
 def data() -> None:
-    """Look at the data set of a recipe: `platform data RECIPE`."""
+    """Inspect the data set of a recipe: `platform data RECIPE`."""
 
 
 @data.command()
@@ -31,10 +31,10 @@ def data() -> None:
 @OVERRIDE
 @DEVICE
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the report too: a page (.html) or markdown (.md)."
+    "--out", type=click.Path(path_type=Path), help="Also write the report: HTML (.html) or Markdown (.md)."
 )
-@click.option("--no-features", is_flag=True, help="Don't ask the backbone about labels and outliers.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--no-features", is_flag=True, help="Do not search for label errors and outliers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(
     recipe: Path,
     overrides: Sequence[str],
@@ -43,16 +43,16 @@ def report(
     no_features: bool,
     as_json: bool,
 ) -> None:
-    """Find bad files, copies, leaks between splits and doubtful labels in the data set of RECIPE.
+    """Find unreadable files, duplicates, leaks between splits and label errors in the data set of RECIPE.
 
-    The exit code is 1 where it cannot be trained on. `platform run` begins with the same, without asking the
-    backbone.
+    The exit code is 1 if the data set cannot be trained on. `platform run` makes the same checks, except
+    those that need a network.
     """
     from transfer_platform.commands import data
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        told = data.inspect_dataset(
+        result = data.inspect_dataset(
             recipe,
             overrides,
             out=out,
@@ -61,18 +61,18 @@ def report(
             progress=screen.step,
             say=screen.say,
         )
-    click.echo(told.json if as_json else told.text)
-    sys.exit(bool(told.inspection.errors))
+    click.echo(result.json if as_json else result.text)
+    sys.exit(bool(result.inspection.errors))
 
 
 @data.command()
 @click.argument("run_a")
 @click.argument("run_b")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
-    """Say which images, labels and splits changed from RUN_A to RUN_B, by content.
+    """Compare images, labels and splits of RUN_A and RUN_B, by content.
 
-    Each is an MLflow run, or a registered version such as ants-bees/3.
+    A run is the id of an MLflow run or a registered version such as ants-bees/3.
     """
     from transfer_platform.commands import data
 

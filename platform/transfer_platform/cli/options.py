@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options shared by commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OVERRIDE = click.option(
     "overrides",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Replace a value of the recipe, e.g. -o training.epochs=3; may be given several times.",
+    help="Replace a value of the recipe, e.g. -o training.epochs=3; repeatable.",
 )
 DEVICE = click.option(
     "--device",

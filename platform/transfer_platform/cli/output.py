@@ -1,4 +1,4 @@
-"""How the command line prints an answer."""
+"""Output of the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def show(answer: RenderableType | str) -> None:
-    """Text as it is; tables as wide as the terminal."""
-    if isinstance(answer, str):
-        click.echo(answer)
+def show(result: RenderableType | str) -> None:
+    """Prints text unchanged and tables at the width of the terminal."""
+    if isinstance(result, str):
+        click.echo(result)
         return
     from rich.console import Console
 
-    Console().print(answer)
+    Console().print(result)

@@ -1,4 +1,4 @@
-"""What the cache folder holds, and how to empty it: all of it can be fetched or computed again."""
+"""`platform cache`: size and deletion of the cache, which can always be rebuilt."""
 
 from __future__ import annotations
 
@@ -15,67 +15,70 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from transfer_platform import paths
-from transfer_platform.tensor_store import clear
+from transfer_platform import disk_cache, paths
+from transfer_platform.tensor_store.eviction import clear
 
 DESCRIPTIONS = {
-    "archives": "data sets, unpacked",
-    "digests": "checksums of files that were read",
-    "downloads": "data sets and weights, as they were fetched",
-    "embedded": "data sets that come with the install, as files",
-    "features": "what frozen networks made of images, and decoded images",
-    "huggingface": "data sets of Hugging Face, as class folders",
-    "looks": "sizes, formats and sketches of images that were read",
-    "measured": "what frozen networks cost on this machine",
-    "images": "images that manifests name by URLs, as they were fetched",
-    "torchvision": "data sets of torchvision, as class folders",
+    disk_cache.FILE_NAME: "file checksums, image statistics, measured costs",
+    "archives": "unpacked archives",
+    "downloads": "downloaded data sets and weights",
+    "embedded": "data sets included in the package, as files",
+    "features": "features extracted by frozen networks, decoded images",
+    "huggingface": "Hugging Face data sets, as class folders",
+    "images": "downloaded images of manifests",
+    "torchvision": "torchvision data sets, as class folders",
 }
 
 
 def cache_info() -> RenderableType:
-    """Every kind of thing in the cache, with its size and when it last changed."""
+    """Returns a table of the cache: size, number of files and last change of each kind of content."""
     root = paths.cache_folder()
     table = Table(box=box.SIMPLE)
-    for column in ("kind", "size", "files", "last change", "what it is"):
+    for column in ("kind", "size", "files", "last change", "content"):
         table.add_column(column, justify="right" if column in ("size", "files") else "left")
-    for folder in _kinds(root):
-        files = _files(folder)
+    for path in _entries(root):
+        files = _files(path)
         size = decimal(sum(file.st_size for file in files))
         last = max((file.st_mtime for file in files), default=0.0)
-        shown = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
-        table.add_row(folder.name, size, str(len(files)), shown, DESCRIPTIONS.get(folder.name, ""))
+        changed = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
+        table.add_row(path.name, size, str(len(files)), changed, DESCRIPTIONS.get(path.name, ""))
     limit = decimal(paths.cache_limit())
-    return Group(table, Text(f"{root}; new features are kept up to {limit} ({paths.LIMIT_VARIABLE})"))
+    return Group(table, Text(f"{root}; limit for new features: {limit} ({paths.LIMIT_VARIABLE})"))
 
 
 def clear_cache(*, everything: bool = False) -> str:
-    """Deletes stored features, or the whole cache; what a running process computes just now stays.
+    """Deletes stored features, except those that another process is computing.
 
     Args:
-        everything: Downloads and unpacked archives too, which no run may need at the time.
+        everything: Delete downloads and unpacked archives too; no process may be using them.
 
     Returns:
-        What was deleted, in words.
+        A sentence with the number of bytes freed.
     """
     cleared = clear(paths.features_folder())
     freed = cleared.bytes
-    for folder in _kinds(paths.cache_folder()) if everything else ():
-        if folder != paths.features_folder():
-            freed += sum(file.st_size for file in _files(folder))
-            shutil.rmtree(folder, ignore_errors=True)
-    busy = f"; {len(cleared.skipped)} are being computed just now and stay" if cleared.skipped else ""
+    for path in _entries(paths.cache_folder()) if everything else ():
+        if path == paths.features_folder():
+            continue
+        freed += sum(file.st_size for file in _files(path))
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    busy = f"; {len(cleared.skipped)} in use were not deleted" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
 
 
-def _files(folder: Path) -> list[os.stat_result]:
-    """Of all files below a folder but those that another process takes away just now."""
+def _files(path: Path) -> list[os.stat_result]:
+    """Status of every file below a path, without those deleted meanwhile."""
     found = []
-    for path in folder.rglob("*"):
+    for file in path.rglob("*") if path.is_dir() else (path,):
         with suppress(OSError):
-            if S_ISREG((status := path.stat()).st_mode):
+            if S_ISREG((status := file.stat()).st_mode):
                 found.append(status)
     return found
 
 
-def _kinds(root: Path) -> list[Path]:
-    return sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+def _entries(root: Path) -> list[Path]:
+    known = (path for path in root.iterdir() if path.is_dir() or path.name in DESCRIPTIONS)
+    return sorted(known) if root.is_dir() else []

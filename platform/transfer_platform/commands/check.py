@@ -1,4 +1,4 @@
-"""What a run would do, said beforehand: images, stages, trials. Imports no deep-learning library."""
+"""`platform check`: the plan of a run. Does not load torch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ from transfer_model import catalog
 from transfer_model.catalog import BackboneInfo
 from transfer_model.stages import count_through
 from transfer_platform import paths
-from transfer_platform.data.split_layout import resolve_recipe_splits
+from transfer_platform.commands._open import open_recipe
 from transfer_platform.data.splits import Splits
-from transfer_platform.inspection.preflight import require_valid
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.resolve import search_ranges, to_yaml
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
-from transfer_platform.recipe.shipped import recipe_path
 from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
 
 T = TypeVar("T")
@@ -38,34 +35,32 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """The plan of a recipe; reads its images, fetching them where they are not here yet, and trains nothing.
+    """Returns the plan of a run: recipe, images, stages, costs and trials. Reads the images, trains nothing.
 
     Args:
-        path: The recipe file, or the name of a shipped recipe.
+        path: Recipe file, or name of a shipped recipe.
         overrides: `training.epochs=3`.
-        progress: Told how far fetching and reading have come.
-        timed: Time the frozen part of each network now, also where that was done before.
+        progress: Called while data is downloaded and read.
+        timed: Measure the cost of the frozen part now, even if it is known.
 
     Raises:
-        TransferError: What would be in the way of a run.
+        TransferError: A run would fail for the same reason.
     """
-    path = recipe_path(path)
-    said: list[str] = []
-    recipe = resolve_recipe_splits(load_recipe(path, overrides), path.parent, progress, said.append)
-    _, splits = require_valid(recipe.dataset, path.parent, progress)
+    opened = open_recipe(path, overrides, progress)
+    recipe, splits = opened.recipe, opened.trainable_splits()
     return Group(
-        Text("Recipe, every default written out", style="bold"),
+        Text("Recipe with all defaults", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
-        *map(Text, said),
-        _images(splits),
-        *(_backbone(recipe, outline, len(splits.classes)) for outline in _outlines(recipe)),
-        *_frozen_part(recipe, splits, timed=timed),
-        _study(recipe),
+        *map(Text, opened.split_notes),
+        _image_table(splits),
+        *(_stage_table(recipe, info, len(splits.classes)) for info in _backbones(recipe)),
+        *_cost_tables(recipe, splits, timed=timed),
+        _study_table(recipe),
     )
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
-    """The backbones whose name matches a pattern, with parameters, image size and weights."""
+    """Returns the backbones whose name matches a pattern, with parameters, image size and weights."""
     table = Table(box=box.SIMPLE, title_justify="left")
     table.add_column("backbone", no_wrap=True)
     table.add_column("parameters", justify="right")
@@ -75,30 +70,28 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
         table.add_column("stages")
     names = catalog.names(pattern)
     if not names:
-        catalog.resolve(pattern)  # names the nearest
+        catalog.resolve(pattern)  # raises, with the nearest name
     for name in names:
-        outline = catalog.shipped_info(name)
-        if outline is None:
+        info = catalog.shipped_info(name)
+        if info is None:
             table.add_row(name)
             continue
-        size = str(outline.preprocessing.image_size)
-        row = [name, f"{outline.parameters:,}", size, ", ".join(outline.weights) or "none"]
-        table.add_row(*row, *([" ".join(stage.name for stage in outline.stages)] if stages else []))
-    return Group(table, Text(f"{len(names)} backbones match {pattern!r}{_of_other_versions()}"))
+        size = str(info.preprocessing.image_size)
+        row = [name, f"{info.parameters:,}", size, ", ".join(info.weights) or "none"]
+        table.add_row(*row, *([" ".join(stage.name for stage in info.stages)] if stages else []))
+    return Group(table, Text(f"{len(names)} backbones match {pattern!r}{_version_note()}"))
 
 
-def _of_other_versions() -> str:
-    """What to know of figures that other versions of the libraries gave; asking these takes minutes."""
+def _version_note() -> str:
+    """Note for installed library versions that differ from those of the shipped catalog."""
     listed, installed = catalog.shipped_versions(), catalog.library_versions()
     if listed == installed:
         return ""
     versions = ", ".join(f"{library} {number}" for library, number in listed.items())
-    return (
-        f"; their figures are those of {versions}, and `platform check` computes those of what is installed"
-    )
+    return f"; figures are for {versions}; `platform check` computes those of the installed versions"
 
 
-def _images(splits: Splits) -> Table:
+def _image_table(splits: Splits) -> Table:
     table = Table(box=box.SIMPLE, title="Images", title_justify="left", title_style="bold", show_footer=True)
     counts = {role: Counter(image.label for image in images) for role, images in splits.by_name.items()}
     table.add_column("class", footer="all")
@@ -107,11 +100,11 @@ def _images(splits: Splits) -> Table:
     for label in splits.classes:
         table.add_row(label, *(str(of_class[label]) for of_class in counts.values()))
     if splits.ignored:
-        table.caption = f"{len(splits.ignored)} hidden or system files are left out"
+        table.caption = f"{len(splits.ignored)} hidden or system files ignored"
     return table
 
 
-def _outlines(recipe: Recipe) -> Iterator[BackboneInfo]:
+def _backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
     return (catalog.backbone_info(name) for name in _choices(recipe.backbone.name))
 
 
@@ -119,82 +112,85 @@ def _choices(value: T) -> tuple[T, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
 
-def _backbone(recipe: Recipe, outline: BackboneInfo, classes: int) -> Table:
-    """One column for every place where the search may freeze."""
-    preprocessing = outline.preprocessing_for(recipe.backbone.weights)
-    size = recipe.dataset.image_size or preprocessing.image_size
-    places = _choices(recipe.backbone.freeze_through)
-    title = f"{outline.name}, {size} x {size} pixels: parameters that learn"
+def _stage_table(recipe: Recipe, info: BackboneInfo, classes: int) -> Table:
+    """Trainable parameters by stage, one column for each value of `freeze_through`."""
+    size = _image_size(recipe, info)
+    stages = _choices(recipe.backbone.freeze_through)
+    title = f"{info.name}, {size} x {size} pixels: trainable parameters"
     table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold", show_footer=True)
-    head = (outline.features + 1) * classes
-    names = [stage.name for stage in outline.stages]
-    frozen = {place: count_through(names, place) for place in places}
+    head = (info.features + 1) * classes
+    names = [stage.name for stage in info.stages]
+    frozen = {stage: count_through(names, stage) for stage in stages}
     table.add_column("stage", footer="all")
-    table.add_column("parameters", justify="right", footer=f"{outline.parameters + head:,}")
-    for place in places:
-        learning = sum(stage.parameters for stage in outline.stages[frozen[place] :]) + head
-        table.add_column(f"frozen through {place}", justify="right", footer=f"{learning:,}")
-    for index, stage in enumerate(outline.stages):
-        learns = ("frozen" if index < frozen[place] else f"{stage.parameters:,}" for place in places)
-        table.add_row(stage.name, f"{stage.parameters:,}", *learns)
-    table.add_row("head (new)", f"{head:,}", *(f"{head:,}" for _ in places))
+    table.add_column("parameters", justify="right", footer=f"{info.parameters + head:,}")
+    for through in stages:
+        trainable = sum(stage.parameters for stage in info.stages[frozen[through] :]) + head
+        table.add_column(f"frozen through {through}", justify="right", footer=f"{trainable:,}")
+    for index, stage in enumerate(info.stages):
+        cells = ("frozen" if index < frozen[through] else f"{stage.parameters:,}" for through in stages)
+        table.add_row(stage.name, f"{stage.parameters:,}", *cells)
+    table.add_row("head (new)", f"{head:,}", *(f"{head:,}" for _ in stages))
     return table
 
 
-def _frozen_part(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """What it costs to store what the frozen part makes, and what it costs not to."""
-    places = [place for place in _choices(recipe.backbone.freeze_through) if place != "none"]
-    varied = [policy for policy in _choices(recipe.dataset.augmentation) if policy != "none"]
-    views = recipe.features.views if varied else 1
-    if not places:
+def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
+    return recipe.dataset.image_size or info.preprocessing_for(recipe.backbone.weights).image_size
+
+
+def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
+    """Cost of extracting features once, against running the frozen part in every epoch."""
+    stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
+    augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
+    views = recipe.features.views if augmented else 1
+    if not stages:
         return
-    if varied and views == 1:
-        yield Text("Augmentation is off where anything is frozen: features.views is 1\n", style="bold yellow")
+    if augmented and views == 1:
+        yield Text("Augmentation is off for frozen backbones: features.views is 1\n", style="bold yellow")
     if views == "unlimited":
         yield Text("The frozen part runs in every epoch: features.views is unlimited.\n")
         return
-    for outline in _outlines(recipe):
-        title = f"The frozen part of {outline.name}, in the whole study"
+    for info in _backbones(recipe):
+        title = f"Frozen part of {info.name}, whole study"
         table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
-        for column in ("through", "bytes", "once and stored", "in every epoch", "choice"):
+        for column in ("through", "bytes", "extracted once", "in every epoch", "choice"):
             table.add_column(column, justify="left" if column in ("through", "choice") else "right")
-        for place in places:
-            table.add_row(place, *_costs_in_words(recipe, splits, outline, place, views, timed))
+        for stage in stages:
+            table.add_row(stage, *_cost_cells(recipe, splits, info, stage, views, timed))
         yield table
 
 
-def _costs_in_words(
-    recipe: Recipe, splits: Splits, outline: BackboneInfo, place: str, views: int, timed: bool
+def _cost_cells(
+    recipe: Recipe, splits: Splits, info: BackboneInfo, stage: str, views: int, timed: bool
 ) -> tuple[str, ...]:
-    size = recipe.dataset.image_size or outline.preprocessing_for(recipe.backbone.weights).image_size
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
-    subject = CostKey(outline.name, place, size, precision, _likely_device().partition(":")[0])
+    device = _likely_device().partition(":")[0]
+    key = CostKey(info.name, stage, _image_size(recipe, info), precision, device)
     if timed:
         from transfer_platform.training.profile import estimate_cost
 
-        measured, unknown = estimate_cost(subject), "in every epoch: it cannot be split"
+        cost, missing = estimate_cost(key), "in every epoch: the network cannot be partitioned"
     else:
-        measured, unknown = load_cost(subject), "not timed on this machine yet: platform check --time"
-    if measured is None:
-        return ("", "", "", unknown)
+        cost, missing = load_cost(key), "not measured on this machine yet: platform check --time"
+    if cost is None:
+        return ("", "", "", missing)
     trials = recipe.search.trials if recipe.search else 1
-    epochs = largest(recipe.training.epochs)
-    costs = study_costs(splits, views, epochs, trials, measured)
+    costs = study_costs(splits, views, largest(recipe.training.epochs), trials, cost)
     fits = costs.bytes <= paths.cache_limit()
-    choice = "stored" if costs.worth_storing and fits else "in every epoch" + ("" if fits else ": no room")
+    choice = "stored" if costs.worth_storing and fits else "in every epoch"
+    choice += "" if fits else ": cache too small"
     return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
 
 
-def _study(recipe: Recipe) -> Table:
+def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    timed = "auto: the fastest, found by timing a step at the start" if precision == "auto" else precision
-    table.add_row("device", f"{_likely_device()} (PLATFORM_DEVICE or run --device chooses)")
-    table.add_row("precision", timed)
-    table.add_row("trials x epochs", f"{trials} x {_spelled(recipe.training.epochs)}")
-    for field, span in search_ranges(recipe).items():
-        table.add_row(f"searched: {field}", _spelled(span))
+    text = "auto: the fastest, measured at the start" if precision == "auto" else precision
+    table.add_row("device", f"{_likely_device()} (change with PLATFORM_DEVICE or run --device)")
+    table.add_row("precision", text)
+    table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")
+    for field, space in search_ranges(recipe).items():
+        table.add_row(f"searched: {field}", _as_text(space))
     if recipe.promotion is None:
         table.add_row("promotion", "none: nothing is registered")
     else:
@@ -202,7 +198,7 @@ def _study(recipe: Recipe) -> Table:
     return table
 
 
-def _spelled(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, Choice):
         return "one of " + ", ".join(map(str, value.choices))
     if isinstance(value, Range):
@@ -212,7 +208,7 @@ def _spelled(value: object) -> str:
 
 
 def _likely_device() -> str:
-    """What torch will most likely choose; asking torch itself takes seconds."""
+    """Device that torch will most likely choose; loading torch would take seconds."""
     if (chosen := os.environ.get(paths.DEVICE_VARIABLE, "auto")) != "auto":
         return chosen
     if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():

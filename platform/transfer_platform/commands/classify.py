@@ -1,4 +1,4 @@
-"""Saying what is on photographs: by a backbone as it was pretrained, or by a registered model."""
+"""`platform classify`: photos by a pretrained backbone or a registered model."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from transfer_registry.serving.loaded_model import load_model
 
 @dataclass(frozen=True)
 class Classification:
-    """What a model says about one image.
+    """Most probable classes of one photo.
 
     Attributes:
-        photo: As it was asked for.
-        classes: The most probable ones, the most probable first.
-        probabilities: Of these.
+        photo: Path or URL.
+        classes: Most probable first.
+        probabilities: One per class.
     """
 
     photo: str
@@ -54,58 +54,60 @@ def classify(
     top: int = 5,
     annotate: Path | None = None,
 ) -> Iterator[Classification]:
-    """Says what is on photographs.
+    """Classifies photos.
 
     Args:
-        photos: Files or http(s) addresses.
-        backbone: A network with the classes it was pretrained on, or
-        model: a registered model.
-        top: How many classes an answer has.
-        annotate: Where to draw the answer on the (one) photograph, a PNG; the classes are written into it.
+        photos: Paths or http(s) URLs.
+        backbone: Backbone with the classes it was pretrained on; exclusive with `model`.
+        model: Registered model.
+        top: Number of classes per photo.
+        annotate: PNG file to write the (only) photo to, with its classes drawn on it.
 
     Yields:
-        One answer a photograph, in order.
+        One classification per photo, in order.
 
     Raises:
-        ModelError: The backbone is unknown, or a photograph cannot be read.
-        RegistryError: There is no such model.
-        SourceError: A photograph or the backbone's weights cannot be fetched.
+        ModelError: The backbone is unknown, or a photo cannot be decoded.
+        RegistryError: The model does not exist.
+        SourceError: A photo or the weights cannot be downloaded.
     """
     if annotate:
         require_writable(annotate)
     if missing := [photo for photo in photos if "://" not in photo and not Path(photo).is_file()]:
-        raise DataError(f"there is no photograph {', '.join(missing)}")
+        raise DataError(f"photo not found: {', '.join(missing)}")
     classifier = load_model(model) if model else PretrainedClassifier.load(str(backbone))
     for photo in photos:
         with _file(photo) as path:
             probabilities = classifier.predict_proba([path])[0]
             best = probabilities.argsort()[::-1][:top]
             names = tuple(classifier.classes[index] for index in best)
-            answer = Classification(photo, names, tuple(map(float, probabilities[best])))
+            result = Classification(photo, names, tuple(map(float, probabilities[best])))
             if annotate:
-                annotate_image(answer, path, annotate)
-        yield answer
+                annotate_image(result, path, annotate)
+        yield result
 
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """The file of a photograph; one from the internet is not kept, since tomorrow it may be another."""
+    """Yields the photo's file; a download is deleted afterwards, since its URL may change content."""
     if "://" not in photo:
         yield Path(photo)
         return
     if not photo.lower().startswith(("http://", "https://")):
-        raise SourceError(f"{redact_url(photo)!r} cannot be fetched; it must start with http(s)://")
+        raise SourceError(
+            f"{redact_url(photo)!r} cannot be downloaded: expected a URL that starts with http:// or https://"
+        )
     with TemporaryDirectory() as folder:
         try:
             path = download(photo, Path(folder, "photo"), Checksum(""), silent)
         except DownloadError as error:
-            raise SourceError(f"{redact_url(photo)} could not be fetched: {error}") from error
+            raise SourceError(f"{redact_url(photo)} could not be downloaded: {error}") from error
         yield path
 
 
 @dataclass(frozen=True)
 class PretrainedClassifier:
-    """A backbone as it was pretrained, with its own classes."""
+    """Pretrained backbone with its original classes."""
 
     classes: tuple[str, ...]
     network: nn.Module
@@ -113,26 +115,26 @@ class PretrainedClassifier:
 
     @classmethod
     def load(cls, backbone: str) -> Self:
-        """Builds the backbone with its default weights, which are fetched where they are not here yet."""
+        """Builds the backbone with its default weights, downloading them if needed."""
         weights = fetch_weights(backbone, "default", Path())
         if weights.path is None:
-            raise DataError(f"{backbone} has no pretrained weights, so it knows no classes")
+            raise DataError(f"backbone {backbone} has no pretrained weights and therefore no classes")
         network, classes = build_pretrained_classifier(backbone, weights.path)
         return cls(classes, network, catalog.backbone_info(backbone).preprocessing)
 
     @torch.inference_mode()
     def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """The probability of every class for every image, (N, C)."""
+        """Returns class probabilities (N, C)."""
         batch = torch.stack([self.preprocessing(decode(path)) for path in images])
         probabilities: NDArray[np.float32] = self.network(batch).softmax(dim=1).numpy()
         return probabilities
 
 
-def annotate_image(answer: Classification, photo: Path, out: Path) -> None:
-    """Writes an answer over the top of a photograph, and that to a PNG."""
+def annotate_image(result: Classification, photo: Path, out: Path) -> None:
+    """Draws a classification on a photo and writes it as PNG."""
     image = decode(photo)
     height = max(12, image.height // 28)
-    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    pairs = zip(result.classes, result.probabilities, strict=True)
     text = "\n".join(f"{name}  {probability:.1%}" for name, probability in pairs)
     pen = ImageDraw.Draw(image, "RGBA")
     font = ImageFont.load_default(height)

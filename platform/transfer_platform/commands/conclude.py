@@ -1,7 +1,4 @@
-"""What comes after the search: the best checkpoint is tested in its served form, registered, and judged.
-
-A conclusion is noted with its study and not drawn twice from the same best trial and the same `promotion:`.
-"""
+"""Evaluates, registers and promotes the best trial of a study."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from transfer_model.classifier import FILES, Classifier, ClassifierOutput
-from transfer_model.config import ModelConfig
 from transfer_platform import paths
 from transfer_platform.commands.run_report import log_evaluation, log_thresholds, validation_predictions
 from transfer_platform.data.splits import Splits
@@ -26,8 +22,7 @@ from transfer_platform.evaluation.model_card import model_card
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.progress import Say
 from transfer_platform.recipe.resolve import resolve, study_identity
-from transfer_platform.recipe.schema import PromotionConfig as PromotionSection
-from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.schema import PromotionConfig, Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
@@ -38,37 +33,45 @@ from transfer_registry.promote import PromotionResult, promote_candidate
 from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
-NOTE = "conclusion"
+ATTRIBUTE = "conclusion"
+"""Study attribute that holds the conclusion."""
 MODEL_TAG = "platform.model"
-"""With a version's tags those of a logged model, by which it is found again after an interruption."""
+"""Tag of a logged model; with the version's tags it identifies the model after an interruption."""
 TIMED_IMAGES = 16
 """Test images whose latency is measured."""
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the best checkpoint is worth, and what the gate said to it.
+    """Evaluation of the best trial and the gate's decision.
 
     Attributes:
-        metrics: On the test images, and what the served form costs, by name.
-        promotion: None where the recipe has no `promotion:`.
+        metrics: Metrics on the test images, latency and size of the served model, by name.
+        promotion: None if the recipe has no `promotion:`.
     """
 
     metrics: dict[str, float]
     promotion: PromotionResult | None
 
 
-def load_conclusion(study: Study, recipe: Recipe, parent: Run) -> Conclusion | None:
-    """The conclusion that was drawn from a study before; None where there is none, or things have changed."""
-    note = study.attrs.get(NOTE)
-    if note is None or note["question"] != _question(study, recipe, parent):
+def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> Conclusion | None:
+    """Returns the stored conclusion of a study.
+
+    Returns:
+        None if there is none, if the best trial, `promotion:` or the MLflow run differ from those it was made
+        for, or if the registered version or the files of the model are gone.
+    """
+    stored = study.attrs.get(ATTRIBUTE)
+    if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
         return None
-    answer = note["promotion"]
-    if answer is not None:
-        if not is_registered(answer["model"], answer["version"], parent.run_id):
+    if not all((model / name).exists() for name in FILES):
+        return None
+    promotion = stored["promotion"]
+    if promotion is not None:
+        if not is_registered(promotion["model"], promotion["version"], parent.run_id):
             return None
-        answer = PromotionResult(**{**answer, "verdict": Verdict.from_json(answer["verdict"])})
-    return Conclusion(note["metrics"], answer)
+        promotion = PromotionResult(**{**promotion, "verdict": Verdict.from_json(promotion["verdict"])})
+    return Conclusion(stored["metrics"], promotion)
 
 
 def conclude(
@@ -81,78 +84,77 @@ def conclude(
     logits: Tensor,
     say: Say,
 ) -> Conclusion:
-    """Tests a model once, reports, and offers it to the gate where the recipe asks for that.
+    """Evaluates a model on the test images, logs the results and submits it to the gate.
 
     Args:
-        model: Folder of the best checkpoint in the form in which it is served.
-        recipe: Of the study.
-        splits: Their test images are read here and nowhere else.
-        study: Whose best trial it comes from; the conclusion is noted with it.
-        parent: The study's run.
-        best: The best trial's run, where this MLflow has it.
-        logits: The best trial's, of the images that ranked it (N, C); thresholds are chosen on them.
-        say: Given what happens next.
+        model: Folder of the best trial's model in its served form.
+        recipe: Recipe of the study.
+        splits: Only this function reads their test images.
+        study: The conclusion is stored with it.
+        parent: MLflow run of the study.
+        best: MLflow run of the best trial; None if the tracking server does not have it.
+        logits: Validation logits of the best trial (N, C); thresholds are chosen on them.
+        say: Called with lines that stay on the screen.
     """
-    say("testing the best checkpoint in its served form")
-    # On the CPU, where the pyfunc runs: a GPU's arithmetic would differ from the stranger's.
+    say("Evaluating the best trial on the test set")
+    # On the CPU, where the pyfunc runs: the bits of a GPU would differ from those of the served model.
     classifier = Classifier.load(model)
-    predictions, answers = _test(classifier, splits)
+    output = classifier.predict([image.path for image in splits.test])
+    predictions = _predictions(classifier, output, splits)
     metrics = log_evaluation(parent, best, predictions, study.best.number)
-    ranked = validation_predictions(splits, logits, classifier.config.temperature)
-    log_thresholds(parent, ranked, predictions)
-    further = _calibration(classifier, predictions, answers) | _costs(classifier, model, splits)
-    parent.log_metrics(further, study.best.number)
-    metrics |= further
-    images = {role: (len(held), splits.fingerprints[role]) for role, held in splits.by_name.items()}
-    best_recipe = resolve(recipe, study.best.params)
-    card = model_card(best_recipe, classifier.config, images, predictions, metrics)
-    (model / CARD_FILE).write_text(card, encoding="utf-8")
+    validation = validation_predictions(splits, logits, classifier.config.temperature)
+    log_thresholds(parent, validation, predictions)
+    more = _calibration_metrics(classifier, predictions, output) | _serving_cost(classifier, model, splits)
+    parent.log_metrics(more, study.best.number)
+    metrics |= more
+    _write_model_card(model, recipe, splits, study, classifier, predictions, metrics)
     promotion = None
     if recipe.promotion is not None:
-        say("registering it, asking it about test photographs over HTTP, and then the gate")
-        promotion = _promote(model, recipe, recipe.promotion, splits, study, parent, answers, metrics)
+        say("Registering the model; checking served predictions; running promotion checks")
+        candidate = _candidate(model, recipe, recipe.promotion, splits, study, parent, classifier)
+        evaluation = _evaluation(classifier, output, splits, metrics)
+        promotion = _promote(recipe.promotion, candidate, evaluation)
     conclusion = Conclusion(metrics, promotion)
-    study.set_attr(NOTE, _noted(conclusion, _question(study, recipe, parent)))
+    study.set_attr(ATTRIBUTE, _as_json(conclusion, _inputs(study, recipe, parent)))
     return conclusion
 
 
-def _question(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
-    """What a conclusion answers; another best trial, other rules or another MLflow are another question."""
+def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
+    """Everything that a conclusion depends on besides the study itself."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
     return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
 
 
-def _noted(conclusion: Conclusion, question: dict[str, Any]) -> dict[str, Any]:
-    answer = conclusion.promotion
+def _as_json(conclusion: Conclusion, inputs: dict[str, Any]) -> dict[str, Any]:
+    promotion = conclusion.promotion
     return {
-        "question": question,
+        "inputs": inputs,
         "metrics": conclusion.metrics,
-        "promotion": answer and {**vars(answer), "verdict": answer.verdict.to_json()},
+        "promotion": promotion and {**vars(promotion), "verdict": promotion.verdict.to_json()},
     }
 
 
-def _test(classifier: Classifier, splits: Splits) -> tuple[Predictions, ClassifierOutput]:
-    images = [image.path for image in splits.test]
+def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Splits) -> Predictions:
     labels = [classifier.classes.index(image.label) for image in splits.test]
-    answers = classifier.predict(images)
-    return Predictions(classifier.classes, images, np.array(labels), answers.probabilities), answers
+    files = [image.path for image in splits.test]
+    return Predictions(classifier.classes, files, np.array(labels), output.probabilities)
 
 
-def _calibration(
-    classifier: Classifier, predictions: Predictions, answers: ClassifierOutput
+def _calibration_metrics(
+    classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """What calibration changed, and how many of the test images are called unknown though they are none."""
-    description = classifier.config
-    before = remove_temperature(predictions.probabilities, description.temperature)
+    """Calibration error and loss without temperature scaling; rate of test images flagged as unknown."""
+    config = classifier.config
+    before = remove_temperature(predictions.probabilities, config.temperature)
     return {
-        "test/unknown": float(np.mean(answers.ood_scores > description.unknown.threshold)),
+        "test/unknown": float(np.mean(output.ood_scores > config.unknown.threshold)),
         "test/ece_uncalibrated": expected_calibration_error(predictions.labels, before),
         "test/loss_uncalibrated": cross_entropy(predictions.labels, before),
     }
 
 
-def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
-    """What the served form costs here: the time of one image, from its file to its answer, and its size."""
+def _serving_cost(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
+    """Median latency from image file to prediction on this machine, and size on disk."""
     milliseconds = []
     for image in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()
@@ -162,41 +164,63 @@ def _costs(classifier: Classifier, model: Path, splits: Splits) -> dict[str, flo
     return {"served/latency_ms": statistics.median(milliseconds), "served/size_mb": size / 1e6}
 
 
-def _promote(
+def _write_model_card(
     model: Path,
     recipe: Recipe,
-    section: PromotionSection,
+    splits: Splits,
+    study: Study,
+    classifier: Classifier,
+    predictions: Predictions,
+    metrics: dict[str, float],
+) -> None:
+    images = {split: (len(held), splits.fingerprints[split]) for split, held in splits.by_name.items()}
+    best_recipe = resolve(recipe, study.best.params)
+    card = model_card(best_recipe, classifier.config, images, predictions, metrics)
+    (model / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def _candidate(
+    model: Path,
+    recipe: Recipe,
+    promotion: PromotionConfig,
     splits: Splits,
     study: Study,
     parent: Run,
-    answers: ClassifierOutput,
-    metrics: dict[str, float],
-) -> PromotionResult:
-    trial, form, description = study.best.number, artifact_digest(model), ModelConfig.read(model)
-    origin = {TRIAL_TAG: str(trial), MODEL_TAG: section.model, ARTIFACT_TAG: form}
-    logged = find_logged_model(parent.run_id, origin)
-    candidate = Candidate(
-        model=section.model,
-        model_uri=logged or log_model(model, section.model, parent.run_id, tags=origin).model_uri,
+    classifier: Classifier,
+) -> Candidate:
+    trial, digest = study.best.number, artifact_digest(model)
+    tags = {TRIAL_TAG: str(trial), MODEL_TAG: promotion.model, ARTIFACT_TAG: digest}
+    logged = find_logged_model(parent.run_id, tags)
+    return Candidate(
+        model=promotion.model,
+        model_uri=logged or log_model(model, promotion.model, parent.run_id, tags=tags).model_uri,
         run_id=parent.run_id,
         trial=trial,
-        artifact_digest=form,
+        artifact_digest=digest,
         recipe_fingerprint=study_identity(recipe),
         train_fingerprint=splits.fingerprints["train"],
-        precision=description.precision,
+        precision=classifier.config.precision,
         training_sha256=tuple(image.sha256 for image in splits.development),
     )
-    evaluation = Evaluation(
+
+
+def _evaluation(
+    classifier: Classifier, output: ClassifierOutput, splits: Splits, metrics: dict[str, float]
+) -> Evaluation:
+    return Evaluation(
         metrics=metrics,
         classes=splits.classes,
         images=tuple(image.path for image in splits.test),
         sha256=tuple(image.sha256 for image in splits.test),
         labels=tuple(image.label for image in splits.test),
-        probabilities=answers.probabilities,
+        probabilities=output.probabilities,
         fingerprint=splits.fingerprints["test"],
-        ood_scores=answers.ood_scores,
-        threshold=description.unknown.threshold,
+        ood_scores=output.ood_scores,
+        threshold=classifier.config.unknown.threshold,
     )
-    rules = read_rules(section.gate.model_dump(by_alias=True, exclude_none=True))
+
+
+def _promote(promotion: PromotionConfig, candidate: Candidate, evaluation: Evaluation) -> PromotionResult:
+    rules = read_rules(promotion.gate.model_dump(by_alias=True, exclude_none=True))
     with Ledger.open(paths.ledger_url()) as ledger:
         return promote_candidate(candidate, evaluation, rules, ledger)

@@ -1,4 +1,4 @@
-"""What `platform data` does: a preflight, and what a pretrained network has to say of the labels."""
+"""`platform data`: inspects the data set of a recipe, compares the data of two runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer_platform.data.split_layout import resolve_recipe_splits
+from transfer_platform.commands._open import OpenedRecipe, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.label_errors import (
@@ -18,48 +18,43 @@ from transfer_platform.inspection.label_errors import (
     out_of_fold_probabilities,
 )
 from transfer_platform.inspection.manifest_diff import diff_manifests, read_manifest
-from transfer_platform.inspection.preflight import preflight
 from transfer_platform.inspection.report import MANIFEST, html_page, markdown_report, text_report
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.progress import Progress, Say, silent, tee
-from transfer_platform.recipe.load import load_recipe
+from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.shipped import recipe_path
 from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
-_ENDINGS = (".html", ".htm", ".md")
+SUFFIXES = (".html", ".htm", ".md")
+"""Suffixes of a report; a recipe or a table is never overwritten by one."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """An inspection, ready to be told.
-
-    Attributes:
-        inspection: Everything that was found.
-    """
+    """An inspection, ready to be printed."""
 
     inspection: Inspection
 
     @property
     def text(self) -> str:
-        """For a terminal."""
+        """Report for a terminal."""
         return text_report(self.inspection)
 
     @property
     def json(self) -> str:
-        """For programs: counts by split and class, and every finding."""
-        found = self.inspection
-        rows = [
+        """JSON with counts by split and class, and all findings."""
+        inspection = self.inspection
+        findings = [
             {
-                "severity": found.severity(each),
-                "kind": each.kind,
-                "files": [found.name(path) for path in each.files],
-                "detail": each.detail,
+                "severity": inspection.severity(finding),
+                "kind": finding.kind,
+                "files": [inspection.name(path) for path in finding.files],
+                "detail": finding.detail,
             }
-            for each in found.findings
+            for finding in inspection.findings
         ]
-        return json.dumps({"counts": found.counts, "findings": rows, "notes": found.skipped_checks}, indent=2)
+        content = {"counts": inspection.counts, "findings": findings, "notes": inspection.skipped_checks}
+        return json.dumps(content, indent=2)
 
 
 def inspect_dataset(
@@ -72,71 +67,55 @@ def inspect_dataset(
     progress: Progress = silent,
     say: Say = silent,
 ) -> DataReport:
-    """Reads, inspects and reports the data set of a recipe; trains nothing and logs nothing.
+    """Inspects the data set of a recipe. Trains nothing and logs nothing.
 
     Args:
-        recipe: A file, or the name of a shipped recipe.
+        recipe: File, or name of a shipped recipe.
         overrides: `dataset.split_seed=1`.
-        out: Where a page with thumbnails goes; a name that ends in `.md` gets markdown without them.
-        features: Also ask the recipe's first backbone, all of it frozen, about labels and outliers.
-        device: Where it computes.
-        progress: Told how far long steps have come.
-        say: Given the lines that are worth keeping.
+        out: Report file: HTML with thumbnails, or Markdown without if its name ends in `.md`.
+        features: Also search for label errors and outliers, with the features of the recipe's first backbone.
+        device: Device that extracts the features.
+        progress: Called during long steps.
+        say: Called with lines that stay on the screen.
 
     Raises:
-        TransferError: The recipe or the data set cannot be had, or `out` cannot be written.
+        TransferError: The recipe or the data set cannot be opened, or `out` cannot be written.
     """
     if out:
-        _refuse_ending(out)
+        _require_report_name(out)
         require_writable(out)
-    path = recipe_path(recipe)
-    recognised: list[str] = []
-    declared = resolve_recipe_splits(
-        load_recipe(path, overrides), path.parent, progress, tee(say, recognised.append)
-    )
-    found, splits = preflight(declared.dataset, path.parent, progress)
-    found = found.with_split_notes(recognised)
-    if splits is None:
-        found = found.with_findings(
-            (), ["Labels and outliers were not looked at: the images cannot be divided."]
-        )
-    elif not features:
-        found = found.with_findings((), ["Labels and outliers were not looked at: --no-features."])
-    else:
-        found = _asked(found, splits, declared, path.parent, device, progress, say)
+    opened = open_recipe(recipe, overrides, progress, say)
+    inspection = _with_feature_checks(opened, features, device, progress, say)
     if out:
-        told = (
-            markdown_report(found)
-            if out.suffix.lower() == ".md"
-            else html_page(found, f"Data set of {declared.name}")
-        )
+        markdown = out.suffix.lower() == ".md"
+        title = f"Data set of {opened.recipe.name}"
+        text = markdown_report(inspection) if markdown else html_page(inspection, title)
         with atomic_write(out) as unfinished:
-            unfinished.write_text(told, encoding="utf-8")
-    return DataReport(found)
+            unfinished.write_text(text, encoding="utf-8")
+    return DataReport(inspection)
 
 
 def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
-    """What changed between the data of two runs.
+    """Describes the differences between the data of two runs.
 
     Args:
-        run_a: An MLflow run's id, or a registered version: `ants-bees/3`, `ants-bees@champion`.
+        run_a: Id of an MLflow run, or a registered version: `ants-bees/3`, `ants-bees@champion`.
         run_b: Likewise.
-        as_json: For programs.
+        as_json: Return JSON instead of text.
 
     Raises:
-        RegistryError: There is no such run or version.
-        DataError: A run has no manifest of its data.
+        RegistryError: The run or version does not exist.
+        DataError: A run has no manifest.
     """
-    one, two = (read_manifest(_manifest(run), run) for run in (run_a, run_b))
-    found = diff_manifests(one, two)
-    return json.dumps(found.as_json(), indent=2) if as_json else str(found)
+    before, after = (read_manifest(_manifest(run), run) for run in (run_a, run_b))
+    difference = diff_manifests(before, after)
+    return json.dumps(difference.as_json(), indent=2) if as_json else str(difference)
 
 
-def _refuse_ending(out: Path) -> None:
-    """A report never takes the place of a recipe or a table."""
-    if out.suffix.lower() not in _ENDINGS and (out.suffix or out.exists()) and not out.is_char_device():
+def _require_report_name(out: Path) -> None:
+    if out.suffix.lower() not in SUFFIXES and (out.suffix or out.exists()) and not out.is_char_device():
         raise StorageError(
-            f"{out} would be a report, so its name must end in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]}"
+            f"{out} is not a name for a report: it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
 
 
@@ -146,54 +125,65 @@ def _manifest(run: str) -> str:
 
     text = read_text(run_id_of(run), MANIFEST)
     if text is None:
-        raise DataError(f"{run} has no {MANIFEST}: a study's run has one, its trials' have not")
+        raise DataError(f"run {run} has no {MANIFEST}: pass the run of a study, not of a trial")
     return text
 
 
-def _asked(
-    found: Inspection,
-    splits: Splits,
-    recipe: Recipe,
-    folder: Path,
-    device: str,
-    progress: Progress,
-    say: Say,
+def _with_feature_checks(
+    opened: OpenedRecipe, features: bool, device: str, progress: Progress, say: Say
 ) -> Inspection:
-    """What the features of the frozen backbone add; they are kept, for the runs that need the same."""
-    from transfer_platform.commands.run import feature_store, fetch_all_weights, first_values
+    inspection, splits = opened.inspection, opened.splits
+    if splits is None:
+        return inspection.with_findings(
+            (), ["Label errors and outliers were not searched: the images cannot be split."]
+        )
+    if not features:
+        return inspection.with_findings((), ["Label errors and outliers were not searched: --no-features."])
+    recipe = _frozen(opened.recipe)
+    extracted = _extract(recipe, opened.folder, splits, device, progress, say)
+    images = splits.development
+    labels = np.array([splits.classes.index(image.label) for image in images])
+    outliers = [*find_outliers(images, extracted)]
+    if np.bincount(labels).min() < 2:
+        note = "Label errors were not searched: a class has only one training image."
+        return inspection.with_findings(outliers, [note])
+    probabilities = out_of_fold_probabilities(extracted, labels)
+    note = (
+        f"Label errors and outliers were searched with features of {recipe.backbone.name} in the "
+        f"{len(images)} training and validation images; test images were not used."
+    )
+    errors = find_label_errors(images, splits.classes, probabilities)
+    return inspection.with_findings([*errors, *outliers], [note])
+
+
+def _frozen(recipe: Recipe) -> Recipe:
+    """First values of the search ranges, no augmentation, the whole backbone frozen."""
+    from transfer_platform.commands.run import first_values
+
+    first = first_values(recipe)
+    dataset = first.dataset.model_copy(update={"augmentation": "none"})
+    backbone = first.backbone.model_copy(update={"freeze_through": "all"})
+    return first.model_copy(update={"dataset": dataset, "backbone": backbone})
+
+
+def _extract(
+    recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say
+) -> np.ndarray:
+    """Features (N, F) of the training and validation images, from the store where it has them."""
+    from transfer_platform.commands.run import feature_store, fetch_all_weights
     from transfer_platform.training.device import choose_device
     from transfer_platform.training.trial_trainer import TrialTrainer
 
-    whole = first_values(recipe)
-    frozen = whole.model_copy(
-        update={
-            "dataset": whole.dataset.model_copy(update={"augmentation": "none"}),
-            "backbone": whole.backbone.model_copy(update={"freeze_through": "all"}),
-        }
-    )
-    weights = fetch_all_weights(frozen, folder, progress)
-    bench = TrialTrainer(
+    weights = fetch_all_weights(recipe, folder, progress)
+    trainer = TrialTrainer(
         splits,
-        {key: each.path for key, each in weights.items()},
+        {name: found.path for name, found in weights.items()},
         choose_device(device),
         trials=recipe.search.trials if recipe.search else 1,
-        epochs=whole.training.epochs,
+        epochs=recipe.training.epochs,
         store=feature_store(),
         progress=progress,
         say=say,
     )
-    bench.precision = bench.select_precision(frozen)
-    features = bench.pretrained_features(frozen).float().cpu().numpy()
-    images = splits.development
-    labels = np.array([splits.classes.index(image.label) for image in images])
-    further = [*find_outliers(images, features)]
-    if np.bincount(labels).min() < 2:
-        return found.with_findings(
-            further, ["Labels were not looked at: a class has only one image to learn from."]
-        )
-    probabilities = out_of_fold_probabilities(features, labels)
-    said = (
-        f"Labels and outliers were judged by {frozen.backbone.name} on the {len(images)} images of train "
-        "and validation; test images are left to the gate."
-    )
-    return found.with_findings([*find_label_errors(images, splits.classes, probabilities), *further], [said])
+    trainer.precision = trainer.select_precision(recipe)
+    return trainer.pretrained_features(recipe).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""What `platform init` does: looks at a data set and writes a first recipe, its reasons as comments."""
+"""`platform init`: inspects a data set and writes a first recipe for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transfer_platform.commands.draft import LEAK, InspectedDataset, render_recipe, summary_lines
+from transfer_platform.commands._first_recipe import LEAK, InspectedDataset, render_recipe, summary_lines
 from transfer_platform.data.split_layout import ResolvedSplits, resolve_splits
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
@@ -19,8 +19,8 @@ from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
-SHARES = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
-"""Of train for test, tried in turn: a class of few images may have none among a smaller share."""
+TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
+"""Tried in this order: a small class may have no image in a smaller fraction."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
 
@@ -30,96 +30,99 @@ class FirstRecipe:
     """A recipe that was written.
 
     Attributes:
-        file: Where.
-        told: What to know before it is run, a sentence each.
+        file: Path of the recipe.
+        notes: Summary of the data set, one sentence each.
     """
 
     file: Path
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """What was written, what to know, and what to do next."""
-        commands = [
-            f"  platform {verb} {shlex.quote(printable(self.file))}" for verb in ("data", "check", "run")
-        ]
-        return "\n".join([f"{printable(self.file)} is written; its comments say why", *self.told, *commands])
+        file = shlex.quote(printable(self.file))
+        commands = [f"  platform {command} {file}" for command in ("data", "check", "run")]
+        return "\n".join([f"wrote {printable(self.file)}", *self.notes, "next:", *commands])
 
 
 def write_first_recipe(source: str, out: Path | None = None, progress: Progress = silent) -> FirstRecipe:
-    """Looks at all images of a data set and writes a recipe for it.
+    """Inspects all images of a data set and writes a recipe for it.
 
     Args:
-        source: As in `dataset.source`; a relative path is relative to the current folder.
-        out: The recipe's file; by default named after the source, in the current folder.
-        progress: Told how far fetching, unpacking and reading have come.
+        source: As in `dataset.source`; a relative path refers to the current folder.
+        out: Recipe file; by default named after the source, in the current folder.
+        progress: Called while data is downloaded, unpacked and read.
 
     Raises:
-        StorageError: The file is there already, or cannot be written.
-        DataError: The data set cannot be had, or nothing could be trained on it.
+        StorageError: The file exists already or cannot be written.
+        DataError: The data set cannot be opened or cannot be trained on.
     """
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
     if printable(source) != source:
-        raise DataError(f"{printable(source)} has a name that no recipe can hold; rename it")
-    name = _name(source)
+        raise DataError(f"{printable(source)}: a recipe cannot contain this name; rename the folder or file")
+    name = _recipe_name(source)
     out = out or Path(f"{name}.yaml")
-    _refuse_place(out, source)
-    seen = _see(source, progress)
+    _require_free_place(out, source)
+    dataset = _inspect(source, progress)
     with atomic_write(out) as unfinished:
-        unfinished.write_text(render_recipe(seen, name, _from(source, out), out.name), encoding="utf-8")
-        load_recipe(unfinished)  # what no recipe may hold is our error, and no file is left behind
-    return FirstRecipe(out, tuple(summary_lines(seen)))
+        unfinished.write_text(
+            render_recipe(dataset, name, _relative_source(source, out), out.name), encoding="utf-8"
+        )
+        load_recipe(unfinished)  # an invalid recipe would be a bug: leave no file behind
+    return FirstRecipe(out, tuple(summary_lines(dataset)))
 
 
-def _refuse_place(out: Path, source: str) -> None:
-    """Refuses a file that would be in the way, or could not name its source."""
+def _require_free_place(out: Path, source: str) -> None:
     folder = Path(source)
     if folder.is_absolute() and folder.is_dir() and out.resolve().is_relative_to(folder):
         elsewhere = printable(folder.with_name(f"{folder.name}.yaml"))
         raise StorageError(
-            f"{printable(out)} would lie among the images; name another with --out, such as {elsewhere}"
+            f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
         raise StorageError(
-            f"{source} is relative to this folder, so the recipe must lie in it: leave out --out"
+            f"{source} is relative to the current folder, so the recipe must be in it: omit --out"
         )
     if out.exists():
-        raise StorageError(f"{printable(out)} is there already; name another file with --out, or remove it")
+        raise StorageError(f"{printable(out)} exists already; pass another file with --out, or delete it")
     require_writable(out)
 
 
-def _see(source: str, progress: Progress) -> InspectedDataset:
-    sides = resolve_splits(DatasetConfig(source=source), Path(), progress)
-    for share in SHARES if sides.test == HOLDOUT_FRACTION else [sides.test]:
-        seen = _seen(source, replace(sides, test=share), progress)
-        if not seen.inspection.by_kind("cannot be split"):
+def _inspect(source: str, progress: Progress) -> InspectedDataset:
+    """Chooses the smallest test fraction that can be split, and folds where validation would be small."""
+    splits = resolve_splits(DatasetConfig(source=source), Path(), progress)
+    for fraction in TEST_FRACTIONS if splits.test == HOLDOUT_FRACTION else [splits.test]:
+        dataset = _inspect_splits(source, replace(splits, test=fraction), progress)
+        if not dataset.inspection.by_kind("cannot be split"):
             break
-    if any(error.kind != LEAK for error in seen.inspection.errors):
-        seen.inspection.raise_errors("a recipe for it could not be run", "no recipe was written")
-    if not seen.few_to_rank:
-        return seen
-    folded = _seen(source, replace(seen.splits, validation=FoldsConfig(folds=FOLDS)), progress)
-    return seen if folded.inspection.by_kind("cannot be split") else folded
+    if any(error.kind != LEAK for error in dataset.inspection.errors):
+        dataset.inspection.raise_errors(
+            "a recipe for this data set could not be run", "no recipe was written"
+        )
+    if not dataset.needs_folds:
+        return dataset
+    folded = _inspect_splits(source, replace(dataset.splits, validation=FoldsConfig(folds=FOLDS)), progress)
+    return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _seen(source: str, sides: ResolvedSplits, progress: Progress) -> InspectedDataset:
-    splits = SplitsConfig.model_validate(sides.split_specs)
-    # Unreadable files shall not hide the rest: the recipe names them.
-    found, _ = preflight(DatasetConfig(source=source, splits=splits, on_bad_image="skip"), Path(), progress)
-    return InspectedDataset(found, sides)
+def _inspect_splits(source: str, splits: ResolvedSplits, progress: Progress) -> InspectedDataset:
+    config = SplitsConfig.model_validate(splits.split_specs)
+    # Unreadable files are skipped here so that other problems show; the recipe excludes them by name.
+    inspection, _ = preflight(
+        DatasetConfig(source=source, splits=config, on_bad_image="skip"), Path(), progress
+    )
+    return InspectedDataset(inspection, splits)
 
 
-def _from(source: str, out: Path) -> str:
-    """A source as it stands in the recipe: what lies beside or below the file without the way there."""
+def _relative_source(source: str, out: Path) -> str:
+    """Source relative to the recipe file if it is in the same folder or below."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source
 
 
-def _name(source: str) -> str:
-    """A name for the study, such as `ants-bees` for `~/Photos/Ants & bees.zip`."""
-    last = (
-        Path(source).name if Path(source).is_absolute() else re.split(r"[/:]", source.partition("?")[0])[-1]
-    )
+def _recipe_name(source: str) -> str:
+    """Returns a recipe name, such as `ants-bees` for `~/Photos/Ants & bees.zip`."""
+    parts = re.split(r"[/:]", source.partition("?")[0])
+    last = Path(source).name if Path(source).is_absolute() else parts[-1]
     plain = re.sub(_SUFFIXES, "", last)
     return re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-._").lower()[:100] or "photographs"

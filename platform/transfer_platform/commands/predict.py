@@ -1,4 +1,4 @@
-"""Using a registered model on folders: classify every image, or measure the model on labelled ones."""
+"""`platform predict` and `platform evaluate`: a registered model on a folder."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Images handed to a model at once; of the largest that it reads, no more fit into one request."""
-NOTHING = {"label": "", "probability": "", "unknown": ""}
-"""What the table says of a file that is no image."""
+"""Images per call; this many images of the maximum size fit into the pixel limit of a request."""
+EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
+"""Values for a file that is not an image."""
 
 
 def predict_folder(folder: Path, model: str, out: Path, progress: Progress = silent) -> str:
-    """Classifies every image below a folder.
+    """Classifies every image below a folder and writes a CSV file.
 
     Args:
-        folder: Searched with its subfolders; hidden files are left out.
-        model: A registered model, see `transfer_registry.model_uri`.
-        out: CSV file of `file` (relative to the folder), `label`, `probability`, `unknown` (whether it is
-            unlike the training images) and `error`; replaced.
-        progress: Told how many images are done.
+        folder: Searched recursively; hidden files are ignored.
+        model: Registered model, see `transfer_registry.model_uri`.
+        out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `unknown` (out
+            of distribution) and `error`; replaced if it exists.
+        progress: Called after each batch.
 
     Returns:
-        What was done, in a sentence.
+        A summary sentence.
 
     Raises:
-        DataError: The folder holds no file.
-        RegistryError: There is no such model.
+        DataError: The folder contains no file.
+        RegistryError: The model does not exist.
     """
     require_writable(out)
     files, problems = _files(folder)
@@ -52,31 +52,31 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         rows += _rows(loaded, files[start : start + BATCH], folder.resolve())
         progress(Step("classifying", len(rows), len(files), "images"))
     rows += [
-        {"file": path.relative_to(folder.resolve()).as_posix(), **NOTHING, "error": why}
+        {"file": path.relative_to(folder.resolve()).as_posix(), **EMPTY_ROW, "error": why}
         for path, why in problems.items()
     ]
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
-    unlike = sum(row["unknown"] == "true" for row in rows)
-    note = f"; {unlike} of them are unlike the training images, see the column `unknown`" if unlike else ""
-    note += f"; {unreadable} could not be read, see the column `error`" if unreadable else ""
+    unknown = sum(row["unknown"] == "true" for row in rows)
+    note = f"; {unknown} of them are out of distribution, see column `unknown`" if unknown else ""
+    note += f"; {unreadable} could not be read, see column `error`" if unreadable else ""
     return f"{len(rows) - unreadable} images classified by {loaded.uri}, written to {out}{note}"
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:
-    """Measures a model on class folders of images.
+    """Evaluates a model on class folders.
 
     Args:
-        model: A registered model, see `transfer_registry.model_uri`.
-        folder: Holds one folder per class, named as the model names its classes.
-        progress: Told how many images are done.
+        model: Registered model, see `transfer_registry.model_uri`.
+        folder: Contains one folder per class, named like the model's classes.
+        progress: Called after each batch.
 
     Returns:
-        The report, markdown.
+        A Markdown report.
 
     Raises:
-        DataError: The folders do not name the model's classes, or a file in them is no image.
-        RegistryError: There is no such model.
+        DataError: A folder is not named like a class of the model, or a file is not an image.
+        RegistryError: The model does not exist.
     """
     catalog = scan_folder(folder, progress=progress)
     catalog.require_readable()
@@ -85,8 +85,8 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     loaded = load_model(model)
     if unknown := sorted({image.label for image in labelled} - set(loaded.classes)):
         raise DataError(
-            f"{folder} has class folders that {loaded.uri} does not know: {', '.join(unknown)}; "
-            f"its classes are {', '.join(loaded.classes)}"
+            f"{folder} has folders that are not classes of {loaded.uri}: {', '.join(unknown)}; "
+            f"expected {', '.join(loaded.classes)}"
         )
     paths = [image.path for image in labelled]
     labels = np.array([loaded.classes.index(image.label) for image in labelled])
@@ -97,30 +97,30 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """All files below a folder, and the links that cannot be followed, with the reason."""
+    """Files below a folder, and links that cannot be followed, with the reason."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder")
+        raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())
     files = sorted(Path(file.path) for file in contents.files)
     if not files:
-        raise DataError(f"there is no file below {folder}")
+        raise DataError(f"{folder} contains no files")
     return files, {path: problem.message for path, problem in contents.problems.items()}
 
 
 def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:
-    """One row a file, in order; a file that is no image has an error in place of an answer."""
+    """One row per file; a file that is not an image has an error instead of a prediction."""
     errors = {path: _error(path) for path in files}
     readable = [path for path in files if not errors[path]]
-    said = dict(zip(readable, _said(loaded, readable), strict=True)) if readable else {}
+    predicted = dict(zip(readable, _predictions(loaded, readable), strict=True)) if readable else {}
     return [
-        {"file": path.relative_to(folder).as_posix(), **said.get(path, NOTHING), "error": errors[path]}
+        {"file": path.relative_to(folder).as_posix(), **predicted.get(path, EMPTY_ROW), "error": errors[path]}
         for path in files
     ]
 
 
-def _said(loaded: LoadedModel, files: Sequence[Path]) -> Iterator[dict[str, str]]:
-    answers = loaded.predict(files)
-    for probabilities, unknown in zip(answers.probabilities, answers.unknown, strict=True):
+def _predictions(loaded: LoadedModel, files: Sequence[Path]) -> Iterator[dict[str, str]]:
+    output = loaded.predict(files)
+    for probabilities, unknown in zip(output.probabilities, output.unknown, strict=True):
         yield {
             "label": loaded.classes[probabilities.argmax()],
             "probability": f"{probabilities.max():.6f}",
@@ -138,14 +138,14 @@ def _error(path: Path) -> str:
 
 def _write(out: Path, rows: Sequence[dict[str, object]]) -> None:
     with atomic_write(out) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["file", *NOTHING, "error"])
+        writer = csv.DictWriter(file, ["file", *EMPTY_ROW, "error"])
         writer.writeheader()
         writer.writerows(rows)
 
 
 def _probabilities(loaded: LoadedModel, paths: Sequence[Path], progress: Progress) -> NDArray[np.float32]:
-    answers = []
+    batches = []
     for start in range(0, len(paths), BATCH):
-        answers.append(loaded.predict_proba(paths[start : start + BATCH]))
+        batches.append(loaded.predict_proba(paths[start : start + BATCH]))
         progress(Step("classifying", min(start + BATCH, len(paths)), len(paths), "images"))
-    return np.concatenate(answers)
+    return np.concatenate(batches)

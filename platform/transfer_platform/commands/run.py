@@ -1,6 +1,6 @@
-"""A recipe from its first line to a champion: the whole story, in the order in which it happens.
+"""`platform run`: search, evaluate, register and promote.
 
-Every step can be repeated. Whoever is killed anywhere runs the same command again, and it goes on from there.
+Every step can be repeated: a run that was killed is resumed by the same command.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-# First: among the modules of torch and MLflow, pydantic takes seconds to find the docstrings of the fields.
-import transfer_platform.recipe.schema  # noqa: F401
+from transfer_platform.commands._open import OpenedRecipe, open_recipe
 
 # isort: split
-from transfer_model.network import Network
+from safetensors.torch import load_file
+
+from transfer_model.config import WEIGHTS_FILE, ModelConfig
+from transfer_model.network import Network, build_network
 from transfer_platform import paths
-from transfer_platform.commands.conclude import conclude, load_conclusion
+from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.run_report import (
     log_data,
     log_inputs,
@@ -28,23 +31,24 @@ from transfer_platform.commands.run_report import (
     log_validation,
     validation_predictions,
 )
-from transfer_platform.data.split_layout import resolve_recipe_splits
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
-from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.preflight import require_valid
 from transfer_platform.inspection.survey import Inspection
-from transfer_platform.progress import Progress, Say, Step, silent, tee
-from transfer_platform.recipe.load import load_recipe
+from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, largest
-from transfer_platform.recipe.shipped import recipe_path
-from transfer_platform.search.study import FinishedTrial, Study, create_tables, restart_count, restarted_name
+from transfer_platform.search.study import (
+    FinishedTrial,
+    Study,
+    create_tables,
+    restart_count,
+    restarted_name,
+)
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store import Store
-from transfer_platform.tracking import Tracker
+from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
@@ -58,23 +62,35 @@ from transfer_registry.verdict import Verdict
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """Result of a run.
 
     Attributes:
-        study: Every trial, its values and what became of it.
-        network: At the weights of the best trial's best epoch, in eval mode.
-        metrics: Of its served form: `test/accuracy` and the rest, `served/latency_ms`, `served/size_mb`.
-        promotion: How the gate answered; None where the recipe has no `promotion:`.
-        run_id: The study's MLflow run.
-        champion: The version that is champion now, which may be another by now; None where there is none.
+        study: All trials, with their values and states.
+        metrics: Metrics of the served model: `test/accuracy`, ..., `served/latency_ms`, `served/size_mb`.
+        promotion: Result of the gate; None if the recipe has no `promotion:`.
+        run_id: MLflow run of the study.
+        model_folder: Folder with the best trial's weights and `model.json`.
+        champion: Current champion version of the registered model; None if there is none.
     """
 
     study: Study
-    network: Network
     metrics: dict[str, float]
     promotion: PromotionResult | None
     run_id: str
+    model_folder: Path
     champion: int | None = None
+
+    @cached_property
+    def network(self) -> Network:
+        """Network of the best trial at its best epoch, on the CPU, in eval mode; loaded at first use."""
+        network = build_network(ModelConfig.read(self.model_folder).network)
+        network.load_state_dict(load_file(self.model_folder / WEIGHTS_FILE))
+        return network.eval()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Verdict of the gate, rule by rule."""
+        return self.promotion.verdict if self.promotion else None
 
     def __str__(self) -> str:
         best = self.study.best
@@ -82,31 +98,26 @@ class Outcome:
             f"  {field} = {value:.4g}" if isinstance(value, float) else f"  {field} = {value}"
             for field, value in best.params.items()
         ]
-        figures = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
-        test = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        return "\n".join([f"best: {best}", *values, test, *self._promotion_lines()])
+        test = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
+        return "\n".join([f"best: {best}", *values, metrics, *self._promotion_lines()])
 
     def _promotion_lines(self) -> list[str]:
         if self.promotion is None:
             return ["not registered: the recipe has no promotion block"]
         name, version = self.promotion.model, self.promotion.version
-        follows = f"  platform serve {name}   platform ui" if self.champion else "  platform ui"
-        return [str(self.promotion.verdict), f"{name} version {version} {self._standing()}", follows]
+        commands = f"  platform serve {name}   platform ui" if self.champion else "  platform ui"
+        return [str(self.promotion.verdict), f"{name} version {version} {self._status()}", commands]
 
-    def _standing(self) -> str:
-        """What the version is today; somebody may have moved the alias since it was judged."""
+    def _status(self) -> str:
+        """Current status of the version; the alias may have been moved since the verdict."""
         assert self.promotion is not None
         if self.champion == self.promotion.version:
             return "is champion"
-        now = f"version {self.champion} is" if self.champion else "there is none"
+        current = f"version {self.champion} is" if self.champion else "there is none"
         if self.promotion.promoted:
-            return f"was made champion; today {now}"
+            return f"was made champion; today {current}"
         return "is registered, but did not become champion"
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """The gate's answer, rule by rule."""
-        return self.promotion.verdict if self.promotion else None
 
 
 def run(
@@ -118,129 +129,166 @@ def run(
     progress: Progress = silent,
     say: Say = silent,
 ) -> Outcome:
-    """Fine-tunes what a recipe declares, evaluates the best checkpoint, and offers it to the gate.
+    """Searches with the recipe's trials, evaluates the best one and submits it to the gate.
 
-    The study goes on where it was left; a finished one is not run again.
+    An interrupted study is resumed. A finished study is neither trained nor evaluated again.
 
     Args:
-        recipe: A file, the name of a shipped recipe, or a recipe that was loaded before; its relative paths
-            are then relative to the current folder.
-        overrides: `training.epochs=3`, for a recipe that is a file.
-        fresh: Start the study over.
-        device: `auto`, or a device that torch knows.
-        progress: Told how far long steps have come.
-        say: Given the lines that are worth keeping on the screen.
+        recipe: File, name of a shipped recipe, or a loaded recipe (relative to the current folder).
+        overrides: `training.epochs=3`; only for a file or a shipped recipe.
+        fresh: Start a new study.
+        device: `auto` or a torch device.
+        progress: Called during long steps.
+        say: Called with lines that stay on the screen.
 
     Raises:
-        TransferError: Something that the user can mend.
+        TransferError: The recipe, its data, the databases or the registry cannot be used.
     """
-    folder = Path()
-    if isinstance(recipe, Recipe):
-        _refuse_overrides(overrides)
-    else:
-        path = recipe_path(Path(recipe))
-        folder, recipe = path.parent, load_recipe(path, overrides)
-    if recipe.promotion:
-        paths.ledger_url()  # refused now, not after the search
-    mlflow_server.require_server()
-    store = feature_store()
-    recognised: list[str] = []
-    recipe = resolve_recipe_splits(recipe, folder, progress, tee(say, recognised.append))
-    inspection, splits = require_valid(recipe.dataset, folder, progress)
-    inspection = inspection.with_split_notes(recognised)
-    say(_counts(inspection, splits))
-    weights = fetch_all_weights(recipe, folder, progress)
-    name, database = _study_name(recipe, splits, weights), paths.studies_url()
+    opened = open_recipe(recipe, overrides, progress, say, _require_databases)
+    splits, store = opened.trainable_splits(), feature_store()
+    say(_image_counts(opened.inspection, splits))
+    weights = fetch_all_weights(opened.recipe, opened.folder, progress)
+    name, database = _study_name(opened.recipe, splits, weights), paths.studies_url()
     home = paths.studies_folder() / name
-    with study_lock(name, home, database), closing(_open_study(name, database, recipe, fresh)) as study:
-        tracker = Tracker(recipe.name)
-        bench = TrialTrainer(
+    with (
+        study_lock(name, home, database),
+        closing(_open_study(name, database, opened.recipe, fresh)) as study,
+    ):
+        trainer = TrialTrainer(
             splits,
             {key: found.path for key, found in weights.items()},
             choose_device(device),
-            trials=_trials(recipe),
-            epochs=largest(recipe.training.epochs),
+            trials=_trial_count(opened.recipe),
+            epochs=largest(opened.recipe.training.epochs),
             store=store,
             progress=progress,
             say=say,
         )
+        tracker = Tracker(opened.recipe.name)
         with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
-            bench.precision = _precision(study, bench, recipe)
-            trials = _trials(recipe)
-            several = "s" * (trials > 1)
-            say(f"study {study.name}: {trials} trial{several} on {bench.device}, {bench.precision}")
-            log_inputs(parent, recipe, splits, weights)
-            seen = {"run": parent.run_id, **{str(each): inspection.count(each) for each in Severity}}
-            if study.attrs.get("data") != seen:
-                log_data(parent, inspection, splits)
-                study.set_attr("data", seen)
-            log_machine(parent, str(bench.device), bench.precision)
-            engine = LocalEngine(recipe, bench, tracker, parent, home / f"{study.name}.safetensors", progress)
-            _search(study, engine, recipe, progress, say)
-            told = {"trials": study.finished, "run": parent.run_id}
-            if study.attrs.get("reported") != told:
-                log_study(parent, study)
-                study.set_attr("reported", told)
-            best = resolve(recipe, study.best.params)
-            restored = engine.restore(study.best.number, best)
-            conclusion = load_conclusion(study, recipe, parent)
-            if conclusion is None:
-                log_network(parent, restored.network)
-                ranked = validation_predictions(splits, restored.fit.logits)
-                log_validation(parent, ranked)
-                log_label_errors(parent, inspection, splits, ranked)
-                model = write_artifact(bench, best, restored.fit, restored.network, home / "model", say)
-                best_run = tracker.find_trial_run(parent, study.best.number)
-                conclusion = conclude(
-                    model, recipe, splits, study, parent, best_run, restored.fit.logits, say
-                )
-    champion = champion_version(conclusion.promotion.model) if conclusion.promotion else None
-    return Outcome(study, restored.network, conclusion.metrics, conclusion.promotion, parent.run_id, champion)
+            session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
+            session.log_start(weights)
+            session.search()
+            conclusion = session.conclude()
+    promotion = conclusion.promotion
+    champion = champion_version(promotion.model) if promotion else None
+    return Outcome(study, conclusion.metrics, promotion, parent.run_id, home / "model", champion)
 
 
-def _refuse_overrides(overrides: Sequence[str]) -> None:
-    if overrides:
-        message = "a recipe that was loaded before takes no overrides; give its file instead"
-        raise RecipeError([RecipeProblem("recipe", "", message)])
+@dataclass(frozen=True)
+class _Session:
+    """One study while its MLflow run is open."""
+
+    opened: OpenedRecipe
+    splits: Splits
+    study: Study
+    trainer: TrialTrainer
+    tracker: Tracker
+    parent: Run
+    home: Path
+    progress: Progress
+    say: Say
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.opened.recipe
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        best = self.home / f"{self.study.name}.safetensors"
+        return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
+
+    def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
+        """Logs inputs, data report and machine; what an earlier start of the study logged stays."""
+        study, parent, trainer = self.study, self.parent, self.trainer
+        if "precision" not in study.attrs:  # decided once, so that a resumed study computes the same
+            study.set_attr("precision", trainer.select_precision(first_values(self.recipe)))
+        trainer.precision = str(study.attrs["precision"])
+        trials = _trial_count(self.recipe)
+        plural = "s" * (trials > 1)
+        self.say(f"study {study.name}: {trials} trial{plural} on {trainer.device}, {trainer.precision}")
+        log_inputs(parent, self.recipe, self.splits, weights)
+        counts = {str(each): self.opened.inspection.count(each) for each in Severity}
+        if study.attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
+            log_data(parent, self.opened.inspection, self.splits)
+            study.set_attr("data", logged)
+        log_machine(parent, str(trainer.device), trainer.precision)
+
+    def search(self) -> None:
+        """Runs the missing trials and logs the state of the study."""
+        study, trials = self.study, _trial_count(self.recipe)
+
+        def report(trial: FinishedTrial) -> None:
+            self.progress(Step("study", trial.number + 1, trials, "trials"))
+            self.say(str(trial))
+
+        if study.finished >= trials:
+            self.say("all trials are finished")
+        study.run(trials, self.engine.run_trial, report)
+        if study.attrs.get("reported") != (logged := {"trials": study.finished, "run": self.parent.run_id}):
+            log_study(self.parent, study)
+            study.set_attr("reported", logged)
+
+    def conclude(self) -> Conclusion:
+        """Evaluates and registers the best trial, unless an earlier start did."""
+        folder = self.home / "model"
+        earlier = load_conclusion(self.study, self.recipe, self.parent, folder)
+        if earlier is not None:
+            return earlier
+        number = self.study.best.number
+        best = resolve(self.recipe, self.study.best.params)
+        restored = self.engine.restore(number, best)
+        log_network(self.parent, restored.network)
+        predictions = validation_predictions(self.splits, restored.fit.logits)
+        log_validation(self.parent, predictions)
+        log_label_errors(self.parent, self.opened.inspection, self.splits, predictions)
+        write_artifact(self.trainer, best, restored.fit, restored.network, folder, self.say)
+        best_run = self.tracker.find_trial_run(self.parent, number)
+        return conclude(
+            folder,
+            self.recipe,
+            self.splits,
+            self.study,
+            self.parent,
+            best_run,
+            restored.fit.logits,
+            self.say,
+        )
 
 
-def _search(study: Study, engine: LocalEngine, recipe: Recipe, progress: Progress, say: Say) -> None:
-    """Runs the trials that the study still lacks."""
-    trials = _trials(recipe)
-
-    def ended(trial: FinishedTrial) -> None:
-        progress(Step("study", trial.number + 1, trials, "trials"))
-        say(str(trial))
-
-    if study.finished >= trials:
-        say("all trials are done already")
-    study.run(trials, engine.run_trial, ended)
+def _require_databases(recipe: Recipe) -> None:
+    """Raises now rather than after the search."""
+    if recipe.promotion:
+        paths.ledger_url()
+    mlflow_server.require_server()
 
 
-def _counts(inspection: Inspection, splits: Splits) -> str:
-    counts = ", ".join(f"{len(images)} {role}" for role, images in splits.by_name.items())
-    left_out = f"; {len(splits.ignored)} hidden or system files left out" if splits.ignored else ""
-    bad = len(inspection.quarantine)
-    left_out += f"; {bad} files left out that are no readable images" if bad else ""
-    warnings = inspection.count(Severity.WARNING)
-    look = f"; {warnings} warning{'s' * (warnings != 1)}: platform data shows what" if warnings else ""
-    return f"images: {counts}; classes: {len(splits.classes)}{left_out}{look}"
+def _image_counts(inspection: Inspection, splits: Splits) -> str:
+    counts = ", ".join(f"{len(images)} {split}" for split, images in splits.by_name.items())
+    text = f"images: {counts}; classes: {len(splits.classes)}"
+    if splits.ignored:
+        text += f"; {len(splits.ignored)} hidden or system files ignored"
+    if inspection.quarantine:
+        text += f"; {len(inspection.quarantine)} unreadable files skipped"
+    if warnings := inspection.count(Severity.WARNING):
+        text += f"; {warnings} warning{'s' * (warnings != 1)}: see `platform data`"
+    return text
 
 
-def _trials(recipe: Recipe) -> int:
+def _trial_count(recipe: Recipe) -> int:
     return recipe.search.trials if recipe.search else 1
 
 
 def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
-    """The recipe's name, and a digest of what the study depends on: recipe, images, pretrained weights."""
-    depends = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
-    return f"{recipe.name}-{hashlib.sha256(':'.join(depends).encode()).hexdigest()[:10]}"
+    """Recipe name and a digest of everything the study depends on: recipe, images, pretrained weights."""
+    parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
+    return f"{recipe.name}-{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:10]}"
 
 
 def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     paths.create_schema(url)
-    with atomic_database(url) as whole:
-        create_tables(whole)
+    with atomic_database(url) as unfinished:
+        create_tables(unfinished)
     count = restart_count(name, url) + fresh
     return Study(
         restarted_name(name, max(1, count)),
@@ -253,29 +301,22 @@ def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
 
 
 def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
-    """The pretrained weights of every backbone that a recipe may take, by its name."""
-    chosen = recipe.backbone
-    names = chosen.name.choices if isinstance(chosen.name, Choice) else (chosen.name,)
-    return {name: fetch_weights(name, chosen.weights, folder, progress) for name in names}
+    """Pretrained weights of every backbone that the recipe may use, by backbone name."""
+    name = recipe.backbone.name
+    names = name.choices if isinstance(name, Choice) else (name,)
+    return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}
 
 
 def feature_store() -> Store | None:
-    """Where features are kept; None where the environment says that none are."""
+    """Store of extracted features in the cache; None if `PLATFORM_CACHE_LIMIT` is 0."""
     limit = paths.cache_limit()
     return Store(paths.features_folder(), limit) if limit else None
 
 
-def _precision(study: Study, bench: TrialTrainer, recipe: Recipe) -> str:
-    """Settled once for a study, so that going on with it elsewhere computes the same."""
-    if "precision" not in study.attrs:
-        study.set_attr("precision", bench.select_precision(first_values(recipe)))
-    return str(study.attrs["precision"])
-
-
 def first_values(recipe: Recipe) -> Recipe:
-    """A recipe without ranges: the first of every choice, the low end of every range."""
-    first = {
-        field: span.choices[0] if isinstance(span, Choice) else span.low
-        for field, span in search_ranges(recipe).items()
+    """Recipe with the first of every choice and the low end of every range."""
+    values = {
+        field: space.choices[0] if isinstance(space, Choice) else space.low
+        for field, space in search_ranges(recipe).items()
     }
-    return resolve(recipe, first)
+    return resolve(recipe, values)

@@ -1,4 +1,4 @@
-"""What a study's MLflow run holds for people: parameters, lineage, figures, tables and the report."""
+"""Contents of a study's MLflow run: parameters, lineage, figures, tables, reports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from transfer_platform.inspection.label_errors import misclassified_images
 from transfer_platform.inspection.survey import Inspection
 from transfer_platform.recipe.resolve import to_yaml
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.search.study import Study
-from transfer_platform.search.study import study_figures as study_figures
+from transfer_platform.search.study import Study, study_figures
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run
 
@@ -36,7 +35,7 @@ DATA = "data"
 
 
 def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> None:
-    """What a study starts from: every field of its recipe, its images, its weights, and its software."""
+    """Logs the recipe, the data set, the pretrained weights and the library versions."""
     run.log_params(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
@@ -53,7 +52,7 @@ def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, P
 
 
 def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
-    """What the preflight found, as a page, a text and a table; every image's digest; what was left out."""
+    """Logs the findings of the preflight, the manifest of all images, and the skipped files."""
     run.log_text(data_report.html_page(inspection, "Data set"), f"{DATA}/report.html")
     run.log_text(data_report.markdown_report(inspection), f"{DATA}/report.md")
     run.log_table(data_report.findings_table(inspection), f"{DATA}/findings.json")
@@ -64,18 +63,17 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Labels that are doubtful, by what the best trial said of images that it had not seen."""
-    found = misclassified_images(splits.selection, splits.classes, predictions.probabilities)
-    rows = [(inspection.name(each.files[0]), each.detail) for each in found]
+    """Logs probable label errors, according to the best trial on images it was not trained on."""
+    findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
-        "file": [name for name, _ in rows],
-        "detail": [why for _, why in rows],
+        "file": [inspection.name(finding.files[0]) for finding in findings],
+        "detail": [finding.detail for finding in findings],
     }
-    run.log_table(columns, f"{DATA}/doubtful_labels.json")
+    run.log_table(columns, f"{DATA}/label_errors.json")
 
 
 def log_machine(run: Run, device: str, precision: str) -> None:
-    """On what a study was computed: with other arithmetic the last digits would be others."""
+    """Logs device, precision and machine, on which the last digits of all results depend."""
     run.log_params(
         {
             "machine.device": device,
@@ -88,7 +86,7 @@ def log_machine(run: Run, device: str, precision: str) -> None:
 
 
 def log_study(run: Run, study: Study) -> None:
-    """How the search went: its best value, its history and which values mattered."""
+    """Logs the best trial, the table of trials, and figures of history and parameter importance."""
     best = study.best
     run.log_params({f"best.{name}": value for name, value in best.params.items()})
     run.set_tags({"platform.best_trial": best.number})
@@ -98,7 +96,7 @@ def log_study(run: Run, study: Study) -> None:
 
 
 def log_network(run: Run, network: Network) -> None:
-    """The best trial's network, layer by layer: shapes, parameters, and which of them learned."""
+    """Logs a summary of the network by layer: output shape, parameters, trainable or frozen."""
     size = network.spec.image_size
     columns = ("output_size", "num_params", "trainable")
     device = next(network.parameters()).device
@@ -109,12 +107,12 @@ def log_network(run: Run, network: Network) -> None:
 
 
 def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
-    """What the best trial made of the images that ranked it; with folds of all that teach, out of fold.
+    """Returns the best trial's predictions for the images that ranked it (out of fold with folds).
 
     Args:
-        splits: Theirs.
-        logits: Of these images (N, C).
-        temperature: That they are divided by, as the served model divides its own.
+        splits: Source of the images, `Splits.selection`.
+        logits: Logits of these images (N, C).
+        temperature: Divisor of the logits, as in the served model.
     """
     images = splits.selection
     labels = np.array([splits.classes.index(image.label) for image in images])
@@ -123,48 +121,49 @@ def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 
 
 
 def log_validation(run: Run, predictions: Predictions) -> None:
-    """What the best trial made of the images that ranked it."""
+    """Logs the table of validation predictions."""
     run.log_table(predictions.table(), f"{FOLDER}/validation_predictions.json")
 
 
-def log_thresholds(run: Run, chosen: Predictions, judged: Predictions) -> None:
-    """From which probability on to believe a class, and what is left where unsure answers are refused.
+def log_thresholds(run: Run, validation: Predictions, test: Predictions) -> None:
+    """Logs decision thresholds per class, and accuracy against coverage.
 
     Args:
-        run: Of the study.
-        chosen: Calibrated predictions of the images that ranked the best trial.
-        judged: Of the test images.
+        run: MLflow run of the study.
+        validation: Calibrated predictions on which thresholds are chosen.
+        test: Predictions on which they are evaluated.
     """
-    by_class, decided = class_thresholds(chosen, judged), coverage(judged)
+    by_class, by_confidence = class_thresholds(validation, test), coverage(test)
     run.log_table(by_class, f"{FOLDER}/thresholds.json")
-    run.log_table(decided, f"{FOLDER}/coverage.json")
-    run.log_text(report.threshold_report(by_class, decided, len(chosen.labels)), f"{FOLDER}/thresholds.md")
+    run.log_table(by_confidence, f"{FOLDER}/coverage.json")
+    text = report.threshold_report(by_class, by_confidence, len(validation.labels))
+    run.log_text(text, f"{FOLDER}/thresholds.md")
 
 
 def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
-    """What the best checkpoint, as it will be served, makes of the test images.
+    """Logs metrics, figures, tables and the report of the served model on the test images.
 
     Args:
-        run: Of the study; everything is logged to it.
-        best: Of the trial, for its learning curves; they are left out where there is none.
-        predictions: On the test images.
-        trial: Its number, and the step of the metrics: a study that is extended may test another trial.
+        run: MLflow run of the study.
+        best: MLflow run of the best trial, for its learning curves; None omits them.
+        predictions: Predictions for the test images.
+        trial: Number of the best trial; step of the metrics, since an extended study may evaluate another.
 
     Returns:
-        The test metrics, by name.
+        The test metrics by name.
     """
     metrics = predictions.scores("test")
     run.log_metrics(metrics, step=trial)
-    drawings = {
+    images = {
         "confusion_matrix": figures.confusion_matrix(predictions),
         "calibration": figures.calibration(predictions),
         "worst_mistakes": figures.worst_mistakes(predictions),
     }
     if best:
-        drawings["learning_curves"] = figures.learning_curves(
+        images["learning_curves"] = figures.learning_curves(
             {name: best.metric_history(name) for name in CURVES}
         )
-    run.log_figures(drawings, FOLDER)
+    run.log_figures(images, FOLDER)
     run.log_table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.log_table(predictions.table(), f"{FOLDER}/predictions.json")
     facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
@@ -176,7 +175,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted fields; ranges stay whole, as they stand in the recipe."""
+    """Flattens nested sections into dotted names; search ranges stay whole."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         section = isinstance(value, dict) and not {"low", "choices"} & value.keys()

@@ -10,7 +10,7 @@ QUICK = ("-o", "search.trials=2", "-o", "dataset.image_size=96", "-o", "promotio
 def test_a_first_recipe_runs_as_it_was_written(photographs, workplaces) -> None:
     place = workplaces("first")
     out, _ = place.run("platform", "init", str(photographs))
-    assert "hymenoptera_data.yaml is written" in out
+    assert "wrote hymenoptera_data.yaml" in out
     assert "recognised: test is val, the only folder that is held out" in out
     text = (place.folder / "hymenoptera_data.yaml").read_text()
     assert re.search(r"^    test: val +# the only folder that is held out", text, re.MULTILINE)

@@ -84,7 +84,7 @@ def test_the_parent_run_tells_the_whole_story(client: MlflowClient) -> None:
         "data/report.md",
         "data/findings.json",
         "data/manifest.csv",
-        "data/doubtful_labels.json",
+        "data/label_errors.json",
     }
     assert parent.data.params["backbone.freeze_through"] == "all"
     assert re.fullmatch(r"installed sha256:[0-9a-f]{64}", parent.data.params["weights.efficientnet_lite0"])

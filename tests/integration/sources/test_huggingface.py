@@ -195,7 +195,7 @@ def test_a_row_without_an_image_is_an_error(isolated: Path) -> None:
         open_source("huggingface:./pets", isolated)
 
 
-def test_damaged_files_are_errors_in_words(isolated: Path) -> None:
+def test_damaged_files_are_errors_describe_error(isolated: Path) -> None:
     table().save_to_disk("pets")
     (file,) = Path("pets").glob("*.arrow")
     content = file.read_bytes()

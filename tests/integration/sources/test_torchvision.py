@@ -553,7 +553,7 @@ def test_a_damaged_archive_without_a_checksum_leaves_nothing(mirror: Path) -> No
     assert {path.suffix for path in (cache_folder() / "torchvision").iterdir()} == {".lock"}
 
 
-def test_an_archive_that_lacks_a_part_is_an_error_in_words(mirror: Path) -> None:
+def test_an_archive_that_lacks_a_part_is_an_error_describe_error(mirror: Path) -> None:
     put({"fgvc-aircraft-2013b.tar.gz": tgz({"fgvc-aircraft-2013b/data/variants.txt": b"707"})}, mirror)
     with pytest.raises(
         SourceError, match=r"could not be written as class folders: .*images_variant_train\.txt"

@@ -137,8 +137,8 @@ def test_the_cache_is_shown_and_emptied(isolated: Path) -> None:
 def test_the_plan_says_that_augmentation_is_off_and_what_storing_costs(isolated: Path) -> None:
     digits = ["check", "digits", "-o", "dataset.augmentation=light", "-o", "backbone.freeze_through=all"]
     plain = CliRunner().invoke(main, digits).output
-    assert "Augmentation is off where anything is frozen" in plain
-    assert "not timed on this machine yet" in " ".join(plain.split())
+    assert "Augmentation is off for frozen backbones" in plain
+    assert "not measured on this machine yet" in " ".join(plain.split())
     timed = CliRunner().invoke(main, [*digits, "--time", "-o", "features.views=2"]).output
     assert "Augmentation is off" not in timed
     assert " stored" in timed
@@ -173,7 +173,7 @@ def test_what_cannot_be_written_is_said_before_any_work(isolated: Path) -> None:
     assert "it is a folder" in refused("predict", ".", "--model", "x", "--out", str(isolated))
     assert "cannot be written: /proc:" in refused("predict", ".", "--model", "x", "--out", "/proc/x.csv")
     assert "it is a folder" in refused("classify", "photo.png", *backbone, "--annotate", str(isolated))
-    assert "there is no photograph nosuch.jpg" in refused("classify", "nosuch.jpg", "--model", "x")
+    assert "photo not found: nosuch.jpg" in refused("classify", "nosuch.jpg", "--model", "x")
 
 
 def test_a_report_takes_the_place_of_no_recipe(isolated: Path) -> None:
@@ -184,18 +184,20 @@ def test_a_report_takes_the_place_of_no_recipe(isolated: Path) -> None:
     assert Path("x.yaml").read_text() == recipe
 
 
-def test_a_folder_that_takes_no_studies_is_an_error_in_words(isolated: Path) -> None:
+def test_a_folder_that_takes_no_studies_is_an_error_describe_error(isolated: Path) -> None:
     (isolated / "studies").write_text("in the way")
     assert "studies: " in refused("run", "digits")
 
 
-def test_a_cache_that_is_a_file_is_an_error_in_words(isolated: Path, monkeypatch) -> None:
+def test_a_cache_that_is_a_file_is_an_error_describe_error(isolated: Path, monkeypatch) -> None:
     (isolated / "file").write_text("in the way")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file"))
     assert str(isolated / "file") in refused("run", "digits")
 
 
-def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_in_words(isolated: Path, monkeypatch) -> None:
+def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_describe_error(
+    isolated: Path, monkeypatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     assert "nonsense" in refused("ui")
 

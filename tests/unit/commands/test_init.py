@@ -52,10 +52,10 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert recipe.promotion.gate.accuracy is not None
     asked = recipe.promotion.gate.accuracy.at_least
     assert asked == pytest.approx((1 + max(counts) / sum(counts)) / 2, abs=0.01)
-    teaching = len(splits.train) + len(splits.validation)
-    assert f"# {teaching} images to learn from, 2 classes: ant (" in text
+    training = len(splits.train) + len(splits.validation)
+    assert f"# {training} training images, 2 classes: ant (" in text
     assert "2 classes: ant (" in str(written)
-    assert "yours are mostly 8 x 8" in text
+    assert "yours: mostly 8 x 8" in text
 
 
 def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, isolated) -> None:
@@ -107,7 +107,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_image) -> No
         "bee/empty: #1.png",
         "bee/gone",
     ]
-    assert "4 files cannot be read as an image of a class and would be left out" in str(written)
+    assert "4 unreadable files will be skipped" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = require_valid(recipe.dataset, Path())
     assert not found.errors
@@ -133,7 +133,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
         (folder / label).rmdir()
     (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
     written = write_first_recipe("Our photos")
-    said = "1 image lies in two splits, and a run refuses that: `platform data` names them"
+    said = "1 image is in two splits; `platform run` refuses that, `platform data` lists them"
     assert said in str(written)
     assert f"# {said}" in written.file.read_text()
     with pytest.raises(DataError, match=r"again\.png"):
@@ -155,7 +155,7 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
     share = load_recipe(written.file).dataset.splits.test
     assert isinstance(share, float)
     assert share > 0.2
-    assert "0.2 of train would leave a class without a test image" in written.file.read_text()
+    assert "with 0.2 of train a class would have no test image" in written.file.read_text()
     _, splits = require_valid(load_recipe(written.file).dataset, Path())
     assert {image.label for image in splits.test} == {"ant", "dog"}
 
@@ -163,7 +163,8 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
 def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
     with pytest.raises(
-        StorageError, match=r"would lie among the images; name another with --out, such as .*photos\.yaml"
+        StorageError,
+        match=r"is inside the image folder; pass another file with --out, such as .*photos\.yaml",
     ):
         write_first_recipe(".")
     assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"
@@ -182,9 +183,7 @@ def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
 def test_no_file_is_replaced(fill, capsys) -> None:
     fill(ant=30, bee=30)
     Path("our-photos.yaml").write_text("mine")
-    with pytest.raises(
-        StorageError, match=r"our-photos\.yaml is there already; name another file with --out"
-    ):
+    with pytest.raises(StorageError, match=r"our-photos\.yaml exists already; pass another file with --out"):
         write_first_recipe("Our photos")
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "recipes/first.yaml"])
@@ -193,7 +192,7 @@ def test_no_file_is_replaced(fill, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "first.yaml"])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith("first.yaml is written")
+    assert capsys.readouterr().out.startswith("wrote first.yaml")
     assert Path("our-photos.yaml").read_text() == "mine"
 
 

@@ -25,7 +25,7 @@ from transfer_registry.verdict import Verdict
 )
 def test_a_finished_study_says_who_is_champion_now(promoted: bool, champion: int | None, said: str) -> None:
     promotion = PromotionResult("ants-bees", 3, Verdict(()), promoted, None)
-    outcome = Outcome(None, None, {}, promotion, "run", champion)
+    outcome = Outcome(None, {}, promotion, "run", Path("model"), champion)
     lines = outcome._promotion_lines()
     assert lines[1] == f"ants-bees version 3 {said}"
     assert ("platform serve" in lines[2]) == (champion is not None)
@@ -39,5 +39,5 @@ def test_overrides_of_a_recipe_that_was_loaded_before_are_refused(isolated: Path
             "backbone": {"name": "resnet18"},
         }
     )
-    with pytest.raises(RecipeError, match="takes no overrides"):
+    with pytest.raises(RecipeError, match="overrides cannot be applied to a loaded recipe"):
         run(recipe, overrides=["training.epochs=1"])

@@ -1,0 +1,219 @@
+"""Text of a first recipe: values chosen for an inspected data set, with comments."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, ResolvedSplits
+from transfer_platform.file_problems import printable
+from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.survey import Inspection
+from transfer_platform.recipe.resolve import yaml_scalar
+from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
+
+MIN_VALIDATION_IMAGES = 30
+"""With fewer validation images, trials are ranked by cross-validation instead."""
+LARGE_TRAINING_SET = 2000
+"""Training images from which larger batches are faster and no less accurate."""
+MAX_EXCLUDED = 20
+"""Unreadable files that are excluded by name; with more, `on_bad_image: skip` is set instead."""
+MAX_LISTED_CLASSES = 12
+LEAK = "copy in another split"
+"""Kind of finding for the same image in two splits."""
+
+_COMMENT_COLUMN = 46
+
+Line = tuple[str, str]
+"""YAML and comment of one line; either may be empty."""
+
+
+@dataclass(frozen=True)
+class InspectedDataset:
+    """A data set with the findings of its inspection and its splits."""
+
+    inspection: Inspection
+    splits: ResolvedSplits
+
+    @cached_property
+    def training_counts(self) -> Mapping[str, int]:
+        """Training images of each class, including those held out for validation."""
+        fraction = isinstance(self.splits.validation, float)
+        held_out = self.inspection.counts.get("validation", {}) if fraction else {}
+        return Counter(self.inspection.counts["train"]) + Counter(held_out)
+
+    @property
+    def test_counts(self) -> Mapping[str, int]:
+        """Test images of each class."""
+        return self.inspection.counts.get("test") or self.inspection.counts["train"]
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """True if the largest class exceeds the smallest by more than `IMBALANCE_RATIO`."""
+        return max(self.training_counts.values()) > IMBALANCE_RATIO * min(self.training_counts.values())
+
+    @property
+    def needs_folds(self) -> bool:
+        """True if a validation fraction would hold out too few images."""
+        fraction = self.splits.validation
+        images = sum(self.training_counts.values())
+        return isinstance(fraction, float) and fraction * images < MIN_VALIDATION_IMAGES
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Unreadable files to exclude by name, with the reason; empty if there are too many."""
+        inspection = self.inspection
+        names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
+        unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
+        return names if len(names) <= MAX_EXCLUDED and unambiguous else {}
+
+
+def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: str) -> str:
+    """Returns the YAML text of a first recipe.
+
+    Args:
+        dataset: Inspected data set.
+        name: Name of the study and of the registered model.
+        source: Value of `dataset.source`.
+        file_name: Name of the recipe file.
+    """
+    lines = [
+        (f"# First recipe. Run: platform run {printable(file_name)}   All fields: docs/recipe.md", ""),
+        (f"name: {yaml_scalar(name)}", "study and MLflow experiment"),
+        ("", ""),
+        *_dataset(dataset, source),
+        *_network(),
+        *_training(dataset),
+        *_search(dataset),
+        *_promotion(dataset, name),
+    ]
+    return "".join(
+        f"{text.ljust(_COMMENT_COLUMN)}  # {comment}\n" if comment else f"{text}\n" for text, comment in lines
+    )
+
+
+def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
+    """Yields what to know before the recipe is run, one sentence each."""
+    yield _classes(dataset.training_counts)
+    yield from dataset.splits.messages
+    if bad := len(dataset.inspection.quarantine):
+        yield f"{bad} unreadable file{'s' * (bad > 1)} will be skipped"
+    if leaks := len(dataset.inspection.by_kind(LEAK)):
+        yield _leak_note(leaks)
+    if warnings := dataset.inspection.count(Severity.WARNING):
+        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: see `platform data`"
+
+
+def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
+    classes, splits = dataset.training_counts, dataset.splits
+    yield "dataset:", f"{sum(classes.values())} training images, {_classes(classes)}"
+    yield f"  source: {yaml_scalar(source)}", ""
+    yield "  splits:", ""
+    yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the split train")
+    if isinstance(splits.validation, FoldsConfig):
+        folds = splits.validation.folds
+        yield f"    validation: {{folds: {folds}}}", "cross-validation: a fraction would be too few images"
+    else:
+        yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
+    yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used by the gate only"
+    for sentence in splits.unused:
+        yield f"  # {sentence}", ""
+    yield from _bad_files(dataset)
+    size = _median_size(dataset)
+    yield "  # image_size: 224", f"default: the size the network was pretrained with; yours: mostly {size}"
+    yield "", ""
+
+
+def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
+    if dataset.excluded:
+        yield "  exclude:", "unreadable files; repair them or leave them out"
+        for name, reason in dataset.excluded.items():
+            yield f"    - {yaml_scalar(name)}", reason
+    elif bad := len(dataset.inspection.quarantine):
+        yield "  on_bad_image: skip", f"{bad} unreadable files; `platform data` lists them"
+    if leaks := len(dataset.inspection.by_kind(LEAK)):
+        yield f"  # {_leak_note(leaks)}", ""
+
+
+def _network() -> Iterator[Line]:
+    yield "backbone:", ""
+    yield "  name: efficientnet_lite0", "small; its weights are installed with the package"
+    yield "  freeze_through: all", "trains the head only: fast, hard to overfit; next, try blocks.4"
+    yield "", ""
+    yield "head:", ""
+    yield "  dropout: {low: 0.0, high: 0.5, step: 0.1}", ""
+    yield "", ""
+
+
+def _training(dataset: InspectedDataset) -> Iterator[Line]:
+    batches = "[64, 128]" if sum(dataset.training_counts.values()) >= LARGE_TRAINING_SET else "[16, 32]"
+    yield "training:", ""
+    yield "  epochs: 15", "cheap: features are extracted once, only the head is trained"
+    yield f"  batch_size: {{choices: {batches}}}", ""
+    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important value, so it is searched"
+    if dataset.is_imbalanced:
+        (largest, most), *_, (smallest, fewest) = Counter(dataset.training_counts).most_common()
+        sizes = f"{printable(largest)} has {most} images, {printable(smallest)} {fewest}"
+        yield "  class_weights: auto", f"{sizes}: every class gets the same weight"
+    yield "", ""
+
+
+def _search(dataset: InspectedDataset) -> Iterator[Line]:
+    yield "search:", ""
+    yield "  trials: 20", "more trials extend the same study"
+    if dataset.is_imbalanced:
+        yield "  metric: validation/macro_recall", "mean recall over classes"
+    else:
+        yield "  metric: validation/loss", "ranks better than accuracy on few images"
+    yield "", ""
+
+
+def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
+    counts = dataset.test_counts
+    if dataset.is_imbalanced:
+        metric, chance = "macro_recall", 1 / len(counts)
+    else:
+        metric, chance = "accuracy", max(counts.values()) / sum(counts.values())
+    bound = math.ceil(50 * (1 + chance)) / 100
+    yield "promotion:", ""
+    yield f"  model: {yaml_scalar(name)}", "name of the registered model"
+    yield "  gate:", "requirements for becoming champion"
+    yield (
+        f"    test/{metric}: {{at_least: {bound:.2f}}}",
+        f"halfway between chance, {chance:.2f}, and 1; set what you need",
+    )
+    yield "    over_champion: {confidence: 0.95}", "significantly better than the champion"
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    """Class names with counts, so that a folder that is not a class is noticed."""
+    listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
+    names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
+    more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""
+    return f"{len(counts)} classes: {names}{more}"
+
+
+def _leak_note(count: int) -> str:
+    verb = "image is" if count == 1 else "images are"
+    return f"{count} {verb} in two splits; `platform run` refuses that, `platform data` lists them"
+
+
+def _reason(split: str, splits: ResolvedSplits) -> str:
+    if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
+        return f"with {HOLDOUT_FRACTION} of train a class would have no test image"
+    reason = splits.reasons.get(split, "rows of the manifest")
+    return "held out of train: there is no folder for it" if reason in (NO_FOLDER, NOT_LISTED) else reason
+
+
+def _split_value(value: object) -> str:
+    return yaml_scalar(value) if isinstance(value, str) else str(value)
+
+
+def _median_size(dataset: InspectedDataset) -> str:
+    table = dataset.inspection.statistics
+    rows = zip(table["split"], table["what"], table["median"], strict=True)
+    train = {quantity: median for split, quantity, median in rows if split == "train"}
+    return f"{train['width, pixels']:.0f} x {train['height, pixels']:.0f}"

@@ -1,0 +1,96 @@
+"""Opening sequence: load the recipe, resolve its splits, inspect its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Imported first: pydantic needs seconds to find field docstrings once torch and MLflow are loaded.
+import transfer_platform.recipe.schema  # noqa: F401
+
+# isort: split
+from transfer_platform.data.split_layout import resolve_recipe_splits
+from transfer_platform.data.splits import Splits
+from transfer_platform.errors import RecipeError, RecipeProblem
+from transfer_platform.inspection.preflight import preflight
+from transfer_platform.inspection.survey import Inspection
+from transfer_platform.progress import Progress, Say, silent
+from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.shipped import recipe_path
+
+
+@dataclass(frozen=True)
+class OpenedRecipe:
+    """A recipe and the data set it names.
+
+    Attributes:
+        recipe: With its splits resolved.
+        folder: Folder that relative paths in the recipe refer to.
+        inspection: Findings of the preflight.
+        splits: Train, validation and test images; None if they cannot be formed, which is an error of the
+            inspection.
+        split_notes: How unset splits were resolved, one sentence each.
+    """
+
+    recipe: Recipe
+    folder: Path
+    inspection: Inspection
+    splits: Splits | None
+    split_notes: tuple[str, ...]
+
+    def trainable_splits(self) -> Splits:
+        """Returns the splits.
+
+        Raises:
+            DataError: The preflight found errors; the message lists them.
+        """
+        self.inspection.raise_errors("`platform data RECIPE` shows all of them, with thumbnails")
+        assert self.splits is not None, "images that cannot be split are an error of the inspection"
+        return self.splits
+
+
+def open_recipe(
+    recipe: Recipe | Path | str,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
+    say: Say = silent,
+    check: Callable[[Recipe], None] | None = None,
+) -> OpenedRecipe:
+    """Loads a recipe, opens its data set and runs the preflight.
+
+    Args:
+        recipe: File, name of a shipped recipe, or a loaded recipe, whose relative paths then refer to the
+            current folder.
+        overrides: `training.epochs=3`; only for a file or a shipped recipe.
+        progress: Called while data is downloaded, unpacked and read.
+        say: Called with each note about resolved splits.
+        check: Called with the loaded recipe before any data is read; raises if the command cannot use it.
+
+    Raises:
+        RecipeError: The recipe is invalid, or overrides were given for a loaded one.
+        DataError: The data set cannot be opened.
+    """
+    folder, loaded = _load(recipe, overrides)
+    if check:
+        check(loaded)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(text)
+
+    resolved = resolve_recipe_splits(loaded, folder, progress, note)
+    inspection, splits = preflight(resolved.dataset, folder, progress)
+    return OpenedRecipe(resolved, folder, inspection.with_split_notes(notes), splits, tuple(notes))
+
+
+def _load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:
+    if not isinstance(recipe, Recipe):
+        path = recipe_path(Path(recipe))
+        return path.parent, load_recipe(path, overrides)
+    if overrides:
+        message = "overrides cannot be applied to a loaded recipe; pass its file instead"
+        raise RecipeError([RecipeProblem("recipe", "", message)])
+    return Path(), recipe
