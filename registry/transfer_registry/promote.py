@@ -31,8 +31,11 @@ from transfer_registry.mlflow_registry import ALIAS, ARTIFACT_TAG, RUN_TAG, TRIA
 from transfer_registry.parity import PARITY_RULE as PARITY
 from transfer_registry.parity import parity
 from transfer_registry.predictions import save_predictions
-from transfer_registry.serving.smoke_test import PARITY_IMAGES, predict_over_http
-from transfer_registry.serving.stranger import predict
+from transfer_registry.serving.smoke_test import (
+    PARITY_IMAGES,
+    predict_over_http,
+    predict_proba_over_http,
+)
 from transfer_registry.standing import alias_discrepancy, verdict_for_version
 from transfer_registry.verdict import Verdict
 
@@ -71,7 +74,7 @@ def promote_candidate(
     rules: Sequence[Rule],
     ledger: Ledger,
     serve: Serve = predict_over_http,
-    predict: Predict = predict,
+    predict: Predict = predict_proba_over_http,
 ) -> PromotionResult:
     """Registers a candidate, asks the gate, writes the ledger, and moves the alias `champion` if it passed.
 

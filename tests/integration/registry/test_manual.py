@@ -273,13 +273,13 @@ def test_what_is_registered_can_be_asked_for(decided) -> None:
         (1, False, "passed"),
     ]
     assert overview.describe_version(decided.ledger, "ants-bees", 3) == versions[1]
-    assert [finding["rule"] for finding in versions[1].rule_results] == ["parity", "over_champion at 0.95"]
+    assert [finding["rule"] for finding in versions[1].rule_results] == ["serving parity", "over_champion at 0.95"]
 
 
 def test_the_history_is_plain_values(decided) -> None:
     told = json.loads(json.dumps(overview.history(decided.ledger, "ants-bees")))
     assert [entry["id"] for entry in told] == list(range(1, 8))
-    assert told[0]["verdict"]["findings"][0]["rule"] == "parity"
+    assert told[0]["verdict"]["findings"][0]["rule"] == "serving parity"
     assert {entry["kind"] for entry in told} == {"verdict", "promotion"}
     with pytest.raises(RegistryError, match="no entry on wasps; it knows ants-bees"):
         overview.history(decided.ledger, "wasps")
