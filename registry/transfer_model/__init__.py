@@ -1,6 +1,6 @@
-"""The thing that is registered: preprocessing, networks, the served classifier and its pyfunc.
+"""Code of a registered model: preprocessing, networks, classifier, pyfunc.
 
-Training builds on this package, and a copy of it travels inside every registered model. So it is
-self-contained: it imports torch, torchvision, timm, Pillow, safetensors, numpy and mlflow, itself only by
-relative imports, and nothing of the platform. Importing the package itself loads nothing.
+Training uses this package, and every registered model contains a copy of it. It therefore imports only
+torch, torchvision, timm, Pillow, safetensors, NumPy, pandas and MLflow, uses relative imports for its own
+modules, and imports nothing from the platform. Importing the package itself imports no module.
 """

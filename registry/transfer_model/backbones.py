@@ -1,12 +1,10 @@
-"""Backbones as their libraries build them: torchvision's, timm's, and the one whose weights are installed.
+"""Backbones of torchvision and timm, and one with installed weights.
 
-A `BackboneConfig` is a resolved name and costs nothing; every other function here imports its library.
+A `Backbone` is only a resolved name; every function imports the library that it needs.
 """
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,25 +16,33 @@ if TYPE_CHECKING:
 
 BUNDLED, TORCHVISION, TIMM = "bundled", "torchvision", "timm"
 LIBRARIES = (BUNDLED, TORCHVISION, TIMM)
-"""Where a bare name is looked up, in this order."""
+"""Libraries that a name without a prefix is looked up in, in this order."""
 
 BUNDLED_NAME = "efficientnet_lite0"
 BUNDLED_ARCHITECTURE = "tf_efficientnet_lite0"
-"""timm's name of the network that the installed weights fit."""
+"""timm's name for the network of the installed weights."""
 
 BUNDLED_WEIGHTS = "installed"
 
 _HALF = (0.5, 0.5, 0.5)
 
+_TORCHVISION_OPTIONS = {
+    "googlenet": ("aux_logits", "transform_input", "init_weights"),
+    "inception": ("aux_logits", "transform_input", "init_weights"),
+    "maxvit": ("input_size",),
+    "vision_transformer": ("image_size",),
+}
+"""Constructor arguments besides the number of classes, by torchvision's module."""
+
 
 @dataclass(frozen=True, order=True)
 class Backbone:
-    """A network of a library, by its resolved name.
+    """Resolved name of a network.
 
     Attributes:
         library: `torchvision`, `timm` or `bundled`.
-        architecture: The library's own name of it.
-        tag: timm's tag of the pretrained weights, as in `resnet50.a1_in1k`; empty where none was named.
+        architecture: The library's name for the network.
+        tag: timm's tag of the pretrained weights, as in `resnet50.a1_in1k`; empty if unspecified.
     """
 
     library: str
@@ -45,18 +51,18 @@ class Backbone:
 
     @property
     def key(self) -> str:
-        """The unmistakable name, `timm/resnet18`, without the tag."""
+        """Unambiguous name without the tag, such as `timm/resnet18`."""
         return self.architecture if self.library == BUNDLED else f"{self.library}/{self.architecture}"
 
     @property
     def timm_name(self) -> str:
-        """What timm calls it, tag included; only for networks that timm builds."""
+        """Name in timm, including the tag; only for networks that timm builds."""
         architecture = BUNDLED_ARCHITECTURE if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
 
 
-def installed() -> tuple[Backbone, ...]:
-    """Lists every classification network of the installed libraries."""
+def installed_backbones() -> tuple[Backbone, ...]:
+    """Returns every classification network of the installed libraries."""
     import timm
     import torchvision
 
@@ -67,26 +73,25 @@ def installed() -> tuple[Backbone, ...]:
     )
 
 
-def create(backbone: Backbone, classes: int, image_size: int, auxiliary: bool = True) -> nn.Module:
+def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary: bool = True) -> nn.Module:
     """Builds a network with random weights and the library's own classifier.
 
-    torchvision's Inception and GoogLeNet always take images that were normalised by ImageNet's mean and
-    standard deviation and rescale them themselves (`transform_input`), with pretrained weights or without: a
-    network is the same function of its weights however they came about.
+    torchvision's Inception and GoogLeNet always expect images normalized with ImageNet's statistics and
+    rescale them internally (`transform_input=True`), with or without pretrained weights.
 
     Args:
         backbone: From `catalog.resolve`.
-        classes: Size of its classifier; 0 leaves it out where timm supports that.
-        image_size: S in pixels, for the networks whose weights depend on it.
-        auxiliary: Whether torchvision's auxiliary heads are built where there are some.
+        classes: Number of outputs; 0 omits the classifier if timm supports that.
+        image_size: S in pixels, used by networks whose weights depend on it.
+        auxiliary: Builds the auxiliary heads of GoogLeNet and Inception.
     """
     if backbone.library == TORCHVISION:
         return _torchvision_network(backbone.architecture, classes, image_size, auxiliary)
     return timm_network(backbone, classes, image_size)
 
 
-def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - timm's own, passed on
-    """Builds a timm network; its image size is fixed while building where timm says that it must be."""
+def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - passed to timm
+    """Builds a timm network; passes `image_size` on if timm declares a fixed input size."""
     import timm
 
     if _timm_cfg(backbone.timm_name).fixed_input_size:
@@ -96,10 +101,9 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """How images were prepared for each pretrained weights, the default ones first.
+    """Returns the preprocessing of each set of pretrained weights by name, the default first.
 
-    Returns:
-        Names of weights to preprocessings; where there are no weights at all, the single name is empty.
+    For a network without pretrained weights, the only key is an empty string.
     """
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", _HALF, _HALF)}
@@ -109,7 +113,7 @@ def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
 
 
 def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
-    """Names of the classes that pretrained weights tell apart, in the order of the logits; may be empty."""
+    """Returns the class names of pretrained weights in the order of the logits; may be empty."""
     if backbone.library == TORCHVISION:
         return tuple(torchvision_weights(backbone.architecture)[weights].meta["categories"])
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -122,7 +126,7 @@ def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
 
 
 def torchvision_weights(architecture: str) -> dict[str, Any]:
-    """Pretrained weights of a torchvision network by their enum names, the default ones first."""
+    """Returns the weights enum of a torchvision network as a dictionary, the default first."""
     import torchvision
 
     weights = torchvision.models.get_model_weights(architecture)
@@ -130,15 +134,15 @@ def torchvision_weights(architecture: str) -> dict[str, Any]:
     return {member.name: member for member in sorted(weights, key=lambda member: member is not default)}
 
 
-def timm_cfg(backbone: Backbone, tag: str = "") -> Any:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us
-    """Looks up timm's record of pretrained weights: where they come from and what they expect."""
+def timm_cfg(backbone: Backbone, tag: str = "") -> Any:  # noqa: ANN401 - timm's PretrainedCfg
+    """Returns timm's `PretrainedCfg` for a network and a tag of its weights."""
     if backbone.library == BUNDLED:
         return _timm_cfg(backbone.timm_name)
     return _timm_cfg(Backbone(TIMM, backbone.architecture, tag or backbone.tag).timm_name)
 
 
 def timm_tags(backbone: Backbone) -> tuple[str, ...]:
-    """Tags of the pretrained weights that timm has for a network, the default ones first."""
+    """Returns the tags of a timm network's pretrained weights, the default first."""
     import timm
 
     default = timm_cfg(Backbone(backbone.library, backbone.architecture)).tag or ""
@@ -148,7 +152,7 @@ def timm_tags(backbone: Backbone) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _timm_cfg(name: str) -> Any:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us
+def _timm_cfg(name: str) -> Any:  # noqa: ANN401 - timm's PretrainedCfg
     import timm
     from timm.models import get_pretrained_cfg
 
@@ -160,7 +164,7 @@ def _timm_preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
     return {tag: _from_timm(timm_cfg(backbone, tag)) for tag in tags}
 
 
-def _from_timm(cfg: Any) -> Preprocessing:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us
+def _from_timm(cfg: Any) -> Preprocessing:  # noqa: ANN401 - timm's PretrainedCfg
     mean, std = tuple(map(float, cfg.mean)), tuple(map(float, cfg.std))
     interpolation = cfg.interpolation if cfg.interpolation != "random" else "bicubic"
     return Preprocessing(cfg.input_size[-1], float(cfg.crop_pct), interpolation, mean, std)  # type: ignore[arg-type] # three each
@@ -180,30 +184,16 @@ def _from_torchvision(weights: Any) -> Preprocessing:  # noqa: ANN401 - a member
 def _torchvision_network(architecture: str, classes: int, image_size: int, auxiliary: bool) -> nn.Module:
     import torchvision
 
-    accepted = _torchvision_options(architecture)
-    offered = {
+    values = {
         "image_size": image_size,
         "input_size": (image_size, image_size),
         "aux_logits": auxiliary,
         "transform_input": True,
         "init_weights": True,
     }
-    options = {name: value for name, value in offered.items() if name in accepted}
+    module = torchvision.models.get_model_builder(architecture).__module__.rpartition(".")[2]
+    options = {name: values[name] for name in _TORCHVISION_OPTIONS.get(module, ())}
     network: nn.Module = torchvision.models.get_model(
         architecture, weights=None, num_classes=classes, **options
     )
     return network
-
-
-@lru_cache(maxsize=256)
-def _torchvision_options(architecture: str) -> frozenset[str]:
-    """What a network's class can be built with; its builder's own signature says only `**kwargs`."""
-    import torch
-    import torchvision
-
-    from .memoryless import without_memory
-
-    with without_memory(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", FutureWarning)  # of options that are only being asked for here
-        network = torchvision.models.get_model(architecture, weights=None)
-    return frozenset(inspect.signature(type(network).__init__).parameters)

@@ -1,6 +1,6 @@
-"""The served form of a model: images in, class probabilities and novelty out.
+"""Image classifier: class probabilities and out-of-distribution scores.
 
-Evaluation, the gate, `platform predict` and the scoring server all use this one class.
+Used by evaluation, promotion checks, `platform predict` and the scoring server alike.
 """
 
 from __future__ import annotations
@@ -35,146 +35,147 @@ if TYPE_CHECKING:
     from .network import Network
 
 FILES = (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE)
-"""What `save` writes and `Classifier.load` reads."""
+"""Files written by `save` and read by `Classifier.load`."""
 
 ACCELERATOR_BATCH = 8
-"""Images in every forward pass of an accelerator, the last one filled up.
+"""Batch size on an accelerator; the last batch is padded.
 
-float32 results change in their last bits with the size of the batch, and an image's probabilities must not
-depend on who else is in the request. A CPU takes one image at a time for the same reason: it is as fast per
-image there, and one image does not wait for seven empty places.
+The last bits of float32 results depend on the batch size, and an image's probabilities must not depend on the
+other images of a request. On a CPU the batch size is 1 for the same reason: the time per image is the same,
+and a single image is not padded.
 """
 
 THREADS_VARIABLE = "PLATFORM_THREADS"
-"""Environment variable: threads that share one image on a CPU, 1 by default. More give a large network's
-answer earlier where cores are idle, and fewer answers a second.
+"""Environment variable: number of threads per image on a CPU, 1 by default.
+
+More threads reduce the latency of a large network on idle cores, but also the throughput.
 """
 
-_FEEDING = 4
-"""Threads that decode for an accelerator; each may hold a batch of images."""
+_DECODING_THREADS = 4
+"""Number of threads that decode images for an accelerator; each holds up to one batch."""
 
 
 @dataclass(frozen=True)
 class ClassifierOutput:
-    """What a model says of some images.
+    """Predictions for N images.
 
     Attributes:
-        probabilities: (N, C), calibrated, each row summing to 1.
-        novelty: How far each image is from those that the model learned from (N,), 0 to 2.
+        probabilities: Calibrated probabilities (N, C); each row sums to 1.
+        ood_scores: Out-of-distribution scores (N,), 0 to 2.
     """
 
     probabilities: NDArray[np.float32]
     ood_scores: NDArray[np.float32]
 
 
-def save(folder: Path, description: ModelConfig, network: Network, novelty: OodScorer) -> None:
+def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
     """Writes `FILES` into an existing folder."""
-    description.write(folder)
-    novelty.save(folder)
+    config.write(folder)
+    ood_scorer.save(folder)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
 
 
 class Classifier:
-    """A network with its classes and its preprocessing, ready to predict.
+    """Network with class names, preprocessing and out-of-distribution scorer, ready for inference.
 
     Args:
-        description: What the network is and how images are prepared for it.
-        network: Images (B, 3, S, S) -> logits (B, C). Moved to `device` and set to eval mode, in place.
-        novelty: Of images, by what the network's head is given; moved to `device`, in place.
-        device: A torch device, `cpu`, `cuda`, `cuda:1`, `mps`.
+        config: Configuration of the model.
+        network: Maps images (B, 3, S, S) to logits (B, C). Moved to `device` and set to evaluation mode, in
+            place.
+        ood_scorer: Scores the inputs of the network's head; moved to `device`, in place.
+        device: Name of a torch device: `cpu`, `cuda`, `cuda:1`, `mps`.
     """
 
     def __init__(
-        self, description: ModelConfig, network: Network, novelty: OodScorer, device: str = "cpu"
+        self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu"
     ) -> None:
-        self.config = description
+        self.config = config
         self.device = torch.device(device)
-        self._batch = 1 if self.device.type == "cpu" else ACCELERATOR_BATCH
+        self._batch_size = 1 if self.device.type == "cpu" else ACCELERATOR_BATCH
         self._network = network.to_device(self.device).eval()
-        self._novelty = novelty.to(self.device)
-        self._heard = threading.local()
-        self._network.register_feature_hook(lambda features: setattr(self._heard, "features", features))
-        self._workers = self._employed()
+        self._ood_scorer = ood_scorer.to(self.device)
+        self._local = threading.local()
+        self._network.register_feature_hook(lambda features: setattr(self._local, "features", features))
+        self._pool = self._make_pool()
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:
-        """Reads what `save` wrote, to predict with: batch norms are folded into convolutions.
+        """Loads a model written by `save`, and fuses batch norms into convolutions.
 
         Raises:
-            ModelError: The description cannot be read, or `PLATFORM_THREADS` is no number of threads.
-            WeightsError: Weights or reference cannot be read, or belong to another network.
+            ModelError: The config is invalid, or `PLATFORM_THREADS` is not a positive integer.
+            WeightsError: Weights or reference are unreadable or belong to another network.
         """
-        description = ModelConfig.read(folder)
-        network = build_network(description.network)
-        _fill(network, folder / WEIGHTS_FILE)
-        fuse_batch_norms(network.eval(), _noise(description.preprocessing.image_size))
-        return cls(description, network, OodScorer.load(folder), device)
+        config = ModelConfig.read(folder)
+        network = build_network(config.network)
+        _load_weights(network, folder / WEIGHTS_FILE)
+        fuse_batch_norms(network.eval(), _example_image(config.preprocessing.image_size))
+        return cls(config, network, OodScorer.load(folder), device)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the columns of `probabilities`."""
+        """Class names in the order of the columns of `probabilities`."""
         return self.config.classes
 
     @property
     def network(self) -> Network:
-        """Images (B, 3, S, S), prepared and on the device, -> logits (B, C), in eval mode; not a copy."""
+        """The network in evaluation mode, on the device; not a copy."""
         return self._network
 
     @property
     def ood_scorer(self) -> OodScorer:
-        """What measures images by the features that `network.listen` tells; not a copy."""
-        return self._novelty
+        """The scorer of the features passed to `Network.register_feature_hook`; not a copy."""
+        return self._ood_scorer
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Predicts; an image gets the same bits alone, in any batch and at any place of it.
+        """Classifies images; the result for an image is bitwise independent of the other images.
 
         Args:
             images: File contents or paths.
 
         Raises:
-            UnreadableImageError: The first image that cannot be decoded, by its path or as `row 3`
-                (counted from 0).
+            UnreadableImageError: An image cannot be decoded; the message names the first one by its path, or
+                as `row 3` (zero-based).
         """
-        count, starts = len(images), range(0, len(images), self._batch)
-        answers = ClassifierOutput(
+        count, starts = len(images), range(0, len(images), self._batch_size)
+        result = ClassifierOutput(
             np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32)
         )
-        batches = self._workers.map(lambda start: self._classified(images, start), starts)
+        batches = self._pool.map(lambda start: self._predict_batch(images, start), starts)
         for start, batch in zip(starts, batches, strict=True):
-            part = slice(start, start + len(batch.ood_scores))
-            answers.probabilities[part], answers.ood_scores[part] = batch.probabilities, batch.ood_scores
-        return answers
+            rows = slice(start, start + len(batch.ood_scores))
+            result.probabilities[rows], result.ood_scores[rows] = batch.probabilities, batch.ood_scores
+        return result
 
     def predict_proba(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
-        """Those of `answers`, (N, C)."""
+        """Returns only the probabilities (N, C) of `predict`."""
         return self.predict(images).probabilities
 
-    def _employed(self) -> FairThreadPool:
+    def _make_pool(self) -> FairThreadPool:
         if self.device.type != "cpu":
-            return FairThreadPool(_FEEDING, threads=1)
-        threads = _threads()
+            return FairThreadPool(_DECODING_THREADS, threads=1)
+        threads = _threads_per_image()
         return FairThreadPool(max(1, torch.get_num_threads() // threads), threads)
 
-    def _classified(self, images: Sequence[bytes | Path], start: int) -> ClassifierOutput:
-        """Decodes the images of one batch, and classifies them."""
+    def _predict_batch(self, images: Sequence[bytes | Path], start: int) -> ClassifierOutput:
         tensors = [
             self.config.preprocessing(decode(image, name=f"row {index}"))
-            for index, image in enumerate(images[start : start + self._batch], start)
+            for index, image in enumerate(images[start : start + self._batch_size], start)
         ]
         return self._forward(torch.stack(tensors))
 
     def _forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """A full batch of images (B, 3, S, S), or the last ones."""
-        empty = self._batch - len(images)
-        batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, empty)).to(self.device)
+        """Pads images (B, 3, S, S) to a full batch and classifies them."""
+        padding = self._batch_size - len(images)
+        batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding)).to(self.device)
         with torch.inference_mode():
             with self._autocast():
                 logits = self._network(batch.contiguous(memory_format=torch.channels_last))
             probabilities = (logits.float() / self.config.temperature).softmax(dim=1)
-            novelty = self._novelty(self._heard.features)
+            ood_scores = self._ood_scorer(self._local.features)
         count = len(images)
-        return ClassifierOutput(probabilities[:count].cpu().numpy(), novelty[:count].cpu().numpy())
+        return ClassifierOutput(probabilities[:count].cpu().numpy(), ood_scores[:count].cpu().numpy())
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.config.precision == "float32":
@@ -182,19 +183,19 @@ class Classifier:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.config.precision))
 
 
-def _threads() -> int:
+def _threads_per_image() -> int:
     setting = os.environ.get(THREADS_VARIABLE, "1")
     if not setting.isdecimal() or not int(setting):
         raise ModelError(f"{THREADS_VARIABLE} must be a whole number of at least 1, but is {setting!r}")
     return int(setting)
 
 
-def _noise(size: int) -> torch.Tensor:
-    """One image (1, 3, S, S), always the same."""
+def _example_image(size: int) -> torch.Tensor:
+    """Returns one image (1, 3, S, S) of deterministic noise."""
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def _fill(network: Network, path: Path) -> None:
+def _load_weights(network: Network, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -203,4 +204,4 @@ def _fill(network: Network, path: Path) -> None:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         first = "; ".join(line.strip()[:300] for line in str(error).splitlines()[1:3])
-        raise WeightsError(f"{path} holds the weights of another network: {first}") from error
+        raise WeightsError(f"{path} contains the weights of another network: {first}") from error

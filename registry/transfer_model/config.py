@@ -1,4 +1,4 @@
-"""What a model is, apart from its weights: `model.json` beside `weights.safetensors`.
+"""Configuration of a model, stored as `model.json` beside `weights.safetensors`.
 
 {"network": {"backbone": ...}, "classes": [...], "preprocessing": {...}, "precision": ..., "temperature": ...,
  "unknown": {"threshold": ..., "false_alarms": ...}, "format": 2}
@@ -23,18 +23,18 @@ WEIGHTS_FILE = "weights.safetensors"
 FORMAT = 2
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_OOD_SCORE = 2.0
-"""The largest novelty there is, a cosine distance: as a threshold it calls nothing unknown."""
+"""Largest possible out-of-distribution score, a cosine distance; as a threshold it flags no image."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class OodThreshold:
-    """Which images a model calls unknown.
+    """Threshold for flagging images as unknown.
 
     Attributes:
-        threshold: Those whose novelty is above it; see `novelty`.
-        false_alarms: The share of images like the training images that was accepted to be among them.
+        threshold: Images with a higher out-of-distribution score are unknown; see `ood`.
+        false_alarms: Accepted fraction of in-distribution images above the threshold.
     """
 
     threshold: float
@@ -47,26 +47,26 @@ class OodThreshold:
             )
         if not 0 < self.false_alarms < 1:
             raise ModelError(
-                f"unknown.false_alarms must be a share above 0 and below 1, but is {self.false_alarms}"
+                f"unknown.false_alarms must be a fraction above 0 and below 1, but is {self.false_alarms}"
             )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that turns a file of weights into a classifier of images.
+    """Everything except the weights that a classifier is built from.
 
     Attributes:
-        network: What `network.build` needs to build the network.
-        classes: Their names, in the order of the network's outputs.
-        preprocessing: From a decoded image to the network's input.
-        precision: `float32`, or the type that autocast computes in: part of the model, so that it is
-            evaluated, gated and served with the same numbers.
-        temperature: What logits are divided by before they become probabilities, above 0.
-        unknown: Which images are called unknown.
-        format: Number of this file's layout.
+        network: Argument of `build_network`.
+        classes: Class names in the order of the network's outputs.
+        preprocessing: Preprocessing of decoded images.
+        precision: `float32`, or the dtype of autocast. It belongs to the model, so that evaluation, promotion
+            and serving compute the same numbers.
+        temperature: Divisor of the logits before the softmax, above 0.
+        unknown: Threshold for flagging images as unknown.
+        format: Version of the file format.
 
     Raises:
-        ModelError: The fields contradict each other.
+        ModelError: A field is invalid, or the fields are inconsistent.
     """
 
     network: NetworkSpec
@@ -79,16 +79,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise ModelError(f"a model description of format {self.format}, but this version reads {FORMAT}")
+            raise ModelError(f"the config has format {self.format}, but this version reads {FORMAT}")
         if self.precision not in PRECISIONS:
             raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
         if not 0 < self.temperature < float("inf"):
             raise ModelError(f"temperature must be a number above 0, but is {self.temperature}")
         if len(set(self.classes)) != len(self.classes):
-            raise ModelError("the names of the classes must differ from each other")
+            raise ModelError("class names must be unique")
         if len(self.classes) != self.network.classes:
             raise ModelError(
-                f"{len(self.classes)} class names for a network of {self.network.classes} classes"
+                f"there are {len(self.classes)} class names for a network of {self.network.classes} classes"
             )
 
     def write(self, folder: Path) -> None:
@@ -97,14 +97,14 @@ class ModelConfig:
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
-        """Reads `model.json` back, strictly: every field, of its type, and nothing else.
+        """Reads `model.json`; requires every field with its type, and no others.
 
         Raises:
-            ModelError: No such file, not JSON, or not a description; the message names file and field.
+            ModelError: The file does not exist, is not JSON, or is invalid; the message names file and field.
         """
         path = folder / CONFIG_FILE
         try:
-            return _from_json(cls, json.loads(path.read_text(encoding="utf-8")), "the description")
+            return _from_json(cls, json.loads(path.read_text(encoding="utf-8")), "config")
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -114,7 +114,7 @@ class ModelConfig:
 
 
 def _from_json(kind: Callable[..., _T], content: object, place: str) -> _T:
-    """Builds a dataclass from parsed JSON; its fields are plain values, tuples of them, or dataclasses."""
+    """Builds a dataclass from JSON; fields are plain values, tuples of them, or dataclasses."""
     hints = get_type_hints(kind)
     if not isinstance(content, dict) or set(content) != set(hints):
         raise ModelError(f"{place} must have exactly the fields {', '.join(hints)}")
@@ -133,12 +133,12 @@ def _value(hint: type, content: object, place: str) -> object:
     return content
 
 
-def _tuple(kinds: tuple[Any, ...], content: object, place: str) -> tuple[object, ...]:
+def _tuple(hints: tuple[Any, ...], content: object, place: str) -> tuple[object, ...]:
     if not isinstance(content, list):
         raise ModelError(f"{place} must be a list, but is {type(content).__name__}")
-    if Ellipsis in kinds:
-        kinds = (kinds[0],) * len(content)
-    if len(content) != len(kinds):
-        raise ModelError(f"{place} must have {len(kinds)} items, but has {len(content)}")
-    pairs = enumerate(zip(kinds, content, strict=True))
-    return tuple(_value(kind, item, f"{place}[{index}]") for index, (kind, item) in pairs)
+    if Ellipsis in hints:
+        hints = (hints[0],) * len(content)
+    if len(content) != len(hints):
+        raise ModelError(f"{place} must have {len(hints)} items, but has {len(content)}")
+    pairs = enumerate(zip(hints, content, strict=True))
+    return tuple(_value(hint, item, f"{place}[{index}]") for index, (hint, item) in pairs)

@@ -5,14 +5,20 @@ TransferError                base of every error that a user can fix
     ├── UnknownBackboneError     no library has a backbone of this name
     ├── UnknownStageError        the backbone has no such stage
     ├── WeightsError             a weights file is missing, unreadable, or belongs to another network
-    └── UnreadableImageError     the bytes are not an image, or the image is too large to decode
+    └── UnreadableImageError     the bytes are not a supported image, or the image is too large to decode
 """
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class TransferError(Exception):
-    """An error that the user can fix. The message says what happened, what was expected and what to do."""
+    """Error that the user can fix. The message says what happened, what was expected and what to do."""
 
 
 class ModelError(TransferError):
@@ -20,11 +26,11 @@ class ModelError(TransferError):
 
 
 class UnknownBackboneError(ModelError):
-    """No library knows a backbone by this name; the message lists the nearest ones."""
+    """No library has a backbone of this name; the message suggests similar names."""
 
 
 class UnknownStageError(ModelError):
-    """The backbone has no stage by this name; the message lists those it has."""
+    """The backbone has no stage of this name; the message lists its stages."""
 
 
 class WeightsError(ModelError):
@@ -32,14 +38,20 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """Bytes that are no image in a supported format, are cut off, or unpack to too many pixels.
+    """The bytes are not a supported image, are damaged, or decode to too many pixels.
 
     Args:
         message: One sentence.
-        kind: What is wrong in a word or two: `unreadable`, `empty`, `unsupported format`, `damaged`,
-            `too many pixels` or `colour space`.
+        kind: Category: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or
+            `colour space`.
     """
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Returns ` (did you mean 'x'?)` with the most similar known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""

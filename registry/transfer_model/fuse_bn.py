@@ -1,12 +1,12 @@
-"""Batch norms folded into the convolutions before them: the same network with fewer operations, to serve it.
+"""Fusion of batch norms into the preceding convolutions, for faster inference.
 
-Which norm follows which convolution is observed in a forward pass, and what comes out is compared.
+Pairs of convolution and batch norm are found in a forward pass; the outputs before and after are compared.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -14,81 +14,72 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Exactly these: others, that standardise their weights first for example, cannot be folded into."""
+"""Exact types: other convolutions, such as those with standardized weights, cannot be fused."""
 _TOLERANCE = 1e-4
-"""How far outputs may move, as a share of the largest; rounding alone is a hundredth of it."""
+"""Largest accepted change of an output, relative to the largest output; rounding causes about 1e-6."""
 
 
 def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
-    """Folds batch norms into convolutions, in place; afterwards the network is for inference only.
+    """Fuses batch norms into convolutions, in place; the result supports inference only.
 
     Args:
-        network: In eval mode.
-        images: (B, 3, S, S), to watch the network with.
+        network: Network in evaluation mode.
+        images: Images (B, 3, S, S) for tracing the network and comparing outputs.
 
     Returns:
-        How many norms were folded; 0 where the network would have answered otherwise, and is left as it was.
+        Number of fused batch norms. If outputs would change, the network is restored and 0 is returned.
     """
     with torch.no_grad():
-        before, pairs = _watched(network, images)
-        kept = [
+        before, pairs = _trace(network, images)
+        originals = [
             (norm, network.get_submodule(norm), convolution.weight, convolution.bias)
             for convolution, norm in pairs
         ]
         for convolution, norm in pairs:
-            _fold_pair(network, convolution, norm)
-        moved, largest = (network(images) - before).abs().max(), before.abs().max()
-        if moved <= _TOLERANCE * largest:  # which is false where there is a NaN
+            _fuse_pair(network, convolution, norm)
+        change, largest = (network(images) - before).abs().max(), before.abs().max()
+        if change <= _TOLERANCE * largest:  # False if there is a NaN
             return len(pairs)
-        for (convolution, _), (norm, module, weight, bias) in zip(pairs, kept, strict=True):
+        for (convolution, _), (norm, module, weight, bias) in zip(pairs, originals, strict=True):
             network.set_submodule(norm, module)
             convolution.weight, convolution.bias = weight, bias
     return 0
 
 
-def _watched(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """What the network answers, and each convolution whose output was what a norm, by its name, was given."""
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    given: dict[str, list[nn.Conv2d | None]] = {}
+def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
+    """Returns the network's output, and each convolution whose output is the input of a named batch norm."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: dict[nn.Module, int] = {}
 
-    def convolved(module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - torch's hook
+    def record_output(module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - a torch hook
         assert isinstance(module, nn.Conv2d)
         calls[module] = calls.get(module, 0) + 1
-        made[id(output)] = (module, output)  # the tensor is kept, or its id would be given to another
+        outputs[id(output)] = (module, output)  # stores the tensor so that its id is not reused
 
-    def normalises(name: str) -> Any:  # noqa: ANN401 - torch's hook
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            given.setdefault(name, []).append(made.get(id(inputs[0]), (None, None))[0])
+    def record_input(name: str) -> Any:  # noqa: ANN401 - a torch hook
+        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            producers.setdefault(name, []).append(outputs.get(id(inputs[0]), (None, None))[0])
 
-        return hook
+        return record
 
-    with _hooks() as hooks:
+    with ExitStack() as hooks:
         for name, module in network.named_modules():
             if type(module) in _CONVOLUTIONS:
-                hooks.append(module.register_forward_hook(convolved))
+                hooks.callback(module.register_forward_hook(record_output).remove)
             elif type(module) in (nn.BatchNorm2d, BatchNormAct2d):
-                hooks.append(module.register_forward_pre_hook(normalises(name)))
-        answered = network(images)
-    pairs = [(seen[0], name) for name, seen in given.items() if len(seen) == 1 and seen[0] is not None]
-    return answered, [(convolution, name) for convolution, name in pairs if calls[convolution] == 1]
+                hooks.callback(module.register_forward_pre_hook(record_input(name)).remove)
+        result = network(images)
+    pairs = [
+        (convolutions[0], name)
+        for name, convolutions in producers.items()
+        if len(convolutions) == 1 and convolutions[0] is not None
+    ]
+    return result, [(convolution, name) for convolution, name in pairs if calls[convolution] == 1]
 
 
-@contextmanager
-def _hooks() -> Iterator[list[Any]]:
-    hooks: list[Any] = []
-    try:
-        yield hooks
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _fold_pair(network: nn.Module, convolution: nn.Conv2d, name: str) -> None:
+def _fuse_pair(network: nn.Module, convolution: nn.Conv2d, name: str) -> None:
     norm: Any = network.get_submodule(name)
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight,

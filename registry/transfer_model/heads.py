@@ -1,4 +1,4 @@
-"""The new classifier, in place of the one that a library built for other classes."""
+"""New classifiers that replace those of a library."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ _INITIAL_STD = 0.01
 
 
 class Head(nn.Module):
-    """Dropout, then a linear classifier of the form that its place in the network needs.
+    """Dropout followed by a linear classifier.
 
-    The weights start as normal noise of standard deviation 0.01 and the biases as zero, as torchvision
-    starts its own classifiers: the first predictions are nearly uniform, so that the loss starts near log C.
+    As in torchvision's classifiers, weights are initialized from a normal distribution with standard
+    deviation 0.01, and biases with zero, so the first predictions are nearly uniform.
 
     Args:
-        original: The library's classifier whose place it takes: a 1x1 convolution is followed by a
-            1x1 convolution (B, F, H, W) -> (B, C, H, W), anything else by a linear layer
-            (..., F) -> (..., C).
+        original: The library's classifier to replace: a convolution becomes a 1x1 convolution
+            (B, F, H, W) -> (B, C, H, W), any other module a linear layer (..., F) -> (..., C).
         classes: C, at least 1.
-        dropout: Probability that a feature is dropped in training, 0 to 1 exclusive.
-        generator: Where the initial noise is drawn from; torch's global generator where None.
+        dropout: Dropout probability in training, 0 to 1 exclusive.
+        generator: Source of the initial weights; None means torch's global generator.
     """
 
     def __init__(
@@ -32,26 +31,26 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = _resized(original, classes)
+        self.classifier = _new_classifier(original, classes)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Forgets what was learned: draws the initial weights again."""
+        """Draws new initial weights."""
         nn.init.normal_(self.classifier.weight, std=_INITIAL_STD, generator=generator)
         if self.classifier.bias is not None:
             nn.init.zeros_(self.classifier.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Turns features, (..., F) or (B, F, H, W), into logits, (..., C) or (B, C, H, W)."""
+        """Maps features (..., F) or (B, F, H, W) to logits (..., C) or (B, C, H, W)."""
         return cast("Tensor", self.classifier(self.dropout(features)))
 
 
 class PooledHead(nn.Module):
-    """The classifier of a network that has no place for one: the mean of all positions, then a `HeadConfig`.
+    """Encoder without a classifier, followed by mean pooling and a placeholder for a `Head`.
 
     Args:
-        encoder: Images (B, 3, S, S) -> features (B, F), tokens (B, N, F) or maps (B, F, H, W).
-        features: F, the width of the classifier's input.
+        encoder: Maps images (B, 3, S, S) to features (B, F), tokens (B, N, F) or feature maps (B, F, H, W).
+        features: F, the input width of the head.
     """
 
     def __init__(self, encoder: nn.Module, features: int) -> None:
@@ -60,23 +59,23 @@ class PooledHead(nn.Module):
         self.head: nn.Module = nn.Linear(features, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> logits (B, C)."""
+        """Maps images (B, 3, S, S) to logits (B, C)."""
         return cast("Tensor", self.head(mean_pool(self.encoder(images))))
 
 
 def mean_pool(features: Tensor) -> Tensor:
-    """Averages tokens (B, N, F) or maps (B, F, H, W) over their positions: (B, F)."""
+    """Averages tokens (B, N, F) or feature maps (B, F, H, W) over positions, to (B, F)."""
     if features.ndim == 4:
         return features.mean(dim=(2, 3))
     return features.mean(dim=1) if features.ndim == 3 else features
 
 
-def _resized(original: nn.Module, classes: int) -> nn.Linear | nn.Conv2d:
+def _new_classifier(original: nn.Module, classes: int) -> nn.Linear | nn.Conv2d:
     if isinstance(original, nn.Conv2d):
         return nn.Conv2d(original.in_channels, classes, kernel_size=1)
     return nn.Linear(in_features(original), classes)
 
 
 def in_features(classifier: nn.Module) -> int:
-    """Reads how many features a linear layer or a convolution takes in."""
+    """Returns the number of input features of a linear layer or convolution."""
     return int(cast("Tensor", classifier.weight).shape[1])

@@ -1,4 +1,4 @@
-"""The network: a backbone of a library whose classifier is a new head, any part of it frozen."""
+"""Network of a backbone, whose first stages can be frozen, and a new head."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that the shape of a network depends on; recorded in a model and built again for serving.
+    """Everything that determines the architecture of a network; stored with a model.
 
     Attributes:
-        backbone: A name that `catalog.resolve` knows.
+        backbone: Name known to `catalog.resolve`.
         classes: Number of classes, C.
-        dropout: Probability that the head drops a feature in training, 0 to 1 exclusive.
+        dropout: Dropout probability of the head, 0 to 1 exclusive.
         image_size: Side of the images in pixels, S.
     """
 
@@ -39,101 +39,97 @@ class NetworkSpec:
 
 
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
-    """Builds a network, its head new and nothing frozen.
+    """Builds a network with a new head and no frozen stages.
 
-    Heads are drawn from torch's global generator, and so is a backbone without pretrained weights.
+    Random weights are drawn from torch's global generator.
 
     Args:
-        spec: What to build.
-        pretrained: A local file of weights for the backbone, safetensors or a torch file; of another
-            number of classes too. None: random weights.
+        spec: Architecture.
+        pretrained: Safetensors or torch file of backbone weights, for any number of classes; None means
+            random weights.
 
     Raises:
-        UnknownBackboneError: No library knows the backbone.
+        UnknownBackboneError: No library has this backbone.
         WeightsError: The file is unreadable or belongs to another network.
-        ModelError: The backbone cannot take images of this size.
+        ModelError: The backbone does not accept images of this size.
     """
     backbone = catalog.resolve(spec.backbone)
-    anatomy = find_structure(backbone, spec.image_size)
-    module = build_from_structure(backbone, anatomy, spec.classes, spec.image_size)
+    structure = find_structure(backbone, spec.image_size)
+    module = build_from_structure(backbone, structure, spec.classes, spec.image_size)
     state = (
-        weight_files.load_backbone_weights(pretrained, backbone, anatomy, module, spec.image_size)
+        weight_files.load_backbone_weights(pretrained, backbone, structure, module, spec.image_size)
         if pretrained
         else None
     )
     if state is not None:
         weight_files.copy_weights(module, state)
-    network = Network(module, anatomy, spec)
+    network = Network(module, structure, spec)
     if state is not None:
         network.load_matching_heads(state)
     return network
 
 
 def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a network as it was pretrained, with its original classifier, ready to predict.
+    """Builds a network with its original pretrained classifier.
 
     Args:
-        backbone: A name that `catalog.resolve` knows.
-        path: Local file of its pretrained weights.
+        backbone: Name known to `catalog.resolve`.
+        path: Local file of the default weights.
 
     Returns:
-        The network in eval mode, images (B, 3, S, S) of `catalog.outline(backbone).preprocessing` to logits
-        (B, C), and the names of its C classes.
+        The network in evaluation mode, images (B, 3, S, S) to logits (B, C), and its C class names.
 
     Raises:
-        UnknownBackboneError: No library knows the backbone.
-        WeightsError: The weights cannot be read, belong to another network, or have no classifier.
+        UnknownBackboneError: No library has this backbone.
+        WeightsError: The weights are unreadable, belong to another network, or include no classifier.
     """
     resolved = catalog.resolve(backbone)
-    chosen, preprocessing = next(iter(preprocessings(resolved).items()))
-    names = class_names(resolved, chosen)
+    weights, preprocessing = next(iter(preprocessings(resolved).items()))
+    names = class_names(resolved, weights)
     return weight_files.load_pretrained_classifier(
         resolved, path, len(names), preprocessing.image_size
     ).eval(), names
 
 
 class Network(nn.Module):
-    """A backbone and its new head: images (B, 3, S, S) to logits (B, C).
+    """Backbone with a new head: maps images (B, 3, S, S) to logits (B, C).
 
-    What is frozen gets no gradient and stays in eval mode whatever `train` says: batch-norm statistics are
-    held, dropout and stochastic depth are off.
+    Frozen stages receive no gradients and stay in evaluation mode whatever `train` sets: their batch-norm
+    statistics are constant, and dropout and stochastic depth are off.
 
     Args:
-        backbone: The library's network; changed in place: its classifiers become `HeadConfig`s.
-        anatomy: What `find_structure` found in it.
-        spec: What was built.
+        backbone: The library's network; its classifiers are replaced by `Head` modules in place.
+        structure: Result of `find_structure` for the network.
+        spec: Architecture.
 
     Attributes:
-        backbone: The library's network, heads included, under the library's own names.
-        spec: What was built.
-        stages: Names from the input to the head, which is not among them, in the order in which they run.
-        frozen: How many of the stages are frozen, counted from the input.
-        separable: Whether `classify(embed(images))` is what `forward` returns.
+        backbone: The library's network, heads included, with the library's module names.
+        spec: Architecture.
+        stages: Stage names from the input to the head (excluded), in execution order.
+        frozen: Number of frozen stages, counted from the input.
+        head_is_output: True if `forward_head(forward_features(images))` equals `forward(images)`.
     """
 
-    def __init__(self, backbone: nn.Module, anatomy: NetworkStructure, spec: NetworkSpec) -> None:
+    def __init__(self, backbone: nn.Module, structure: NetworkStructure, spec: NetworkSpec) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
-        self.stages = anatomy.stages
+        self.stages = structure.stages
         self.frozen = 0
-        self.head_is_output = anatomy.head_is_output
-        self._anatomy = anatomy
+        self.head_is_output = structure.head_is_output
+        self._structure = structure
         self._replace_heads(spec.classes, spec.dropout)
-        self._learnable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self._trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> logits (B, C)."""
+        """Maps images (B, 3, S, S) to logits (B, C)."""
         return self.forward_with_auxiliary(images)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits, and in train mode those of the auxiliary heads that learn.
+        """Returns logits (B, C), and in training mode also those of the trainable auxiliary heads.
 
-        Args:
-            images: (B, 3, S, S).
-
-        Returns:
-            (B, C), and one (B, C) for each auxiliary head that learns: none in eval mode or in most networks.
+        The second item contains one (B, C) per auxiliary head; it is empty in evaluation mode and for most
+        networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -142,50 +138,48 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Where, in what the backbone returns in train mode, the auxiliary heads' logits are that learn."""
-        return tuple(extra.position for extra in self._anatomy.auxiliary if extra.after > self.frozen)
+        """Indices of the trainable auxiliary heads' logits in the backbone's output in training mode."""
+        auxiliary = self._structure.auxiliary
+        return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> the features that the head is given, (B, F) or (B, F, 1, 1).
+        """Maps images (B, 3, S, S) to the head's input, (B, F) or (B, F, 1, 1).
 
         Raises:
-            ModelError: The network is not `separable`.
+            ModelError: `head_is_output` is False.
         """
         if not self.head_is_output:
-            raise ModelError(
-                f"the logits of {self.spec.backbone} are more than what one head makes of features"
-            )
+            raise ModelError(f"the logits of {self.spec.backbone} are not the output of a single head")
         features: list[Tensor] = []
-        head = self.backbone.get_submodule(self._anatomy.heads[0])
-        hook = head.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+        hook = self._main_head().register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
         try:
             self.backbone(images)
         finally:
             hook.remove()
         return features[0]
 
-    def register_feature_hook(self, told: Callable[[Tensor], object]) -> RemovableHandle:
-        """Tells what the head is given in every forward pass, (B, F); the mean of tokens or maps.
+    def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
+        """Calls a function with the head's input in every forward pass, averaged over positions to (B, F).
 
-        It listens at the head's last layer, so that parts that were cut out of this network are heard too.
+        The hook is on the head's last layer, so that it also runs in parts that were cut out of the network.
 
         Args:
-            told: Called in the thread that runs the network.
+            hook: Called in the thread that runs the network.
 
         Returns:
-            Ends it, as a context manager or by its `remove()`.
+            Handle that removes the hook by `remove()` or as a context manager.
         """
-        head = cast("Head", self.backbone.get_submodule(self._anatomy.heads[0]))
-        return head.classifier.register_forward_pre_hook(lambda _module, inputs: told(mean_pool(inputs[0])))
+        classifier = self._main_head().classifier
+        return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Features from `embed` -> logits (B, C); dropout is applied in train mode."""
-        return cast("Tensor", self.backbone.get_submodule(self._anatomy.heads[0])(features))
+        """Maps the output of `forward_features` to logits (B, C); applies dropout in training mode."""
+        return cast("Tensor", self._main_head()(features))
 
     def to_device(self, device: torch.device) -> Network:
-        """Moves it to a device, in place, its convolutions in the memory layout `channels_last`.
+        """Moves the network to a device, in place, with convolutions in `channels_last` format.
 
-        As `to(memory_format=...)`, which refuses a network where one weight has five dimensions.
+        Unlike `to(memory_format=...)`, this supports networks with five-dimensional weights.
         """
         self.to(device)
         for parameter in self.parameters():
@@ -194,26 +188,26 @@ class Network(nn.Module):
         return self
 
     def freeze(self, count: int) -> None:
-        """Freezes the first `count` stages and nothing else; all of them freeze everything but the head.
+        """Freezes exactly the first `count` stages; if these are all stages, only the head is trainable.
 
-        Parameters that belong to no stage (class tokens, position embeddings) freeze with the first. An
-        auxiliary head learns as long as the stage that it hangs on learns: otherwise its loss would reach
-        nothing but itself.
+        Parameters outside of all stages (class tokens, position embeddings) are frozen with the first stage.
+        An auxiliary head is trainable as long as the stage before it is; otherwise its loss would train
+        only the head itself.
         """
         self.frozen = count
-        for parameter in self._learnable:
+        for parameter in self._trainable:
             parameter.requires_grad_(True)
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
         self.train(self.training)
 
-    def set_dropout(self, share: float) -> None:
-        """Sets the share of the features that the head drops in training, 0 to 1 exclusive."""
+    def set_dropout(self, probability: float) -> None:
+        """Sets the dropout probability of the head, 0 to 1 exclusive."""
         for head in self._heads():
-            cast("Head", head).dropout.p = share
+            head.dropout.p = probability
 
     def train(self, mode: bool = True) -> Network:
-        """Sets train or eval mode; what is frozen stays in eval mode."""
+        """Sets training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         if self.frozen == len(self.stages):
             self.backbone.eval()
@@ -224,72 +218,75 @@ class Network(nn.Module):
         return self
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the new heads that learn, auxiliary ones included."""
-        heads = [
-            *self._heads(),
-            *(self.backbone.get_submodule(extra.head) for extra in self._anatomy.auxiliary),
-        ]
+        """Yields the trainable parameters of the new heads, including auxiliary ones."""
+        heads = map(self._head, self._head_names())
         return (p for head in heads for p in head.parameters() if p.requires_grad)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the backbone that learn: all that learn but those of the heads."""
+        """Yields the trainable parameters outside of the heads."""
         heads = {id(parameter) for parameter in self.head_parameters()}
         return (p for p in self.backbone.parameters() if p.requires_grad and id(p) not in heads)
 
     def stage_parameters(self, stage: str) -> Iterator[nn.Parameter]:
-        """Parameters of one stage; those that belong to no stage are the first one's."""
+        """Yields the parameters of a stage; the first stage includes those outside of all stages."""
         yield from self.backbone.get_submodule(stage).parameters()
         if stage == self.stages[0]:
-            yield from self._loose_parameters()
+            yield from self._parameters_outside_stages()
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401 - torch's own result
-        """Loads weights as torch does, from a plain mapping (of safetensors) too.
+    ) -> Any:  # noqa: ANN401 - torch's return type
+        """Loads weights as in torch, but also from mappings without a format version (from safetensors).
 
-        Some of torchvision's networks (MNASNet) refuse or alter weights that carry no format version; ours
-        are always of this version.
+        Some torchvision networks (MNASNet) reject or modify weights without a format version.
         """
         return super().load_state_dict(
             weight_files.with_format_version(state_dict, self), strict=strict, assign=assign
         )
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over heads of the same size that a checkpoint of ours brings along; others stay new."""
+        """Copies the heads of a `Network` checkpoint that have the same shapes; others are unchanged."""
         for name in self._head_names():
             prefix = f"{name}.{weight_files.HEAD_PREFIX}"
-            found = {
+            tensors = {
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
             }
-            classifier = cast("Head", self.backbone.get_submodule(name)).classifier
+            classifier = self._head(name).classifier
             if {key: value.shape for key, value in classifier.state_dict().items()} == {
-                key: value.shape for key, value in found.items()
+                key: value.shape for key, value in tensors.items()
             }:
-                classifier.load_state_dict(found)
+                classifier.load_state_dict(tensors)
 
     def _replace_heads(self, classes: int, dropout: float) -> None:
-        for name, began in self._anatomy.weightless_modules:
+        for name, stages_before in self._structure.weightless_modules:
             module = self.backbone.get_submodule(name)
-            if began == len(self.stages) and isinstance(module, nn.Dropout):
-                module.p = 0.0  # the head has its own, and the recipe says how much
-        for name in self._anatomy.heads:
+            if stages_before == len(self.stages) and isinstance(module, nn.Dropout):
+                module.p = 0.0  # replaced by the dropout of the new head
+        for name in self._structure.heads:
             self.backbone.set_submodule(name, Head(self.backbone.get_submodule(name), classes, dropout))
-        for extra in self._anatomy.auxiliary:
+        for extra in self._structure.auxiliary:
             self.backbone.set_submodule(
                 extra.head, Head(self.backbone.get_submodule(extra.head), classes, 0.0)
             )
 
     def _head_names(self) -> tuple[str, ...]:
-        return (*self._anatomy.heads, *(extra.head for extra in self._anatomy.auxiliary))
+        return (*self._structure.heads, *(extra.head for extra in self._structure.auxiliary))
 
-    def _heads(self) -> list[nn.Module]:
-        return [self.backbone.get_submodule(name) for name in self._anatomy.heads]
+    def _head(self, name: str) -> Head:
+        return cast("Head", self.backbone.get_submodule(name))
+
+    def _heads(self) -> list[Head]:
+        return [self._head(name) for name in self._structure.heads]
+
+    def _main_head(self) -> Head:
+        return self._head(self._structure.heads[0])
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
+        weightless, auxiliary = self._structure.weightless_modules, self._structure.auxiliary
         names = [
             *self.stages[: self.frozen],
-            *(name for name, began in self._anatomy.weightless_modules if began < self.frozen),
-            *(extra.branch for extra in self._anatomy.auxiliary if extra.after <= self.frozen),
+            *(name for name, stages_before in weightless if stages_before < self.frozen),
+            *(extra.branch for extra in auxiliary if extra.stages_before <= self.frozen),
         ]
         return (self.backbone.get_submodule(name) for name in names)
 
@@ -297,8 +294,8 @@ class Network(nn.Module):
         for module in self._frozen_modules():
             yield from module.parameters()
         if self.frozen:
-            yield from self._loose_parameters()
+            yield from self._parameters_outside_stages()
 
-    def _loose_parameters(self) -> Iterator[nn.Parameter]:
-        branches = (extra.branch for extra in self._anatomy.auxiliary)
-        return parameters_outside(self.backbone, (*self.stages, *self._anatomy.heads, *branches))
+    def _parameters_outside_stages(self) -> Iterator[nn.Parameter]:
+        branches = (extra.branch for extra in self._structure.auxiliary)
+        return parameters_outside(self.backbone, (*self.stages, *self._structure.heads, *branches))

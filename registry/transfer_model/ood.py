@@ -1,7 +1,7 @@
-"""Whether an image is like those that a model learned from.
+"""Out-of-distribution scores: cosine distances to the nearest training image.
 
-An image's novelty is the cosine distance of its features to the nearest ones of a reference, some of the
-training images: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022).
+Method: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022). The reference
+is a sample of the training images.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ _FEATURES = "features"
 
 
 class OodScorer:
-    """Measures how far images are from a reference.
+    """Computes out-of-distribution scores from features.
 
     Args:
-        features: Of the reference, (M, F), M at least 1; on any device, of any length but 0.
+        features: Features of the reference images (M, F), M at least 1, on any device; no zero vectors.
 
     Attributes:
-        reference: The same, scaled to length 1 and rounded to half precision (M, F).
+        reference: The features, normalized to length 1 and rounded to half precision (M, F).
     """
 
     def __init__(self, features: Tensor) -> None:
         self.reference = functional.normalize(features.float(), dim=1).half()
-        self._comparable = self.reference.float()
+        self._float_reference = self.reference.float()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The novelty of images, from their features (B, F): (B,) from 0 to 2, float32."""
+        """Returns the scores of images from their features (B, F): (B,), 0 to 2, float32."""
         return 1 - self._similarity(features).amax(dim=1)
 
     def leave_one_out(self) -> Tensor:
-        """The novelty of every image of the reference, measured from the others: (M,)."""
-        similarity = self._similarity(self._comparable).fill_diagonal_(1 - MAX_OOD_SCORE)
+        """Returns the score of each reference image with respect to the others: (M,)."""
+        similarity = self._similarity(self._float_reference).fill_diagonal_(1 - MAX_OOD_SCORE)
         return 1 - similarity.amax(dim=1)
 
     def to(self, device: torch.device) -> OodScorer:
         """Moves the reference to a device, in place."""
-        self.reference, self._comparable = self.reference.to(device), self._comparable.to(device)
+        self.reference = self.reference.to(device)
+        self._float_reference = self._float_reference.to(device)
         return self
 
     def save(self, folder: Path) -> None:
@@ -60,10 +61,10 @@ class OodScorer:
 
     @classmethod
     def load(cls, folder: Path) -> OodScorer:
-        """Reads what `save` wrote.
+        """Reads a file written by `save`.
 
         Raises:
-            WeightsError: There is no such file, or it holds anything else.
+            WeightsError: The file does not exist, or contains anything else.
         """
         path = folder / REFERENCE_FILE
         try:
@@ -71,25 +72,27 @@ class OodScorer:
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
         if set(tensors) != {_FEATURES} or tensors[_FEATURES].ndim != 2 or not len(tensors[_FEATURES]):
-            raise WeightsError(f"{path} holds no reference of features")
+            raise WeightsError(f"{path} does not contain reference features of shape (M, F)")
         return cls(tensors[_FEATURES])
 
     def _similarity(self, features: Tensor) -> Tensor:
-        return functional.normalize(features.float(), dim=1) @ self._comparable.T
+        return functional.normalize(features.float(), dim=1) @ self._float_reference.T
 
 
-def ood_threshold(novelties: Tensor, false_alarms: float) -> float:
-    """The novelty above which an image is called unknown.
+def ood_threshold(scores: Tensor, false_alarms: float) -> float:
+    """Returns the score above which an image is flagged as unknown.
 
-    The split-conformal quantile (Papadopoulos et al., 2002): of further images that come from where these
-    came from, no more than the stated share is above it on average, whatever their distribution.
+    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): on average, at most the given
+    fraction of new images from the same distribution is above it, whatever the distribution is.
 
     Args:
-        novelties: Of images that neither taught the network nor stand in the reference for themselves (N,).
-        false_alarms: The share, above 0 and below 1.
+        scores: Scores (N,) of images that were not used for training and that are not compared with
+            themselves in the reference.
+        false_alarms: Accepted fraction of false alarms, above 0 and below 1.
 
     Returns:
-        One of the novelties; `MAX_OOD_SCORE` where they are too few to promise the share: N + 1 < 1 / share.
+        One of the scores, or `MAX_OOD_SCORE` if there are too few to guarantee the fraction:
+        N + 1 < 1 / `false_alarms`.
     """
-    rank = math.ceil((len(novelties) + 1) * (1 - false_alarms))
-    return float(novelties.sort().values[rank - 1]) if rank <= len(novelties) else MAX_OOD_SCORE
+    rank = math.ceil((len(scores) + 1) * (1 - false_alarms))
+    return float(scores.sort().values[rank - 1]) if rank <= len(scores) else MAX_OOD_SCORE

@@ -1,8 +1,8 @@
-"""From the bytes of an image to the tensor a network sees: one code for training and serving.
+"""Image decoding and preprocessing, shared by training and serving.
 
-    bytes or path --decode--> RGB image --square--> S x S image --normalize--> (3, S, S) tensor
+    bytes or path --decode--> RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not import torch: `platform check` prints plans without it.
+Importing this module does not import torch, which `platform check` does not need.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 64_000_000
-"""Images with more pixels are refused by their header, before any memory is spent on them."""
+"""Images with more pixels are rejected by their header, before memory is allocated."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Pillow's names of the formats that are read, JPEG with the MPO of phones and stereo cameras.
+"""Supported formats by Pillow's names; JPEG includes the MPO files of phones and stereo cameras.
 
-A fixed list: what is read does not depend on the plugins that somebody installed, and EPS, which would start
-Ghostscript, is not in it.
+The list is fixed, so that it does not depend on installed plugins, and excludes EPS, which would start
+Ghostscript.
 """
 
 _ORIENTATION = 0x0112
-_UPRIGHT = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -45,20 +45,20 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_PIECE = 1 << 20
-_PILLOW_NOISE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_CHUNK = 1 << 20
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of one network; recorded in the model and read back for serving.
+    """Conversion of an image to the input of a network; stored with the model.
 
     Attributes:
-        image_size: Side of the square that the network sees, S, in pixels.
-        crop: Share of the image's shorter side that the centre square keeps, above 0 and at most 1.
-        interpolation: Pillow's name of the resampling filter, `bilinear`, `bicubic` or `lanczos` mostly.
-        mean: Subtracted from each channel, on the scale of 0 to 1.
-        std: What each channel is then divided by.
+        image_size: Side of the network's input, S, in pixels.
+        crop: Side of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
+        interpolation: Pillow's name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
+        mean: Mean per channel, on the scale of 0 to 1.
+        std: Standard deviation per channel, on the scale of 0 to 1.
     """
 
     image_size: int
@@ -68,11 +68,11 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turns a decoded RGB image of any size into (3, S, S) float32."""
+        """Converts a decoded RGB image of any size to (3, S, S) float32."""
         return self.normalize(self.crop_and_resize(image))
 
     def crop_and_resize(self, image: Image.Image) -> Image.Image:
-        """Cuts the centre square out of an RGB image and scales it to S x S, in a single resampling."""
+        """Crops the center square of an RGB image and resizes it to S x S, in one resampling step."""
         side = self.crop * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         resample = Image.Resampling[self.interpolation.upper()]
@@ -80,7 +80,7 @@ class Preprocessing:
         return image.resize(size, resample, box=(left, top, left + side, top + side))
 
     def normalize(self, image: Image.Image) -> Tensor:
-        """Scales an S x S RGB image by mean and standard deviation: (3, S, S) float32."""
+        """Normalizes an S x S RGB image by mean and standard deviation, to (3, S, S) float32."""
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
@@ -89,62 +89,63 @@ class Preprocessing:
         return ((pixels / 255 - mean) / std).contiguous()
 
 
-def decode(source: bytes | Path, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
-    """Decodes one image into upright 8-bit RGB; the same bytes give the same pixels, from disk or memory.
+def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
+    """Decodes an image to upright 8-bit RGB; a file and its content in memory give the same pixels.
 
-    EXIF orientation is applied, transparency is laid on white, CMYK and palettes are converted, deeper
-    greyscale is scaled to 8 bits, and of an animation the first frame is taken.
+    Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales
+    high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
-        source: The file's content, or its path. Only the formats in `FORMATS` are read.
-        name: What errors call an image that has no path.
-        at_least: Pixels that are enough on both sides. A larger JPEG is then decoded at a half, a quarter or
-            an eighth of its size, the smallest that keeps so many, which is quicker. None: at full size.
+        source: Content or path of a file in one of the `FORMATS`.
+        name: Name of an image without a path in error messages.
+        min_side: Decodes a larger JPEG at 1/2, 1/4 or 1/8 of its size, which is faster: the smallest of these
+            with both sides at least this long, in pixels. None means full size.
 
     Raises:
-        UnreadableImageError: Not an image in a supported format, cut off, damaged, in a colour space that
-            has no defined RGB here (LAB), or of more than `MAX_PIXELS` pixels. The message is one sentence
-            that names the path, if there is one, and never shows the content.
+        UnreadableImageError: The image has an unsupported format or colour space (LAB), is truncated or
+            damaged, or has more than `MAX_PIXELS` pixels. The message is one sentence that contains the path,
+            if there is one, and no image data.
     """
     name = name if isinstance(source, bytes) else str(source)
-    return to_rgb(open_image(source, name), name, at_least=at_least)
+    return to_rgb(open_image(source, name), name, min_side=min_side)
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """An image whose header was read: format, mode, size; raises what `decode` does, as far as it shows."""
+    """Opens an image and reads only its header; raises the errors of `decode` that the header reveals."""
     name = name if isinstance(source, bytes) else str(source)
-    _mute_pillow()
+    _hide_pillow_warnings()
     return _open(name, _content(source, name))
 
 
-def to_rgb(image: Image.Image, name: str = "the image", *, at_least: int | None = None) -> Image.Image:
-    """What `decode` makes of an image that was opened; raises what it does."""
+def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
+    """Decodes an image returned by `open_image`; arguments and errors are those of `decode`."""
     try:
-        return _to_rgb(_turn_upright(_loaded(image, at_least)))
-    # Pillow's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error,
-    # zlib.error, IndexError, ... Whatever it is, the image is what is wrong.
+        return _to_rgb(_turn_upright(_load(image, min_side)))
+    # Pillow's decoders raise nearly any exception for damaged data: OSError, SyntaxError, struct.error,
+    # zlib.error, IndexError, ...
     except MemoryError:
         raise
     except Exception as error:
-        message = f"{name} is a cut off or damaged {image.format} image"
+        message = f"{name} is a truncated or damaged {image.format} image"
         raise UnreadableImageError(message, "damaged") from error
 
 
 def pixel_count(source: bytes | Path, name: str = "the image") -> int:
-    """How many pixels an image has, by its header alone; raises what `decode` does where there is none."""
+    """Returns width x height from the header; raises the errors of `open_image`."""
     image = open_image(source, name)
     return image.width * image.height
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """How EXIF says that an image lies, 1 to 8; 1, upright, where it does not say or is damaged.
+    """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged.
 
-    Of a PNG it is asked once the image is loaded, or Pillow would load it here; a TIFF forgets it then.
+    Call it after loading a PNG, which Pillow would otherwise load here. Pillow rotates a TIFF while loading
+    it, so the orientation is 1 afterwards.
     """
     try:
-        said = image.getexif().get(_ORIENTATION)
-        return int(said) if said in _UPRIGHT else 1
-    except Exception:  # noqa: BLE001 - damaged EXIF raises anything, and the image is good without it
+        orientation = image.getexif().get(_ORIENTATION)
+        return int(orientation) if orientation in _TRANSPOSITIONS else 1
+    except Exception:  # noqa: BLE001 - damaged EXIF data raises any exception; the image is usable
         return 1
 
 
@@ -159,67 +160,67 @@ def _content(source: bytes | Path, name: str) -> bytes:
 
 
 def _open(name: str, content: bytes) -> Image.Image:
-    """Reads the header alone and refuses what must not be decoded."""
+    """Reads the header and rejects images that must not be decoded."""
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         message = f"{name} has more than the {MAX_PIXELS:,} pixels allowed"
         raise UnreadableImageError(message, "too many pixels") from error
     except UnidentifiedImageError as error:
-        message = f"{name} is no image in a format that is read: {', '.join(FORMATS)}"
+        message = f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
         raise UnreadableImageError(message, "unsupported format") from error
-    except Exception as error:  # as in upright(): a damaged header raises anything, too
-        message = f"{name} is an image whose header is cut off or damaged"
+    except Exception as error:  # as in to_rgb(), any exception is possible
+        message = f"{name} is an image whose header is truncated or damaged"
         raise UnreadableImageError(message, "damaged") from error
     if image.width * image.height > MAX_PIXELS:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
         raise UnreadableImageError(message, "too many pixels")
-    if image.mode not in _EIGHT_BIT and not _is_deep(image):
+    if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
         message = f"{name} is in the colour space {image.mode}: convert it to RGB"
         raise UnreadableImageError(message, "colour space")
     return image
 
 
-def _loaded(image: Image.Image, at_least: int | None) -> Image.Image:
-    drafted = None if at_least is None else image.draft(None, (at_least, at_least))
+def _load(image: Image.Image, min_side: int | None) -> Image.Image:
+    draft = None if min_side is None else image.draft(None, (min_side, min_side))
     image.load()
-    if drafted is None:
+    if draft is None:
         return image
-    _, box = drafted
+    _, box = draft
     size = (round(box[2]), round(box[3]))
-    # libjpeg rounds a scaled side up; a last pixel that is only part of the image would stretch it.
+    # libjpeg rounds scaled sides up, so the last pixels may be partial: resize only the exact box.
     return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(exif_orientation(image))
-    return image if turn is None else image.transpose(turn)
+    transposition = _TRANSPOSITIONS.get(exif_orientation(image))
+    return image if transposition is None else image.transpose(transposition)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if _is_deep(image):
-        return _scaled_to_8_bits(image).convert("RGB")
+    if _is_high_bit_depth(image):
+        return _scale_to_8_bits(image).convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_high_bit_depth(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).reshape(-1)
-    # A piece at a time: as float64 a whole image would take sixteen times the room of its bytes.
-    pieces = [slice(start, start + _PIECE) for start in range(0, len(values), _PIECE)]
-    scale = _full_scale(image.mode, max(float(_finite(values[piece]).max()) for piece in pieces))
-    grey = np.empty(len(values), np.uint8)
-    for piece in pieces:
-        grey[piece] = np.rint(np.clip(_finite(values[piece]) / scale, 0, 1) * 255)
+    # Processed in chunks: a whole image as float64 would need sixteen times the memory.
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
+    scale = _full_scale(image.mode, max(float(_finite(values[chunk]).max()) for chunk in chunks))
+    gray = np.empty(len(values), np.uint8)
+    for chunk in chunks:
+        gray[chunk] = np.rint(np.clip(_finite(values[chunk]) / scale, 0, 1) * 255)
     if "transparency" in image.info:
-        grey[values == image.info["transparency"]] = 255
-    return Image.fromarray(grey.reshape(image.height, image.width))
+        gray[values == image.info["transparency"]] = 255
+    return Image.fromarray(gray.reshape(image.height, image.width))
 
 
 def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
@@ -227,16 +228,16 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """What white is: 16 bits for integers; floating point is 0..1, 0..255 or 0..65535, or its own maximum."""
-    usual = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-    return next((scale for scale in usual if brightest <= scale), brightest)
+    """Returns the value of white: 65535 for integers; 1, 255, 65535 or the maximum for floats."""
+    scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    return next((scale for scale in scales if brightest <= scale), brightest)
 
 
-def _mute_pillow() -> None:
-    """Keeps Pillow's own warnings (corrupt EXIF, decompression bombs) from the user's terminal.
+def _hide_pillow_warnings() -> None:
+    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs.
 
-    What matters of them is raised as an error instead. `warnings.catch_warnings` is not thread-safe, so the
-    filter stays; it is moved to the front again where somebody has put another before it.
+    Relevant problems are raised as errors. `warnings.catch_warnings` is not thread-safe, so the filter is
+    permanent; it is moved to the front again if another filter precedes it.
     """
-    if tuple(warnings.filters[:1]) != (_PILLOW_NOISE,):
+    if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

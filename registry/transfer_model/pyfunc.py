@@ -1,7 +1,7 @@
-"""The model as MLflow sees it: base64 images in a column `image`, labels, probabilities and novelty out.
+"""MLflow pyfunc: base64 images to labels, probabilities and OOD scores.
 
-Whoever sends a request reads its errors, so they are one short sentence that names the row and shows none
-of the content. What a client did wrong is a 400; everything else is logged here and is a bare 500.
+Error messages are sent to the client, so they are one short sentence that names the row and never contains
+image data. Client errors are HTTP 400; all others are logged and returned as HTTP 500 without details.
 """
 
 from __future__ import annotations
@@ -31,88 +31,92 @@ IMAGE_COLUMN = "image"
 ARTIFACT = "model"
 DEFAULT_TOP_K = 5
 MAX_IMAGES = 256
-"""Images in one request."""
+"""Maximum number of images per request."""
 MAX_PIXELS = 1_000_000_000
-"""Pixels of all images in one request: some twenty seconds of decoding."""
+"""Maximum number of pixels of all images of a request: about twenty seconds of decoding."""
 
-_NOT_AN_IMAGE = ("", "None", "null", "nan", "NaN")
-"""What MLflow makes of a missing value on its way through JSON, CSV and pandas."""
+_MISSING = ("", "None", "null", "nan", "NaN")
+"""Texts that MLflow converts missing values to when it reads JSON, CSV or pandas."""
 
 _logger = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """An answer to the client that stays as short as it was raised.
+    """Error whose response contains only the original message.
 
-    MLflow's scoring server puts the whole request in front of every error's `message`, and reports
-    `serialize_as_json`; so this reports the original sentence.
+    MLflow's scoring server prepends the whole request to `message` and responds with `serialize_as_json`, so
+    the latter is overridden.
     """
 
     def serialize_as_json(self) -> str:
-        """The body of the HTTP response: `error_code` and `message`, nothing else."""
+        """Returns the body of the HTTP response: `error_code` and `message`."""
         return json.dumps({"error_code": self.error_code, "message": self.args[0]})
 
 
 class ImageClassifier(PythonModel):
     """Serves a `Classifier` through MLflow.
 
-    The device is MLflow's `MLFLOW_DEFAULT_PREDICTION_DEVICE`, the CPU by default.
+    The device is set by MLflow's `MLFLOW_DEFAULT_PREDICTION_DEVICE`, the CPU by default.
     """
 
     classifier: Classifier
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Called by MLflow once, when the model is loaded."""
+        """Loads the classifier; MLflow calls this once."""
         device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cpu")
         self.classifier = Classifier.load(Path(context.artifacts[ARTIFACT]), device)
 
     def predict(
         self,
-        context: PythonModelContext,  # noqa: ARG002 - MLflow calls it by position
+        context: PythonModelContext,  # noqa: ARG002 - MLflow passes it by position
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Classifies the images in the column `image`.
 
         Args:
-            context: Unused; `load_context` has read it.
-            model_input: Base64 text, a base64 `data:` URI, or, called from Python, the file's bytes.
-            params: `top_k`, how many of the most probable classes to list, 5 by default; `ood_threshold`, the
-                novelty above which an image is called unknown, the model's own by default.
+            context: Ignored.
+            model_input: Table of base64 texts, base64 `data:` URIs, or, if called from Python, bytes.
+            params: `top_k`, the number of classes to list, 5 by default; `threshold`, the out-of-distribution
+                score above which an image is flagged as unknown, by default the model's own.
 
         Returns:
-            For each row `label` and `probability` of the most probable class, in `top` the `top_k` most
-            probable ones, best first; how unlike the training images it is, `novelty` from 0 to 2, and
-            `unknown`, whether that is above the threshold.
+            For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most
+            probable classes, best first; `unknown`, whether the score is above the threshold; `ood_score`,
+            0 to 2.
 
         Raises:
-            RequestError: What is wrong with the request, or that the model failed.
+            RequestError: The request is invalid, or the model failed.
         """
         try:
             top_k, threshold = _top_k(params or {}), self._threshold(params or {})
-            images = [_content(value, row) for row, value in enumerate(_column(model_input))]
-            _refuse_hours_of_work(images)
-            answers = self.classifier.predict(images)
+            images = [_image_bytes(value, row) for row, value in enumerate(_image_column(model_input))]
+            _check_total_pixels(images)
+            output = self.classifier.predict(images)
             return [
-                {**self._guesses(probabilities, top_k), **_strangeness(float(novelty), threshold)}
-                for probabilities, novelty in zip(answers.probabilities, answers.ood_scores, strict=True)
+                {
+                    **self._top_classes(probabilities, top_k),
+                    "unknown": float(score) > threshold,
+                    "ood_score": float(score),
+                }
+                for probabilities, score in zip(output.probabilities, output.ood_scores, strict=True)
             ]
         except UnreadableImageError as error:
-            _refuse(str(error))
+            _reject(str(error))
         except RequestError:
             raise
         except Exception as error:
-            # The last line of defence: MLflow would show the stack trace to the client, as a 400.
+            # Without this, MLflow would send the stack trace to the client with HTTP 400.
             _logger.exception("the model failed")
             raise RequestError("the model failed; the server's log says why", INTERNAL_ERROR) from error
 
     def _threshold(self, params: dict[str, Any]) -> float:
         threshold = params.get("threshold", self.classifier.config.unknown.threshold)
         if not isinstance(threshold, float) or not 0 <= threshold <= MAX_OOD_SCORE:
-            _refuse(f"threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {threshold!s:.20}")
+            _reject(f"threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {threshold!s:.20}")
         return threshold
 
-    def _guesses(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+    def _top_classes(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         top = [
             {"label": self.classifier.classes[index], "probability": float(probabilities[index])}
@@ -121,47 +125,43 @@ class ImageClassifier(PythonModel):
         return {**top[0], "top": top}
 
 
-def _strangeness(novelty: float, threshold: float) -> dict[str, Any]:
-    return {"unknown": novelty > threshold, "ood_score": novelty}
-
-
-def _refuse(message: str) -> NoReturn:
+def _reject(message: str) -> NoReturn:
     raise RequestError(message, INVALID_PARAMETER_VALUE)
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """MLflow has checked the type, but lets null pass; and a number may have thousands of digits."""
+    """Validates `top_k`; MLflow has checked the type, but accepts null and arbitrarily large integers."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
-        _refuse("top_k must be a whole number of at least 1")
+        _reject("top_k must be a whole number of at least 1")
     return int(top_k)
 
 
-def _column(model_input: pd.DataFrame) -> list[object]:
+def _image_column(model_input: pd.DataFrame) -> list[object]:
     if not isinstance(model_input, pd.DataFrame) or IMAGE_COLUMN not in model_input:
-        _refuse(f"expected a table with a column {IMAGE_COLUMN!r}")
+        _reject(f"expected a table with a column {IMAGE_COLUMN!r}")
     values: list[object] = model_input[IMAGE_COLUMN].tolist()
     if not values:
-        _refuse("the request holds no images; expected at least one")
+        _reject("the request holds no images; expected at least one")
     if len(values) > MAX_IMAGES:
-        _refuse(f"the request holds {len(values)} images, more than the {MAX_IMAGES} allowed at once")
+        _reject(f"the request has {len(values)} images, more than the {MAX_IMAGES} allowed")
     return values
 
 
-def _refuse_hours_of_work(images: list[bytes]) -> None:
-    """Images that are small as files may be large as pixels, and others are waiting."""
+def _check_total_pixels(images: list[bytes]) -> None:
+    """Rejects small files that decode to so many pixels that other requests would wait."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
-        _refuse(f"the images have {total:,} pixels together, more than the {MAX_PIXELS:,} allowed at once")
+        _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")
 
 
-def _content(value: object, row: int) -> bytes:
+def _image_bytes(value: object, row: int) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    if not isinstance(value, str) or value.strip() in _NOT_AN_IMAGE:
-        _refuse(f"row {row}: the image is missing; expected base64 text")
+    if not isinstance(value, str) or value.strip() in _MISSING:
+        _reject(f"row {row}: the image is missing; expected base64 text")
     text = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
-        _refuse(f"row {row}: the image is not base64 text")
+        _reject(f"row {row}: the image is not base64 text")

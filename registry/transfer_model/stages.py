@@ -1,14 +1,13 @@
-"""Stages by name: the places, from the input to the head, up to which a backbone can be frozen.
+"""Stage names, up to which a backbone can be frozen.
 
-Nothing here needs a network in memory: plans are made from names alone.
+Works on names alone; no network is needed.
 """
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
-from .errors import UnknownStageError
+from .errors import UnknownStageError, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,18 +17,15 @@ ALL = "all"
 
 
 def count_through(stages: Sequence[str], stage: str) -> int:
-    """Counts the stages from the input up to and including the one that is named.
+    """Returns the number of stages from the input up to and including a named one, 0 for `none`.
 
     Args:
-        stages: Names in execution order, such as `Network.stages` or those of an `BackboneInfo`.
-        stage: One of them; a beginning that several share, such as `layer1` for `layer1.0` and `layer1.1`,
-            which means through the last of them; `none` or `all`.
-
-    Returns:
-        How many stages that freezes, 0 for `none`.
+        stages: Names in execution order, as in `Network.stages`.
+        stage: One of the names, `none`, `all`, or a common prefix: `layer1` means the last of `layer1.0` and
+            `layer1.1`.
 
     Raises:
-        UnknownStageError: No stage has this name; the message lists those there are.
+        UnknownStageError: No stage has this name; the message lists all stages.
     """
     if stage == NONE:
         return 0
@@ -37,13 +33,8 @@ def count_through(stages: Sequence[str], stage: str) -> int:
         return len(stages)
     matches = [index for index, name in enumerate(stages) if name == stage or name.startswith(f"{stage}.")]
     if not matches:
-        raise UnknownStageError(_unknown(stages, stage))
+        raise UnknownStageError(
+            f"unknown stage {stage!r}{suggestion(stage, [*stages, NONE, ALL])}; the stages from input to "
+            f"output are: none, {', '.join(stages)}, all"
+        )
     return matches[-1] + 1
-
-
-def _unknown(stages: Sequence[str], stage: str) -> str:
-    nearest = difflib.get_close_matches(stage, [*stages, NONE, ALL], n=1)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return (
-        f"there is no stage {stage!r}{hint}; there are, from input to output: none, {', '.join(stages)}, all"
-    )

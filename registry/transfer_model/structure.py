@@ -1,65 +1,65 @@
-"""Where a network's heads and stages are: found by watching it, not from a list of special names.
+"""Heads and stages of a network, found by tracing it on the meta device.
 
-A network is built twice without memory, for two numbers of classes: what differs is a classifier. Then one
-forward pass over images without content shows which modules run, and in which order.
+A network is built twice, for two numbers of classes: the modules whose shapes differ are classifiers. A
+forward pass then shows which modules run, and in which order. No list of architectures is needed.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .backbones import Backbone, create
+from .backbones import Backbone, create_network
 from .errors import ModelError
 from .heads import PooledHead, in_features, mean_pool
-from .memoryless import without_memory
-from .watching import ForwardTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_BULK = 0.9
-"""A module with more than this share of all parameters is no stage but the home of several."""
+_MAX_STAGE_SHARE = 0.9
+"""A module with more than this share of all parameters is divided into several stages."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
 class AuxiliaryHead:
-    """A branch that ends in a classifier of its own and runs in training only, as in Inception v3.
+    """Branch with its own classifier that runs in training mode only, as in Inception v3.
 
     Attributes:
-        branch: Module that holds all of it, such as `AuxLogits`.
-        head: Its classifier, such as `AuxLogits.fc`.
-        position: Where its logits stand in the tuple that the network returns in training.
-        after: How many stages have begun when it runs: it hangs on the last of them.
+        branch: Module that contains the whole branch, such as `AuxLogits`.
+        head: Classifier of the branch, such as `AuxLogits.fc`.
+        position: Index of its logits in the tuple that the network returns in training mode.
+        stages_before: Number of stages that run before the branch; its input is the output of the last one.
     """
 
     branch: str
     head: str
     position: int
-    after: int
+    stages_before: int
 
 
 @dataclass(frozen=True)
 class NetworkStructure:
-    """The parts of a network, by the names of its modules.
+    """Parts of a network, by module name.
 
     Attributes:
-        heads: Classifiers of the logits; several where a network averages them (DeiT, CrossViT).
-        features: Width of the first head's input.
-        auxiliary: Classifiers that run in training only.
-        stages: From the input to the heads, in the order in which they first run.
-        sizes: Parameters of each stage; those that belong to none are counted with the first, those that
-            several share (CoaT) with the first of them.
-        between: Modules without weights outside of all stages, and how many stages have begun before each.
-        separable: Whether the logits are the output of the one head as it is, nothing done to it.
-        left_out: Auxiliary branches that this image size leaves no room for.
-        pooled: Whether the library has no classifier for it, and a `PooledHead` makes the network one.
+        heads: Classifiers of the logits; several if the network averages them (DeiT, CrossViT).
+        features: Input width of the first head.
+        auxiliary: Classifiers that run in training mode only.
+        stages: Stages from the input to the heads, in the order of their first call.
+        sizes: Number of parameters of each stage. The first stage includes parameters outside of all
+            stages; parameters shared by several stages (CoaT) are counted in the first of them.
+        weightless_modules: Modules without weights outside of all stages, each with the number of stages
+            that run before it.
+        head_is_output: True if the output of the only head is returned unchanged.
+        unused_auxiliary: Auxiliary branches that cannot run at this image size.
+        pooled: True if the library has no classifier for the network, so that it needs a `PooledHead`.
     """
 
     heads: tuple[str, ...]
@@ -73,12 +73,59 @@ class NetworkStructure:
     pooled: bool = False
 
 
+class ForwardTrace:
+    """Records module calls and classifier outputs during one forward pass on the meta device.
+
+    Args:
+        network: Network on the meta device, in training or evaluation mode.
+        classifiers: Names of the modules whose outputs are recorded.
+
+    Attributes:
+        order: Index of the first call of each module, by name, in call order.
+        outputs: Outputs of each classifier, by name, in call order.
+    """
+
+    def __init__(self, network: nn.Module, classifiers: tuple[str, ...]) -> None:
+        self._network = network
+        self._classifiers = classifiers
+        self.order: dict[str, int] = {}
+        self.outputs: dict[str, list[Tensor]] = {}
+
+    def run(self, images: Tensor) -> Any:  # noqa: ANN401 - a tensor, or a tuple in training mode
+        """Returns the network's output for images (B, 3, S, S) on the meta device."""
+        with ExitStack() as hooks, torch.no_grad(), torch.device("meta"):
+            for name, module in self._network.named_modules():
+                hooks.callback(module.register_forward_pre_hook(self._record_call(name)).remove)
+            for name in self._classifiers:
+                module = self._network.get_submodule(name)
+                hooks.callback(module.register_forward_hook(self._record_output(name)).remove)
+            return self._network(images)
+
+    def _record_call(self, name: str) -> Any:  # noqa: ANN401 - a torch hook
+        def record(_module: nn.Module, _inputs: object) -> None:
+            self.order.setdefault(name, len(self.order))
+
+        return record
+
+    def _record_output(self, name: str) -> Any:  # noqa: ANN401 - a torch hook
+        def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            self.outputs.setdefault(name, []).append(output)
+
+        return record
+
+
 def build_from_structure(
-    backbone: Backbone, anatomy: NetworkStructure, classes: int, image_size: int
+    backbone: Backbone, structure: NetworkStructure, classes: int, image_size: int
 ) -> nn.Module:
-    """Builds the network that an anatomy describes, its heads still the library's (or a placeholder)."""
-    network = create(backbone, classes, image_size, auxiliary=not anatomy.unused_auxiliary)
-    return PooledHead(network, anatomy.features) if anatomy.pooled else network
+    """Builds a network with the library's own heads, or a `PooledHead` if the library has none."""
+    network = create_network(backbone, classes, image_size, auxiliary=not structure.unused_auxiliary)
+    return PooledHead(network, structure.features) if structure.pooled else network
+
+
+def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator[nn.Parameter]:
+    """Returns parameters outside of the named modules, such as class tokens and position embeddings."""
+    inside = {id(parameter) for name in modules for parameter in network.get_submodule(name).parameters()}
+    return (parameter for parameter in network.parameters() if id(parameter) not in inside)
 
 
 @lru_cache(maxsize=64)
@@ -90,16 +137,16 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
         image_size: S in pixels.
 
     Raises:
-        ModelError: The network cannot take images of this size.
+        ModelError: The network does not accept images of this size.
     """
     try:
-        with torch.random.fork_rng(devices=[]):  # looking at a network must not change what is drawn next
+        with torch.random.fork_rng(devices=[]):  # leaves the global generator unchanged
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
-        # Libraries refuse a size in any of these ways, from asserts while building to shapes that do not fit.
+        # Libraries reject a size in any of these ways, from asserts in constructors to mismatched shapes.
         raise ModelError(
-            f"{backbone.key} cannot take images of {image_size} x {image_size} pixels: {_first_line(error)}; "
-            "the image size it was made for always works: leave image_size out or see `platform backbones`"
+            f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: "
+            f"{_first_line(error)}; omit image_size to use the default, which `platform backbones` lists"
         ) from error
 
 
@@ -108,46 +155,46 @@ def _first_line(error: Exception) -> str:
 
 
 def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    network = _build(backbone, 2, image_size)
-    classifiers = _classifiers(network, _build(backbone, 3, image_size))
+    network = _build_on_meta(backbone, 2, image_size)
+    classifiers = _classifiers(network, _build_on_meta(backbone, 3, image_size))
     images = torch.empty(2, 3, image_size, image_size, device="meta")
-    if not classifiers:
+    pooled = not classifiers
+    if pooled:
         features = mean_pool(ForwardTrace(network.eval(), ()).run(images)).shape[1]
         network, classifiers = PooledHead(network, features).to("meta"), ("head",)
-        pooling = True
-    else:
-        pooling = False
-    watch = ForwardTrace(network.eval(), classifiers)
-    output = watch.run(images)
-    heads = tuple(name for name in classifiers if name in watch.order)
-    branches = {name.split(".")[0]: name for name in classifiers if name not in watch.order}
-    stages, places = _stages(network, classifiers, branches, watch.order)
-    auxiliary = _auxiliary(network, branches, stages, images)
-    outputs = [result for name in heads for result in watch.outputs[name]]
+    trace = ForwardTrace(network.eval(), classifiers)
+    output = trace.run(images)
+    heads = tuple(name for name in classifiers if name in trace.order)
+    branches = {name.split(".")[0]: name for name in classifiers if name not in trace.order}
+    stages, first_calls = _stages(network, classifiers, branches, trace.order)
+    auxiliary = _auxiliary_heads(network, branches, stages, images)
+    outputs = [result for name in heads for result in trace.outputs[name]]
     return NetworkStructure(
         heads=heads,
         features=in_features(network.get_submodule(heads[0])),
         auxiliary=auxiliary,
         stages=stages,
         sizes=_sizes(network, stages, (*heads, *branches)),
-        weightless_modules=_between(network, (*stages, *branches, *heads), places, watch.order),
+        weightless_modules=_weightless_modules(
+            network, (*stages, *branches, *heads), first_calls, trace.order
+        ),
         head_is_output=len(outputs) == 1 and outputs[0] is output,
         unused_auxiliary=() if auxiliary else tuple(branches),
-        pooled=pooling,
+        pooled=pooled,
     )
 
 
-def _build(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
+def _build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
     try:
-        with without_memory():
-            return create(backbone, classes, image_size).to("meta")
-    except RuntimeError:  # a few networks calculate with their first weights, and need them for that
-        return create(backbone, classes, image_size).to("meta")
+        with torch.device("meta"):
+            return create_network(backbone, classes, image_size)
+    except RuntimeError:  # the constructor needs values of tensors, as torchvision's RegNet does
+        return create_network(backbone, classes, image_size).to("meta")
 
 
-def _classifiers(network: nn.Module, wider: nn.Module) -> tuple[str, ...]:
-    """Names of the modules whose shapes follow the number of classes."""
-    shapes = {name: tensor.shape for name, tensor in wider.state_dict().items()}
+def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
+    """Returns the modules whose shapes differ between two numbers of classes."""
+    shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
     changed = [name for name, tensor in network.state_dict().items() if tensor.shape != shapes[name]]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in changed))
 
@@ -155,39 +202,39 @@ def _classifiers(network: nn.Module, wider: nn.Module) -> tuple[str, ...]:
 def _stages(
     network: nn.Module, classifiers: tuple[str, ...], branches: Mapping[str, str], order: Mapping[str, int]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names of the stages in the order of their first call, and the number of that call."""
-    found = {}
+    """Returns the stages in the order of their first call, and the index of that call."""
+    first_calls = {}
     for name in _divide(network, "", _size(network), (*classifiers, *branches)):
-        calls = [place for called, place in order.items() if called == name or called.startswith(f"{name}.")]
+        calls = [index for called, index in order.items() if called == name or called.startswith(f"{name}.")]
         if calls and network.get_submodule(name).state_dict():
-            found[name] = min(calls)
-    names = _without_aliases(network, sorted(found, key=lambda name: found[name]))
-    return names, tuple(found[name] for name in names)
+            first_calls[name] = min(calls)
+    names = _without_aliases(network, sorted(first_calls, key=lambda name: first_calls[name]))
+    return names, tuple(first_calls[name] for name in names)
 
 
 def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
-    """Leaves out stages that consist of parts of earlier ones under a second name, as in CoaT."""
-    seen: set[int] = set()
-    kept = []
+    """Removes stages that only contain tensors of earlier stages, as in CoaT."""
+    earlier: set[int] = set()
+    distinct = []
     for name in names:
         own = {id(tensor) for tensor in network.get_submodule(name).state_dict(keep_vars=True).values()}
-        if own - seen:
-            kept.append(name)
-        seen |= own
-    return tuple(kept)
+        if own - earlier:
+            distinct.append(name)
+        earlier |= own
+    return tuple(distinct)
 
 
-def _divide(module: nn.Module, name: str, total: int, taken: tuple[str, ...]) -> Iterator[str]:
-    """Divides a module: containers fall into their members, and so does whatever holds a head or the bulk."""
+def _divide(module: nn.Module, name: str, total: int, excluded: tuple[str, ...]) -> Iterator[str]:
+    """Divides containers, modules that contain a head, and modules with most of the parameters."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
-        if full in taken:
+        if full in excluded:
             continue
-        holds_head = any(head.startswith(f"{full}.") for head in taken)
-        opened = isinstance(child, _CONTAINERS) and not isinstance(module, _CONTAINERS)
+        contains_head = any(head.startswith(f"{full}.") for head in excluded)
+        is_container = isinstance(child, _CONTAINERS) and not isinstance(module, _CONTAINERS)
         has_children = next(child.children(), None) is not None
-        if holds_head or (has_children and (opened or _size(child) > _BULK * total)):
-            yield from _divide(child, full, total, taken)
+        if contains_head or (has_children and (is_container or _size(child) > _MAX_STAGE_SHARE * total)):
+            yield from _divide(child, full, total, excluded)
         else:
             yield full
 
@@ -207,41 +254,37 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _between(
-    network: nn.Module, parts: tuple[str, ...], places: tuple[int, ...], order: Mapping[str, int]
+def _weightless_modules(
+    network: nn.Module, parts: tuple[str, ...], first_calls: tuple[int, ...], order: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Modules without weights that are neither in one of the parts nor around one."""
-    found = []
-    for name, place in order.items():
-        apart = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)
-        if name and apart and not network.get_submodule(name).state_dict():
-            found.append((name, sum(began < place for began in places)))
-    return tuple(found)
+    """Returns modules without weights that neither contain a part nor are inside one."""
+    modules = []
+    for name, index in order.items():
+        outside = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)
+        if name and outside and not network.get_submodule(name).state_dict():
+            modules.append((name, sum(call < index for call in first_calls)))
+    return tuple(modules)
 
 
-def _auxiliary(
+def _auxiliary_heads(
     network: nn.Module, branches: Mapping[str, str], stages: tuple[str, ...], images: Tensor
 ) -> tuple[AuxiliaryHead, ...]:
-    """The branches that only training runs; none of them where the image size leaves no room for one."""
+    """Traces the branches of training mode; empty if the images are too small for them."""
     if not branches:
         return ()
-    watch = ForwardTrace(network.train(), tuple(branches.values()))
+    trace = ForwardTrace(network.train(), tuple(branches.values()))
     try:
-        outputs = watch.run(images)
-    except RuntimeError:  # a convolution larger than the map that it is given
+        outputs = trace.run(images)
+    except RuntimeError:  # the kernel is larger than the feature map
         return ()
     return tuple(
         AuxiliaryHead(
             branch,
             head,
-            position=next(at for at, output in enumerate(outputs) if output is watch.outputs[head][0]),
-            after=sum(watch.order[stage] < watch.order[branch] for stage in stages if stage in watch.order),
+            position=next(i for i, output in enumerate(outputs) if output is trace.outputs[head][0]),
+            stages_before=sum(
+                trace.order[stage] < trace.order[branch] for stage in stages if stage in trace.order
+            ),
         )
         for branch, head in branches.items()
     )
-
-
-def parameters_outside(network: nn.Module, parts: tuple[str, ...]) -> Iterator[nn.Parameter]:
-    """Parameters of a network that belong to none of the modules named: class tokens, position embeddings."""
-    inside = {id(parameter) for part in parts for parameter in network.get_submodule(part).parameters()}
-    return (parameter for parameter in network.parameters() if id(parameter) not in inside)

@@ -1,7 +1,7 @@
-"""Threads that classify images side by side.
+"""Thread pool that classifies images in parallel, one image per thread.
 
-Threads that share one image meet after every operation, which costs many times more than it brings beside
-a busy process. Images side by side never meet.
+Threads that share one image synchronize after every operation, which is slow on a busy CPU; threads with an
+image each never wait for each other.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _Task = TypeVar("_Task")
-_Done = TypeVar("_Done")
+_Result = TypeVar("_Result")
 
 
-def _begin(threads: int) -> None:
-    torch.get_num_threads()  # or torch would take the default over once more, at the thread's first operation
+def _initialize_thread(threads: int) -> None:
+    torch.get_num_threads()  # otherwise torch resets the number to the default at the first operation
     torch.set_num_threads(threads)
 
 
 class FairThreadPool:
-    """A pool that is kept; several callers take turns, so that none waits for all of another's tasks.
+    """Persistent thread pool that alternates between the tasks of concurrent callers.
 
     Args:
-        count: How many tasks are worked on at once.
-        threads: Of torch's, in each of them.
+        count: Number of tasks that run in parallel.
+        threads: Number of torch threads per task.
     """
 
     def __init__(self, count: int, threads: int) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(count, initializer=_begin, initargs=(threads,))
-        begun = Barrier(count + 1)
+        self._pool = ThreadPoolExecutor(count, initializer=_initialize_thread, initargs=(threads,))
+        all_started = Barrier(count + 1)
         for _ in range(count):
-            self._pool.submit(begun.wait)
-        begun.wait()
-        # What a thread sets is the default of threads that begin later: put back, now that all have begun.
+            self._pool.submit(all_started.wait)
+        all_started.wait()
+        # `set_num_threads` in a thread also changes the default of later threads: restore it.
         torch.set_num_threads(torch.get_num_threads())
 
-    def map(self, work: Callable[[_Task], _Done], tasks: Sequence[_Task]) -> Iterator[_Done]:
-        """The results in the order of the tasks; the first error is raised, and what is left is not begun."""
-        pending: deque[Future[_Done]] = deque()
+    def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+        """Yields results in the order of the tasks; the first error cancels the remaining tasks."""
+        pending: deque[Future[_Result]] = deque()
         try:
             for task in tasks:
-                pending.append(self._pool.submit(work, task))
+                pending.append(self._pool.submit(function, task))
                 if len(pending) > self._count:
                     yield pending.popleft().result()
             while pending:

@@ -1,19 +1,24 @@
-"""Pretrained weights: how they get from a file into a network."""
+"""Loading of pretrained weights from safetensors and torch files.
+
+Files are never unpickled.
+"""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import safetensors
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import backbones
 from .backbones import BUNDLED, TORCHVISION, Backbone
 from .errors import WeightsError
-from .reading import read_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,44 +26,68 @@ if TYPE_CHECKING:
     from .structure import NetworkStructure
 
 NETWORK_PREFIX = "backbone."
-HEAD_PREFIX = "classifier."
-"""How a checkpoint of a `Network` names the library's tensors, and a `HeadConfig`'s below the library's name."""
+"""Prefix of the library's tensor names in a checkpoint of a `Network`."""
 
+HEAD_PREFIX = "classifier."
+"""Prefix of the tensors of a `Head`, below the library's name of the module."""
+
+_CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-_LISTED = 20
+_MAX_LISTED = 20
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors or torch file by name; other values are ignored.
+
+    Training checkpoints are unwrapped (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and prefixes of
+    data-parallel and compiled networks are removed.
+
+    Raises:
+        WeightsError: The file does not exist, has no named tensors, or contains more than plain values.
+    """
+    if not path.is_file():
+        raise WeightsError(f"the weights file {path} does not exist")
+    try:
+        loaded = load_file(path) if _is_safetensors(path) else _load_torch(path)
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is not a safetensors or torch file, or is truncated: {error}") from error
+    tensors = _state_dict(loaded)
+    if not tensors:
+        raise WeightsError(f"{path} contains no named tensors; expected a state dict")
+    return tensors
 
 
 def load_backbone_weights(
-    path: Path, backbone: Backbone, anatomy: NetworkStructure, module: nn.Module, image_size: int
+    path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and translates them into the names and shapes of a network, its heads aside.
+    """Reads weights and converts them to the names and shapes of a network, except for its heads.
 
-    timm's own conversions are used for timm's networks, torchvision's for its own: other names of older
-    files, position embeddings of another image size.
+    Uses the conversions of timm and torchvision, such as older tensor names and position embeddings of other
+    image sizes.
 
     Args:
-        path: A library's file, or a checkpoint of a `Network`.
-        backbone: What the network is.
-        anatomy: What `anatomy.examine` found in it.
-        module: The network with its heads not yet replaced.
+        path: File of a library, or checkpoint of a `Network`.
+        backbone: Name of the network.
+        structure: Result of `find_structure` for the network.
+        module: The network with the library's heads.
         image_size: S in pixels.
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
     """
-    found = read_tensors(path)
-    aside = (*anatomy.heads, *(extra.head for extra in anatomy.auxiliary), *anatomy.unused_auxiliary)
-    if all(name.startswith(NETWORK_PREFIX) for name in found):
-        state = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in found.items()}
+    tensors = read_tensors(path)
+    heads = (*structure.heads, *(extra.head for extra in structure.auxiliary), *structure.unused_auxiliary)
+    if all(name.startswith(NETWORK_PREFIX) for name in tensors):
+        state = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in tensors.items()}
     else:
-        state = _translated(found, backbone, anatomy, module, image_size)
-    if lines := state_dict_differences(state, module, aside):
-        raise WeightsError(_misfit(path, backbone, lines))
+        state = _convert(tensors, backbone, structure, module, image_size)
+    if differences := _differences(state, module, heads):
+        raise WeightsError(_mismatch(path, backbone, differences))
     return state
 
 
 def copy_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies the tensors that fit into a network, in place; `load_backbone_weights` has made sure that only heads do not."""
+    """Copies the tensors of matching shape into a network, in place."""
     expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
     usable = {name: tensor for name, tensor in state.items() if expected.get(name) == tensor.shape}
     module.load_state_dict(with_format_version(usable, module), strict=False)
@@ -68,160 +97,194 @@ def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, ima
     """Builds a library's network with its own pretrained classifier.
 
     Raises:
-        WeightsError: The weights cannot be read, belong to another network, or have no classifier.
+        WeightsError: The weights are unreadable, belong to another network, or include no classifier.
     """
     if classes == 0:
-        raise WeightsError(f"{backbone.key} was pretrained without classes: it can be trained, not asked")
-    found = read_tensors(path)
+        raise WeightsError(
+            f"{backbone.key} was pretrained without classes: fine-tune it instead of using it directly"
+        )
+    tensors = read_tensors(path)
     if backbone.library == backbones.TIMM:
-        return _loaded_by_timm(found, backbone, classes, image_size, path)
-    module = backbones.create(backbone, classes, image_size)
-    state = _in_order(found, module) if backbone.library == BUNDLED else _modern(found, module, image_size)
-    if lines := state_dict_differences(state, module):
-        raise WeightsError(_misfit(path, backbone, lines))
+        return _timm_classifier(tensors, backbone, classes, image_size, path)
+    module = backbones.create_network(backbone, classes, image_size)
+    if backbone.library == BUNDLED:
+        state = _rename_by_order(tensors, module)
+    else:
+        state = _convert_torchvision(tensors, module, image_size)
+    if differences := _differences(state, module):
+        raise WeightsError(_mismatch(path, backbone, differences))
     module.load_state_dict(with_format_version(state, module))
     return module
 
 
-def state_dict_differences(
-    found: Mapping[str, Tensor], module: nn.Module, aside: tuple[str, ...] = ()
+def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
+    """Adds the network's own format version to a state dict that has none (from safetensors)."""
+    if hasattr(state, "_metadata"):
+        return state
+    versioned: OrderedDict[str, Any] = OrderedDict(state)
+    metadata = cast("Any", module.state_dict())._metadata
+    has_counters = any(name.endswith("num_batches_tracked") for name in state)
+    cast("Any", versioned)._metadata = metadata if has_counters else {"": metadata[""]}
+    return versioned
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Checks the content (8 bytes of length, then JSON), because downloads may have any name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _load_torch(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is not a torch file, or contains objects other than tensors, which could run code; "
+            "if you trust the file, load it with torch and save its state dict as safetensors"
+        ) from error
+
+
+def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content of a torch file
+    for key in _CHECKPOINT_KEYS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping):
+        return {}
+    tensors = OrderedDict(
+        (re.sub(r"^(module\.|_orig_mod\.)+", "", name), tensor)
+        for name, tensor in loaded.items()
+        if isinstance(tensor, Tensor)
+    )
+    if hasattr(loaded, "_metadata"):
+        cast("Any", tensors)._metadata = loaded._metadata
+    return tensors
+
+
+def _differences(
+    tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()
 ) -> list[str]:
-    """Lists what tells a file's tensors from a network's, sorted by name.
+    """Lists differences in names and shapes between a file and a network, sorted by name.
 
-    Args:
-        found: The file's tensors.
-        module: The network.
-        aside: Modules that may differ: heads.
-
-    Returns:
-        `- name (shape)` for what the network has and the file lacks, `+ name (shape)` for the reverse, both
-        where the shapes differ; empty where everything fits. A missing `num_batches_tracked` is none.
+    `- name (shape)` is a tensor of the network, `+ name (shape)` one of the file. Missing
+    `num_batches_tracked` and tensors of the `ignored` modules are not listed.
     """
-    skipped = tuple(f"{name}." for name in aside)
+    skipped = tuple(f"{name}." for name in ignored)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     lines = []
-    for name in sorted(expected.keys() | given.keys()):
-        counter = name.endswith("num_batches_tracked") and name not in given
-        if name.startswith(skipped) or counter or expected.get(name) == given.get(name):
+    for name in sorted(expected.keys() | actual.keys()):
+        counter = name.endswith("num_batches_tracked") and name not in actual
+        if name.startswith(skipped) or counter or expected.get(name) == actual.get(name):
             continue
         lines += [f"- {name} {expected[name]}"] if name in expected else []
-        lines += [f"+ {name} {given[name]}"] if name in given else []
+        lines += [f"+ {name} {actual[name]}"] if name in actual else []
     return lines
 
 
-def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
-    """Gives plain tensors the format version that torch's own files carry: that of the network itself."""
-    if hasattr(state, "_metadata"):
-        return state
-    copied: OrderedDict[str, Any] = OrderedDict(state)
-    own = cast("Any", module.state_dict())._metadata
-    has_counters = any(name.endswith("num_batches_tracked") for name in state)
-    cast("Any", copied)._metadata = own if has_counters else {"": own[""]}
-    return copied
-
-
-def _translated(
-    found: dict[str, Tensor],
+def _convert(
+    tensors: dict[str, Tensor],
     backbone: Backbone,
-    anatomy: NetworkStructure,
+    structure: NetworkStructure,
     module: nn.Module,
     image_size: int,
 ) -> dict[str, Tensor]:
     if backbone.library == TORCHVISION:
-        return _modern(found, module, image_size)
-    if backbone.library == BUNDLED and not found.keys() & module.state_dict().keys():
-        return _in_order(found, module)
+        return _convert_torchvision(tensors, module, image_size)
+    if backbone.library == BUNDLED and not tensors.keys() & module.state_dict().keys():
+        return _rename_by_order(tensors, module)
     try:
-        state = _by_timm(found, backbone, _classes(found, backbone, anatomy), image_size)
+        state = _convert_timm(tensors, backbone, _class_count(tensors, backbone, structure), image_size)
     except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError, AssertionError):
-        # timm's filters fail in any of these ways on another network's tensors: the differences will say so.
-        state = found
-    return {f"encoder.{name}": tensor for name, tensor in state.items()} if anatomy.pooled else state
+        # timm's filters fail in any of these ways on tensors of another network; the caller reports it.
+        state = tensors
+    return {f"encoder.{name}": tensor for name, tensor in state.items()} if structure.pooled else state
 
 
-def _classes(found: Mapping[str, Tensor], backbone: Backbone, anatomy: NetworkStructure) -> int:
-    """How many classes a file's own head tells apart, as timm must know to load it without gaps."""
-    heads = (found.get(f"{name}.weight") for name in anatomy.heads)
+def _class_count(tensors: Mapping[str, Tensor], backbone: Backbone, structure: NetworkStructure) -> int:
+    """Returns the number of classes of the file's own head, or timm's default."""
+    heads = (tensors.get(f"{name}.weight") for name in structure.heads)
     sizes = [len(head) for head in heads if head is not None]
     return sizes[0] if sizes else int(backbones.timm_cfg(backbone).num_classes)
 
 
-def _by_timm(
-    found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int
+def _convert_timm(
+    tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int
 ) -> dict[str, Tensor]:
-    """Lets timm load tensors into a network of its own, with its conversions, and takes them from there."""
-    network, lacking = _timm_pretrained(
-        found, backbone, classes, image_size, num_classes=classes, label_offset=0
+    """Returns the tensors of a network into which timm loaded the file with its own conversions."""
+    network, missing = _timm_pretrained(
+        tensors, backbone, classes, image_size, num_classes=classes, label_offset=0
     )
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in lacking}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
 
 
-def _loaded_by_timm(
-    found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, path: Path
+def _timm_classifier(
+    tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, path: Path
 ) -> nn.Module:
     try:
-        network, lacking = _timm_pretrained(found, backbone, classes, image_size)
+        network, missing = _timm_pretrained(tensors, backbone, classes, image_size)
     except RuntimeError as error:
-        module = backbones.create(backbone, classes, image_size)
-        raise WeightsError(_misfit(path, backbone, state_dict_differences(found, module))) from error
-    if lacking:
-        raise WeightsError(_misfit(path, backbone, state_dict_differences(found, network)))
+        module = backbones.create_network(backbone, classes, image_size)
+        raise WeightsError(_mismatch(path, backbone, _differences(tensors, module))) from error
+    if missing:
+        raise WeightsError(_mismatch(path, backbone, _differences(tensors, network)))
     return network
 
 
 def _timm_pretrained(
-    found: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
+    tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
 ) -> tuple[nn.Module, set[str]]:
-    """A network that timm has loaded, and the names of those of its tensors that the file did not hold.
+    """Returns a network loaded by timm, and the names of its tensors that the file did not contain.
 
-    For some families timm lets pass what is missing: it still has the random values of its seed.
+    timm accepts incomplete files for some families. Missing tensors are recognizable by their initial values,
+    which are compared with a network of the same seed.
     """
-    overlay = {"state_dict": found, "custom_load": False, **overlay}
+    overlay = {"state_dict": tensors, "custom_load": False, **overlay}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = backbones.timm_network(
             backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay
         )
-        cast("Any", network).pretrained_cfg.pop("state_dict")  # or both copies would stay in memory
+        cast("Any", network).pretrained_cfg.pop("state_dict")  # frees the second copy
         state = network.state_dict()
-        if state.keys() <= found.keys():
+        if state.keys() <= tensors.keys():
             return network, set()
         torch.manual_seed(0)
-        random = backbones.create(backbone, classes, image_size).state_dict()
-    return network, {name for name in state.keys() - found.keys() if _untouched(state[name], random[name])}
+        initial = backbones.create_network(backbone, classes, image_size).state_dict()
+    missing = state.keys() - tensors.keys()
+    return network, {name for name in missing if _is_initial(state[name], initial[name])}
 
 
-def _untouched(tensor: Tensor, random: Tensor) -> bool:
-    """Whether drawn values are unchanged; vectors and constants start alike in every network."""
-    drawn = tensor.ndim > 1 and bool((random != random.flatten()[0]).any())
-    return drawn and torch.equal(tensor, random)
+def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
+    """Checks for unchanged random values; vectors and constants are the same in every network."""
+    is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
+    return is_random and torch.equal(tensor, initial)
 
 
-def _in_order(found: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Names tensors by their order: the installed file is of the same network under other names."""
+def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Renames tensors by position: the installed file has the same tensors under other names."""
     names = list(module.state_dict())
-    if len(names) != len(found):
-        return dict(found)
-    return dict(zip(names, found.values(), strict=True))
+    if len(names) != len(tensors):
+        return dict(tensors)
+    return dict(zip(names, tensors.values(), strict=True))
 
 
-def _modern(found: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
-    """Applies torchvision's conversions: DenseNet's older names, the position embedding of a ViT."""
+def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
+    """Converts older DenseNet names, and resizes the position embedding of a ViT."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-    state = OrderedDict((_DENSENET.sub(r"\1\2", name), tensor) for name, tensor in found.items())
-    if hasattr(found, "_metadata"):
-        cast("Any", state)._metadata = found._metadata
+    state = OrderedDict((_DENSENET.sub(r"\1\2", name), tensor) for name, tensor in tensors.items())
+    if hasattr(tensors, "_metadata"):
+        cast("Any", state)._metadata = tensors._metadata
     if isinstance(module, VisionTransformer) and "encoder.pos_embedding" in state:
         return dict(interpolate_embeddings(image_size, module.patch_size, state))
     return state
 
 
-def _misfit(path: Path, backbone: Backbone, lines: list[str]) -> str:
-    shown = "\n".join(lines[:_LISTED])
-    more = f"\n... and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+def _mismatch(path: Path, backbone: Backbone, differences: list[str]) -> str:
+    listed = "\n".join(differences[:_MAX_LISTED])
+    more = f"\n... and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
     return (
-        f"the weights in {path} are not those of {backbone.key}; - is what the network has, + what the file "
-        f"has:\n{shown}{more}"
+        f"the weights in {path} do not match {backbone.key}; - is in the network, + is in the file:\n"
+        f"{listed}{more}"
     )

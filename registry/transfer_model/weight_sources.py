@@ -1,8 +1,7 @@
-"""Pretrained weights: where they come from."""
+"""Locations of pretrained weights: an installed file, a local file, or a URL."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from . import backbones, catalog
 from .backbones import BUNDLED, TORCHVISION
-from .errors import WeightsError
+from .errors import WeightsError, suggestion
 
 NONE = "none"
 DEFAULT = "default"
@@ -21,13 +20,13 @@ _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where pretrained weights come from.
+    """Location of pretrained weights.
 
     Attributes:
         name: `none`, the library's name of the weights, or the name of the local file.
-        path: The file, where it is on this machine already.
-        url: Where it can be fetched otherwise; None too where there is nothing to fetch.
-        sha256_prefix: First hexadecimal digits of its SHA-256, where its name carries them.
+        path: The file, if it is on this machine.
+        url: Download URL otherwise; None for `none`.
+        sha256_prefix: First hexadecimal digits of the SHA-256, if the file name contains them.
     """
 
     name: str
@@ -37,23 +36,23 @@ class WeightSource:
 
 
 def locate_weights(backbone: str, weights: str) -> WeightSource:
-    """Says where weights come from, without fetching or opening them.
+    """Locates weights without downloading or opening them.
 
     Args:
-        backbone: A name that `catalog.resolve` knows.
+        backbone: Name known to `catalog.resolve`.
         weights: `default`, `none`, a torchvision enum such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`,
-            or a local file, safetensors or a torch file.
+            or a local safetensors or torch file.
 
     Raises:
-        UnknownBackboneError: No library knows the backbone.
-        WeightsError: It has no such weights, or there is no such file.
+        UnknownBackboneError: No library has this backbone.
+        WeightsError: The backbone has no such weights, or the file does not exist.
     """
     resolved = catalog.resolve(backbone)
     if weights == NONE:
         return WeightSource(NONE)
     if "/" in weights or weights.endswith(_SUFFIXES):
         return _local(Path(weights).expanduser())
-    name = _named(backbone, weights, catalog.backbone_info(backbone).weights)
+    name = _weights_name(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:
         return WeightSource(name, path=_installed_file())
     if resolved.library == TORCHVISION:
@@ -63,21 +62,19 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
 def _local(path: Path) -> WeightSource:
     if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}")
+        raise WeightsError(f"the weights file {path} does not exist")
     return WeightSource(path.name, path=path)
 
 
-def _named(backbone: str, weights: str, known: tuple[str, ...]) -> str:
+def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     if not known:
-        raise WeightsError(f"{backbone} comes without pretrained weights: use none, or a local file")
+        raise WeightsError(f"{backbone} has no pretrained weights: use none or a local file")
     if weights == DEFAULT:
         return known[0]
     if weights not in known:
-        nearest = difflib.get_close_matches(weights, known, n=1)
-        hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
         raise WeightsError(
-            f"{backbone} has no weights {weights!r}{hint}; it has default, none, {', '.join(known)}, "
-            "or a file that ends in .safetensors or .pth"
+            f"{backbone} has no weights {weights!r}{suggestion(weights, known)}; use default, none, "
+            f"{', '.join(known)}, or a file that ends in .safetensors or .pth"
         )
     return weights
 
@@ -93,8 +90,8 @@ def _remote(name: str, url: str) -> WeightSource:
     return WeightSource(name, url=url, sha256_prefix=hashed[1] if hashed else None)
 
 
-def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg, untyped for us
-    """A file whose name carries its checksum where there is one, else the safetensors on Hugging Face."""
+def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
+    """Prefers a file whose name contains its checksum over the safetensors file on Hugging Face."""
     url = str(cfg.url or "")
     if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
         file = cfg.hf_hub_filename or "model.safetensors"

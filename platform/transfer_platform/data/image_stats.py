@@ -73,7 +73,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
     image = open_image(content, name)
     kind, mode, size = image.format or "", image.mode, image.size
     # First of all: it refuses what `decode` refuses, and what is asked later may move in the file or load it.
-    pixels = to_rgb(image, name, at_least=_ENOUGH)
+    pixels = to_rgb(image, name, min_side=_ENOUGH)
     again = open_image(content, name) if kind in _ANIMATED else image
     turn = exif_orientation(again if kind == "TIFF" else image)
     if kind not in _DRAFTED:

@@ -22,7 +22,7 @@ def thumbnail(path: Path) -> str:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:  # a pipe would be waited for
             return ""
-        image = decode(path, at_least=SIDE)
+        image = decode(path, min_side=SIDE)
     except (OSError, UnreadableImageError):
         return ""
     image.thumbnail((SIDE, SIDE))

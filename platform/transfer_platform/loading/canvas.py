@@ -87,7 +87,7 @@ def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Te
     Raises:
         UnreadableImageError: As `decode`.
     """
-    image = decode(source, name, at_least=2 * side)
+    image = decode(source, name, min_side=2 * side)
     width = min(image.width, MAX_ASPECT * image.height)
     height = min(image.height, MAX_ASPECT * image.width)
     left, top = (image.width - width) / 2, (image.height - height) / 2

@@ -68,7 +68,7 @@ def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
                 (folder / path.name).write_bytes(path.read_bytes())
     victim = next((tmp_path / "some" / "train" / "bees").iterdir())
     victim.write_bytes(victim.read_bytes()[:20_000])
-    with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a cut off or damaged JPEG"):
+    with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a truncated or damaged JPEG"):
         require_valid(DatasetConfig(source=str(tmp_path / "some")), Path())
 
 

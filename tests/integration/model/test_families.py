@@ -1,7 +1,7 @@
-"""One network of every family of torchvision and timm, frozen at every stage, trained for one step.
+"""One network of every family of torchvision and timm, frozen at every stage and trained for one step.
 
-Each family is represented by its smallest network at the smallest image size that it takes, with random
-weights and a batch of two; networks of more than 50 million parameters by four stages instead of all.
+Each family is represented by its smallest network at its smallest image size, with random weights and a batch
+of two; networks of more than 50 million parameters are frozen at four stages instead of all.
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ FAMILIES = {
     "torchvision/vgg": ("vgg11", 32),
     "torchvision/vision_transformer": ("vit_b_16", 32),
 }
-"""By library and module: the network's name and an image size in pixels."""
+"""Name of a network and image size in pixels, by library and module."""
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small batches gain nothing from a second thread, and the other core has a test of its own."""
+    """Uses one thread: small batches gain nothing from a second one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -161,52 +161,55 @@ def test_every_family_is_represented() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_frozen_stays_bit_equal(family: str) -> None:
+def test_frozen_stages_stay_bitwise_equal(family: str) -> None:
     name, size = FAMILIES[family]
     torch.manual_seed(0)
     network = build_network(NetworkSpec(f"{family.partition('/')[0]}/{name}", CLASSES, 0.1, size))
     images = torch.randn(2, 3, size, size)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    learnable = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    trainable_sizes = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
     for count in counts(network):
         stage = network.stages[count - 1] if count else "none"
         frozen = frozen_names(network, count)
-        learning = freeze_through(network, stage)
-        assert learning == sum(size for name, size in learnable.items() if name not in frozen), stage
+        trainable = freeze_through(network, stage)
+        assert trainable == sum(size for name, size in trainable_sizes.items() if name not in frozen), stage
         step(network, images, stage)
         after = network.state_dict()
         changed = [name for name in frozen if differs(before[name], after[name])]
         assert not changed, stage
-        heads = tuple(f"backbone.{head}." for head in network._anatomy.heads)
+        heads = tuple(f"backbone.{head}." for head in network._structure.heads)
         assert any(differs(before[name], after[name]) for name in before if name.startswith(heads)), stage
 
 
 def counts(network: Network) -> list[int]:
-    """From all stages frozen to none: what is still to be frozen has then never been changed before."""
+    """Numbers of frozen stages in descending order, so that frozen stages were never trained before."""
     last = len(network.stages)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return [last, last // 2, 1, 0] if parameters > LARGE else list(reversed(range(last + 1)))
 
 
 def frozen_names(network: Network, count: int) -> set[str]:
-    """Names of all tensors that may not change, under whichever of their names (CoaT shares modules)."""
+    """Returns all names of the tensors that must not change (CoaT shares modules)."""
     if count == 0:
         return set()
-    anatomy = network._anatomy
+    structure = network._structure
     tensors = network.state_dict(keep_vars=True)
 
     def within(parts: list[str]) -> set[int]:
         beginnings = tuple(f"backbone.{part}." for part in parts)
         return {id(tensor) for name, tensor in tensors.items() if name.startswith(beginnings)}
 
-    frozen = [*anatomy.stages[:count], *(extra.branch for extra in anatomy.auxiliary if extra.after <= count)]
-    parts = [*anatomy.stages, *anatomy.heads, *(extra.branch for extra in anatomy.auxiliary)]
-    held = within(frozen) | ({id(tensor) for tensor in tensors.values()} - within(parts))
-    return {name for name, tensor in tensors.items() if id(tensor) in held}
+    frozen = [
+        *structure.stages[:count],
+        *(extra.branch for extra in structure.auxiliary if extra.stages_before <= count),
+    ]
+    parts = [*structure.stages, *structure.heads, *(extra.branch for extra in structure.auxiliary)]
+    fixed = within(frozen) | ({id(tensor) for tensor in tensors.values()} - within(parts))
+    return {name for name, tensor in tensors.items() if id(tensor) in fixed}
 
 
 def step(network: Network, images: torch.Tensor, stage: str) -> None:
-    """One training step; the frozen part must have handed on no gradient and the learning part got one."""
+    """Runs one training step; frozen stages must not propagate gradients, and the next stage must get one."""
     attached: list[bool] = []
     hooks = []
     if stage != "none":
@@ -223,7 +226,7 @@ def step(network: Network, images: torch.Tensor, stage: str) -> None:
     optimizer.step()
     for hook in hooks:
         hook.remove()
-    assert not any(attached[:1]), stage  # a module that runs again later may be given what learns
+    assert not any(attached[:1]), stage  # a module that runs again later may get trainable inputs
     if network.frozen < len(network.stages):
         first = network.stages[network.frozen]
         assert any(p.grad is not None for p in network.stage_parameters(first)), first
@@ -236,7 +239,7 @@ def tracked(output: object) -> bool:
 
 
 def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Bit by bit: a tensor that is not a number equals itself."""
+    """Compares bits, so that NaN equals itself."""
     return not torch.equal(
         one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8)
     )

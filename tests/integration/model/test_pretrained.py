@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 CLASSES = {"ants": "ant", "bees": "bee"}
 
 
-def test_the_installed_weights_recognise_ants_and_bees(photographs: Path) -> None:
+def test_the_installed_weights_classify_ants_and_bees(photographs: Path) -> None:
     path = weight_sources.locate_weights("efficientnet_lite0", "default").path
     assert path is not None
     network, names = build_pretrained_classifier("efficientnet_lite0", path)
     preprocessing = catalog.backbone_info("efficientnet_lite0").preprocessing
-    right = []
+    correct = []
     for folder, name in CLASSES.items():
         files = sorted((photographs / "val" / folder).glob("*.jpg"))[:20]
         batch = torch.stack([preprocessing(decode(file)) for file in files])
         with torch.inference_mode():
-            right += [names[index] == name for index in network(batch).argmax(dim=1)]
-    assert sum(right) >= 30, f"{sum(right)} of {len(right)}"
+            correct += [names[index] == name for index in network(batch).argmax(dim=1)]
+    assert sum(correct) >= 30, f"{sum(correct)} of {len(correct)}"
 
 
-def test_a_new_head_keeps_the_installed_features(photographs: Path) -> None:
+def test_a_new_head_leaves_the_features_unchanged(photographs: Path) -> None:
     path = weight_sources.locate_weights("efficientnet_lite0", "default").path
     assert path is not None
     original, _ = build_pretrained_classifier("efficientnet_lite0", path)

@@ -1,4 +1,4 @@
-"""Weights files that a library would not read as they are, or that need more than their tensors."""
+"""Weights files that need conversion or a format version."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def spec(name: str, classes: int = 3, size: int = 32) -> NetworkSpec:
 
 
 def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads: tuple[str, ...]) -> None:
-    found = network.state_dict()
+    actual = network.state_dict()
     for name, tensor in expected.items():
         if not name.startswith(heads):
-            assert torch.equal(found[f"backbone.{name}"], tensor), name
+            assert torch.equal(actual[f"backbone.{name}"], tensor), name
 
 
 def test_older_names_of_densenet(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_older_names_of_densenet(tmp_path: Path) -> None:
     assert_backbone_is(network, state(original), heads=("classifier",))
 
 
-def test_auxiliary_branches_without_room_are_left_aside(tmp_path: Path) -> None:
+def test_auxiliary_branches_are_ignored_for_small_images(tmp_path: Path) -> None:
     original = torchvision.models.inception_v3(weights=None, init_weights=False)
     torch.save(original.state_dict(), tmp_path / "weights.pth")
     network = build_network(spec("torchvision/inception_v3", size=80), tmp_path / "weights.pth")
@@ -63,7 +63,7 @@ def test_position_embeddings_of_torchvision_are_resized(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["torchvision/mnasnet0_5", "torchvision/googlenet", "timm/qwen3_vit_88m_enc"]
 )
-def test_a_checkpoint_of_our_own_as_safetensors(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_network_as_safetensors(name: str, tmp_path: Path) -> None:
     network = build_network(spec(name))
     save_file(state(network), tmp_path / "weights.safetensors")
     again = build_network(spec(name), tmp_path / "weights.safetensors")

@@ -90,7 +90,7 @@ def test_people_see_urls(photos: Site) -> None:
     found, splits = preflight(declared(on_bad_image="skip"), Path())
     assert splits is not None
     [bad] = found.by_kind("unsupported format")
-    assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is no image")
+    assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is not an image")
     assert "(photos.csv, line 2)" in found.line(bad)
     assert f",{photos.url}/set/bee/7.png\n" in manifest(found, splits)
 

@@ -66,9 +66,9 @@ def test_all_offenders_are_named_at_once(folder: Path) -> None:
     message = str(raised.value)
     assert message.startswith(f"4 files in {folder}")
     for name in (
-        "ant/notes.txt: it is no image",
+        "ant/notes.txt: it is not an image",
         "bee/empty.jpg: it is empty",
-        "bee/cut.png: it is a cut off",
+        "bee/cut.png: it is a truncated",
     ):
         assert f"\n  {name}" in message
     assert "\n  loose.png: lies beside the class folders" in message

@@ -70,8 +70,8 @@ def test_decoding_photographs_smaller_is_not_seen(
     quick, aspect = canvas(photograph, side)
     seen: list[object] = []
 
-    def whole(source: Path, name: str, *, at_least: int) -> Image.Image:
-        seen.append(decode(source, at_least=at_least).size)
+    def whole(source: Path, name: str, *, min_side: int) -> Image.Image:
+        seen.append(decode(source, min_side=min_side).size)
         return decode(source)
 
     monkeypatch.setattr("transfer_platform.loading.canvas.decode", whole)

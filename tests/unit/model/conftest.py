@@ -1,4 +1,4 @@
-"""A real, small classifier: the bundled backbone at its smallest useful size, a random head."""
+"""Fixtures: a small classifier with the bundled backbone and a random head."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
 
 @pytest.fixture(scope="session")
-def description() -> ModelConfig:
+def config() -> ModelConfig:
     prepare = Preprocessing(32, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     return ModelConfig(
         NetworkSpec("efficientnet_lite0", 3, 0.1, 32),
@@ -39,37 +39,37 @@ def description() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
-def novelty() -> OodScorer:
+def ood_scorer() -> OodScorer:
     """A reference of five images whose features are noise."""
     return OodScorer(torch.randn(5, 1280, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture(scope="session")
-def classifier(description: ModelConfig, novelty: OodScorer) -> Classifier:
+def classifier(config: ModelConfig, ood_scorer: OodScorer) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Classifier(description, build_network(description.network), novelty)
+        return Classifier(config, build_network(config.network), ood_scorer)
 
 
 @pytest.fixture(scope="session")
-def saved(description: ModelConfig, novelty: OodScorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the classifier's parts were saved to; not to be changed."""
+def saved(config: ModelConfig, ood_scorer: OodScorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that the classifier was saved to; must not be changed."""
     folder = tmp_path_factory.mktemp("model")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save(folder, description, build_network(description.network), novelty)
+        save(folder, config, build_network(config.network), ood_scorer)
     return folder
 
 
 @pytest.fixture
 def damaged(saved: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
+    """Copy of `saved` for damaging."""
     return Path(shutil.copytree(saved, tmp_path / "damaged"))
 
 
 @pytest.fixture(scope="session")
 def images() -> list[bytes]:
-    """Eleven different PNG files of noise: more than one batch, and not a whole number of them."""
+    """Eleven different PNG files of noise: more than one batch of eight, and not a multiple of eight."""
     random = np.random.default_rng(0)
     return [_png(random.integers(0, 256, (40 + index, 50, 3), dtype=np.uint8)) for index in range(11)]
 

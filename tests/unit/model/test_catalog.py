@@ -4,16 +4,20 @@ import io
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
 from transfer_model import catalog
 from transfer_model.backbones import Backbone
-from transfer_model.build_catalog import catalog_entry, compress_stages, describe_backbone
-from transfer_model.catalog import Stage, expand_stages
+from transfer_model.build_catalog import catalog_entry, compress_stages
+from transfer_model.catalog import Stage, describe_backbone, expand_stages
 from transfer_model.errors import UnknownBackboneError
 from transfer_platform.commands import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -34,24 +38,24 @@ def test_names_resolve(name: str, library: str, architecture: str, tag: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("resnet19", "resnet18"),
         ("efficientnet_lit0", "efficientnet_lite0"),
-        ("keras/resnet50", "torchvision/ and timm/"),
-        ("torchvision/seresnet50", "no library knows"),
-        ("timm/resnet50.a1_in2k", "it has a1_in1k"),
+        ("keras/resnet50", "expected torchvision/ or timm/"),
+        ("torchvision/seresnet50", "unknown backbone"),
+        ("timm/resnet50.a1_in2k", "available: a1_in1k"),
         ("resnet18.IMAGENET1K_V1", "no weights 'IMAGENET1K_V1'"),
-        ("", "no library knows"),
+        ("", "unknown backbone"),
     ],
 )
-def test_unknown_names_say_the_nearest(name: str, said: str) -> None:
+def test_an_unknown_name_is_an_error_that_suggests_similar_names(name: str, message: str) -> None:
     with pytest.raises(UnknownBackboneError) as error:
         catalog.resolve(name)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_names_are_the_shortest_that_mean_the_network() -> None:
+def test_names_are_the_shortest_unambiguous_ones() -> None:
     names = catalog.names("*resnet18")
     assert {"resnet18", "timm/resnet18", "seresnet18"} <= set(names)
     assert "torchvision/resnet18" not in names
@@ -66,32 +70,30 @@ def test_patterns_match_the_explicit_names_and_parts_of_names() -> None:
     assert len(catalog.names()) > 1300
 
 
-def test_the_outline_of_the_bundled_network() -> None:
-    outline = catalog.backbone_info("efficientnet_lite0")
-    assert outline.parameters == sum(stage.parameters for stage in outline.stages) == 3_371_008
-    assert outline.features == 1280
-    assert [stage.name for stage in outline.stages] == [
+def test_the_info_of_the_bundled_network() -> None:
+    info = catalog.backbone_info("efficientnet_lite0")
+    assert info.parameters == sum(stage.parameters for stage in info.stages) == 3_371_008
+    assert info.features == 1280
+    assert [stage.name for stage in info.stages] == [
         "conv_stem", "bn1", *(f"blocks.{number}" for number in range(7)), "conv_head", "bn2",
     ]  # fmt: skip
-    assert outline.preprocessing.mean == outline.preprocessing.std == (0.5, 0.5, 0.5)
-    assert outline.weights == ("installed",)
+    assert info.preprocessing.mean == info.preprocessing.std == (0.5, 0.5, 0.5)
+    assert info.weights == ("installed",)
 
 
 def test_preprocessing_belongs_to_the_weights() -> None:
-    outline = catalog.backbone_info("resnet50")
-    assert outline.weights == ("IMAGENET1K_V2", "IMAGENET1K_V1")
+    info = catalog.backbone_info("resnet50")
+    assert info.weights == ("IMAGENET1K_V2", "IMAGENET1K_V1")
     assert (
-        outline.preprocessing
-        == outline.preprocessing_for("IMAGENET1K_V2")
-        == outline.preprocessing_for("a file.pth")
+        info.preprocessing == info.preprocessing_for("IMAGENET1K_V2") == info.preprocessing_for("a file.pth")
     )
-    assert outline.preprocessing.crop == pytest.approx(224 / 232, abs=1e-4)
-    assert outline.preprocessing_for("IMAGENET1K_V1").crop == 0.875
+    assert info.preprocessing.crop == pytest.approx(224 / 232, abs=1e-4)
+    assert info.preprocessing_for("IMAGENET1K_V1").crop == 0.875
     assert catalog.backbone_info("resnet50.a1_in1k").preprocessing.crop == 0.95
     assert catalog.backbone_info("timm/resnet50").preprocessing_for("a1_in1k").crop == 0.95
 
 
-def test_the_shipped_catalogue_fits_the_installed_libraries() -> None:
+def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
     assert content["made with"] == catalog.library_versions(), "run: python -m transfer_model.build_catalog"
     assert catalog.FILE.stat().st_size < 1_000_000
@@ -106,24 +108,34 @@ def test_the_shipped_catalogue_fits_the_installed_libraries() -> None:
         "timm/vit_small_patch14_dinov2", "timm/qwen3_vit_88m_enc",
     ],
 )  # fmt: skip
-def test_the_shipped_catalogue_says_what_the_libraries_say(name: str) -> None:
+def test_the_shipped_catalog_agrees_with_the_libraries(name: str) -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
-    normalisations = {label: tuple(map(tuple, pair)) for label, pair in content["normalisations"].items()}
-    fresh = catalog_entry(describe_backbone(catalog.resolve(name), name), normalisations)
+    normalizations = {label: tuple(map(tuple, pair)) for label, pair in content["normalisations"].items()}
+    fresh = catalog_entry(describe_backbone(catalog.resolve(name), name), normalizations)
     assert json.loads(json.dumps(fresh)) == content["networks"][name]
 
 
-def test_without_a_fitting_catalogue_the_library_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def other_versions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pretends that other versions of the libraries than those of the catalog are installed."""
+    caches = (catalog.backbone_info, catalog._keys)
+    monkeypatch.setattr(catalog, "library_versions", lambda: {"timm": "9.9", "torchvision": "9.9"})
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_without_a_matching_catalog_the_library_is_queried(request: pytest.FixtureRequest) -> None:
     shipped = catalog.backbone_info("timm/resnet18")
-    monkeypatch.setattr(catalog, "_shipped", lambda: None)
-    catalog.backbone_info.cache_clear()
-    try:
-        assert catalog.backbone_info("timm/resnet18") == shipped
-    finally:
-        catalog.backbone_info.cache_clear()
+    request.getfixturevalue("other_versions")
+    queried = catalog.backbone_info("timm/resnet18")
+    assert queried == shipped
+    assert queried is not shipped
 
 
-def test_numbered_stages_are_held_together_and_written_out_again() -> None:
+def test_numbered_stages_are_compressed_to_ranges_and_expanded_again() -> None:
     stages = (
         Stage("stem", 5),
         *(Stage(f"blocks.{number}", 7) for number in range(12)),
@@ -132,14 +144,14 @@ def test_numbered_stages_are_held_together_and_written_out_again() -> None:
         Stage("layer2.0", 2),
         Stage("norm", 3),
     )
-    together = compress_stages(stages)
-    assert together == {
+    compressed = compress_stages(stages)
+    assert compressed == {
         "stem": 5, "blocks.0..11": 7, "layer1.0..1": [1, 2], "layer2.0": 2, "norm": 3,
     }  # fmt: skip
-    assert expand_stages(together) == stages
+    assert expand_stages(compressed) == stages
 
 
-def test_an_outline_needs_no_deep_learning_library() -> None:
+def test_the_catalog_imports_no_deep_learning_library() -> None:
     program = (
         "import sys; from transfer_model import catalog, stages; "
         "print(len(catalog.backbone_info('resnet50').stages), len(catalog.names('vit'))); "
@@ -149,17 +161,11 @@ def test_an_outline_needs_no_deep_learning_library() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": root}, timeout=60)
 
 
+@pytest.mark.usefixtures("other_versions")
 def test_backbones_are_listed_at_once_with_other_versions_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "library_versions", lambda: {"timm": "9.9", "torchvision": "9.9"})
-    monkeypatch.setattr(
-        "transfer_model.build_catalog.describe_backbone", lambda *_: pytest.fail("a network was built")
-    )
-    catalog._keys.cache_clear()
-    try:
-        text = io.StringIO()
-        Console(file=text, width=200).print(check.list_backbones("resnet1*"))
-    finally:
-        catalog._keys.cache_clear()
+    monkeypatch.setattr(catalog, "describe_backbone", lambda *_: pytest.fail("a network was built"))
+    text = io.StringIO()
+    Console(file=text, width=200).print(check.list_backbones("resnet1*"))
     assert "resnet18" in text.getvalue()
     assert "11,176,512" in text.getvalue()
     assert "their figures are those of timm" in " ".join(text.getvalue().split())

@@ -24,24 +24,22 @@ if TYPE_CHECKING:
 def test_rows_are_probabilities_in_the_order_of_the_images(
     classifier: Classifier, images: list[bytes]
 ) -> None:
-    found = classifier.predict_proba(images)
-    assert found.shape == (11, 3)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
-    assert (classifier.predict_proba(images[::-1]) == found[::-1]).all()
-    assert len(np.unique(found, axis=0)) == 11
+    probabilities = classifier.predict_proba(images)
+    assert probabilities.shape == (11, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert (classifier.predict_proba(images[::-1]) == probabilities[::-1]).all()
+    assert len(np.unique(probabilities, axis=0)) == 11
 
 
 @pytest.mark.parametrize(
     ("precision", "batch"), [("float32", 1), ("float32", ACCELERATOR_BATCH), ("bfloat16", ACCELERATOR_BATCH)]
 )
 def test_an_image_has_the_same_bits_alone_and_among_others(
-    description: ModelConfig, novelty: OodScorer, images: list[bytes], precision: str, batch: int
+    config: ModelConfig, ood_scorer: OodScorer, images: list[bytes], precision: str, batch: int
 ) -> None:
-    classifier = Classifier(
-        replace(description, precision=precision), build_network(description.network), novelty
-    )
-    classifier._batch = batch  # what the CPU and accelerators use, both tried on the CPU
+    classifier = Classifier(replace(config, precision=precision), build_network(config.network), ood_scorer)
+    classifier._batch_size = batch  # what the CPU and accelerators use, both tried on the CPU
     together = classifier.predict(images)
     alone = [classifier.predict([image]) for image in images]
     assert (together.probabilities == np.concatenate([one.probabilities for one in alone])).all()
@@ -49,26 +47,26 @@ def test_an_image_has_the_same_bits_alone_and_among_others(
     assert (classifier.predict_proba(images[3:7]) == together.probabilities[3:7]).all()
 
 
-def test_requests_at_the_same_time_do_not_mix(classifier: Classifier, images: list[bytes]) -> None:
+def test_concurrent_requests_do_not_mix(classifier: Classifier, images: list[bytes]) -> None:
     expected = classifier.predict(images)
     with ThreadPoolExecutor(8) as clients:
-        for index, answers in enumerate(clients.map(classifier.predict, [[p] for p in images] * 5)):
+        for index, output in enumerate(clients.map(classifier.predict, [[p] for p in images] * 5)):
             position = index % len(images)
-            assert (answers.probabilities[0] == expected.probabilities[position]).all()
-            assert answers.ood_scores[0] == expected.ood_scores[position]
+            assert (output.probabilities[0] == expected.probabilities[position]).all()
+            assert output.ood_scores[0] == expected.ood_scores[position]
 
 
-def test_threads_of_torch_are_as_many_as_before(
-    description: ModelConfig, novelty: OodScorer, images: list[bytes]
+def test_the_number_of_torch_threads_is_unchanged(
+    config: ModelConfig, ood_scorer: OodScorer, images: list[bytes]
 ) -> None:
     before = torch.get_num_threads()
-    Classifier(description, build_network(description.network), novelty).predict_proba(images)
+    Classifier(config, build_network(config.network), ood_scorer).predict_proba(images)
     assert torch.get_num_threads() == before
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == before
 
 
-def test_threads_that_share_an_image_are_a_setting(
+def test_the_number_of_threads_per_image_is_a_setting(
     saved: Path, images: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = Classifier.load(saved).predict_proba(images)
@@ -80,19 +78,19 @@ def test_threads_that_share_an_image_are_a_setting(
             Classifier.load(saved)
 
 
-def test_precision_is_used(description: ModelConfig, novelty: OodScorer, images: list[bytes]) -> None:
-    network, half_precision = build_network(description.network), replace(description, precision="bfloat16")
-    full = Classifier(description, network, novelty).predict_proba(images[:2])
-    half = Classifier(half_precision, network, novelty).predict_proba(images[:2])
+def test_precision_is_used(config: ModelConfig, ood_scorer: OodScorer, images: list[bytes]) -> None:
+    network, half_precision = build_network(config.network), replace(config, precision="bfloat16")
+    full = Classifier(config, network, ood_scorer).predict_proba(images[:2])
+    half = Classifier(half_precision, network, ood_scorer).predict_proba(images[:2])
     assert 0 < np.abs(full - half).max() < 0.05
 
 
 def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
-    description: ModelConfig, novelty: OodScorer, images: list[bytes]
+    config: ModelConfig, ood_scorer: OodScorer, images: list[bytes]
 ) -> None:
-    network = build_network(description.network)
+    network = build_network(config.network)
     cold, warm = (
-        Classifier(replace(description, temperature=temperature), network, novelty).predict_proba(images)
+        Classifier(replace(config, temperature=temperature), network, ood_scorer).predict_proba(images)
         for temperature in (0.01, 0.02)
     )
     assert (cold.argmax(axis=1) == warm.argmax(axis=1)).all()
@@ -101,17 +99,17 @@ def test_a_temperature_makes_probabilities_less_sure_and_changes_no_label(
     np.testing.assert_allclose(np.log(cold[:, 0] / cold[:, 1]) * 0.01, odds, rtol=1e-3)
 
 
-def test_an_image_of_the_reference_is_not_new(
-    classifier: Classifier, description: ModelConfig, images: list[bytes]
+def test_an_image_of_the_reference_has_a_low_ood_score(
+    classifier: Classifier, config: ModelConfig, images: list[bytes]
 ) -> None:
-    network = build_network(description.network)
-    tensors = torch.stack([description.preprocessing(decode(image)) for image in images[:3]])
+    network = build_network(config.network)
+    tensors = torch.stack([config.preprocessing(decode(image)) for image in images[:3]])
     features: list[torch.Tensor] = []
     with torch.inference_mode(), network.eval().register_feature_hook(features.append):
         network(tensors)
-    answers = Classifier(description, network, OodScorer(features[0])).predict(images)
-    assert (answers.ood_scores[:3] < 1e-3).all()
-    assert (answers.ood_scores[3:] > 1e-3).all()
+    output = Classifier(config, network, OodScorer(features[0])).predict(images)
+    assert (output.ood_scores[:3] < 1e-3).all()
+    assert (output.ood_scores[3:] > 1e-3).all()
 
 
 def test_no_images_no_rows(classifier: Classifier) -> None:
@@ -123,7 +121,7 @@ def test_an_unreadable_image_is_named(classifier: Classifier, images: list[bytes
     with pytest.raises(UnreadableImageError, match="row 9 is empty"):
         classifier.predict_proba([*images[:9], b"", b"also bad"])
     (tmp_path / "text.jpg").write_text("text")
-    with pytest.raises(UnreadableImageError, match=r"text\.jpg is no image"):
+    with pytest.raises(UnreadableImageError, match=r"text\.jpg is not an image in a supported format"):
         classifier.predict_proba([images[0], tmp_path / "text.jpg"])
 
 
@@ -133,22 +131,22 @@ def test_saved_and_loaded_it_predicts_the_same(
     loaded, again = Classifier.load(saved).predict(images), Classifier.load(saved).predict(images)
     assert (loaded.probabilities == again.probabilities).all()
     assert (loaded.ood_scores == again.ood_scores).all()
-    own = classifier.predict(images)  # whose batch norms were not folded into convolutions
+    own = classifier.predict(images)  # with batch norms that are not fused into convolutions
     np.testing.assert_allclose(loaded.probabilities, own.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose(loaded.ood_scores, own.ood_scores, rtol=0, atol=1e-5)
 
 
-def test_a_loaded_model_is_described_as_it_was(classifier: Classifier, saved: Path) -> None:
+def test_a_loaded_model_has_the_saved_config(classifier: Classifier, saved: Path) -> None:
     assert Classifier.load(saved).config == classifier.config
     assert Classifier.load(saved).classes == ("ant", "bee", "cat")
 
 
-def test_weights_of_another_network_are_refused(damaged: Path) -> None:
+def test_weights_of_another_network_are_rejected(damaged: Path) -> None:
     weights = damaged / "weights.safetensors"
     tensors = load_file(weights)
     tensors.pop(next(iter(tensors)))
     save_file(tensors, weights)
-    with pytest.raises(WeightsError, match=r"weights\.safetensors holds the weights of another network"):
+    with pytest.raises(WeightsError, match=r"weights\.safetensors contains the weights of another network"):
         Classifier.load(damaged)
     weights.write_bytes(b"no tensors")
     with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
@@ -158,20 +156,20 @@ def test_weights_of_another_network_are_refused(damaged: Path) -> None:
         Classifier.load(damaged)
 
 
-def test_a_missing_or_broken_reference_is_refused(damaged: Path) -> None:
+def test_a_missing_or_broken_reference_is_rejected(damaged: Path) -> None:
     reference = damaged / "reference.safetensors"
     for content in ({"other": torch.zeros(2, 2)}, {"features": torch.zeros(2)}):
         save_file(content, reference)
-        with pytest.raises(WeightsError, match=r"reference\.safetensors holds no reference of features"):
+        with pytest.raises(WeightsError, match=r"reference\.safetensors does not contain reference features"):
             Classifier.load(damaged)
     reference.unlink()
     with pytest.raises(WeightsError, match=r"reference\.safetensors cannot be read"):
         Classifier.load(damaged)
 
 
-def test_a_description_survives_its_file(description: ModelConfig, tmp_path: Path) -> None:
-    description.write(tmp_path)
-    assert ModelConfig.read(tmp_path) == description
+def test_a_config_survives_its_file(config: ModelConfig, tmp_path: Path) -> None:
+    config.write(tmp_path)
+    assert ModelConfig.read(tmp_path) == config
     assert json.loads((tmp_path / "model.json").read_text())["format"] == 2
 
 
@@ -180,8 +178,8 @@ def test_a_description_survives_its_file(description: ModelConfig, tmp_path: Pat
     [
         ({"format": 1}, "format 1, but this version reads 2"),
         ({"classes": ["ant", "bee"]}, "2 class names for a network of 3 classes"),
-        ({"classes": ["ant", "bee", "bee"]}, "must differ"),
-        ({"classes": "ant"}, "description.classes must be a list"),
+        ({"classes": ["ant", "bee", "bee"]}, "must be unique"),
+        ({"classes": "ant"}, "config.classes must be a list"),
         ({"classes": ["ant", "bee", 3]}, r"classes\[2\] must be of type str, but is int"),
         ({"precision": "float8"}, "one of float32, bfloat16, float16"),
         ({"preprocessing": {"image_size": 3}}, "preprocessing must have exactly the fields image_size"),
@@ -189,23 +187,23 @@ def test_a_description_survives_its_file(description: ModelConfig, tmp_path: Pat
         ({"unknown": {"threshold": 3.0, "false_alarms": 0.05}}, "threshold must be a number from 0 to 2"),
         (
             {"unknown": {"threshold": 0.3, "false_alarms": 1}},
-            "false_alarms must be a share above 0 and below 1",
+            "false_alarms must be a fraction above 0 and below 1",
         ),
         ({"extra": 1}, "exactly the fields"),
-        ({"network": None}, "description.network must have exactly"),
+        ({"network": None}, "config.network must have exactly"),
     ],
 )
-def test_a_wrong_description_is_refused(
-    description: ModelConfig, tmp_path: Path, change: dict[str, object], message: str
+def test_an_invalid_config_is_rejected(
+    config: ModelConfig, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    (tmp_path / "model.json").write_text(json.dumps(asdict(description) | change))
-    with pytest.raises(ModelError, match=message) as refused:
+    (tmp_path / "model.json").write_text(json.dumps(asdict(config) | change))
+    with pytest.raises(ModelError, match=message) as error:
         ModelConfig.read(tmp_path)
-    assert "model.json" in str(refused.value)
+    assert "model.json" in str(error.value)
 
 
-def test_preprocessing_of_a_wrong_length_or_type_is_refused(description: ModelConfig, tmp_path: Path) -> None:
-    content = json.loads(json.dumps(asdict(description)))
+def test_preprocessing_of_a_wrong_length_or_type_is_rejected(config: ModelConfig, tmp_path: Path) -> None:
+    content = json.loads(json.dumps(asdict(config)))
     content["preprocessing"]["mean"] = [0.5, 0.5]
     (tmp_path / "model.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="mean must have 3 items, but has 2"):
@@ -217,7 +215,7 @@ def test_preprocessing_of_a_wrong_length_or_type_is_refused(description: ModelCo
         ModelConfig.read(tmp_path)
 
 
-def test_a_missing_or_broken_description_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_config_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.json cannot be read: No such file"):
         ModelConfig.read(tmp_path)
     (tmp_path / "model.json").write_text("{")

@@ -39,12 +39,12 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("file_format", LOSSLESS)
-def test_rgb_comes_back_as_it_was(file_format: str) -> None:
+def test_rgb_is_unchanged(file_format: str) -> None:
     assert (pixels(decode(encoded(image(), file_format))) == pixels(image())).all()
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "MPO", "GIF"])
-def test_lossy_formats_come_back_nearly(file_format: str) -> None:
+def test_lossy_formats_are_nearly_unchanged(file_format: str) -> None:
     smooth = Image.linear_gradient("L").convert("RGB")
     assert np.abs(pixels(decode(encoded(smooth, file_format))) - pixels(smooth)).max() <= 4
 
@@ -62,7 +62,7 @@ def test_a_cmyk_photograph_keeps_its_colours() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_lies_on_white(mode: str) -> None:
+def test_transparency_is_composited_on_white(mode: str) -> None:
     image = Image.new(mode, (4, 4), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
     image.putpixel((1, 2), (10, 20, 30, 255) if mode == "RGBA" else (10, 255))
     read = decode(encoded(image, "PNG"))
@@ -70,7 +70,7 @@ def test_transparency_lies_on_white(mode: str) -> None:
     assert read.getpixel((1, 2)) == ((10, 20, 30) if mode == "RGBA" else (10, 10, 10))
 
 
-def test_half_transparent_black_on_white_is_grey() -> None:
+def test_half_transparent_black_on_white_is_gray() -> None:
     assert decode(encoded(Image.new("RGBA", (2, 2), (0, 0, 0, 128)), "PNG")).getpixel((0, 0)) == (127,) * 3
 
 
@@ -104,12 +104,12 @@ def test_palette_with_several_opacities() -> None:
         (np.array([[np.nan, 1 / 255, 128 / 255, 1]], np.float32), "TIFF"),
     ],
 )
-def test_deep_greyscale_is_scaled(values: np.ndarray, file_format: str) -> None:
+def test_deep_grayscale_is_scaled(values: np.ndarray, file_format: str) -> None:
     read = decode(encoded(Image.fromarray(values), file_format))
     assert pixels(read)[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_a_large_16_bit_image_is_scaled_alike_everywhere_and_in_little_room() -> None:
+def test_a_large_16_bit_image_is_scaled_uniformly_and_in_little_memory() -> None:
     values = np.arange(3_000_000, dtype=np.uint32).reshape(1500, 2000) % 65536
     content = encoded(Image.fromarray(values.astype(np.uint16)), "PNG")
     tracemalloc.start()
@@ -142,7 +142,7 @@ def test_orientation_of_a_jpeg() -> None:
     assert decode(encoded(image(30, 20), "JPEG", exif=exif.tobytes())).size == (20, 30)
 
 
-def test_corrupt_exif_is_left_aside_without_a_warning() -> None:
+def test_corrupt_exif_is_ignored_without_a_warning() -> None:
     exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\xff\xff\xff\xff\x06\0\0\0"
     content = encoded(image(), "JPEG", exif=exif)
     with warnings.catch_warnings():
@@ -170,12 +170,14 @@ def test_many_threads_decode_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_least", "size"),
+    ("min_side", "size"),
     [(None, (640, 427)), (428, (640, 427)), (213, (320, 214)), (106, (160, 107)), (53, (80, 53))],
 )
-def test_a_large_jpeg_is_decoded_no_larger_than_asked(at_least: int | None, size: tuple[int, int]) -> None:
+def test_a_large_jpeg_is_decoded_at_the_smallest_sufficient_size(
+    min_side: int | None, size: tuple[int, int]
+) -> None:
     content = encoded(smooth(640, 427), "JPEG")
-    assert decode(content, at_least=at_least).size == size
+    assert decode(content, min_side=min_side).size == size
 
 
 def smooth(width: int, height: int) -> Image.Image:
@@ -184,10 +186,10 @@ def smooth(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("file_format", ["JPEG", "MPO"])
-def test_a_smaller_decoding_shows_the_same_image_not_stretched(mode: str, file_format: str) -> None:
-    # 417 / 8 = 52.1: libjpeg makes 53 columns of it, the last of which is mostly no image.
+def test_a_smaller_decoding_is_not_stretched(mode: str, file_format: str) -> None:
+    # 417 / 8 = 52.1: libjpeg makes 53 columns, and most of the last is outside of the image.
     content = encoded(smooth(417, 500).convert(mode), file_format)
-    small = decode(content, at_least=52)
+    small = decode(content, min_side=52)
     assert small.size == (52, 62)
     full = decode(content).resize(small.size, Image.Resampling.BOX)
     assert np.abs(pixels(small) - pixels(full)).mean() < 0.75
@@ -197,19 +199,19 @@ def test_a_smaller_decoding_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     content = encoded(smooth(417, 500), "JPEG", exif=exif.tobytes())
-    small, full = decode(content, at_least=52), decode(content).resize((62, 52), Image.Resampling.BOX)
+    small, full = decode(content, min_side=52), decode(content).resize((62, 52), Image.Resampling.BOX)
     assert small.size == full.size
     assert np.abs(pixels(small) - pixels(full)).mean() < 0.75
 
 
 @pytest.mark.parametrize("file_format", LOSSLESS)
 def test_other_formats_are_decoded_whole(file_format: str) -> None:
-    assert (pixels(decode(encoded(image(), file_format), at_least=2)) == pixels(image())).all()
+    assert (pixels(decode(encoded(image(), file_format), min_side=2)) == pixels(image())).all()
 
 
-def test_a_cut_off_jpeg_is_refused_at_any_size() -> None:
-    with pytest.raises(UnreadableImageError, match="cut off or damaged JPEG"):
-        decode(encoded(smooth(417, 500), "JPEG")[:-300], at_least=52)
+def test_a_truncated_jpeg_is_rejected_at_any_size() -> None:
+    with pytest.raises(UnreadableImageError, match="truncated or damaged JPEG"):
+        decode(encoded(smooth(417, 500), "JPEG")[:-300], min_side=52)
 
 
 def bomb(side: int) -> bytes:
@@ -226,25 +228,25 @@ def lab() -> bytes:
     ("content", "reason"),
     [
         (b"", "0 bytes"),
-        (b"hello, this is text", "no image in a format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image in a format"),
-        (encoded(image(), "JPEG")[:-300], "cut off or damaged JPEG"),
-        (encoded(image(), "JPEG")[:100], "cut off or damaged"),
-        (encoded(image(), "PNG")[:300], "cut off or damaged PNG"),
-        (encoded(image(), "TIFF")[:300], "cut off or damaged TIFF"),
-        (encoded(image(), "BMP")[:300], "cut off or damaged BMP"),
-        (encoded(image(), "WEBP")[:300], "cut off or damaged"),
+        (b"hello, this is text", "not an image in a supported format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a supported format"),
+        (encoded(image(), "JPEG")[:-300], "truncated or damaged JPEG"),
+        (encoded(image(), "JPEG")[:100], "truncated or damaged"),
+        (encoded(image(), "PNG")[:300], "truncated or damaged PNG"),
+        (encoded(image(), "TIFF")[:300], "truncated or damaged TIFF"),
+        (encoded(image(), "BMP")[:300], "truncated or damaged BMP"),
+        (encoded(image(), "WEBP")[:300], "truncated or damaged"),
         (bomb(10_000), "10000 x 10000 pixels, more than the 64,000,000 allowed"),
         (bomb(20_000), "more than the 64,000,000"),
         (lab(), "LAB"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_sentence(content: bytes, reason: str) -> None:
+def test_an_unreadable_image_is_an_error_in_one_sentence(content: bytes, reason: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UnreadableImageError) as refused:
+        with pytest.raises(UnreadableImageError) as error:
             decode(content)
-    message = str(refused.value)
+    message = str(error.value)
     assert reason in message
     assert len(message) < 200
     assert "\n" not in message
@@ -252,7 +254,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(content: bytes, reason: 
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO"])
-def test_damaged_bytes_are_an_image_or_refused_and_nothing_else(file_format: str) -> None:
+def test_damaged_bytes_are_an_image_or_rejected(file_format: str) -> None:
     whole, random = encoded(image(), file_format), np.random.default_rng(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -271,7 +273,7 @@ def test_a_path_is_named(tmp_path: Path) -> None:
         decode(tmp_path / "missing.jpg")
 
 
-def test_preprocessing_takes_the_middle_and_normalizes() -> None:
+def test_preprocessing_crops_the_center_and_normalizes() -> None:
     image = Image.new("RGB", (100, 50), "black")
     image.paste((255, 255, 255), (25, 0, 75, 50))
     prepare = Preprocessing(32, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
@@ -281,7 +283,7 @@ def test_preprocessing_takes_the_middle_and_normalizes() -> None:
     assert (tensor[0, 1:-1, 1:-1] == 1.0).all()
 
 
-def test_crop_keeps_its_share_of_the_shorter_side() -> None:
+def test_crop_is_a_fraction_of_the_shorter_side() -> None:
     image = Image.new("RGB", (80, 80), "black")
     image.paste((255, 255, 255), (20, 20, 60, 60))
     prepare = Preprocessing(16, 0.5, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

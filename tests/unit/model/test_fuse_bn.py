@@ -9,7 +9,7 @@ from transfer_model.network import Network, NetworkSpec, build_network
 
 
 def network(backbone: str) -> Network:
-    """With running statistics as if it had seen images."""
+    """Builds a network with random running statistics."""
     torch.manual_seed(0)
     built = build_network(NetworkSpec(backbone, 3, 0.2, 64)).eval()
     for module in built.modules():
@@ -19,7 +19,7 @@ def network(backbone: str) -> Network:
     return built
 
 
-def answered(module: nn.Module) -> torch.Tensor:
+def output(module: nn.Module) -> torch.Tensor:
     with torch.inference_mode():
         return module(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
 
@@ -33,23 +33,23 @@ def images() -> torch.Tensor:
     [
         ("efficientnet_lite0", 49),
         ("resnet18", 20),
-        ("densenet121", 59),  # half of its norms stand before a convolution
+        ("densenet121", 59),  # half of its norms precede a convolution
         ("mobilenet_v3_small", 34),
         ("regnet_y_400mf", 53),
         ("timm/resnetv2_50", 32),
-        ("convnext_tiny", 0),  # has none
-        ("timm/resnetv2_50x1_bit", 0),  # standardises its weights
+        ("convnext_tiny", 0),  # has no batch norms
+        ("timm/resnetv2_50x1_bit", 0),  # standardizes its weights
     ],
 )
-def test_a_folded_network_answers_the_same(backbone: str, norms: int) -> None:
-    whole = network(backbone)
-    before = answered(whole)
-    assert fuse_batch_norms(whole, images()) == norms
-    torch.testing.assert_close(answered(whole), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
+def test_a_fused_network_has_the_same_outputs(backbone: str, norms: int) -> None:
+    module = network(backbone)
+    before = output(module)
+    assert fuse_batch_norms(module, images()) == norms
+    torch.testing.assert_close(output(module), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
 class TwoUses(nn.Module):
-    """What the convolution makes is normalised, and used as it is as well."""
+    """The output of the convolution is used with and without the norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class TwoUses(nn.Module):
         self.norm.running_var.fill_(4.0)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        made = self.convolution(images)
-        return self.norm(made) + made
+        features = self.convolution(images)
+        return self.norm(features) + features
 
 
 class Shared(nn.Module):
-    """One convolution before two norms."""
+    """One convolution followed by two norms."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,19 +73,19 @@ class Shared(nn.Module):
         return self.second(self.convolution(self.first(self.convolution(images))))
 
 
-@pytest.mark.parametrize("made", [TwoUses, Shared])
-def test_what_would_answer_otherwise_is_left_as_it_was(made: type[nn.Module]) -> None:
+@pytest.mark.parametrize("kind", [TwoUses, Shared])
+def test_a_network_whose_outputs_would_change_is_restored(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    whole = made().eval()
-    before, state = answered(whole), {key: value.clone() for key, value in whole.state_dict().items()}
-    assert fuse_batch_norms(whole, images()) == 0
-    assert torch.equal(answered(whole), before)
-    assert whole.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items())
+    module = kind().eval()
+    before, state = output(module), {key: value.clone() for key, value in module.state_dict().items()}
+    assert fuse_batch_norms(module, images()) == 0
+    assert torch.equal(output(module), before)
+    assert module.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
-def test_a_network_of_nan_is_left_as_it_was() -> None:
-    whole = network("timm/test_resnet")
-    next(whole.parameters()).data.fill_(float("nan"))
-    assert fuse_batch_norms(whole, images()) == 0
-    assert answered(whole).isnan().all()
+def test_a_network_with_nan_is_restored() -> None:
+    module = network("timm/test_resnet")
+    next(module.parameters()).data.fill_(float("nan"))
+    assert fuse_batch_norms(module, images()) == 0
+    assert output(module).isnan().all()

@@ -9,13 +9,13 @@ from torch import nn
 from transfer_model.heads import Head
 
 
-def test_a_linear_place_gets_a_linear_classifier() -> None:
+def test_a_linear_classifier_is_replaced_by_a_linear_one() -> None:
     head = Head(nn.Linear(8, 1000, bias=False), classes=3, dropout=0.0)
     assert head(torch.randn(2, 8)).shape == (2, 3)
     assert head(torch.randn(2, 5, 8)).shape == (2, 5, 3)
 
 
-def test_a_convolution_gets_a_convolution() -> None:
+def test_a_convolution_is_replaced_by_a_convolution() -> None:
     head = Head(nn.Conv2d(8, 1000, kernel_size=1), classes=3, dropout=0.0)
     assert head(torch.randn(2, 8, 4, 4)).shape == (2, 3, 4, 4)
 
@@ -26,13 +26,13 @@ def test_the_first_predictions_are_nearly_uniform() -> None:
     assert float(loss.detach()) == pytest.approx(math.log(4), abs=0.1)
 
 
-def test_the_first_weights_follow_the_seed() -> None:
-    def drawn(seed: int) -> torch.Tensor:
+def test_the_initial_weights_depend_on_the_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         return Head(nn.Linear(8, 1), 3, 0.0, generator).classifier.weight.detach()
 
-    assert torch.equal(drawn(1), drawn(1))
-    assert not torch.equal(drawn(1), drawn(2))
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
 
 
 def test_dropout_is_for_training_only() -> None:

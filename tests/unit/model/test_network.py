@@ -37,7 +37,7 @@ def test_a_network_turns_images_into_logits() -> None:
     assert counts(built.parameters()) == LITE0 + 1281 * 3
 
 
-def test_freezing_counts_what_still_learns() -> None:
+def test_freezing_returns_the_number_of_trainable_parameters() -> None:
     built = network()
     head = 1281 * 3
     assert freeze_through(built, "none") == LITE0 + head
@@ -48,7 +48,7 @@ def test_freezing_counts_what_still_learns() -> None:
     )
 
 
-def test_freezing_again_thaws_the_rest() -> None:
+def test_freezing_again_unfreezes_the_rest() -> None:
     built = network()
     freeze_through(built, "all")
     assert freeze_through(built, "none") == LITE0 + 1281 * 3
@@ -56,7 +56,7 @@ def test_freezing_again_thaws_the_rest() -> None:
     assert all(module.training for module in built.modules())
 
 
-def test_an_unknown_stage_leaves_the_network_as_it_was() -> None:
+def test_an_unknown_stage_leaves_the_network_unchanged() -> None:
     built = network()
     freeze_through(built, "blocks.1")
     with pytest.raises(UnknownStageError, match=r"blocks\.6"):
@@ -78,19 +78,19 @@ def test_with_everything_frozen_only_the_head_trains() -> None:
     built = network()
     freeze_through(built, "all")
     built.train()
-    learning = {name for name, module in built.backbone.named_modules() if module.training}
-    assert learning == {"classifier", "classifier.dropout", "classifier.classifier"}
+    training = {name for name, module in built.backbone.named_modules() if module.training}
+    assert training == {"classifier", "classifier.dropout", "classifier.classifier"}
     built.eval()
     assert not any(module.training for module in built.modules() if module is not built)
 
 
-def test_dropout_in_front_of_the_head_gives_way_to_the_heads_own() -> None:
+def test_dropout_before_the_head_is_replaced_by_that_of_the_head() -> None:
     built = network("torchvision/efficientnet_b0", dropout=0.3)
     rates = [module.p for module in built.modules() if isinstance(module, nn.Dropout)]
     assert rates == [0.0, 0.3]
 
 
-def test_dropout_between_stages_is_frozen_with_the_stage_behind_it() -> None:
+def test_dropout_between_stages_is_frozen_with_the_next_stage() -> None:
     built = network("torchvision/alexnet", size=64)
     built.train()
     first, second = built.backbone.get_submodule("classifier.0"), built.backbone.get_submodule("classifier.3")
@@ -102,7 +102,7 @@ def test_dropout_between_stages_is_frozen_with_the_stage_behind_it() -> None:
     assert second.training
 
 
-def test_the_rates_groups_are_head_and_backbone() -> None:
+def test_head_and_backbone_parameters_are_separate() -> None:
     built = network()
     freeze_through(built, "blocks.5")
     head, backbone = counts(built.head_parameters()), counts(built.backbone_parameters())
@@ -113,7 +113,7 @@ def test_the_rates_groups_are_head_and_backbone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "separable"),
+    ("name", "size", "head_is_output"),
     [
         ("efficientnet_lite0", 32, True),
         ("torchvision/mobilenet_v3_small", 32, True),
@@ -122,14 +122,16 @@ def test_the_rates_groups_are_head_and_backbone() -> None:
         ("timm/deit_tiny_distilled_patch16_224", 32, False),  # averages two heads
     ],
 )
-def test_features_and_head_are_told_apart_where_they_can_be(name: str, size: int, separable: bool) -> None:
+def test_the_head_is_separable_only_if_its_output_is_returned(
+    name: str, size: int, head_is_output: bool
+) -> None:
     built = network(name, size).eval()
-    assert built.head_is_output == separable
-    if separable:
+    assert built.head_is_output == head_is_output
+    if head_is_output:
         with torch.no_grad():
             assert torch.equal(built.forward_head(built.forward_features(images(size))), built(images(size)))
     else:
-        with pytest.raises(ModelError, match="more than what one head"):
+        with pytest.raises(ModelError, match="are not the output of a single head"):
             built.forward_features(images(size))
 
 
@@ -141,15 +143,15 @@ def test_features_and_head_are_told_apart_where_they_can_be(name: str, size: int
         ("timm/lambda_resnet26t", 128),  # has a weight of five dimensions
     ],
 )
-def test_placed_it_answers_as_before_and_its_head_is_heard(name: str, size: int) -> None:
+def test_on_a_device_outputs_are_equal_and_the_feature_hook_runs(name: str, size: int) -> None:
     built = network(name, size).eval()
-    heard: list[torch.Tensor] = []
+    calls: list[torch.Tensor] = []
     with torch.no_grad():
         before = built(images(size))
-        with built.to_device(torch.device("cpu")).register_feature_hook(heard.append):
+        with built.to_device(torch.device("cpu")).register_feature_hook(calls.append):
             torch.testing.assert_close(built(images(size)), before)
         built(images(size))
-    (features,) = heard
+    (features,) = calls
     assert features.shape == (len(before), next(built.head_parameters()).shape[1])
 
 
@@ -164,7 +166,7 @@ def test_the_auxiliary_heads_of_googlenet() -> None:
     built.eval()
     assert auxiliary() == []
     built.train()
-    freeze_through(built, "inception4a")  # aux1 hangs on it, aux2 on inception4d
+    freeze_through(built, "inception4a")  # aux1 follows it, aux2 follows inception4d
     assert auxiliary() == [(2, 3)]
     assert not any(p.requires_grad for p in built.backbone.get_submodule("aux1").parameters())
     assert all(p.requires_grad for p in built.backbone.get_submodule("aux2").parameters())
@@ -174,11 +176,11 @@ def test_the_auxiliary_heads_of_googlenet() -> None:
     assert counts(built.head_parameters()) == (1024 + 1) * 3
 
 
-def test_the_auxiliary_head_of_inception_needs_room() -> None:
+def test_the_auxiliary_head_of_inception_needs_large_images() -> None:
     small = network("torchvision/inception_v3", size=80).train()
     assert small.forward_with_auxiliary(images(80))[1] == ()
     large = network("torchvision/inception_v3", size=299)
-    assert [extra.head for extra in large._anatomy.auxiliary] == ["AuxLogits.fc"]
+    assert [extra.head for extra in large._structure.auxiliary] == ["AuxLogits.fc"]
 
 
 def test_position_embeddings_follow_the_image_size_and_freeze_first() -> None:
@@ -193,18 +195,18 @@ def test_position_embeddings_follow_the_image_size_and_freeze_first() -> None:
     ("name", "size"), [("timm/test_vit", 33), ("torchvision/maxvit_t", 100), ("torchvision/alexnet", 16)]
 )
 def test_an_impossible_size_is_a_clear_error(name: str, size: int) -> None:
-    with pytest.raises(ModelError, match=f"cannot take images of {size} x {size} pixels"):
+    with pytest.raises(ModelError, match=f"does not accept images of {size} x {size} pixels"):
         network(name, size)
 
 
-def test_an_unknown_backbone_is_refused() -> None:
+def test_an_unknown_backbone_is_rejected() -> None:
     with pytest.raises(UnknownBackboneError):
         network("resnet19")
 
 
-def test_a_seed_repeats_a_network() -> None:
-    def drawn() -> list[torch.Tensor]:
+def test_a_seed_determines_the_weights() -> None:
+    def weights() -> list[torch.Tensor]:
         torch.manual_seed(7)
         return list(network("timm/test_resnet", 32).state_dict().values())
 
-    assert all(torch.equal(one, other) for one, other in zip(drawn(), drawn(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(weights(), weights(), strict=True))

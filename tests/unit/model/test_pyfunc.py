@@ -62,14 +62,14 @@ def test_label_and_top_agree_with_the_classifier(
     model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
     classifier = model.classifier
-    answers = classifier.predict(images)
-    for row, probabilities in zip(model.predict(context, table(*images)), answers.probabilities, strict=True):
+    output = classifier.predict(images)
+    for row, probabilities in zip(model.predict(context, table(*images)), output.probabilities, strict=True):
         assert row["label"] == classifier.classes[probabilities.argmax()]
         assert row["probability"] == float(probabilities.max())
-        assert [guess["probability"] for guess in row["top"]] == sorted(
+        assert [entry["probability"] for entry in row["top"]] == sorted(
             map(float, probabilities), reverse=True
         )
-        assert {guess["label"] for guess in row["top"]} == set(classifier.classes)
+        assert {entry["label"] for entry in row["top"]} == set(classifier.classes)
 
 
 def test_top_k_is_capped_by_the_number_of_classes(
@@ -79,14 +79,14 @@ def test_top_k_is_capped_by_the_number_of_classes(
         assert len(model.predict(context, table(images[0]), {"top_k": top_k})[0]["top"]) == length
 
 
-def test_unknown_is_what_is_farther_than_the_threshold(
+def test_images_above_the_threshold_are_unknown(
     model: ImageClassifier, context: PythonModelContext, images: list[bytes]
 ) -> None:
-    novelty = model.classifier.predict(images).ood_scores
-    for params, threshold in (({}, 0.25), ({"threshold": float(novelty[0])}, novelty[0])):
+    ood_scores = model.classifier.predict(images).ood_scores
+    for params, threshold in (({}, 0.25), ({"threshold": float(ood_scores[0])}, ood_scores[0])):
         rows = model.predict(context, table(*images), params)
-        assert [row["ood_score"] for row in rows] == novelty.tolist()
-        assert [row["unknown"] for row in rows] == (novelty > threshold).tolist()
+        assert [row["ood_score"] for row in rows] == ood_scores.tolist()
+        assert [row["unknown"] for row in rows] == (ood_scores > threshold).tolist()
     assert {row["unknown"] for row in rows} == {True, False}
 
 
@@ -108,7 +108,7 @@ GOOD = b"good"
         (("\udc80",), {}, "row 0: the image is not base64 text"),
         (("data:image/png;base64,",), {}, "row 0 is empty: it has 0 bytes"),
         ((b"",), {}, "row 0 is empty: it has 0 bytes"),
-        ((text(b"hello"),), {}, "row 0 is no image"),
+        ((text(b"hello"),), {}, "row 0 is not an image in a supported format"),
         ((GOOD, text(bomb())), {}, "row 1 has 10000 x 10000 pixels"),
         ((GOOD,), {"top_k": -3}, "top_k must be a whole number of at least 1"),
         ((GOOD,), {"top_k": 0}, "top_k must be"),
@@ -118,10 +118,10 @@ GOOD = b"good"
         ((GOOD,), {"threshold": float("nan")}, "threshold must be a number from 0 to 2, but is nan"),
         ((GOOD,), {"threshold": None}, "threshold must be a number from 0 to 2, but is None"),
         ((GOOD,) * (MAX_IMAGES + 1), {}, "257 images, more than the 256 allowed"),
-        ((large(),) * 16, {}, "1,020,416,000 pixels together, more than the 1,000,000,000 allowed"),
+        ((large(),) * 16, {}, "1,020,416,000 pixels in total, more than the 1,000,000,000 allowed"),
     ],
 )
-def test_a_wrong_request_is_a_400_in_one_sentence(
+def test_an_invalid_request_is_a_400_in_one_sentence(
     model: ImageClassifier,
     context: PythonModelContext,
     images: list[bytes],
@@ -130,14 +130,14 @@ def test_a_wrong_request_is_a_400_in_one_sentence(
     message: str,
 ) -> None:
     contents = [images[0] if value is GOOD else value for value in values]
-    with pytest.raises(RequestError) as refused:
+    with pytest.raises(RequestError) as error:
         model.predict(context, table(*contents), params)
-    assert refused.value.get_http_status_code() == 400
-    refused.value.message = f"Failed to predict data '{contents}'"  # what MLflow's server does to it
-    answer = json.loads(refused.value.serialize_as_json())
-    assert answer["error_code"] == "INVALID_PARAMETER_VALUE"
-    assert message in answer["message"]
-    assert len(answer["message"]) < 150
+    assert error.value.get_http_status_code() == 400
+    error.value.message = f"Failed to predict data '{contents}'"  # as MLflow's server does
+    response = json.loads(error.value.serialize_as_json())
+    assert response["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert message in response["message"]
+    assert len(response["message"]) < 150
 
 
 def test_a_table_without_the_column_is_a_400(model: ImageClassifier, context: PythonModelContext) -> None:
@@ -145,7 +145,7 @@ def test_a_table_without_the_column_is_a_400(model: ImageClassifier, context: Py
         model.predict(context, pd.DataFrame({"photo": ["x"]}))
 
 
-def test_a_bug_is_logged_and_shown_as_a_bare_500(
+def test_a_bug_is_logged_and_returned_as_a_500_without_details(
     context: PythonModelContext, images: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     unloaded = ImageClassifier()

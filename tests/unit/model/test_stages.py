@@ -14,23 +14,23 @@ STAGES = ("conv1", "bn1", "layer1.0", "layer1.1", "layer2.0", "layer10.0", "laye
         ("none", 0),
         ("conv1", 1),
         ("layer1.0", 3),
-        ("layer1", 4),  # through the last of layer1, and not layer10
+        ("layer1", 4),  # up to the last of layer1, without layer10
         ("layer10", 7),
         ("all", 7),
     ],
 )
-def test_a_stage_freezes_itself_and_what_comes_before(stage: str, count: int) -> None:
+def test_a_stage_is_counted_with_those_before_it(stage: str, count: int) -> None:
     assert count_through(STAGES, stage) == count
 
 
 @pytest.mark.parametrize("stage", ["layer3", "conv", "", "layer1.", "ALL"])
-def test_other_names_are_refused_with_those_that_are_valid(stage: str) -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_valid_ones(stage: str) -> None:
     with pytest.raises(UnknownStageError) as error:
         count_through(STAGES, stage)
     assert repr(stage) in str(error.value)
     assert all(name in str(error.value) for name in (*STAGES, "none", "all"))
 
 
-def test_the_nearest_stage_is_suggested() -> None:
+def test_the_most_similar_stage_is_suggested() -> None:
     with pytest.raises(UnknownStageError, match=r"did you mean 'layer2\.0'"):
         count_through(STAGES, "layer20")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transfer_model import weight_sources
 from transfer_model.errors import UnknownBackboneError, WeightsError
 from transfer_model.network import NetworkSpec, build_network, build_pretrained_classifier
-from transfer_model.reading import read_tensors
+from transfer_model.weight_files import read_tensors
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads
             assert torch.equal(found[f"backbone.{name}"], tensor), name
 
 
-class TestSource:
+class TestLocateWeights:
     def test_of_torchvision(self) -> None:
         found = weight_sources.locate_weights("resnet50", "IMAGENET1K_V1")
         assert found.url == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
@@ -61,12 +61,12 @@ class TestSource:
         assert weight_sources.locate_weights("resnet18", str(file)) == weight_sources.WeightSource(
             "mine.safetensors", path=file
         )
-        with pytest.raises(WeightsError, match="there is no weights file"):
+        with pytest.raises(WeightsError, match=r"the weights file .* does not exist"):
             weight_sources.locate_weights("resnet18", str(tmp_path / "other.pth"))
 
     def test_of_nothing(self) -> None:
         assert weight_sources.locate_weights("resnet18", "none") == weight_sources.WeightSource("none")
-        with pytest.raises(WeightsError, match="comes without pretrained weights"):
+        with pytest.raises(WeightsError, match="has no pretrained weights"):
             weight_sources.locate_weights("botnet50ts_256", "default")
 
     def test_of_unknown_names(self) -> None:
@@ -76,7 +76,7 @@ class TestSource:
             weight_sources.locate_weights("resnet19", "default")
 
 
-class TestReading:
+class TestReadTensors:
     @pytest.mark.parametrize(
         "wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}]
     )
@@ -89,7 +89,7 @@ class TestReading:
         save_file({"fc.weight": torch.ones(2, 3)}, tmp_path / "0a1b2c")
         assert torch.equal(read_tensors(tmp_path / "0a1b2c")["fc.weight"], torch.ones(2, 3))
 
-    def test_nothing_is_unpickled(self, tmp_path: Path) -> None:
+    def test_no_file_is_unpickled(self, tmp_path: Path) -> None:
         ran = tmp_path / "ran"
 
         class Code:
@@ -106,15 +106,15 @@ class TestReading:
     @pytest.mark.parametrize(
         "content", [b"", b"{}", b"PK\x03\x04 cut off", b"\x00" * 8 + b"{", b"<html>404</html>"]
     )
-    def test_other_files_are_refused(self, content: bytes, tmp_path: Path) -> None:
+    def test_other_files_are_rejected(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "weights.pth").write_bytes(content)
         with pytest.raises(WeightsError):
             read_tensors(tmp_path / "weights.pth")
-        with pytest.raises(WeightsError, match="there is no weights file"):
+        with pytest.raises(WeightsError, match=r"the weights file .* does not exist"):
             read_tensors(tmp_path / "none.pth")
 
 
-class TestLoading:
+class TestBuildNetwork:
     def test_a_head_of_another_size_stays_new(self, tmp_path: Path) -> None:
         original = timm.create_model("test_resnet", num_classes=7)
         save_file(state(original), tmp_path / "weights.safetensors")
@@ -137,7 +137,7 @@ class TestLoading:
         assert network.backbone.get_parameter("pos_embed").shape != original.pos_embed.shape
 
     @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/test_vit"])
-    def test_a_checkpoint_of_our_own_comes_with_its_head(self, name: str, tmp_path: Path) -> None:
+    def test_a_checkpoint_of_a_network_includes_its_head(self, name: str, tmp_path: Path) -> None:
         network = build_network(spec(name))
         save_file(state(network), tmp_path / "weights.safetensors")
         again = build_network(spec(name), tmp_path / "weights.safetensors")
@@ -148,7 +148,7 @@ class TestLoading:
         wider = build_network(spec(name, classes=4), tmp_path / "weights.safetensors")
         assert wider(torch.randn(2, 3, 32, 32)).shape == (2, 4)
 
-    def test_weights_of_another_network_say_the_differences(self, tmp_path: Path) -> None:
+    def test_weights_of_another_network_are_an_error_that_lists_the_differences(self, tmp_path: Path) -> None:
         torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "weights.pth")
         with pytest.raises(WeightsError) as error:
             build_network(spec("torchvision/resnet18"), tmp_path / "weights.pth")
@@ -182,7 +182,7 @@ class TestLoading:
         names = [line.split()[1] for line in listed]
         assert names == sorted(names)
 
-    def test_what_timm_lets_pass_is_refused_too(self, tmp_path: Path) -> None:
+    def test_incomplete_files_that_timm_accepts_are_rejected(self, tmp_path: Path) -> None:
         save_file(state(timm.create_model("test_resnet")), tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError, match=r"\n- "):
             build_network(spec("timm/dla46x_c"), tmp_path / "weights.safetensors")
@@ -208,11 +208,11 @@ class TestPretrainedClassifiers:
         assert (len(classes), classes[0], classes[2]) == (1000, "tench", "great white shark")
         assert "state_dict" not in network.pretrained_cfg
 
-    def test_of_a_network_that_knows_no_classes(self, tmp_path: Path) -> None:
+    def test_of_a_network_without_classes(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="without classes"):
             build_pretrained_classifier("vit_small_patch14_dinov2", tmp_path / "weights.pth")
 
     def test_of_another_network(self, tmp_path: Path) -> None:
         save_file(state(timm.create_model("test_vit")), tmp_path / "weights.safetensors")
-        with pytest.raises(WeightsError, match="are not those of timm/test_resnet"):
+        with pytest.raises(WeightsError, match="do not match timm/test_resnet"):
             build_pretrained_classifier("timm/test_resnet", tmp_path / "weights.safetensors")

@@ -296,12 +296,17 @@ def test_a_graph_that_does_not_compute_what_the_model_does_is_not_left(
 @pytest.mark.parametrize(
     ("module", "today", "before", "message"),
     [
-        ("classifier.py", "def novelty(", "def unheard_of(", "was registered with code that has no export"),
         (
-            "description.py",
+            "classifier.py",
+            "def ood_scorer(",
+            "def other_name(",
+            "was registered with code that has no export",
+        ),
+        (
+            "config.py",
             "FORMAT = 2",
             "FORMAT = 1",
-            "a model description of format 1, but this version reads 2",
+            "the config has format 1, but this version reads 2",
         ),
     ],
 )
@@ -314,7 +319,7 @@ def test_code_of_another_time_is_named_as_the_reason(
     renamed = package.rename(package.with_name(f"transfer_model_{module[:-3]}"))
     replace(renamed / module, today, before)
     replace(folder / "loader.py", package.name, renamed.name)
-    if module == "description.py":
+    if module == "config.py":
         replace(folder / "artifacts" / "model" / "model.json", '"format": 2', '"format": 1')
     assert message in refused(folder, "--to", "onnx", "--out", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

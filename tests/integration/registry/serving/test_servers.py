@@ -77,10 +77,10 @@ def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
     """Requests that reach the model, and a part of its answer."""
     whole = photo.read_bytes()
     return {
-        "a text": (rows(text(b"SECRET")), "row 0 is no image"),
+        "a text": (rows(text(b"SECRET")), "row 0 is not an image"),
         "not base64": (rows("SECRET!"), "row 0: the image is not base64 text"),
         "second of two": (rows(text(whole), "SECRET!"), "row 1: the image is not base64 text"),
-        "truncated": (rows(text(whole[: len(whole) // 2])), "cut off or damaged JPEG"),
+        "truncated": (rows(text(whole[: len(whole) // 2])), "truncated or damaged JPEG"),
         "0 bytes": (rows("data:image/jpeg;base64,"), "row 0 is empty"),
         "empty": (rows(""), "row 0: the image is missing"),
         "null in a table": (
