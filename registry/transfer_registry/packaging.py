@@ -159,7 +159,7 @@ def signature(config: ModelConfig) -> ModelSignature:
 def requirements() -> list[str]:
     """Returns the imports of the shipped package, pinned to the installed versions.
 
-    Local version labels such as `+cpu` or `+cu130` are removed, since package indexes do not have them.
+    Local version labels such as `+cpu` are removed, since package indexes do not have them.
     """
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
@@ -167,8 +167,8 @@ def requirements() -> list[str]:
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    Artifacts of the same trial differ after a change of calibration or code, and if training on an accelerator
-    was not deterministic. A test of one artifact is not valid for another.
+    Artifacts of the same trial differ after a change of calibration or code, and if training was not
+    deterministic on an accelerator. A test of one artifact is not valid for another.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:

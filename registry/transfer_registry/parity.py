@@ -20,7 +20,7 @@ PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
 """Maximum difference in any probability or out-of-distribution score, by precision of the served model."""
 CLEAR_MARGIN = 0.04
-"""Margin between the top two classes above which a label must not change: twice the half-precision tolerance."""
+"""Margin between the top two classes above which a label must not change: twice 0.02."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:

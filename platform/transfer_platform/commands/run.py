@@ -42,8 +42,8 @@ from transfer_platform.recipe.search_space import Choice, largest
 from transfer_platform.search.study import (
     FinishedTrial,
     Study,
-    create_tables,
     count_studies,
+    create_tables,
     numbered_name,
 )
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights

@@ -20,11 +20,11 @@ _ONNX = """\
 
 | | name | type | description |
 |---|---|---|---|
-| input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below; any batch size N |
-| output | `probabilities` | float32 (N, {count}) | calibrated probabilities in the order of `classes` |
-| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; above {threshold:.4g} the image is unknown |
+| input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
+| output | `probabilities` | float32 (N, {count}) | calibrated, in the order of `classes` |
+| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; unknown above {threshold:.4g} |
 
-The graph computes in float32{precision}.
+The batch size N is arbitrary. The graph computes in float32{precision}.
 
 ## Preprocessing
 
@@ -34,8 +34,8 @@ The graph computes in float32{precision}.
 
 ## Python example
 
-Install the requirements with `pip install numpy pillow onnxruntime`, save this program as `classify.py` in this
-folder, and run `python classify.py IMAGE...`:
+Install the requirements with `pip install numpy pillow onnxruntime`, save this program as `classify.py` in
+this folder, and run `python classify.py IMAGE...`:
 
 ```python
 {snippet}```
@@ -90,9 +90,9 @@ dropout layer and a linear layer or 1x1 convolution, named `....classifier.weigh
 ## Predictions
 
 - The probabilities are `softmax(logits / {temperature})`{precision}.
-- The out-of-distribution score is 1 minus the largest cosine similarity between the image's features and a row
-  of `features`. The features are the input of the last layer, averaged over all positions if it has several.
-  Images with a score above {threshold} are unknown.
+- The out-of-distribution score is 1 minus the largest cosine similarity between the image's features and a
+  row of `features`. The features are the input of the last layer, averaged over all positions if it has
+  several. Images with a score above {threshold} are unknown.
 """
 
 _LOADING = """\
@@ -112,9 +112,9 @@ network.eval()
 ```"""
 
 _POOLED = """\
-This network has no classifier in {library}: the encoder's tensors are named `backbone.encoder.` followed by the
-name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output over all
-positions."""
+This network has no classifier in {library}: the encoder's tensors are named `backbone.encoder.` followed by
+the name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output over
+all positions."""
 
 _STEPS = """\
 1. Decode the file (the first frame of an animation), apply the EXIF orientation, composite transparency on
@@ -138,9 +138,7 @@ def safetensors_readme(config: ModelConfig) -> str:
     architecture = backbone.architecture if library == "torchvision" else backbone.timm_name.split(".")[0]
     pooled = find_structure(backbone, config.network.image_size).pooled
     loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build_call(config.network))
-    return _SAFETENSORS.format(
-        library=library, architecture=architecture, loading=loading, **_values(config)
-    )
+    return _SAFETENSORS.format(library=library, architecture=architecture, loading=loading, **_values(config))
 
 
 def _build_call(spec: NetworkSpec) -> str:

@@ -2,7 +2,7 @@
 
 GET  /ping /health /version     answered by MLflow
 POST /invocations               validated, then answered by MLflow
-any response that is not 2xx    {"error_code": ..., "message": ...} without stack trace or parts of the request
+any error                       {"error_code": ..., "message": ...} without stack trace or request content
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns message and code of a model's error, or empty strings for MLflow's own, which repeat the request.
+    """Returns message and code of a model's error, or empty strings for MLflow's, which repeat the request.
 
-    Errors of the model (`transfer_model.pyfunc.RequestError`) have exactly these two keys; MLflow's have more.
+    Errors of the model (`transfer_model.pyfunc.RequestError`) have these two keys only; MLflow's have more.
     """
     try:
         content = json.loads(body)

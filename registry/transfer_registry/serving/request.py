@@ -1,7 +1,7 @@
 """Validation of scoring requests before MLflow parses them.
 
-MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack trace for an empty CSV. Requests
-that would cause them are rejected here, with a message that shows no part of the request.
+MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack trace for an empty CSV.
+Requests that would cause them are rejected here, with a message that shows no part of the request.
 """
 
 from __future__ import annotations

@@ -135,9 +135,7 @@ def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -
     return RegistryError(f"`mlflow models serve` of {model_uri} {problem}:\n{last_lines}")
 
 
-def _post_image(
-    session: requests.Session, address: str, image: Path, classes: Sequence[str]
-) -> ServedOutput:
+def _post_image(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> ServedOutput:
     content = base64.b64encode(image.read_bytes()).decode()
     body: Any = {"inputs": [{"image": content}], "params": {"top_k": len(classes)}}
     try:

@@ -273,7 +273,10 @@ def test_what_is_registered_can_be_asked_for(decided) -> None:
         (1, False, "passed"),
     ]
     assert overview.describe_version(decided.ledger, "ants-bees", 3) == versions[1]
-    assert [finding["rule"] for finding in versions[1].rule_results] == ["serving parity", "over_champion at 0.95"]
+    assert [finding["rule"] for finding in versions[1].rule_results] == [
+        "serving parity",
+        "over_champion at 0.95",
+    ]
 
 
 def test_the_history_is_plain_values(decided) -> None:
