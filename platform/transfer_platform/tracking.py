@@ -1,4 +1,4 @@
-"""MLflow tracking of a study: its run, the runs of its trials, and their artifacts.
+"""MLflow runs of a study and its trials, with their artifacts.
 
 The only module of this package that imports MLflow; registered models are handled by `transfer_registry`. A
 study uses one client, and a trial buffers what it logs: a short trial costs three calls.

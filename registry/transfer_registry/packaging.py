@@ -1,4 +1,4 @@
-"""Logs a trained classifier as an MLflow model that loads without this project being installed.
+"""Logs a classifier as an MLflow model that loads without this project.
 
     code/transfer_model_<digest>/    a copy of the package `transfer_model`
     artifacts/model/                 model.json, weights.safetensors, reference.safetensors, model card

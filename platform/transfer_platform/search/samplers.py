@@ -1,4 +1,4 @@
-"""Sampler that makes an interrupted study propose the same values as an uninterrupted one."""
+"""Sampler whose proposals do not change when a study is interrupted."""
 
 from __future__ import annotations
 

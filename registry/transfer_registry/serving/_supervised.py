@@ -1,4 +1,6 @@
-"""Runs a command that ends when the parent process does; run by `smoke_test`, never imported.
+"""Runs a command that ends when the parent process does.
+
+Started by `smoke_test`, never imported.
 
     python -I _supervised.py COMMAND [ARGUMENT ...]      with a pipe as standard input
 

@@ -1,4 +1,4 @@
-"""Export of a registered model to files that other programs can use without this project.
+"""Export of a registered model to files that work without this project.
 
 onnx          model.onnx, model.json, README.md: pixels in, probabilities and out-of-distribution scores out
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md

@@ -1,4 +1,4 @@
-"""README.md of an exported model, written for users who have only the exported folder."""
+"""README.md of an exported model, for users who have only its folder."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ network.eval()
 
 _POOLED = """\
 This network has no classifier in {library}: the encoder's tensors are named `backbone.encoder.` followed by
-the name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output over
-all positions."""
+the name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output
+over all positions."""
 
 _STEPS = """\
 1. Decode the file (the first frame of an animation), apply the EXIF orientation, composite transparency on

@@ -1,4 +1,4 @@
-"""ASGI middleware before MLflow's scoring application: limits requests and rewrites error responses.
+"""ASGI middleware that limits requests and replaces MLflow's error responses.
 
 GET  /ping /health /version     answered by MLflow
 POST /invocations               validated, then answered by MLflow
