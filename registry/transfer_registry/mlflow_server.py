@@ -1,4 +1,4 @@
-"""Whether MLflow's database or server is there: asked once, before anybody works for it or waits for it."""
+"""Checks for MLflow's server or database, made once before any work starts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from transfer_registry.errors import RegistryError, StorageError
 from transfer_registry.files import atomic_database
 
 SERVER_SECONDS = 10
-"""How long a server may take to say that it is there."""
+"""Timeout of the server check in seconds."""
 
 
 def tracking_uri() -> str:
-    """MLflow's tracking URI: `MLFLOW_TRACKING_URI`, or the default of MLflow itself."""
+    """Returns MLflow's tracking URI: `MLFLOW_TRACKING_URI`, or MLflow's default."""
     import mlflow
 
     return mlflow.get_tracking_uri()
 
 
 def require_server() -> None:
-    """Asks MLflow's server once whether it is there; MLflow itself would ask for minutes, without a word.
+    """Checks that a tracking server responds; MLflow would retry for minutes without a message.
 
     Raises:
-        StorageError: The tracking URI is a server's, and nothing answers there.
+        StorageError: The tracking URI is a server that does not respond.
     """
     import requests
 
@@ -34,16 +34,16 @@ def require_server() -> None:
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS)
     except requests.exceptions.SSLError:
-        return  # it is there; whether its certificate is trusted is for MLflow's own settings to say
+        return  # the server responds; MLflow's own settings decide about its certificate
     except requests.RequestException as error:
         raise StorageError(
-            f"MLflow's server {uri} cannot be reached ({type(error).__name__}); "
-            "MLFLOW_TRACKING_URI says where it is looked for"
+            f"the MLflow server {uri} cannot be reached ({type(error).__name__}); "
+            "check MLFLOW_TRACKING_URI, or start the server"
         ) from error
 
 
 def create_database() -> None:
-    """Lets MLflow create its database, whole or not at all, where it is a local one that is not there yet."""
+    """Makes MLflow create its local database atomically, if the database does not exist yet."""
     from mlflow.tracking import MlflowClient
 
     with atomic_database(tracking_uri()) as uri:
@@ -51,15 +51,16 @@ def create_database() -> None:
 
 
 def require_registry() -> None:
-    """Refuses to look for models in a local database that is not there; MLflow would create an empty one.
+    """Checks that the server responds or the local database exists; MLflow would create an empty one.
 
     Raises:
-        RegistryError: There is none.
+        StorageError: The tracking URI is a server that does not respond.
+        RegistryError: The local database does not exist.
     """
     require_server()
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(make_url(uri).database or "").exists():
         raise RegistryError(
-            f"no model is registered here: there is no {make_url(uri).database}; `platform run` registers "
-            "one, and MLFLOW_TRACKING_URI names a server that has some"
+            f"no model is registered here: {make_url(uri).database} does not exist; register a model with "
+            "`platform run`, or set MLFLOW_TRACKING_URI to a server that has models"
         )

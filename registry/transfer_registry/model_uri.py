@@ -1,10 +1,10 @@
-"""What a user may call a model, and the URI that MLflow knows it by.
+"""Model references accepted from users, and the MLflow URIs they resolve to.
 
 ants-bees                    models:/ants-bees@champion
 ants-bees/3                  models:/ants-bees/3
 ants-bees@previous           models:/ants-bees@previous
-models:/... runs:/... s3://  as it is
-path/to/a/model              as it is, a folder with an MLmodel file
+models:/... runs:/... s3://  unchanged
+path/to/a/model              its absolute path, if the folder has an MLmodel file
 """
 
 from __future__ import annotations
@@ -24,76 +24,76 @@ from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, model_versions, re
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
-_RUN = re.compile(r"[0-9a-f]{32}")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+-]*:/")
 _REGISTERED = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?")
 
 
 def model_uri(model: str) -> str:
-    """Finds the model that a user names.
+    """Resolves a model reference.
 
     Returns:
-        A URI or path for `mlflow.pyfunc.load_model`; an alias stays an alias.
+        A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: There is no such folder, registered model, version or alias; the message lists those
-            that are there.
+        RegistryError: The folder, registered model, version or alias does not exist; the message lists those
+            that do.
     """
     if Path(model, "MLmodel").is_file():
         return str(Path(model).absolute())
-    named = _REGISTERED.fullmatch(model)
-    if named is None or _is_logged_model(model):
+    match = _match_registered(model)
+    if match is None:
         if model.startswith(("runs:/", "models:/")):
             mlflow_server.require_registry()
         if _SCHEME.match(model):
             return model
         raise RegistryError(
-            f"{model} is no model: expected NAME, NAME/VERSION, NAME@ALIAS, an MLflow URI, "
-            "or a folder that holds an MLmodel file"
+            f"{model} is not a model: expected NAME, NAME/VERSION, NAME@ALIAS, an MLflow URI, "
+            "or a folder with an MLmodel file"
         )
-    name, version = named["name"], named["version"]
-    registered = _registered_model(name)
-    if version:
-        return _version(registered, version)
-    return _alias(registered, named["alias"] or ALIAS)
+    registered = _registered_model(match["name"])
+    if match["version"]:
+        return _version_uri(registered, match["version"])
+    return _alias_uri(registered, match["alias"] or ALIAS)
 
 
 def parse_version(model: str) -> tuple[str, int]:
-    """The registered model and the version that a user names: NAME/VERSION, NAME@ALIAS, or NAME.
+    """Returns registered model and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: As `model_uri`, and for anything that is not registered under a name.
+        RegistryError: As `model_uri`, and for references that are not a registered version.
     """
-    named = _REGISTERED.fullmatch(model)
-    if named is None or _is_logged_model(model):
-        raise RegistryError(f"{model} names no version: expected NAME/VERSION, NAME@ALIAS or NAME")
-    registered, version = _registered_model(named["name"]), named["version"]
-    if version:
-        _version(registered, version)
-        return registered.name, int(version)
-    alias = named["alias"] or ALIAS
-    _alias(registered, alias)
+    match = _match_registered(model)
+    if match is None:
+        raise RegistryError(f"{model} is not a registered version: expected NAME/VERSION, NAME@ALIAS or NAME")
+    registered = _registered_model(match["name"])
+    if match["version"]:
+        _version_uri(registered, match["version"])
+        return registered.name, int(match["version"])
+    alias = match["alias"] or ALIAS
+    _alias_uri(registered, alias)
     return registered.name, int(registered.aliases[alias])
 
 
-def run_id_of(name: str) -> str:
-    """The id of the run that a user names: itself, or that of a registered version.
+def run_id_of(reference: str) -> str:
+    """Returns a run ID unchanged, or the ID of the run that a registered version comes from.
 
     Raises:
-        RegistryError: As `parse_version`, or the version does not say which run it is from.
+        RegistryError: As `parse_version`, or the version does not record its run.
     """
-    if _RUN.fullmatch(name):
-        return name
-    model, number = parse_version(name)
+    if _RUN_ID.fullmatch(reference):
+        return reference
+    model, number = parse_version(reference)
     version = MlflowClient().get_model_version(model, str(number))
     run_id = version.tags.get(RUN_TAG) or version.run_id
     if not run_id:
-        raise RegistryError(f"{model}/{number} does not say which run it is from; name the run")
+        raise RegistryError(f"{model}/{number} does not record its run; use the run ID instead")
     return str(run_id)
 
 
-def _is_logged_model(model: str) -> bool:
-    return model.startswith("models:/m-")
+def _match_registered(model: str) -> re.Match[str] | None:
+    """Returns None for references that are not in the registry, logged models (`models:/m-...`) included."""
+    return None if model.startswith("models:/m-") else _REGISTERED.fullmatch(model)
 
 
 def _registered_model(name: str) -> RegisteredModel:
@@ -103,24 +103,24 @@ def _registered_model(name: str) -> RegisteredModel:
         return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise RegistryError(f"the registry cannot be asked for {name!r}: {error}") from error
-        names = ", ".join(sorted(found.name for found in registered_models(client))) or "none"
-        raise RegistryError(f"no model {name!r} is registered; registered here: {names}") from error
+            raise RegistryError(f"cannot look up the model {name!r} in the registry: {error}") from error
+        names = ", ".join(sorted(model.name for model in registered_models(client))) or "none"
+        raise RegistryError(f"no model {name!r} is registered; registered models: {names}") from error
 
 
-def _version(registered: RegisteredModel, version: str) -> str:
-    numbers = [int(found.version) for found in model_versions(MlflowClient(), registered.name)]
+def _version_uri(registered: RegisteredModel, version: str) -> str:
+    numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]
     if int(version) not in numbers:
-        there = ", ".join(map(str, numbers)) or "none"
-        raise RegistryError(f"{registered.name} has no version {version}; its versions: {there}")
+        available = ", ".join(map(str, numbers)) or "none"
+        raise RegistryError(f"{registered.name} has no version {version}; its versions: {available}")
     return f"models:/{registered.name}/{version}"
 
 
-def _alias(registered: RegisteredModel, alias: str) -> str:
+def _alias_uri(registered: RegisteredModel, alias: str) -> str:
     if alias not in registered.aliases:
-        there = ", ".join(sorted(registered.aliases)) or "none"
+        available = ", ".join(sorted(registered.aliases)) or "none"
         raise RegistryError(
-            f"{registered.name} has no alias {alias!r}; its aliases: {there}. "
-            f"A version is named as {registered.name}/1"
+            f"{registered.name} has no alias {alias!r}; its aliases: {available}. "
+            f"To use a version, write {registered.name}/1"
         )
     return f"models:/{registered.name}@{alias}"

@@ -1,12 +1,12 @@
-"""Logs a trained classifier as an MLflow model that loads where this project is not installed.
+"""Logs a classifier as an MLflow model that loads without this project.
 
-    code/transfer_model_<digest>/    a copy of the package that made it
-    artifacts/<folder>/              model.json, weights.safetensors, reference.safetensors, the model card
-    loader.py                        three lines that join the two (models-from-code)
-    MLmodel, requirements.txt, ...   MLflow's
+    code/transfer_model_<digest>/    a copy of the package `transfer_model`
+    artifacts/model/                 model.json, weights.safetensors, reference.safetensors, model card
+    loader.py                        creates the model from both (models-from-code)
+    MLmodel, requirements.txt, ...   written by MLflow
 
-No part of it is pickled. The copied package carries the digest of its content in its name, because Python
-imports a name only once: versions that ship different code could otherwise not be loaded side by side.
+Nothing is pickled. The name of the copied package includes a digest of its content, so that versions with
+different code can be loaded into one process.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import transfer_model
 from transfer_model.classifier import FILES
 from transfer_model.config import ModelConfig
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
+from transfer_registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 CLASSES_KEY = "classes"
-"""Where the `MLmodel` file's metadata lists the classes, in the order of the network's outputs."""
+"""Metadata key in the `MLmodel` file for the class names, in the order of the network's outputs."""
 
 _REQUIREMENTS = (
     "mlflow",
@@ -65,72 +66,83 @@ def log_model(
     tags: Mapping[str, str] | None = None,
     package: Path | None = None,
 ) -> ModelInfo:
-    """Logs a model to the current tracking server; registering it is another step.
+    """Logs a model to the current tracking server without registering it.
 
     Args:
-        folder: Holds what `Classifier.save` writes.
-        name: Of the logged model, as MLflow's pages show it.
-        run_id: The run that it came from; the model is listed in its experiment, with its parameters.
-        metadata: Goes into the `MLmodel` file, in addition to classes, network and code digest.
-        tags: Of the logged model.
-        package: The package that is shipped, `transfer_model` as it is imported here by default.
+        folder: Folder written by `classifier.save`.
+        name: Name of the logged model in the MLflow UI.
+        run_id: Source run; the model is listed in its experiment, with its parameters.
+        metadata: Added to the metadata in the `MLmodel` file.
+        tags: Tags of the logged model.
+        package: Package to ship; default: the imported `transfer_model`.
 
     Returns:
-        Its `model_uri` (`models:/m-...`) and `model_id` are what registering needs.
+        MLflow's model info; `model_uri` (`models:/m-...`) and `model_id` identify the model.
 
     Raises:
-        ModelError: `folder` holds no readable description.
+        ModelError: `folder` has no valid `model.json`.
     """
-    description = ModelConfig.read(folder)
+    config = ModelConfig.read(folder)
     source = package or Path(transfer_model.__path__[0])
     with TemporaryDirectory() as staging, _importable(Path(staging)):
         code = _copy_package(source, Path(staging))
         info: ModelInfo = Model.log(
             artifact_path=None,
             flavor=_CleanPyfunc,
-            model_id=_logged_model(name, run_id, dict(tags or {})),
+            model_id=_create_logged_model(name, run_id, dict(tags or {})),
             run_id=run_id,
-            metadata={**_facts(description, code.name), **(metadata or {})},
+            metadata={**_metadata(config, code.name), **(metadata or {})},
             python_model=_write_loader(Path(staging), code.name),
             code_paths=[str(code)],
             artifacts={ARTIFACT: str(folder)},
-            signature=signature(description),
+            signature=signature(config),
             input_example=_input_example(),
             pip_requirements=requirements(),
-            # Anywhere but the current folder: MLflow would take a uv project that it finds there along.
+            # by default, MLflow adds a uv project in the current folder to the model
             uv_project_path=staging,
-            # It would load the model once more to try the example; the stranger does that better.
+            # would load the model again; the smoke test before a promotion covers more
             validate_serving_input=False,
         )
     return info
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """The URI of a model that a run has logged with these tags; what was logged in part only is deleted."""
+    """Returns the URI of a complete model that a run has logged with these tags; deletes incomplete ones."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'")
-    whole = None
-    for model in found:
+    complete = None
+    for model in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
         if not tags.items() <= model.tags.items():
             continue
         if model.status == LoggedModelStatus.READY:
-            whole = str(model.model_uri)
+            complete = str(model.model_uri)
         else:
             client.delete_logged_model(model.model_id)
-    return whole
+    return complete
 
 
-def signature(description: ModelConfig) -> ModelSignature:
-    """One column of base64 images in; the best classes, their probabilities and the novelty out."""
-    guess = [Property("label", DataType.string), Property("probability", DataType.double)]
+def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
+    """Returns the class names in a logged model's metadata, in the order of the network's outputs.
+
+    Raises:
+        RegistryError: There are none.
+    """
+    classes = (metadata or {}).get(CLASSES_KEY)
+    if not classes:
+        raise RegistryError(f"{uri} is not a classifier of this platform: its metadata has no class names")
+    return tuple(classes)
+
+
+def signature(config: ModelConfig) -> ModelSignature:
+    """Returns the signature: base64 images in, top classes and out-of-distribution scores out."""
+    prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, IMAGE_COLUMN)]),
         outputs=Schema(
             [
                 ColSpec(DataType.string, "label"),
                 ColSpec(DataType.double, "probability"),
-                ColSpec(Array(Object(guess)), "top"),
+                ColSpec(Array(Object(prediction)), "top"),
                 ColSpec(DataType.boolean, "unknown"),
                 ColSpec(DataType.double, "ood_score"),
             ]
@@ -138,25 +150,25 @@ def signature(description: ModelConfig) -> ModelSignature:
         params=ParamSchema(
             [
                 ParamSpec("top_k", DataType.long, DEFAULT_TOP_K),
-                ParamSpec("threshold", DataType.double, description.unknown.threshold),
+                ParamSpec("threshold", DataType.double, config.unknown.threshold),
             ]
         ),
     )
 
 
 def requirements() -> list[str]:
-    """What the shipped package imports, pinned to the installed versions.
+    """Returns the imports of the shipped package, pinned to the installed versions.
 
-    Local parts such as `+cpu` or `+cu130` are left out: other machines find no such version in their index.
+    Local version labels such as `+cpu` are removed, since package indexes do not have them.
     """
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
 def artifact_digest(folder: Path) -> str:
-    """SHA-256 of what answers depend on: what `classifier.save` writes, and the code that reads it.
+    """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    Two forms of one trial differ where calibration was asked for otherwise, where training on an accelerator
-    did not repeat itself, and after an upgrade; a test of one says nothing of the other.
+    Artifacts of the same trial differ after a change of calibration or code, and if training was not
+    deterministic on an accelerator. A test of one artifact is not valid for another.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -165,7 +177,7 @@ def artifact_digest(folder: Path) -> str:
 
 
 def code_digest(package: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of a package's modules, names and contents."""
+    """Returns the first 12 hex digits of the SHA-256 of a package's module names and contents."""
     digest = hashlib.sha256()
     for module in _modules(package):
         digest.update(f"{module.relative_to(package).as_posix()}\0".encode())
@@ -174,16 +186,16 @@ def code_digest(package: Path) -> str:
 
 
 class _CleanPyfunc:
-    """MLflow's pyfunc flavor, without the absolute paths of this machine in the `MLmodel` file."""
+    """MLflow's pyfunc flavor without absolute paths of this machine in the `MLmodel` file."""
 
     @staticmethod
     def save_model(
         path: str,
         mlflow_model: Model,
-        validate_serving_input: bool,  # noqa: ARG004 - meant for Model.log, which passes everything on
-        **kwargs: Any,  # noqa: ANN401 - whatever mlflow.pyfunc.save_model takes
+        validate_serving_input: bool,  # noqa: ARG004 - used by Model.log, which passes it on
+        **kwargs: Any,  # noqa: ANN401 - arguments of mlflow.pyfunc.save_model
     ) -> None:
-        """Called by `Model.log` with a folder that it uploads afterwards."""
+        """Called by `Model.log`, which then uploads the folder."""
         mlflow.pyfunc.save_model(path=path, mlflow_model=mlflow_model, **kwargs)
         flavor = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
         flavor["model_code_path"] = _LOADER
@@ -192,8 +204,8 @@ class _CleanPyfunc:
         mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
-def _logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Left to itself, MLflow lists the model of a run that is not active in the default experiment."""
+def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
+    """Creates the model in its run's experiment; by default, MLflow uses that of the active run."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(
@@ -203,7 +215,7 @@ def _logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Python files alone: the catalogue beside them is for plans, networks are built without it."""
+    """Returns Python files only; networks are built without the catalog data."""
     return sorted(package.rglob("*.py"))
 
 
@@ -229,7 +241,7 @@ def _write_loader(staging: Path, package: str) -> str:
 
 @contextmanager
 def _importable(staging: Path) -> Iterator[None]:
-    """MLflow runs the loader while it saves; what it imported is forgotten, its files will be gone."""
+    """Makes the staged package importable while MLflow runs the loader, and unloads it afterwards."""
     before = set(sys.modules)
     sys.path.insert(0, str(staging))
     try:
@@ -241,19 +253,19 @@ def _importable(staging: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _facts(description: ModelConfig, package: str) -> dict[str, object]:
+def _metadata(config: ModelConfig, package: str) -> dict[str, object]:
     return {
-        CLASSES_KEY: list(description.classes),
-        "network": asdict(description.network),
-        "precision": description.precision,
-        "temperature": description.temperature,
-        "unknown": asdict(description.unknown),
+        CLASSES_KEY: list(config.classes),
+        "network": asdict(config.network),
+        "precision": config.precision,
+        "temperature": config.temperature,
+        "unknown": asdict(config.unknown),
         "code": package,
     }
 
 
 def _input_example() -> pd.DataFrame:
-    """One small grey image: real enough to be sent as it is."""
+    """Returns a small gray image, which is a valid request."""
     content = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(content, "PNG")
     return pd.DataFrame({IMAGE_COLUMN: [base64.b64encode(content.getvalue()).decode()]})

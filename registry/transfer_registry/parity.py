@@ -1,4 +1,4 @@
-"""Parity: the registered model, as it is served to strangers, must answer what the candidate answered."""
+"""Parity rule: served predictions must match those of the candidate."""
 
 from __future__ import annotations
 
@@ -16,82 +16,93 @@ if TYPE_CHECKING:
 
     from transfer_registry.candidate import ServedOutput
 
-PARITY_RULE = "parity"
+PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
-"""Largest difference of any probability or novelty, by the precision that the model is served in."""
+"""Maximum difference in any probability or out-of-distribution score, by precision of the served model."""
 CLEAR_MARGIN = 0.04
-"""Twice the tolerance of half precision: top two classes further apart than this must not change places."""
+"""Margin between the top two classes above which a label must not change: twice 0.02."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
-    """Compares what the candidate answers with what its registered form does.
+    """Compares the candidate's predictions with those of the registered model over HTTP.
 
     Args:
-        own: The candidate's, on N test images and C classes, N and C at least 1.
-        served: The registered model's, over HTTP, on the same images.
-        precision: What the model computes in: float32, bfloat16 or float16.
+        own: Predictions of the candidate for N >= 1 test images and C >= 1 classes.
+        served: Predictions of the registered model for the same images.
+        precision: float32, bfloat16 or float16.
 
     Returns:
-        Failed where the shapes differ, a probability or a novelty differs by more than `TOLERANCE`, no
-        threshold of novelty explains what both call unknown, or, in half precision, a label differs although
-        its probability was more than `CLEAR_MARGIN` above the next.
+        Failed if the shapes differ; a probability or out-of-distribution score differs by more than
+        `TOLERANCE`; the two cannot have used the same threshold for unknown images; or, in half precision, a
+        label changed whose margin was above `CLEAR_MARGIN`.
 
     Raises:
-        RegistryError: The precision is none of these.
+        RegistryError: The precision is not supported.
     """
     if precision not in TOLERANCE:
-        raise RegistryError(f"no parity is defined for {precision}; there is {', '.join(TOLERANCE)}")
-    shapes = own.probabilities.shape, served.probabilities.shape
-    if shapes[0] != shapes[1]:
-        reason = f"the registered model answers {shapes[1]} probabilities where {shapes[0]} were expected"
+        raise RegistryError(f"no parity tolerance for {precision}; supported: {', '.join(TOLERANCE)}")
+    expected, actual = own.probabilities.shape, served.probabilities.shape
+    if expected != actual:
+        reason = f"the registered model returned {actual} probabilities, expected {expected}"
         return RuleResult(PARITY_RULE, False, True, reason)
-    differences = {"probability": _difference(own.probabilities, served.probabilities)}
-    if not np.isnan(own.ood_scores).all():
-        differences["ood_score"] = _difference(own.ood_scores, served.ood_scores)
-    swapped = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
-    agreed = _one_threshold(own, served)
-    # written so that a NaN difference fails
-    close = all(difference <= TOLERANCE[precision] for difference in differences.values())
+    differences = _differences(own, served)
+    changed = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
+    same_threshold = _same_threshold(own, served)
+    # a NaN difference fails
+    close = all((values <= TOLERANCE[precision]).all() for values in differences.values())
     figures: dict[str, Figure] = {
-        **{
-            "difference" if what == "probability" else f"difference_of_{what}": value
-            if np.isfinite(value)
-            else None
-            for what, value in differences.items()
-        },
+        **{name: _finite(float(values.max())) for name, values in differences.items()},
         "tolerance": TOLERANCE[precision],
-        "clear_labels_changed": swapped,
+        "clear_labels_changed": changed,
         "images": len(own.probabilities),
         "precision": precision,
     }
-    said = " and ".join(f"{value:.2g} in any {what}" for what, value in differences.items())
-    reason = (
-        f"served by `mlflow models serve` without the project, it differs by at most {said} "
-        f"of {len(own.probabilities)} images ({TOLERANCE[precision]:g} allowed in {precision})"
-    )
-    changed = f"; {swapped} labels changed that were not close" if swapped else ""
-    strange = "" if agreed else "; it calls other images unknown"
-    return RuleResult(
-        PARITY_RULE, close and swapped == 0 and agreed, True, reason + changed + strange, figures
-    )
+    identical = np.array([one == other for one, other in zip(own.unknown, served.unknown, strict=True)])
+    for values in differences.values():
+        identical &= values == 0
+    reason = f"{identical.sum()} of {len(identical)} images identical{_largest(differences, precision)}"
+    if changed:
+        reason += f"; {changed} labels changed by more than rounding"
+    if not same_threshold:
+        reason += "; different images are unknown"
+    return RuleResult(PARITY_RULE, close and changed == 0 and same_threshold, True, reason, figures)
 
 
-def _difference(own: NDArray[np.float32], served: NDArray[np.float32]) -> float:
-    return float(np.abs(own.astype(np.float64) - served.astype(np.float64)).max())
+def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
+    """Returns the largest difference of each image (N,), for probabilities and out-of-distribution scores."""
+    differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
+    if not np.isnan(own.ood_scores).all():
+        differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)
+    return differences
 
 
-def _one_threshold(own: ServedOutput, served: ServedOutput) -> bool:
-    """Whether one threshold of novelty explains what both call unknown."""
-    told = [flag for flag in own.unknown if flag is not None]
-    if not told:
+def _absolute(own: NDArray[np.float32], served: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.abs(own.astype(np.float64) - served.astype(np.float64))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _largest(differences: Mapping[str, NDArray[np.float64]], precision: str) -> str:
+    if all((values == 0).all() for values in differences.values()):
+        return ""
+    names = {"difference": "probability", "difference_of_ood_score": "out-of-distribution score"}
+    largest = ", ".join(f"{names[name]} {values.max():.2g}" for name, values in differences.items())
+    return f"; largest differences: {largest} (allowed in {precision}: {TOLERANCE[precision]:g})"
+
+
+def _same_threshold(own: ServedOutput, served: ServedOutput) -> bool:
+    """Returns True if one threshold of the out-of-distribution score explains the unknown flags of both."""
+    if all(flag is None for flag in own.unknown):
         return True
     if None in served.unknown:
         return False
-    novelty = np.concatenate([own.ood_scores, served.ood_scores])
+    scores = np.concatenate([own.ood_scores, served.ood_scores])
     unknown = np.array([*own.unknown, *served.unknown], dtype=bool)
     if unknown.all() or not unknown.any():
         return True
-    return float(novelty[~unknown].max()) < float(novelty[unknown].min())
+    return float(scores[~unknown].max()) < float(scores[unknown].min())
 
 
 def _clear_labels_changed(own: NDArray[np.float32], served: NDArray[np.float32]) -> int:

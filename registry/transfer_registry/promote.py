@@ -34,8 +34,7 @@ from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
 from transfer_registry.mlflow_registry import ALIAS, ARTIFACT_TAG, RUN_TAG, TRIAL_TAG, model_versions
 from transfer_registry.parity import PARITY_RULE, parity
-from transfer_registry.serving.smoke_test import PARITY_IMAGES, predict_over_http
-from transfer_registry.serving.stranger import predict
+from transfer_registry.serving.smoke_test import PARITY_IMAGES, predict_over_http, predict_proba_over_http
 from transfer_registry.verdict import Verdict
 from transfer_registry.version_files import save_predictions, save_training_hashes
 
@@ -74,7 +73,7 @@ def promote_candidate(
     rules: Mapping[str, Rule],
     ledger: Ledger,
     serve: Serve = predict_over_http,
-    predict: Predict = predict,
+    predict: Predict = predict_proba_over_http,
 ) -> PromotionResult:
     """Registers a candidate, judges it, records the verdict, and makes it champion if it passed.
 

@@ -37,7 +37,7 @@ def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None
     databases.create_schema(url)
     study = Study("shared", url, {"a": Range[float](low=0.0, high=1.0)}, minimizes=True, seed=0, pruning=True)
     study.run(3, lambda trial: float(trial.values["a"]), lambda _: None)
-    assert study.finished == 3
+    assert study.finished_count == 3
     study.close()
     with Ledger.open(databases.ledger_url()) as ledger:
         assert ledger.entries() == ()

@@ -1,4 +1,4 @@
-"""What MLflow holds of a study, in a real database."""
+"""Runs of a study in a real MLflow database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tracker(isolated: Path) -> Tracker:
     return Tracker("ants-bees")
 
 
-def test_an_experiment_that_was_deleted_is_restored(tracker: Tracker) -> None:
+def test_a_deleted_experiment_is_restored(tracker: Tracker) -> None:
     MlflowClient().delete_experiment(tracker.experiment_id)
     again = Tracker("ants-bees")
     assert again.experiment_id == tracker.experiment_id
@@ -25,7 +25,7 @@ def test_an_experiment_that_was_deleted_is_restored(tracker: Tracker) -> None:
         run.log_metrics({"a": 1.0})
 
 
-def test_a_trial_reaches_mlflow_whole_and_is_gone_on_with(tracker: Tracker, monkeypatch) -> None:
+def test_a_trial_is_logged_in_one_call_and_resumed(tracker: Tracker, monkeypatch) -> None:
     calls: list[str] = []
     log_batch: Callable[..., None] = MlflowClient.log_batch
     monkeypatch.setattr(
@@ -37,7 +37,7 @@ def test_a_trial_reaches_mlflow_whole_and_is_gone_on_with(tracker: Tracker, monk
             first.log_metrics({"validation/loss": 1 / epoch, "train/loss": 2.0}, epoch)
         first.set_tags({"platform.state": "COMPLETE"})
         first.end()
-        assert len(calls) == 1, "a quick trial is one batch"
+        assert len(calls) == 1, "a short trial is one batch"
         again = tracker.start_trial_run(parent, 0, {"lr": 0.1}, resumed=True)
         assert again.run_id == first.run_id
         assert again.last_step("validation/loss") == 15

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from transfer_platform import databases
 from transfer_registry.errors import StorageError
 
 

@@ -60,7 +60,7 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
         None if there is none, if the best trial, `promotion:` or the MLflow run differ from those it was made
         for, or if the registered version or the files of the model are gone.
     """
-    stored = study.attrs.get(ATTRIBUTE)
+    stored = study.user_attrs.get(ATTRIBUTE)
     if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
         return None
     if not all((model / name).exists() for name in FILES):
@@ -114,7 +114,7 @@ def conclude(
         evaluation = _evaluation(classifier, output, splits, metrics)
         promotion = _promote(recipe.promotion, candidate, evaluation)
     conclusion = Conclusion(metrics, promotion)
-    study.set_attr(ATTRIBUTE, _as_json(conclusion, _inputs(study, recipe, parent)))
+    study.set_user_attr(ATTRIBUTE, _as_json(conclusion, _inputs(study, recipe, parent)))
     return conclusion
 
 

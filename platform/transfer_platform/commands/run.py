@@ -42,9 +42,9 @@ from transfer_platform.recipe.search_space import Choice, largest
 from transfer_platform.search.study import (
     FinishedTrial,
     Study,
+    count_studies,
     create_tables,
-    restart_count,
-    restarted_name,
+    numbered_name,
 )
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store.store import Store
@@ -201,17 +201,17 @@ class _Session:
     def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
         """Logs inputs, data report and machine; what an earlier start of the study logged stays."""
         study, parent, trainer = self.study, self.parent, self.trainer
-        if "precision" not in study.attrs:  # decided once, so that a resumed study computes the same
-            study.set_attr("precision", trainer.select_precision(first_values(self.recipe)))
-        trainer.precision = str(study.attrs["precision"])
+        if "precision" not in study.user_attrs:  # decided once, so that a resumed study computes the same
+            study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
+        trainer.precision = str(study.user_attrs["precision"])
         trials = _trial_count(self.recipe)
         plural = "s" * (trials > 1)
         self.say(f"study {study.name}: {trials} trial{plural} on {trainer.device}, {trainer.precision}")
         log_inputs(parent, self.recipe, self.splits, weights)
         counts = {str(each): self.opened.inspection.count(each) for each in Severity}
-        if study.attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
+        if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
             log_data(parent, self.opened.inspection, self.splits)
-            study.set_attr("data", logged)
+            study.set_user_attr("data", logged)
         log_machine(parent, str(trainer.device), trainer.precision)
 
     def search(self) -> None:
@@ -222,12 +222,14 @@ class _Session:
             self.progress(Step("study", trial.number + 1, trials, "trials"))
             self.say(str(trial))
 
-        if study.finished >= trials:
+        if study.finished_count >= trials:
             self.say("all trials are finished")
         study.run(trials, self.engine.run_trial, report)
-        if study.attrs.get("reported") != (logged := {"trials": study.finished, "run": self.parent.run_id}):
+        if study.user_attrs.get("reported") != (
+            logged := {"trials": study.finished_count, "run": self.parent.run_id}
+        ):
             log_study(self.parent, study)
-            study.set_attr("reported", logged)
+            study.set_user_attr("reported", logged)
 
     def conclude(self) -> Conclusion:
         """Evaluates and registers the best trial, unless an earlier start did."""
@@ -289,9 +291,9 @@ def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
     databases.create_schema(url)
     with atomic_database(url) as unfinished:
         create_tables(unfinished)
-    count = restart_count(name, url) + fresh
+    count = count_studies(name, url) + fresh
     return Study(
-        restarted_name(name, max(1, count)),
+        numbered_name(name, max(1, count)),
         url,
         search_ranges(recipe),
         minimizes=objective(recipe).minimizes,

@@ -24,7 +24,8 @@ from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.label_errors import misclassified_images
 from transfer_platform.recipe.resolve import to_yaml
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.search.study import Study, study_figures
+from transfer_platform.search.figures import study_figures
+from transfer_platform.search.study import Study
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run
 

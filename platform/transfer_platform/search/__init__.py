@@ -1,1 +1,1 @@
-"""X."""
+"""Hyperparameter search with Optuna."""

@@ -1,4 +1,4 @@
-"""How a study proposes values, so that an interrupted one proposes what an uninterrupted one would have."""
+"""Sampler whose proposals do not change when a study is interrupted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from optuna.trial import FrozenTrial
 
 
 class ReproducibleSampler(BaseSampler):
-    """TPE whose proposal is a function of (seed, trial number, parameter, finished trials) and nothing else.
+    """TPE whose proposals depend only on the seed, trial number, parameter and finished trials.
 
-    A sampler that lives through a study draws from one stream of random numbers, so that a study continued in
-    another process proposes other values than an uninterrupted one would have. Here every draw starts a
-    stream of its own.
+    Optuna's samplers draw from one random stream per process, so a study that is resumed in another process
+    proposes different values. This sampler starts a new stream for every draw.
+
+    Args:
+        seed: Seed of the proposals.
     """
 
     def __init__(self, seed: int) -> None:
@@ -25,19 +27,19 @@ class ReproducibleSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: OptunaStudy, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """What is sampled jointly: every parameter that the finished trials share."""
+        """Returns the parameters that all finished trials share; they are sampled jointly."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values for the joint part of the space."""
+        """Samples the jointly sampled parameters."""
         return self._tpe(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: OptunaStudy, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401 - Optuna's own signature
-        """One value outside of the joint part."""
+    ) -> Any:  # noqa: ANN401 - Optuna's signature
+        """Samples a parameter that is not sampled jointly."""
         return self._tpe(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
 
     def _tpe(self, trial: FrozenTrial, parameter: str = "") -> TPESampler:

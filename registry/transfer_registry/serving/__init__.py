@@ -1,1 +1,1 @@
-"""X."""
+"""Serving, loading and exporting registered models."""

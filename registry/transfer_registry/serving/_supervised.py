@@ -1,9 +1,11 @@
-"""What `over_http` runs, by its path: a command that ends when whoever started this is gone; never imported.
+"""Runs a command that ends when the parent process does.
 
-    python -I attended.py COMMAND [ARGUMENT ...]      with a pipe as standard input
+Started by `smoke_test`, never imported.
 
-Nobody writes into the pipe. It is closed when its other end is, also by a `kill -9`, and then the command and
-all that it started are killed: a server must not outlive a promotion.
+    python -I _supervised.py COMMAND [ARGUMENT ...]      with a pipe as standard input
+
+Nothing is written to the pipe. It is closed when the parent process ends, even by `kill -9`; the command and
+its child processes are killed then, so that no server is left behind.
 """
 
 import os
@@ -14,14 +16,14 @@ import threading
 
 
 def _main(command: list[str]) -> int:
-    attended = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_end_with_input, args=(attended,), daemon=True).start()
-    return attended.wait()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    threading.Thread(target=_kill_at_end_of_input, args=(process,), daemon=True).start()
+    return process.wait()
 
 
-def _end_with_input(attended: "subprocess.Popen[bytes]") -> None:
+def _kill_at_end_of_input(process: "subprocess.Popen[bytes]") -> None:
     os.read(sys.stdin.fileno(), 1)
-    os.killpg(attended.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

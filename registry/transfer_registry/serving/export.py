@@ -1,13 +1,13 @@
-"""A registered model as files for programs that know nothing of this project; imported by the command line.
+"""Export of a registered model to files that work without this project.
 
-onnx          model.onnx, model.json, README.md: bytes of pixels in, calibrated probabilities and novelty out
+onnx          model.onnx, model.json, README.md: pixels in, probabilities and out-of-distribution scores out
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
-The graph takes pixels, uint8 (N, S, S, 3), as Pillow gives them. Scaling by mean and standard deviation is
-exact in any runtime, so it is inside, where nobody can forget it. Decoding and resampling are not: ONNX has
-no EXIF, and none of its resampling filters is Pillow's.
+The ONNX graph takes pixels from Pillow, uint8 (N, S, S, 3). Normalization by mean and standard deviation is
+exact in any runtime and therefore part of the graph. Decoding and resizing are not: ONNX does not read EXIF,
+and its interpolation modes differ from Pillow's.
 
-The network, its head and its novelty are those of the code that was registered with the model.
+Network, head and out-of-distribution scorer are built with the code that was registered with the model.
 """
 
 from __future__ import annotations
@@ -48,158 +48,152 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX's set of operators, of 2022: the one that torch's exporter is written in, so nothing is converted."""
+"""ONNX operator set (2022); torch's exporter produces it without a conversion."""
 TOLERANCE = 1e-3
-"""The largest difference of a probability or novelty between ONNX Runtime and torch."""
+"""Maximum difference between ONNX Runtime and torch in any probability or out-of-distribution score."""
 
-_BATCHES = (1, 3)
-_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+_BATCH_SIZES = (1, 3)
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def export(model: str, form: str, out: Path) -> str:
-    """Writes a registered model into a folder, whole or not at all.
+def export(model: str, file_format: str, out: Path) -> str:
+    """Exports a registered model to a folder; on an error nothing is left behind.
 
     Args:
-        model: A registered model, see `transfer_registry.model_uri`.
-        form: `onnx` or `safetensors`.
-        out: A folder that is not there yet, or empty.
+        model: Registered model, see `transfer_registry.model_uri`.
+        file_format: `onnx` or `safetensors`.
+        out: A new or empty folder.
 
     Returns:
-        What was done, in a sentence.
+        A one-line summary.
 
     Raises:
-        StorageError: There are files in the folder already.
-        RegistryError: There is no such model, it cannot be expressed in ONNX, what was written does not
-            compute what the model does, it is of another format, or the extra `onnx` is not installed.
+        StorageError: The folder is not empty.
+        RegistryError: The model does not exist, has an unsupported format, cannot be expressed in ONNX or
+            computes different values there, or the extra `onnx` is not installed.
     """
-    if form == "onnx":
-        _refuse_missing_extra()
+    if file_format == "onnx":
+        _require_onnx_packages()
     with atomic_folder(out) as folder, TemporaryDirectory() as temporary:
-        version = _fetched(model_uri(model), temporary)
-        said = _WRITERS[form](version, folder)
-    return f"{version.uri} is exported to {out}{said}; {out / README_FILE} says how it is used"
+        registered = _download(model_uri(model), temporary)
+        remark = _WRITERS[file_format](registered, folder)
+    return f"Exported {registered.uri} to {out}{remark}; see {out / README_FILE} for its use"
 
 
 @dataclass(frozen=True)
-class _Version:
-    """A registered model's own files.
+class _RegisteredFiles:
+    """Downloaded files of a registered model.
 
     Attributes:
-        uri: What it is called in errors.
-        folder: All of it, as MLflow loads it.
-        files: `model.json` and its safetensors.
-        description: What `model.json` says.
+        uri: Name of the model in messages.
+        folder: The MLflow model.
+        files: Folder of `model.json` and the safetensors files.
+        config: Content of `model.json`.
     """
 
     uri: str
     folder: Path
     files: Path
-    description: ModelConfig
+    config: ModelConfig
 
-    def classifier(self) -> Classifier:
-        """Loads it with the code that was registered with it."""
+    def load_classifier(self) -> Classifier:
+        """Loads the model with the code that was registered with it."""
         try:
             model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
         except MlflowException as error:
-            raise RegistryError(f"{self.uri} cannot be loaded: {error.message}") from error
+            raise RegistryError(f"cannot load {self.uri}: {error.message}") from error
         return cast("Classifier", model.classifier)
 
 
-class _Served(nn.Module):
-    """What the graph computes: all that a classifier does with an image's square.
+class _ExportedModel(nn.Module):
+    """The exported computation: everything from prepared pixels to predictions.
 
     Args:
-        classifier: Of the registered code; its parts are moved to the CPU, in place.
-        uri: What the model is called in errors.
+        classifier: Loaded with the registered code; moved to the CPU in place.
+        uri: Name of the model in messages.
     """
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
-        if not hasattr(classifier, "ood_score"):
-            raise RegistryError(
-                f"{uri} was registered with code that has no export to ONNX: `platform run` registers a "
-                "newer version, and `--to safetensors` takes this one as it is"
-            )
         self.uri, self.size = uri, classifier.config.preprocessing.image_size
         self._network = classifier.network.cpu()
-        self._novelty = classifier.ood_scorer.to(torch.device("cpu"))
+        self._ood_scorer = classifier.ood_scorer.to(torch.device("cpu"))
         self._temperature = classifier.config.temperature
         self._mean = torch.tensor(classifier.config.preprocessing.mean).view(3, 1, 1)
         self._std = torch.tensor(classifier.config.preprocessing.std).view(3, 1, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, uint8 (N, S, S, 3), -> probabilities (N, C) and novelty (N)."""
-        prepared = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+        """Pixels, uint8 (N, S, S, 3) -> probabilities (N, C), out-of-distribution scores (N,)."""
+        normalized = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
         features: list[Tensor] = []
         with self._network.register_feature_hook(features.append):
-            logits = self._network(prepared)
-        return (logits / self._temperature).softmax(dim=1), self._novelty(features[0])
+            logits = self._network(normalized)
+        return (logits / self._temperature).softmax(dim=1), self._ood_scorer(features[0])
 
 
-def _refuse_missing_extra() -> None:
-    for package in _EXTRA:
+def _require_onnx_packages() -> None:
+    for package in _ONNX_PACKAGES:
         try:
             import_module(package)
         except ImportError as error:
             raise RegistryError(
-                f"the export to ONNX needs the package {package}, which cannot be imported ({error}): "
+                f"the ONNX export needs the package {package}, which cannot be imported ({error}): "
                 "pip install 'transfer-platform[onnx]'"
             ) from error
 
 
-def _fetched(uri: str, temporary: str) -> _Version:
+def _download(uri: str, temporary: str) -> _RegisteredFiles:
     try:
         folder = Path(download_artifacts(artifact_uri=uri, dst_path=temporary))
     except MlflowException as error:
-        raise RegistryError(f"{uri} cannot be fetched: {error.message}") from error
+        raise RegistryError(f"cannot download {uri}: {error.message}") from error
     files = folder / "artifacts" / ARTIFACT
     if not (files / CONFIG_FILE).is_file():
-        raise RegistryError(f"{uri} is no classifier of this platform: it holds no {CONFIG_FILE}")
+        raise RegistryError(f"{uri} is not a classifier of this platform: it has no {CONFIG_FILE}")
     try:
-        return _Version(uri, folder, files, ModelConfig.read(files))
+        return _RegisteredFiles(uri, folder, files, ModelConfig.read(files))
     except ModelError as error:
         raise RegistryError(
-            f"{uri} is described in a way that this export does not read ({error}): `platform run` "
-            "registers a version of today's kind"
+            f"{uri} has an unsupported {CONFIG_FILE} ({error}); register a new version with `platform run`"
         ) from error
 
 
-def _write_safetensors(version: _Version, folder: Path) -> str:
+def _write_safetensors(registered: _RegisteredFiles, folder: Path) -> str:
     for name in (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE):
-        shutil.copyfile(version.files / name, folder / name)
-    (folder / README_FILE).write_text(safetensors_readme(version.description), encoding="utf-8")
+        shutil.copyfile(registered.files / name, folder / name)
+    (folder / README_FILE).write_text(safetensors_readme(registered.config), encoding="utf-8")
     return ""
 
 
-def _write_onnx(version: _Version, folder: Path) -> str:
-    served, description = _Served(version.classifier(), version.uri).eval(), version.description
-    program = _translated(served)
-    _describe(program, description)
+def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
+    model = _ExportedModel(registered.load_classifier(), registered.uri).eval()
+    program = _to_onnx(model)
+    _set_metadata(program, registered.config)
     program.save(folder / ONNX_FILE)
-    difference = _largest_difference(served, folder / ONNX_FILE)
+    difference = _largest_difference(model, folder / ONNX_FILE)
     if not difference <= TOLERANCE:
         raise RegistryError(
-            f"{version.uri} is not exported: on random images ONNX Runtime differs from torch by "
-            f"{difference:.2g}, and {TOLERANCE:g} is allowed; `--to safetensors` needs no translation"
+            f"{registered.uri} was not exported: ONNX Runtime and torch differ by {difference:.2g} on random "
+            f"images, more than {TOLERANCE:g}; use `--to safetensors`"
         )
-    shutil.copyfile(version.files / CONFIG_FILE, folder / CONFIG_FILE)
-    (folder / README_FILE).write_text(onnx_readme(description), encoding="utf-8")
-    return f" and differs from torch by {difference:.1g} at most on random images"
+    shutil.copyfile(registered.files / CONFIG_FILE, folder / CONFIG_FILE)
+    (folder / README_FILE).write_text(onnx_readme(registered.config), encoding="utf-8")
+    return f" (largest difference from torch on random images: {difference:.1g})"
 
 
-_WRITERS: dict[str, Callable[[_Version, Path], str]] = {
+_WRITERS: dict[str, Callable[[_RegisteredFiles, Path], str]] = {
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
 }
 
 
-def _translated(served: _Served) -> ONNXProgram:
+def _to_onnx(model: _ExportedModel) -> ONNXProgram:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's exporter warns of its own parts
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
-                served,
-                (torch.zeros(2, served.size, served.size, 3, dtype=torch.uint8),),
+                model,
+                (torch.zeros(2, model.size, model.size, 3, dtype=torch.uint8),),
                 input_names=["images"],
                 output_names=["probabilities", "ood_score"],
                 opset_version=OPSET,
@@ -209,51 +203,50 @@ def _translated(served: _Served) -> ONNXProgram:
             )
     except torch.onnx.OnnxExporterError as error:
         raise RegistryError(
-            f"{served.uri} cannot be expressed in ONNX by torch's exporter: {_reason(error)}; "
-            "`--to safetensors` takes every network"
+            f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; use `--to safetensors`, which "
+            "supports every network"
         ) from error
-    assert program is not None, "the exporter returns a program where no file is named"
+    assert program is not None, "returned if no file is named"
     return program
 
 
-def _describe(program: ONNXProgram, description: ModelConfig) -> None:
-    """Lets the file say what it is, and not where on this machine its operators come from."""
+def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
+    """Adds metadata for users and removes the operators' source paths on this machine."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
-    facts = {
-        "classes": description.classes,
-        "preprocessing": asdict(description.preprocessing),
-        "threshold": description.unknown.threshold,
-        "temperature": description.temperature,
+    metadata = {
+        "classes": config.classes,
+        "preprocessing": asdict(config.preprocessing),
+        "threshold": config.unknown.threshold,
+        "temperature": config.temperature,
     }
-    program.model.metadata_props.update({name: json.dumps(fact) for name, fact in facts.items()})
+    program.model.metadata_props.update({name: json.dumps(value) for name, value in metadata.items()})
 
 
-def _largest_difference(served: _Served, file: Path) -> float:
-    """Between ONNX Runtime and torch, over both outputs, on random images; nan where one of them is."""
-    shape, generator = (served.size, served.size, 3), np.random.default_rng(0)
-    batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in _BATCHES]
+def _largest_difference(model: _ExportedModel, file: Path) -> float:
+    """Compares both outputs of ONNX Runtime and torch on random images; NaN if any output is NaN."""
+    shape, generator = (model.size, model.size, 3), np.random.default_rng(0)
+    batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in _BATCH_SIZES]
     with torch.inference_mode():
-        own = [result.numpy() for images in batches for result in served(torch.from_numpy(images))]
-    differences = zip(own, _run(file, batches, served.uri), strict=True)
-    return float(np.max([np.abs(one - other).max() for one, other in differences]))
+        expected = [output.numpy() for images in batches for output in model(torch.from_numpy(images))]
+    pairs = zip(expected, _run_onnx(file, batches, model.uri), strict=True)
+    return float(np.max([np.abs(one - other).max() for one, other in pairs]))
 
 
-def _run(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[NDArray[np.float32]]:
+def _run_onnx(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[NDArray[np.float32]]:
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return [result for images in batches for result in session.run(None, {"images": images})]
-    except Exception as error:  # its errors have no class in common but this one
+        return [output for images in batches for output in session.run(None, {"images": images})]
+    except Exception as error:  # ONNX Runtime's errors have no other base class
         raise RegistryError(
-            f"{uri} is not exported: ONNX Runtime does not run what torch wrote: {_reason(error)}; "
-            "`--to safetensors` needs no translation"
+            f"{uri} was not exported: ONNX Runtime cannot run the graph: {_root_cause(error)}; "
+            "use `--to safetensors`"
         ) from error
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what an error came from."""
+def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,7 +1,4 @@
-"""The README.md of an exported model: for people who have its folder and nothing else of this project.
-
-Only `export` imports it.
-"""
+"""README.md of an exported model, for users who have only its folder."""
 
 from __future__ import annotations
 
@@ -16,29 +13,29 @@ if TYPE_CHECKING:
     from transfer_model.network import NetworkSpec
 
 _ONNX = """\
-# An image classifier of {count} classes, in ONNX
+# Image classifier with {count} classes (ONNX)
 
-`model.onnx` has all of it, images in and calibrated probabilities out, and says what it is in its own
-metadata: `classes`, `preprocessing`, `ood_threshold` and `temperature`, each JSON. `model.json` repeats that.
+`model.onnx` takes image pixels and returns calibrated probabilities. Its metadata holds `classes`,
+`preprocessing`, `threshold` and `temperature`, each as JSON; `model.json` has the same values.
 
-| | name | type | what it is |
+| | name | type | description |
 |---|---|---|---|
-| in | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as below; N is any number |
-| out | `probabilities` | float32 (N, {count}) | of `classes`, in their order, calibrated |
-| out | `novelty` | float32 (N) | 0 to 2, how unlike the training images; unknown above {threshold:.4g} |
+| input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
+| output | `probabilities` | float32 (N, {count}) | calibrated, in the order of `classes` |
+| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; unknown above {threshold:.4g} |
 
-It computes in float32{precision}.
+The batch size N is arbitrary. The graph computes in float32{precision}.
 
-## From a file to `images`
+## Preprocessing
 
 {steps}
-4. Nothing more: `(x / 255 - mean) / std`, with the mean {mean} and the standard deviation {std} of the
-   three channels, is the graph's first step.
+4. Do not normalize: `(x / 255 - mean) / std` with the per-channel mean {mean} and standard deviation {std} is
+   part of the graph.
 
-## In Python
+## Python example
 
-`pip install numpy pillow onnxruntime`, then `python classify.py PHOTO...` in this folder, with this as
-`classify.py`:
+Install the requirements with `pip install numpy pillow onnxruntime`, save this program as `classify.py` in
+this folder, and run `python classify.py IMAGE...`:
 
 ```python
 {snippet}```
@@ -53,50 +50,49 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx")
-facts = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-prepare = facts["preprocessing"]
+metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+settings = metadata["preprocessing"]
 for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(Image.open(path))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    side = prepare["crop"] * min(image.size)
+    side = settings["crop"] * min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    size, resample = (prepare["image_size"],) * 2, Image.Resampling[prepare["interpolation"].upper()]
+    size, resample = (settings["image_size"],) * 2, Image.Resampling[settings["interpolation"].upper()]
     square = image.convert("RGB").resize(size, resample, box=(left, top, left + side, top + side))
-    probabilities, novelty = session.run(None, {"images": np.asarray(square)[np.newaxis]})
-    answer = dict(zip(facts["classes"], probabilities[0].tolist()))
-    label, unknown = max(answer, key=answer.get), float(novelty[0]) > facts["threshold"]
-    print(json.dumps({"file": path, "label": label, "probabilities": answer, "ood_score": float(novelty[0]),
-                      "unknown": unknown}))
+    probabilities, ood_scores = session.run(None, {"images": np.asarray(square)[np.newaxis]})
+    by_class = dict(zip(metadata["classes"], probabilities[0].tolist()))
+    label, unknown = max(by_class, key=by_class.get), float(ood_scores[0]) > metadata["threshold"]
+    print(json.dumps({"file": path, "label": label, "probabilities": by_class,
+                      "ood_score": float(ood_scores[0]), "unknown": unknown}))
 """
 
 _SAFETENSORS = """\
-# An image classifier of {count} classes, in safetensors
+# Image classifier with {count} classes (safetensors)
 
-| file | what it is |
+| file | content |
 |---|---|
 | `model.json` | network, classes in the order of the outputs, preprocessing, temperature, threshold |
-| `weights.safetensors` | of {library}'s `{architecture}`, {size} x {size} pixels, {count} classes |
-| `reference.safetensors` | `features` (M, F) of some training images, see below |
+| `weights.safetensors` | weights of {library}'s `{architecture}`, {size} x {size} pixels, {count} classes |
+| `reference.safetensors` | `features` (M, F) of training images, for the out-of-distribution score |
 
-A tensor is called `backbone.` and then what {library} calls it. The new classifier, a linear layer or a 1x1
-convolution behind dropout, stands where {library}'s own stood, under one more name: `....classifier.weight`,
-`....classifier.bias`.
+Tensor names are `backbone.` followed by the name in {library}. The classifier of {library} is replaced by a
+dropout layer and a linear layer or 1x1 convolution, named `....classifier.weight` and `....classifier.bias`.
 
 {loading}
 
-## From a file to the network's input
+## Preprocessing
 
 {steps}
-4. `(x / 255 - mean) / std` for each channel: mean {mean}, standard deviation {std}. The input is float32
-   (N, 3, {size}, {size}), channels first.
+4. Normalize each channel with `(x / 255 - mean) / std`: mean {mean}, standard deviation {std}. The input is
+   float32 (N, 3, {size}, {size}).
 
-## From the network's output to an answer
+## Predictions
 
 - The probabilities are `softmax(logits / {temperature})`{precision}.
-- The novelty is 1 minus the largest cosine similarity of the image's features with a row of `features`;
-  the features are what the classifier's last layer is given, averaged over positions where there are several.
-  An image with a novelty above {threshold} is called unknown.
+- The out-of-distribution score is 1 minus the largest cosine similarity between the image's features and a
+  row of `features`. The features are the input of the last layer, averaged over all positions if it has
+  several. Images with a score above {threshold} are unknown.
 """
 
 _LOADING = """\
@@ -116,38 +112,37 @@ network.eval()
 ```"""
 
 _POOLED = """\
-{library} has no classifier for this network: what it calls its tensors follows `backbone.encoder.`, and
-`backbone.head.classifier` is a linear layer on the mean of the encoder's output over all positions."""
+This network has no classifier in {library}: the encoder's tensors are named `backbone.encoder.` followed by
+the name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output
+over all positions."""
 
 _STEPS = """\
-1. Decode the file (of an animation the first frame), turn it upright by its EXIF orientation, lay
-   transparency on white, and convert to 8-bit RGB. Deeper greyscale is scaled to 0 to 255 first.
-2. Take the centre square whose side is {crop} of the image's shorter side. Nothing is rounded:
+1. Decode the file (the first frame of an animation), apply the EXIF orientation, composite transparency on
+   white, and convert to 8-bit RGB. Scale grayscale images with more than 8 bits to 0-255 first.
+2. Crop the center square with a side of {crop} times the shorter image side, without rounding:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
-3. Scale it to {size} x {size} pixels in one resampling with Pillow's filter {filter}:
+3. Crop and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
    `image.resize(({size}, {size}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))`.
-   A filter of the same name in another library gives other pixels where an image shrinks."""
+   Filters of the same name in other libraries give different pixels when an image is reduced."""
 
 
-def onnx_readme(description: ModelConfig) -> str:
-    """What stands beside `model.onnx`, with a program that classifies photographs from their files."""
-    return _ONNX.format(snippet=_SNIPPET, **_facts(description))
+def onnx_readme(config: ModelConfig) -> str:
+    """Returns the README for `model.onnx`, with a program that classifies image files."""
+    return _ONNX.format(snippet=_SNIPPET, **_values(config))
 
 
-def safetensors_readme(description: ModelConfig) -> str:
-    """What stands beside the safetensors files, with the lines that load them."""
-    backbone = catalog.resolve(description.network.backbone)
+def safetensors_readme(config: ModelConfig) -> str:
+    """Returns the README for the safetensors files, with code that loads them."""
+    backbone = catalog.resolve(config.network.backbone)
     library = "torchvision" if backbone.library == TORCHVISION else "timm"
     architecture = backbone.architecture if library == "torchvision" else backbone.timm_name.split(".")[0]
-    pooled = find_structure(backbone, description.network.image_size).pooled
-    loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build(description.network))
-    return _SAFETENSORS.format(
-        library=library, architecture=architecture, loading=loading, **_facts(description)
-    )
+    pooled = find_structure(backbone, config.network.image_size).pooled
+    loading = (_POOLED if pooled else _LOADING).format(library=library, build=_build_call(config.network))
+    return _SAFETENSORS.format(library=library, architecture=architecture, loading=loading, **_values(config))
 
 
-def _build(spec: NetworkSpec) -> str:
-    """The call that builds the library's network, as `transfer_model.backbones` builds it."""
+def _build_call(spec: NetworkSpec) -> str:
+    """Returns the library call that builds the same network as `transfer_model.backbones`."""
     backbone = catalog.resolve(spec.backbone)
     if backbone.library == TORCHVISION:
         options = f", num_classes={spec.classes}"
@@ -156,21 +151,21 @@ def _build(spec: NetworkSpec) -> str:
         if backbone.architecture in ("googlenet", "inception_v3"):
             options += ", transform_input=True"
         return f'torchvision.models.get_model("{backbone.architecture}"{options})'
-    fixed = f", img_size={spec.image_size}" if timm_cfg(backbone).fixed_input_size else ""
-    return f'timm.create_model("{backbone.timm_name.split(".")[0]}", num_classes={spec.classes}{fixed})'
+    options = f", img_size={spec.image_size}" if timm_cfg(backbone).fixed_input_size else ""
+    return f'timm.create_model("{backbone.timm_name.split(".")[0]}", num_classes={spec.classes}{options})'
 
 
-def _facts(description: ModelConfig) -> dict[str, object]:
-    prepare = description.preprocessing
-    size, resample = prepare.image_size, prepare.interpolation.upper()
-    served = description.precision
+def _values(config: ModelConfig) -> dict[str, object]:
+    preprocessing = config.preprocessing
+    size, resample = preprocessing.image_size, preprocessing.interpolation.upper()
+    precision = config.precision
     return {
-        "count": len(description.classes),
+        "count": len(config.classes),
         "size": size,
-        "mean": list(prepare.mean),
-        "std": list(prepare.std),
-        "temperature": description.temperature,
-        "threshold": description.unknown.threshold,
-        "steps": _STEPS.format(crop=prepare.crop, size=size, filter=resample),
-        "precision": "" if served == "float32" else f"; the registered model computes in {served}",
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "temperature": config.temperature,
+        "threshold": config.unknown.threshold,
+        "steps": _STEPS.format(crop=preprocessing.crop, size=size, filter=resample),
+        "precision": "" if precision == "float32" else f"; the registered model computes in {precision}",
     }

@@ -1,4 +1,4 @@
-"""A registered model in this process: images in, probabilities in a fixed order of classes out."""
+"""A registered model loaded into this process, with a fixed class order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
-from transfer_registry.packaging import CLASSES_KEY
+from transfer_registry.packaging import classes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,49 +22,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that runs by the code that was registered with it.
+    """A model that runs with the code it was registered with.
 
     Attributes:
-        uri: What was loaded; an alias stays an alias.
-        classes: In the order of the columns of `probabilities`.
+        uri: URI it was loaded from; aliases are not resolved.
+        classes: Class order of the probabilities (C).
+        pyfunc: MLflow's model.
     """
 
     uri: str
     classes: tuple[str, ...]
     pyfunc: Any
 
-    def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """The probability of every class for every image, (N, C); raises what `answers` does."""
-        return self.predict(images).probabilities
-
     def predict(self, images: Sequence[Path]) -> ServedOutput:
-        """What the model says of images.
+        """Classifies images.
 
         Raises:
-            RegistryError: The model refuses an image; the message says which and why.
+            RegistryError: The model rejects an image; the message gives the row and the reason.
         """
         import pandas as pd
 
         frame = pd.DataFrame({"image": [path.read_bytes() for path in images]})
         try:
-            answers = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
+            predictions = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})
         except MlflowException as error:
-            raise RegistryError(f"{self.uri} refused an image: {error.message}") from error
-        return parse_predictions(answers, self.classes)
+            raise RegistryError(f"{self.uri} rejected an image: {error.message}") from error
+        return parse_predictions(predictions, self.classes)
+
+    def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
+        """Returns the probabilities (N, C) of `predict`."""
+        return self.predict(images).probabilities
 
 
 def load_model(name: str) -> LoadedModel:
-    """Loads what a user names: `ants-bees`, `ants-bees/3`, `ants-bees@alias`, a URI or a folder.
+    """Loads a model by the name, version, alias, URI or folder that `model_uri` accepts.
 
     Raises:
-        RegistryError: There is no such model, or it was not registered by this platform.
+        RegistryError: The model does not exist, cannot be loaded, or is not a classifier of this platform.
     """
     uri = model_uri(name)
     try:
         pyfunc = mlflow.pyfunc.load_model(uri)
     except MlflowException as error:
-        raise RegistryError(f"{uri} cannot be loaded: {error.message}") from error
-    classes = (pyfunc.metadata.metadata or {}).get(CLASSES_KEY)
-    if not classes:
-        raise RegistryError(f"{uri} is no classifier of this platform: its metadata names no classes")
-    return LoadedModel(uri, tuple(classes), pyfunc)
+        raise RegistryError(f"cannot load {uri}: {error.message}") from error
+    return LoadedModel(uri, classes_of(pyfunc.metadata.metadata, uri), pyfunc)

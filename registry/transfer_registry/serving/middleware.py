@@ -1,8 +1,8 @@
-"""The thin layer before MLflow's scoring application: limits on what goes in, no leaks in what comes out.
+"""ASGI middleware that limits requests and replaces MLflow's error responses.
 
-GET  /ping /health /version     MLflow's
-POST /invocations               checked, then MLflow's
-whatever is not a 2xx           {"error_code": ..., "message": ...}, short, without trace or echo
+GET  /ping /health /version     answered by MLflow
+POST /invocations               validated, then answered by MLflow
+any error                       {"error_code": ..., "message": ...} without stack trace or request content
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_LIMIT = 32 * 1024 * 1024
-"""Bytes of one request."""
+"""Maximum size of a request body in bytes."""
 
-_PATH = "/invocations"
-_PATHS = (_PATH, "/ping", "/health", "/version")
+_INVOCATIONS = "/invocations"
+_PATHS = (_INVOCATIONS, "/ping", "/health", "/version")
 _MESSAGES = {
-    HTTPStatus.METHOD_NOT_ALLOWED: f"images are posted to {_PATH}; /ping, /health and /version are read",
-    HTTPStatus.GATEWAY_TIMEOUT: "the model took too long; send fewer images at once",
+    HTTPStatus.METHOD_NOT_ALLOWED: f"use POST for {_INVOCATIONS}, and GET for /ping, /health and /version",
+    HTTPStatus.GATEWAY_TIMEOUT: "the model took too long; send fewer images per request",
 }
 _logger = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """An ASGI application that guards another.
+    """ASGI application that protects MLflow's scoring application.
 
     Args:
         app: MLflow's scoring application.
-        body_limit: Largest request in bytes.
+        body_limit: Maximum size of a request body in bytes.
     """
 
     def __init__(self, app: ASGIApp, body_limit: int = BODY_LIMIT) -> None:
@@ -45,44 +45,41 @@ class RequestGuard:
         self._body_limit = body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one connection; see the ASGI specification."""
+        """Handles one connection; see the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        response = _SafeResponse(send)
         try:
             if scope["path"] not in _PATHS:
-                raise BadRequestError(
-                    HTTPStatus.NOT_FOUND, f"nothing is served here; images are posted to {_PATH}"
-                )
-            if scope["path"] == _PATH and scope["method"] == "POST":
-                receive = await self._checked(scope, receive)
-            await self._app(scope, receive, answer.pass_on)
-        except BadRequestError as refusal:
-            await answer.refuse(refusal.status, str(refusal))
+                raise BadRequestError(HTTPStatus.NOT_FOUND, f"path not found; post images to {_INVOCATIONS}")
+            if scope["path"] == _INVOCATIONS and scope["method"] == "POST":
+                receive = await self._validated(scope, receive)
+            await self._app(scope, receive, response.forward)
+        except BadRequestError as error:
+            await response.send_error(error.status, str(error))
         except ConnectionAbortedError:
             return
         except Exception:
-            # Whatever it was, the client gets a plain 500, the log gets the rest, and the server lives.
             _logger.exception("the scoring application failed")
-            await answer.refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+            await response.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
-        """Reads and checks the body; gives it back as something that can be received once more."""
-        headers = Headers(scope=scope)  # of two content types it gives the first, as it does to MLflow
-        body = await self._body(receive)
+    async def _validated(self, scope: Scope, receive: Receive) -> Receive:
+        """Reads and validates the body; returns a callable that delivers it to MLflow."""
+        headers = Headers(scope=scope)  # returns the first of two content types, as MLflow does
+        body = await self._read_body(receive)
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
         await asyncio.to_thread(validate_request, headers.get("content-type", ""), body)
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def again() -> Message:
+        async def receive_again() -> Message:
             return messages.pop() if messages else await receive()
 
-        return again
+        return receive_again
 
-    async def _body(self, receive: Receive) -> bytes:
-        """What exceeds the limit is read but not kept: a client that is still sending sees no answer."""
+    async def _read_body(self, receive: Receive) -> bytes:
+        """Reads the body to its end, since clients do not read a response while they are sending."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -98,43 +95,43 @@ class RequestGuard:
         return bytes(body)
 
 
-class _Answer:
-    """Passes a 2xx on as it comes; holds anything else back and says it in its own words."""
+class _SafeResponse:
+    """Forwards 2xx responses and replaces all others by a short JSON error."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
-        self._held: HTTPStatus | None = None
-        self._body = b""
+        self._error_status: HTTPStatus | None = None
+        self._error_body = b""
 
-    async def pass_on(self, message: Message) -> None:
+    async def forward(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not 200 <= message["status"] < 300:
-            self._held = HTTPStatus(message["status"])
-        elif self._held is None:
+            self._error_status = HTTPStatus(message["status"])
+        elif self._error_status is None:
             self._started = True
             await self._send(message)
         elif message["type"] == "http.response.body":
-            self._body += message.get("body", b"")
+            self._error_body += message.get("body", b"")
             if not message.get("more_body", False):
-                await self.refuse(self._held, *_told_by_the_model(self._body))
+                await self.send_error(self._error_status, *_model_error(self._error_body))
 
-    async def refuse(self, status: HTTPStatus, message: str = "", error_code: str = "") -> None:
-        """Sends an error, unless something was sent already."""
+    async def send_error(self, status: HTTPStatus, message: str = "", error_code: str = "") -> None:
+        """Sends an error, unless a response has been started."""
         if self._started:
             return
         self._started = True
         content = json.dumps(
-            {"error_code": error_code or status.name, "message": message or _message(status)}
+            {"error_code": error_code or status.name, "message": message or _default_message(status)}
         )
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         await self._send({"type": "http.response.start", "status": status.value, "headers": headers})
         await self._send({"type": "http.response.body", "body": content.encode()})
 
 
-def _told_by_the_model(body: bytes) -> tuple[str, str]:
-    """Message and code of an error that the model raised; empty for MLflow's own, which echo the request.
+def _model_error(body: bytes) -> tuple[str, str]:
+    """Returns message and code of a model's error, or empty strings for MLflow's, which repeat the request.
 
-    The model answers with exactly these two keys (`transfer_model.pyfunc.RequestError`), MLflow with more.
+    Errors of the model (`transfer_model.pyfunc.RequestError`) have these two keys only; MLflow's have more.
     """
     try:
         content = json.loads(body)
@@ -145,7 +142,7 @@ def _told_by_the_model(body: bytes) -> tuple[str, str]:
     return str(content["message"])[:500], str(content["error_code"])[:100]
 
 
-def _message(status: HTTPStatus) -> str:
+def _default_message(status: HTTPStatus) -> str:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _MESSAGES.get(status, "the model failed; the server's log says why")
-    return _MESSAGES.get(status, "the request does not fit the model's input")
+        return _MESSAGES.get(status, "the model failed; see the server's log")
+    return _MESSAGES.get(status, "the request does not match the model's input")

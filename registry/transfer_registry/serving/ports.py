@@ -1,4 +1,4 @@
-"""Servers that are started as processes: a port for them, and whether they listen yet."""
+"""Ports of server processes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,16 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
+    """Returns a port of 127.0.0.1 that was free at the time of the call."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def wait_for_port(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
-    """Waits until somebody listens at an address.
-
-    Args:
-        server: The process that shall.
-        host: A name or an address.
-        port: There.
-        seconds: For how long at most.
+    """Waits until a server process accepts connections.
 
     Returns:
-        False where the process ends first, or the time is over.
+        False if the process ends first or the time is over.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:

@@ -1,4 +1,4 @@
-"""`platform serve` and `platform ui`: MLflow's own applications, with the settings that suit them."""
+"""`platform serve` and `platform ui`: MLflow's scoring server and MLflow's UI."""
 
 from __future__ import annotations
 
@@ -26,92 +26,90 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not bound
-_START = 120.0
-"""Seconds that MLflow's pages may take to start; creating a database is most of them."""
+_ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+_START_TIMEOUT = 120.0
+"""Seconds in which MLflow's UI must have started; creating a database takes most of the time."""
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns the ASGI application that serves it: MLflow's, behind `RequestGuard`.
+    """Loads a model and returns MLflow's ASGI application for it, behind a `RequestGuard`.
 
     Args:
-        uri: Anything that `mlflow.pyfunc.load_model` takes. An alias is resolved now, once.
+        uri: URI or path for `mlflow.pyfunc.load_model`. An alias is resolved once, by this call.
     """
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
-    """Serves a model until it is interrupted.
+    """Serves a model until interrupted.
 
     Args:
-        model: A name, `name/3`, `name@alias`, a URI or a folder.
+        model: Name, `name/3`, `name@alias`, URI or folder.
         host: Address to listen on.
-        port: 0 takes a free one.
-        say: Given the address and a command line to try, once requests are taken.
+        port: Port to listen on; 0 chooses a free port.
+        say: Called with the address and an example command once the server is ready.
 
     Raises:
-        RegistryError: There is no such model.
-        StorageError: Nobody can listen there.
+        RegistryError: The model does not exist.
+        StorageError: The address is not available.
     """
     uri = model_uri(model)
     with _listener(host, port) as listener:
         app = create_app(uri)
-        say(serving_banner(uri, _link(host, listener.getsockname()[1])))
+        say(serving_banner(uri, _url(host, listener.getsockname()[1])))
         with suppress(KeyboardInterrupt):
             uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
-def serving_banner(uri: str, link: str) -> str:
-    """What `serve` says: what is served where, and a line for the shell that sends a photograph."""
+def serving_banner(uri: str, url: str) -> str:
+    """Returns the start message of `serve`, with a shell command that posts an image."""
     return (
-        f"{uri} is served at {link}/invocations; Ctrl-C ends it. Try:\n\n"
-        """  printf '{"inputs":[{"image":"%s"}]}' "$(base64 < PHOTO.jpg | tr -d '\\n')" |\n"""
-        f"    curl {link}/invocations -H 'Content-Type: application/json' -d @-\n"
+        f"Serving {uri} at {url}/invocations; press Ctrl-C to stop. Try:\n\n"
+        """  printf '{"inputs":[{"image":"%s"}]}' "$(base64 < IMAGE.jpg | tr -d '\\n')" |\n"""
+        f"    curl {url}/invocations -H 'Content-Type: application/json' -d @-\n"
     )
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Shows the runs in MLflow's own pages until it is interrupted.
-
-    Where the runs are on a tracking server, that server has the pages, and only its link is said.
+    """Runs MLflow's UI until interrupted; for a remote tracking server, only prints its link.
 
     Args:
         host: Address to listen on.
-        port: Must be free.
-        say: Given the link to the experiment that was used last, once it works.
+        port: Port to listen on; must be free.
+        say: Called with the link to the last used experiment once the UI is ready.
 
     Raises:
-        StorageError: Nobody can listen there, or MLflow does not start.
+        StorageError: The address is not available, or MLflow does not start.
     """
     mlflow_server.require_server()
     mlflow_server.create_database()
     tracking = mlflow.get_tracking_uri()
     page = f"#/experiments/{_latest_experiment()}/runs?workflowType=machine_learning"
     if tracking.startswith(("http://", "https://")):
-        say(f"the runs are at {tracking.rstrip('/')}/{page}")
+        say(f"MLflow UI: {tracking.rstrip('/')}/{page}")
         return
     _listener(host, port).close()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts=--log-level warning"]
-    # Job execution would start a dozen more processes, for features that are not used here.
+    # job execution starts a dozen more processes for features that are not used here
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    # systemd and docker stop with SIGTERM, which would leave MLflow behind.
+    # systemd and docker stop with SIGTERM, which would leave MLflow running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as pages:
+    with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:
         try:
-            if not wait_for_port(pages, _reachable(host), port, _START):
+            if not wait_for_port(server, _connectable(host), port, _START_TIMEOUT):
                 raise StorageError(
-                    f"MLflow's pages did not start within {_START:.0f} s; what it wrote stands above"
+                    f"the MLflow UI did not start within {_START_TIMEOUT:.0f} s; see its output above"
                 )
-            say(f"the runs are at {_link(host, port)}/{page}; Ctrl-C ends it")
-            pages.wait()
+            say(f"MLflow UI: {_url(host, port)}/{page}; press Ctrl-C to stop")
+            server.wait()
         finally:
-            pages.terminate()
+            server.terminate()
 
 
 def _latest_experiment() -> str:
-    found = MlflowClient().search_experiments(max_results=1, order_by=["last_update_time DESC"])
-    return str(found[0].experiment_id) if found else "0"
+    experiments = MlflowClient().search_experiments(max_results=1, order_by=["last_update_time DESC"])
+    return str(experiments[0].experiment_id) if experiments else "0"
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -120,14 +118,14 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise StorageError(
-            f"nobody can listen on {host}, port {port}: {error.strerror}; choose another with --port"
+            f"cannot listen on {host}, port {port}: {error.strerror}; choose another port with --port"
         ) from error
 
 
-def _reachable(host: str) -> str:
-    return LOOPBACK if host in _EVERYWHERE else host
+def _connectable(host: str) -> str:
+    return LOOPBACK if host in _ANY_ADDRESS else host
 
 
-def _link(host: str, port: int) -> str:
-    name = _reachable(host)
+def _url(host: str, port: int) -> str:
+    name = _connectable(host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

@@ -1,6 +1,7 @@
-"""A registered version behind a real `mlflow models serve`, asked over HTTP: what a client of it would get.
+"""Predictions of a registered model over HTTP, from a real `mlflow models serve`.
 
-The server runs where the project cannot be imported, even where it is installed, and without pickle.
+The server runs in an isolated process: the project cannot be imported there, even if it is installed, and
+pickle is disabled.
 """
 
 from __future__ import annotations
@@ -9,64 +10,83 @@ import base64
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import mlflow
+import numpy as np
 import requests
+from requests.adapters import HTTPAdapter
 
-from transfer_registry.candidate import parse_predictions
+from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
-from transfer_registry.serving.stranger import environment, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from transfer_registry.candidate import ServedOutput
+    from numpy.typing import NDArray
 
 PARITY_IMAGES = 32
-"""How many test photographs a candidate is sent before the alias moves."""
+"""Number of test images used to check served predictions before a promotion."""
+CONCURRENT_IMAGES = 15
+"""Images that are posted at once, one per request: together within the pixel limit of a single request."""
 
-_ATTENDED = Path(__file__).with_name("_supervised.py")
-_HIDDEN = ("transfer_platform", "transfer_registry", "transfer_model")
-_START = 180.0
-"""Seconds that a server may take to load a model; most of them are spent on importing torch."""
-_ANSWER = 120.0
-"""Seconds that one photograph may take."""
+_SUPERVISED = Path(__file__).with_name("_supervised.py")
+_HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
+_START_TIMEOUT = 180.0
+"""Seconds in which a server must have loaded its model; importing torch takes most of the time."""
+_REQUEST_TIMEOUT = 120.0
+"""Seconds in which an image must be answered."""
+_OUTPUT_LINES = 5
 
 
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Serves a model, posts every image to it, and stops it again.
+    """Serves a model, posts images to it, and stops it.
 
     Args:
-        model_uri: Anything that `mlflow models serve -m` takes; it is looked for in the tracking server and
-            the current folder of this process.
-        images: Paths of image files, N of them.
-        classes: The order of the columns of the probabilities (C).
+        model_uri: URI or path for `mlflow models serve -m`, resolved with the tracking server and the current
+            folder of this process.
+        images: Image files (N).
+        classes: Class order of the returned probabilities (C).
 
     Raises:
-        RegistryError: The server does not start, or refuses an image; the message ends with the last lines
-            that it wrote, or with its answer.
+        RegistryError: The server does not start or rejects an image. The message includes the last lines of
+            the server's output or its response.
     """
-    with _served(model_uri) as address:
+    with serve_isolated(model_uri) as address:
         return post_images(address, images, classes)
 
 
+def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
+    """Returns the probabilities (N, C) of `predict_over_http`, in the model's own class order."""
+    # these import torch, which most promotions do not need
+    from mlflow.models import get_model_info
+
+    from transfer_registry.packaging import classes_of
+
+    classes = classes_of(get_model_info(model_uri).metadata, model_uri)
+    return predict_over_http(model_uri, images, classes).probabilities
+
+
 def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Posts images to a server at an address, as `predict_over_http` does."""
-    with requests.Session() as session:
-        session.trust_env = False  # photographs for this machine are no business of a proxy's
-        return parse_predictions((_asked(session, address, image, len(classes)) for image in images), classes)
+    """Posts images to a running server; see `predict_over_http`."""
+    with requests.Session() as session, ThreadPoolExecutor(CONCURRENT_IMAGES) as pool:
+        session.trust_env = False  # requests to this machine must not use a proxy
+        session.mount(address, HTTPAdapter(pool_maxsize=CONCURRENT_IMAGES))
+        outputs = pool.map(lambda image: _post_image(session, address, image, classes), images)
+        return _concatenate([parse_predictions([], classes), *outputs])
 
 
 @contextmanager
-def _served(model_uri: str) -> Iterator[str]:
-    """The address of a server that answers, until the `with` block ends."""
+def serve_isolated(model_uri: str) -> Iterator[str]:
+    """Serves a model in an isolated process within a `with` block; yields its address."""
     with TemporaryDirectory() as folder, Path(folder, "output").open("w+", errors="replace") as output:
         port = free_port()
-        command = [sys.executable, "-I", str(_ATTENDED)]
+        command = [sys.executable, "-I", str(_SUPERVISED)]
         command += [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
         command += ["--env-manager", "local", "--host", LOOPBACK, "--port", str(port)]
         server = subprocess.Popen(
@@ -75,49 +95,63 @@ def _served(model_uri: str) -> Iterator[str]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a signal to our group must not end it before it has ended the server
+            start_new_session=True,  # a signal to our process group must not end it before the server
         )
         try:
-            if not wait_for_port(server, LOOPBACK, port, _START):
-                written = Path(output.name).read_text(encoding="utf-8", errors="replace")
-                raise _refusal(server, model_uri, written)
+            if not wait_for_port(server, LOOPBACK, port, _START_TIMEOUT):
+                text = Path(output.name).read_text(encoding="utf-8", errors="replace")
+                raise _start_error(server, model_uri, text)
             yield f"http://{LOOPBACK}:{port}"
         finally:
-            assert server.stdin, "it was started with a pipe"
+            assert server.stdin, "started with a pipe"
             server.stdin.close()
             server.wait()
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Packages that cannot be imported stand in front of those that could be."""
-    for name in _HIDDEN:
+    """Writes modules that shadow this project's packages to a folder, and puts it first in PYTHONPATH."""
+    for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from a served model')\n")
-    search = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **environment("cpu"),
-        "PYTHONPATH": os.pathsep.join(search),
-        # `mlflow models serve` looks for uvicorn there, and a virtual environment need not be activated.
+        **os.environ,
+        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+        "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri(),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",
+        "PYTHONPATH": os.pathsep.join(search_path),
+        # `mlflow models serve` needs uvicorn in PATH, and the virtual environment may not be activated
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
 
 
-def _refusal(server: subprocess.Popen[bytes], model_uri: str, output: str) -> RegistryError:
-    ended = server.poll()
-    why = "does not answer" if ended is None else f"ended with exit status {ended}"
-    # The last traceback is that of MLflow's command line, which says that the server has ended.
+def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -> RegistryError:
+    status = server.poll()
+    problem = "did not respond" if status is None else f"ended with exit status {status}"
+    # the last traceback is that of MLflow's command line, which only reports the end of the server
     cause = output.rpartition("Traceback (most recent call last):")[0] or output
-    return RegistryError(f"`mlflow models serve` of {model_uri} {why}:\n{last_lines(cause)}")
+    last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-_OUTPUT_LINES:])
+    return RegistryError(f"`mlflow models serve` of {model_uri} {problem}:\n{last_lines}")
 
 
-def _asked(session: requests.Session, address: str, image: Path, classes: int) -> dict[str, Any]:
+def _post_image(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> ServedOutput:
     content = base64.b64encode(image.read_bytes()).decode()
-    body: Any = {"inputs": [{"image": content}], "params": {"top_k": classes}}
+    body: Any = {"inputs": [{"image": content}], "params": {"top_k": len(classes)}}
     try:
-        answer = session.post(f"{address}/invocations", json=body, timeout=_ANSWER)
-        if not answer.ok:
-            said = f"HTTP {answer.status_code}: {answer.text[:500]}"
-            raise RegistryError(f"the served model answers {image} with {said}")
-        prediction: dict[str, Any] = answer.json()["predictions"][0]
+        response = session.post(f"{address}/invocations", json=body, timeout=_REQUEST_TIMEOUT)
+        if not response.ok:
+            raise RegistryError(
+                f"the served model rejected {image} with HTTP {response.status_code}: {response.text[:500]}"
+            )
+        return parse_predictions(response.json()["predictions"][:1], classes)
     except (requests.RequestException, KeyError, IndexError) as error:
-        raise RegistryError(f"the served model does not answer {image}: {error!r}") from error
-    return prediction
+        raise RegistryError(f"no valid response of the served model for {image}: {error!r}") from error
+
+
+def _concatenate(outputs: Sequence[ServedOutput]) -> ServedOutput:
+    return ServedOutput(
+        np.concatenate([output.probabilities for output in outputs]),
+        np.concatenate([output.ood_scores for output in outputs]),
+        tuple(flag for output in outputs for flag in output.unknown),
+    )

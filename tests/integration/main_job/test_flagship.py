@@ -39,7 +39,7 @@ def test_it_ends_with_a_champion(flagship) -> None:
     accuracy = float(re.search(r"test/accuracy (0\.\d+)", out)[1])
     assert accuracy >= 0.90
     assert "ants-bees version 1 is champion" in out
-    assert re.search(r"^passed +parity: ", out, re.MULTILINE)
+    assert re.search(r"^passed +serving parity: ", out, re.MULTILINE)
 
 
 def test_one_parent_run_and_a_child_for_every_trial(client: MlflowClient) -> None:

@@ -281,13 +281,16 @@ def test_versions_are_listed_and_described(decided) -> None:
         (1, False, "passed"),
     ]
     assert overview.describe_version(decided.ledger, "ants-bees", 3) == versions[1]
-    assert [finding["rule"] for finding in versions[1].rule_results] == ["parity", "over_champion at 0.95"]
+    assert [finding["rule"] for finding in versions[1].rule_results] == [
+        "serving parity",
+        "over_champion at 0.95",
+    ]
 
 
 def test_the_history_is_plain_values(decided) -> None:
     entries = json.loads(json.dumps(overview.history(decided.ledger, "ants-bees")))
     assert [entry["id"] for entry in entries] == list(range(1, 8))
-    assert entries[0]["verdict"]["results"][0]["rule"] == "parity"
+    assert entries[0]["verdict"]["results"][0]["rule"] == "serving parity"
     assert {entry["kind"] for entry in entries} == {"verdict", "promotion"}
     with pytest.raises(RegistryError, match="no entry on wasps; it has entries on ants-bees"):
         overview.history(decided.ledger, "wasps")

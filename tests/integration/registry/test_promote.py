@@ -42,7 +42,7 @@ def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world) 
     promotion = world.promote(offered)
     assert (promotion.version, promotion.promoted, promotion.previous_champion) == (1, True, None)
     assert [result.rule for result in promotion.verdict.results] == [
-        "parity",
+        "serving parity",
         "test/accuracy >= 0.5",
         "over_champion at 0.95",
     ]

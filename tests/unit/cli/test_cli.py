@@ -205,7 +205,7 @@ def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_describe_error(
 def test_a_server_that_does_not_answer_is_said_at_once(isolated: Path, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     for command in (["run", "digits", "-o", "promotion=null"], ["ui"], ["serve", "x"]):
-        assert "MLflow's server http://127.0.0.1:1 cannot be reached" in refused(*command)
+        assert "the MLflow server http://127.0.0.1:1 cannot be reached" in refused(*command)
 
 
 def test_a_port_is_a_number_that_ports_have() -> None:

@@ -16,7 +16,7 @@ from transfer_platform.commands import classify, predict
 from transfer_platform.errors import SourceError
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
-from transfer_registry.serving import _isolated_predict
+from transfer_registry.serving import smoke_test
 from transfer_registry.serving.loaded_model import LoadedModel
 
 
@@ -61,7 +61,7 @@ class Sure:
 
 def test_the_largest_images_fit_into_one_request() -> None:
     assert predict.BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
-    assert _isolated_predict._BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
+    assert smoke_test.CONCURRENT_IMAGES * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
 
 
 def test_an_earlier_answer_is_no_image(isolated: Path, monkeypatch) -> None:

@@ -312,6 +312,17 @@ def test_parity_allows_what_the_precision_explains(shift: float, precision: str,
     json.dumps(dict(finding.figures), allow_nan=False)
 
 
+def test_the_reason_counts_identical_images_and_names_the_largest_differences() -> None:
+    assert parity(said(OWN), said(OWN)).reason == "3 of 3 images identical"
+    served = OWN.copy()
+    served[0] += np.array([-5e-5, 5e-5], dtype=np.float32)
+    assert parity(said(OWN), said(served)).reason == (
+        "2 of 3 images identical; largest differences: probability 5e-05 (allowed in float32: 0.0001)"
+    )
+    unknown = parity(said(OWN, NOVELTY, (False, False, True)), said(OWN, NOVELTY, (False, True, True)))
+    assert unknown.reason == "2 of 3 images identical; different images are unknown"
+
+
 def test_parity_names_clear_labels_that_changed() -> None:
     finding = parity(said(OWN), said(OWN[:, ::-1]), "bfloat16")
     assert finding.figures["clear_labels_changed"] == 2
@@ -319,7 +330,7 @@ def test_parity_names_clear_labels_that_changed() -> None:
 
 
 def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() -> None:
-    assert "(3, 1) probabilities where (3, 2)" in parity(said(OWN), said(OWN[:, :1])).reason
+    assert "returned (3, 1) probabilities, expected (3, 2)" in parity(said(OWN), said(OWN[:, :1])).reason
     with pytest.raises(RegistryError, match="int8"):
         parity(said(OWN), said(OWN), "int8")
 
@@ -341,7 +352,8 @@ def test_parity_is_asked_of_the_unknown_too(
     own = said(OWN, NOVELTY, (False, False, True))
     finding = parity(own, said(OWN, ood_score, unknown))
     assert finding.passed is passed
-    assert "in any ood_score" in finding.reason
+    assert "difference_of_ood_score" in finding.figures
+    assert ("out-of-distribution score" in finding.reason) is bool((ood_score != NOVELTY).any())
     json.dumps(dict(finding.figures), allow_nan=False)
 
 

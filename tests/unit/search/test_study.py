@@ -1,4 +1,4 @@
-"""A study goes on where it was left, proposes what it would have proposed, and outlives its trials."""
+"""Resuming, pruning, failures and proposals of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from transfer_platform.errors import DivergedError, StudyError
 from transfer_platform.recipe.search_space import Choice, Range
-from transfer_platform.search.study import Study, Trial, restart_count, restarted_name, study_figures
+from transfer_platform.search.figures import study_figures
+from transfer_platform.search.study import Study, Trial, count_studies, numbered_name
 
 SPACE = {
     "training.learning_rate": Range[float](low=1e-4, high=1e-2, log=True),
@@ -19,7 +20,7 @@ SPACE = {
 
 
 class Killed(BaseException):
-    """What `kill -9` looks like from inside: nothing is caught, nothing is tidied up."""
+    """Simulates `kill -9`: the study catches nothing and cleans nothing up."""
 
 
 @pytest.fixture
@@ -38,13 +39,13 @@ def loss(trial: Trial) -> float:
     return value
 
 
-def ignored(_: object) -> None:
+def ignore(_: object) -> None:
     pass
 
 
 def test_an_interrupted_study_ends_with_the_trials_of_an_uninterrupted_one(url: str) -> None:
     whole = open_study(url, "whole")
-    whole.run(12, loss, ignored)
+    whole.run(12, loss, ignore)
     kills = iter((3, 7, 11))
     next_kill = next(kills)
     calls = 0
@@ -60,8 +61,8 @@ def test_an_interrupted_study_ends_with_the_trials_of_an_uninterrupted_one(url: 
 
     for _ in range(3):
         with pytest.raises(Killed):
-            open_study(url).run(12, interrupted, ignored)
-    open_study(url).run(12, interrupted, ignored)
+            open_study(url).run(12, interrupted, ignore)
+    open_study(url).run(12, interrupted, ignore)
 
     resumed = open_study(url).trials
     assert [trial.number for trial in resumed] == list(range(12))
@@ -69,25 +70,36 @@ def test_an_interrupted_study_ends_with_the_trials_of_an_uninterrupted_one(url: 
     assert [trial.state for trial in resumed] == [trial.state for trial in whole.trials]
 
 
-def test_hopeless_trials_are_pruned_with_their_intermediate_values(url: str) -> None:
+def test_a_trial_that_was_killed_while_values_were_proposed_is_completed(url: str) -> None:
+    uninterrupted = open_study(url, "uninterrupted")
+    uninterrupted.run(1, loss, ignore)
+    study = open_study(url)
+    study.optuna_study.ask().suggest_float("training.learning_rate", 1e-4, 1e-2, log=True)
+
+    open_study(url).run(1, loss, ignore)
+
+    assert [trial.params for trial in study.trials] == [trial.params for trial in uninterrupted.trials]
+
+
+def test_bad_trials_are_pruned_with_their_intermediate_values(url: str) -> None:
     study = open_study(url, space={})
 
-    def worse_and_worse(trial: Trial) -> float:
+    def increasing_loss(trial: Trial) -> float:
         for epoch in range(1, 6):
             trial.report(epoch, float(trial.number))
         return float(trial.number)
 
-    study.run(8, worse_and_worse, ignored)
+    study.run(8, increasing_loss, ignore)
 
     states = [trial.state for trial in study.trials]
     assert states[:5] == ["COMPLETE"] * 5
     assert states[5:] == ["PRUNED"] * 3
-    assert study._study.trials[6].intermediate_values == {1: 6.0, 2: 6.0}
+    assert study.optuna_study.trials[6].intermediate_values == {1: 6.0, 2: 6.0}
 
 
 def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
     study = open_study(url, pruning=False)
-    study.run(8, loss, ignored)
+    study.run(8, loss, ignore)
     assert {trial.state for trial in study.trials} == {"COMPLETE"}
     assert set(study_figures(study)) == {"history", "importance"}
 
@@ -96,7 +108,7 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
     "error",
     [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")],
 )
-def test_a_trial_that_fails_is_not_the_end_of_the_study(url: str, error: Exception) -> None:
+def test_a_failed_trial_does_not_end_the_study(url: str, error: Exception) -> None:
     study = open_study(url)
 
     def second_fails(trial: Trial) -> float:
@@ -104,7 +116,7 @@ def test_a_trial_that_fails_is_not_the_end_of_the_study(url: str, error: Excepti
             raise error
         return loss(trial)
 
-    study.run(3, second_fails, ignored)
+    study.run(3, second_fails, ignore)
 
     assert [trial.state for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert study.trials[1].failure == (str(error).splitlines() or ["MemoryError"])[0]
@@ -115,50 +127,50 @@ def test_a_bug_ends_the_study(url: str) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        open_study(url).run(1, buggy, ignored)
+        open_study(url).run(1, buggy, ignore)
 
 
-def test_a_study_of_failures_says_why_each_failed(url: str) -> None:
+def test_the_error_of_a_study_without_completed_trials_lists_the_failures(url: str) -> None:
     study = open_study(url)
 
     def diverges(_: Trial) -> float:
         raise DivergedError(3, float("inf"))
 
-    study.run(2, diverges, ignored)
+    study.run(2, diverges, ignore)
 
     with pytest.raises(StudyError, match=r"trial 1: fail the training loss became inf at step 3"):
         _ = study.best
 
 
-def test_more_trials_extend_a_study_and_none_is_run_twice(url: str) -> None:
+def test_more_trials_extend_a_study_and_no_trial_runs_twice(url: str) -> None:
     numbers = []
 
-    def noted(trial: Trial) -> float:
+    def record(trial: Trial) -> float:
         numbers.append(trial.number)
         return loss(trial)
 
     for trials in (3, 3, 5):
-        open_study(url).run(trials, noted, ignored)
+        open_study(url).run(trials, record, ignore)
 
     assert numbers == [0, 1, 2, 3, 4]
 
 
-def test_seeds_propose_differently(url: str) -> None:
+def test_seeds_propose_different_values(url: str) -> None:
     for seed in (0, 1):
-        open_study(url, f"study-{seed}", seed=seed).run(2, loss, ignored)
+        open_study(url, f"study-{seed}", seed=seed).run(2, loss, ignore)
     first, second = (open_study(url, f"study-{seed}", seed=seed).trials for seed in (0, 1))
     assert [trial.params for trial in first] != [trial.params for trial in second]
 
 
-def test_generations_are_counted_by_name(url: str) -> None:
-    assert restart_count("digits-0a", url) == 0
-    open_study(url, restarted_name("digits-0a", 1))
-    open_study(url, restarted_name("digits-0a", 2))
+def test_studies_are_counted_by_name(url: str) -> None:
+    assert count_studies("digits-0a", url) == 0
+    open_study(url, numbered_name("digits-0a", 1))
+    open_study(url, numbered_name("digits-0a", 2))
     open_study(url, "digits-0ab")
-    assert restart_count("digits-0a", url) == 2
+    assert count_studies("digits-0a", url) == 2
 
 
-def test_figures_are_drawn_of_finished_studies(url: str) -> None:
+def test_figures_of_a_study_with_pruning(url: str) -> None:
     study = open_study(url)
-    study.run(4, loss, ignored)
+    study.run(4, loss, ignore)
     assert set(study_figures(study)) == {"history", "importance", "pruning"}

@@ -1,4 +1,4 @@
-"""A real classifier, logged and registered in a folder of its own, and the servers that serve it."""
+"""A real classifier, logged and registered in a temporary folder, and servers for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from transfer_model.ood import OodScorer
 from transfer_model.preprocessing import Preprocessing
 
 with warnings.catch_warnings():
-    # MLflow warns of one of its own type hints while it is imported.
+    # MLflow warns about one of its own type hints on import.
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     from transfer_registry.packaging import log_model
 
@@ -42,15 +42,15 @@ NAME = "ants-bees"
 
 @dataclass(frozen=True)
 class Registered:
-    """What the fixture has made.
+    """A registered model.
 
     Attributes:
-        folder: The current folder of everything: database, artifacts.
+        folder: Working folder with the database and the artifacts.
         model: `model.json` and `weights.safetensors`.
-        run_id: Of the run it was logged from.
-        experiment_id: Of that run.
-        model_id: Of the logged model.
-        location: The logged model's own files.
+        run_id: Source run.
+        experiment_id: Experiment of the run.
+        model_id: ID of the logged model.
+        location: Folder of the logged model.
     """
 
     folder: Path
@@ -86,36 +86,36 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
 
 @pytest.fixture
 def here(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> Registered:
-    """The same, with its folder as the current one."""
+    """The registered model, with its folder as the current one."""
     _isolate(monkeypatch, registered.folder)
     return registered
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        port: On 127.0.0.1.
-        said: What it wrote before it answered.
+        port: Port of 127.0.0.1.
+        output: Its output before it was ready.
     """
 
     port: int
-    said: str = ""
+    output: str = ""
 
     def post(self, body: bytes, content_type: str | None = "application/json") -> tuple[int, bytes]:
-        """Posts to /invocations: status and body."""
+        """Posts to /invocations; returns status and body."""
         headers = {} if content_type is None else {"Content-Type": content_type}
         return self.request("POST", "/invocations", body, headers)
 
-    def ask(self, content: object) -> tuple[int, bytes]:
+    def post_json(self, content: object) -> tuple[int, bytes]:
         """Posts JSON."""
         return self.post(json.dumps(content).encode())
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """Any request: status and body."""
+        """Sends a request; returns status and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, headers or {})
@@ -127,19 +127,19 @@ class Server:
 
 @pytest.fixture(scope="session")
 def plain(registered: Registered) -> Iterator[Server]:
-    """`mlflow models serve`, where pickle is forbidden."""
+    """`mlflow models serve` without pickle."""
     port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/ants-bees@champion", "--env-manager", "local"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     environment = {
-        "PATH": with_scripts_of_this_python(),
+        "PATH": path_with_scripts(),
         "MLFLOW_TRACKING_URI": f"sqlite:///{registered.folder}/mlflow.db",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
-    # It logs every request, and would wait for ever once nobody reads the pipe.
+    # every request is logged; the server would block on a pipe that is not read
     with running(command, registered.folder, subprocess.DEVNULL, **environment) as process:
         server = Server(port)
-        _until_it_answers(server, process)
+        _wait_until_ready(server, process)
         yield server
 
 
@@ -147,9 +147,9 @@ def plain(registered: Registered) -> Iterator[Server]:
 def guarded(registered: Registered) -> Iterator[Server]:
     """`transfer_registry.serving.server.serve`."""
     with calling("serve('ants-bees', port=0)", registered.folder) as process:
-        said = said_until("curl", process)
-        server = Server(int(said.partition("127.0.0.1:")[2].partition("/")[0]), said)
-        _until_it_answers(server, process)
+        output = read_until("curl", process)
+        server = Server(int(output.partition("127.0.0.1:")[2].partition("/")[0]), output)
+        _wait_until_ready(server, process)
         yield server
 
 
@@ -158,7 +158,7 @@ def pages(registered: Registered) -> Iterator[Server]:
     """`transfer_registry.serving.server.ui`."""
     port = free_port()
     with calling(f"ui(port={port})", registered.folder) as process:
-        yield Server(port, said_until("Ctrl-C", process))
+        yield Server(port, read_until("Ctrl-C", process))
 
 
 def free_port() -> int:
@@ -168,23 +168,23 @@ def free_port() -> int:
 
 
 def calling(call: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
-    """Calls a function of `serving` in a process of its own."""
+    """Calls a function of `serving.server` in a separate process."""
     script = f"from transfer_registry.serving.server import *; {call}"
     roots = os.pathsep.join(str(REPOSITORY / root) for root in ("platform", "registry"))
     return running([sys.executable, "-c", script], folder, PYTHONPATH=roots)
 
 
-def said_until(word: str, process: subprocess.Popen[str]) -> str:
-    """What a process writes, up to the line with this word."""
-    said = ""
-    while word not in said:
+def read_until(word: str, process: subprocess.Popen[str]) -> str:
+    """Reads the output of a process up to the line with a word."""
+    output = ""
+    while word not in output:
         line = process.stdout.readline()
-        assert line, f"it ended: {said}"
-        said += line
-    return said
+        assert line, f"the process ended: {output}"
+        output += line
+    return output
 
 
-def _until_it_answers(server: Server, process: subprocess.Popen[str]) -> None:
+def _wait_until_ready(server: Server, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
@@ -201,7 +201,7 @@ def _until_it_answers(server: Server, process: subprocess.Popen[str]) -> None:
 def running(
     command: list[str], folder: Path, output: int = subprocess.PIPE, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Starts a process group in a folder, and ends it."""
+    """Runs a process group in a folder within a `with` block."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PLATFORM_"))
     }
@@ -220,8 +220,8 @@ def running(
         process.communicate(timeout=30)
 
 
-def with_scripts_of_this_python() -> str:
-    """A PATH on which `mlflow` and `uvicorn` are found."""
+def path_with_scripts() -> str:
+    """Returns a PATH with `mlflow` and `uvicorn`."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 

@@ -247,7 +247,7 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
         beside_good(**{key: "hello"}) for key in ("messages", "prompt", "input")
     ],
     "any other key beside the form": [beside_good(param={"top_k": 1})],
-    "`params` that are no object, a `top_k` that is no integer, a `ood_threshold` that is no number": [
+    "`params` that are no object, a `top_k` that is no integer, a `threshold` that is no number": [
         beside_good(params={"threshold": "0.3"}),
         beside_good(params={"threshold": True}),
         beside_good(params=[1]),

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
 
 import transfer_model
-from transfer_model.classifier import FILES, Classifier
+from transfer_model.classifier import FILES
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import (
@@ -23,7 +22,6 @@ from transfer_registry.packaging import (
     log_model,
     requirements,
 )
-from transfer_registry.serving.stranger import ask, predict
 
 if TYPE_CHECKING:
     from conftest import Registered
@@ -39,20 +37,6 @@ def photos(photographs: Path) -> list[Path]:
     return sorted((photographs / "val" / "ants").glob("*.jpg"))[:3]
 
 
-def test_a_stranger_gets_the_bits_of_the_classifier(here: Registered, photos: list[Path]) -> None:
-    answers = ask("models:/ants-bees@champion", photos)
-    own = Classifier.load(here.model).predict_proba(photos)
-    assert answers.classes == ("ants", "bees")
-    assert answers.labels == tuple(answers.classes[best] for best in own.argmax(axis=1))
-    np.testing.assert_allclose(answers.probabilities, own, rtol=0, atol=1e-6)
-
-
-def test_a_stranger_that_fails_says_why(here: Registered, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(RegistryError, match=r"exit status 1:\n(.*\n)*.*row 0 is not an image"):
-        predict("models:/ants-bees/1", [tmp_path / "text.jpg"])
-
-
 def test_the_model_holds_no_pickle_and_no_path_of_this_machine(registered: Registered) -> None:
     files = {path.relative_to(registered.location).as_posix() for path in registered.location.rglob("*")}
     assert {"loader.py", "artifacts/model/model.json", "artifacts/model/weights.safetensors"} <= files
@@ -65,7 +49,7 @@ def test_the_model_holds_no_pickle_and_no_path_of_this_machine(registered: Regis
     assert "/tmp" not in yaml.safe_dump(description)
 
 
-def test_what_is_recorded_with_it(here: Registered) -> None:
+def test_tags_params_and_metadata_of_the_logged_model(here: Registered) -> None:
     logged = MlflowClient().get_logged_model(here.model_id)
     assert logged.experiment_id == here.experiment_id
     assert logged.source_run_id == here.run_id
@@ -79,12 +63,12 @@ def test_what_is_recorded_with_it(here: Registered) -> None:
 
 
 def test_requirements_are_pinned_and_free_of_local_parts(registered: Registered) -> None:
-    written = (registered.location / "requirements.txt").read_text().split()
-    assert written == requirements()
-    assert all("==" in line and "+" not in line for line in written)
+    requirements_txt = (registered.location / "requirements.txt").read_text().split()
+    assert requirements_txt == requirements()
+    assert all("==" in line and "+" not in line for line in requirements_txt)
 
 
-def test_two_versions_of_the_code_live_in_one_process(
+def test_two_versions_of_the_code_can_be_loaded_into_one_process(
     here: Registered, photos: list[Path], tmp_path: Path
 ) -> None:
     other = tmp_path / "transfer_model"
@@ -102,7 +86,7 @@ def test_two_versions_of_the_code_live_in_one_process(
 
 
 @pytest.mark.parametrize(
-    ("named", "expected"),
+    ("reference", "expected"),
     [
         ("ants-bees", "models:/ants-bees@champion"),
         ("ants-bees/1", "models:/ants-bees/1"),
@@ -113,8 +97,8 @@ def test_two_versions_of_the_code_live_in_one_process(
         ("s3://bucket/model", "s3://bucket/model"),
     ],
 )
-def test_names_of_models(here: Registered, named: str, expected: str) -> None:
-    assert model_uri(named) == expected
+def test_model_references(here: Registered, reference: str, expected: str) -> None:
+    assert model_uri(reference) == expected
 
 
 def test_a_folder_is_a_model(here: Registered) -> None:
@@ -122,22 +106,22 @@ def test_a_folder_is_a_model(here: Registered) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "message"),
+    ("reference", "message"),
     [
-        ("ants-bee", "no model 'ants-bee' is registered; registered here: ants-bees"),
+        ("ants-bee", "no model 'ants-bee' is registered; registered models: ants-bees"),
         ("ants-bees/7", "ants-bees has no version 7; its versions: 1"),
         ("ants-bees@best", "ants-bees has no alias 'best'; its aliases: champion"),
         ("models:/nobody@champion", "no model 'nobody' is registered"),
-        ("./nowhere/at/all", "is no model: expected NAME"),
+        ("./nowhere/at/all", "is not a model: expected NAME"),
     ],
 )
-def test_what_is_not_there(here: Registered, named: str, message: str) -> None:
+def test_missing_models(here: Registered, reference: str, message: str) -> None:
     with pytest.raises(RegistryError, match=message):
-        model_uri(named)
+        model_uri(reference)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_form_is_known_by_each_of_its_files_and_not_by_its_card(
+def test_the_artifact_digest_depends_on_every_file_but_the_model_card(
     here: Registered, tmp_path: Path, file: str
 ) -> None:
     copy = Path(shutil.copytree(here.model, tmp_path / "copy"))
@@ -148,11 +132,11 @@ def test_a_form_is_known_by_each_of_its_files_and_not_by_its_card(
     assert artifact_digest(copy) != artifact_digest(here.model)
 
 
-def test_a_model_that_was_logged_is_found_again_and_what_was_cut_off_is_deleted(here: Registered) -> None:
+def test_a_logged_model_is_found_and_incomplete_ones_are_deleted(here: Registered) -> None:
     client, tags = MlflowClient(), {"platform.trial": "7"}
     assert find_logged_model(here.run_id, tags) is None
-    begun = client.create_logged_model(here.experiment_id, "cut", source_run_id=here.run_id, tags=tags)
+    incomplete = client.create_logged_model(here.experiment_id, "cut", source_run_id=here.run_id, tags=tags)
     assert find_logged_model(here.run_id, tags) is None
     with pytest.raises(mlflow.exceptions.MlflowException, match="not found"):
-        client.get_logged_model(begun.model_id)
+        client.get_logged_model(incomplete.model_id)
     assert find_logged_model(here.run_id, {"origin": "test"}) == f"models:/{here.model_id}"

@@ -1,4 +1,4 @@
-"""Real servers, real HTTP: MLflow's own, and MLflow's behind our layer."""
+"""Real servers over HTTP: MLflow's scoring server, alone and behind the middleware."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows(*images: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "guarded"])
-def test_every_form_gives_the_same_answer(
+def test_all_formats_give_the_same_response(
     kind: str, photo: Path, registered: Registered, request: pytest.FixtureRequest
 ) -> None:
     server: Server = request.getfixturevalue(kind)
@@ -54,7 +54,7 @@ def test_every_form_gives_the_same_answer(
         {"dataframe_split": {"columns": ["image"], "data": [[image]]}},
         {"dataframe_records": [{"image": image}]},
     ]
-    answers = [server.ask(form) for form in forms]
+    answers = [server.post_json(form) for form in forms]
     answers.append(server.post(f"image\n{image}\n".encode(), "text/csv"))
     assert {status for status, _ in answers} == {200}
     assert len({body for _, body in answers}) == 1
@@ -68,13 +68,13 @@ def test_every_form_gives_the_same_answer(
 @pytest.mark.parametrize("kind", ["plain", "guarded"])
 def test_top_k(kind: str, photo: Path, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue(kind)
-    status, body = server.ask({**rows(text(photo.read_bytes())), "params": {"top_k": 1}})
+    status, body = server.post_json({**rows(text(photo.read_bytes())), "params": {"top_k": 1}})
     assert status == 200
     assert len(json.loads(body)["predictions"][0]["top"]) == 1
 
 
 def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
-    """Requests that reach the model, and a part of its answer."""
+    """Requests that reach the model, and a part of the response."""
     whole = photo.read_bytes()
     return {
         "a text": (rows(text(b"SECRET")), "row 0 is not an image"),
@@ -104,11 +104,11 @@ def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
 def test_bad_images_are_a_400_in_one_sentence(kind: str, photo: Path, request: pytest.FixtureRequest) -> None:
     server: Server = request.getfixturevalue(kind)
     for case, (content, message) in bad_images(photo).items():
-        status, body = server.ask(content)
+        status, body = server.post_json(content)
         assert status == 400, (case, status, body[:300])
         assert message in json.loads(body)["message"], (case, body[:300])
         assert_short(case, body)
-    assert server.ask(rows(text(photo.read_bytes())))[0] == 200
+    assert server.post_json(rows(text(photo.read_bytes())))[0] == 200
 
 
 BAD_REQUESTS: dict[str, tuple[bytes, str | None, int]] = {
@@ -138,7 +138,7 @@ def test_bad_requests_are_a_short_4xx(guarded: Server, photo: Path) -> None:
         assert status == expected, (case, status, body[:300])
         assert set(json.loads(body)) == {"error_code", "message"}, case
         assert_short(case, body)
-    assert guarded.ask(rows(text(photo.read_bytes())))[0] == 200
+    assert guarded.post_json(rows(text(photo.read_bytes())))[0] == 200
 
 
 def assert_short(case: str, body: bytes) -> None:
@@ -146,7 +146,7 @@ def assert_short(case: str, body: bytes) -> None:
     assert not [leak for leak in LEAKS if leak in body], (case, body[:300])
 
 
-def test_the_other_pages(guarded: Server) -> None:
+def test_other_paths(guarded: Server) -> None:
     assert guarded.request("GET", "/ping")[0] == 200
     assert guarded.request("GET", "/health")[0] == 200
     assert guarded.request("GET", "/version")[0] == 200
@@ -155,15 +155,15 @@ def test_the_other_pages(guarded: Server) -> None:
     assert guarded.request("POST", "/invocations/")[0] == 404
 
 
-def test_what_serve_says(guarded: Server) -> None:
-    assert f"http://127.0.0.1:{guarded.port}/invocations" in guarded.said
-    assert "models:/ants-bees@champion" in guarded.said
-    assert "curl" in guarded.said
+def test_the_banner_of_serve(guarded: Server) -> None:
+    assert f"http://127.0.0.1:{guarded.port}/invocations" in guarded.output
+    assert "models:/ants-bees@champion" in guarded.output
+    assert "curl" in guarded.output
 
 
-def test_the_runs_are_shown(pages: Server, registered: Registered) -> None:
+def test_the_ui_shows_the_runs(pages: Server, registered: Registered) -> None:
     link = f"http://127.0.0.1:{pages.port}/#/experiments/{registered.experiment_id}/runs"
-    assert f"{link}?workflowType=machine_learning" in pages.said
+    assert f"{link}?workflowType=machine_learning" in pages.output
     assert pages.request("GET", "/")[0] == 200
     search = json.dumps({"experiment_ids": [registered.experiment_id]}).encode()
     headers = {"Content-Type": "application/json"}
@@ -172,11 +172,11 @@ def test_the_runs_are_shown(pages: Server, registered: Registered) -> None:
     assert [run["info"]["run_id"] for run in json.loads(body)["runs"]] == [registered.run_id]
 
 
-def test_a_taken_port_is_named(guarded: Server, here: Registered) -> None:
+def test_a_port_in_use(guarded: Server, here: Registered) -> None:
     with pytest.raises(StorageError, match=f"127.0.0.1, port {guarded.port}: .*choose another with --port"):
         serve("ants-bees", port=guarded.port)
 
 
-def test_serving_what_is_not_registered(here: Registered) -> None:
-    with pytest.raises(RegistryError, match="registered here: ants-bees"):
+def test_serving_a_missing_model(here: Registered) -> None:
+    with pytest.raises(RegistryError, match="registered models: ants-bees"):
         serve("ants-beans", port=0)

@@ -1,4 +1,4 @@
-"""The layer before MLflow, over an application that misbehaves in each of the ways that MLflow's could."""
+"""The middleware around an application that fails in the ways MLflow's application can fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JSON = [(b"content-type", b"application/json")]
 
 
 class Application:
-    """Answers what it is told to, and keeps what it was sent."""
+    """Sends a fixed response and records the request body."""
 
     def __init__(self, status: int, body: bytes, *, fails: bool = False) -> None:
         self.status, self.body, self.fails = status, body, fails
@@ -57,7 +57,7 @@ def answer(
     return sent[0]["status"], b"".join(message["body"] for message in sent[1:])
 
 
-def told(body: bytes) -> str:
+def error_message(body: bytes) -> str:
     content = json.loads(body)
     assert set(content) == {"error_code", "message"}
     return str(content["message"])
@@ -70,16 +70,16 @@ def test_a_good_request_passes_with_its_whole_body() -> None:
 
 
 @pytest.mark.parametrize("path", ["/ping", "/health", "/version"])
-def test_what_is_only_read_passes(path: str) -> None:
+def test_get_requests_are_forwarded(path: str) -> None:
     assert answer(Application(200, b"3.17"), path=path, method="GET") == (200, b"3.17")
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/invocations/", "/../etc/passwd"])
-def test_nothing_else_is_there(path: str) -> None:
+def test_other_paths_are_a_404(path: str) -> None:
     app = Application(200, b"secret")
     status, body = answer(app, GOOD, path=path)
     assert status == 404
-    assert "posted to /invocations" in told(body)
+    assert "post images to /invocations" in error_message(body)
     assert app.received is None
 
 
@@ -87,7 +87,7 @@ def test_a_large_body_is_a_413_and_never_arrives() -> None:
     app = Application(200, b"")
     status, body = answer(app, *[b"x" * 60] * 50)
     assert status == 413
-    assert "larger than" in told(body)
+    assert "larger than" in error_message(body)
     assert app.received is None
 
 
@@ -101,7 +101,7 @@ def test_a_refused_request_never_arrives() -> None:
     app = Application(200, b"")
     status, body = answer(app, b"{}")
     assert status == 400
-    assert "exactly one of the keys" in told(body)
+    assert "exactly one of the keys" in error_message(body)
     assert app.received is None
 
 
@@ -109,7 +109,7 @@ def test_the_content_type_is_required() -> None:
     assert answer(Application(200, b""), GOOD, headers=[])[0] == 415
 
 
-def test_of_two_content_types_the_first_counts_as_it_does_for_mlflow() -> None:
+def test_the_first_of_two_content_types_is_used_as_in_mlflow() -> None:
     csv = (b"content-type", b"text/csv")
     assert answer(Application(200, b""), GOOD, headers=[*JSON, csv])[0] == 200
     assert answer(Application(200, b""), GOOD, headers=[csv, *JSON])[0] == 400
@@ -118,7 +118,7 @@ def test_of_two_content_types_the_first_counts_as_it_does_for_mlflow() -> None:
 def test_a_compressed_body_is_a_415() -> None:
     status, body = answer(Application(200, b""), GOOD, headers=[*JSON, (b"content-encoding", b"gzip")])
     assert status == 415
-    assert told(body) == "the body must not be compressed"
+    assert error_message(body) == "the body must not be compressed"
 
 
 @pytest.mark.parametrize(
@@ -132,15 +132,15 @@ def test_a_compressed_body_is_a_415() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [307, 400, 404, 500, 504])
-def test_errors_of_mlflow_are_said_anew(status: int, body: bytes) -> None:
+def test_errors_of_mlflow_are_replaced(status: int, body: bytes) -> None:
     answered, content = answer(Application(status, body), GOOD)
     assert answered == status
-    assert told(content)
+    assert error_message(content)
     assert len(content) < 1000
     assert b"SECRET" not in content
 
 
-def test_what_the_model_says_is_passed_on() -> None:
+def test_errors_of_the_model_are_forwarded() -> None:
     body = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "row 0: the image is missing"}'
     assert answer(Application(400, body), GOOD) == (400, body)
 
@@ -149,5 +149,5 @@ def test_an_exception_is_logged_and_becomes_a_500(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.ERROR):
         status, body = answer(Application(200, b"", fails=True), GOOD)
     assert status == 500
-    assert told(body) == "the model failed; the server's log says why"
+    assert error_message(body) == "the model failed; see the server's log"
     assert "secret of the application" in caplog.text

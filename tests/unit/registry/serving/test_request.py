@@ -20,7 +20,7 @@ from transfer_registry.serving.request import BadRequestError, validate_request
         {"dataframe_records": [{"image": "aa"}]},
     ],
 )
-def test_mlflows_forms_are_accepted(content: object) -> None:
+def test_mlflows_formats_are_accepted(content: object) -> None:
     validate_request("application/json; charset=UTF-8", json.dumps(content).encode())
 
 
@@ -42,7 +42,7 @@ IN_A_COLUMN = "must hold images in a column 'image'"
         ({"images": []}, ONE_OF),
         ({"inputs": ["aa"], "instances": ["aa"]}, ONE_OF),
         ({"inputs": ["aa"], "prompt": "hello", "image": "aa"}, ONE_OF),
-        ({"inputs": ["aa"], "signature_name": "default"}, "no other than params"),
+        ({"inputs": ["aa"], "signature_name": "default"}, "no other key except params"),
         ({"inputs": []}, "holds no images"),
         ({"inputs": {"image": []}}, "holds no images"),
         ({"dataframe_split": {"columns": ["image"], "data": []}}, "holds no images"),
@@ -92,21 +92,21 @@ def test_other_json_is_a_400(content: object, message: str) -> None:
         ("{}".encode("utf-16"), "not UTF-8"),
     ],
 )
-def test_what_is_no_json_is_a_400(body: bytes, message: str) -> None:
+def test_invalid_json_is_a_400(body: bytes, message: str) -> None:
     assert refused("application/json", body) == (400, message)
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "no CSV table"),
-        (b"\n\n", "no CSV table"),
+        (b"", "is not a CSV table"),
+        (b"\n\n", "is not a CSV table"),
         (b"photo\naa\n", "no column 'image'"),
         (b"image\n", "holds no images"),
         (b"image,id\n,1\n", "row 0: the image is missing"),
-        (b"image\naa\nbb,cc,dd\n", "no CSV table"),
-        (b"image\ncat.jpg,aa\n", "rows of more fields than there are columns"),
-        (b'image\n"aa\n', "no CSV table"),
+        (b"image\naa\nbb,cc,dd\n", "is not a CSV table"),
+        (b"image\ncat.jpg,aa\n", "rows with more fields than columns"),
+        (b'image\n"aa\n', "is not a CSV table"),
         (b"image\n\xff\xfe\n", "not UTF-8"),
     ],
 )

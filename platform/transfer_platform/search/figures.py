@@ -1,0 +1,33 @@
+"""Matplotlib figures of a study."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import Study as OptunaStudy
+from optuna.trial import TrialState
+from optuna.visualization import matplotlib as plots
+
+from transfer_platform.search.study import Study
+
+
+def study_figures(study: Study) -> dict[str, Any]:
+    """Plots a study.
+
+    Returns:
+        Matplotlib figures by name: `history`; `pruning` if the study prunes trials; `importance` if it
+        searches fields and at least two trials were completed.
+    """
+    optuna_study = study.optuna_study
+    functions: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}
+    if study.pruning:
+        functions["pruning"] = plots.plot_intermediate_values
+    completed = optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if study.space and len(completed) > 1:
+        functions["importance"] = plots.plot_param_importances
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return {name: plot(optuna_study).figure for name, plot in functions.items()}
