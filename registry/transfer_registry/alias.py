@@ -1,4 +1,4 @@
-"""Champion alias: applies ledger entries to MLflow's registry and finds discrepancies between the two.
+"""Champion alias: applies ledger entries to MLflow and finds discrepancies.
 
 A move is written to the ledger first and then applied once. If a process is killed in between, the next one
 applies it; an alias that is changed by hand afterwards stays as it is and is reported by `audit`.

@@ -1,4 +1,4 @@
-"""Input of the gate: a candidate model, its predictions on the test images, and served predictions."""
+"""Candidate of the gate, its test predictions, and served predictions."""
 
 from __future__ import annotations
 

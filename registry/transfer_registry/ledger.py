@@ -1,4 +1,4 @@
-"""Append-only ledger of verdicts, promotions and rollbacks of every registered model.
+"""Append-only ledger of the verdicts, promotions and rollbacks of all models.
 
 Entries cannot be changed or deleted here, and each entry's hash covers its content and the previous hash, so
 `audit` detects changes made by other means. The ledger is a SQLite file or a schema of a PostgreSQL database;

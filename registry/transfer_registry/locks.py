@@ -1,4 +1,4 @@
-"""Locks between processes: files on one machine, advisory locks in a shared PostgreSQL.
+"""Locks between processes: local files, advisory locks in PostgreSQL.
 
 A lock is released as soon as its process ends, `kill -9` included.
 """

@@ -1,4 +1,4 @@
-"""Registered versions, ledger history and comparisons as plain values, for tables and JSON."""
+"""Versions, ledger history and comparisons as plain values for tables and JSON."""
 
 from __future__ import annotations
 

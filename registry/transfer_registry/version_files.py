@@ -1,4 +1,4 @@
-"""Files stored with a version: its predictions on test sets and the hashes of its training images.
+"""Files of a version: predictions on test sets, hashes of training images.
 
 They are artifacts of the version's run, below `registry/<model>/v<version>/`. A version without a run, such
 as one registered by other tools, has none, and nothing is stored for it.
@@ -58,7 +58,7 @@ def save_predictions(
 
     The file `test-<fingerprint>.npz` holds plain arrays without pickle.
     """
-    with write_file(client, version, _predictions_name(fingerprint)) as file:
+    with _write_file(client, version, _predictions_name(fingerprint)) as file:
         np.savez_compressed(
             file,
             classes=np.asarray(predictions.classes),
@@ -71,24 +71,24 @@ def load_predictions(
     client: MlflowClient, version: ModelVersion, fingerprint: str
 ) -> StoredPredictions | None:
     """Loads a version's predictions on one test set; None if there are none or the file is incomplete."""
-    with read_file(client, version, _predictions_name(fingerprint)) as file:
+    with _read_file(client, version, _predictions_name(fingerprint)) as file:
         return _read_predictions(file) if file else None
 
 
 def save_training_hashes(client: MlflowClient, version: ModelVersion, sha256: Sequence[str]) -> None:
     """Stores the content hashes of a version's training and validation images, one per line."""
-    with write_file(client, version, _TRAINING_HASHES) as file:
+    with _write_file(client, version, _TRAINING_HASHES) as file:
         file.write_text("\n".join(sorted(set(sha256))), "ascii")
 
 
 def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
     """Loads the content hashes of a version's training and validation images; None if none are stored."""
-    with read_file(client, version, _TRAINING_HASHES) as file:
+    with _read_file(client, version, _TRAINING_HASHES) as file:
         return frozenset(file.read_text("ascii").split()) if file else None
 
 
 @contextmanager
-def write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
+def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
     """Yields a path to write to; stores the file at the end of the `with` block."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
@@ -98,7 +98,7 @@ def write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterat
 
 
 @contextmanager
-def read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
+def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
     """Yields a copy of a stored file for the duration of the `with` block; None if it does not exist."""
     path = f"{_artifact_folder(version)}/{name}"
     if not version.run_id or path not in {

@@ -78,7 +78,7 @@ def _describe_verdict(entry: LedgerEntry) -> list[str]:
     verdict = entry.parse_verdict()
     results = [f"- `{result.rule}` {_outcome(result)}: {result.reason}" for result in verdict.results]
     notes = ["", f"{verdict.reuse_warning}."] if verdict.reuse_warning else []
-    notes += ["", f"At the time of the verdict, {verdict.note}."] if verdict.note else []
+    notes += ["", f"At the time of the verdict: {verdict.note}."] if verdict.note else []
     judged = f"Judged {entry.at:%Y-%m-%d %H:%M} UTC by {entry.actor}; ledger entry {entry.id}."
     return ["", *results, *notes, "", judged]
 

@@ -1,4 +1,4 @@
-"""Alembic environment: runs migrations on the connection and in the transaction of the ledger."""
+"""Alembic environment: runs migrations in the ledger's own transaction."""
 
 from __future__ import annotations
 

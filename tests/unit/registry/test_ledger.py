@@ -63,14 +63,14 @@ def test_entries_come_back_as_they_were_written_after_reopening(url: str) -> Non
     assert read.kind is EntryKind.VERDICT
 
 
-def test_entries_know_when_and_by_whom(url: str) -> None:
+def test_entries_have_a_time_and_an_actor(url: str) -> None:
     with Ledger.open(url) as ledger:
         entry = ledger.append(verdict(1))
     assert datetime.now(UTC) - entry.at < timedelta(seconds=10)
     assert "@" in entry.actor
 
 
-def test_order_is_that_of_writing(url: str) -> None:
+def test_entries_are_in_order_of_writing(url: str) -> None:
     with Ledger.open(url) as ledger:
         for version in (5, 1, 3):
             ledger.append(verdict(version))
@@ -79,7 +79,7 @@ def test_order_is_that_of_writing(url: str) -> None:
         assert [entry.id for entry in ledger.entries()] == [1, 2, 3, 4]
 
 
-def test_the_champion_is_that_of_the_last_move(url: str) -> None:
+def test_the_last_move_determines_the_champion(url: str) -> None:
     with Ledger.open(url) as ledger:
         assert ledger.last_move("ants-bees") is None
         ledger.append(promotion(1))
@@ -165,14 +165,12 @@ def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [migrations.HEAD]
 
 
-def test_a_migration_that_was_cut_off_leaves_nothing_behind(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cut_off(*_: object) -> None:
+def test_an_interrupted_migration_leaves_no_tables(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("alembic.op.create_index", cut_off)
+        patch.setattr("alembic.op.create_index", interrupt)
         with pytest.raises(KeyboardInterrupt):
             Ledger.open(url)
     with Ledger.open(url) as ledger:
@@ -225,7 +223,7 @@ def test_verdicts_are_counted_by_test_set(url: str) -> None:
         )
 
 
-def test_a_ledger_of_a_newer_version_says_so(url: str, tmp_path: Path) -> None:
+def test_a_ledger_of_a_newer_version_is_an_error(url: str, tmp_path: Path) -> None:
     Ledger.open(url).close()
     connection = sqlite3.connect(tmp_path / "ledger.db")
     connection.execute("UPDATE ledger_version SET version_num = '9999'")
@@ -243,7 +241,7 @@ def test_a_ledger_of_a_newer_version_says_so(url: str, tmp_path: Path) -> None:
         ("sqlite:////nowhere/at/all/ledger.db", "cannot be opened"),
     ],
 )
-def test_what_is_no_ledger_says_so(address: str, message: str) -> None:
+def test_unsupported_addresses_are_errors(address: str, message: str) -> None:
     with pytest.raises(StorageError, match=message):
         Ledger.open(address)
 
