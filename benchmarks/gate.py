@@ -64,7 +64,7 @@ def _row(images: int, classes: int, true_gain: str, gains: Sequence[float], opti
     from transfer_registry.rules import OverChampion, PerClassRecall
 
     rules = {"over": OverChampion(), "margin": OverChampion(margin=-0.02), "recall": PerClassRecall()}
-    draw = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     names = np.arange(classes).astype(str)
     labels = np.repeat(names, images // classes)
     passed = np.zeros((options.pairs, len(rules)), bool)
