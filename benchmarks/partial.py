@@ -1,11 +1,11 @@
-"""An epoch of the platform against an epoch of the tutorial loop, where part of the network learns or all.
+"""Epoch time of the platform and of the tutorial loop, for a partly frozen and for a trainable network.
 
-Both see the same number of images in an epoch: 80 % of train/ to learn from, the rest to validate on. The
-fastest epoch of each side is compared; what the platform spends before its first epoch (imports, decoding,
-the frozen part) is a column of its own, and the epochs after which it is paid back another.
+Both sides see the same images per epoch: 80 % of train/ for training, the rest for validation. The fastest
+epoch of each side is compared. The time of the platform outside of epochs (imports, decoding, feature
+extraction) and the number of epochs that amortize it are separate columns.
 
     python benchmarks/partial.py --photos hymenoptera_data
-    python benchmarks/partial.py --photos hymenoptera_data --cases resnet18:none --epochs 2   # a small form
+    python benchmarks/partial.py --photos hymenoptera_data --cases resnet18:none --epochs 2   # smoke test
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from measuring import Row, parser, precision_argument, report, script, workplace
-from platform_runs import ants_bees, platform_run
+from harness import Row, parser, precision_argument, report, run_benchmark, work_folder
+from platform_runs import ants_bees_recipe, platform_run
 
 CASES = ("efficientnet_lite0:blocks.4", "resnet18:none", "efficientnet_lite0:none")
 RANDOM = "none"
-"""Weights of networks whose pretrained ones are not installed: they take the same time."""
+"""Weights of networks without installed pretrained weights; the time is the same."""
 
 
 def main() -> None:
-    """Measures the cases one after the other."""
+    """Measures all cases."""
     options = _options()
-    with workplace(options.work) as folder:
+    with work_folder(options.work) as folder:
         rows = [compare(case, options, folder / str(number)) for number, case in enumerate(options.cases)]
     notes = [
-        f"fastest epoch of {options.epochs} (platform, batches of {options.batch_size}) and of "
-        f"{options.loop_epochs} (tutorial loop, batches of 4, float32)",
-        "only efficientnet_lite0 has its pretrained weights; the others have random ones",
+        f"fastest epoch of {options.epochs} (platform, batch size {options.batch_size}) and of "
+        f"{options.loop_epochs} (tutorial loop, batch size 4, float32)",
+        "pretrained weights for efficientnet_lite0 only, random weights otherwise",
     ]
     report(options, rows, notes)
 
@@ -37,32 +37,34 @@ def main() -> None:
 def _options() -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--cases", nargs="+", default=CASES, help="BACKBONE:FREEZE_THROUGH ...")
-    arguments.add_argument("--epochs", type=int, default=5, help="of the platform")
-    arguments.add_argument("--batch-size", type=int, default=32, help="of the platform")
-    arguments.add_argument("--loop-epochs", type=int, default=2, help="of the tutorial loop")
-    arguments.add_argument("--augmentation", default="none", help="of the platform; the loop has none")
+    arguments.add_argument("--epochs", type=int, default=5, help="epochs of the platform")
+    arguments.add_argument("--batch-size", type=int, default=32, help="batch size of the platform")
+    arguments.add_argument("--loop-epochs", type=int, default=2, help="epochs of the tutorial loop")
+    arguments.add_argument(
+        "--augmentation", default="none", help="augmentation of the platform; the loop has none"
+    )
     precision_argument(arguments)
     return arguments.parse_args()
 
 
 def compare(case: str, options: Namespace, folder: Path) -> Row:
-    """One line of the table.
+    """Returns a row of the table.
 
     Args:
-        case: Name of the backbone in a recipe, and through which stage it is frozen, `none` and `all` too.
-        options: Of this benchmark.
-        folder: Gets the runs.
+        case: Backbone and the last frozen stage, `none` or `all`, separated by a colon.
+        options: Options of this benchmark.
+        folder: Working folder.
     """
     backbone, _, frozen = case.partition(":")
     weights = "default" if backbone == "efficientnet_lite0" else RANDOM
-    loop = script(
+    loop = run_benchmark(
         "tutorial_loop",
         *("--photos", options.photos, "--backbone", backbone, "--weights", weights, "--frozen", frozen),
         *("--layout", "recipe", "--epochs", options.loop_epochs, "--device", options.device),
         folder=folder / "tutorial",
         threads=options.threads,
     )
-    recipe = ants_bees(
+    recipe = ants_bees_recipe(
         options.photos,
         dataset__augmentation=options.augmentation,
         backbone={"name": backbone, "weights": weights, "freeze_through": frozen},
@@ -76,21 +78,21 @@ def compare(case: str, options: Namespace, folder: Path) -> Row:
         search=None,
         promotion=None,
     )
-    ended, study = platform_run(
+    process, study = platform_run(
         recipe, folder / "platform", folder / "cache", options.threads, options.device
     )
     baseline, fastest = loop["seconds_per_epoch"], min(study.epoch_seconds)
-    besides = ended.seconds - sum(study.epoch_seconds)
+    outside = process.seconds - sum(study.epoch_seconds)
     return {
         "backbone": backbone,
         "frozen": frozen,
         "tutorial epoch, s": baseline,
         "platform epoch, s": fastest,
-        "times faster": baseline / fastest,
+        "speedup": baseline / fastest,
         "first epoch, s": study.epoch_seconds[0],
-        "besides epochs, s": besides,
-        "whole process, s": ended.seconds,
-        "paid back after epochs": besides / (baseline - fastest) if baseline > fastest else None,
+        "outside of epochs, s": outside,
+        "total, s": process.seconds,
+        "epochs to amortize": outside / (baseline - fastest) if baseline > fastest else None,
     }
 
 

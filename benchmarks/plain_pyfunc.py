@@ -1,4 +1,4 @@
-"""A pyfunc as tutorials write it, which `serving.py` compares with: float32, one transform, no more."""
+"""Minimal pyfunc as in tutorials, the baseline of `serving.py`: float32, one transform."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import transforms
 
 
-class Plain(PythonModel):
+class PlainModel(PythonModel):
     """ResNet-18 with random weights."""
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class Plain(PythonModel):
         )
 
     def predict(self, model_input: pd.DataFrame) -> list[list[float]]:
-        """Probabilities of the base64 images in the column `image`."""
+        """Returns the probabilities of the base64 images in the column `image`."""
         images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in model_input["image"]]
         batch = torch.stack([self.transform(image.convert("RGB")) for image in images])
         with torch.no_grad():
-            answers: list[list[float]] = self.network(batch).softmax(dim=1).tolist()
-        return answers
+            probabilities: list[list[float]] = self.network(batch).softmax(dim=1).tolist()
+        return probabilities
 
 
-set_model(Plain())
+set_model(PlainModel())

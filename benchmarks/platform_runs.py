@@ -1,6 +1,6 @@
-"""`platform run` as a measured process: the shipped recipe on local photographs, and what MLflow knows of it.
+"""Measured `platform run` processes: the shipped recipe on local photographs.
 
-Imports no library before the measured processes have ended, as `measuring`.
+Imports no library before the measured processes have ended, like `harness`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measuring import BIN, REPOSITORY, Ended, environment, timed
+from harness import BIN, REPOSITORY, ProcessResult, environment, run_process
 
 SHIPPED = REPOSITORY / "recipes" / "ants_bees.yaml"
 VALIDATION = 0.2
-"""Share of train/ that validates: of the platform's recipes, and of the loops that they are compared with."""
-STRAY = "train/ants/imageNotFound.gif"
-"""In the original archive; an image that says that there is no image."""
+"""Share of train/ used for validation by the platform and by the loops it is compared with."""
+PLACEHOLDER_IMAGE = "train/ants/imageNotFound.gif"
+"""Placeholder for a missing image in the original archive."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """What MLflow knows of the one study in a folder.
+class StudyResult:
+    """Results of a study, read from MLflow.
 
     Attributes:
-        trials: How many were run.
-        epochs: How many were executed in all of them.
-        epoch_seconds: How long each epoch took, as the platform logged it; in no particular order.
-        span: Seconds from the start of the first trial to the end of the last, Optuna and MLflow included.
-        test_accuracy: Of the best trial on the test images, 0 to 1.
+        trials: Number of trials.
+        epochs: Number of executed epochs, all trials together.
+        epoch_seconds: Duration of each epoch as logged by the platform, in no particular order.
+        span: Seconds from the start of the first trial to the end of the last, including Optuna and MLflow.
+        test_accuracy: Test accuracy of the best trial, 0 to 1.
     """
 
     trials: int
@@ -41,28 +41,28 @@ class Study:
     test_accuracy: float
 
 
-def ants_bees(photos: Path, **changes: object) -> dict[str, Any]:
-    """The shipped recipe on local photographs.
+def ants_bees_recipe(photos: Path, **changes: object) -> dict[str, Any]:
+    """Returns the shipped recipe with local photographs as the source.
 
     Args:
-        photos: The folder that holds train/ and val/.
-        changes: Fields with `__` for the dot, `training__epochs=3`; None takes a field or section out.
+        photos: Folder with train/ and val/.
+        changes: Fields, with `__` instead of the dot: `training__epochs=3`. None removes a field or section.
     """
     from ruamel.yaml import YAML
 
     recipe: dict[str, Any] = YAML(typ="safe").load(SHIPPED)
-    exclude = [STRAY] if (photos / STRAY).exists() else []
+    exclude = [PLACEHOLDER_IMAGE] if (photos / PLACEHOLDER_IMAGE).exists() else []
     local = {
         "dataset__source": str(photos),
         "dataset__splits": {"train": "train", "validation": VALIDATION, "test": "val"},
         "dataset__exclude": exclude,
     }
     for field, value in {**local, **changes}.items():
-        _lay(recipe, field.split("__"), value)
+        _set_field(recipe, field.split("__"), value)
     return recipe
 
 
-def _lay(recipe: dict[str, Any], field: Sequence[str], value: object) -> None:
+def _set_field(recipe: dict[str, Any], field: Sequence[str], value: object) -> None:
     *sections, last = field
     for section in sections:
         recipe = recipe.setdefault(section, {})
@@ -78,28 +78,28 @@ def platform_run(
     threads: int,
     device: str = "cpu",
     limit: str | None = None,
-) -> tuple[Ended, Study]:
-    """`platform run` as a process of its own, from its start to its end.
+) -> tuple[ProcessResult, StudyResult]:
+    """Runs `platform run` in a separate process.
 
     Args:
-        recipe: What it runs; JSON is YAML.
-        folder: It runs in.
-        cache: Its `PLATFORM_CACHE`; cold where it is empty.
-        threads: Of torch.
-        device: `cpu`, `cuda`.
-        limit: Its `PLATFORM_CACHE_LIMIT`; None: the default.
+        recipe: Written to `recipe.yaml` as JSON, which is valid YAML.
+        folder: Working directory.
+        cache: `PLATFORM_CACHE`; an empty folder is a cold cache.
+        threads: Number of torch threads.
+        device: `cpu` or `cuda`.
+        limit: `PLATFORM_CACHE_LIMIT`; None for the default.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe, indent=1))
     command = [BIN / "platform", "run", path, "--device", device]
     limits = {"PLATFORM_CACHE_LIMIT": limit} if limit is not None else {}
-    ended = timed(command, folder, environment(threads, cache) | limits)
-    return ended, newest_study(folder)
+    process = run_process(command, folder, environment(threads, cache) | limits)
+    return process, read_study(folder)
 
 
-def newest_study(folder: Path) -> Study:
-    """What MLflow's database in a folder says of the study that was started last."""
+def read_study(folder: Path) -> StudyResult:
+    """Reads the most recent study from the MLflow database in a folder."""
     with closing(sqlite3.connect(f"file:{folder / 'mlflow.db'}?mode=ro", uri=True)) as database:
         (parent,) = database.execute(
             "SELECT run_uuid FROM runs WHERE run_uuid IN (SELECT value FROM tags WHERE key = ?)"
@@ -122,4 +122,6 @@ def newest_study(folder: Path) -> Study:
             "SELECT value FROM metrics WHERE key = 'test/accuracy' AND run_uuid = ? ORDER BY timestamp DESC",
             (parent,),
         ).fetchone()
-    return Study(trials, epochs, tuple(value for (value,) in seconds), (last - first) / 1000, accuracy[0])
+    return StudyResult(
+        trials, epochs, tuple(value for (value,) in seconds), (last - first) / 1000, accuracy[0]
+    )

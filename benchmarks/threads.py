@@ -1,11 +1,11 @@
-"""From what size on a training step on stored features gains anything from several threads.
+"""Batch size from which a training step on stored features gains from several threads.
 
-Steps of a linear head (AdamW, 10 classes) on batches of growing size, with one thread and with all of them,
-on a machine that is otherwise idle and with one of its cores kept busy by another process. `MIN_PARALLEL_ELEMENTS`
-in `transfer_platform.training.device` was read off this table.
+Measures steps of a linear head (AdamW, 10 classes) on batches of increasing size, with one thread and with
+all threads, on an idle machine and while another process occupies one core. `MIN_PARALLEL_ELEMENTS` in
+`transfer_platform.training.device` is derived from this table.
 
     python benchmarks/threads.py
-    python benchmarks/threads.py --elements 20000 --steps 5      # a small form
+    python benchmarks/threads.py --elements 20000 --steps 5      # smoke test
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from measuring import Row, environment, last_json, parser, report, timed, workplace
+from harness import Row, environment, last_json_line, parser, report, run_process, work_folder
 
 BATCH, CLASSES = 32, 10
 ELEMENTS = (20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000)
-"""Numbers in a batch; the search on ants and bees has 16 or 32 times 1,280."""
-BUSY = "while True: pass"
+"""Elements of a batch; the search on ants and bees has 16 or 32 times 1,280."""
+BUSY_LOOP = "while True: pass"
 
 
 def main() -> None:
-    """Times the steps, or is the process that times them."""
+    """Measures all sizes; with `--worker`, runs the measured process."""
     options = _options()
     if options.worker:
         print(json.dumps(steps(options)))
         return
-    with workplace(options.work) as folder:
-        alone = _side(options, folder / "alone")
-        with _company():
-            beside = _side(options, folder / "beside")
+    with work_folder(options.work) as folder:
+        idle = _measure(options, folder / "idle")
+        with _busy_core():
+            busy = _measure(options, folder / "busy")
     rows = [
         {
-            "numbers in a batch": count,
-            **_compared("alone", alone, count, options.threads),
-            **_compared("beside a busy process", beside, count, options.threads),
+            "elements": count,
+            **_columns("idle", idle, count, options.threads),
+            **_columns("one core busy", busy, count, options.threads),
         }
         for count in options.elements
     ]
-    report(options, rows, [f"milliseconds: the median of {options.steps} steps of batches of {BATCH}"])
+    report(options, rows, [f"median of {options.steps} steps, batch size {BATCH}"])
 
 
 def _options() -> Namespace:
     arguments = parser(__doc__, photos=False)
     arguments.add_argument("--elements", type=int, nargs="+", default=ELEMENTS)
     arguments.add_argument("--steps", type=int, default=100)
-    arguments.add_argument("--worker", action="store_true", help="used by the benchmark itself")
+    arguments.add_argument("--worker", action="store_true", help="internal")
     return arguments.parse_args()
 
 
 @contextmanager
-def _company() -> Iterator[None]:
-    """A process that keeps a core busy."""
-    busy = subprocess.Popen([sys.executable, "-c", BUSY])
+def _busy_core() -> Iterator[None]:
+    """Runs a process that occupies one core."""
+    busy = subprocess.Popen([sys.executable, "-c", BUSY_LOOP])
     try:
         yield
     finally:
@@ -67,31 +67,31 @@ def _company() -> Iterator[None]:
         busy.wait()
 
 
-def _side(options: Namespace, folder: Path) -> dict[str, float]:
-    """Milliseconds of a step by numbers in a batch and threads."""
+def _measure(options: Namespace, folder: Path) -> dict[str, float]:
+    """Returns the milliseconds per step by elements and threads, measured in a separate process."""
     command = [sys.executable, Path(__file__).resolve(), "--worker", "--steps", options.steps]
     command += ["--threads", options.threads, "--elements", *options.elements]
-    return last_json(timed(command, folder, environment(options.threads)))
+    return last_json_line(run_process(command, folder, environment(options.threads)))
 
 
-def _compared(name: str, side: dict[str, float], count: int, threads: int) -> Row:
-    one, several = side[f"{count} in 1"], side[f"{count} in {threads}"]
+def _columns(name: str, milliseconds: dict[str, float], count: int, threads: int) -> Row:
+    one, several = milliseconds[f"{count} in 1"], milliseconds[f"{count} in {threads}"]
     return {
         f"{name}: 1 thread, ms": one,
         f"{name}: {threads} threads, ms": several,
-        f"{name}: ratio": one / several,
+        f"{name}: speedup": one / several,
     }
 
 
 def steps(options: Namespace) -> dict[str, float]:
-    """Milliseconds of a step: forward, backward, AdamW."""
+    """Returns the milliseconds per step (forward, backward, AdamW) by elements and threads."""
     import statistics
 
     import torch
     from torch import nn
     from torch.nn import functional
 
-    found = {}
+    milliseconds = {}
     for count in options.elements:
         for threads in (1, options.threads):
             torch.set_num_threads(threads)
@@ -105,8 +105,8 @@ def steps(options: Namespace) -> dict[str, float]:
                 functional.cross_entropy(head(features), labels).backward()
                 optimizer.step()
                 seconds.append(time.perf_counter() - start)
-            found[f"{count} in {threads}"] = statistics.median(seconds[5:]) * 1000
-    return found
+            milliseconds[f"{count} in {threads}"] = statistics.median(seconds[5:]) * 1000
+    return milliseconds
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Whether the served model knows what it does not know, and what calibration changes, over seeds.
+"""Detection of out-of-distribution images, and the effect of calibration, over seeds.
 
-The shipped recipe is run once a seed, promotion left out. Its served form is then asked about the test
-images, about handwritten digits, noise of three kinds, and images of CIFAR-10: how well does a score tell
-them apart (AUROC), and how many test images are called unknown.
+Runs the shipped recipe without promotion once per seed. The served model then classifies the test images,
+handwritten digits, three kinds of noise, and images of CIFAR-10. Reports how well a score separates them from
+the test images (AUROC), and how many test images are flagged as unknown.
 
     python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 5
-    python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 1 --images 20    # small
+    python benchmarks/unknown.py --photos hymenoptera_data --cifar cifar10 --seeds 1 --images 20  # smoke test
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import existing, parser, report, workplace
-from platform_runs import ants_bees, platform_run
+from harness import existing_path, parser, report, work_folder
+from platform_runs import ants_bees_recipe, platform_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Runs every seed, then asks its model."""
+    """Runs all seeds, then evaluates their models."""
     options = _options()
-    found = []
-    with workplace(options.work) as folder:
+    rows = []
+    with work_folder(options.work) as folder:
         for seed in range(options.seeds):
-            recipe = ants_bees(options.photos, seed=seed, promotion=None)
+            recipe = ants_bees_recipe(options.photos, seed=seed, promotion=None)
             platform_run(recipe, folder / str(seed), folder / "cache", options.threads, options.device)
-        strangers = _strangers(options)
+        outliers = _outliers(options)
         for seed in range(options.seeds):
             (model,) = (folder / str(seed) / "studies").glob("*/model")
-            found.append(_seed(seed, model, options.photos, strangers))
+            rows.append(_row(seed, model, options.photos, outliers))
     medians: dict[str, Any] = {
-        column: statistics.median(row[column] for row in found) for column in found[0] if column != "seed"
+        column: statistics.median(row[column] for row in rows) for column in rows[0] if column != "seed"
     }
     notes = [
-        f"{options.images} images of each kind against the test images; columns are AUROCs of novelty, "
-        "energy, and 1 - the largest probability"
+        f"{options.images} images of each kind against the test images; AUROC of the out-of-distribution "
+        "score, of the energy, and of 1 - largest probability"
     ]
-    report(options, [*found, {"seed": "median", **medians}], notes)
+    report(options, [*rows, {"seed": "median", **medians}], notes)
 
 
-def _seed(seed: int, model: Path, photos: Path, strangers: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
+def _row(seed: int, model: Path, photos: Path, outliers: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
     import numpy as np
 
     from transfer_model.classifier import Classifier
@@ -60,22 +60,22 @@ def _seed(seed: int, model: Path, photos: Path, strangers: Mapping[str, Sequence
     classifier = Classifier.load(model)
     paths = sorted((photos / "val").glob("*/*.jpg"))
     labels = np.array([classifier.classes.index(path.parent.name) for path in paths])
-    known = _scores(classifier, [path.read_bytes() for path in paths])
-    described = classifier.config
-    before = remove_temperature(known["probabilities"], described.temperature)
-    row: dict[str, Any] = {"seed": seed, "temperature": described.temperature}
+    test = _scores(classifier, [path.read_bytes() for path in paths])
+    config = classifier.config
+    before = remove_temperature(test["probabilities"], config.temperature)
+    row: dict[str, Any] = {"seed": seed, "temperature": config.temperature}
     for name, metric in (("ece", expected_calibration_error), ("loss", cross_entropy)):
         row |= {
             f"{name} before": metric(labels, before),
-            f"{name} after": metric(labels, known["probabilities"]),
+            f"{name} after": metric(labels, test["probabilities"]),
         }
-    row["false alarms"] = float(np.mean(known["novelty"] > described.unknown.threshold))
-    for kind, images in strangers.items():
-        asked = _scores(classifier, images)
+    row["false alarm rate"] = float(np.mean(test["ood_score"] > config.unknown.threshold))
+    for kind, images in outliers.items():
+        other = _scores(classifier, images)
         row |= {
-            f"{kind}, {score}": _auroc(known[score], asked[score]) for score in ("novelty", *LOGIT_SCORES)
+            f"{kind}, {score}": _auroc(test[score], other[score]) for score in ("ood_score", *LOGIT_SCORES)
         }
-        row[f"{kind} called unknown"] = float(np.mean(asked["novelty"] > described.unknown.threshold))
+        row[f"{kind} flagged as unknown"] = float(np.mean(other["ood_score"] > config.unknown.threshold))
     return row
 
 
@@ -83,7 +83,7 @@ LOGIT_SCORES: dict[str, Callable[[Any], Any]] = {
     "energy": lambda logits: -_logsumexp(logits),
     "softmax": lambda logits: _logsumexp(logits) - logits.max(axis=1),
 }
-"""What is usual where features are out of reach; the greater the stranger."""
+"""Scores of logits, for comparison; larger for out-of-distribution images."""
 
 
 def _scores(classifier: Classifier, images: Sequence[bytes]) -> dict[str, NDArray[Any]]:
@@ -91,14 +91,14 @@ def _scores(classifier: Classifier, images: Sequence[bytes]) -> dict[str, NDArra
 
     from transfer_model.preprocessing import decode
 
-    answers = classifier.predict(images)
+    output = classifier.predict(images)
     with torch.inference_mode():
         logits = torch.cat(
             [classifier.network(classifier.config.preprocessing(decode(image))[None]) for image in images]
         ).numpy()
     return {
-        "probabilities": answers.probabilities,
-        "novelty": answers.ood_scores,
+        "probabilities": output.probabilities,
+        "ood_score": output.ood_scores,
         **{name: score(logits) for name, score in LOGIT_SCORES.items()},
     }
 
@@ -106,20 +106,20 @@ def _scores(classifier: Classifier, images: Sequence[bytes]) -> dict[str, NDArra
 def _logsumexp(logits: NDArray[Any]) -> NDArray[Any]:
     from scipy.special import logsumexp
 
-    summed: NDArray[Any] = logsumexp(logits, axis=1)
-    return summed
+    values: NDArray[Any] = logsumexp(logits, axis=1)
+    return values
 
 
-def _auroc(known: NDArray[Any], strange: NDArray[Any]) -> float:
+def _auroc(inliers: NDArray[Any], outliers: NDArray[Any]) -> float:
     import numpy as np
     from sklearn.metrics import roc_auc_score
 
-    truth = np.concatenate([np.zeros(len(known)), np.ones(len(strange))])
-    return float(roc_auc_score(truth, np.concatenate([known, strange])))
+    is_outlier = np.concatenate([np.zeros(len(inliers)), np.ones(len(outliers))])
+    return float(roc_auc_score(is_outlier, np.concatenate([inliers, outliers])))
 
 
-def _strangers(options: Namespace) -> dict[str, list[bytes]]:
-    """Files of images that are neither ants nor bees, by their kind."""
+def _outliers(options: Namespace) -> dict[str, list[bytes]]:
+    """Returns image files that show neither ants nor bees, by kind."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -127,7 +127,7 @@ def _strangers(options: Namespace) -> dict[str, list[bytes]]:
     random = np.random.default_rng(0)
     digits = load_digits().images
     files = sorted(options.cifar.glob("test/*/*"))
-    chosen = [files[index] for index in random.choice(len(files), options.images, replace=False)]
+    cifar = [files[index] for index in random.choice(len(files), options.images, replace=False)]
     noise = []
     for index in range(options.images):
         side = (224, 28, 7)[index % 3]
@@ -139,7 +139,7 @@ def _strangers(options: Namespace) -> dict[str, list[bytes]]:
             for index in random.choice(len(digits), options.images, replace=False)
         ],
         "noise": noise,
-        "CIFAR-10": [path.read_bytes() for path in chosen],
+        "CIFAR-10": [path.read_bytes() for path in cifar],
     }
 
 
@@ -151,9 +151,9 @@ def _png(image: Image.Image) -> bytes:
 
 def _options() -> Namespace:
     arguments = parser(__doc__)
-    arguments.add_argument("--cifar", type=existing, required=True, help="folder with test/<class>/<file>")
+    arguments.add_argument("--cifar", type=existing_path, required=True, help="CIFAR-10 as test/CLASS/FILE")
     arguments.add_argument("--seeds", type=int, default=5)
-    arguments.add_argument("--images", type=int, default=150, help="of each kind")
+    arguments.add_argument("--images", type=int, default=150, help="images of each kind")
     return arguments.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Fixtures that every kind of test shares: a folder of its own, and the real photographs."""
+"""Fixtures of all tests: an isolated folder and the hymenoptera photographs."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch is imported: its threads would only wait for those of the tests beside them.
+# Before torch is imported: its threads would compete with those of tests in other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
@@ -28,16 +28,16 @@ def _photograph_archive() -> Path:
 
 @pytest.fixture(scope="session")
 def photograph_mirror() -> Path:
-    """A folder that holds `hymenoptera_data.zip`, fit for PLATFORM_MIRROR."""
+    """A folder with `hymenoptera_data.zip`, for PLATFORM_MIRROR."""
     archive = _photograph_archive()
     if not archive.is_file():
-        pytest.skip(f"the ants and bees photographs are not here: {archive} (set PLATFORM_TEST_DATA)")
+        pytest.skip(f"the ants and bees photographs are missing: {archive} (set PLATFORM_TEST_DATA)")
     return archive.parent
 
 
 @pytest.fixture(scope="session")
 def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `hymenoptera_data` with train/ and val/, unpacked once."""
+    """The unpacked folder `hymenoptera_data` with train/ and val/."""
     folder = tmp_path_factory.mktemp("photographs")
     with zipfile.ZipFile(photograph_mirror / "hymenoptera_data.zip") as archive:
         archive.extractall(folder)
@@ -46,11 +46,10 @@ def photographs(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def splits_of() -> Callable[..., Splits]:
-    """Divides a folder as a recipe would: `splits_of(folder, train, validation, test, exclude=...)`."""
-    from transfer_platform.data.dataset import scan_dataset, split_dataset
+    """Splits a folder like a recipe: `splits_of(folder, train, validation, test, exclude=...)`."""
+    from transfer_platform.data.dataset import open_dataset
     from transfer_platform.progress import Progress, silent
-    from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
-    from transfer_platform.recipe.schema import SplitsConfig as Declared
+    from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig, SplitsConfig
 
     def read(
         source: Path,
@@ -60,16 +59,16 @@ def splits_of() -> Callable[..., Splits]:
         exclude: Sequence[str] = (),
         progress: Progress = silent,
     ) -> Splits:
-        splits = Declared(train=train, validation=validation, test=test)
-        dataset = DatasetConfig(source=str(source), splits=splits, exclude=[*exclude])
-        return split_dataset(scan_dataset(dataset, Path(), progress), dataset)
+        splits = SplitsConfig(train=train, validation=validation, test=test)
+        config = DatasetConfig(source=str(source), splits=splits, exclude=[*exclude])
+        return open_dataset(config, Path(), progress).split()
 
     return read
 
 
 @pytest.fixture
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder and an empty cache; no setting of the machine reaches the test."""
+    """An empty current folder and an empty cache, without environment variables of the project."""
     for variable in [name for name in os.environ if name.startswith(("PLATFORM_", "MLFLOW_"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
@@ -81,7 +80,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def _default_tracking() -> Iterator[None]:
-    """Each module starts with MLflow's default, whatever the one before it has set."""
+    """Resets the tracking URI of MLflow after each module."""
     yield
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)

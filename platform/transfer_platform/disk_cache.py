@@ -11,7 +11,8 @@ from transfer_platform.paths import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-FILE_NAME = "cache.db"
+FILE_NAME = "metadata/cache.db"
+"""Relative to the cache folder."""
 
 _BATCH = 500
 """Parameters per statement; every SQLite build accepts this many."""
@@ -21,7 +22,7 @@ class DiskCache:
     """Byte strings by key, shared by all processes of this user.
 
     The cache saves time and nothing else: if the file is lost, damaged, locked or read-only, `get` finds
-    nothing and `put` does nothing.
+    nothing and `put` does nothing. Keys may be file names that are not UTF-8.
 
     Args:
         namespace: Kind of the values, including everything that they depend on besides the key, such as
@@ -29,22 +30,26 @@ class DiskCache:
     """
 
     def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
+        self._namespace = _encode(namespace)
         self._file = cache_folder() / FILE_NAME
 
     def is_empty(self) -> bool:
-        """Whether the namespace has no entries."""
-        return next(self._rows("SELECT 1 FROM entries WHERE namespace = ? LIMIT 1"), None) is None
+        """Returns `True` if the namespace has no entries."""
+        return next(self._rows("SELECT key, value FROM entries WHERE namespace = ? LIMIT 1"), None) is None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Values of those keys that are in the cache."""
+        """Returns the values of those keys that are in the cache."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
-            batch = keys[start : start + _BATCH]
+            batch = [_encode(key) for key in keys[start : start + _BATCH]]
             marks = ",".join("?" * len(batch))
             query = f"SELECT key, value FROM entries WHERE namespace = ? AND key IN ({marks})"  # noqa: S608
             found.update(self._rows(query, batch))
         return found
+
+    def get_all(self) -> dict[str, bytes]:
+        """Returns all values of the namespace by key."""
+        return dict(self._rows("SELECT key, value FROM entries WHERE namespace = ?"))
 
     def put(self, values: Mapping[str, bytes]) -> None:
         """Adds values, replacing those under the same keys."""
@@ -61,17 +66,22 @@ class DiskCache:
 
     def _write(self, values: Mapping[str, bytes]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        rows = [(self._namespace, key, value) for key, value in sorted(values.items())]
+        rows = sorted((self._namespace, _encode(key), value) for key, value in values.items())
         with closing(sqlite3.connect(self._file)) as database, database:
             database.execute("PRAGMA synchronous = OFF")  # what a power failure damages is computed again
             database.execute(
                 "CREATE TABLE IF NOT EXISTS entries "
-                "(namespace TEXT, key TEXT, value BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID"
+                "(namespace BLOB, key BLOB, value BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID"
             )
             database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows)
 
-    def _rows(self, query: str, parameters: Sequence[str] = ()) -> Iterator[tuple[str, bytes]]:
+    def _rows(self, query: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple[str, bytes]]:
         if not self._file.is_file():
             return
         with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self._file)) as database:
-            yield from database.execute(query, (self._namespace, *parameters))
+            for key, value in database.execute(query, (self._namespace, *parameters)):
+                yield key.decode("utf-8", "surrogatepass"), value
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

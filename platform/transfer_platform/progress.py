@@ -1,6 +1,6 @@
-"""How long operations tell how far they are, and how that is drawn on a terminal.
+"""Progress of long operations, and progress bars on a terminal.
 
-Whoever takes a while calls a `Progress` with `Step`s and knows nothing of terminals.
+An operation reports `Step`s to a `Progress` callback and does not know about terminals.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far one operation has come.
+    """Progress of one operation.
 
     Attributes:
-        task: What is being done, such as `fetching photos.zip`; steps of one operation share it.
-        done: Units that are finished.
-        total: Units in all, `None` while nobody knows.
-        unit: What is counted: `bytes`, `images`, `epochs`, ...
-        text: What else is worth seeing, such as the latest loss.
+        task: Name of the operation, such as `fetching photos.zip`; the same for all of its steps.
+        done: Finished units.
+        total: All units; `None` if unknown.
+        unit: `bytes`, `images`, `epochs`, ...
+        text: Additional information, such as the current loss.
     """
 
     task: str
@@ -32,39 +32,39 @@ class Step:
 
 Progress = Callable[[Step], None]
 Say = Callable[[str], None]
-"""Takes a line that is worth keeping on the screen."""
+"""Prints one line that stays on the screen."""
 
 
 def silent(_: Step | str) -> None:
-    """Tells nobody."""
+    """Discards a step or a line."""
 
 
-def tee(one: Say, other: Say) -> Say:
-    """Tells two."""
+def tee(first: Say, second: Say) -> Say:
+    """Returns a callback that passes every line to both callbacks."""
 
-    def say_both(line: str) -> None:
-        one(line)
-        other(line)
+    def say_to_both(line: str) -> None:
+        first(line)
+        second(line)
 
-    return say_both
+    return say_to_both
 
 
 def once(say: Say) -> Say:
-    """Says every line the first time, and not again."""
-    said: set[str] = set()
+    """Returns a callback that passes on every distinct line only once."""
+    printed: set[str] = set()
 
     def say_once(line: str) -> None:
-        if line not in said:
-            said.add(line)
+        if line not in printed:
+            printed.add(line)
             say(line)
 
     return say_once
 
 
 class Screen:
-    """Draws a bar for every operation on standard error, where that is a terminal; lines are always printed.
+    """Progress bars and lines on standard error; bars are drawn only if it is a terminal.
 
-    A context manager: the bars are gone when it ends, the lines stay.
+    A context manager: on exit the bars are removed and the lines stay.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Screen:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: Step) -> None:
-        """Moves the bar of an operation, and removes it where the operation is done."""
+        """Updates the bar of an operation and removes it when the operation is finished."""
         if step.task not in self._tasks:
             self._tasks[step.task] = self._bars.add_task(step.task, total=step.total, count="", text="")
         task = self._tasks[step.task]

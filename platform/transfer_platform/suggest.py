@@ -1,30 +1,51 @@
-"""The nearest name that exists, for messages about one that does not."""
+"""Suggestions for misspelled names."""
 
 from __future__ import annotations
 
-import difflib
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_SYNONYMS = {
+    "lr": "learning_rate", "batch": "batch_size", "bs": "batch_size", "warmup": "warmup_epochs",
+    "model": "name", "freeze": "freeze_through", "patience": "early_stopping", "size": "image_size",
+    "val": "validation", "valid": "validation", "url": "source", "path": "source",
+    "min": "low", "max": "high", "values": "choices",
+    "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
+}  # fmt: skip
+"""Names that other tools use for the same thing; their spelling is too different to be matched."""
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """What to append to a message about a name that is not there.
 
-    Args:
-        wrong: The name or relative path that was asked for.
-        known: Those that exist; a path that ends in `wrong` is nearer than one that is spelt alike.
+def closest_match(name: str, candidates: Iterable[str]) -> str | None:
+    """Returns the candidate most similar to `name`, ignoring case; `None` if there is none.
 
-    Returns:
-        `"; did you mean 'x'?"`, or nothing where nothing is near.
+    A path that ends in `name` is preferred to a synonym, and a synonym to a similar spelling.
+
+    >>> closest_match("epoch", ["epochs", "optimizer"])
+    'epochs'
+    >>> closest_match("lr", ["learning_rate", "schedule"])
+    'learning_rate'
+    >>> closest_match("train", ["photos/train", "trains"])
+    'photos/train'
+    """
+    names = sorted(candidates, key=lambda candidate: (candidate.count("/"), candidate))
+    if paths := [candidate for candidate in names if candidate.endswith(f"/{name}")]:
+        return paths[0]
+    folded = {candidate.casefold(): candidate for candidate in reversed(names)}
+    synonym = _SYNONYMS.get(name.casefold())
+    if synonym in folded:
+        return folded[synonym]
+    similar = get_close_matches(name.casefold(), folded, n=1)
+    return folded[similar[0]] if similar else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown name, empty if no candidate is similar.
 
     >>> did_you_mean("tarin", ["train", "test"])
     "; did you mean 'train'?"
-    >>> did_you_mean("train", ["photos/train", "trains"])
-    "; did you mean 'photos/train'?"
     """
-    names = sorted(known, key=lambda name: (name.count("/"), name))
-    deeper = [name for name in names if name.endswith(f"/{wrong}")]
-    nearest = deeper or difflib.get_close_matches(wrong, names, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    match = closest_match(name, candidates)
+    return f"; did you mean {match!r}?" if match else ""

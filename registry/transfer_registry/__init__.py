@@ -1,4 +1,4 @@
-"""From a trained classifier to a served one: packaging, the gate, the ledger, promotion, serving.
+"""Model registry: packaging, promotion gate, ledger, promotion and serving.
 
-Importing the package itself loads nothing.
+Importing the package imports none of its modules.
 """

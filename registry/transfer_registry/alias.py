@@ -1,60 +1,93 @@
-"""Moves of the champion: what the ledger says is carried out in MLflow's registry, by the next if need be.
+"""Champion alias: applies ledger entries to MLflow and finds discrepancies.
 
-The ledger is written first, so what is served was always decided. Each entry is carried out once: an alias
-that somebody moves by hand afterwards is left where it is, and `audit` tells.
+A move is written to the ledger first and then applied once. If a process is killed in between, the next one
+applies it; an alias that is changed by hand afterwards stays as it is and is reported by `audit`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry.mlflow_registry import ALIAS
-from transfer_registry.standing import ledger_champion, verdict_for_version
-from transfer_registry.version_page import HASH_TAG, LEDGER_TAG, version_description, version_tags
+from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, champion_version, model_versions
+from transfer_registry.version_page import HASH_TAG, version_description, version_tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from transfer_registry.entry import LedgerEntry
-    from transfer_registry.ledger import Ledger
+    from transfer_registry.ledger import Ledger, LedgerEntry
 
 
-def apply_move(client: MlflowClient, decision: LedgerEntry | None, move: LedgerEntry | None) -> None:
-    """Makes the registry say what the ledger says: alias, description, tags.
+def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
+    """Writes alias, description and tags of a version, unless they have been written for this entry.
 
-    The tag with the entry's hash is written last: where it stands, nothing is left to do.
+    The tag with the entry's hash is written last: it marks the entry as applied.
 
     Args:
-        client: Of the registry.
-        decision: The last verdict on the version; None where it never had one.
-        move: The promotion or rollback that followed; None where the verdict was a refusal.
+        client: Client of the registry.
+        verdict: Last verdict on the version; None if it was never judged.
+        move: Promotion or rollback after the verdict; None if the candidate was rejected.
     """
-    entry = move or decision
-    assert entry is not None, "there is nothing to carry out"
+    entry = move or verdict
+    assert entry is not None, "there is nothing to apply"
     model, version = entry.model, str(entry.version)
     if is_applied(entry, client.get_model_version(model, version)):
         return
     if move:
         client.set_registered_model_alias(model, ALIAS, version)
-    client.update_model_version(model, version, description=version_description(decision, move))
-    for tag, value in version_tags(decision, entry).items():
+    client.update_model_version(model, version, description=version_description(verdict, move))
+    for tag, value in version_tags(verdict, entry).items():
         client.set_model_version_tag(model, version, tag, value)
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Whether a version tells of this very entry, and not of another ledger's of the same number."""
-    if entry.hash is not None:
-        return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
-    told = version.tags.get(LEDGER_TAG, "")  # an entry of before there were hashes
-    return told.isdecimal() and int(told) >= entry.id
+    """Returns True if a version has the tag of this entry, and not of another ledger's with the same id."""
+    return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Carries out the last move of the ledger, if whoever wrote it was killed before it could.
-
-    Nothing is left to finish where the version was deleted, or where its number is another one's by now.
-    """
+    """Applies the last move of the ledger if an interrupted process did not, and its version still exists."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))
+
+
+def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
+    """Returns True if an entry belongs to this version, and not to a deleted one with the same number.
+
+    MLflow reuses the numbers of a deleted model, also for a later trial of the same run.
+    """
+    same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
+    return same and entry.at.timestamp() * 1000 >= version.creation_timestamp
+
+
+def verdict_for_version(ledger: Ledger, version: ModelVersion) -> LedgerEntry | None:
+    """Returns the last verdict on a version; None if it was never judged."""
+    entry = ledger.last_verdict(version.name, int(version.version), version.tags.get(RUN_TAG, ""))
+    return entry if entry and matches_version(entry, version) else None
+
+
+def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVersion | None:
+    """Returns the champion according to the ledger; None if there is none or it was deleted."""
+    move = ledger.last_move(model)
+    if move is None:
+        return None
+    versions = model_versions(client, model)
+    return next((version for version in versions if matches_version(move, version)), None)
+
+
+def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
+    """Describes how the alias differs from the ledger; empty if they agree.
+
+    A deleted champion has lost its alias too, and models without ledger entries are ignored.
+    """
+    champion, alias = ledger_champion(client, ledger, model), champion_version(model)
+    expected = int(champion.version) if champion else None
+    if expected == alias or (expected is None and not ledger.entries(model)):
+        return ""
+    actual = f"points to version {alias}" if alias else "does not exist"
+    recorded = f"version {expected}" if expected else "no existing version"
+    return (
+        f"the alias {ALIAS!r} of {model} {actual}, but the champion in the ledger is {recorded}: "
+        "the alias was changed by hand"
+    )

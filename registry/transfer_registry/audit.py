@@ -1,7 +1,7 @@
-"""Whether the ledger is what was written, and whether MLflow says what the ledger says.
+"""Consistency checks of the ledger and MLflow's registry.
 
-Three things would show a change: the chain of hashes within the ledger; each entry's hash in the tags of its
-version, out of reach of whoever rewrites the whole chain; and the alias, which anybody may move by hand.
+Changes are detected by the ledger's hash chain, by the copies of its hashes in the tags of the versions, and
+by the alias.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.alias import is_applied
-from transfer_registry.entry import MOVES
+from transfer_registry.alias import alias_discrepancy, is_applied, ledger_champion, matches_version
+from transfer_registry.ledger import MOVES
 from transfer_registry.mlflow_registry import model_versions, registered_models
-from transfer_registry.standing import alias_discrepancy, concerns, ledger_champion
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
@@ -21,80 +20,72 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.entry import LedgerEntry
-    from transfer_registry.ledger import Ledger
+    from transfer_registry.ledger import Ledger, LedgerEntry
 
 
 def verify(ledger: Ledger) -> tuple[str, ...]:
-    """What does not fit together, one sentence each; empty where everything does.
-
-    Nothing is mended: which side is right is for a person to say.
-    """
+    """Returns every inconsistency as one sentence; nothing is changed."""
     client = MlflowClient()
     entries = ledger.entries()
-    complaints = list(_chain(entries))
+    errors = list(_check_chain(entries))
     for model in registered_models(client):
         moves = [entry for entry in entries if entry.model == model.name and entry.kind in MOVES]
         for version in model_versions(client, model.name):
-            complaints += _mirrored(version, entries)
-            complaints += _unmirrored(version, moves)
-        complaints += _alias(client, ledger, model.name)
-    return tuple(complaints)
+            errors += _check_tags(version, entries)
+            errors += _find_missing_tags(version, moves)
+        errors += _check_alias(client, ledger, model.name)
+    return tuple(errors)
 
 
-def _chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    before: LedgerEntry | None = None
+def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    previous: LedgerEntry | None = None
     for entry in entries:
-        expected = before.id + 1 if before else 1
-        if entry.id != expected:
-            missing = (
-                f"entry {expected} is"
-                if entry.id == expected + 1
-                else f"entries {expected} to {entry.id - 1} are"
-            )
-            yield f"{missing} missing from the ledger"
-        if entry.hash is None:
-            if before and before.hash:
-                yield f"entry {entry.id} has lost its hash"
-        elif entry.hash != entry.digest(before.hash if before else None):
+        expected = previous.id + 1 if previous else 1
+        if entry.id == expected + 1:
+            yield f"entry {expected} is missing from the ledger"
+        elif entry.id != expected:
+            yield f"entries {expected} to {entry.id - 1} are missing from the ledger"
+        if entry.hash != entry.digest(previous.hash if previous else None):
             yield (
-                f"entry {entry.id}, a {entry.kind} of {entry.model} version {entry.version}, was changed "
-                "after it was written, or the one before it was"
+                f"entry {entry.id} ({entry.kind}, {entry.model} version {entry.version}) or the entry before "
+                "it was changed after it was written"
             )
-        before = entry
+        previous = entry
 
 
-def _mirrored(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Compares the hashes that a version was given when it was decided on."""
-    known = {str(entry.id): entry for entry in entries}
-    for tag, digest in sorted(version.tags.items()):
+def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterator[str]:
+    """Compares the hashes in a version's tags with the ledger."""
+    hashes = {str(entry.id): entry.hash for entry in entries}
+    for tag, value in sorted(version.tags.items()):
         if not tag.startswith(HASH_TAG):
             continue
         number = tag.removeprefix(HASH_TAG)
-        told = f"{version.name} version {version.version} tells of"
-        if number not in known:
-            yield f"{told} entry {number}, which the ledger has not"
-        elif known[number].hash != digest:
+        if number not in hashes:
             yield (
-                f"{told} another entry {number} than the ledger has: the ledger was rewritten, or "
-                "another one is in its place"
+                f"{version.name} version {version.version} has a tag for entry {number}, which is not in the "
+                "ledger"
+            )
+        elif hashes[number] != value:
+            yield (
+                f"{version.name} version {version.version} has another hash of entry {number} than the "
+                "ledger: the ledger was rewritten or replaced"
             )
 
 
-def _unmirrored(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Moves that the version they are about does not tell of; the model's last one may be under way."""
+def _find_missing_tags(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
+    """Finds moves without a tag on their version; the model's last move may be incomplete."""
     for move in moves:
-        if not move.hash or not concerns(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
+        if not matches_version(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue
-        told = f"{version.name} version {version.version} does not tell of entry {move.id}, a {move.kind}"
-        if move is moves[-1]:
-            yield f"{told}: it was interrupted, and the next run, promote or rollback carries it out"
-        else:
-            yield f"{told}: its tags were removed"
+        interrupted = f"the {move.kind} was interrupted; the next run, promote or rollback completes it"
+        yield (
+            f"{version.name} version {version.version} has no tag for entry {move.id} ({move.kind}): "
+            f"{interrupted if move is moves[-1] else 'the tag was removed'}"
+        )
 
 
-def _alias(client: MlflowClient, ledger: Ledger, model: str) -> Iterator[str]:
+def _check_alias(client: MlflowClient, ledger: Ledger, model: str) -> Iterator[str]:
     champion, last = ledger_champion(client, ledger, model), ledger.last_move(model)
-    under_way = champion is not None and last is not None and not is_applied(last, champion)
-    if not under_way and (moved := alias_discrepancy(client, ledger, model)):
-        yield moved
+    interrupted = champion is not None and last is not None and not is_applied(last, champion)
+    if not interrupted and (discrepancy := alias_discrepancy(client, ledger, model)):
+        yield discrepancy

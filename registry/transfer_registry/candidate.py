@@ -1,39 +1,72 @@
-"""What is offered to the gate: a logged model, and what it made of the test images."""
+"""Candidate of the gate, its test predictions, and served predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer_registry.answers import ServedOutput
 from transfer_registry.errors import RegistryError
-from transfer_registry.predictions import StoredPredictions
+from transfer_registry.version_files import StoredPredictions
+
+
+@dataclass(frozen=True)
+class ServedOutput:
+    """Predictions of a served model for N images.
+
+    Attributes:
+        probabilities: (N, C), float32.
+        ood_scores: Out-of-distribution scores (N,), 0 to 2; NaN if the model has none.
+        unknown: For each image, True if its score is above the model's threshold (N); None without a score.
+    """
+
+    probabilities: NDArray[np.float32]
+    ood_scores: NDArray[np.float32]
+    unknown: tuple[bool | None, ...]
+
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
-"""A model URI and N image files -> probabilities (N, C), from a process that cannot import the project."""
+"""Model URI and N image files -> probabilities (N, C), computed in an isolated process."""
 Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
-"""A model URI, image files and the order of classes -> what a server says over HTTP."""
+"""Model URI, N image files and C class names -> predictions received over HTTP."""
+
+
+def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
+    """Parses the output of the pyfunc for all classes.
+
+    Args:
+        predictions: One mapping per image with `top`, and `ood_score` and `unknown` if the model has them.
+        classes: Order of the columns (C).
+    """
+    rows = list(predictions)
+    top = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)
+    probabilities = np.array([[by_label[name] for name in classes] for by_label in top], dtype=np.float32)
+    return ServedOutput(
+        probabilities.reshape(len(rows), len(classes)),
+        np.array([row.get("ood_score", np.nan) for row in rows], dtype=np.float32),
+        tuple(row.get("unknown") for row in rows),
+    )
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A study's best model, logged and offered to the gate.
+    """The best model of a study, logged to MLflow and not yet registered.
 
     Attributes:
-        model: The registered model it shall become a version of.
-        model_uri: Where it was logged, `models:/m-...`.
-        run_id: The study's MLflow run.
-        trial: The number of the trial it comes from.
-        form: SHA-256 of what is served, see `packaging.form_digest`; with `run_id` and `trial` it says which
-            version is this one.
-        recipe_fingerprint: Of the resolved recipe.
-        train_fingerprint: Of the training images.
-        precision: What it is served in: float32, bfloat16 or float16.
-        taught: Content hashes of all images that it has learnt or chosen from.
+        model: Name of the registered model that it becomes a version of.
+        model_uri: URI of the logged model, `models:/m-...`.
+        run_id: MLflow run of the study.
+        trial: Number of the trial that trained the model.
+        artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). With `run_id` and `trial`
+            it identifies the version.
+        recipe_fingerprint: Fingerprint of the resolved recipe.
+        train_fingerprint: Fingerprint of the training images.
+        precision: Precision in which the model is served: float32, bfloat16 or float16.
+        training_sha256: Content hashes of all training and validation images.
     """
 
     model: str
@@ -49,21 +82,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a candidate made of the test images.
+    """Predictions of a candidate on N test images of C classes.
 
     Attributes:
-        metrics: By name, `test/accuracy`.
-        classes: The names of the columns of `probabilities` (C).
-        images: The test images (N).
-        sha256: The content hash of each (N).
-        labels: The true class of each, by name (N).
-        probabilities: The candidate's (N, C), float32.
-        fingerprint: Of the test images.
-        novelty: How unlike the training images the candidate finds each (N,); None where it cannot tell.
-        threshold: Novelty above which it calls an image unknown.
+        metrics: Metrics by name, such as `test/accuracy`.
+        classes: Class names, in the order of the columns of `probabilities` (C).
+        images: Test images (N).
+        sha256: Content hashes (N).
+        labels: True class names (N).
+        probabilities: (N, C), float32.
+        fingerprint: Fingerprint of the test images.
+        ood_scores: Out-of-distribution scores (N,); None if the candidate has none.
+        threshold: Score above which an image is unknown.
 
     Raises:
-        RegistryError: The sizes do not fit together, there is no image, or a label is no class.
+        RegistryError: There is no image, sizes do not match, or a label is not a class.
     """
 
     metrics: Mapping[str, float]
@@ -85,40 +118,38 @@ class Evaluation:
         ):
             raise RegistryError(
                 f"an evaluation of {shape[0]} images and {shape[1]} classes has {len(self.labels)} labels, "
-                f"{len(self.sha256)} content hashes and {self.probabilities.shape} probabilities"
+                f"{len(self.sha256)} content hashes and probabilities of shape {self.probabilities.shape}"
             )
         if unknown := sorted(set(self.labels) - set(self.classes)):
             raise RegistryError(
-                f"the test label {unknown[0]!r} is none of the classes {', '.join(self.classes)}"
+                f"the test label {unknown[0]!r} is not one of the classes {', '.join(self.classes)}"
             )
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """The most probable class of each image, by name (N)."""
+        """Name of the most probable class of each image (N)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
 
     def served_output(self, indices: Sequence[int]) -> ServedOutput:
-        """What the candidate said of some of the images, by their positions."""
-        some = list(indices)
+        """Returns the candidate's predictions for the images at `indices`."""
+        rows = list(indices)
         if self.ood_scores is None:
-            return ServedOutput(
-                self.probabilities[some], np.full(len(some), np.nan, np.float32), (None,) * len(some)
-            )
-        unknown = tuple((self.ood_scores[some] > self.threshold).tolist())
-        return ServedOutput(self.probabilities[some], self.ood_scores[some], unknown)
+            missing = np.full(len(rows), np.nan, np.float32)
+            return ServedOutput(self.probabilities[rows], missing, (None,) * len(rows))
+        scores = self.ood_scores[rows]
+        return ServedOutput(self.probabilities[rows], scores, tuple((scores > self.threshold).tolist()))
 
     def sample(self, count: int) -> tuple[int, ...]:
-        """Positions of up to `count` images, equally many of each class, chosen by their content."""
-        rank = sorted(range(len(self.images)), key=lambda index: self.sha256[index])
-        taken: dict[str, int] = {}
-        turns = []
-        for index in rank:
-            turn = taken.get(self.labels[index], 0)
-            taken[self.labels[index]] = turn + 1
-            turns.append((turn, index))
-        return tuple(index for _, index in sorted(turns, key=lambda pair: pair[0])[:count])
+        """Returns indices of up to `count` images, balanced over the classes, in order of content hash."""
+        per_class: dict[str, int] = {}
+        ranked = []
+        for index in sorted(range(len(self.images)), key=lambda index: self.sha256[index]):
+            rank = per_class.get(self.labels[index], 0)
+            per_class[self.labels[index]] = rank + 1
+            ranked.append((rank, index))
+        return tuple(index for _, index in sorted(ranked, key=lambda pair: pair[0])[:count])
 
     @property
     def stored_predictions(self) -> StoredPredictions:
-        """What is kept with the version for later comparisons."""
+        """Predictions in the form that is stored with the version."""
         return StoredPredictions(self.classes, self.sha256, self.probabilities)

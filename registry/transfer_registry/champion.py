@@ -1,14 +1,18 @@
-"""Today's champion on today's test images."""
+"""Predictions of the current champion for a candidate's test images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry import lineage
 from transfer_registry.errors import RegistryError
 from transfer_registry.gate import ChampionPredictions
 from transfer_registry.mlflow_registry import ALIAS
-from transfer_registry.predictions import StoredPredictions, load_predictions, save_predictions
+from transfer_registry.version_files import (
+    StoredPredictions,
+    load_predictions,
+    load_training_hashes,
+    save_predictions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,87 +22,89 @@ if TYPE_CHECKING:
 
     from transfer_registry.candidate import Evaluation, Predict
 
-_UNKNOWN = (
-    "it does not say which classes it knows, as models logged by this platform do; "
-    f"without the alias {ALIAS!r} a candidate is judged by the absolute rules alone"
+_NO_CLASSES = (
+    "its metadata has no class names, as models logged by this platform have; "
+    f"remove the alias {ALIAS!r} to judge candidates by thresholds alone"
 )
-_SEEN = (
-    "it was taught with {seen} of the {images} test images, which would flatter it; "
-    "take these out of the test images, or split the data as it was split for it"
+_TRAINED_ON_TEST_IMAGES = (
+    "it was trained on {count} of the {images} test images, which makes its accuracy too high; "
+    "remove them from the test images, or use the split that it was trained with"
 )
-_UNKNOWN_LINEAGE = "which images taught the champion is not known, so that it may have seen some of these"
+_UNKNOWN_TRAINING_IMAGES = "the champion's training images are unknown and may include test images"
 
 
 def evaluate_champion(
     client: MlflowClient,
     version: ModelVersion,
-    gated_on: str | None,
+    verdict_fingerprint: str | None,
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """The champion's labels for today's test images, from what was kept with it, or else by its own code.
+    """Returns the champion's predictions, stored ones if it has predicted all images before.
 
     Classes are matched by name, so their order may differ.
 
     Args:
-        client: Of the registry.
+        client: Client of the registry.
         version: The champion.
-        gated_on: Fingerprint of the test images that its own verdict was given on; None where it has none.
-        evaluation: The candidate's.
-        predict: Called only where an image is new to the champion; what it answers is kept.
+        verdict_fingerprint: Fingerprint of the test images of its own verdict; None if it was never judged.
+        evaluation: Evaluation of the candidate.
+        predict: Called only if an image is new to the champion; the result is stored with the version.
 
     Raises:
-        RegistryError: The champion cannot be loaded, or does not answer with its own classes.
+        RegistryError: The champion cannot be loaded, or returns the wrong number of probabilities.
     """
     number = int(version.version)
-    known = load_predictions(client, version, gated_on) if gated_on else None
-    classes = known.classes if known else _described_classes(version)
+    stored = load_predictions(client, version, verdict_fingerprint) if verdict_fingerprint else None
+    classes = stored.classes if stored else _logged_classes(version)
     if not classes:
-        return ChampionPredictions(number, None, _UNKNOWN)
+        return ChampionPredictions(number, None, _NO_CLASSES)
     if set(classes) != set(evaluation.classes):
-        return ChampionPredictions(number, None, _other_classes(classes, evaluation.classes))
-    taught = lineage.load_training_hashes(client, version)
-    if seen := len(set(evaluation.sha256) & (taught or frozenset())):
-        return ChampionPredictions(number, None, _SEEN.format(seen=seen, images=len(evaluation.images)))
-    labels = known.labels(evaluation.sha256) if known else None
+        return ChampionPredictions(number, None, _describe_classes(classes, evaluation.classes))
+    training = load_training_hashes(client, version)
+    if count := len(set(evaluation.sha256) & (training or frozenset())):
+        reason = _TRAINED_ON_TEST_IMAGES.format(count=count, images=len(evaluation.images))
+        return ChampionPredictions(number, None, reason)
+    labels = stored.labels(evaluation.sha256) if stored else None
     if labels is None:
-        labels = _today(client, version, classes, evaluation, predict).labels(evaluation.sha256)
-    return ChampionPredictions(number, labels, warning=_UNKNOWN_LINEAGE if taught is None else "")
+        predictions = _load_or_predict(client, version, classes, evaluation, predict)
+        labels = predictions.labels(evaluation.sha256)
+    return ChampionPredictions(number, labels, warning=_UNKNOWN_TRAINING_IMAGES if training is None else "")
 
 
-def _described_classes(version: ModelVersion) -> tuple[str, ...]:
-    """The classes that a version's `MLmodel` file lists; empty where it was not packaged by this platform."""
-    # loads torch; few champions need it, those that were not gated here or whose run was deleted
+def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
+    """Returns the class names in a version's `MLmodel` file; empty if another tool logged it."""
+    # Imports torch; needed only for champions that were not judged here or whose run was deleted.
     from mlflow.models import get_model_info
 
     from transfer_registry.packaging import CLASSES_KEY
 
-    described = get_model_info(f"models:/{version.name}/{version.version}").metadata or {}
-    return tuple(described.get(CLASSES_KEY, ()))
+    metadata = get_model_info(f"models:/{version.name}/{version.version}").metadata or {}
+    return tuple(metadata.get(CLASSES_KEY, ()))
 
 
-def _other_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
+def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
     only_champion = ", ".join(sorted(set(champion) - set(candidate))) or "none"
     only_candidate = ", ".join(sorted(set(candidate) - set(champion))) or "none"
     return f"their classes differ (only the champion: {only_champion}; only the candidate: {only_candidate})"
 
 
-def _today(
+def _load_or_predict(
     client: MlflowClient,
     version: ModelVersion,
     classes: tuple[str, ...],
     evaluation: Evaluation,
     predict: Predict,
 ) -> StoredPredictions:
-    """The champion on a test set that it was not gated on, computed once."""
-    kept = load_predictions(client, version, evaluation.fingerprint)
-    if kept and kept.labels(evaluation.sha256):
-        return kept
+    """Returns the champion's predictions for a test set that is not the one of its verdict."""
+    stored = load_predictions(client, version, evaluation.fingerprint)
+    if stored and stored.labels(evaluation.sha256):
+        return stored
     probabilities = predict(f"models:/{version.name}/{version.version}", evaluation.images)
     if probabilities.shape != (len(evaluation.images), len(classes)):
         raise RegistryError(
             f"the champion, {version.name} version {version.version}, has {len(classes)} classes, but "
-            f"answered {probabilities.shape} probabilities for {len(evaluation.images)} images"
+            f"returned probabilities of shape {probabilities.shape} for {len(evaluation.images)} images"
         )
     predictions = StoredPredictions(classes, evaluation.sha256, probabilities)
     save_predictions(client, version, evaluation.fingerprint, predictions)

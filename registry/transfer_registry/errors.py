@@ -1,9 +1,9 @@
 """Exceptions of the registry that a user can fix.
 
 TransferError
-├── RegistryError            registering, gating, promoting or loading a registered model
-│   └── ChampionMovedError   another process moved the champion while a move was being decided
-├── StorageError             databases, folders and servers that do not fit together
+├── RegistryError            registering, judging, promoting or loading a model failed
+│   └── ChampionMovedError   another process moved the champion at the same time
+├── StorageError             a database, folder or server is missing, unreachable or in conflict
 └── LockHeldError            another process holds a lock
 """
 

@@ -1,38 +1,110 @@
-"""Folders of the cache that come into being whole or not at all, once, however many processes want them."""
+"""Atomic writes: files, folders and databases that appear complete or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
 from sqlalchemy.engine import make_url
 
 from transfer_registry.errors import StorageError
+from transfer_registry.locks import file_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """Replaces a file when its new content is complete; if writing fails, the old file stays.
+
+    Args:
+        file: Output file.
+
+    Yields:
+        Path to write to: a hidden file beside it, or `file` itself if it is a device or pipe (/dev/stdout).
+    """
+    if _is_special(file):
+        yield file
+        return
+    target = file.resolve()
+    temporary = _temporary_path(target)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_writable(file: Path) -> None:
+    """Checks that `atomic_write` can write a file, before any work is done for it.
+
+    Raises:
+        StorageError: The file is a folder, or its parent folder does not exist or is not writable.
+    """
+    if file.is_dir():
+        raise StorageError(f"{file} cannot be written: it is a folder; name a file in it")
+    if _is_special(file):
+        return
+    try:
+        with tempfile.TemporaryFile(dir=file.resolve().parent):
+            pass
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {file.parent}: {error.strerror}") from error
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Creates a folder with all of its files, or not at all.
+
+    Args:
+        folder: Output folder; must be empty if it exists.
+
+    Yields:
+        A hidden folder beside it to write to.
+
+    Raises:
+        StorageError: `folder` is a file or not empty.
+    """
+    target = folder.resolve()
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"{folder} is a file: name a folder that is new or empty")
+    if target.exists() and any(target.iterdir()):
+        raise StorageError(f"{folder} holds files already: name a folder that is new or empty")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_path(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            target.rmdir()  # Windows cannot rename onto an existing folder
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Builds a folder, unless it is there already with all of its files.
+    """Builds a cache folder unless it exists with all of its files; other processes wait.
 
-    It is built beside its place and then renamed, under a lock that the system releases even after `kill -9`.
-    What an interrupted build left behind is removed by the next one.
+    The number of files is stored beside the folder: a folder that lost files, as when a cache is cleaned by
+    age, is built again.
 
     Args:
-        folder: Where it shall stand.
-        build: Fills the empty folder it is given; whatever it raises is passed on, and nothing is left.
+        folder: Target folder.
+        build: Fills the empty temporary folder it receives. Its exceptions propagate, and nothing is left.
 
     Returns:
         `folder`.
     """
-    if _is_whole(folder):
+    if _is_complete(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
+    with file_lock(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
             _build(folder, build)
     return folder
 
@@ -48,126 +120,59 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(partial)
         raise
-    _count_file(folder).write_text(str(_count(partial)), encoding="ascii")
+    _count_path(folder).write_text(str(_count_files(partial)), encoding="ascii")
     partial.rename(folder)
 
 
-def _is_whole(folder: Path) -> bool:
-    """Caches are cleaned by age, file by file: a folder that lost some must not pass for a smaller set."""
+def _is_complete(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        expected = _count_file(folder).read_text(encoding="ascii")
+        expected = _count_path(folder).read_text(encoding="ascii")
     except FileNotFoundError:
         return False
-    return expected == str(_count(folder))
+    return expected == str(_count_files(folder))
 
 
-def _count_file(folder: Path) -> Path:
+def _count_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.count")
 
 
-def _count(folder: Path) -> int:
+def _count_files(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
-
-
-def require_writable(file: Path) -> None:
-    """Refuses a file that cannot be written by `atomic_write`, before the work that it is for.
-
-    Raises:
-        StorageError: It is a folder, lies in none, or the folder takes no files.
-    """
-    if file.is_dir():
-        raise StorageError(f"{file} cannot be written: it is a folder; name a file in it")
-    if _is_special(file):
-        return
-    try:
-        with tempfile.TemporaryFile(dir=file.resolve().parent):
-            pass
-    except OSError as error:
-        raise StorageError(f"{file} cannot be written: {file.parent}: {error.strerror}") from error
-
-
-@contextmanager
-def atomic_write(file: Path) -> Iterator[Path]:
-    """Lets a file be replaced once its new content is whole; where writing fails, the earlier one stays.
-
-    Args:
-        file: What a user asked for.
-
-    Yields:
-        What to write to: a hidden file beside it, or a device or pipe itself, such as /dev/stdout.
-    """
-    if _is_special(file):
-        yield file
-        return
-    target = file.resolve()
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Lets a folder come into being with all of its files, or not at all.
-
-    Args:
-        folder: What a user asked for: not there yet, or empty.
-
-    Yields:
-        What to write to: a hidden folder beside it.
-
-    Raises:
-        StorageError: There is something at this place already.
-    """
-    target = folder.resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "holds files already" if target.is_dir() else "is a file"
-        raise StorageError(
-            f"{folder} {what}: name a folder that is new or empty, so that nothing is mixed up"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        if target.exists():
-            target.rmdir()  # it is empty; Windows renames onto no folder at all
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _is_special(file: Path) -> bool:
-    return file.exists() and not file.is_file()
 
 
 @contextmanager
 def atomic_database(url: str) -> Iterator[str]:
-    """Lets a SQLite database come into being whole or not at all, once, however many processes want it.
+    """Creates a SQLite database complete or not at all; other processes wait.
 
-    Whoever is killed while MLflow or Optuna creates its tables leaves a database that neither opens again.
+    Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Args:
-        url: Of any database; what is no SQLite file, or exists, is left alone.
+        url: Database URL. A database that exists or is not a SQLite file is left alone.
 
     Yields:
-        The URL to create tables in: that of a temporary file, which takes the database's place afterwards.
+        URL to create tables in: a temporary file that becomes the database, or `url` if nothing is created.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():
         yield url
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f"{file.name}.lock")):
+    with file_lock(file.with_name(f"{file.name}.lock")):
         if file.exists():
             yield url
             return
-        unfinished = file.with_name(f"{file.name}.part")
-        for leftover in file.parent.glob(f"{unfinished.name}*"):
+        temporary = file.with_name(f"{file.name}.part")
+        for leftover in file.parent.glob(f"{temporary.name}*"):
             leftover.unlink()
-        yield f"sqlite:///{unfinished}"
-        unfinished.replace(file)
+        yield f"sqlite:///{temporary}"
+        temporary.replace(file)
+
+
+def _temporary_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
+
+
+def _is_special(file: Path) -> bool:
+    return file.exists() and not file.is_file()

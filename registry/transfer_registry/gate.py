@@ -1,7 +1,6 @@
-"""The gate: metrics and predictions in, a verdict with every rule, its figures and its reason out.
+"""Promotion gate: applies rules to a candidate's metrics and predictions.
 
-Pure functions. Nothing here reads a file, a database or the registry, so a verdict can be computed again
-from what the ledger and the run have kept.
+All functions are pure: they read no file, database or registry, so stored data reproduce a verdict.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
     from transfer_registry.rules import Rule
 
 NOTABLE_GAIN = 0.02
-"""A gain in accuracy that most would want to see; what a test set can show is told by it."""
+"""Gain in accuracy for which the power of an inconclusive test is reported."""
 POWER = 0.8
-"""The chance of seeing it that is usually asked of a test."""
+"""Conventional power for which the required number of test images is reported."""
 
 
 @dataclass(frozen=True)
 class ChampionPredictions:
-    """Today's champion on the candidate's test images.
+    """Predictions of the current champion for the candidate's N test images.
 
     Attributes:
-        version: Its version of the registered model.
-        predicted: The label it gives each image, by name, in the order of the candidate's labels (N).
-            None where the two cannot be compared.
-        incomparable: Why they cannot; empty where they can.
-        caution: What a comparison has to be read with; empty where there is nothing.
+        version: Version of the registered model.
+        predicted: Predicted class names, in the order of the candidate's labels (N); None if the two models
+            cannot be compared.
+        incomparable: Reason why they cannot be compared; else empty.
+        warning: Reservation about the comparison; may be empty.
     """
 
     version: int
@@ -47,17 +46,13 @@ class ChampionPredictions:
     warning: str = ""
 
 
-def require_metrics(rules: Sequence[Rule], metrics: Mapping[str, float]) -> None:
-    """Makes sure that every rule has something to judge.
-
-    Raises:
-        RegistryError: A rule names a metric that was not measured; the message lists those that were.
-    """
-    for rule in rules:
-        if isinstance(rule, Threshold) and rule.metric not in metrics:
+def require_metrics(rules: Mapping[str, Rule], metrics: Mapping[str, float]) -> None:
+    """Raises RegistryError if there is a threshold for a metric that was not measured."""
+    for name, rule in rules.items():
+        if isinstance(rule, Threshold) and name not in metrics:
             raise RegistryError(
-                f"the gate has a rule on {rule.metric}, which was not measured; "
-                f"there is {', '.join(sorted(metrics)) or 'no metric at all'}"
+                f"the gate has a threshold for {name}, which was not measured; "
+                f"measured: {', '.join(sorted(metrics)) or 'no metric'}"
             )
 
 
@@ -65,178 +60,187 @@ def evaluate_rules(
     metrics: Mapping[str, float],
     labels: Sequence[str],
     predicted: Sequence[str],
-    rules: Sequence[Rule],
+    rules: Mapping[str, Rule],
     champion: ChampionPredictions | None = None,
 ) -> Verdict:
-    """Applies every rule to a candidate; none is skipped because another has failed.
+    """Applies every rule to a candidate, even if another rule has failed.
 
     Args:
-        metrics: The candidate's, by name (`test/accuracy`).
-        labels: The true class of each test image, by name (N).
-        predicted: The candidate's class for each, in the same order (N).
-        rules: In the order in which their findings are wanted.
-        champion: Today's, on the same images; None where there is none.
+        metrics: The candidate's metrics by name, such as `test/accuracy`.
+        labels: True class names of the test images (N).
+        predicted: The candidate's predicted class names (N).
+        rules: Rules by name; the name of a threshold is a metric.
+        champion: The champion's predictions for the same images; None without a champion.
 
     Raises:
-        RegistryError: A rule names a metric that does not exist, or the numbers of images differ.
+        RegistryError: A metric was not measured, or the numbers of images differ.
     """
     require_metrics(rules, metrics)
-    _same_length(labels, predicted, "the candidate")
+    _require_same_length(labels, predicted, "the candidate")
     return Verdict(
         tuple(
-            _threshold(rule, metrics)
+            _apply_threshold(rule.describe(name), rule, float(metrics[name]))
             if isinstance(rule, Threshold)
-            else _relative(rule, labels, predicted, champion)
-            for rule in rules
+            else _compare(rule.describe(name), rule, labels, predicted, champion)
+            for name, rule in rules.items()
         )
     )
 
 
-def _threshold(rule: Threshold, metrics: Mapping[str, float]) -> RuleResult:
-    value = float(metrics[rule.metric])
+def _apply_threshold(text: str, rule: Threshold, value: float) -> RuleResult:
     finite = math.isfinite(value)
     passed = (
         finite
         and (rule.at_least is None or value >= rule.at_least)
         and (rule.at_most is None or value <= rule.at_most)
     )
-    reason = f"{value:.4g}" if finite else f"{value}, which is not a number that could pass"
+    reason = f"{value:.4g}" if finite else f"{value} is not a finite number"
     figures = {"value": value if finite else None, "at_least": rule.at_least, "at_most": rule.at_most}
-    return RuleResult(str(rule), passed, True, reason, figures)
+    return RuleResult(text, passed, True, reason, figures)
 
 
-def _relative(
+def _compare(
+    text: str,
     rule: OverChampion | PerClassRecall,
     labels: Sequence[str],
     predicted: Sequence[str],
     champion: ChampionPredictions | None,
 ) -> RuleResult:
     if champion is None:
-        return RuleResult(str(rule), True, False, "there is no champion yet to compare with")
+        return RuleResult(text, True, False, "there is no champion to compare with")
     if champion.predicted is None:
-        reason = f"cannot be compared with the champion, version {champion.version}: {champion.incomparable}"
-        return RuleResult(str(rule), False, True, reason, {"champion": champion.version})
-    _same_length(labels, champion.predicted, f"the champion, version {champion.version}")
+        reason = f"cannot be compared with the champion (version {champion.version}): {champion.incomparable}"
+        return RuleResult(text, False, True, reason, {"champion": champion.version})
+    _require_same_length(labels, champion.predicted, f"the champion (version {champion.version})")
     truth = np.asarray(labels)
-    both = _Both(
+    pairs = _PairedPredictions(
         champion.version, truth, np.asarray(predicted) == truth, np.asarray(champion.predicted) == truth
     )
-    found = _over_champion(rule, both) if isinstance(rule, OverChampion) else _per_class(rule, both)
-    return replace(found, reason=f"{found.reason}; {champion.warning}") if champion.warning else found
+    if isinstance(rule, OverChampion):
+        result = _over_champion(text, rule, pairs)
+    else:
+        result = _per_class_recall(text, rule, pairs)
+    return replace(result, reason=f"{result.reason}; {champion.warning}") if champion.warning else result
 
 
 @dataclass(frozen=True)
-class _Both:
-    """Candidate and champion on the same images (N)."""
+class _PairedPredictions:
+    """Correctness of candidate and champion on the same images (N)."""
 
     version: int
     labels: np.ndarray
-    right: np.ndarray
-    champion_right: np.ndarray
+    correct: np.ndarray
+    champion_correct: np.ndarray
 
-    def paired(self, among: np.ndarray | None = None) -> PairedResult:
-        """How the two did, on all images or among some of them."""
-        chosen = np.ones(len(self.labels), bool) if among is None else among
-        better, worse = self.right & ~self.champion_right, ~self.right & self.champion_right
-        return PairedResult(int(chosen.sum()), int((better & chosen).sum()), int((worse & chosen).sum()))
+    def count(self, mask: np.ndarray | None = None) -> PairedResult:
+        """Returns the counts over all images, or over those selected by a boolean mask (N)."""
+        selected = np.ones(len(self.labels), bool) if mask is None else mask
+        better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
+        return PairedResult(
+            int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum())
+        )
 
 
-def _over_champion(rule: OverChampion, both: _Both) -> RuleResult:
-    paired = both.paired()
-    chance, allowed = significance.p_value(paired, rule.margin), 1 - rule.confidence
+def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> RuleResult:
+    paired = pairs.count()
+    p, alpha = significance.p_value(paired, rule.margin), 1 - rule.confidence
     low, high = significance.gain_interval(paired, rule.confidence)
+    accuracy, champion_accuracy = float(pairs.correct.mean()), float(pairs.champion_correct.mean())
     figures: dict[str, Figure] = {
-        "champion": both.version,
+        "champion": pairs.version,
         "images": paired.images,
-        "accuracy": float(both.right.mean()),
-        "champion_accuracy": float(both.champion_right.mean()),
+        "accuracy": accuracy,
+        "champion_accuracy": champion_accuracy,
         "better": paired.better,
         "worse": paired.worse,
         "gain": paired.gain,
         "gain_low": low,
         "gain_high": high,
         "margin": rule.margin,
-        "p": chance,
+        "p": p,
     }
-    passed = chance <= allowed
+    passed = p <= alpha
     test = "score test" if rule.margin else "exact McNemar test"
-    margin = f" of more than {_points(rule.margin)}" if rule.margin else ""
+    margin = f" for a gain above {_points(rule.margin)}" if rule.margin else ""
     parts = [
-        f"accuracy {both.right.mean():.4f} against {both.champion_right.mean():.4f} of the champion, "
-        f"version {both.version}, on {paired.images} images: a gain of {_points(paired.gain)}, "
-        f"{rule.confidence:.4g} interval {_points(low)} to {_points(high)} (paired bootstrap)",
-        f"right where the other is wrong: b = {paired.better} against c = {paired.worse}, "
-        f"p = {chance:.4g} for a gain{margin} ({test}; {allowed:.4g} or less is needed)",
+        f"accuracy {accuracy:.4f}, champion (version {pairs.version}) {champion_accuracy:.4f}, on "
+        f"{paired.images} images; gain {_points(paired.gain)}, {100 * rule.confidence:.4g}% interval "
+        f"{_points(low)} to {_points(high)} (paired bootstrap)",
+        f"discordant pairs: {paired.better} better, {paired.worse} worse",
+        f"p = {p:.4g}{margin} ({test}; {alpha:.4g} or less passes)",
     ]
     if not passed:
-        conclusion, more = _not_shown(rule, paired)
+        conclusion, power_figures = _explain_failure(rule, paired)
         parts.append(conclusion)
-        figures |= more
-    return RuleResult(str(rule), passed, True, "; ".join(parts), figures)
+        figures |= power_figures
+    return RuleResult(text, passed, True, "; ".join(parts), figures)
 
 
-def _not_shown(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Why a candidate does not pass: it is worse, or the images are too few to tell."""
-    if (
-        significance.p_value(PairedResult(paired.images, paired.worse, paired.better), -rule.margin)
-        <= 1 - rule.confidence
-    ):
-        return "it is worse than asked for, by more than chance", {}
-    # What is seen is a share of few images; but no gain comes without images that tell the two apart.
+def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
+    """Returns a conclusion and its figures: significantly worse, or too few images."""
+    reverse = PairedResult(paired.images, paired.worse, paired.better)
+    if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
+        return "significantly worse than required", {}
+    # The observed rate comes from few images, and a gain needs at least as many discordant images.
     discordant = max(paired.discordant_rate, NOTABLE_GAIN, abs(rule.margin + NOTABLE_GAIN))
-    true = significance.TrueEffect(rule.margin + NOTABLE_GAIN, discordant, rule.margin)
-    chance = significance.power(paired.images, true, rule.confidence)
-    needed = significance.required_images(true, rule.confidence, POWER)
-    enough = (
-        f"nothing can be concluded: on {paired.images} images a true gain of {_points(true.gain)} is seen "
-        f"with probability {chance:.2f}; for {POWER:g} about {needed} images are needed"
+    effect = significance.TrueEffect(rule.margin + NOTABLE_GAIN, discordant, rule.margin)
+    power = significance.power(paired.images, effect, rule.confidence)
+    required = significance.required_images(effect, rule.confidence, POWER)
+    conclusion = (
+        f"inconclusive: {paired.images} images detect a true gain of {_points(effect.gain)} with probability "
+        f"{power:.2f}; about {required} images are needed for {POWER:g}"
     )
-    return enough, {"power": chance, "images_needed": needed}
+    return conclusion, {"power": power, "images_needed": required}
 
 
-def _per_class(rule: PerClassRecall, both: _Both) -> RuleResult:
-    classes = sorted(set(both.labels.tolist()))
-    outcomes = {name: both.paired(both.labels == name) for name in classes}
-    chances = significance.holm_adjust(
-        {name: significance.mcnemar(paired.worse, paired.better) for name, paired in outcomes.items()}
+def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions) -> RuleResult:
+    classes = sorted(set(pairs.labels.tolist()))
+    counts = {name: pairs.count(pairs.labels == name) for name in classes}
+    p_values = significance.holm_adjust(
+        {name: significance.mcnemar(paired.worse, paired.better) for name, paired in counts.items()}
     )
-    allowed = 1 - rule.confidence
-    lost = [name for name in classes if chances[name] <= allowed]
-    worst = min(classes, key=chances.__getitem__)
-    # With fewer images than this of a class, not even the loss of all of them is evidence.
-    fewest = math.ceil(-math.log2(allowed / len(classes)))
-    silent = [name for name, paired in outcomes.items() if paired.images < fewest and name not in lost]
+    alpha = 1 - rule.confidence
+    lost = [name for name in classes if p_values[name] <= alpha]
+    worst = min(classes, key=p_values.__getitem__)
+    # With fewer images of a class, not even misclassifying all of them is significant.
+    fewest = math.ceil(-math.log2(alpha / len(classes)))
+    too_few = [name for name, paired in counts.items() if paired.images < fewest and name not in lost]
     figures: dict[str, Figure] = {
-        "champion": both.version,
+        "champion": pairs.version,
         "classes": len(classes),
         "lost": ", ".join(lost),
         "worst": worst,
-        "worst_gain": outcomes[worst].gain,
-        "p": chances[worst],
+        "worst_gain": counts[worst].gain,
+        "p": p_values[worst],
     }
-    told = [
-        f"{name}: {_points(outcomes[name].gain)} in recall on {outcomes[name].images} images, "
-        f"b = {outcomes[name].better} against c = {outcomes[name].worse}, p = {chances[name]:.4g}"
-        for name in lost or [worst]
-    ]
+    details = ", ".join(_describe_class(name, counts[name], p_values[name]) for name in lost or [worst])
+    summary = "significantly lower recall" if lost else "no class has significantly lower recall"
     reason = (
-        f"{'' if lost else 'no class is '}recognised worse than by the champion, version {both.version}, "
-        f"by more than chance; {'' if lost else 'nearest to it '}{'; '.join(told)} "
-        f"(exact McNemar tests, Holm over {len(classes)} classes; {allowed:.4g} or less is evidence)"
+        f"{summary} than the champion (version {pairs.version}); "
+        f"{'' if lost else 'lowest p-value: '}{details} "
+        f"(exact McNemar tests, Holm's correction for {len(classes)} classes; "
+        f"{alpha:.4g} or less is significant)"
     )
-    if silent:
-        reason += f"; too few images to tell, under {fewest}: {', '.join(silent)}"
-    return RuleResult(str(rule), not lost, True, reason, figures)
+    if too_few:
+        reason += f"; too few images to detect a loss (fewer than {fewest}): {', '.join(too_few)}"
+    return RuleResult(text, not lost, True, reason, figures)
 
 
-def _points(share: float) -> str:
-    """A difference of accuracies in percentage points."""
-    return f"{100 * share:+.1f} points"
+def _describe_class(name: str, paired: PairedResult, p: float) -> str:
+    return (
+        f"{name}: {_points(paired.gain)} recall on {paired.images} images, "
+        f"{paired.better} better, {paired.worse} worse, p = {p:.4g}"
+    )
 
 
-def _same_length(labels: Sequence[str], predicted: Sequence[str], whose: str) -> None:
+def _points(difference: float) -> str:
+    """Formats a difference of accuracies in percentage points."""
+    return f"{100 * difference:+.1f} points"
+
+
+def _require_same_length(labels: Sequence[str], predicted: Sequence[str], model: str) -> None:
     if len(labels) == 0 or len(labels) != len(predicted):
         raise RegistryError(
-            f"{whose} has {len(predicted)} predictions for {len(labels)} test images; "
-            "the gate needs one for each of at least one image"
+            f"{model} has {len(predicted)} predictions for {len(labels)} test images; "
+            "the gate needs at least one image and one prediction per image"
         )

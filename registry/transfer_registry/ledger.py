@@ -1,62 +1,183 @@
-"""The ledger: what was decided about every registered model, by whom, from what, and why.
+"""Append-only ledger of the verdicts, promotions and rollbacks of all models.
 
-Append-only: there is no way here to change or delete an entry, and each entry's hash covers its content and
-the hash of the one before it, so that a change by other means shows (`audit`). It lives in a SQLite file or
-in a schema of a team's PostgreSQL, and brings its own tables up to date when it is opened.
+Entries cannot be changed or deleted here, and each entry's hash covers its content and the previous hash, so
+`audit` detects changes made by other means. The ledger is a SQLite file or a schema of a PostgreSQL database;
+its tables are created when it is opened.
 """
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-from contextlib import contextmanager
-from pathlib import Path
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
-from filelock import FileLock
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
-from transfer_registry.entry import MOVES, EntryKind, LedgerEntry
 from transfer_registry.errors import ChampionMovedError, StorageError
-from transfer_registry.migrations import bring_up_to_date
+from transfer_registry.locks import LockKind, database_lock
+from transfer_registry.migrations import upgrade_tables
+from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-ADVISORY_CLASS = 0x7467
-"""First key of the ledger's advisory locks in PostgreSQL; the second is a hash of the model's name."""
-_PATIENCE = 30  # seconds to wait for another process that is writing to the same SQLite file
+_SQLITE_TIMEOUT = 30  # seconds to wait for another process that writes to the same file
+
+
+class EntryKind(StrEnum):
+    """Kind of a ledger entry."""
+
+    VERDICT = "verdict"
+    PROMOTION = "promotion"
+    ROLLBACK = "rollback"
+
+
+MOVES = (EntryKind.PROMOTION, EntryKind.ROLLBACK)
+"""Kinds of entries that make a version champion."""
+
+_KIND = sa.Enum(
+    EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
+)
+
+_HASHED_FIELDS = (
+    "id",
+    "at",
+    "actor",
+    "kind",
+    "model",
+    "version",
+    "previous_version",
+    "run_id",
+    "recipe_fingerprint",
+    "train_fingerprint",
+    "test_fingerprint",
+    "passed",
+    "verdict",
+    "reason",
+)
+"""Fields covered by an entry's hash; a new column must not change the hashes of existing entries."""
+
+
+class _UTCDateTime(sa.types.TypeDecorator[datetime]):
+    """Datetime in UTC; SQLite drops the time zone, and PostgreSQL returns the session's."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _current_user() -> str:
+    """Returns `user@host`; the user is a number if it has no name, as in some containers."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+class _Base(MappedAsDataclass, DeclarativeBase):
+    """Tables of the ledger."""
+
+
+class LedgerEntry(_Base, kw_only=True):
+    """One entry of the ledger; changes to the object are not written.
+
+    Attributes:
+        id: 1, 2, 3, ...; set by the ledger.
+        at: Time in UTC.
+        actor: User as `user@host`.
+        kind: Verdict on a version, or promotion or rollback to it.
+        model: Name of the registered model.
+        version: Version that was judged or became champion.
+        previous_version: Champion before; None if there was none.
+        run_id: MLflow run that created the version.
+        recipe_fingerprint: Fingerprint of the resolved recipe.
+        train_fingerprint: Fingerprint of the training images.
+        test_fingerprint: Fingerprint of the test images of the verdict.
+        passed: True if the version passed the gate; None for promotions and rollbacks.
+        verdict: `Verdict.to_json()`; None for promotions and rollbacks.
+        reason: Reason in words.
+        hash: Hash chain value, see `digest`; set by the ledger.
+    """
+
+    __tablename__ = "entries"
+    __table_args__ = (
+        sa.CheckConstraint("kind IN ('verdict', 'promotion', 'rollback')", name="entries_kind"),
+        sa.Index("entries_model_version", "model", "version"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    at: Mapped[datetime] = mapped_column(_UTCDateTime, default_factory=lambda: datetime.now(UTC))
+    actor: Mapped[str] = mapped_column(default_factory=_current_user)
+    kind: Mapped[EntryKind] = mapped_column(_KIND)
+    model: Mapped[str]
+    version: Mapped[int]
+    previous_version: Mapped[int | None] = mapped_column(default=None)
+    run_id: Mapped[str | None] = mapped_column(default=None)
+    recipe_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    train_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    test_fingerprint: Mapped[str | None] = mapped_column(default=None)
+    passed: Mapped[bool | None] = mapped_column(default=None)
+    verdict: Mapped[str | None] = mapped_column(sa.Text, default=None)
+    reason: Mapped[str] = mapped_column(sa.Text)
+    hash: Mapped[str] = mapped_column(sa.String(64), init=False)
+
+    def digest(self, previous_hash: str | None) -> str:
+        """Returns the SHA-256 of the entry's content and the previous entry's hash, hexadecimal."""
+        content = {field: getattr(self, field) for field in _HASHED_FIELDS}
+        content["at"] = self.at.astimezone(UTC).isoformat()
+        text = json.dumps([previous_hash, content], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def parse_verdict(self) -> Verdict:
+        """Returns the recorded verdict; raises ValueError for promotions and rollbacks."""
+        return Verdict.from_json(self.verdict or "")
 
 
 class Ledger:
-    """An open ledger; `with Ledger.open(url) as ledger:` closes its connections at the end."""
+    """Open ledger; `with Ledger.open(url) as ledger:` closes its connections at the end."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Opens the ledger, creating or migrating its tables where they are not those of this version.
+        """Opens a ledger and creates its tables if they do not exist.
 
-        Several processes may do so at once: one migrates, in one transaction, and the others wait for it.
+        If several processes open it at once, one creates the tables in one transaction and the others wait.
 
         Args:
-            url: SQLAlchemy's, to a SQLite file or PostgreSQL (psycopg 3). A PostgreSQL schema named in
+            url: SQLAlchemy URL of a SQLite file or PostgreSQL (psycopg 3). A PostgreSQL schema named by
                 `options=-csearch_path=NAME` is created first.
 
         Raises:
-            StorageError: The URL is none of these, the database cannot be reached, or a newer version of the
-                platform has migrated it.
+            StorageError: The URL is not supported, the database cannot be reached, or its tables were
+                created by a newer version of the platform.
         """
-        engine = _engine(url)
+        engine = _create_engine(url)
         try:
-            bring_up_to_date(engine)
+            upgrade_tables(engine)
         except OperationalError as error:
             engine.dispose()
             raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
@@ -66,7 +187,7 @@ class Ledger:
         return cls(engine)
 
     def close(self) -> None:
-        """Closes its connections; a closed ledger opens new ones if it is used again."""
+        """Closes all connections; a closed ledger opens new ones when it is used again."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -77,90 +198,71 @@ class Ledger:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def exclusive(self, model: str) -> Iterator[None]:
-        """Lets nobody else judge candidates for a registered model meanwhile; waits for whoever does.
-
-        The lock is the database's, or a file beside it; it is free again as soon as its process dies.
-        """
-        key = hashlib.sha256(model.encode()).digest()[:4]
-        if self._engine.dialect.name == "sqlite":
-            file = Path(str(self._engine.url.database))
-            with FileLock(file.with_name(f"{file.name}.{key.hex()}.lock")):
-                yield
-            return
-        lock = sa.select(sa.func.pg_advisory_lock(ADVISORY_CLASS, int.from_bytes(key) >> 1))
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(lock)
-            try:
-                yield
-            finally:
-                connection.invalidate()  # a pooled connection would keep the lock
+    def exclusive(self, model: str) -> AbstractContextManager[None]:
+        """Returns a lock on a registered model, so that one process at a time judges its candidates."""
+        return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Writes a new entry at the end, and returns it with the id and the hash it was given.
+        """Appends a new entry and returns it with its id and hash.
 
         Raises:
-            ValueError: The entry has come out of a ledger; writing it again would change it.
+            ValueError: The entry is already in a ledger.
         """
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry
 
-    def append_move(self, entry: LedgerEntry, *, seen: LedgerEntry | None) -> LedgerEntry:
-        """Writes a promotion or rollback, if nobody else has moved the champion meanwhile.
+    def append_move(self, entry: LedgerEntry, *, expected_last: LedgerEntry | None) -> LedgerEntry:
+        """Appends a promotion or rollback unless another process has moved the champion.
 
         Args:
-            entry: The move.
-            seen: The model's last move when this one was decided; None where there was none.
+            entry: Promotion or rollback.
+            expected_last: The model's last move when this one was decided; None if there was none.
 
         Raises:
-            ChampionMovedError: There is a later one; nothing was written.
-            ValueError: As `append`.
+            ChampionMovedError: There is a later move; nothing was written.
+            ValueError: The entry is already in a ledger.
         """
         with self._session() as session, session.begin():
-            _serialize(session)
-            last = session.scalar(_moves(entry.model))
-            if (last and last.id) != (seen and seen.id):
-                assert last is not None, "entries do not go away"
+            _lock_table(session)
+            last = session.scalar(_select_last_move(entry.model))
+            if (last and last.id) != (expected_last and expected_last.id):
+                assert last is not None, "entries are never deleted"
                 raise ChampionMovedError(
                     f"{last.actor} made {last.model} version {last.version} champion at "
-                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC, while this was being decided; nothing was changed: "
-                    "look at the new champion, and decide again"
+                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC, while this move was being decided; nothing was "
+                    "changed: check the new champion and run the command again"
                 )
             _append(session, entry)
         return entry
 
     def entries(self, model: str | None = None) -> tuple[LedgerEntry, ...]:
-        """The entries on one registered model, or on all, oldest first."""
-        return self._read(sa.select(LedgerEntry).where(_of(model)).order_by(LedgerEntry.id))
-
-    def current_champion(self, model: str) -> int | None:
-        """The version that the last promotion or rollback made champion; None where there was none."""
-        move = self.last_move(model)
-        return move.version if move else None
+        """Returns the entries of one registered model or of all, oldest first."""
+        return self._read(sa.select(LedgerEntry).where(_is_model(model)).order_by(LedgerEntry.id))
 
     def last_move(self, model: str) -> LedgerEntry | None:
-        """The last promotion or rollback of a registered model."""
-        return next(iter(self._read(_moves(model))), None)
+        """Returns the last promotion or rollback of a registered model."""
+        return next(iter(self._read(_select_last_move(model))), None)
 
     def count_verdicts(self, test_fingerprint: str) -> int:
-        """How many verdicts were given on a test set: each one is a look at it."""
-        looks = sa.select(sa.func.count()).select_from(LedgerEntry)
-        chosen = LedgerEntry.kind == EntryKind.VERDICT, LedgerEntry.test_fingerprint == test_fingerprint
+        """Returns the number of verdicts on a test set."""
+        count = sa.select(sa.func.count()).select_from(LedgerEntry)
+        count = count.where(
+            LedgerEntry.kind == EntryKind.VERDICT, LedgerEntry.test_fingerprint == test_fingerprint
+        )
         with self._session() as session:
-            return int(session.scalar(looks.where(*chosen)) or 0)
+            return int(session.scalar(count) or 0)
 
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
-        """The last verdict on one version; None where it was never judged.
+        """Returns the last verdict on a version; None if it was never judged.
 
         Args:
-            model: The registered model.
-            version: Its number, which a registry gives again after the model was deleted.
-            run_id: Of the run that made the version, so that a verdict on another one is not taken for its.
+            model: Name of the registered model.
+            version: Version number; MLflow reuses numbers after a model was deleted.
+            run_id: Run that created the version; None for any.
         """
         verdicts = sa.select(LedgerEntry).where(
-            _of(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
+            _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
         )
         if run_id is not None:
             verdicts = verdicts.where(LedgerEntry.run_id == run_id)
@@ -174,56 +276,55 @@ class Ledger:
         return Session(self._engine, expire_on_commit=False)
 
 
-def _serialize(session: Session) -> None:
-    """Lets one process write at a time; in SQLite `BEGIN IMMEDIATE` does."""
+def _lock_table(session: Session) -> None:
+    """Blocks other writers until the transaction ends; in SQLite, `BEGIN IMMEDIATE` does."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(sa.text("LOCK TABLE entries IN EXCLUSIVE MODE"))
 
 
 def _append(session: Session, entry: LedgerEntry) -> None:
     if not sa.inspect(entry).transient:
-        raise ValueError(f"entry {entry.id} is in the ledger already, and the ledger is append-only")
-    _serialize(session)
-    before = session.scalar(sa.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(1))
-    # Not the database's: its sequence has gaps where somebody was killed, and a gap looks like a deletion.
-    entry.id = before.id + 1 if before else 1
-    entry.hash = entry.digest(before.hash if before else None)
+        raise ValueError(f"entry {entry.id} is already in the ledger, which is append-only")
+    _lock_table(session)
+    last = session.scalar(sa.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(1))
+    # A sequence of the database has gaps after interrupted writes, which would look like deleted entries.
+    entry.id = last.id + 1 if last else 1
+    entry.hash = entry.digest(last.hash if last else None)
     session.add(entry)
 
 
-def _moves(model: str) -> sa.Select[LedgerEntry]:
-    """The last move of a model."""
-    moves = sa.select(LedgerEntry).where(_of(model), LedgerEntry.kind.in_(MOVES))
+def _select_last_move(model: str) -> sa.Select[LedgerEntry]:
+    moves = sa.select(LedgerEntry).where(_is_model(model), LedgerEntry.kind.in_(MOVES))
     return moves.order_by(LedgerEntry.id.desc()).limit(1)
 
 
-def _of(model: str | None) -> sa.ColumnElement[bool]:
+def _is_model(model: str | None) -> sa.ColumnElement[bool]:
     return sa.true() if model is None else LedgerEntry.model == model
 
 
-def _engine(url: str) -> Engine:
+def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise StorageError(
-            "the ledger's address is not a database URL; sqlite:///ledger.db is one"
+            "the ledger's address is not a database URL such as sqlite:///ledger.db"
         ) from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)
     if backend != "sqlite":
-        raise StorageError(f"a ledger lives in SQLite or PostgreSQL, not in {backend}")
-    engine = sa.create_engine(parsed, connect_args={"timeout": _PATIENCE})
-    sa.event.listen(engine, "connect", _leave_transactions_to_us)
-    sa.event.listen(engine, "begin", _begin_immediately)
+        raise StorageError(f"the ledger must be a SQLite or PostgreSQL database, not {backend}")
+    engine = sa.create_engine(parsed, connect_args={"timeout": _SQLITE_TIMEOUT})
+    sa.event.listen(engine, "connect", _disable_implicit_transactions)
+    sa.event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
-def _leave_transactions_to_us(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    """Keeps Python's sqlite3 from committing before a CREATE TABLE: a migration is one transaction."""
+def _disable_implicit_transactions(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    """Stops Python's sqlite3 from committing before CREATE TABLE, so that a migration is one transaction."""
     connection.isolation_level = None
 
 
-def _begin_immediately(connection: Connection) -> None:
-    """Takes the write lock at the start: what is read in a transaction still holds when it writes."""
+def _begin_immediate(connection: Connection) -> None:
+    """Takes the write lock first, so that values read in a transaction are still valid when it writes."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

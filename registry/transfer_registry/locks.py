@@ -1,92 +1,141 @@
-"""One driver per study: whoever runs it holds a lock, and whoever comes second is told who that is."""
+"""Locks between processes: local files, advisory locks in PostgreSQL.
+
+A lock is released as soon as its process ends, `kill -9` included.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from transfer_registry.errors import LockHeldError, StorageError
 
-ADVISORY_CLASS = 0x7466  # "tf"
-"""First key of the platform's advisory locks in PostgreSQL; the second is a hash of the study's name."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-HOLDER = sa.text(
+
+class LockKind(IntEnum):
+    """First key of an advisory lock in PostgreSQL; the second is a hash of the locked name."""
+
+    STUDY = 0x7466
+    MODEL = 0x7467
+    MIGRATION = 0x7468
+
+
+_HOLDER = sa.text(
     "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid) "
-    "WHERE locktype = 'advisory' AND granted AND classid = :kind AND objid = :study"
+    "WHERE locktype = 'advisory' AND granted AND classid = :kind AND objid = :key"
 )
 
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Holds a study for the duration of a `with` block; it is free again as soon as the process dies.
+    """Locks a study for one process, on this machine and among all users of a PostgreSQL database.
 
     Args:
         study: Name of the study.
-        folder: Of the study's files on this machine; made where it does not exist.
-        url: Of the study database; where that is PostgreSQL, other machines are kept out too.
+        folder: Folder of the study's files on this machine; created if it does not exist.
+        url: URL of the study database.
 
     Raises:
-        LockHeldError: Another process holds it; the message names it.
-        StorageError: The database does not answer.
+        LockHeldError: Another process holds the lock; the message names it.
+        StorageError: The database cannot be reached.
     """
-    with _hold_here(study, folder):
+    busy = f"study {study} is already running"
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / "held.lock", busy):
         if url.startswith("postgresql"):
-            with _hold_everywhere(study, url):
+            with advisory_lock(sa.create_engine(url, poolclass=NullPool), LockKind.STUDY, study, busy):
                 yield
         else:
             yield
 
 
+def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
+    """Returns a lock among all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
+    if engine.dialect.name == "postgresql":
+        return advisory_lock(engine, kind, name)
+    database = Path(str(engine.url.database))
+    return file_lock(database.with_name(f"{database.name}.{_digest(name).hex()}.lock"))
+
+
 @contextmanager
-def _hold_here(study: str, folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    holder, lock = folder / "holder", FileLock(folder / "held.lock")
+def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds a lock file, and writes the name of the process to `holder` beside it if `busy` is set.
+
+    Args:
+        file: Created if it does not exist, and not removed.
+        busy: Error message if another process holds the lock; None waits for the lock.
+
+    Raises:
+        LockHeldError: `busy` is set and another process holds the lock.
+    """
+    holder = file.with_name("holder")
+    lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if busy is None else 0)
     except Timeout as error:
-        raise _held(study, holder.read_text() if holder.exists() else None) from error
+        raise _held(busy, holder.read_text() if holder.exists() else None) from error
     try:
-        holder.write_text(_me())
+        if busy is not None:
+            holder.write_text(_this_process())
         yield
     finally:
         lock.release()
 
 
 @contextmanager
-def _hold_everywhere(study: str, url: str) -> Iterator[None]:
-    keys = {"kind": ADVISORY_CLASS, "study": _key(study)}
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"application_name": _me()[:63]})
+def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None = None) -> Iterator[None]:
+    """Holds an advisory lock of PostgreSQL on a connection of its own.
+
+    Args:
+        engine: Engine of the database.
+        kind: Locks of different kinds do not exclude each other.
+        name: Locked name.
+        busy: As in `file_lock`.
+
+    Raises:
+        LockHeldError: `busy` is set and another process holds the lock.
+        StorageError: The database cannot be reached.
+    """
+    keys = {"kind": int(kind), "key": int.from_bytes(_digest(name)) >> 1}  # signed 32-bit integers
     try:
         connected = engine.connect()
-    except sa.exc.OperationalError as error:
-        raise StorageError(f"the study database cannot be reached: {error.orig}") from error
+    except OperationalError as error:
+        raise StorageError(f"the database {engine.url} cannot be reached: {error.orig}") from error
     with connected.execution_options(isolation_level="AUTOCOMMIT") as connection:
-        lock = sa.select(sa.func.pg_try_advisory_lock(keys["kind"], keys["study"]))
-        if not connection.scalar(lock):
-            raise _held(study, connection.scalar(HOLDER, keys))
-        yield
+        try:
+            process = _this_process()[:63]  # PostgreSQL's limit
+            connection.execute(sa.select(sa.func.set_config("application_name", process, False)))
+            if busy is None:
+                connection.execute(sa.select(sa.func.pg_advisory_lock(*keys.values())))
+            elif not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(*keys.values()))):
+                raise _held(busy, connection.scalar(_HOLDER, keys))
+            yield
+        finally:
+            connection.invalidate()  # back in the pool, the connection would still hold the lock
 
 
-def _key(study: str) -> int:
-    """31 bits of the name, since PostgreSQL's second key is a signed 32-bit integer."""
-    return int.from_bytes(hashlib.sha256(study.encode()).digest()[:4]) >> 1
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:4]
 
 
-def _me() -> str:
+def _this_process() -> str:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return f"process {os.getpid()} on {socket.gethostname()}, since {now}"
 
 
-def _held(study: str, holder: str | None) -> LockHeldError:
-    return LockHeldError(
-        f"study {study} is already running: {holder or 'another process'} has it; wait for it or stop it"
-    )
+def _held(busy: str | None, holder: str | None) -> LockHeldError:
+    return LockHeldError(f"{busy}: {holder or 'another process'}; wait until it finishes, or stop it")

@@ -1,4 +1,4 @@
-"""Moves of the champion that a person decides: back to the one before, or to a version of their choice."""
+"""Rollback and manual promotion of registered versions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.alias import apply_move, finish_interrupted_move
-from transfer_registry.entry import EntryKind, LedgerEntry
+from transfer_registry.alias import (
+    alias_discrepancy,
+    apply_move,
+    finish_interrupted_move,
+    matches_version,
+    verdict_for_version,
+)
 from transfer_registry.errors import RegistryError
+from transfer_registry.ledger import EntryKind, LedgerEntry
 from transfer_registry.mlflow_registry import RUN_TAG, champion_version, model_versions
-from transfer_registry.standing import alias_discrepancy, concerns, verdict_for_version
-from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -21,21 +25,19 @@ if TYPE_CHECKING:
 
 
 def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
-    """Makes the version champion again that was champion before today's.
-
-    Rolled back twice, it goes back two promotions.
+    """Makes the previous champion champion again; a second rollback goes back one more promotion.
 
     Args:
-        model: The registered model.
-        ledger: Gets the move.
-        reason: Why, for the ledger.
+        model: Name of the registered model.
+        ledger: The rollback is appended to it.
+        reason: Reason for the ledger.
 
     Returns:
-        The move, which has been carried out.
+        The ledger entry of the rollback.
 
     Raises:
-        RegistryError: There is none before, it was deleted, or the alias is not where the ledger put it.
-        ChampionMovedError: Somebody else has moved the champion meanwhile.
+        RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
+        ChampionMovedError: Another process moved the champion at the same time.
     """
     client = MlflowClient()
     with ledger.exclusive(model):
@@ -43,98 +45,91 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
         last = ledger.last_move(model)
         if last is None:
             raise RegistryError(f"nothing to roll back: the ledger has no promotion of {model}")
-        if moved := alias_discrepancy(client, ledger, model):
-            raise RegistryError(f"{moved}; `platform models promote` with --override settles which it is")
-        before = _succeeded(client, ledger, model)
-        if before is None:
+        if discrepancy := alias_discrepancy(client, ledger, model):
+            raise RegistryError(f"{discrepancy}; choose a champion with `platform models promote --override`")
+        previous = _previous_champion(client, ledger, model)
+        if previous is None:
             raise RegistryError(
                 f"nothing to roll back to: {model} version {last.version} is the first champion"
             )
-        version = _version(client, model, before)
-        said = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
-        return _move(
-            client, ledger, version, EntryKind.ROLLBACK, seen=last, previous=last.version, reason=said
-        )
+        version = _get_version(client, model, previous)
+        text = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
+        return _move(client, ledger, version, EntryKind.ROLLBACK, last, last.version, text)
 
 
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
-    """Makes a version champion that passed the gate against today's champion, or any with a reason.
+    """Makes a version champion if it passed the gate against the current champion, or with an override.
 
     Args:
-        model: The registered model.
-        number: Of the version.
-        ledger: Gets the move, and keeps the reason.
-        override: Why, where the gate did not let the version through.
+        model: Name of the registered model.
+        number: Version number.
+        ledger: The promotion is appended to it.
+        override: Reason to promote a version that did not pass; recorded in the ledger.
 
     Returns:
-        The move, which has been carried out.
+        The ledger entry of the promotion.
 
     Raises:
-        RegistryError: There is no such version, it is champion already, or it needs a reason and has none.
-        ChampionMovedError: Somebody else has moved the champion meanwhile.
+        RegistryError: The version does not exist, is already champion, or needs an override.
+        ChampionMovedError: Another process moved the champion at the same time.
     """
     client = MlflowClient()
     with ledger.exclusive(model):
         finish_interrupted_move(client, ledger, model)
-        version = _version(client, model, number)
+        version = _get_version(client, model, number)
         alias, last = champion_version(model), ledger.last_move(model)
         if alias == number and last and last.version == number:
-            raise RegistryError(f"version {number} of {model} is champion already")
+            raise RegistryError(f"version {number} of {model} is already champion")
         verdict = verdict_for_version(ledger, version)
-        before = last.version if last else alias
-        obstacle = alias_discrepancy(client, ledger, model) or _obstacle(verdict, before)
+        previous = last.version if last else alias
+        obstacle = alias_discrepancy(client, ledger, model) or _obstacle(verdict, previous)
         if obstacle and not override.strip():
             raise RegistryError(
-                f"version {number} of {model}: {obstacle}; --override makes it champion nevertheless, for a "
-                "reason that the ledger keeps"
+                f"version {number} of {model} cannot be promoted: {obstacle}; promote it nevertheless with "
+                "--override and a reason, which is recorded in the ledger"
             )
-        passed = f"passed the gate, ledger entry {verdict.id if verdict else '?'}"
-        said = f"overridden: {override.strip()} ({obstacle})" if obstacle else passed
-        return _move(client, ledger, version, EntryKind.PROMOTION, seen=last, previous=before, reason=said)
+        passed = f"passed the gate (ledger entry {verdict.id if verdict else '?'})"
+        reason = f"override: {override.strip()} ({obstacle})" if obstacle else passed
+        return _move(client, ledger, version, EntryKind.PROMOTION, last, previous, reason)
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
-    """Why the gate does not let a version through today; empty where it does."""
+    """Returns the reason why the gate does not allow a promotion; empty if it does."""
     if verdict is None:
         return "it was never judged by the gate"
     if not verdict.passed:
-        failed = [
-            str(finding.rule)
-            for finding in Verdict.from_json(verdict.verdict or "").results
-            if not finding.passed
-        ]
-        return f"it did not pass the gate (ledger entry {verdict.id}: {', '.join(failed)})"
+        failed = ", ".join(result.rule for result in verdict.parse_verdict().results if not result.passed)
+        return f"it did not pass the gate (ledger entry {verdict.id}: {failed})"
     if verdict.previous_version != champion:
-        against = f"version {verdict.previous_version}" if verdict.previous_version else "no champion"
-        return f"it was judged against {against}, which is not today's champion"
+        opponent = f"version {verdict.previous_version}" if verdict.previous_version else "no champion"
+        return f"it was judged against {opponent}, which is not the current champion"
     return ""
 
 
-def _succeeded(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """The champion before today's: a promotion puts one on top of those before, a rollback takes some off.
+def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
+    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops down to its version.
 
-    What was decided about a deleted version says nothing of one that has its number today.
+    Entries of deleted versions whose number has been reused are skipped.
     """
-    today = {int(version.version): version for version in model_versions(client, model)}
-    standing: list[LedgerEntry] = []
+    versions = {int(version.version): version for version in model_versions(client, model)}
+    champions: list[int] = []
     for entry in ledger.entries(model):
-        if entry.version in today and not concerns(entry, today[entry.version]):
+        if entry.version in versions and not matches_version(entry, versions[entry.version]):
             continue
-        put_back = bool(standing) and standing[-1].version == entry.version
-        if entry.kind == EntryKind.PROMOTION and not put_back:
-            standing.append(entry)
-        while entry.kind == EntryKind.ROLLBACK and standing and standing[-1].version != entry.version:
-            standing.pop()
-    return standing[-2].version if len(standing) > 1 else None
+        if entry.kind == EntryKind.PROMOTION and champions[-1:] != [entry.version]:
+            champions.append(entry.version)
+        while entry.kind == EntryKind.ROLLBACK and champions and champions[-1] != entry.version:
+            champions.pop()
+    return champions[-2] if len(champions) > 1 else None
 
 
-def _version(client: MlflowClient, model: str, number: int) -> ModelVersion:
+def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
     try:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
-        known = [each.version for each in model_versions(client, model)]
-        there_is = f"it has {', '.join(map(str, known))}" if known else "there is no such registered model"
-        raise RegistryError(f"{model} has no version {number}; {there_is}") from error
+        numbers = ", ".join(str(version.version) for version in model_versions(client, model))
+        existing = f"it has {numbers}" if numbers else "there is no such registered model"
+        raise RegistryError(f"{model} has no version {number}; {existing}") from error
 
 
 def _move(
@@ -142,8 +137,7 @@ def _move(
     ledger: Ledger,
     version: ModelVersion,
     kind: EntryKind,
-    *,
-    seen: LedgerEntry | None,
+    expected_last: LedgerEntry | None,
     previous: int | None,
     reason: str,
 ) -> LedgerEntry:
@@ -159,6 +153,6 @@ def _move(
         test_fingerprint=verdict.test_fingerprint if verdict else None,
         reason=reason,
     )
-    ledger.append_move(move, seen=seen)
+    ledger.append_move(move, expected_last=expected_last)
     apply_move(client, verdict, move)
     return move

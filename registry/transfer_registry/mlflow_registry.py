@@ -1,4 +1,4 @@
-"""What MLflow's registry holds: models, their versions, and where the alias points. Knows no ledger."""
+"""Queries of MLflow's model registry: models, versions, the champion alias."""
 
 from __future__ import annotations
 
@@ -10,42 +10,46 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 ALIAS = "champion"
-"""The registry alias of the version that is served."""
+"""Alias of the version that is served."""
 RUN_TAG = "platform.run"
-"""Tag of a version: the run that made it."""
+"""Version tag: the run that created it."""
 TRIAL_TAG = "platform.trial"
-"""Tag of a version and of a logged model: the number of the trial that it comes from."""
+"""Tag of versions and logged models: number of the trial that trained the model."""
 ARTIFACT_TAG = "platform.served_form"
-"""Tag of both: SHA-256 of what is served, see `packaging.form_digest`."""
+"""Tag of versions and logged models: SHA-256 of the served files, see `packaging.artifact_digest`."""
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
-    """Every registered model; MLflow's own search stops after a page."""
-    found: list[RegisteredModel] = []
+    """Returns every registered model; MLflow's own search returns one page."""
+    models: list[RegisteredModel] = []
     token = None
     while True:
         page = client.search_registered_models(page_token=token)
-        found += page
+        models += page
         token = page.token
         if not token:
-            return found
+            return models
 
 
 def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
-    """Every version of a registered model, the oldest first."""
+    """Returns every version of a registered model, oldest first."""
     quote = '"' if "'" in model else "'"
-    found = client.search_model_versions(f"name = {quote}{model}{quote}")
-    return sorted(found, key=lambda version: int(version.version))
+    versions = client.search_model_versions(f"name = {quote}{model}{quote}")
+    return sorted(versions, key=lambda version: int(version.version))
 
 
-def is_registered(model: str, version: int, run_id: str) -> bool:
-    """Whether a version is still the one that a run made; models may be deleted, and numbers given again."""
-    found = model_versions(MlflowClient(), model)
-    return any(int(each.version) == version and each.tags.get(RUN_TAG) == run_id for each in found)
+def is_registered(model: str, number: int, run_id: str) -> bool:
+    """Returns True if a version exists and was created by this run; numbers of deleted models are reused."""
+    return any(
+        int(version.version) == number and version.tags.get(RUN_TAG) == run_id
+        for version in model_versions(MlflowClient(), model)
+    )
 
 
 def champion_version(model: str) -> int | None:
-    """The version that the alias points at just now; None without an alias or a model."""
-    found = [each for each in registered_models(MlflowClient()) if each.name == model]
-    version = found[0].aliases.get(ALIAS) if found else None
-    return None if version is None else int(version)
+    """Returns the version that the alias points to; None without an alias or a model."""
+    for registered in registered_models(MlflowClient()):
+        if registered.name == model:
+            version = registered.aliases.get(ALIAS)
+            return None if version is None else int(version)
+    return None

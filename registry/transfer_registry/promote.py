@@ -1,15 +1,16 @@
-"""The door of the registry: a candidate is registered, judged, written down, and made champion if it passed.
+"""Registration and promotion of a candidate.
 
-Every step can be repeated. Killed between any two of them, the same call goes on and ends in the same state:
+Every step can be repeated: if the process is killed at any point, the same call resumes and ends in the same
+state.
 
-    register the version        found again by its tags: run, trial, false alarms
-    keep its test predictions   replaced by equal ones
-    verdict                     in the ledger; not given again while the question is the same
-    promotion                   in the ledger; at most one after a verdict
-    alias, description, tags    written again until the tag `platform.ledger_entry`, the last, names the entry
+    register the version        found again by its tags: run, trial, artifact digest
+    store its predictions       overwritten with equal ones
+    verdict                     reused from the ledger while rules, test images and champion are the same
+    promotion                   at most one ledger entry after a verdict
+    alias, description, tags    written until the last tag, the entry's hash, is there
 
-The ledger is written before the alias, so what is served was always decided; a move that was written down but
-not carried out is finished by the next call for the same registered model.
+The ledger is written before the alias, so every served version was promoted by an entry. A move that was
+written but not applied is applied by the next call for the same model.
 """
 
 from __future__ import annotations
@@ -21,26 +22,24 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from transfer_registry import gate, lineage
-from transfer_registry.alias import apply_move, finish_interrupted_move
-from transfer_registry.champion import evaluate_champion
-from transfer_registry.entry import EntryKind, LedgerEntry
-from transfer_registry.errors import RegistryError
-from transfer_registry.ledger import Ledger
-from transfer_registry.mlflow_registry import ALIAS, ARTIFACT_TAG, RUN_TAG, TRIAL_TAG, model_versions
-from transfer_registry.parity import PARITY_RULE as PARITY
-from transfer_registry.parity import parity
-from transfer_registry.predictions import save_predictions
-from transfer_registry.serving.smoke_test import (
-    PARITY_IMAGES,
-    predict_over_http,
-    predict_proba_over_http,
+from transfer_registry import gate
+from transfer_registry.alias import (
+    alias_discrepancy,
+    apply_move,
+    finish_interrupted_move,
+    verdict_for_version,
 )
-from transfer_registry.standing import alias_discrepancy, verdict_for_version
+from transfer_registry.champion import evaluate_champion
+from transfer_registry.errors import RegistryError
+from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
+from transfer_registry.mlflow_registry import ALIAS, ARTIFACT_TAG, RUN_TAG, TRIAL_TAG, model_versions
+from transfer_registry.parity import PARITY_RULE, parity
+from transfer_registry.serving.smoke_test import PARITY_IMAGES, predict_over_http, predict_proba_over_http
 from transfer_registry.verdict import Verdict
+from transfer_registry.version_files import save_predictions, save_training_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from mlflow.entities.model_registry import ModelVersion
 
@@ -51,14 +50,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromotionResult:
-    """How it ended.
+    """Result of `promote_candidate`.
 
     Attributes:
-        model: The registered model.
-        version: The candidate's version.
-        verdict: The gate's, parity first.
-        promoted: Whether the version was made champion after this verdict (it may have been succeeded since).
-        champion_before: The version it was compared with and would succeed; None where there was none.
+        model: Name of the registered model.
+        version: Version of the candidate.
+        verdict: Verdict of the gate, serving parity first.
+        promoted: True if this verdict made the version champion, even if it has been replaced since.
+        previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
 
     model: str
@@ -71,180 +70,165 @@ class PromotionResult:
 def promote_candidate(
     candidate: Candidate,
     evaluation: Evaluation,
-    rules: Sequence[Rule],
+    rules: Mapping[str, Rule],
     ledger: Ledger,
     serve: Serve = predict_over_http,
     predict: Predict = predict_proba_over_http,
 ) -> PromotionResult:
-    """Registers a candidate, asks the gate, writes the ledger, and moves the alias `champion` if it passed.
+    """Registers a candidate, judges it, records the verdict, and makes it champion if it passed.
 
-    The registry is that of MLflow's current tracking URI. Asked again about the same candidate, it answers
-    from the ledger, unless the rules, the test images or the champion have changed since.
+    Uses the registry of MLflow's current tracking URI. A repeated call returns the recorded verdict, unless
+    rules, test images or champion have changed.
 
     Args:
-        candidate: A model that has been logged.
-        evaluation: Its answers on the test images, in the form that is served.
-        rules: The gate's.
-        ledger: Where verdict and promotion are recorded.
-        serve: Serves the registered version, and asks it about a sample of the test images.
-        predict: Lets the champion classify test images that are new to it, by its own code.
+        candidate: Logged model.
+        evaluation: Its predictions on the test images, computed from the served files.
+        rules: Rules of the gate by name.
+        ledger: Verdict and promotion are appended to it.
+        serve: Serves the registered version and predicts a sample of the test images over HTTP.
+        predict: Predicts test images that are new to the champion, with the champion's own code.
 
     Raises:
-        RegistryError: A rule names a metric that was not measured, a model cannot be loaded by a stranger, or
-            MLflow's registry refuses. Nothing is decided then; the same call can be made again.
+        RegistryError: A rule's metric was not measured, a model cannot be served or loaded, or MLflow's
+            registry returned an error. There is no verdict then, and the call can be repeated.
     """
     gate.require_metrics(rules, evaluation.metrics)
     try:
-        # Two that are judged at once would both succeed the same champion.
+        # Two candidates judged at the same time would both be compared with the same champion.
         with ledger.exclusive(candidate.model):
-            return _promote(_Context(MlflowClient(), ledger, serve, predict), candidate, evaluation, rules)
+            return _Promotion(MlflowClient(), ledger, serve, predict, candidate, evaluation, rules).run()
     except MlflowException as error:
         raise RegistryError(
-            f"MLflow's registry at {mlflow.get_registry_uri()} refused: {error.message}; "
-            "when that is mended, the same command goes on from here"
+            f"MLflow's registry at {mlflow.get_registry_uri()} returned an error: {error.message}; "
+            "fix it and run the same command again to resume"
         ) from error
 
 
 @dataclass(frozen=True)
-class _Context:
-    """What every step needs."""
+class _Promotion:
+    """One call of `promote_candidate`."""
 
     client: MlflowClient
     ledger: Ledger
     serve: Serve
     predict: Predict
+    candidate: Candidate
+    evaluation: Evaluation
+    rules: Mapping[str, Rule]
 
-
-def _promote(
-    door: _Context, candidate: Candidate, evaluation: Evaluation, rules: Sequence[Rule]
-) -> PromotionResult:
-    version = _register_once(door.client, candidate)
-    finish_interrupted_move(door.client, door.ledger, candidate.model)
-    before, seen = _champion_before(door.client, version), door.ledger.last_move(candidate.model)
-    decision = _standing_verdict(door.ledger, version, evaluation, rules, before)
-    if decision is None:
-        decision = _decide(door, candidate, version, evaluation, rules, before)
-    move = _promotion_after(door.ledger, decision)
-    if decision.passed and move is None:
-        move = door.ledger.append_move(_promotion_entry(decision), seen=seen)
-    apply_move(door.client, decision, move)
-    return PromotionResult(
-        model=candidate.model,
-        version=decision.version,
-        verdict=Verdict.from_json(decision.verdict or ""),
-        promoted=move is not None,
-        previous_champion=decision.previous_version,
-    )
-
-
-def _register_once(client: MlflowClient, candidate: Candidate) -> ModelVersion:
-    """`register_model` makes a new version at every call, so the tags are asked first."""
-    own = {
-        RUN_TAG: candidate.run_id,
-        TRIAL_TAG: str(candidate.trial),
-        ARTIFACT_TAG: candidate.artifact_digest,
-    }
-    if found := [
-        each for each in model_versions(client, candidate.model) if own.items() <= each.tags.items()
-    ]:
-        return found[0]
-    return mlflow.register_model(candidate.model_uri, candidate.model, tags=own)
-
-
-def _champion_before(client: MlflowClient, version: ModelVersion) -> int | None:
-    """The version that the alias points at; None where there is none, or it is the candidate itself."""
-    champion = client.get_registered_model(version.name).aliases.get(ALIAS)
-    return None if champion is None or int(champion) == int(version.version) else int(champion)
-
-
-def _standing_verdict(
-    ledger: Ledger, version: ModelVersion, evaluation: Evaluation, rules: Sequence[Rule], before: int | None
-) -> LedgerEntry | None:
-    """The last verdict on a version, while it still answers today's question.
-
-    A champion's stands: it is not compared with itself. Any other stands on the same test images and rules,
-    if it was given against today's champion: one that has been succeeded is asked whether it is better.
-    """
-    last = verdict_for_version(ledger, version)
-    if last is None:
-        return None
-    move = _promotion_after(ledger, last)
-    if move is not None and move == ledger.last_move(version.name):
-        return last
-    asked = [finding.rule for finding in Verdict.from_json(last.verdict or "").results]
-    same_question = last.test_fingerprint == evaluation.fingerprint and asked == [PARITY, *map(str, rules)]
-    return last if same_question and last.previous_version == before else None
-
-
-def _promotion_after(ledger: Ledger, decision: LedgerEntry) -> LedgerEntry | None:
-    promotions = (
-        entry
-        for entry in ledger.entries(decision.model)
-        if entry.kind == EntryKind.PROMOTION
-        and (entry.version, entry.run_id) == (decision.version, decision.run_id)
-        and entry.id > decision.id
-    )
-    return next(promotions, None)
-
-
-def _decide(
-    door: _Context,
-    candidate: Candidate,
-    version: ModelVersion,
-    evaluation: Evaluation,
-    rules: Sequence[Rule],
-    before: int | None,
-) -> LedgerEntry:
-    """Gives a verdict, and writes it into the ledger."""
-    save_predictions(door.client, version, evaluation.fingerprint, evaluation.stored_predictions)
-    lineage.save_training_hashes(door.client, version, candidate.training_sha256)
-    sample = list(evaluation.sample(PARITY_IMAGES))
-    served = door.serve(
-        f"models:/{version.name}/{version.version}",
-        [evaluation.images[index] for index in sample],
-        evaluation.classes,
-    )
-    champion = None if before is None else _champion(door, version.name, before, evaluation)
-    answers = gate.evaluate_rules(
-        evaluation.metrics, evaluation.labels, evaluation.predicted, rules, champion
-    )
-    same = parity(evaluation.served_output(sample), served, candidate.precision)
-    looks = door.ledger.count_verdicts(evaluation.fingerprint) + 1
-    remark = alias_discrepancy(door.client, door.ledger, version.name)
-    verdict = Verdict((same, *answers.results), looks, remark)
-    return door.ledger.append(
-        LedgerEntry(
-            kind=EntryKind.VERDICT,
+    def run(self) -> PromotionResult:
+        version = self._register()
+        finish_interrupted_move(self.client, self.ledger, version.name)
+        champion, last_move = self._champion(version), self.ledger.last_move(version.name)
+        entry = self._reusable_verdict(version, champion) or self._judge(version, champion)
+        move = self._promotion_after(entry)
+        if entry.passed and move is None:
+            move = self.ledger.append_move(_promotion_entry(entry), expected_last=last_move)
+        apply_move(self.client, entry, move)
+        return PromotionResult(
             model=version.name,
-            version=int(version.version),
-            previous_version=before,
-            run_id=candidate.run_id,
-            recipe_fingerprint=candidate.recipe_fingerprint,
-            train_fingerprint=candidate.train_fingerprint,
-            test_fingerprint=evaluation.fingerprint,
-            passed=verdict.passed,
-            verdict=verdict.to_json(),
-            reason="; ".join(verdict.reasons),
+            version=entry.version,
+            verdict=entry.parse_verdict(),
+            promoted=move is not None,
+            previous_champion=entry.previous_version,
         )
-    )
+
+    def _register(self) -> ModelVersion:
+        """Finds the candidate's version by its tags; `register_model` would create another one."""
+        tags = {
+            RUN_TAG: self.candidate.run_id,
+            TRIAL_TAG: str(self.candidate.trial),
+            ARTIFACT_TAG: self.candidate.artifact_digest,
+        }
+        for version in model_versions(self.client, self.candidate.model):
+            if tags.items() <= version.tags.items():
+                return version
+        return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
+
+    def _champion(self, version: ModelVersion) -> int | None:
+        """Returns the version that the alias points to; None if there is none or it is the candidate."""
+        champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
+        return None if champion is None or int(champion) == int(version.version) else int(champion)
+
+    def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
+        """Returns the last verdict on a version if judging it again would repeat the same comparison.
+
+        The champion's verdict is always reused: it is not compared with itself. Any other is reused if test
+        images, rules and champion are the same.
+        """
+        last = verdict_for_version(self.ledger, version)
+        if last is None:
+            return None
+        move = self._promotion_after(last)
+        if move is not None and move == self.ledger.last_move(version.name):
+            return last
+        judged = [result.rule for result in last.parse_verdict().results]
+        rules = [PARITY_RULE, *(rule.describe(name) for name, rule in self.rules.items())]
+        same = last.test_fingerprint == self.evaluation.fingerprint and judged == rules
+        return last if same and last.previous_version == champion else None
+
+    def _promotion_after(self, verdict: LedgerEntry) -> LedgerEntry | None:
+        promotions = (
+            entry
+            for entry in self.ledger.entries(verdict.model)
+            if entry.kind == EntryKind.PROMOTION
+            and (entry.version, entry.run_id) == (verdict.version, verdict.run_id)
+            and entry.id > verdict.id
+        )
+        return next(promotions, None)
+
+    def _judge(self, version: ModelVersion, champion: int | None) -> LedgerEntry:
+        """Evaluates all rules and appends the verdict to the ledger."""
+        candidate, evaluation = self.candidate, self.evaluation
+        save_predictions(self.client, version, evaluation.fingerprint, evaluation.stored_predictions)
+        save_training_hashes(self.client, version, candidate.training_sha256)
+        sample = evaluation.sample(PARITY_IMAGES)
+        served = self.serve(
+            f"models:/{version.name}/{version.version}",
+            [evaluation.images[index] for index in sample],
+            evaluation.classes,
+        )
+        predictions = None if champion is None else self._champion_predictions(version.name, champion)
+        judged = gate.evaluate_rules(
+            evaluation.metrics, evaluation.labels, evaluation.predicted, self.rules, predictions
+        )
+        verdict = Verdict(
+            results=(parity(evaluation.served_output(sample), served, candidate.precision), *judged.results),
+            evaluations=self.ledger.count_verdicts(evaluation.fingerprint) + 1,
+            note=alias_discrepancy(self.client, self.ledger, version.name),
+        )
+        return self.ledger.append(
+            LedgerEntry(
+                kind=EntryKind.VERDICT,
+                model=version.name,
+                version=int(version.version),
+                previous_version=champion,
+                run_id=candidate.run_id,
+                recipe_fingerprint=candidate.recipe_fingerprint,
+                train_fingerprint=candidate.train_fingerprint,
+                test_fingerprint=evaluation.fingerprint,
+                passed=verdict.passed,
+                verdict=verdict.to_json(),
+                reason="; ".join(verdict.reasons),
+            )
+        )
+
+    def _champion_predictions(self, model: str, number: int) -> ChampionPredictions:
+        version = self.client.get_model_version(model, str(number))
+        verdict = verdict_for_version(self.ledger, version)
+        fingerprint = verdict.test_fingerprint if verdict else None
+        return evaluate_champion(self.client, version, fingerprint, self.evaluation, self.predict)
 
 
-def _champion(door: _Context, model: str, number: int, evaluation: Evaluation) -> ChampionPredictions:
-    version = door.client.get_model_version(model, str(number))
-    judged = verdict_for_version(door.ledger, version)
-    gated_on = judged.test_fingerprint if judged else None
-    return evaluate_champion(door.client, version, gated_on, evaluation, door.predict)
-
-
-def _promotion_entry(decision: LedgerEntry) -> LedgerEntry:
+def _promotion_entry(verdict: LedgerEntry) -> LedgerEntry:
     return LedgerEntry(
         kind=EntryKind.PROMOTION,
-        model=decision.model,
-        version=decision.version,
-        previous_version=decision.previous_version,
-        run_id=decision.run_id,
-        recipe_fingerprint=decision.recipe_fingerprint,
-        train_fingerprint=decision.train_fingerprint,
-        test_fingerprint=decision.test_fingerprint,
-        reason=f"passed the gate, ledger entry {decision.id}",
+        model=verdict.model,
+        version=verdict.version,
+        previous_version=verdict.previous_version,
+        run_id=verdict.run_id,
+        recipe_fingerprint=verdict.recipe_fingerprint,
+        train_fingerprint=verdict.train_fingerprint,
+        test_fingerprint=verdict.test_fingerprint,
+        reason=f"passed the gate (ledger entry {verdict.id})",
     )

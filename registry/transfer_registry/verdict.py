@@ -1,4 +1,4 @@
-"""What the gate answers: one finding a rule, and the verdict they make together."""
+"""Verdict of the gate on one candidate: the result of every rule."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Figure = float | int | str | None
-"""One number (or name) behind a finding; a number that is not finite is kept as None, which JSON can hold."""
+"""Value behind a rule's result; None replaces numbers that are not finite, which JSON cannot represent."""
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What one rule says of a candidate.
+    """Result of one rule.
 
     Attributes:
-        rule: The rule in words; equal rules have equal words.
-        passed: Whether it lets the candidate through; true where it does not apply.
-        applicable: False where there was nothing to decide, such as no champion to compare with.
-        reason: One sentence for a person.
-        figures: The numbers behind the reason.
+        rule: The rule as text; equal rules have equal texts.
+        passed: True if the candidate passes the rule, or if the rule does not apply.
+        applicable: False if there was nothing to compare, such as no champion.
+        reason: Explanation in one sentence.
+        figures: Values behind the reason.
     """
 
     rule: str
@@ -32,18 +32,18 @@ class RuleResult:
     figures: Mapping[str, Figure] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        answer = ("passed" if self.passed else "failed") if self.applicable else "n/a"
-        return f"{answer:<6}  {self.rule}: {self.reason}"
+        outcome = ("passed" if self.passed else "failed") if self.applicable else "n/a"
+        return f"{outcome:<6}  {self.rule}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer; its text has one line a rule.
+    """Results of all rules; as text, one line per rule.
 
     Attributes:
-        findings: One for every rule, in the order of the rules.
-        remark: What else has to be known about it; empty where there is nothing.
-        looks: How many verdicts the ledger has on these test images, this one included; 0: nobody counted.
+        results: Result of every rule, in the order of the rules.
+        evaluations: Number of verdicts on this test set, this one included; 0 if unknown.
+        note: Remark on the circumstances of the verdict; may be empty.
     """
 
     results: tuple[RuleResult, ...]
@@ -52,14 +52,15 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether every rule lets the candidate through."""
-        return all(finding.passed for finding in self.results)
+        """True if the candidate passes every rule."""
+        return all(result.passed for result in self.results)
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What every rule said, or only those that failed where any did."""
-        decisive = [finding for finding in self.results if finding.passed == self.passed]
-        return tuple(f"{finding.rule}: {finding.reason}" for finding in decisive)
+        """Rule and reason of every failed rule, or of every rule if none failed."""
+        return tuple(
+            f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed
+        )
 
     def __str__(self) -> str:
         notes = [f"        {note}" for note in (self.note, self.reuse_warning) if note]
@@ -67,27 +68,25 @@ class Verdict:
 
     @property
     def reuse_warning(self) -> str:
-        """What so many looks at one test set mean; empty for the first."""
+        """Warning about repeated verdicts on one test set; empty for the first."""
         if self.evaluations < 2:
             return ""
-        return (
-            f"look {self.evaluations} at these test images: with every look it is likelier that chance alone lets "
-            "a candidate through"
-        )
+        count = _ordinal(self.evaluations)
+        return f"{count} evaluation on this test set; reuse raises the risk of a false promotion"
 
     def to_json(self) -> str:
-        """One line of JSON that `from_json` reads back to an equal verdict."""
-        content = {
-            "passed": self.passed,
-            "findings": [asdict(finding) for finding in self.results],
-            "looks": self.evaluations,
-            "remark": self.note,
-        }
+        """Returns one line of JSON, which `from_json` parses to an equal verdict."""
+        content = {"passed": self.passed, **asdict(self)}
         return json.dumps(content, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Reads what `to_json` wrote."""
+        """Parses the output of `to_json`."""
         content = json.loads(text)
-        findings = tuple(RuleResult(**finding) for finding in content["findings"])
-        return cls(findings, content.get("looks", 0), content.get("remark", ""))
+        results = tuple(RuleResult(**result) for result in content["results"])
+        return cls(results, content["evaluations"], content["note"])
+
+
+def _ordinal(number: int) -> str:
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else suffix}"

@@ -1,47 +1,130 @@
-"""Files that are kept with a version: `registry/<model>/v<version>/` among the artifacts of its run.
+"""Files of a version: predictions on test sets, hashes of training images.
 
-A version without a run, one from elsewhere, has no such place: nothing is kept, and nothing is found.
+They are artifacts of the version's run, below `registry/<model>/v<version>/`. A version without a run, such
+as one registered by other tools, has none, and nothing is stored for it.
 """
 
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from mlflow.artifacts import download_artifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+    from numpy.typing import NDArray
+
+_TRAINING_HASHES = "training_sha256.txt"
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """Predictions of one model for N images of C classes.
+
+    Images are identified by content, so neither their order nor their file names matter.
+
+    Attributes:
+        classes: Class names, in the order of the columns (C).
+        sha256: Content hashes (N).
+        probabilities: (N, C), float32.
+    """
+
+    classes: tuple[str, ...]
+    sha256: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+    def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
+        """Returns the most probable class name of each given image, or None if one of them is missing."""
+        rows = {digest: row for row, digest in enumerate(self.sha256)}
+        if not set(sha256) <= rows.keys():
+            return None
+        best = self.probabilities.argmax(axis=1)
+        return tuple(self.classes[best[rows[digest]]] for digest in sha256)
+
+
+def save_predictions(
+    client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
+) -> None:
+    """Stores a version's predictions on one test set; replaces earlier ones.
+
+    The file `test-<fingerprint>.npz` holds plain arrays without pickle.
+    """
+    with _write_file(client, version, _predictions_name(fingerprint)) as file:
+        np.savez_compressed(
+            file,
+            classes=np.asarray(predictions.classes),
+            sha256=np.asarray(predictions.sha256),
+            probabilities=predictions.probabilities.astype(np.float32),
+        )
+
+
+def load_predictions(
+    client: MlflowClient, version: ModelVersion, fingerprint: str
+) -> StoredPredictions | None:
+    """Loads a version's predictions on one test set; None if there are none or the file is incomplete."""
+    with _read_file(client, version, _predictions_name(fingerprint)) as file:
+        return _read_predictions(file) if file else None
+
+
+def save_training_hashes(client: MlflowClient, version: ModelVersion, sha256: Sequence[str]) -> None:
+    """Stores the content hashes of a version's training and validation images, one per line."""
+    with _write_file(client, version, _TRAINING_HASHES) as file:
+        file.write_text("\n".join(sorted(set(sha256))), "ascii")
+
+
+def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
+    """Loads the content hashes of a version's training and validation images; None if none are stored."""
+    with _read_file(client, version, _TRAINING_HASHES) as file:
+        return frozenset(file.read_text("ascii").split()) if file else None
 
 
 @contextmanager
-def write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
-    """A path to write to; at the end of the `with` block the file is kept, in place of one of that name."""
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / name
+def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
+    """Yields a path to write to; stores the file at the end of the `with` block."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
         yield file
         if version.run_id:
-            client.log_artifact(version.run_id, str(file), _folder(version))
+            client.log_artifact(version.run_id, str(file), _artifact_folder(version))
 
 
 @contextmanager
-def read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
-    """The file that was kept under a name, until the `with` block ends; None where there is none."""
-    path = f"{_folder(version)}/{name}"
+def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
+    """Yields a copy of a stored file for the duration of the `with` block; None if it does not exist."""
+    path = f"{_artifact_folder(version)}/{name}"
     if not version.run_id or path not in {
-        artifact.path for artifact in client.list_artifacts(version.run_id, _folder(version))
+        artifact.path for artifact in client.list_artifacts(version.run_id, _artifact_folder(version))
     }:
         yield None
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        uri = f"runs:/{version.run_id}/{path}"
-        yield Path(download_artifacts(artifact_uri=uri, dst_path=temporary))
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(download_artifacts(artifact_uri=f"runs:/{version.run_id}/{path}", dst_path=folder))
 
 
-def _folder(version: ModelVersion) -> str:
+def _read_predictions(file: Path) -> StoredPredictions | None:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return StoredPredictions(
+                classes=tuple(arrays["classes"].tolist()),
+                sha256=tuple(arrays["sha256"].tolist()),
+                probabilities=arrays["probabilities"],
+            )
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _predictions_name(fingerprint: str) -> str:
+    return f"test-{fingerprint[:16]}.npz"
+
+
+def _artifact_folder(version: ModelVersion) -> str:
     return f"registry/{version.name}/v{version.version}"

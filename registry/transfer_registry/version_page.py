@@ -1,91 +1,89 @@
-"""What MLflow's own pages say of a version, so that they alone tell how it was decided."""
+"""Tags and description of a version on MLflow's pages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from transfer_registry.entry import EntryKind
-from transfer_registry.verdict import Verdict
+from transfer_registry.ledger import EntryKind
 
 if TYPE_CHECKING:
-    from transfer_registry.entry import LedgerEntry
+    from transfer_registry.ledger import LedgerEntry
+    from transfer_registry.verdict import RuleResult
 
 LEDGER_TAG = "platform.ledger_entry"
-"""The last entry of the ledger that a version's tags and description tell of."""
+"""Id of the last ledger entry in a version's tags and description."""
 HASH_TAG = "platform.ledger_hash."
-"""With an entry's id behind it: the tag that keeps its hash, out of reach of whoever rewrites the ledger."""
+"""Prefix, before an entry's id, of the tag with its hash; it reveals a rewritten ledger."""
 
-_LONGEST = 5000  # characters in a tag or description that every store of MLflow takes
+_MAX_LENGTH = 5000
+"""Characters in a tag or description that every MLflow store accepts."""
 
 
-def version_tags(decision: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
-    """The tags of a version, in the order in which they are to be written.
+def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
+    """Returns the tags of a version in the order in which they must be written.
 
     Args:
-        decision: The last verdict on the version; None where it never had one.
-        last: The move that followed it, or the verdict itself.
+        verdict: Last verdict on the version; None if it was never judged.
+        last: Promotion or rollback after the verdict, or the verdict itself.
 
     Returns:
-        The hash of `last` comes last: where that stands, all of them have been written.
+        The hash of `last` is last: if a version has this tag, it has all the others.
     """
-    judged = (
+    outcome = (
         {
-            "platform.verdict": "passed" if decision.passed else "failed",
-            "platform.reasons": decision.reason[:_LONGEST],
+            "platform.verdict": "passed" if verdict.passed else "failed",
+            "platform.reasons": verdict.reason[:_MAX_LENGTH],
         }
-        if decision
+        if verdict
         else {}
     )
     return {
-        **judged,
+        **outcome,
         "platform.recipe_fingerprint": last.recipe_fingerprint or "",
         "platform.train_fingerprint": last.train_fingerprint or "",
         "platform.test_fingerprint": last.test_fingerprint or "",
         LEDGER_TAG: str(last.id),
-        **{f"{HASH_TAG}{entry.id}": entry.hash for entry in (decision, last) if entry and entry.hash},
+        **{f"{HASH_TAG}{entry.id}": entry.hash for entry in (verdict, last) if entry},
     }
 
 
-def version_description(decision: LedgerEntry | None, move: LedgerEntry | None) -> str:
-    """A short markdown page: what became of a version, every rule's reason, and what it was made from.
+def version_description(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
+    """Returns a Markdown page with a version's status, the result of every rule, and fingerprints.
 
     Args:
-        decision: The last verdict on the version; None where it never had one.
-        move: The promotion or rollback that followed; None where there was none.
+        verdict: Last verdict on the version; None if it was never judged.
+        move: Promotion or rollback after the verdict; None if there was none.
     """
-    entry = move or decision
-    assert entry is not None, "a version has a story once the ledger has an entry on it"
+    entry = move or verdict
+    assert entry is not None, "the ledger has no entry on the version"
     lines = [
-        _outcome(decision, move),
-        *(_judgement(decision) if decision else ["", "It was never judged by the gate."]),
+        _describe_status(verdict, move),
+        *(_describe_verdict(verdict) if verdict else ["", "Never judged by the gate."]),
         f"Recipe `{entry.recipe_fingerprint}`, training images `{entry.train_fingerprint}`, "
         f"test images `{entry.test_fingerprint}`.",
     ]
-    return "\n".join(lines)[:_LONGEST]
+    return "\n".join(lines)[:_MAX_LENGTH]
 
 
-def _outcome(decision: LedgerEntry | None, move: LedgerEntry | None) -> str:
+def _describe_status(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
     if move:
-        succeeds = f"after version {move.previous_version}" if move.previous_version else "the first champion"
-        made = "Champion again" if move.kind == EntryKind.ROLLBACK else "Made champion"
-        return f"**{made}** {move.at:%Y-%m-%d %H:%M} UTC by {move.actor}, {succeeds}: {move.reason}."
-    stays = decision.previous_version if decision else None
-    return "**Refused by the gate**" + (f"; version {stays} stayed champion." if stays else ".")
+        before = f"replaces version {move.previous_version}" if move.previous_version else "first champion"
+        status = "Champion again" if move.kind == EntryKind.ROLLBACK else "Made champion"
+        return f"**{status}** {move.at:%Y-%m-%d %H:%M} UTC by {move.actor}, {before}: {move.reason}."
+    champion = verdict.previous_version if verdict else None
+    return "**Rejected by the gate**" + (f"; version {champion} remains champion." if champion else ".")
 
 
-def _judgement(decision: LedgerEntry) -> list[str]:
-    verdict = Verdict.from_json(decision.verdict or "")
-    findings = [
-        f"- `{finding.rule}` {_answer(finding.passed, finding.applicable)}: {finding.reason}"
-        for finding in verdict.results
-    ]
-    wear = ["", f"This was {verdict.reuse_warning}."] if verdict.reuse_warning else []
-    wear += ["", f"When it was judged, {verdict.note}."] if verdict.note else []
-    judged = f"Judged {decision.at:%Y-%m-%d %H:%M} UTC by {decision.actor}; ledger entry {decision.id}."
-    return ["", *findings, *wear, "", judged]
+def _describe_verdict(entry: LedgerEntry) -> list[str]:
+    verdict = entry.parse_verdict()
+    results = [f"- `{result.rule}` {_outcome(result)}: {result.reason}" for result in verdict.results]
+    notes = ["", f"{verdict.reuse_warning}."] if verdict.reuse_warning else []
+    notes += ["", f"At the time of the verdict: {verdict.note}."] if verdict.note else []
+    judged = f"Judged {entry.at:%Y-%m-%d %H:%M} UTC by {entry.actor}; ledger entry {entry.id}."
+    return ["", *results, *notes, "", judged]
 
 
-def _answer(passed: bool, applicable: bool) -> str:
-    if not applicable:
+def _outcome(result: RuleResult) -> str:
+    if not result.applicable:
         return "does not apply"
-    return "passed" if passed else "**failed**"
+    return "passed" if result.passed else "**failed**"

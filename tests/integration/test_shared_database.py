@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from transfer_platform import paths
+from transfer_platform import databases, paths
 from transfer_platform.recipe.search_space import Range
 from transfer_platform.search.study import Study
 from transfer_registry.errors import LockHeldError
@@ -33,13 +33,13 @@ def database(postgres: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None:
-    url = paths.studies_url()
-    paths.create_schema(url)
+    url = databases.studies_url()
+    databases.create_schema(url)
     study = Study("shared", url, {"a": Range[float](low=0.0, high=1.0)}, minimizes=True, seed=0, pruning=True)
     study.run(3, lambda trial: float(trial.values["a"]), lambda _: None)
     assert study.finished_count == 3
     study.close()
-    with Ledger.open(paths.ledger_url()) as ledger:
+    with Ledger.open(databases.ledger_url()) as ledger:
         assert ledger.entries() == ()
     engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
@@ -51,7 +51,7 @@ def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None
 
 
 def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str, tmp_path: Path) -> None:
-    url = paths.studies_url()
+    url = databases.studies_url()
     command = [sys.executable, "-c", HOLD, str(tmp_path / "there"), url]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -76,5 +76,5 @@ def test_a_database_that_does_not_answer_is_an_error_describe_error(
 ) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/none")
     with pytest.raises(paths.StorageError, match="cannot be reached") as caught:
-        paths.create_schema(paths.studies_url())
+        databases.create_schema(databases.studies_url())
     assert "secret" not in str(caught.value)

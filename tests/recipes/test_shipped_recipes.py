@@ -1,4 +1,4 @@
-"""Every file in `recipes/` is read, checked and offered to the JSON Schema; nothing is fetched."""
+"""Every file in `recipes/` is loaded and validated against the JSON Schema; nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transfer_platform.sources.png import png
+from transfer_platform.sources.embedded import encode_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,6 @@ def write_image() -> Callable[[Path, str], None]:
 
     def write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(hashlib.sha512(text.encode()).digest(), 8))
+        path.write_bytes(encode_png(hashlib.sha512(text.encode()).digest(), 8))
 
     return write

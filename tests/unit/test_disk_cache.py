@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from transfer_platform.disk_cache import FILE_NAME, DiskCache
@@ -19,6 +21,15 @@ def test_values_are_found_by_key_within_their_namespace(isolated) -> None:
     assert len(found) == 1200
     assert (found["6"], found["7"]) == (b"\x06", b"new")
     assert other.get(["7"]) == {}
+    assert one.get_all() == {**{str(n): bytes([n % 256]) for n in range(1200)}, "7": b"new"}
+    assert other.get_all() == {}
+
+
+def test_keys_may_be_file_names_that_are_not_utf8(isolated) -> None:
+    values = {os.fsdecode(b"caf\xe9"): b"1", "caf\xe9": b"2", r"caf\xe9": b"3"}
+    cache = DiskCache("names")
+    cache.put(values)
+    assert cache.get_all() == cache.get([*values]) == values
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"\xff" * 5000])

@@ -1,103 +1,17 @@
-"""Databases that would collide, or that nobody else would see, are refused before anything is written."""
+"""Mirrors and cache limits from the environment."""
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-
-import mlflow
 import pytest
 
 from transfer_platform import paths
-from transfer_registry import files
 from transfer_registry.errors import StorageError
-
-
-@pytest.fixture(autouse=True)
-def forgets_tracking_uri(isolated: Path):
-    yield
-    mlflow.set_tracking_uri(None)
-
-
-def test_with_nothing_set_everything_stands_in_this_folder(isolated: Path) -> None:
-    assert paths.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
-    assert paths.ledger_url() == f"sqlite:///{isolated}/ledger.db"
-
-
-def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@db/platform")
-    assert paths.studies_url() == (
-        "postgresql+psycopg://me:secret@db/platform?options=-csearch_path%3Dstudies"
-    )
-    assert paths.ledger_url().endswith("search_path%3Dledger")
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("nonsense", "is not a database URL"),
-        ("mysql://db/platform", "is a mysql URL"),
-        ("sqlite:///mlflow.db", "is a sqlite URL"),
-    ],
-)
-def test_other_databases_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
-    monkeypatch.setenv("PLATFORM_DATABASE_URL", url)
-    with pytest.raises(StorageError, match=message):
-        paths.studies_url()
-
-
-def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me@db/platform")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@db:5432/platform?options=-csearch_path=ledger")
-    with pytest.raises(StorageError, match="the same schema 'ledger'"):
-        paths.ledger_url()
-    assert paths.studies_url()
-
-
-def test_a_remote_server_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL"):
-        paths.ledger_url()
 
 
 def test_mirrors_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.mirrors() == ()
     monkeypatch.setenv("PLATFORM_MIRROR", "/data/mirror, https://mirror.example/files ,")
     assert paths.mirrors() == ("/data/mirror", "https://mirror.example/files")
-
-
-def test_a_database_takes_its_place_whole(isolated: Path) -> None:
-    url = f"sqlite:///{isolated}/new.db"
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(url)
-    assert not (isolated / "new.db").exists()
-    with files.atomic_database(url) as unfinished:
-        assert not Path(unfinished.removeprefix("sqlite:///")).exists(), "what was left behind is gone"
-        _create_table(unfinished)
-    with files.atomic_database(url) as existing:
-        assert existing == url
-    connection = sqlite3.connect(isolated / "new.db")
-    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("whole",)]
-    connection.close()
-
-
-def test_other_databases_create_themselves(isolated: Path) -> None:
-    with files.atomic_database("postgresql+psycopg://db/platform") as url:
-        assert url == "postgresql+psycopg://db/platform"
-
-
-def _interrupted(url: str) -> None:
-    with files.atomic_database(url) as unfinished:
-        _create_table(unfinished)
-        raise KeyboardInterrupt
-
-
-def _create_table(url: str) -> None:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
-    connection.execute("CREATE TABLE whole (id)")
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +31,7 @@ def test_the_limit_of_the_cache_is_an_amount(monkeypatch: pytest.MonkeyPatch, te
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "5 PB", "GB"])
-def test_a_limit_that_is_no_amount_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_limit_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PLATFORM_CACHE_LIMIT", text)
     with pytest.raises(StorageError, match="must be an amount such as 50GB, 512MiB or 0"):
         paths.cache_limit()

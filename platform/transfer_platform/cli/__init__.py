@@ -193,7 +193,7 @@ def fields() -> None:
     """Print all fields with unit, bounds and default."""
     from transfer_platform.recipe import reference
 
-    click.echo(reference.fields())
+    click.echo(reference.markdown_reference())
 
 
 @main.group()

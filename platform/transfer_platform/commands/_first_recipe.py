@@ -11,7 +11,7 @@ from functools import cached_property
 from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, ResolvedSplits
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.survey import Inspection
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
 
@@ -22,7 +22,7 @@ LARGE_TRAINING_SET = 2000
 MAX_EXCLUDED = 20
 """Unreadable files that are excluded by name; with more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
-LEAK = "copy in another split"
+LEAK = "duplicate across splits"
 """Kind of finding for the same image in two splits."""
 
 _COMMENT_COLUMN = 46
@@ -214,6 +214,6 @@ def _split_value(value: object) -> str:
 
 def _median_size(dataset: InspectedDataset) -> str:
     table = dataset.inspection.statistics
-    rows = zip(table["split"], table["what"], table["median"], strict=True)
+    rows = zip(table["split"], table["quantity"], table["median"], strict=True)
     train = {quantity: median for split, quantity, median in rows if split == "train"}
     return f"{train['width, pixels']:.0f} x {train['height, pixels']:.0f}"

@@ -10,11 +10,11 @@ from pathlib import Path
 import transfer_platform.recipe.schema  # noqa: F401
 
 # isort: split
-from transfer_platform.data.split_layout import resolve_recipe_splits
+from transfer_platform.data.dataset import open_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import RecipeError, RecipeProblem
-from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.survey import Inspection
+from transfer_platform.inspection.inspection import Inspection
+from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
@@ -41,14 +41,8 @@ class OpenedRecipe:
     split_notes: tuple[str, ...]
 
     def trainable_splits(self) -> Splits:
-        """Returns the splits.
-
-        Raises:
-            DataError: The preflight found errors; the message lists them.
-        """
-        self.inspection.raise_errors("`platform data RECIPE` shows all of them, with thumbnails")
-        assert self.splits is not None, "images that cannot be split are an error of the inspection"
-        return self.splits
+        """Returns the splits; raises a `DataError` with all errors if the preflight found any."""
+        return require_valid(self.inspection, self.splits)
 
 
 def open_recipe(
@@ -75,15 +69,13 @@ def open_recipe(
     folder, loaded = _load(recipe, overrides)
     if check:
         check(loaded)
-    notes: list[str] = []
-
-    def note(text: str) -> None:
-        notes.append(text)
-        say(text)
-
-    resolved = resolve_recipe_splits(loaded, folder, progress, note)
-    inspection, splits = preflight(resolved.dataset, folder, progress)
-    return OpenedRecipe(resolved, folder, inspection.with_split_notes(notes), splits, tuple(notes))
+    dataset = open_dataset(loaded.dataset, folder, progress)
+    for message in dataset.split_messages:
+        say(message)
+    inspection, splits = preflight(dataset)
+    inspection = inspection.with_split_notes(dataset.split_messages)
+    resolved = loaded.model_copy(update={"dataset": dataset.resolved_config})
+    return OpenedRecipe(resolved, folder, inspection, splits, dataset.split_messages)
 
 
 def _load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:

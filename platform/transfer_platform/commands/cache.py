@@ -15,11 +15,11 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from transfer_platform import disk_cache, paths
+from transfer_platform import paths
 from transfer_platform.tensor_store.eviction import clear
 
 DESCRIPTIONS = {
-    disk_cache.FILE_NAME: "file checksums, image statistics, measured costs",
+    "metadata": "file checksums, image statistics, measured costs",
     "archives": "unpacked archives",
     "downloads": "downloaded data sets and weights",
     "embedded": "data sets included in the package, as files",
@@ -36,12 +36,12 @@ def cache_info() -> RenderableType:
     table = Table(box=box.SIMPLE)
     for column in ("kind", "size", "files", "last change", "content"):
         table.add_column(column, justify="right" if column in ("size", "files") else "left")
-    for path in _entries(root):
-        files = _files(path)
+    for folder in _folders(root):
+        files = _files(folder)
         size = decimal(sum(file.st_size for file in files))
         last = max((file.st_mtime for file in files), default=0.0)
         changed = f"{datetime.fromtimestamp(last):%Y-%m-%d %H:%M}" if files else ""
-        table.add_row(path.name, size, str(len(files)), changed, DESCRIPTIONS.get(path.name, ""))
+        table.add_row(folder.name, size, str(len(files)), changed, DESCRIPTIONS.get(folder.name, ""))
     limit = decimal(paths.cache_limit())
     return Group(table, Text(f"{root}; limit for new features: {limit} ({paths.LIMIT_VARIABLE})"))
 
@@ -57,28 +57,23 @@ def clear_cache(*, everything: bool = False) -> str:
     """
     cleared = clear(paths.features_folder())
     freed = cleared.bytes
-    for path in _entries(paths.cache_folder()) if everything else ():
-        if path == paths.features_folder():
-            continue
-        freed += sum(file.st_size for file in _files(path))
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for folder in _folders(paths.cache_folder()) if everything else ():
+        if folder != paths.features_folder():
+            freed += sum(file.st_size for file in _files(folder))
+            shutil.rmtree(folder, ignore_errors=True)
     busy = f"; {len(cleared.skipped)} in use were not deleted" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
 
 
-def _files(path: Path) -> list[os.stat_result]:
-    """Status of every file below a path, without those deleted meanwhile."""
+def _files(folder: Path) -> list[os.stat_result]:
+    """Status of every file below a folder, without those deleted meanwhile."""
     found = []
-    for file in path.rglob("*") if path.is_dir() else (path,):
+    for path in folder.rglob("*"):
         with suppress(OSError):
-            if S_ISREG((status := file.stat()).st_mode):
+            if S_ISREG((status := path.stat()).st_mode):
                 found.append(status)
     return found
 
 
-def _entries(root: Path) -> list[Path]:
-    known = (path for path in root.iterdir() if path.is_dir() or path.name in DESCRIPTIONS)
-    return sorted(known) if root.is_dir() else []
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []

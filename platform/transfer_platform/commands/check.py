@@ -178,7 +178,12 @@ def _cost_cells(
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch"
     choice += "" if fits else ": cache too small"
-    return (decimal(costs.bytes), f"{costs.stored:,.0f} s", f"{costs.computed:,.0f} s", choice)
+    return (
+        decimal(costs.bytes),
+        f"{costs.stored_seconds:,.0f} s",
+        f"{costs.recomputed_seconds:,.0f} s",
+        choice,
+    )
 
 
 def _study_table(recipe: Recipe) -> Table:

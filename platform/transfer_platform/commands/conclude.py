@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from transfer_model.classifier import FILES, Classifier, ClassifierOutput
-from transfer_platform import paths
+from transfer_platform import databases
 from transfer_platform.commands.run_report import log_evaluation, log_thresholds, validation_predictions
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.calibration import remove_temperature
@@ -30,7 +30,6 @@ from transfer_registry.ledger import Ledger
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
 from transfer_registry.promote import PromotionResult, promote_candidate
-from transfer_registry.rules import read_rules
 from transfer_registry.verdict import Verdict
 
 ATTRIBUTE = "conclusion"
@@ -221,6 +220,5 @@ def _evaluation(
 
 
 def _promote(promotion: PromotionConfig, candidate: Candidate, evaluation: Evaluation) -> PromotionResult:
-    rules = read_rules(promotion.gate.model_dump(by_alias=True, exclude_none=True))
-    with Ledger.open(paths.ledger_url()) as ledger:
-        return promote_candidate(candidate, evaluation, rules, ledger)
+    with Ledger.open(databases.ledger_url()) as ledger:
+        return promote_candidate(candidate, evaluation, promotion.gate.rules, ledger)

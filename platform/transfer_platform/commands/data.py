@@ -12,6 +12,7 @@ import numpy as np
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.label_errors import (
     find_label_errors,
     find_outliers,
@@ -19,7 +20,6 @@ from transfer_platform.inspection.label_errors import (
 )
 from transfer_platform.inspection.manifest_diff import diff_manifests, read_manifest
 from transfer_platform.inspection.report import MANIFEST, html_page, markdown_report, text_report
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.schema import Recipe
 from transfer_registry.errors import StorageError

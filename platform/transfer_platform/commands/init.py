@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_platform.commands._first_recipe import LEAK, InspectedDataset, render_recipe, summary_lines
-from transfer_platform.data.split_layout import ResolvedSplits, resolve_splits
+from transfer_platform.data.dataset import ScannedDataset, open_dataset
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
-from transfer_platform.recipe.schema import HOLDOUT_FRACTION, DatasetConfig, FoldsConfig, SplitsConfig
+from transfer_platform.recipe.schema import HOLDOUT_FRACTION, DatasetConfig, FoldsConfig
 from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
@@ -89,9 +89,12 @@ def _require_free_place(out: Path, source: str) -> None:
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
     """Chooses the smallest test fraction that can be split, and folds where validation would be small."""
-    splits = resolve_splits(DatasetConfig(source=source), Path(), progress)
-    for fraction in TEST_FRACTIONS if splits.test == HOLDOUT_FRACTION else [splits.test]:
-        dataset = _inspect_splits(source, replace(splits, test=fraction), progress)
+    # Unreadable files are skipped here so that other problems show; the recipe excludes them by name.
+    scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
+    fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
+    for fraction in fractions:
+        scanned = scanned.with_splits(test=fraction)
+        dataset = _inspected(scanned)
         if not dataset.inspection.by_kind("cannot be split"):
             break
     if any(error.kind != LEAK for error in dataset.inspection.errors):
@@ -100,17 +103,13 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         )
     if not dataset.needs_folds:
         return dataset
-    folded = _inspect_splits(source, replace(dataset.splits, validation=FoldsConfig(folds=FOLDS)), progress)
+    folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))
     return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _inspect_splits(source: str, splits: ResolvedSplits, progress: Progress) -> InspectedDataset:
-    config = SplitsConfig.model_validate(splits.split_specs)
-    # Unreadable files are skipped here so that other problems show; the recipe excludes them by name.
-    inspection, _ = preflight(
-        DatasetConfig(source=source, splits=config, on_bad_image="skip"), Path(), progress
-    )
-    return InspectedDataset(inspection, splits)
+def _inspected(dataset: ScannedDataset) -> InspectedDataset:
+    inspection, _ = preflight(dataset)
+    return InspectedDataset(inspection, dataset.resolved_splits)
 
 
 def _relative_source(source: str, out: Path) -> str:

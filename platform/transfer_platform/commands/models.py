@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
 
-from transfer_platform import paths
+from transfer_platform import databases
 from transfer_registry import audit, manual, mlflow_server, overview
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import Ledger
@@ -101,7 +101,7 @@ def verify() -> str:
 @contextmanager
 def _ledger() -> Iterator[Ledger]:
     mlflow_server.require_registry()
-    with Ledger.open(paths.ledger_url()) as ledger:
+    with Ledger.open(databases.ledger_url()) as ledger:
         yield ledger
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from transfer_model.config import WEIGHTS_FILE, ModelConfig
 from transfer_model.network import Network, build_network
-from transfer_platform import paths
+from transfer_platform import databases, paths
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.run_report import (
     log_data,
@@ -34,7 +34,7 @@ from transfer_platform.commands.run_report import (
 from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.inspection.findings import Severity
-from transfer_platform.inspection.survey import Inspection
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
@@ -47,7 +47,7 @@ from transfer_platform.search.study import (
     numbered_name,
 )
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
 from transfer_platform.training.device import choose_device
@@ -148,7 +148,7 @@ def run(
     splits, store = opened.trainable_splits(), feature_store()
     say(_image_counts(opened.inspection, splits))
     weights = fetch_all_weights(opened.recipe, opened.folder, progress)
-    name, database = _study_name(opened.recipe, splits, weights), paths.studies_url()
+    name, database = _study_name(opened.recipe, splits, weights), databases.studies_url()
     home = paths.studies_folder() / name
     with (
         study_lock(name, home, database),
@@ -261,7 +261,7 @@ class _Session:
 def _require_databases(recipe: Recipe) -> None:
     """Raises now rather than after the search."""
     if recipe.promotion:
-        paths.ledger_url()
+        databases.ledger_url()
     mlflow_server.require_server()
 
 
@@ -288,7 +288,7 @@ def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, Pretrained
 
 
 def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
-    paths.create_schema(url)
+    databases.create_schema(url)
     with atomic_database(url) as unfinished:
         create_tables(unfinished)
     count = count_studies(name, url) + fresh

@@ -20,8 +20,8 @@ from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.thresholds import class_thresholds, coverage
 from transfer_platform.inspection import report as data_report
 from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.label_errors import misclassified_images
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.recipe.resolve import to_yaml
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.figures import study_figures

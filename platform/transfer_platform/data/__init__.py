@@ -1,1 +1,1 @@
-"""X."""
+"""Datasets: scanned once, then split into training, validation and test images."""

@@ -1,8 +1,8 @@
-"""From a recipe's `dataset:` section to its images: read, and then divided."""
+"""Opens the dataset of a recipe: resolves its splits and scans its images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,12 @@ from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
 from transfer_platform.data.manifest_files import locate_images
 from transfer_platform.data.patterns import match_files, match_patterns, match_rows
-from transfer_platform.data.split_layout import resolve_splits
+from transfer_platform.data.split_layout import (
+    ResolvedSplits,
+    SplitSpec,
+    resolve_folder_splits,
+    resolve_manifest_splits,
+)
 from transfer_platform.data.splits import Splits, build_splits, scan_splits
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.progress import Progress, silent
@@ -26,121 +31,134 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScannedDataset:
-    """A data set as it was read.
+    """A dataset whose image files were all read.
 
     Attributes:
-        root: Its folder.
-        sides: By split, the folder that the recipe names, a fraction, or folds; none is left out.
-        catalogs: What each split's folder holds, or a manifest lists for it.
-        looks: What was seen of all images.
-        allowed: Files that may lie in two splits.
-        notes: What was made of a manifest's columns, a sentence each.
+        config: Section `dataset` of the recipe.
+        resolved_splits: Source of each split: a folder, a fraction of train, or folds.
+        root: Source folder; the folder of a manifest.
+        catalogs: Scanned images by split, for each split that has a folder or rows in the manifest.
+        stats: Statistics of all images.
+        allowed: Files that may be in two splits.
+        notes: Messages about the columns of a manifest.
     """
 
+    config: DatasetConfig
+    resolved_splits: ResolvedSplits
     root: Path
-    split_specs: Mapping[str, str | float | FoldsConfig]
     catalogs: Mapping[str, Catalog]
     stats: ImageStats
     allowed: frozenset[Path]
     notes: tuple[str, ...] = ()
 
+    @property
+    def resolved_config(self) -> DatasetConfig:
+        """Section `dataset` with every split spelled out; `config` itself if it leaves no split unset."""
+        splits = self.resolved_splits.to_config()
+        return (
+            self.config if splits == self.config.splits else self.config.model_copy(update={"splits": splits})
+        )
 
-def scan_dataset(dataset: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
-    """Brings a data set here and reads every image once; what is wrong with a file is told, not raised.
+    @property
+    def split_messages(self) -> tuple[str, ...]:
+        """Messages about the splits that the recipe leaves unset."""
+        return self.resolved_splits.messages
+
+    def with_splits(
+        self, *, validation: float | FoldsConfig | None = None, test: float | None = None
+    ) -> ScannedDataset:
+        """Returns the dataset with other fractions or folds; no file is read again."""
+        splits = self.resolved_splits
+        changed = replace(
+            splits,
+            validation=splits.validation if validation is None else validation,
+            test=splits.test if test is None else test,
+        )
+        return replace(self, resolved_splits=changed)
+
+    def split(self) -> Splits:
+        """Splits the images; files with problems are left out.
+
+        Raises:
+            SplitError: The images cannot be split as configured.
+        """
+        specs = self.resolved_splits.split_specs
+        validation = specs["validation"]
+        return build_splits(
+            self.catalogs,
+            {split: spec for split, spec in specs.items() if isinstance(spec, float)},
+            folds=validation.folds if isinstance(validation, FoldsConfig) else 0,
+            split_seed=self.config.split_seed,
+            allowed=self.allowed,
+        )
+
+
+def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
+    """Fetches a dataset, resolves its splits and reads every image once.
+
+    Problems of single files are collected in the catalogs, not raised.
 
     Args:
-        dataset: The section of a recipe.
-        folder: What relative paths in it are relative to: the recipe file's own folder.
-        progress: Told how far fetching, unpacking and reading have come.
+        config: Section `dataset` of a recipe.
+        folder: Base of relative paths in it: the folder of the recipe file.
+        progress: Called while files are fetched, unpacked and read.
 
     Raises:
-        DataError: The data set cannot be had, a split's folder is not there, a pattern matches nothing, or a
-            manifest is wrong.
+        DataError: The source is not available, the folder of a split does not exist, a pattern matches no
+            file, or the manifest has errors.
     """
-    sides = resolve_splits(dataset, folder, progress).split_specs
-    if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
-        return _read_manifest(dataset, sides, folder, progress)
-    if dataset.group_by:
+    if is_manifest(config.source) and not (folder / config.source).is_dir():
+        return _open_manifest(config, folder, progress)
+    return _open_folder(config, folder, progress)
+
+
+def _open_folder(config: DatasetConfig, folder: Path, progress: Progress) -> ScannedDataset:
+    if config.group_by:
         raise DataError(
-            f"dataset.group_by names a column ({dataset.group_by}) of a manifest, but the source "
-            f"{dataset.source} is none; list the images in a CSV file with the columns path, label and "
-            f"{dataset.group_by}, and name it as the source"
+            f"dataset.group_by names the manifest column {config.group_by!r}, but the source {config.source} "
+            f"is not a manifest; list the images in a CSV file with the columns path, label and "
+            f"{config.group_by}, and set dataset.source to it"
         )
-    root = open_source(dataset.source, folder, dataset.sha256, progress).resolve()
-    excluded, allowed = match_patterns(dataset, partial(match_files, root))
-    folders = {role: name for role, name in sides.items() if isinstance(name, str)}
-    looks = ImageStats()
-    catalogs = scan_splits(root, folders, looks, excluded, progress)
-    return ScannedDataset(root, sides, catalogs, looks, allowed)
+    root = open_source(config.source, folder, config.sha256, progress).resolve()
+    splits = resolve_folder_splits(root, config.splits)
+    excluded, allowed = match_patterns(config, partial(match_files, root))
+    folders = {split: spec for split, spec in splits.split_specs.items() if isinstance(spec, str)}
+    stats = ImageStats()
+    catalogs = scan_splits(root, folders, stats, excluded, progress)
+    return ScannedDataset(config, splits, root, catalogs, stats, allowed)
 
 
-def split_dataset(source: ScannedDataset, dataset: DatasetConfig) -> Splits:
-    """The splits of a data set that was read; files with problems are left out.
-
-    Raises:
-        SplitError: The images cannot be divided as the recipe says.
-    """
-    sides = {role: side for role, side in source.split_specs.items() if role not in source.catalogs}
-    folds = sides.get("validation")
-    return build_splits(
-        source.catalogs,
-        {role: share for role, share in sides.items() if isinstance(share, float)},
-        folds=folds.folds if isinstance(folds, FoldsConfig) else 0,
-        split_seed=dataset.split_seed,
-        allowed=source.allowed,
-    )
+def _open_manifest(config: DatasetConfig, folder: Path, progress: Progress) -> ScannedDataset:
+    file = open_manifest(config.source, folder, config.sha256, progress)
+    manifest = read_manifest(file, config.group_by)
+    splits = resolve_manifest_splits(manifest.splits, config.splits)
+    images = locate_images(manifest, config.source if "://" in config.source else "")
+    _require_consistent_splits(manifest, splits.split_specs)
+    excluded, allowed = match_patterns(config, partial(match_rows, images.names, file))
+    stats = ImageStats()
+    catalogs, fetched = images.scan(excluded, stats, progress)
+    allowed = frozenset(fetched.get(path, path) for path in allowed)
+    return ScannedDataset(config, splits, images.root, catalogs, stats, allowed, manifest.notes)
 
 
-def _read_manifest(
-    dataset: DatasetConfig, sides: Mapping[str, str | float | FoldsConfig], folder: Path, progress: Progress
-) -> ScannedDataset:
-    file = open_manifest(dataset.source, folder, dataset.sha256, progress)
-    manifest = read_manifest(file, dataset.group_by)
-    listing = locate_images(manifest, dataset.source if "://" in dataset.source else "")
-    _refuse_contradictions(manifest, sides)
-    excluded, allowed = match_patterns(dataset, partial(match_rows, listing.names, file))
-    looks = ImageStats()
-    catalogs, fetched = listing.catalogs(excluded, looks, progress)
-    return ScannedDataset(
-        listing.root,
-        sides,
-        catalogs,
-        looks,
-        frozenset(fetched.get(path, path) for path in allowed),
-        manifest.notes,
-    )
-
-
-def _refuse_contradictions(manifest: Manifest, sides: Mapping[str, str | float | FoldsConfig]) -> None:
-    """Raises a `SplitError` where `dataset.splits` and a manifest's column `split` contradict each other."""
-    given, faults = manifest.roles or ("train",), []
-    for role, side in sides.items():
-        name = f"dataset.splits.{role}"
-        if isinstance(side, str) and side != role:
-            faults.append(_no_folder(name, side, role))
-        elif isinstance(side, str) and role not in given:
-            faults.append(_nothing_listed(name, role))
-        elif not isinstance(side, str) and role in given:
-            faults.append(f"{name} is {_spelled(side)}, but the manifest lists images for {role}; remove one")
-    if faults:
+def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec]) -> None:
+    """Raises a `SplitError` if `dataset.splits` contradicts the column `split` of a manifest."""
+    listed, errors = manifest.splits or ("train",), []
+    for split, spec in specs.items():
+        field = f"dataset.splits.{split}"
+        fraction = "" if split == "train" else f", or set {field} to a fraction such as 0.2"
+        if isinstance(spec, str) and spec != split:
+            errors.append(
+                f"{field} is the folder {spec!r}, but a manifest has no folders; remove {field} and write "
+                f"{split} into the column 'split'{fraction}"
+            )
+        elif isinstance(spec, str) and split not in listed:
+            errors.append(f"no row has the split {split}; add such rows{fraction}")
+        elif not isinstance(spec, str) and split in listed:
+            value = f"{{folds: {spec.folds}}}" if isinstance(spec, FoldsConfig) else f"{spec:g}"
+            errors.append(f"{field} is {value}, but the manifest has rows for {split}; remove one of them")
+    if errors:
         raise SplitError(
-            f"dataset.splits and the manifest {manifest.file} do not fit together:\n"
-            + "\n".join(f"  {fault}" for fault in faults)
+            f"dataset.splits contradicts the manifest {manifest.file}:\n"
+            + "\n".join(f"  {error}" for error in errors)
         )
-
-
-def _nothing_listed(field: str, role: str) -> str:
-    if role == "train":
-        return "no row's split is train"
-    return f"no row's split is {role}; say it in a column split, or set {field} to a fraction such as 0.2"
-
-
-def _no_folder(field: str, side: str, role: str) -> str:
-    return (
-        f"{field} is {side!r}, a folder, which a manifest has none of; leave it out, and say {role} in a "
-        "column split" + ("" if role == "train" else f", or set {field} to a fraction such as 0.2")
-    )
-
-
-def _spelled(side: float | FoldsConfig) -> str:
-    return f"{{folds: {side.folds}}}" if isinstance(side, FoldsConfig) else f"{side:g}"

@@ -1,9 +1,9 @@
-"""Dividing images by whole groups, so that one patient or one animal never stands on two sides.
+"""Splits and folds by whole groups, such as patients or animals.
 
-A group's side for test depends on its name and the split seed alone, so that it stays test when the data
-set grows. Groups that share an image, byte for byte, count as one. Validation and folds are dealt greedily
-and then mended, class by class: scikit-learn's StratifiedGroupKFold does the same for folds only, takes
-seconds to import, and its answer depends on the order of the images.
+The groups in test depend on their names and the split seed alone, so they stay test when the dataset grows.
+Groups that share an image, byte for byte, stay together. Validation and folds are assigned greedily and then
+improved by moving single groups. Scikit-learn's `StratifiedGroupKFold` is not used: it has no fractions, its
+assignment may change with its version, and on the same groups its folds are less even.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _ALL = ""
-"""Stands beside the classes for all images; no label is empty."""
-_LACKING = 100.0
-"""What a class that a side lacks costs; more than any imbalance."""
-_LEAST = 1e-9
-"""Gain below which nothing is moved any more."""
-_ROUNDS = 100
+"""Key of the images of all classes, beside the labels; no label is empty."""
+_MISSING_CLASS_COST = 100.0
+"""Cost of a class that is missing from a part; larger than any imbalance."""
+_MIN_GAIN = 1e-9
+_MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCluster:
-    """Groups that stay together because they share an image; mostly a single one.
+    """Groups that stay together because they share an image; usually a single one.
 
     Attributes:
-        names: Sorted.
+        names: Sorted names of the groups.
         counts: Images by class, and of all classes under `_ALL`.
     """
 
@@ -44,199 +43,198 @@ class GroupCluster:
 def split_by_group(
     images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
 ) -> dict[str, tuple[ImageRecord, ...]]:
-    """Divides images as `division.divide` does, by whole groups.
+    """Splits images into train, validation and test by whole groups.
 
-    A group is test where `sha256(split_seed:group:NAME)` is below the fraction, so that about so many of the
-    groups are; validation then takes whole groups with about its fraction of every class.
+    A group is test if `sha256(split_seed:group:NAME)` as a number from 0 to 1 is below the test fraction, so
+    test has about that fraction of the groups; validation has about its fraction of the remaining images of
+    every class.
 
     Args:
-        images: All of them, each with a group.
-        fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
-        split_seed: Chooses another division.
+        images: All images, each with a group.
+        fractions: Fractions of `test` and `validation`, of both, one or none; each between 0 and 1.
+        split_seed: Seed of the hashes.
 
     Returns:
-        `train`, and what `fractions` names; each sorted by label and digest.
+        `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of bounds, or whole groups cannot give every class to every side.
+        SplitError: A fraction is out of bounds, or whole groups cannot give every class to every split.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
-    left, sides = merge_groups(images), dict[str, str]()
+    remaining, split_of = merge_groups(images), dict[str, str]()
     if "test" in fractions:
-        chosen = _drawn_test(left, fractions["test"], split_seed)
-        sides = {name: "test" for cluster in left if cluster.names in chosen for name in cluster.names}
-        left = [cluster for cluster in left if cluster.names not in chosen]
+        test = _select_test_clusters(remaining, fractions["test"], split_seed)
+        split_of = dict.fromkeys((name for names in test for name in names), "test")
+        remaining = [cluster for cluster in remaining if cluster.names not in test]
     if "validation" in fractions:
         fraction = fractions["validation"]
-        dealt = _dealt(left, (1 - fraction, fraction), f"validation:{split_seed}")
-        _refuse_lacking(left, dealt, 2, "train and validation", "take another fraction")
-        for cluster, side in zip(left, dealt, strict=True):
-            sides |= dict.fromkeys(cluster.names, "validation" if side else "train")
+        parts = _assign_parts(remaining, (1 - fraction, fraction), f"validation:{split_seed}")
+        _require_classes(remaining, parts, 2, "train and validation", "set another fraction")
+        for cluster, part in zip(remaining, parts, strict=True):
+            split_of |= dict.fromkeys(cluster.names, "validation" if part else "train")
     return {
-        role: tuple(image for image in images if sides.get(image.group, "train") == role)
-        for role in ("train", *fractions)
+        split: tuple(image for image in images if split_of.get(image.group, "train") == split)
+        for split in ("train", *fractions)
     }
 
 
 def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Deals the training images into folds by whole groups, each class as evenly as they allow.
+    """Assigns the training images to folds by whole groups, each class as evenly as they allow.
 
     Args:
-        images: Each with a group.
-        folds: K, at least 2.
-        split_seed: Chooses another division.
+        images: Training images, each with a group.
+        folds: Number of folds K, at least 2.
+        split_seed: Seed of the assignment.
 
     Returns:
-        For each image its fold, 0 to K - 1.
+        The fold of each image, 0 to K - 1.
 
     Raises:
-        SplitError: A fold would lack a class.
+        SplitError: A class would be missing from a fold.
     """
-    every = merge_groups(sort_by_content(images))
-    dealt = _dealt(every, [1 / folds] * folds, f"folds:{split_seed}")
-    _refuse_lacking(every, dealt, folds, f"each of {folds} folds", "ask for fewer folds")
-    fold = {name: side for cluster, side in zip(every, dealt, strict=True) for name in cluster.names}
-    return tuple(fold[image.group] for image in images)
+    clusters = merge_groups(sort_by_content(images))
+    parts = _assign_parts(clusters, [1 / folds] * folds, f"folds:{split_seed}")
+    _require_classes(clusters, parts, folds, f"each of {folds} folds", "set fewer folds")
+    fold_of = {name: part for cluster, part in zip(clusters, parts, strict=True) for name in cluster.names}
+    return tuple(fold_of[image.group] for image in images)
 
 
 def groups_in_several_splits(
-    given: Mapping[str, Sequence[ImageRecord]],
+    images_by_split: Mapping[str, Sequence[ImageRecord]],
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Groups that lie in more than one split, by name: their images by split."""
-    held: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, images in given.items():
+    """Returns the images of each group that is in more than one split, by group and split."""
+    by_group: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
+    for split, images in images_by_split.items():
         for image in images:
             if image.group:
-                held[image.group][role].append(image)
+                by_group[image.group][split].append(image)
     return {
-        name: {role: tuple(images) for role, images in roles.items()}
-        for name, roles in sorted(held.items())
-        if len(roles) > 1
+        name: {split: tuple(images) for split, images in by_split.items()}
+        for name, by_split in sorted(by_group.items())
+        if len(by_split) > 1
     }
 
 
 def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
-    """Groups, joined where they share an image, sorted by their names."""
-    above: dict[str, str] = {}
+    """Merges groups that share an image; the clusters are sorted by their first name."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def top(name: str) -> str:
-        while (parent := above.setdefault(name, name)) != name:
-            above[name] = above[parent]
-            name = parent
-        return name
-
-    first: dict[str, str] = {}
-    for image in images:
-        one, other = sorted((top(image.group), top(first.setdefault(image.sha256, image.group))))
-        above[other] = one
-    names: dict[str, set[str]] = defaultdict(set)
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for image in images:
-        joined = top(image.group)
-        names[joined].add(image.group)
-        counts[joined].update((image.label, _ALL))
-    return [
-        GroupCluster(tuple(sorted(names[joined])), dict(sorted(counts[joined].items())))
-        for joined in sorted(names)
-    ]
+    names, group_of = np.unique([image.group for image in images], return_inverse=True)
+    digests, digest_of = np.unique([image.sha256 for image in images], return_inverse=True)
+    nodes = len(names) + len(digests)
+    edges = coo_array((np.ones(len(images), bool), (group_of, len(names) + digest_of)), shape=(nodes, nodes))
+    _, component = connected_components(edges, directed=False)
+    names_of: dict[int, set[str]] = defaultdict(set)
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for image, group in zip(images, group_of.tolist(), strict=True):
+        names_of[component[group]].add(image.group)
+        counts[component[group]].update((image.label, _ALL))
+    clusters = (
+        GroupCluster(tuple(sorted(names_of[key])), dict(sorted(counts[key].items()))) for key in names_of
+    )
+    return sorted(clusters, key=lambda cluster: cluster.names)
 
 
-def _drawn_test(every: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """A cluster is test if one of its groups is: what was test stays so when groups are joined later."""
-    draws = {
+def _select_test_clusters(
+    clusters: Sequence[GroupCluster], fraction: float, split_seed: int
+) -> set[tuple[str, ...]]:
+    """Names of the clusters with a group in test, so that test groups stay test when groups are merged."""
+    hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names)
-        for cluster in every
+        for cluster in clusters
     }
-    of_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for cluster in every:
+    by_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for cluster in clusters:
         for label in cluster.counts:
             if label != _ALL:
-                of_class[label].append(cluster.names)
-    return select_test(dict(sorted(of_class.items())), draws, fraction, "groups")
+                by_class[label].append(cluster.names)
+    return select_test(dict(sorted(by_class.items())), hashes, fraction, "groups")
 
 
-def _dealt(every: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """A side for each cluster, so that every class is shared out as nearly as asked.
+def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
+    """Returns a part for each cluster, so that each part has about its share of every class.
 
-    Large clusters go first, each where its classes lack most; then single clusters are moved as long as the
-    squared deviations of the classes' shares become less.
+    Large clusters come first, each to the part with the lowest cost; then single clusters are moved as long
+    as this lowers the cost.
     """
     totals: Counter[str] = Counter()
-    for cluster in every:
+    for cluster in clusters:
         totals.update(cluster.counts)
-    deal = _Deal(totals, shares, [Counter() for _ in shares])
+    assignment = _Assignment(totals, shares, [Counter() for _ in shares])
     order = sorted(
-        range(len(every)),
-        key=lambda place: (
-            -every[place].counts[_ALL].bit_length(),
-            hash_to_int(f"{salt}:{every[place].names[0]}"),
+        range(len(clusters)),
+        key=lambda index: (
+            -clusters[index].counts[_ALL].bit_length(),
+            hash_to_int(f"{salt}:{clusters[index].names[0]}"),
         ),
     )
-    sides = [0] * len(every)
-    for place in order:
-        counts = every[place].counts
-        sides[place] = min(range(len(shares)), key=lambda side: (deal.cost(side, counts, 1), side))
-        deal.held[sides[place]].update(counts)
-    for _ in range(_ROUNDS):
-        if not sum(deal.moved(sides, place, every[place].counts) for place in order):
+    parts = [0] * len(clusters)
+    for index in order:
+        counts = clusters[index].counts
+        parts[index] = min(range(len(shares)), key=lambda part: (assignment.cost(part, counts, 1), part))
+        assignment.counts[parts[index]].update(counts)
+    for _ in range(_MAX_ROUNDS):
+        if not sum(assignment.move(parts, index, clusters[index].counts) for index in order):
             break
-    return sides
+    return parts
 
 
 @dataclass(frozen=True)
-class _Deal:
-    """How far the sides are from what was asked.
+class _Assignment:
+    """Class counts of the parts, and the cost of changing them.
 
     Attributes:
         totals: Images by class.
-        shares: Of every class, that each side should have.
-        held: Images by class that each side has.
+        shares: Share of every class that each part should have.
+        counts: Images by class in each part.
     """
 
     totals: Mapping[str, int]
     shares: Sequence[float]
-    held: Sequence[Counter[str]]
+    counts: Sequence[Counter[str]]
 
-    def cost(self, side: int, counts: Mapping[str, int], sign: int) -> float:
-        """By how much squared deviations grow when a cluster comes (1) or goes (-1)."""
+    def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
+        """Change of the squared deviations of class shares if a cluster is added (1) or removed (-1)."""
         cost = 0.0
         for label, count in counts.items():
-            total, held = self.totals[label], self.held[side][label]
-            cost += count * (2 * sign * (held - self.shares[side] * total) + count) / total**2
+            total, current = self.totals[label], self.counts[part][label]
+            cost += count * (2 * sign * (current - self.shares[part] * total) + count) / total**2
             if sign > 0:
-                cost -= _LACKING * (held == 0)
+                cost -= _MISSING_CLASS_COST * (current == 0)
             else:
-                cost += _LACKING * (held == count)
+                cost += _MISSING_CLASS_COST * (current == count)
         return cost
 
-    def moved(self, sides: list[int], place: int, counts: Mapping[str, int]) -> bool:
-        """Moves a cluster to the side where it costs least; whether it was on another one."""
-        now = sides[place]
-        others = [side for side in range(len(self.shares)) if side != now]
-        best = min(others, key=lambda side: (self.cost(side, counts, 1), side))
-        if self.cost(best, counts, 1) + self.cost(now, counts, -1) > -_LEAST:
+    def move(self, parts: list[int], index: int, counts: Mapping[str, int]) -> bool:
+        """Moves a cluster to the cheapest other part if this lowers the cost; returns True if it did."""
+        current = parts[index]
+        others = [part for part in range(len(self.shares)) if part != current]
+        best = min(others, key=lambda part: (self.cost(part, counts, 1), part))
+        if self.cost(best, counts, 1) + self.cost(current, counts, -1) > -_MIN_GAIN:
             return False
-        self.held[now].subtract(counts)
-        self.held[best].update(counts)
-        sides[place] = best
+        self.counts[current].subtract(counts)
+        self.counts[best].update(counts)
+        parts[index] = best
         return True
 
 
-def _refuse_lacking(
-    every: Sequence[GroupCluster], dealt: Sequence[int], sides: int, needed: str, remedy: str
+def _require_classes(
+    clusters: Sequence[GroupCluster], parts: Sequence[int], count: int, subject: str, remedy: str
 ) -> None:
-    found: dict[str, set[int]] = defaultdict(set)
+    parts_of: dict[str, set[int]] = defaultdict(set)
     groups: Counter[str] = Counter()
-    for cluster, side in zip(every, dealt, strict=True):
+    for cluster, part in zip(clusters, parts, strict=True):
         for label in cluster.counts:
-            found[label].add(side)
+            parts_of[label].add(part)
             groups[label] += 1
-    lacking = [label for label in sorted(found) if label != _ALL and len(found[label]) < sides]
-    if lacking:
-        counts = ", ".join(f"{label!r} is in {groups[label]}" for label in lacking)
+    missing = [label for label in sorted(parts_of) if label != _ALL and len(parts_of[label]) < count]
+    if missing:
+        available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
-            f"{needed} must have images of every class, by whole groups (dataset.group_by), but of the "
-            f"groups that are left {counts}; add groups that have it, or {remedy} in "
+            f"{subject} must have images of every class, by whole groups (dataset.group_by), but of the "
+            f"available groups {available}; add groups with images of the class, or {remedy} in "
             "dataset.splits.validation"
         )

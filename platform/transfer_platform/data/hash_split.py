@@ -1,4 +1,4 @@
-"""Which image lands on which side, by its content and the split seed: test, validation, or a fold."""
+"""Splits and folds of single images by their content and the split seed."""
 
 from __future__ import annotations
 
@@ -13,167 +13,186 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _HASHES = 2.0**256
+"""Number of values of a SHA-256."""
 
 Unit = TypeVar("Unit", str, tuple[str, ...])
-"""What is drawn for test: a digest, or the names of groups that stay together."""
+"""Unit of a split: the digest of an image, or the names of groups that stay together."""
 
 
 def split_by_hash(
     images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
 ) -> dict[str, tuple[ImageRecord, ...]]:
-    """Divides the images of one folder.
+    """Splits images into train, validation and test.
 
-    An image that lies in several classes (the same bytes) counts for the first of them by name, so that all
-    of its copies stay together.
+    An image is test if `sha256(split_seed:digest)` as a number from 0 to 1 is below the test fraction;
+    validation is the exact fraction of the remaining images of each class with the smallest hashes. Files
+    with the same bytes count as one image of the first of their labels, so they stay together.
 
     Args:
-        images: All of them.
-        fractions: For `test` and `validation`, either, both or none of them; each above 0 and below 1.
-        split_seed: Chooses another division.
+        images: All images.
+        fractions: Fractions of `test` and `validation`, of both, one or none; each between 0 and 1.
+        split_seed: Seed of the hashes.
 
     Returns:
-        `train`, and what `fractions` names; each sorted by label and digest.
+        `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of bounds, or a class has too few images for one on every side.
+        SplitError: A fraction is out of bounds, or a class has too few images for every split.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
-    sides: dict[str, str] = {}
-    left = _digests_by_class(images)
+    split_of: dict[str, str] = {}
+    remaining = _digests_by_class(images)
     if "test" in fractions:
-        draws = {digest: hash_to_int(f"{split_seed}:{digest}") for each in left.values() for digest in each}
-        sides = dict.fromkeys(select_test(left, draws, fractions["test"], "different images"), "test")
-        left = {label: [digest for digest in each if digest not in sides] for label, each in left.items()}
+        hashes = {
+            digest: hash_to_int(f"{split_seed}:{digest}")
+            for digests in remaining.values()
+            for digest in digests
+        }
+        test = select_test(remaining, hashes, fractions["test"], "different images")
+        split_of = dict.fromkeys(test, "test")
+        remaining = {
+            label: [digest for digest in digests if digest not in test]
+            for label, digests in remaining.items()
+        }
     if "validation" in fractions:
-        _select_validation(left, fractions["validation"], split_seed, sides)
+        validation = _select_validation(remaining, fractions["validation"], split_seed)
+        split_of |= dict.fromkeys(validation, "validation")
     return {
-        role: tuple(image for image in images if sides.get(image.sha256, "train") == role)
-        for role in ("train", *fractions)
+        split: tuple(image for image in images if split_of.get(image.sha256, "train") == split)
+        for split in ("train", *fractions)
     }
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Deals the training images into folds, each class evenly; copies of an image into the same one.
+    """Assigns the training images to stratified folds; files with the same bytes share a fold.
 
     Args:
-        images: Sorted by label.
-        folds: K, at least 2.
-        split_seed: Chooses another division.
+        images: Training images, sorted by label.
+        folds: Number of folds K, at least 2.
+        split_seed: Seed of the assignment.
 
     Returns:
-        For each image its fold, 0 to K - 1.
+        The fold of each image, 0 to K - 1.
 
     Raises:
         SplitError: A class has fewer different images than there are folds.
     """
-    digests = _digests_by_class(images)
-    small = {label: len(each) for label, each in digests.items() if len(each) < folds}
-    if small:
-        counts = ", ".join(f"{label!r} has {count}" for label, count in small.items())
+    digests_by_class = _digests_by_class(images)
+    counts = {label: len(digests) for label, digests in digests_by_class.items() if len(digests) < folds}
+    if counts:
+        too_few = ", ".join(f"{label!r} has {count}" for label, count in counts.items())
         raise SplitError(
-            f"each of {folds} folds needs an image of every class, but of different images {counts}; "
-            "add images or ask for fewer folds in dataset.splits.validation"
+            f"each of {folds} folds needs an image of every class, but the number of different images is too "
+            f"small: {too_few}; add images, or set fewer folds in dataset.splits.validation"
         )
-    ranked = (
+    ordered = (
         digest
-        for each in digests.values()
-        for digest in sorted(each, key=lambda digest: hash_to_int(f"folds:{split_seed}:{digest}"))
+        for digests in digests_by_class.values()
+        for digest in sorted(digests, key=lambda digest: hash_to_int(f"folds:{split_seed}:{digest}"))
     )
-    # Dealt like cards, on and on through the classes, so that folds differ by one image at most.
-    fold = {digest: position % folds for position, digest in enumerate(ranked)}
-    return tuple(fold[image.sha256] for image in images)
+    # Round-robin across class boundaries, so that the sizes of folds differ by at most one image.
+    fold_of = {digest: position % folds for position, digest in enumerate(ordered)}
+    return tuple(fold_of[image.sha256] for image in images)
 
 
 def hash_to_int(text: str) -> int:
-    """A number from 0 to 2**256 - 1 that a text determines: its SHA-256."""
+    """Returns the SHA-256 of a text as an integer from 0 to 2**256 - 1."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
 def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
-    """Raises a `SplitError` where a fraction is none."""
-    for role, fraction in fractions.items():
+    """Raises a `SplitError` if a fraction is not between 0 and 1."""
+    for split, fraction in fractions.items():
         if not 0 < fraction < 1:
-            raise SplitError(f"dataset.splits.{role} is {fraction}, but a fraction lies between 0 and 1")
+            raise SplitError(f"dataset.splits.{split} is {fraction}, but a fraction must be between 0 and 1")
 
 
 def select_test(
-    of_class: Mapping[str, Sequence[Unit]], draws: Mapping[Unit, int], fraction: float, what: str
+    units_by_class: Mapping[str, Sequence[Unit]], hashes: Mapping[Unit, int], fraction: float, noun: str
 ) -> set[Unit]:
-    """Which images, or groups of them, are test.
+    """Returns the units that are test: those whose hash, divided by 2**256, is below the fraction.
 
     Args:
-        of_class: Those that have images of each class.
-        draws: A number below 2**256 for each; those below the fraction of it are test.
-        fraction: Above 0 and below 1.
-        what: They are, for errors.
+        units_by_class: Images or groups with images of each class.
+        hashes: Hash of each unit, below 2**256.
+        fraction: Between 0 and 1.
+        noun: Plural noun for the units in error messages.
 
     Raises:
-        SplitError: A class has none that is test, or none that is not.
+        SplitError: A class has no unit in test, or none outside of it.
     """
-    if single := ", ".join(repr(label) for label, those in of_class.items() if len(those) < 2):
+    if single := ", ".join(repr(label) for label, units in units_by_class.items() if len(units) < 2):
         raise SplitError(
-            f"a class needs {what} in train and in test, but there is only one of {single}; "
-            "add some, or name the class in dataset.exclude"
+            f"a class needs {noun} in train and in test, but there is only one of {single}; "
+            "add some, or list the class in dataset.exclude"
         )
-    without = {label: min(draws[each] for each in those) for label, those in of_class.items()}
-    if max(without.values()) >= fraction * _HASHES:
-        missing = ", ".join(repr(label) for label, drawn in without.items() if drawn >= fraction * _HASHES)
+    smallest = {label: min(hashes[unit] for unit in units) for label, units in units_by_class.items()}
+    if max(smallest.values()) >= fraction * _HASHES:
+        missing = ", ".join(repr(label) for label, value in smallest.items() if value >= fraction * _HASHES)
         raise SplitError(
-            f"with the fraction {fraction:g} no image of {missing} is test; the smallest fraction that gives "
-            f"every class one is {_rounded_up(max(without.values()) / _HASHES):g}; "
-            "set dataset.splits.test to it, add images, or use another dataset.split_seed"
+            f"with the fraction {fraction:g}, test has no image of {missing}; the smallest fraction that "
+            f"gives every class one is {_round_up(max(smallest.values()) / _HASHES):g}; "
+            "set dataset.splits.test to it, add images, or set another dataset.split_seed"
         )
-    chosen = {each for each, drawn in draws.items() if drawn < fraction * _HASHES}
-    counts = {label: (len(those), len(set(those) - chosen)) for label, those in of_class.items()}
-    _refuse_too_few(counts, "test", fraction, what)
-    return chosen
+    test = {unit for unit, value in hashes.items() if value < fraction * _HASHES}
+    counts = {label: (len(units), len(set(units) - test)) for label, units in units_by_class.items()}
+    _require_training_images(counts, "test", fraction, noun)
+    return test
 
 
 def _select_validation(
-    digests: Mapping[str, list[str]], fraction: float, split_seed: int, sides: dict[str, str]
+    digests_by_class: Mapping[str, list[str]], fraction: float, split_seed: int
+) -> list[str]:
+    sizes = {label: max(1, round(fraction * len(digests))) for label, digests in digests_by_class.items()}
+    counts = {
+        label: (len(digests), len(digests) - sizes[label]) for label, digests in digests_by_class.items()
+    }
+    _require_training_images(counts, "validation", fraction, "different images")
+    # The prefix makes the order independent of the hashes that decide on test.
+    return [
+        digest
+        for label, digests in digests_by_class.items()
+        for digest in sorted(digests, key=lambda digest: hash_to_int(f"validation:{split_seed}:{digest}"))[
+            : sizes[label]
+        ]
+    ]
+
+
+def _require_training_images(
+    counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str
 ) -> None:
-    """Writes what is validation into `sides`."""
-    taken = {label: max(1, round(fraction * len(each))) for label, each in digests.items()}
-    counts = {label: (len(each), len(each) - taken[label]) for label, each in digests.items()}
-    _refuse_too_few(counts, "validation", fraction, "different images")
-    for label, each in digests.items():
-        # Salted, so that being nearly test says nothing about being validation.
-        ranked = sorted(each, key=lambda digest: hash_to_int(f"validation:{split_seed}:{digest}"))
-        sides |= dict.fromkeys(ranked[: taken[label]], "validation")
-
-
-def _refuse_too_few(counts: Mapping[str, tuple[int, int]], role: str, fraction: float, what: str) -> None:
-    """Args: `counts` has, by class, what there was and what is left of it for training."""
+    """Raises a `SplitError` for classes of which nothing remains; `counts` has total and rest by class."""
     lines = [
-        f"  class {label!r}: {count} {what}, none left for training"
-        for label, (count, rest) in counts.items()
+        f"  class {label!r}: {total} {noun}, none left for training"
+        for label, (total, rest) in counts.items()
         if rest < 1
     ]
     if lines:
         raise SplitError(
-            f"the fraction {fraction:g} for {role} cannot be held out of train:\n" + "\n".join(lines) + "\n"
-            "add some or lower the fraction; a class needs at least one image in every split"
+            f"the fraction {fraction:g} for {split} leaves classes without training images:\n"
+            + "\n".join(lines)
+            + "\nadd some or lower the fraction; a class needs at least one image in every split"
         )
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """The different images of each class; `read_images` is sorted by label, so the first label owns an image."""
-    owners: dict[str, str] = {}
+    """Different images of each class; an image with several labels counts for the first one."""
+    label_of: dict[str, str] = {}
     for image in images:
-        owners.setdefault(image.sha256, image.label)
+        label_of.setdefault(image.sha256, image.label)
     digests: dict[str, list[str]] = {image.label: [] for image in images}
-    for digest, label in owners.items():
+    for digest, label in label_of.items():
         digests[label].append(digest)
-    duplicates = [label for label, each in digests.items() if not each]
-    if duplicates:
+    duplicated = ", ".join(repr(label) for label, own in digests.items() if not own)
+    if duplicated:
         raise SplitError(
-            f"every image of {', '.join(map(repr, duplicates))} is byte for byte in another class too; "
-            "remove it from one of them"
+            f"every image of {duplicated} is an exact duplicate of an image in another class; "
+            "remove it from one of the classes"
         )
     return digests
 
 
-def _rounded_up(fraction: float) -> float:
-    """To four decimals; strictly above, because a draw must be below the fraction."""
+def _round_up(fraction: float) -> float:
+    """Returns the next larger number with four decimals; strictly larger, because hashes must be below it."""
     return (math.floor(fraction * 10_000) + 1) / 10_000

@@ -1,15 +1,19 @@
-"""What one decoding of an image tells: size, format, a tiny sketch; and what it told of many images."""
+"""Statistics of an image from one decoding: size, format, a 16 x 16 thumbnail."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import tempfile
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_platform.disk_cache import DiskCache
 from transfer_registry.errors import StorageError
 
 if TYPE_CHECKING:
@@ -19,10 +23,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 THUMBNAIL_SIDE = 16
-"""Side of a sketch in pixels."""
+"""Side of a thumbnail in pixels."""
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in brightness, ITU-R BT.601."""
+"""Weights of red, green and blue in the brightness, ITU-R BT.601."""
 
 HEADER_DTYPE = np.dtype(
     [
@@ -35,125 +39,142 @@ HEADER_DTYPE = np.dtype(
         ("transparent", "u1"),
     ]
 )
-"""Of one image, upright: its sides in pixels, Pillow's names of its format and of its mode before it became
-RGB, how many images the file holds, how EXIF says that it lies (1 to 8), whether it has transparency.
+"""Header of one image: width and height in pixels after the EXIF rotation, Pillow's names of the format and
+of the mode before the conversion to RGB, number of frames, EXIF orientation (1 to 8), transparency (0 or 1).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
-"""Of a look: the facts, and all of the image squeezed into a sketch of 16 x 16 RGB pixels."""
+"""Size of the packed statistics of one image: header, then the thumbnail (16, 16, 3)."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
-_MOST_FRAMES = 65535
-_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")
-_DRAFTED = ("JPEG", "MPO")
-"""Formats of which fewer pixels may be computed than there are."""
-_ENOUGH = 4 * THUMBNAIL_SIDE
-"""Pixels of the shorter side that a sketch is made of; a JPEG is decoded to no more than it takes."""
-_TURNED = 5
-"""The first of EXIF's orientations with the sides exchanged."""
+_MAX_FRAMES = 65535
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
+_DRAFT_FORMATS = ("JPEG", "MPO")
+"""Formats that Pillow can decode at a reduced size."""
+_MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
+"""Shorter side in pixels to which a JPEG is decoded at least."""
+_FIRST_TRANSPOSED = 5
+"""First EXIF orientation that exchanges width and height."""
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
-    """Decodes an image to its last pixel.
+    """Decodes an image to its last pixel and returns its packed statistics.
 
     Args:
-        content: Of the file.
-        name: For errors.
+        content: Bytes of the file.
+        name: Name for error messages.
 
     Returns:
-        `HEADER_DTYPE` and a sketch, `STATS_BYTES` of them.
+        `STATS_BYTES` bytes: a `HEADER_DTYPE` record, then the thumbnail as RGB.
 
     Raises:
-        UnreadableImageError: As of `transfer_model.preprocessing.decode`.
+        UnreadableImageError: `transfer_model.preprocessing.decode` raises it as well.
     """
     from PIL import Image
 
     from transfer_model.preprocessing import exif_orientation, open_image, to_rgb
 
     image = open_image(content, name)
-    kind, mode, size = image.format or "", image.mode, image.size
-    # First of all: it refuses what `decode` refuses, and what is asked later may move in the file or load it.
-    pixels = to_rgb(image, name, min_side=_ENOUGH)
-    again = open_image(content, name) if kind in _ANIMATED else image
-    turn = exif_orientation(again if kind == "TIFF" else image)
-    if kind not in _DRAFTED:
+    image_format, mode, size = image.format or "", image.mode, image.size
+    # `to_rgb` comes first: it must reject exactly what `decode` rejects, and reading other attributes may
+    # seek in the file or load it.
+    pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
+    reopened = open_image(content, name) if image_format in _ANIMATED_FORMATS else image
+    orientation = exif_orientation(reopened if image_format == "TIFF" else image)
+    if image_format not in _DRAFT_FORMATS:
         size = pixels.size
-    elif turn >= _TURNED:
+    elif orientation >= _FIRST_TRANSPOSED:
         size = size[::-1]
-    sketch = pixels.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    names = kind.encode("ascii"), mode.encode("ascii")
-    rest = min(_frames(again), _MOST_FRAMES), turn, image.has_transparency_data
-    return _HEADER.pack(*size, *names, *rest) + sketch.tobytes()
+    thumbnail = pixels.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    header = _HEADER.pack(
+        *size,
+        image_format.encode("ascii"),
+        mode.encode("ascii"),
+        min(_count_frames(reopened), _MAX_FRAMES),
+        orientation,
+        image.has_transparency_data,
+    )
+    return header + thumbnail.tobytes()
+
+
+def image_stats_cache() -> DiskCache:
+    """Returns the cache of packed statistics by SHA-256, for the installed version of Pillow."""
+    import transfer_model.preprocessing
+
+    digest = hashlib.sha256(version("pillow").encode())
+    for file in (__file__, transfer_model.preprocessing.__file__):
+        digest.update(Path(str(file)).read_bytes())
+    return DiskCache(f"image statistics {digest.hexdigest()[:16]}")
 
 
 class ImageStats:
-    """What was seen of images, by the SHA-256 of their files.
+    """Statistics of many images by the SHA-256 of their files.
 
-    Sketches lie in a temporary file: a million of them would take most of a gigabyte of memory. Its methods
-    raise a `StorageError` where there is no room for it.
+    Thumbnails are stored in a temporary file: those of a million images would take most of a gigabyte of
+    memory. Methods raise a `StorageError` if the file cannot be written.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        self._facts = bytearray()
+        self._headers = bytearray()
         try:
-            self._sketches = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this
+            self._thumbnails = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __del__
         except OSError as error:
-            raise _no_room(error) from error
+            raise _storage_error(error) from error
 
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):
-            self._sketches.close()
+            self._thumbnails.close()
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._rows
 
-    def add(self, digest: str, look: bytes) -> None:
-        """Keeps a look, as `look` gives it, unless there is one of this digest."""
+    def add(self, digest: str, packed: bytes) -> None:
+        """Adds the result of `compute_stats`; does nothing if the digest is present."""
         if digest in self._rows:
             return
         try:
-            self._sketches.write(look[HEADER_DTYPE.itemsize :])
+            self._thumbnails.write(packed[HEADER_DTYPE.itemsize :])
         except OSError as error:
-            raise _no_room(error) from error
-        self._facts += look[: HEADER_DTYPE.itemsize]
+            raise _storage_error(error) from error
+        self._headers += packed[: HEADER_DTYPE.itemsize]
         self._rows[digest] = len(self._rows)
 
     def rows(self, digests: Iterable[str]) -> NDArray[np.int64]:
-        """Where the looks of N digests are (N,); each must be known."""
+        """Returns the row numbers of N digests (N,); raises a `KeyError` for an unknown one."""
         return np.fromiter((self._rows[digest] for digest in digests), np.int64)
 
     def headers(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
-        """The `HEADER_DTYPE` of some rows (N,), as an array (N,)."""
-        facts: NDArray[np.void] = np.frombuffer(bytes(self._facts), HEADER_DTYPE)[rows]
-        return facts
+        """Returns the headers of some rows (N,) as `HEADER_DTYPE` (N,)."""
+        headers: NDArray[np.void] = np.frombuffer(bytes(self._headers), HEADER_DTYPE)[rows]
+        return headers
 
     def thumbnails(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The sketches of some rows (N,), as an array (N, 16, 16, 3)."""
-        sketches = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
+        """Returns the thumbnails of some rows (N,) as RGB (N, 16, 16, 3)."""
+        thumbnails = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
         try:
-            for row, sketch in zip(rows.tolist(), sketches, strict=True):
-                self._sketches.seek(row * sketch.nbytes)
-                self._sketches.readinto(sketch.data)
-            self._sketches.seek(0, os.SEEK_END)
-        except OSError as error:  # what was still in a buffer is written first
-            raise _no_room(error) from error
-        return sketches
+            for row, thumbnail in zip(rows.tolist(), thumbnails, strict=True):
+                self._thumbnails.seek(row * thumbnail.nbytes)
+                self._thumbnails.readinto(thumbnail.data)
+            self._thumbnails.seek(0, os.SEEK_END)
+        except OSError as error:  # `seek` flushes the write buffer
+            raise _storage_error(error) from error
+        return thumbnails
 
 
-def _no_room(error: OSError) -> StorageError:
-    folder = tempfile.tempdir or "any folder"
+def _storage_error(error: OSError) -> StorageError:
+    folder = tempfile.tempdir or "any temporary folder"
     return StorageError(
-        f"what is seen of the images cannot be kept in {folder}: {error.strerror}; "
-        "name a folder with more room in the environment variable TMPDIR"
+        f"image statistics cannot be written to {folder}: {error.strerror}; "
+        "set the environment variable TMPDIR to a folder with more space"
     )
 
 
-def _frames(image: Image.Image) -> int:
-    """How many images an animation has; those of a camera's MPO are not one after another."""
-    if image.format not in _ANIMATED:
+def _count_frames(image: Image.Image) -> int:
+    """Number of frames of an animation; 1 for MPO, whose images are not a sequence."""
+    if image.format not in _ANIMATED_FORMATS:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # noqa: BLE001 - what is damaged behind the first frame is not looked at
+    except Exception:  # noqa: BLE001 - later frames are damaged; only the first one is used
         return 1

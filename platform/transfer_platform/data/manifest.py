@@ -1,20 +1,22 @@
-"""A table that lists images, CSV, TSV or Parquet: for each its path, its label, and perhaps more.
+"""Manifest: a CSV, TSV or Parquet table with path and label of each image.
 
-Everything that is wrong with the table is told at once, with its lines. What lies at the paths is not asked
-here, see `listing`.
+All errors of a table are reported together, with line numbers. The files themselves are located by
+`manifest_files`. Text is read by `csv`, not pandas, which drops the line numbers, accepts rows with missing
+cells and bad quotes, stops at the first row with extra cells, and takes longer to import than most files take
+to read.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from transfer_platform.data.catalog import normalize_label
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-STANDARD_COLUMNS = ("path", "label", "split", "weight")
-"""What is read of a manifest, in any case."""
 SUFFIXES = (*DELIMITERS, ".parquet")
-"""How the names of manifests end."""
-
+STANDARD_COLUMNS = ("path", "label", "split", "weight")
+"""Columns with a meaning, in any case."""
 MAX_LISTED = 20
+"""Errors that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ class ManifestRow:
     """One image of a manifest.
 
     Attributes:
-        number: Its line in a CSV or TSV file, its row in a Parquet file, counted from 1.
-        path: As it is written.
-        label: Its class, in Unicode's composed form (NFC).
-        split: `train`, `validation` or `test`; empty where the manifest has no such column.
-        group: What must stay on one side, NFC; empty where nothing is grouped.
-        weight: How much it counts in the training loss, above 0; 1 where the manifest does not say.
+        number: Line in a CSV or TSV file, row in a Parquet file, counted from 1.
+        path: Path or URL as written.
+        label: Class, in Unicode normal form NFC.
+        split: `train`, `validation` or `test`; empty without a column `split`.
+        group: Value of the `group_by` column, NFC; empty without one.
+        weight: Weight in the training loss, above 0; 1 by default.
     """
 
     number: int
@@ -55,13 +56,13 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table that was read.
+    """The rows of a manifest.
 
     Attributes:
-        file: Where it lies.
-        rows: At least one.
-        faults: What is wrong with rows, by their numbers; empty in a manifest that can be used.
-        notes: What was made of its columns, a sentence each.
+        file: The table.
+        rows: All rows with the right number of cells.
+        errors: Row number and message of each error; empty if the manifest is valid.
+        notes: Messages about its columns.
     """
 
     file: Path
@@ -70,45 +71,45 @@ class Manifest:
     notes: tuple[str, ...]
 
     @property
-    def roles(self) -> tuple[str, ...]:
-        """The splits that its rows name, `train` first; none where it has no column `split`."""
+    def splits(self) -> tuple[str, ...]:
+        """Splits that its rows name, `train` first; empty without a column `split`."""
         named = {row.split for row in self.rows}
-        return tuple(role for role in SPLIT_NAMES if role in named)
+        return tuple(split for split in SPLIT_NAMES if split in named)
 
     def row_label(self, number: int) -> str:
-        """Where a row stands, for people."""
+        """Returns file name and number of a row, for messages."""
         unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
         return f"{printable(self.file.name)}, {unit} {number}"
 
-    def raise_errors(self, faults: Sequence[tuple[int, str]]) -> None:
-        """Raises a `DataError` that names the first 20 faults, where there are any."""
-        if not faults:
+    def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
+        """Raises a `DataError` that lists the first 20 errors, if there are any."""
+        if not errors:
             return
-        lines = [f"  {self.row_label(number)}: {fault}" for number, fault in sorted(faults)]
+        lines = [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]
         more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
         raise DataError(
-            f"{len(lines)} things are wrong in the manifest {printable(self.file)}:\n"
+            f"the manifest {printable(self.file)} has {len(lines)} error{'s' * (len(lines) > 1)}:\n"
             + "\n".join([*lines[:MAX_LISTED], *more])
         )
 
 
 @dataclass
 class _Table:
-    """The columns that matter, as text.
+    """The cells of a table as text.
 
     Attributes:
-        head: The names of all columns.
-        cells: Number and cells by column, for each row.
-        faults: Rows that are no rows of this table.
+        columns: Names of all columns.
+        rows: Number and cells by column of each row.
+        errors: Number and error of each row with the wrong number of cells.
     """
 
-    head: list[str]
-    cells: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    columns: list[str]
+    rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    errors: list[tuple[int, str]] = field(default_factory=list)
 
 
 def is_manifest(source: str) -> bool:
-    """Whether a source's name says that it is a manifest.
+    """Returns whether the name of a source is that of a manifest.
 
     >>> is_manifest("photos.CSV"), is_manifest("https://host/a.parquet?sig=1"), is_manifest("photos.zip")
     (True, True, False)
@@ -118,168 +119,169 @@ def is_manifest(source: str) -> bool:
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
-    """Reads a table of images.
+    """Reads a manifest; errors in single rows are collected, not raised.
 
     Args:
-        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8, and its first line names
-            the columns: `path` and `label`, perhaps `split` and `weight`; others are left alone.
-        group_by: A column that is needed too.
-
-    Returns:
-        Its rows; what is wrong with single rows is told, not raised.
+        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8. It has the columns `path`
+            and `label`, optionally `split` and `weight`, and ignores others.
+        group_by: Another required column, with the groups.
 
     Raises:
-        DataError: It is no such table, lacks a column, or has no rows.
+        DataError: The file cannot be read, lacks a column, or has no rows.
     """
-    wanted = ["path", "label", *([group_by] if group_by else [])]
+    required = ["path", "label", *([group_by] if group_by else [])]
     if file.suffix.lower() == ".parquet":
-        table = _parquet(file, wanted)
+        table = _read_parquet(file, required)
     else:
-        table = _text(file, DELIMITERS[file.suffix.lower()])
-    table = _named_as_usual(table, group_by)
-    _refuse_columns(file, table.head, wanted, group_by)
-    if not table.cells and not table.faults:
-        raise DataError(f"the manifest {printable(file)} has no rows below its head")
-    rows = [_row(number, cells, group_by) for number, cells in table.cells]
-    faults = [*table.faults, *_faults(table, wanted)]
-    return Manifest(file, tuple(rows), tuple(faults), tuple(_notes(table)))
+        table = _read_text(file, DELIMITERS[file.suffix.lower()])
+    table = _normalize_columns(table, group_by)
+    _require_columns(file, table.columns, required, group_by)
+    if not table.rows and not table.errors:
+        raise DataError(f"the manifest {printable(file)} has no rows below the header")
+    rows = tuple(_parse_row(number, cells, group_by) for number, cells in table.rows)
+    return Manifest(file, rows, (*table.errors, *_row_errors(table, required)), tuple(_column_notes(table)))
 
 
-def _text(file: Path, delimiter: str) -> _Table:
+def _read_text(file: Path, delimiter: str) -> _Table:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            return _parsed(csv.reader(stream, delimiter=delimiter, strict=True))
+            return _parse_text(csv.reader(stream, delimiter=delimiter, strict=True))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"the manifest {printable(file)} is no UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"the manifest {printable(file)} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; see its quotes") from error
+        raise DataError(
+            f"the manifest {printable(file)} cannot be read: {error}; check its quotes"
+        ) from error
     except OSError as error:
         raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
 
 
-def _parsed(reader: Iterator[list[str]]) -> _Table:
+def _parse_text(reader: Iterator[list[str]]) -> _Table:
     table = _Table([name.strip() for name in next(reader, [])])
     number = reader.line_num + 1  # type: ignore[attr-defined]
     for cells in reader:
-        if cells and len(cells) != len(table.head):
-            table.faults.append((number, f"has {len(cells)} cells, but the head has {len(table.head)}"))
+        if cells and len(cells) != len(table.columns):
+            table.errors.append((number, f"has {len(cells)} cells, but the header has {len(table.columns)}"))
         elif cells:
-            table.cells.append((number, dict(zip(table.head, cells, strict=True))))
+            table.rows.append((number, dict(zip(table.columns, cells, strict=True))))
         number = reader.line_num + 1  # type: ignore[attr-defined]
     return table
 
 
-def _parquet(file: Path, wanted: Sequence[str]) -> _Table:
+def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        head = list(parquet.read_schema(file).names)
-        near = {*wanted, *STANDARD_COLUMNS}
-        columns = sorted({name for name in head if head.count(name) == 1 and {name, name.casefold()} & near})
-        read = parquet.ParquetFile(file).read(columns=columns)
+        names = list(parquet.read_schema(file).names)
+        used = {*required, *STANDARD_COLUMNS}
+        columns = sorted(
+            {name for name in names if names.count(name) == 1 and {name, name.casefold()} & used}
+        )
+        data = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"the manifest {printable(file)} is no Parquet file, or a damaged one: {error}"
+            f"the manifest {printable(file)} is damaged or not a Parquet file: {error}"
         ) from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
         try:
-            texts[name] = read[name].cast(pa.string()).to_pylist()
+            texts[name] = data[name].cast(pa.string()).to_pylist()
         except pa.ArrowException as error:
             raise DataError(
-                f"the column {name!r} of the manifest {printable(file)} is {read[name].type}, but must be text "
-                "or numbers"
+                f"the column {name!r} of the manifest {printable(file)} has the type {data[name].type}, but "
+                "must be text or numbers"
             ) from error
-    cells = [{name: texts[name][place] or "" for name in columns} for place in range(read.num_rows)]
-    return _Table(head, list(enumerate(cells, 1)))
+    rows = [{name: texts[name][index] or "" for name in columns} for index in range(data.num_rows)]
+    return _Table(names, list(enumerate(rows, 1)))
 
 
-def _named_as_usual(table: _Table, group_by: str | None) -> _Table:
-    """`Path` and `SPLIT` are `path` and `split`, where there is no such column already."""
-    names = {
+def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
+    """Renames `Path` to `path` and so on, unless that column exists as well."""
+    new_names = {
         name: name.casefold()
-        for name in table.head
-        if name.casefold() in STANDARD_COLUMNS and name.casefold() not in table.head and name != group_by
+        for name in table.columns
+        if name.casefold() in STANDARD_COLUMNS and name.casefold() not in table.columns and name != group_by
     }
-    if len(set(names.values())) < len(names):
+    if not new_names or len(set(new_names.values())) < len(new_names):
         return table
     return _Table(
-        [names.get(name, name) for name in table.head],
+        [new_names.get(name, name) for name in table.columns],
         [
-            (number, {names.get(name, name): cell for name, cell in cells.items()})
-            for number, cells in table.cells
+            (number, {new_names.get(name, name): cell for name, cell in cells.items()})
+            for number, cells in table.rows
         ],
-        table.faults,
+        table.errors,
     )
 
 
-def _refuse_columns(file: Path, head: Sequence[str], wanted: Sequence[str], group_by: str | None) -> None:
-    there = ", ".join(map(repr, head)) or "none"
-    faults = [
-        f"it has no column {name!r}{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, head)}"
-        for name in wanted
-        if name not in head
+def _require_columns(
+    file: Path, columns: Sequence[str], required: Sequence[str], group_by: str | None
+) -> None:
+    errors = [
+        f"it has no column {name!r}{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, columns)}"
+        for name in required
+        if name not in columns
     ]
-    faults += [
-        f"the column {name!r} stands there {count} times"
-        for name, count in Counter(head).items()
-        if count > 1
+    errors += [
+        f"the column {name!r} occurs {count} times" for name, count in Counter(columns).items() if count > 1
     ]
-    if faults:
-        separated = DELIMITERS.get(file.suffix.lower())
-        how = {",": "; cells are separated by commas", "\t": "; cells are separated by tabs"}
-        if len(head) == 1 and ";" in head[0]:
-            how = dict.fromkeys(how, "; its cells are separated by semicolons: save it with commas")
+    if errors:
+        hints = {",": "; cells must be separated by commas", "\t": "; cells must be separated by tabs"}
+        if len(columns) == 1 and ";" in columns[0]:
+            hints = dict.fromkeys(hints, "; its cells are separated by semicolons: save it with commas")
         raise DataError(
-            f"the manifest {printable(file)} cannot be used: {'; '.join(faults)}; its columns are {there}"
-            + how.get(separated or "", "")
+            f"the manifest {printable(file)} cannot be used: {'; '.join(errors)}; its columns are "
+            + (", ".join(map(repr, columns)) or "none")
+            + hints.get(DELIMITERS.get(file.suffix.lower(), ""), "")
         )
 
 
-def _row(number: int, cells: dict[str, str], group_by: str | None) -> ManifestRow:
+def _parse_row(number: int, cells: dict[str, str], group_by: str | None) -> ManifestRow:
     return ManifestRow(
         number,
         cells["path"],
-        _composed(cells["label"]),
+        normalize_label(cells["label"].strip()),
         split_for_name(cells.get("split", "")),
-        _composed(cells[group_by]) if group_by else "",
-        _weight(cells) or 1.0,
+        normalize_label(cells[group_by].strip()) if group_by else "",
+        _parse_weight(cells) or 1.0,
     )
 
 
-def _faults(table: _Table, wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
-    words = [word for each in SPLIT_NAMES.values() for word in each]
-    for number, cells in table.cells:
-        yield from ((number, f"its {name!r} is empty") for name in wanted if not cells[name].strip())
+def _row_errors(table: _Table, required: Sequence[str]) -> Iterator[tuple[int, str]]:
+    words = [word for names in SPLIT_NAMES.values() for word in names]
+    for number, cells in table.rows:
+        yield from ((number, f"its {name!r} is empty") for name in required if not cells[name].strip())
         if "split" in cells and not split_for_name(word := cells["split"].strip()):
-            near = did_you_mean(word.lower(), words)
-            yield number, f"its split is {word!r}, but must be train, validation or test{near}"
-        if "weight" in cells and _weight(cells) is None:
+            hint = did_you_mean(word.lower(), words)
+            yield number, f"its split is {word!r}, but must be train, validation or test{hint}"
+        if "weight" in cells and _parse_weight(cells) is None:
             yield number, f"its weight is {cells['weight']!r}, but must be a number above 0"
 
 
-def _notes(table: _Table) -> Iterator[str]:
-    said = Counter(cells["split"].strip() for _, cells in table.cells if "split" in cells)
-    for word, count in sorted(said.items()):
-        if word != (role := split_for_name(word)):
-            yield f"the split {word!r} of {count} rows is read as {role}"
-    for name in table.head:
-        words = {cells[name].strip() for _, cells in table.cells if name in cells}
-        if name not in STANDARD_COLUMNS and words and all(map(split_for_name, words)):
-            yield f"the column {name!r} is not used, though it looks like splits; if it is, call it 'split'"
-    weights = [weight for _, cells in table.cells if "weight" in cells and (weight := _weight(cells))]
+def _column_notes(table: _Table) -> Iterator[str]:
+    words = Counter(cells["split"].strip() for _, cells in table.rows if "split" in cells)
+    for word, count in sorted(words.items()):
+        if word != (split := split_for_name(word)):
+            yield f"the split {word!r} of {count} rows is read as {split}"
+    for name in table.columns:
+        values = {cells[name].strip() for _, cells in table.rows if name in cells}
+        if name not in STANDARD_COLUMNS and values and all(map(split_for_name, values)):
+            yield (
+                f"the column {name!r} contains names of splits but is not used; to use it, call it 'split'"
+            )
+    weights = [weight for _, cells in table.rows if "weight" in cells and (weight := _parse_weight(cells))]
     if weights:
         yield (
-            "the column 'weight' says how much a training image counts in the loss: "
+            "the column 'weight' is the weight of a training image in the loss: "
             f"{min(weights):g} to {max(weights):g}"
         )
 
 
-def _weight(cells: dict[str, str]) -> float | None:
-    """A row's weight; None for what is none. Images that are held out need none, as theirs is not used."""
+def _parse_weight(cells: dict[str, str]) -> float | None:
+    """Returns the weight of a row, or None if it is invalid; held-out images need none and get 1."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0
@@ -288,7 +290,3 @@ def _weight(cells: dict[str, str]) -> float | None:
     except ValueError:
         return None
     return weight if 0 < weight < math.inf else None
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text.strip())

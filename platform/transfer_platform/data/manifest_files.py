@@ -1,4 +1,4 @@
-"""The images that a manifest lists, read like those of folders: one catalog for each split."""
+"""Image files of a manifest: located, fetched and scanned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from transfer_platform.data.catalog import Catalog, ImageRecord, sort_by_content
 from transfer_platform.data.manifest import Manifest, ManifestRow
-from transfer_platform.data.scan import ScanResult, scan_files
+from transfer_platform.data.scan import scan_files
 from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.checksums import FileStamp
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
     from transfer_platform.data.image_stats import ImageStats
 
-_COMPARED_NAMES = 5000
-_SUGGESTED = 20
-"""Files that are not there for which a near name is looked for."""
+_MAX_COMPARED_NAMES = 5000
+_MAX_SUGGESTIONS = 20
+"""Missing files for which a similar name is searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A row and where its image is.
+    """A row of a manifest with the location of its image.
 
     Attributes:
-        row: Of the manifest.
-        path: A file of this machine; for one that has to be fetched first, its place in the cache.
-        url: What to fetch; empty for a file of this machine.
-        name: What `dataset.exclude` may call it, and people see: the written path, or the URL.
+        row: The row.
+        path: File on this machine; its folder in the cache for an image that is not fetched yet.
+        url: URL to fetch; empty for a file on this machine.
+        name: Name in messages and for `dataset.exclude`: the path as written, or the URL.
     """
 
     row: ManifestRow
@@ -51,11 +51,11 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class ManifestImages:
-    """A manifest whose images are about to be read.
+    """The located images of a manifest.
 
     Attributes:
-        manifest: What was read.
-        entries: Its rows, located.
+        manifest: The manifest.
+        entries: One per row.
     """
 
     manifest: Manifest
@@ -63,169 +63,172 @@ class ManifestImages:
 
     @property
     def root(self) -> Path:
-        """The manifest's folder, which names are relative to."""
+        """Folder of the manifest, which names are relative to."""
         return self.manifest.file.parent
 
     @property
     def names(self) -> dict[str, Path]:
-        """Every entry's path, by its name and by what stands in the manifest."""
-        written = {entry.row.path: entry.path for entry in self.entries}
-        return written | {entry.name: entry.path for entry in self.entries}
+        """Path of each entry by its name and by its path as written."""
+        as_written = {entry.row.path: entry.path for entry in self.entries}
+        return as_written | {entry.name: entry.path for entry in self.entries}
 
-    def catalogs(
-        self, excluded: Collection[Path], looks: ImageStats, progress: Progress = silent
+    def scan(
+        self, excluded: Collection[Path], stats: ImageStats, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
-        """Fetches and reads every image that is not excluded.
+        """Fetches and scans the images.
 
         Args:
-            excluded: Paths of entries.
-            looks: Is given what is seen of the images.
-            progress: Is told how many were fetched and read.
+            excluded: Paths of entries to leave out.
+            stats: The statistics of the images are added to it.
+            progress: Called after each fetched or read file.
 
         Returns:
-            A catalog for each split that the manifest names, all in `train` where it names none; and where
-            the entries with a URL lie now.
+            A catalog for each split that the manifest names, or one for `train` if it names none; and the
+            file of each fetched entry by the path of the entry.
 
         Raises:
-            SourceError: A store cannot be reached.
+            SourceError: A store is not available.
         """
-        wanted = [entry for entry in self.entries if entry.path not in excluded]
-        present, problems = _fetched(wanted, self.manifest, progress)
-        files, missing = _files(present)
-        readings = scan_files(self.manifest.file, files, looks, progress)
-        problems |= missing | readings.problems
-        told = {
-            each.path: replace(
-                problem, message=f"{problem.message} ({self.manifest.row_label(each.row.number)})"
+        included = [entry for entry in self.entries if entry.path not in excluded]
+        present, problems = _fetch(included, self.manifest, progress)
+        files, missing = _find_files(present)
+        scanned = scan_files(self.manifest.file, files, stats, progress)
+        problems |= missing | scanned.problems
+        problems = {
+            entry.path: replace(
+                problem, message=f"{problem.message} ({self.manifest.row_label(entry.row.number)})"
             )
-            for each in [*wanted, *present]
-            if (problem := problems.get(each.path))
+            for entry in [*included, *present]
+            if (problem := problems.get(entry.path))
         }
-        places = {each.row.number: each for each in [*self.entries, *present]}
+        entries = {entry.row.number: entry for entry in [*self.entries, *present]}.values()
         catalogs = {
-            role: self._catalog(
-                [each for each in places.values() if each.row.split in (role, "")], readings, told, excluded
+            split: self._catalog(
+                [entry for entry in entries if entry.row.split in (split, "")],
+                scanned.digests,
+                problems,
+                excluded,
             )
-            for role in self.manifest.roles or ("train",)
+            for split in self.manifest.splits or ("train",)
         }
-        return catalogs, {cache_folder_for(each.url): each.path for each in present if each.url}
+        return catalogs, {cache_folder_for(entry.url): entry.path for entry in present if entry.url}
 
     def _catalog(
         self,
         entries: Sequence[ManifestEntry],
-        readings: ScanResult,
+        digests: Mapping[str, str],
         problems: Mapping[Path, FileProblem],
         excluded: Collection[Path],
     ) -> Catalog:
-        digests = readings.digests
         return Catalog(
             folder=self.manifest.file,
             root=self.root,
             images=sort_by_content(
-                ImageRecord(file, each.row.label, digests[file], each.row.group, each.row.weight)
-                for each in entries
-                if (file := str(each.path)) in digests
+                ImageRecord(file, entry.row.label, digests[file], entry.row.group, entry.row.weight)
+                for entry in entries
+                if (file := str(entry.path)) in digests
             ),
-            classes=tuple(sorted({each.row.label for each in entries})),
-            excluded=tuple(sorted(each.path for each in entries if each.path in excluded)),
+            classes=tuple(sorted({entry.row.label for entry in entries})),
+            excluded=tuple(sorted(entry.path for entry in entries if entry.path in excluded)),
             ignored=(),
-            problems={each.path: problems[each.path] for each in entries if each.path in problems},
-            names={each.path: each.name for each in entries if each.url},
+            problems={entry.path: problems[entry.path] for entry in entries if entry.path in problems},
+            names={entry.path: entry.name for entry in entries if entry.url},
             from_manifest=True,
         )
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Finds out where the images of a manifest are.
+    """Locates the images of a manifest.
 
     Args:
-        manifest: Its paths are relative to its folder. One that lies on this machine may name any file; one
-            that was fetched names files below its own address, or URLs.
-        url: Where it was fetched from; empty where it lies on this machine.
+        manifest: Its paths are relative to its folder. A local manifest may list any file; a downloaded one
+            may list files below its own URL, or URLs.
+        url: URL of a downloaded manifest; empty for a local one.
 
     Raises:
-        DataError: Rows are wrong in any way: all of them are named, and files that are not there as well.
+        DataError: Rows have errors; all of them are listed, and missing files as well.
     """
     entries: list[ManifestEntry] = []
-    faults = list(manifest.errors)
-    seen: dict[Path, int] = {}
+    errors = list(manifest.errors)
+    first_rows: dict[Path, int] = {}
     for row in manifest.rows:
         if not row.path.strip():
             continue
-        if rule := _broken_rule(row.path, fetched=bool(url)):
-            faults.append((row.number, f"{printable(row.path)} {rule}"))
+        if error := _path_error(row.path, downloaded=bool(url)):
+            errors.append((row.number, f"{printable(row.path)} {error}"))
             continue
-        entry = _entry(row, manifest.file.parent, url)
-        if (first := seen.setdefault(entry.path, row.number)) != row.number:
-            faults.append((row.number, f"{printable(row.path)} stands in {first} already"))
+        entry = _locate(row, manifest.file.parent, url)
+        if (first := first_rows.setdefault(entry.path, row.number)) != row.number:
+            errors.append((row.number, f"{printable(row.path)} is listed already, see {first}"))
         entries.append(entry)
-    if faults:
-        _, missing = _files([entry for entry in entries if not entry.url])
-        numbers = {entry.path: entry.row for entry in entries}
-        absent = ((numbers[path], problem) for path, problem in missing.items())
-        faults += [(row.number, f"{printable(row.path)}: {problem.message}") for row, problem in absent]
-    manifest.raise_errors(faults)
+    if errors:
+        _, missing = _find_files([entry for entry in entries if not entry.url])
+        rows = {entry.path: entry.row for entry in entries}
+        errors += [
+            (rows[path].number, f"{printable(rows[path].path)}: {problem.message}")
+            for path, problem in missing.items()
+        ]
+    manifest.raise_errors(errors)
     return ManifestImages(manifest, tuple(entries))
 
 
-def _broken_rule(path: str, *, fetched: bool) -> str:
-    """The rule that a path breaks, or nothing; a stranger's manifest must not name files of this machine."""
+def _path_error(path: str, *, downloaded: bool) -> str:
+    """Returns the error of a path, or nothing; a downloaded manifest must not list files of this machine."""
     if "\0" in path:
-        return "has a character that no file name has (NUL)"
+        return "contains a NUL character, which no file name can contain"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
-        return "" if store in STORES else f"cannot be fetched; there is {known}{did_you_mean(store, STORES)}"
-    if not fetched:
+        return (
+            "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
+        )
+    if not downloaded:
         return ""
     relative = PurePosixPath(path)
     if relative.is_absolute():
-        return "is absolute, which is refused in a manifest that was fetched"
-    return (
-        "leaves the manifest's folder (..), which is refused in a fetched one"
-        if ".." in relative.parts
-        else ""
-    )
+        return "is absolute, which is not allowed in a downloaded manifest"
+    if ".." in relative.parts:
+        return "leaves the manifest's folder (..), which is not allowed in a downloaded manifest"
+    return ""
 
 
-def _entry(row: ManifestRow, folder: Path, base: str) -> ManifestEntry:
-    if not (scheme(row.path) or base):
-        # `link/..` is not where the link lies, but what is above its target.
-        climbs = ".." in PurePosixPath(row.path).parts
-        path = (folder / row.path).resolve() if climbs else Path(os.path.normpath(folder / row.path))
+def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
+    if not (scheme(row.path) or base_url):
+        # `link/..` is the parent of the link's target, not of the link.
+        has_parent = ".." in PurePosixPath(row.path).parts
+        path = (folder / row.path).resolve() if has_parent else Path(os.path.normpath(folder / row.path))
         return ManifestEntry(row, path, "", posixpath.normpath(row.path))
-    url = row.path if scheme(row.path) else urljoin(base, quote(posixpath.normpath(row.path)))
-    # What a query holds may be a secret; the line tells such URLs apart.
-    which = f" (line {row.number})" if urlsplit(url).query else ""
-    return ManifestEntry(row, cache_folder_for(url), url, redact_url(url) + which)
+    url = row.path if scheme(row.path) else urljoin(base_url, quote(posixpath.normpath(row.path)))
+    # The query is redacted, because it may contain a secret; the line makes the name unique.
+    suffix = f" (line {row.number})" if urlsplit(url).query else ""
+    return ManifestEntry(row, cache_folder_for(url), url, redact_url(url) + suffix)
 
 
-def _fetched(
+def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """All that is on this machine now, and why the rest is not."""
+    """Returns the entries whose file is on this machine, and the problems of the others by path."""
     urls = [entry.url for entry in entries if entry.url]
-    answers = fetch_images(urls, f"fetching {manifest.file.name}", progress) if urls else {}
+    results = fetch_images(urls, f"fetching {manifest.file.name}", progress) if urls else {}
     present: list[ManifestEntry] = []
     problems: dict[Path, FileProblem] = {}
     for entry in entries:
-        answer = answers.get(entry.url, entry.path)
-        if isinstance(answer, FileProblem):
-            problems[entry.path] = answer
+        result = results.get(entry.url, entry.path)
+        if isinstance(result, FileProblem):
+            problems[entry.path] = result
         else:
-            present.append(replace(entry, path=answer))
+            present.append(replace(entry, path=result))
     return present, problems
 
 
-def _files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict[Path, FileProblem]]:
-    """What can be read, and why the rest cannot."""
+def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict[Path, FileProblem]]:
     files: list[FoundFile] = []
     problems: dict[Path, FileProblem] = {}
     for entry in entries:
         try:
             status = entry.path.stat()
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            near = _nearest(entry) if len(problems) < _SUGGESTED else ""
-            problems[entry.path] = FileProblem("missing", f"there is no such file{near}")
+            hint = _suggest_file(entry) if len(problems) < _MAX_SUGGESTIONS else ""
+            problems[entry.path] = FileProblem("missing", f"the file does not exist{hint}")
         except OSError as error:
             problems[entry.path] = unreadable(error)
         else:
@@ -233,16 +236,16 @@ def _files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict[Path
                 files.append(FoundFile(str(entry.path), str(entry.path), FileStamp.of(status)))
             else:
                 problems[entry.path] = FileProblem(
-                    "special file", "is a folder, a pipe or a device, not a file"
+                    "special file", "it is a folder, a pipe or a device, not a file"
                 )
     return files, problems
 
 
-def _nearest(entry: ManifestEntry) -> str:
+def _suggest_file(entry: ManifestEntry) -> str:
     if "\\" in entry.row.path:
-        return "; folders are separated by /"
+        return "; separate folders by /"
     siblings: Iterator[Path] = iter(())
     if entry.path.parent.is_dir():
         siblings = entry.path.parent.iterdir()
-    names = (path.name for path, _ in zip(siblings, range(_COMPARED_NAMES), strict=False))
+    names = (path.name for path, _ in zip(siblings, range(_MAX_COMPARED_NAMES), strict=False))
     return did_you_mean(entry.path.name, names)

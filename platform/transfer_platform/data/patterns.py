@@ -1,4 +1,4 @@
-"""Which files a recipe names by patterns, to leave them out or to let them be."""
+"""Matches of the patterns in `dataset.exclude` and `allow_duplicates`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from transfer_platform.errors import DataError
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from transfer_platform.recipe.schema import DatasetConfig
 
-_COMPARED_NAMES = 5000
+_MAX_COMPARED_NAMES = 5000
 
 
 class PatternMatches(NamedTuple):
-    """Files that a recipe names.
+    """Files that match the patterns of a recipe.
 
     Attributes:
-        excluded: Those that it leaves out.
-        allowed: Those that may lie in two splits.
+        excluded: Files to leave out.
+        allowed: Files that may be in two splits.
     """
 
     excluded: frozenset[Path]
@@ -34,67 +34,67 @@ class PatternMatches(NamedTuple):
 
 
 def match_patterns(
-    dataset: DatasetConfig, find: Callable[[Sequence[str], str], frozenset[Path]]
+    config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]
 ) -> PatternMatches:
-    """What the fields `exclude` and `allow_duplicates` of a recipe name.
+    """Matches the patterns of the fields `exclude` and `allow_duplicates`.
 
     Args:
-        dataset: The section of a recipe.
-        find: Finds what patterns name, given the field that they stand in: `match_files` or `match_rows`.
+        config: Section `dataset` of a recipe.
+        match: `match_files` or `match_rows`, as a function of the patterns and the name of their field.
 
     Raises:
-        DataError: Some patterns are useless; all of both fields are named.
+        DataError: Some patterns match nothing; those of both fields are listed.
     """
-    found, faults = [], []
+    matches, errors = [], []
     for field in ("exclude", "allow_duplicates"):
         try:
-            found.append(find(getattr(dataset, field), field))
+            matches.append(match(getattr(config, field), field))
         except DataError as error:
-            faults.append(str(error))
-    if faults:
-        raise DataError("\n".join(faults))
-    return PatternMatches(*found)
+            errors.append(str(error))
+    if errors:
+        raise DataError("\n".join(errors))
+    return PatternMatches(*matches)
 
 
 def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """The files that patterns name.
+    """Matches patterns with the files of a source.
 
     Args:
-        root: The source's folder.
-        patterns: Each a file, a folder (all that is in it) or a glob such as `**/*.gif`, relative to `root`,
+        root: Source folder.
+        patterns: Files, folders (with everything in them) or globs such as `**/*.gif`, relative to `root`,
             with `/` between folders.
-        field: Of `dataset:` that they stand in.
+        field: Field of `dataset` that contains the patterns.
 
     Returns:
-        Absolute paths below the resolved `root`, folders and links among them.
+        Absolute paths below the resolved `root`, including folders and links.
 
     Raises:
-        DataError: Some patterns match nothing or lead out of the source; the message names all of them.
+        DataError: Some patterns match nothing or leave the source; all of them are listed.
     """
     root = root.resolve()
-    matches = {pattern: frozenset(_matches(root, pattern)) for pattern in patterns}
-    useless = [
-        f"{pattern!r} matches no file{_nearest(root, pattern)}"
+    matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
+    unmatched = [
+        f"{pattern!r} matches no file{_suggest_file(root, pattern)}"
         for pattern, files in matches.items()
         if not files
     ]
-    _refuse_useless(useless, field, f"files below {root}")
+    _raise_unmatched(unmatched, field, f"files below {root}")
     return frozenset().union(*matches.values())
 
 
 def match_rows(
     names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str
 ) -> frozenset[Path]:
-    """The images of a manifest that patterns name.
+    """Matches patterns with the images of a manifest.
 
     Args:
-        names: Of all of its images, as they are written there.
-        manifest: For errors.
-        patterns: As of `match_files`, but of names in the manifest, URLs too.
-        field: Of `dataset:` that they stand in.
+        names: Path of each image by its name.
+        manifest: Manifest for error messages.
+        patterns: Like those of `match_files`, for names in the manifest, including URLs.
+        field: Field of `dataset` that contains the patterns.
 
     Raises:
-        DataError: Some patterns match no row; the message names all of them.
+        DataError: Some patterns match no row; all of them are listed.
     """
     if not patterns:
         return frozenset()
@@ -103,58 +103,57 @@ def match_rows(
         for slash in re.finditer("/", name):
             below[name[: slash.start()]].add(path)
         below[name].add(path)
-    found, useless = set[Path](), []
+    matches, unmatched = set[Path](), []
     for pattern in patterns:
         plain = pattern.rstrip("/")
         parts = plain.split("/")
-        matches = [plain] if plain in below else [name for name in below if _fits(name.split("/"), parts)]
-        found |= {path for name in matches for path in below[name]}
-        if not matches:
-            useless.append(
-                f"{pattern!r} matches no row{did_you_mean(pattern, islice(names, _COMPARED_NAMES))}"
-            )
-    _refuse_useless(useless, field, f"rows of {manifest}")
-    return frozenset(found)
+        matching = (
+            [plain] if plain in below else [name for name in below if _is_match(name.split("/"), parts)]
+        )
+        matches |= {path for name in matching for path in below[name]}
+        if not matching:
+            hint = did_you_mean(pattern, islice(names, _MAX_COMPARED_NAMES))
+            unmatched.append(f"{pattern!r} matches no row{hint}")
+    _raise_unmatched(unmatched, field, f"rows of {manifest}")
+    return frozenset(matches)
 
 
-def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a glob names it as `Path.glob` would, part by part; `**` stands for any number of parts."""
+def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Matches the parts of a name with those of a glob like `Path.glob`; `**` is any number of parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":
-        return any(_fits(name[skipped:], pattern[1:]) for skipped in range(len(name) + 1))
-    return bool(name) and fnmatchcase(name[0], pattern[0]) and _fits(name[1:], pattern[1:])
+        return any(_is_match(name[skipped:], pattern[1:]) for skipped in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _is_match(name[1:], pattern[1:])
 
 
-def _refuse_useless(lines: Sequence[str], field: str, of: str) -> None:
+def _raise_unmatched(lines: Sequence[str], field: str, expected: str) -> None:
     if lines:
         raise DataError(
-            f"dataset.{field} must name {of}, but\n"
+            f"dataset.{field} must name {expected}, but\n"
             + "\n".join(f"  {line}" for line in lines)
-            + "\ncorrect or remove them"
+            + "\ncorrect or remove these patterns"
         )
 
 
-def _matches(root: Path, pattern: str) -> Iterator[Path]:
+def _glob(root: Path, pattern: str) -> Iterator[Path]:
     relative = PurePosixPath(pattern)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         return
-    # A name may hold brackets, as in `photo[1].jpg`: what is there by that very name goes before the glob.
+    # File names may contain brackets, such as `photo[1].jpg`: an existing name takes precedence over a glob.
     literal = root / relative
     for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
-        yield from _files_in(match)
+        yield match
+        if match.is_dir():
+            yield from match.rglob("*")
 
 
-def _files_in(match: Path) -> Iterable[Path]:
-    return [match, *match.rglob("*")] if match.is_dir() else [match]
-
-
-def _nearest(root: Path, pattern: str) -> str:
-    """Looks in the folder that the pattern names first, then everywhere."""
+def _suggest_file(root: Path, pattern: str) -> str:
+    """Suggests a similar name in the folder of the pattern, otherwise in the whole source."""
     parent = (root / PurePosixPath(pattern)).parent
     siblings = parent.iterdir() if parent.is_dir() and parent.is_relative_to(root) else iter(())
     for paths in (siblings, root.rglob("*")):
-        names = (path.relative_to(root).as_posix() for path in islice(paths, _COMPARED_NAMES))
+        names = (path.relative_to(root).as_posix() for path in islice(paths, _MAX_COMPARED_NAMES))
         if suggestion := did_you_mean(pattern, names):
             return suggestion
     return ""

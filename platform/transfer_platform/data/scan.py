@@ -1,145 +1,170 @@
-"""Reads image files once: decodes each to its last pixel and hashes its bytes, side by side."""
+"""Parallel scan of image files: each is decoded completely and hashed.
+
+Worker processes import this module, so it imports nothing heavy.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.chunk import ScannedFile, exit_with_parent, scan_chunk
-from transfer_platform.data.look_memory import ImageStatsCache, image_stats_cache
+from transfer_platform.data.image_stats import STATS_BYTES, ImageStats, compute_stats, image_stats_cache
 from transfer_platform.errors import DataError
-from transfer_platform.file_problems import FileProblem, printable
+from transfer_platform.file_problems import MAX_BYTES, FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, Step
 from transfer_platform.sources.checksums import ChecksumCache
 
 if TYPE_CHECKING:
-    from transfer_platform.data.image_stats import ImageStats
+    from transfer_platform.disk_cache import DiskCache
     from transfer_platform.sources.walk import FoundFile
 
 MAX_THREADED_FILES = 512
-"""Files for which it does not pay to start processes."""
+"""Number of files up to which threads are faster than starting processes."""
 
-_SMALL, _LARGE, _CHUNKS = 32, 256, 64
-"""Files that are handed to a reader at once, at least and at most; between, so many chunks are made."""
-_CHUNK_BYTES = 64 << 20
-"""Bytes that are handed to a reader at once."""
-_IDLE = 10
-"""Seconds after which a reader ends that nobody asks any more."""
-_SAVED, _SAVED_AFTER = 8192, 10.0
-"""Looks that are kept at once, or seconds after which they are; a power cut costs no more."""
+_MIN_CHUNK_FILES, _MAX_CHUNK_FILES, _CHUNKS = 32, 256, 64
+"""Bounds of the files per chunk, and the number of chunks to aim for between them."""
+_MAX_CHUNK_BYTES = 64 << 20
+_IDLE_SECONDS = 10
+"""Seconds after which an idle worker process ends."""
+_PARENT_CHECK_SECONDS = 1.0
+_SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
+"""Images and seconds after which new statistics are written to the cache; limits the loss in a crash."""
+
+ScannedFile = tuple[str, bytes, FileProblem | None]
+"""SHA-256, packed statistics and problem of one file."""
 
 
 @dataclass
 class ScanResult:
-    """What was read of some files.
+    """Result of reading some files.
 
     Attributes:
-        digests: SHA-256 of every file that is an image, by its path.
-        problems: What is wrong with each of the other files.
+        digests: SHA-256 of each file that is an image, by path.
+        problems: Problem of each other file.
     """
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
 
 
-def scan_files(folder: Path, files: Sequence[FoundFile], looks: ImageStats, progress: Progress) -> ScanResult:
-    """Hashes files and makes sure that they are images.
+def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, progress: Progress) -> ScanResult:
+    """Hashes files and checks that they are images.
 
-    What an earlier call with the same Pillow decoded is not decoded again: a file that did not change is not
-    even read, and one whose content is known under another name is only hashed.
+    A file that has not changed since an earlier scan with the same Pillow is not read again, and one whose
+    content is known under another name is hashed but not decoded.
 
     Args:
-        folder: What the files' names are relative to.
-        files: What to read.
-        looks: Is given what is seen of the images.
-        progress: Is told how many files were read.
+        folder: Folder that the names of the files are relative to.
+        files: Files to read.
+        stats: The statistics of the images are added to it.
+        progress: Called after each file.
     """
-    digests, memory = ChecksumCache(str(folder)), image_stats_cache()
-    known = {
-        file.path: digest for file in files if (digest := digests.get(file.name, file.stamp)) is not None
-    }
-    for digest, look in memory.get([digest for digest in known.values() if digest not in looks]):
-        looks.add(digest, look)
-    readings = ScanResult({path: digest for path, digest in known.items() if digest in looks})
-    unread = [file for file in files if file.path not in readings.digests]
-    fresh: dict[str, bytes] = {}
-    saved = time.monotonic()
-    begun = len(files) - len(unread) + 1
+    checksums, cache = ChecksumCache(str(folder)), image_stats_cache()
+    result = ScanResult(_unchanged_files(files, checksums, cache, stats))
+    pending = [file for file in files if file.path not in result.digests]
+    unsaved: dict[str, bytes] = {}
+    saved_at = time.monotonic()
     try:
-        with closing(_read(unread, memory)) as read:
-            for done, (file, (digest, look, problem)) in enumerate(read, begun):
+        with closing(_read_files(pending, cache)) as scanned:
+            for done, (file, (digest, packed, problem)) in enumerate(scanned, len(files) - len(pending) + 1):
                 if problem:
-                    readings.problems[Path(file.path)] = problem
+                    result.problems[Path(file.path)] = problem
                 else:
-                    readings.digests[file.path] = digest
-                    digests.put(file.name, file.stamp, digest)
-                    looks.add(digest, look)
-                    fresh[digest] = look
-                if len(fresh) >= _SAVED or time.monotonic() > saved + _SAVED_AFTER:
-                    memory.put(fresh)
-                    fresh, saved = {}, time.monotonic()
+                    result.digests[file.path] = digest
+                    checksums.put(file.name, file.stamp, digest)
+                    stats.add(digest, packed)
+                    unsaved[digest] = packed
+                if len(unsaved) >= _SAVE_FILES or time.monotonic() > saved_at + _SAVE_SECONDS:
+                    cache.put(unsaved)
+                    unsaved, saved_at = {}, time.monotonic()
                 progress(Step(f"reading {folder.name}", done, len(files), "images"))
-    finally:  # interrupted, too: what was read before is not read again
-        memory.put(fresh)
-        digests.save()
-    return readings
+    finally:  # also when interrupted: the next scan resumes here
+        cache.put(unsaved)
+        checksums.save()
+    return result
 
 
-def _read(files: Sequence[FoundFile], memory: ImageStatsCache) -> Generator[tuple[FoundFile, ScannedFile]]:
-    """Each file with what it is; a chunk at a time, so that memory stays flat."""
+def _unchanged_files(
+    files: Sequence[FoundFile], checksums: ChecksumCache, cache: DiskCache, stats: ImageStats
+) -> dict[str, str]:
+    """Digests of the unchanged files with cached statistics, by path; adds these to `stats`."""
+    digests = {
+        file.path: digest for file in files if (digest := checksums.get(file.name, file.stamp)) is not None
+    }
+    missing = iter([digest for digest in digests.values() if digest not in stats])
+    while batch := list(islice(missing, _SAVE_FILES)):  # limits the memory for a million images
+        for digest, packed in _cached_stats(cache, batch).items():
+            stats.add(digest, packed)
+    return {path: digest for path, digest in digests.items() if digest in stats}
+
+
+def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
+    return {digest: packed for digest, packed in cache.get(digests).items() if len(packed) == STATS_BYTES}
+
+
+def _read_files(
+    files: Sequence[FoundFile], cache: DiskCache
+) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
+    """Yields each file with its result; a bounded number of chunks is in flight, so memory stays flat."""
     if not files:
         return
-    known = None if memory.is_empty else memory
-    waiting = _chunks(files)
-    with _readers(len(files)) as (pool, ahead):
+    known = None if cache.is_empty() else cache
+    chunks = _chunks(files)
+    with _workers(len(files)) as (pool, in_flight):
 
-        def begun(
-            chunks: Iterable[Sequence[FoundFile]],
+        def submit(
+            some: Iterable[Sequence[FoundFile]],
         ) -> Iterator[tuple[Sequence[FoundFile], Future[list[ScannedFile]]]]:
-            for chunk in chunks:
+            for chunk in some:
                 yield chunk, pool.submit(scan_chunk, [file.path for file in chunk], known)
 
-        pending = deque(begun(islice(waiting, ahead)))
+        pending = deque(submit(islice(chunks, in_flight)))
         while pending:
             chunk, future = pending.popleft()
             try:
-                readings = future.result()
+                scanned = future.result()
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
-                    f"a process died that read images, {printable(chunk[0].path)} or files after it: "
-                    "it was killed, perhaps for want of memory, or one of them crashes Pillow"
+                    f"a worker process died while it read {printable(chunk[0].path)} or a file after it; "
+                    "either the machine ran out of memory, or one of the files crashes Pillow: free memory, "
+                    "or list the file in dataset.exclude"
                 ) from error
-            pending.extend(begun(islice(waiting, 1)))
-            yield from zip(chunk, readings, strict=True)
+            pending.extend(submit(islice(chunks, 1)))
+            yield from zip(chunk, scanned, strict=True)
 
 
 @contextmanager
-def _readers(files: int) -> Iterator[tuple[Executor, int]]:
-    """Threads, or processes for many files: small images are more work for Python than for Pillow.
+def _workers(files: int) -> Iterator[tuple[Executor, int]]:
+    """Yields an executor and the number of chunks to have in flight.
 
-    Also how many chunks they should be given ahead. That is no more than loky's queue and its processes hold:
-    what it has not handed on when it is told to kill them ends in a traceback of its own.
+    Many files are read in processes: decoding small images spends more time in Python than in Pillow. The
+    number of chunks does not exceed what loky's queue and its processes hold: killing its workers with more
+    than that prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             yield threads, 2 * count
         return
-    # Unlike multiprocessing's own, its processes never run the caller's script; the next split finds them.
-    # It counts the processors that this process may use, also where a container has less than the machine.
+    # Unlike the executor of the standard library, loky does not run the caller's script in its workers, and
+    # its workers are reused for the next split. Its `cpu_count` respects the CPU limit of a container.
     from joblib.externals.loky import cpu_count, get_reusable_executor
 
     count = cpu_count()
     processes = get_reusable_executor(
-        count, timeout=_IDLE, initializer=exit_with_parent, initargs=(os.getpid(),)
+        count, timeout=_IDLE_SECONDS, initializer=exit_with_parent, initargs=(os.getpid(),)
     )
     try:
         yield processes, 2 * count
@@ -149,14 +174,69 @@ def _readers(files: int) -> Iterator[tuple[Executor, int]]:
 
 
 def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
-    most = min(max(len(files) // _CHUNKS, _SMALL), _LARGE)
+    max_files = min(max(len(files) // _CHUNKS, _MIN_CHUNK_FILES), _MAX_CHUNK_FILES)
     chunk: list[FoundFile] = []
-    room = _CHUNK_BYTES
+    bytes_left = _MAX_CHUNK_BYTES
     for file in files:
-        if chunk and (len(chunk) == most or file.stamp.size > room):
+        if chunk and (len(chunk) == max_files or file.stamp.size > bytes_left):
             yield chunk
-            chunk, room = [], _CHUNK_BYTES
+            chunk, bytes_left = [], _MAX_CHUNK_BYTES
         chunk.append(file)
-        room -= file.stamp.size
+        bytes_left -= file.stamp.size
     if chunk:
         yield chunk
+
+
+def exit_with_parent(parent: int) -> None:
+    """Initializes a worker process: ignores Ctrl-C, and exits soon after its parent process has ended.
+
+    Args:
+        parent: ID of the parent process.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_CHECK_SECONDS)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
+    """Hashes some files and decodes those that are not in the cache.
+
+    Args:
+        paths: Files whose contents fit into memory together.
+        cache: Cache of packed statistics; None if it is empty.
+    """
+    contents = [_read_content(path) for path in paths]
+    digests = [
+        "" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest()
+        for content in contents
+    ]
+    cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}
+    return [
+        ("", b"", content) if isinstance(content, FileProblem) else _scan(content, digest, cached.get(digest))
+        for content, digest in zip(contents, digests, strict=True)
+    ]
+
+
+def _read_content(path: str) -> bytes | FileProblem:
+    try:
+        with FileIO(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                return FileProblem("too many bytes", f"it has {size:,} bytes, more than any image")
+            return file.readall()
+    except OSError as error:
+        return unreadable(error)
+
+
+def _scan(content: bytes, digest: str, cached: bytes | None) -> ScannedFile:
+    from transfer_model.errors import UnreadableImageError
+
+    try:
+        return digest, cached or compute_stats(content, "it"), None
+    except UnreadableImageError as error:
+        return "", b"", FileProblem(error.kind, str(error))

@@ -1,181 +1,321 @@
-"""What a recipe leaves out of `dataset.splits`, recognised in the data set; what it says stands."""
+"""Splits that a recipe leaves unset, resolved by folder names or manifest rows.
+
+Folders are listed and no file is opened. Links are followed only inside the source.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
 
-from transfer_platform.data.layout import FolderLayout, find_layout, join_names, layout_around, pick_folder
-from transfer_platform.data.manifest import is_manifest, read_manifest
+from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
+from transfer_platform.errors import SplitError
 from transfer_platform.file_problems import printable
-from transfer_platform.progress import Progress, Say, silent
-from transfer_platform.recipe.schema import HOLDOUT_FRACTION, DatasetConfig, FoldsConfig, Recipe, SplitsConfig
-from transfer_platform.sources.open import open_manifest, open_source
+from transfer_platform.recipe.schema import HOLDOUT_FRACTION, FoldsConfig, SplitsConfig
+from transfer_platform.sources.walk import is_ignored
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
+SplitSpec = str | float | FoldsConfig
+"""Source of one split: a folder (or rows of a manifest), a fraction of train, or folds of train."""
 
-NOT_LISTED = "a fraction of train, as no row's split is that"
-NO_FOLDER = "a fraction of train, as no folder is held out for it"
+NOT_LISTED = "a fraction of train, because no manifest row has this split"
+NO_FOLDER = "a fraction of train, because no folder is held out for it"
+
+_HELD_OUT = ("validation", "test")
+_MAX_LISTED = 3
 
 
 @dataclass(frozen=True)
 class ResolvedSplits:
-    """Splits of which none is left out.
+    """The source of every split.
 
     Attributes:
-        train: Folder of class folders, relative to the source; of a manifest, `train`.
-        validation: Such a folder, a fraction of train, or folds of it; of a manifest its rows: `validation`.
-        test: Likewise a folder, a fraction, or `test`.
-        reasons: Why, for each of the three that the recipe leaves out and that is not obvious.
-        unused: What might have been expected to be read and is not, a sentence each.
+        train: Folder of class folders, relative to the source; `train` for a manifest.
+        validation: Such a folder, a fraction of train, or folds; `validation` for rows of a manifest.
+        test: Such a folder or a fraction of train; `test` for rows of a manifest.
+        reasons: Reason of each choice that the recipe left open and that is not obvious.
+        unused: Messages about folders that look like splits and are not used.
     """
 
     train: str
-    validation: float | str | FoldsConfig
-    test: float | str
+    validation: SplitSpec
+    test: str | float
     reasons: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
     @property
-    def split_specs(self) -> dict[str, float | str | FoldsConfig]:
-        """The three by name."""
+    def split_specs(self) -> dict[str, SplitSpec]:
+        """The three sources by split name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """What was recognised, to be said."""
-        found = (
-            f"recognised: {role} is {printable(str(self.split_specs[role]))}, {why}"
-            for role, why in self.reasons.items()
+        """One message per choice that the recipe left open, then those about unused folders."""
+        choices = (
+            f"dataset.splits.{split}: using {printable(str(self.split_specs[split]))} ({reason})"
+            for split, reason in self.reasons.items()
         )
-        return (*found, *self.unused)
+        return (*choices, *self.unused)
+
+    def to_config(self) -> SplitsConfig:
+        """Returns `dataset.splits` of a recipe that leaves nothing unset."""
+        return SplitsConfig.model_validate(self.split_specs)
 
 
-def resolve_recipe_splits(
-    recipe: Recipe, folder: Path, progress: Progress = silent, say: Say = silent
-) -> Recipe:
-    """A recipe that spells its splits out, so that a study depends on what they are, not on who wrote them.
-
-    Args:
-        recipe: Not changed; one that leaves nothing out is returned as it is.
-        folder: What relative paths in it are relative to.
-        progress: Told how far fetching and unpacking have come.
-        say: Told what was recognised.
-
-    Raises:
-        DataError: The data set cannot be had, or does not tell.
-    """
-    found = resolve_splits(recipe.dataset, folder, progress)
-    for line in found.messages:
-        say(line)
-    spelled = SplitsConfig.model_validate(found.split_specs)
-    if spelled == recipe.dataset.splits:
-        return recipe
-    dataset = recipe.dataset.model_copy(update={"splits": spelled})
-    return recipe.model_copy(update={"dataset": dataset})
-
-
-def resolve_splits(dataset: DatasetConfig, folder: Path, progress: Progress = silent) -> ResolvedSplits:
-    """Completes the splits of a data set by what its folders are called, or its manifest lists.
+def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
+    """Completes splits by the rows of a manifest.
 
     Args:
-        dataset: The section of a recipe.
-        folder: What relative paths in it are relative to.
-        progress: Told how far fetching and unpacking have come.
-
-    Raises:
-        DataError: Something is left out, and the data set cannot be had or does not tell what it is.
+        listed: Splits that the rows name.
+        splits: `dataset.splits` of the recipe.
     """
-    splits = dataset.splits
-    if splits.train is not None and splits.validation is not None and splits.test is not None:
-        return ResolvedSplits(splits.train, splits.validation, splits.test)
-    if is_manifest(dataset.source) and not (folder / dataset.source).is_dir():
-        file = open_manifest(dataset.source, folder, dataset.sha256, progress)
-        return _of_rows(read_manifest(file, dataset.group_by).roles, splits)
-    return resolve_folder_splits(open_source(dataset.source, folder, dataset.sha256, progress), splits)
-
-
-def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Completes splits by what the folders of a source are called.
-
-    A validation folder without a test folder is the test split: somebody held it out, and the gate needs
-    images by which nothing was chosen.
-
-    Args:
-        root: The source's folder.
-        splits: As they stand in a recipe.
-
-    Raises:
-        SplitError: The folders do not tell.
-    """
-    train, validation, test = splits.train, splits.validation, splits.test
-    layout = find_layout(root) if train is None else layout_around(root, train)
-    why = dict.fromkeys(splits.model_dump(exclude_none=True), "")
-    if train is None:
-        train, why["train"] = _train(layout)
-    if test is None:
-        test, why["test"] = _test(layout, validation)
-    if validation is None:
-        validation, why["validation"] = _validation(layout, test)
-    reasons = {role: why[role] for role in SplitsConfig.model_fields if why[role]}
-    used = {side for side in (train, validation, test) if isinstance(side, str)}
-    return ResolvedSplits(train, validation, test, reasons, tuple(_unused(layout, used)))
-
-
-def _of_rows(roles: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
-    """A manifest is taken at its word: its rows for validation are not test."""
-    reasons = {
-        role: NOT_LISTED
-        for role, side in (("validation", splits.validation), ("test", splits.test))
-        if side is None and role not in roles
+    specs: dict[str, str | float] = {
+        split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT
     }
-    validation: float | str = "validation" if "validation" in roles else HOLDOUT_FRACTION
-    test: float | str = "test" if "test" in roles else HOLDOUT_FRACTION
+    unset = [split for split in _HELD_OUT if getattr(splits, split) is None]
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
-        validation if splits.validation is None else splits.validation,
-        test if splits.test is None else splits.test,
-        reasons,
+        specs["validation"] if splits.validation is None else splits.validation,
+        specs["test"] if splits.test is None else splits.test,
+        {split: NOT_LISTED for split in unset if split not in listed},
     )
 
 
-def _train(layout: FolderLayout) -> tuple[str, str]:
+def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
+    """Completes splits by the names of folders in the source.
+
+    A validation folder without a test folder becomes the test split: it was held out by its author, and
+    promotion needs images that were not used for training or selection.
+
+    Args:
+        root: Source folder.
+        splits: `dataset.splits` of the recipe.
+
+    Raises:
+        SplitError: The folder names are ambiguous.
+    """
+    train, validation, test = splits.train, splits.validation, splits.test
+    if train is not None and validation is not None and test is not None:
+        return ResolvedSplits(train, validation, test)
+    layout = find_layout(root) if train is None else layout_around(root, train)
+    reasons: dict[str, str] = {}
+    if train is None:
+        train, reasons["train"] = _choose_train(layout)
+    if test is None:
+        test, reasons["test"] = _choose_test(layout, validation)
+    if validation is None:
+        validation, reasons["validation"] = _choose_validation(layout, test)
+    reasons = {split: reasons[split] for split in SplitsConfig.model_fields if split in reasons}
+    used = {spec for spec in (train, validation, test) if isinstance(spec, str)}
+    return ResolvedSplits(train, validation, test, reasons, tuple(_unused_messages(layout, used)))
+
+
+def _choose_train(layout: FolderLayout) -> tuple[str, str]:
     if layout.train in (None, "."):
         return ".", "the source itself"
-    named = layout.validation or layout.test
-    return str(layout.train), "by its name" if named else "the folder that has class folders"
+    by_name = layout.validation or layout.test
+    return str(layout.train), "by its name" if by_name else "the folder that has class folders"
 
 
-def _test(layout: FolderLayout, validation: object) -> tuple[str | float, str]:
-    if folder := pick_folder("test", _others(layout.test, validation)):
+def _choose_test(layout: FolderLayout, validation: object) -> tuple[str | float, str]:
+    if folder := pick_folder("test", [name for name in layout.test if name != validation]):
         return folder, "by its name"
-    held_out = _others(layout.validation, validation)
+    held_out = [name for name in layout.validation if name != validation]
     if len(held_out) == 1:
         return held_out[
             0
-        ], "the only folder that is held out, and the gate needs one by which nothing was chosen"
+        ], "the only held-out folder; promotion needs images unused in training and selection"
     return HOLDOUT_FRACTION, NO_FOLDER
 
 
-def _validation(layout: FolderLayout, test: object) -> tuple[str | float, str]:
-    if folder := pick_folder("validation", _others(layout.validation, test)):
+def _choose_validation(layout: FolderLayout, test: object) -> tuple[str | float, str]:
+    if folder := pick_folder("validation", [name for name in layout.validation if name != test]):
         return folder, "by its name"
     return HOLDOUT_FRACTION, NO_FOLDER
 
 
-def _others(names: Sequence[str], taken: object) -> list[str]:
-    return [name for name in names if name != taken]
-
-
-def _unused(layout: FolderLayout, used: Collection[str]) -> Iterator[str]:
-    if spare := [name for name in (*layout.validation, *layout.test) if name not in used]:
-        yield f"not read: {join_names(spare)}, as no split is that folder"
+def _unused_messages(layout: FolderLayout, used: Collection[str]) -> Iterator[str]:
+    if unused := [name for name in (*layout.validation, *layout.test) if name not in used]:
+        yield f"not used: {join_names(unused)} (not assigned to a split)"
     if others := [name for name in layout.others if name not in used]:
-        yield f"not read: {join_names(others)}, as no split is called so"
+        yield f"not used: {join_names(others)} (not the name of a split)"
     for name in layout.unlabelled:
         if layout.train == "." or (layout.train and f"{name}/".startswith(f"{layout.train}/")):
-            yield f"read as a class, whatever its name: {printable(name)}; it holds no class folders"
+            yield f"used as a class despite its name: {printable(name)} (contains no class folders)"
         else:
-            yield f"not read: {printable(name)}, as it holds no class folders"
+            yield f"not used: {printable(name)} (contains no class folders)"
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """Folders of a source by split. Names are relative to the source, with `/` between folders.
+
+    Attributes:
+        train: Folder with the class folders for training, `.` for the source itself; None if there is none.
+        validation: Folders of class folders that are named like a validation split.
+        test: Folders of class folders that are named like a test split.
+        unlabelled: Folders that are named like a split but contain no class folders.
+        others: Folders beside the training folder that are not named like a split.
+    """
+
+    train: str | None
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def find_layout(root: Path) -> FolderLayout:
+    """Finds the training folder and the held-out folders beside it, in the source or one folder deeper.
+
+    Args:
+        root: Source folder.
+
+    Raises:
+        SplitError: Splits are inside of class folders, there are several training folders, or held-out
+            folders without a training folder.
+    """
+    tree = _FolderTree(root)
+    parents = [folder for folder in (tree.root, *tree.subfolders(tree.root)) if tree.splits(folder)["train"]]
+    if parents and (parents[0] == tree.root or len(parents) == 1):
+        return _layout_beside(tree, pick_folder("train", tree.splits(parents[0])["train"]), parents[0])
+    if parents:
+        pick_folder("train", [name for parent in parents for name in tree.splits(parent)["train"]])
+    classes = tree.class_root(tree.root)
+    if classes is None:
+        return FolderLayout(None, unlabelled=tuple(tree.splits(tree.root)[""]))
+    _require_train_folder(tree, classes)
+    _require_class_folders(tree, classes)
+    return FolderLayout(tree.name(classes), unlabelled=tuple(tree.splits(classes)[""]))
+
+
+def layout_around(root: Path, train: str) -> FolderLayout:
+    """Finds the held-out folders beside a training folder.
+
+    Args:
+        root: Source folder.
+        train: Training folder, relative to the source.
+    """
+    tree, path = _FolderTree(root), PurePosixPath(train)
+    if path.is_absolute() or ".." in path.parts:
+        return FolderLayout(train)
+    for parent in (tree.root / name for name in path.parents):
+        if parent.is_dir() and any(tree.splits(parent)[split] for split in _HELD_OUT):
+            return _layout_beside(tree, train, parent)
+    return FolderLayout(train)
+
+
+def pick_folder(split: str, names: Sequence[str]) -> str | None:
+    """Returns the only folder, or the only one named exactly like the split; None without folders.
+
+    Raises:
+        SplitError: There are several folders, and not exactly one of them has the name of the split.
+    """
+    exact = [name for name in names if split in PurePosixPath(name).parts] if len(names) > 1 else names
+    if len(exact) == 1:
+        return exact[0]
+    if names:
+        raise SplitError(
+            f"dataset.splits.{split} is ambiguous, several folders match: {join_names(names)}; set it to one "
+            "of them, or set dataset.source to a folder that contains only one of them"
+        )
+    return None
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Returns the first three names as text."""
+    return ", ".join(map(printable, names[:_MAX_LISTED])) + (", ..." if len(names) > _MAX_LISTED else "")
+
+
+class _FolderTree:
+    """The folders of a source; each is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._subfolders: dict[Path, list[Path]] = {}
+
+    def name(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix()
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """Sorted subfolders, without hidden and system folders and links that leave the source."""
+        if folder not in self._subfolders:
+            with os.scandir(folder) as entries:
+                names = [entry.name for entry in entries if self._is_folder(entry)]
+            self._subfolders[folder] = [folder / name for name in sorted(names) if not is_ignored(name)]
+        return self._subfolders[folder]
+
+    def class_root(self, folder: Path) -> Path | None:
+        """The folder that contains the class folders: `folder`, or its only subfolder if that has several."""
+        below = self.subfolders(folder)
+        if len(below) == 1 and len(self.subfolders(below[0])) > 1:
+            return below[0]
+        return folder if below else None
+
+    def splits(self, parent: Path) -> dict[str, list[str]]:
+        """Folders named like a split, by split; those without class folders are under `""`."""
+        names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
+        for folder in self.subfolders(parent):
+            if split := split_for_name(folder.name):
+                classes = self.class_root(folder)
+                names[split if classes else ""].append(self.name(classes or folder))
+        return names
+
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir() and (
+                not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root)
+            )
+        except OSError:  # circular link
+            return False
+
+
+def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> FolderLayout:
+    splits = tree.splits(parent)
+    validation, test = (
+        tuple(name for name in splits[split] if not PurePosixPath(train or "").is_relative_to(name))
+        for split in _HELD_OUT
+    )
+    others = [folder for folder in tree.subfolders(parent) if not split_for_name(folder.name)]
+    if parent != tree.root:
+        others += [folder for folder in tree.subfolders(tree.root) if folder != parent]
+    return FolderLayout(train, validation, test, tuple(splits[""]), tuple(map(tree.name, others)))
+
+
+def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
+    """Rejects folders that all contain the same folders: `fold1/ants` and `fold2/ants`, or `ants/train`."""
+    subfolders = {
+        folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)
+    }
+    shared = sorted(set.intersection(*subfolders.values()))
+    if any(map(split_for_name, shared)):
+        names = [
+            f"{tree.name(folder)}/{name}" for folder in subfolders for name in shared if split_for_name(name)
+        ]
+        raise SplitError(
+            f"{classes} contains splits inside of class folders ({join_names(names)}), but class folders "
+            "must be inside of the splits: move <class>/train to train/<class>, and likewise for the others"
+        )
+    if len(shared) > 1:
+        raise SplitError(
+            f"{join_names([tree.name(folder) for folder in subfolders])} in {classes} all contain folders of "
+            f"the same names ({join_names(shared)}), so the classes are ambiguous; set dataset.splits.train, "
+            "or set dataset.source to one of the folders"
+        )
+
+
+def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
+    """Rejects held-out folders without a training folder: they would be read as classes."""
+    splits = tree.splits(classes)
+    if held_out := [name for split in _HELD_OUT for name in splits[split]]:
+        raise SplitError(
+            f"{classes} contains {join_names(held_out)}, but no folder of class folders beside it is named "
+            "like a training split, such as train; rename that folder, or set dataset.splits.train"
+        )
+    found = {split_for_name(PurePosixPath(name).name) for name in splits[""]}
+    if "train" in found and len(found) > 1:
+        raise SplitError(
+            f"{join_names(splits[''])} in {classes} contain no class folders; in each of them, move the "
+            "images of each class into a folder named after the class"
+        )

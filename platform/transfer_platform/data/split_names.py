@@ -1,9 +1,10 @@
-"""What splits are usually called, in folders and in the column of a manifest. Anybody may import it."""
+"""Common names of splits, in folders and in the column `split` of a manifest."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -13,20 +14,21 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "test": ("test", "testing"),
     }
 )
-"""By split, in lower case; `Train_Set`, `test images` and `val2017` count as well."""
+"""Names by split, in lower case; `Train_Set`, `test images` and `val2017` match as well."""
 
-_NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
+_SUFFIX_NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
 
+@lru_cache(maxsize=4096)
 def split_for_name(name: str) -> str:
-    """The split that a folder or a word of this name usually means; empty for another one.
+    """Returns the split that a folder or word of this name denotes; empty if there is none.
 
-    >>> [role_of(name) for name in (" VALID", "training_set", "val2017", "ants")]
+    >>> [split_for_name(name) for name in (" VALID", "training_set", "val2017", "ants")]
     ['validation', 'train', 'validation', '']
     """
     plain = re.sub(r"[\W_]|\d+$", "", name.casefold())
-    return _exactly(plain) or _exactly(_NOUNS.sub("", plain))
+    return _lookup(plain) or _lookup(_SUFFIX_NOUNS.sub("", plain))
 
 
-def _exactly(plain: str) -> str:
-    return next((role for role, names in SPLIT_NAMES.items() if plain in names), "")
+def _lookup(plain: str) -> str:
+    return next((split for split, names in SPLIT_NAMES.items() if plain in names), "")

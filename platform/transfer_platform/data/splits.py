@@ -1,9 +1,8 @@
-"""Train, validation and test, chosen by what the images are and by nothing else.
+"""Training, validation and test images of a study, and their fingerprints.
 
-An image's side depends on the images' bytes and the split seed, never on file names or order. So identical
-files always land on the same side, and an image that was once test stays test when the folder grows. Where
-images are grouped, groups take the place of images (`grouping`).
-These rules cannot change without making every earlier result incomparable.
+The split of an image depends on its bytes and the split seed, never on file names or order. Identical files
+are therefore in the same split, and a test image stays test when the folder grows. With `dataset.group_by`,
+groups are split instead of images. A change of these rules makes all earlier results incomparable.
 """
 
 from __future__ import annotations
@@ -29,21 +28,20 @@ if TYPE_CHECKING:
     from transfer_platform.data.image_stats import ImageStats
 
 MAX_LISTED = 10
-"""Lines of a list in an error."""
+"""Lines of a list in an error message."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The images that teach, that choose, and that judge.
+    """The images of a study.
 
     Attributes:
-        classes: Sorted by name; a class's place is its index in the network.
-        train: What a trial learns from, sorted by label and digest.
-        validation: What ranks trials; likewise. Empty where `folds` do it.
-        test: What the gate reads; likewise.
-        ignored: Hidden files and clutter that were left out unasked, to be reported.
-        folds: For each training image the fold, 0 to K - 1, in which it is held out; empty without
-            cross-validation.
+        classes: Sorted names; the position of a class is its index in the network.
+        train: Training images, sorted by label and digest.
+        validation: Images that rank the trials, sorted likewise; empty with cross-validation.
+        test: Images for the promotion checks, sorted likewise.
+        ignored: Hidden and system files that were ignored.
+        folds: Cross-validation fold of each training image, 0 to K - 1; empty without cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -55,73 +53,74 @@ class Splits:
 
     @property
     def by_name(self) -> dict[str, tuple[ImageRecord, ...]]:
-        """The three by name; without `validation` where folds of the training images rank the trials."""
-        roles = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {role: images for role, images in roles.items() if images}
+        """The images of each split that is not empty."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: images for split, images in splits.items() if images}
 
     @property
     def development(self) -> tuple[ImageRecord, ...]:
-        """All that a study sees while it searches: training images, then those for validation."""
+        """Images that a study may use during the search: training images, then validation images."""
         return self.train + self.validation
 
     @property
     def selection(self) -> tuple[ImageRecord, ...]:
-        """The images that rank trials: for validation, or with folds all training images."""
+        """Images that rank the trials: validation images, or all training images with cross-validation."""
         return self.validation or self.train
 
     @property
     def fold_count(self) -> int:
-        """K, 0 without cross-validation."""
+        """Number of folds; 0 without cross-validation."""
         return max(self.folds, default=-1) + 1
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's content: labels and bytes, not names, folders, archives or order.
+        """SHA-256 of the content of each split: labels and bytes, without names, folders and order.
 
-        Where images of train have weights, these count too; elsewhere they are not used.
+        The fingerprint of train includes the weights of its images; those of other images are not used.
         """
-        return {role: fingerprint(held, weighted=role == "train") for role, held in self.by_name.items()}
+        return {
+            split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()
+        }
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole: which content plays which role.
+        """SHA-256 of all splits.
 
-        What is in which fold follows from that and from the recipe, unless a manifest's groups decide it;
-        then the folds count too.
+        Folds follow from the images and the recipe, except for grouped images: there they are included.
         """
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(
-                image for image, held in zip(self.train, self.folds, strict=True) if held == fold
+                image for image, own in zip(self.train, self.folds, strict=True) if own == fold
             )
             for fold in range(self.fold_count if grouped else 0)
         }
         digests = self.fingerprints | folds
-        return _hash("".join(f"{role}\0{digest}\n" for role, digest in digests.items()))
+        return _sha256("".join(f"{split}\0{digest}\n" for split, digest in digests.items()))
 
 
 def scan_splits(
     root: Path,
     folders: Mapping[str, str],
-    looks: ImageStats,
+    stats: ImageStats,
     excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
-    """Reads the folder of every split that has one.
+    """Scans the folder of each split.
 
     Args:
-        root: The source's folder.
-        folders: By split, `train` among them, a folder relative to `root`; `.` is the root.
-        looks: Is given what is seen of the images.
-        excluded: Files that are left out.
-        progress: Is told how many images were read.
+        root: Source folder.
+        folders: Folder of each split, `train` among them, relative to `root`; `.` is the root.
+        stats: The statistics of the images are added to it.
+        excluded: Files and folders to leave out.
+        progress: Called after each file.
 
     Raises:
-        SplitError: A folder is missing or lies in another split's.
+        SplitError: A folder does not exist or is inside the folder of another split.
     """
-    found = {role: _folder(root, role, name) for role, name in folders.items()}
-    _refuse_overlap(found)
-    return {role: scan_folder(folder, excluded, root, looks, progress) for role, folder in found.items()}
+    paths = {split: _split_folder(root, split, name) for split, name in folders.items()}
+    _require_disjoint_folders(paths)
+    return {split: scan_folder(folder, excluded, root, stats, progress) for split, folder in paths.items()}
 
 
 def build_splits(
@@ -132,56 +131,64 @@ def build_splits(
     split_seed: int = 0,
     allowed: Collection[Path] = frozenset(),
 ) -> Splits:
-    """Divides the images that were read.
+    """Builds the splits from the scanned images; files with problems are left out.
 
     Args:
-        catalogs: By split, `train` among them; their problems are left out.
-        fractions: Of train, for `test` and `validation`, either, both or none of them.
-        folds: K, 0 for none.
-        split_seed: Chooses another division.
-        allowed: Files that may lie in two splits, byte for byte.
+        catalogs: Images of each split that has a folder or manifest rows, `train` among them.
+        fractions: Fractions of train for `test` and `validation`, for both, one or none.
+        folds: Number of cross-validation folds; 0 for none.
+        split_seed: Seed of the splits.
+        allowed: Files that may be in two splits, byte for byte.
 
     Raises:
-        SplitError: Classes differ, a class has too few images, or two splits share an image or a group.
+        SplitError: The classes differ, a class has too few images, or two splits share an image or a group.
     """
-    given = {role: catalog.images for role, catalog in catalogs.items()}
-    classes = class_names(given)
+    listed = {split: catalog.images for split, catalog in catalogs.items()}
+    classes = class_names(listed)
     ignored = tuple(path for catalog in catalogs.values() for path in catalog.ignored)
-    _refuse_shared(given, allowed)
-    _refuse_torn(given)
-    grouped = any(image.group for image in given["train"])
-    divided = (split_by_group if grouped else split_by_hash)(given["train"], fractions, split_seed)
-    sides = {"validation": (), **given, **divided}
-    deal = assign_group_folds if grouped else assign_folds
-    dealt = deal(sides["train"], folds, split_seed) if folds else ()
-    return Splits(classes, **sides, ignored=ignored, folds=dealt)
+    _require_disjoint_images(listed, allowed)
+    _require_disjoint_groups(listed)
+    grouped = any(image.group for image in listed["train"])
+    held_out = (split_by_group if grouped else split_by_hash)(listed["train"], fractions, split_seed)
+    images = {"validation": (), **listed, **held_out}
+    assign = assign_group_folds if grouped else assign_folds
+    assigned = assign(images["train"], folds, split_seed) if folds else ()
+    return Splits(classes, **images, ignored=ignored, folds=assigned)
 
 
 def images_in_several_splits(
-    given: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
+    images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Images that lie in more than one split, byte for byte, but for files that are allowed to.
+    """Finds images that are in more than one split, byte for byte.
+
+    Args:
+        images_by_split: The images of each split.
+        allowed: Files that may be in two splits.
 
     Returns:
-        For each image its files by split.
+        For each such image its files by split.
     """
-    times = Counter(digest for images in given.values() for digest in {each.sha256 for each in images})
+    counts = Counter(
+        digest for images in images_by_split.values() for digest in {each.sha256 for each in images}
+    )
     files: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, images in given.items():
+    for split, images in images_by_split.items():
         for image in images:
-            if times[image.sha256] > 1 and image.path not in allowed:
-                files[image.sha256][role].append(image)
+            if counts[image.sha256] > 1 and image.path not in allowed:
+                files[image.sha256][split].append(image)
     return [
-        {role: tuple(images) for role, images in roles.items()} for roles in files.values() if len(roles) > 1
+        {split: tuple(images) for split, images in by_split.items()}
+        for by_split in files.values()
+        if len(by_split) > 1
     ]
 
 
 def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str:
-    """SHA-256 over the sorted lines `label NUL sha256`: the content of a set of labelled images.
+    """Returns the SHA-256 of the sorted lines `label NUL sha256` of labelled images.
 
     Args:
         images: In any order.
-        weighted: Add `NUL weight` to the lines of those whose weight is not 1.
+        weighted: Append `NUL weight` to the lines of images whose weight is not 1.
     """
     lines = (
         f"{image.label}\0{image.sha256}"
@@ -189,64 +196,66 @@ def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str
         + "\n"
         for image in images
     )
-    return _hash("".join(sorted(lines)))
+    return _sha256("".join(sorted(lines)))
 
 
-def _hash(text: str) -> str:
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _folder(root: Path, role: str, name: str) -> Path:
+def _split_folder(root: Path, split: str, name: str) -> Path:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise SplitError(f"dataset.splits.{role} is {name!r}, but must be a folder inside the source {root}")
+        raise SplitError(f"dataset.splits.{split} is {name!r}, but must be a folder inside the source {root}")
     folder = root / relative
     if not folder.is_dir():
         deep = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/"))
-        near = [path.relative_to(root).as_posix() for path in deep if path.is_dir()]
+        names = [path.relative_to(root).as_posix() for path in deep if path.is_dir()]
         raise SplitError(
-            f"dataset.splits.{role} is {name!r}, which is no folder in {root}{did_you_mean(name, near)}"
+            f"dataset.splits.{split} is {name!r}, but {root} has no such folder{did_you_mean(name, names)}"
         )
     return folder
 
 
-def _refuse_shared(given: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]) -> None:
-    """The same bytes in two splits would be tested after they were learned by heart."""
-    shared = images_in_several_splits(given, allowed)
-    if not shared:
-        return
-    lines = [
-        "  " + ", ".join(f"{role}: {printable(images[0].path)}" for role, images in roles.items())
-        for roles in shared
-    ]
-    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    raise SplitError(
-        f"{len(shared)} images lie in more than one split, byte for byte:\n"
-        + "\n".join([*lines[:MAX_LISTED], *more])
-        + "\nremove one of each, list it in dataset.exclude, or name the file that may be in both in "
-        "dataset.allow_duplicates"
-    )
-
-
-def _refuse_torn(given: Mapping[str, Sequence[ImageRecord]]) -> None:
-    """A group in two splits would be tested on what was learned of it."""
-    if torn := groups_in_several_splits(given):
-        lines = [f"  {name!r}: {' and '.join(held)}" for name, held in torn.items()]
-        more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+def _require_disjoint_images(
+    images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]
+) -> None:
+    shared = images_in_several_splits(images_by_split, allowed)
+    if shared:
+        lines = [
+            "  " + ", ".join(f"{split}: {printable(images[0].path)}" for split, images in by_split.items())
+            for by_split in shared
+        ]
         raise SplitError(
-            f"{len(lines)} groups (dataset.group_by) lie in more than one split:\n"
-            + "\n".join([*lines[:MAX_LISTED], *more])
-            + "\ncorrect the manifest's column split, or leave it out and divide by fractions"
+            f"the splits share {len(shared)} image{'s' * (len(shared) > 1)}, byte for byte:\n"
+            + _join_lines(lines)
+            + "\nremove one of each, list it in dataset.exclude, or list files that may be in two splits in "
+            "dataset.allow_duplicates"
         )
 
 
-def _refuse_overlap(folders: Mapping[str, Path]) -> None:
-    """The same images twice; and a folder in another would pass for one of its classes."""
-    resolved = {role: folder.resolve() for role, folder in folders.items()}
-    for role, folder in resolved.items():
-        for other, above in resolved.items():
-            if role != other and folder.is_relative_to(above):
+def _require_disjoint_groups(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> None:
+    if groups := groups_in_several_splits(images_by_split):
+        lines = [f"  {name!r}: {' and '.join(by_split)}" for name, by_split in groups.items()]
+        raise SplitError(
+            f"the splits share {len(lines)} group{'s' * (len(lines) > 1)} (dataset.group_by):\n"
+            + _join_lines(lines)
+            + "\ncorrect the column 'split' of the manifest, or remove it and split by fractions"
+        )
+
+
+def _join_lines(lines: Sequence[str]) -> str:
+    more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return "\n".join([*lines[:MAX_LISTED], *more])
+
+
+def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
+    """Rejects a folder inside of another: its images would be read twice, and it would be read as a class."""
+    resolved = {split: folder.resolve() for split, folder in folders.items()}
+    for split, folder in resolved.items():
+        for other, parent in resolved.items():
+            if split != other and folder.is_relative_to(parent):
                 raise SplitError(
-                    f"dataset.splits.{role} ({folder}) lies in dataset.splits.{other} ({above}); "
+                    f"dataset.splits.{split} ({folder}) is inside dataset.splits.{other} ({parent}); "
                     "each split needs a folder of its own, or a fraction of train"
                 )

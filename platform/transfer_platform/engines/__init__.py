@@ -1,1 +1,1 @@
-"""Where trials run. Each engine takes a trial from the study to its value."""
+"""Engines, which run the trials of a study."""

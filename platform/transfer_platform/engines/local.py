@@ -1,4 +1,4 @@
-"""Trials in this process, one after the other: each logged as a child run, the best one's weights kept."""
+"""Engine that runs trials one after another in the current process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_model.network import Network
+from transfer_platform.engines.base import Engine
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.resolve import resolve
 from transfer_platform.recipe.schema import Recipe
@@ -18,124 +19,115 @@ from transfer_platform.training.loop import EpochResult, FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
 LOGITS = "validation.logits"
-"""What a checkpoint holds beside weights: the validation logits at the best epoch."""
+"""Name of the validation logits in a checkpoint, next to the weights."""
 
 
 @dataclass(frozen=True)
 class RestoredTrial:
-    """The best trial of a study.
-
-    Attributes:
-        network: At the weights to serve, in eval mode.
-        fit: What it came to.
-    """
+    """The final network of a trial, in eval mode, and the result of its training."""
 
     network: Network
     fit: FitResult
 
 
-class LocalEngine:
-    """Runs the trials of one study.
+class LocalEngine(Engine):
+    """Runs the trials of one study; each is logged to a child run, and the best one is saved to a checkpoint.
 
     Args:
-        recipe: Of the study, ranges included.
-        bench: Where networks are trained.
-        tracker: Of the study's experiment.
-        parent: The study's run.
-        best: The file that keeps the weights of the best trial.
-        progress: Told about every epoch.
+        recipe: Recipe of the study, with search ranges.
+        trainer: Trains the networks.
+        tracker: Tracker of the experiment.
+        parent: MLflow run of the study.
+        checkpoint_path: File with weights and validation logits of the best trial.
+        progress: Called after every epoch.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        bench: TrialTrainer,
+        trainer: TrialTrainer,
         tracker: Tracker,
         parent: Run,
-        best: Path,
+        checkpoint_path: Path,
         progress: Progress,
     ) -> None:
-        self._recipe, self._bench, self._best = recipe, bench, best
+        self._recipe, self._trainer, self._checkpoint_path = recipe, trainer, checkpoint_path
         self._tracker, self._parent, self._progress = tracker, parent, progress
-        self._goal = objective(recipe)
+        self._objective = objective(recipe)
 
     def run_trial(self, trial: Trial) -> float:
-        """Runs a trial to its value: the ranked metric at its best epoch.
+        """Trains a trial and returns its objective value at the best epoch.
 
-        A trial that was interrupted starts over under its number and in its run; steps that the run has
-        already are not logged twice.
+        An interrupted trial is trained again from the start under its number and in its MLflow run.
 
         Raises:
-            Pruned: The study gives the trial up.
-            DivergedError: The loss is not a finite number any more.
+            Pruned: The study stopped the trial.
+            DivergedError: The loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
-        logged = run.last_step(self._goal.metric) if trial.resumed else 0
+        last_logged = run.last_step(self._objective.metric) if trial.resumed else 0
 
         def after_epoch(epoch: EpochResult) -> None:
-            if epoch.number > logged:
+            if epoch.number > last_logged:
                 run.log_metrics(epoch.metrics, epoch.number)
-            self._tell(trial.number, recipe, epoch)
-            trial.report(epoch.number, epoch.metrics[self._goal.metric])
+            self._report_progress(trial.number, recipe, epoch)
+            trial.report(epoch.number, epoch.metrics[self._objective.metric])
 
-        with _ended(run):
-            fitted = self._bench.train(recipe, after_epoch)
-            value = fitted.best.metrics[self._goal.metric]
-            run.set_tags({"platform.best_epoch": fitted.best.number})
-            self._keep_if_best(trial.number, value, fitted)
+        with _ending(run):
+            result = self._trainer.train(recipe, after_epoch)
+            value = result.best.metrics[self._objective.metric]
+            run.set_tags({"platform.best_epoch": result.best.number})
+            saved_value = checkpoint.metadata(self._checkpoint_path).get("value")
+            if saved_value is None or self._objective.is_better(value, float(saved_value)):
+                self._save(trial.number, value, result)
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """The network of the study's best trial, and what it made of the validation images.
+        """Returns the final network and the result of the study's best trial.
+
+        They are read from the checkpoint; if it is missing, the trial is trained again with the same result.
 
         Args:
-            number: Of the trial.
-            recipe: Resolved with the trial's values.
-
-        Returns:
-            From its checkpoint; where that is lost the trial is trained again, to the same weights.
+            number: Number of the trial.
+            recipe: Recipe resolved with the trial's values.
         """
-        fitted = self._kept(number)
-        if fitted is None:
-            fitted = self._bench.train(recipe, lambda epoch: self._tell(number, recipe, epoch))
-            self._keep(number, fitted.best.metrics[self._goal.metric], fitted)
-        return RestoredTrial(self._bench.finalize(recipe, fitted), fitted)
+        result = self._load(number)
+        if result is None:
+            result = self._trainer.train(recipe, lambda epoch: self._report_progress(number, recipe, epoch))
+            self._save(number, result.best.metrics[self._objective.metric], result)
+        return RestoredTrial(self._trainer.finalize(recipe, result), result)
 
-    def _keep_if_best(self, number: int, value: float, fitted: FitResult) -> None:
-        kept = checkpoint.metadata(self._best).get("value")
-        if kept is None or self._goal.is_better(value, float(kept)):
-            self._keep(number, value, fitted)
+    def _save(self, number: int, value: float, result: FitResult) -> None:
+        metadata = {"trial": str(number), "value": repr(value), "epoch": str(result.best.number)}
+        checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
-    def _keep(self, number: int, value: float, fitted: FitResult) -> None:
-        about = {"trial": str(number), "value": repr(value), "epoch": str(fitted.best.number)}
-        checkpoint.save({**fitted.weights, LOGITS: fitted.logits}, self._best, about)
-
-    def _kept(self, number: int) -> FitResult | None:
-        """What a trial came to, as far as its checkpoint tells; None where it keeps another trial's."""
-        about = checkpoint.metadata(self._best)
-        if about.get("trial") != str(number):
+    def _load(self, number: int) -> FitResult | None:
+        """Returns the result of a trial, with its best epoch only, if the checkpoint is of this trial."""
+        metadata = checkpoint.metadata(self._checkpoint_path)
+        if metadata.get("trial") != str(number):
             return None
-        tensors = checkpoint.load(self._best)
+        tensors = checkpoint.load(self._checkpoint_path)
         logits = tensors.pop(LOGITS)
-        best = EpochResult(int(about["epoch"]), {self._goal.metric: float(about["value"])})
+        best = EpochResult(int(metadata["epoch"]), {self._objective.metric: float(metadata["value"])})
         return FitResult((best,), best, logits, tensors)
 
-    def _tell(self, number: int, recipe: Recipe, epoch: EpochResult) -> None:
-        figures = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in ("train/loss", self._goal.metric))
-        self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {figures}"))
+    def _report_progress(self, number: int, recipe: Recipe, epoch: EpochResult) -> None:
+        metrics = ("train/loss", self._objective.metric)
+        text = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in metrics)
+        self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {text}"))
 
 
 @contextmanager
-def _ended(run: Run) -> Iterator[None]:
-    """Ends a trial's run as what it came to: finished, killed where it was pruned, failed where it failed."""
+def _ending(run: Run) -> Iterator[None]:
+    """Ends the MLflow run of a trial with its state: complete, pruned or failed."""
     try:
         yield
     except Pruned:
         run.set_tags({"platform.state": "PRUNED"})
         run.end("KILLED")
         raise
-    except Exception as error:  # whatever it is, the run says so, and others decide what follows
+    except Exception as error:  # recorded in the run; the study decides how to continue
         run.set_tags({"platform.state": "FAILED", "platform.failure": f"{type(error).__name__}: {error}"})
         run.end("FAILED")
         raise

@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, figures, and the report for people."""
+"""Evaluation of predictions: metrics, calibration, figures and reports."""

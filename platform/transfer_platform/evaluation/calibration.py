@@ -1,4 +1,4 @@
-"""Makes probabilities mean what they say: temperature scaling, fitted on images that taught nothing."""
+"""Temperature scaling, fitted on images that were not used for training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """What logits are to be divided by, so that their softmax says how often they are right.
+    """Returns the temperature that minimizes the cross-entropy of logits divided by it.
 
-    The temperature of least cross-entropy ("On Calibration of Modern Neural Networks", Guo et al., 2017),
-    with one further image, shared by all classes alike, as evidence beside each (in the manner of Platt,
-    1999): a few dozen images without a mistake would otherwise ask for endless confidence.
+    See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if each image
+    came with one more, spread evenly over all classes (compare Platt, 1999); otherwise a few dozen images
+    without an error would lead to unlimited confidence.
 
     Args:
-        logits: Of images that the network has not learned from (N, C), N at least 1.
+        logits: Logits of images that were not used for training (N, C), N at least 1.
         labels: Their class indices (N,).
 
     Returns:
-        Between 0.05 and 20; above 1 it makes a network less confident than it was.
+        0.05 to 20; above 1 it lowers the confidence.
     """
     count, classes = logits.shape
     targets = np.full((count, classes), 1 / (classes * (count + 1)))
@@ -37,8 +37,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """What probabilities (N, C) were before logits were divided by a temperature."""
+    """Returns the uncalibrated probabilities (N, C) of probabilities calibrated with a temperature."""
     tiny = np.finfo(np.float32).tiny
     logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) * temperature
-    before: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
-    return before
+    uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
+    return uncalibrated

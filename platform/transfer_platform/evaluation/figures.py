@@ -1,4 +1,4 @@
-"""Images of what predictions are worth, as matplotlib figures that belong to no window."""
+"""Matplotlib figures of predictions and learning curves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from transfer_model.preprocessing import decode
 from transfer_platform.evaluation.metrics import CALIBRATION_BINS, calibration_curve
 from transfer_platform.evaluation.predictions import Predictions
 
-THUMBNAIL = 160
-"""Side of a gallery image in pixels."""
+THUMBNAIL_SIZE = 160
+"""Longer side of an image in pixels."""
+COLUMNS = 4
 
 
 def confusion_matrix(predictions: Predictions) -> Figure:
-    """How often each class (row) was taken for each class (column)."""
+    """Plots the number of images of each class (row) by predicted class (column)."""
     classes = predictions.classes
     side = min(4 + 0.35 * len(classes), 24)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -37,7 +38,7 @@ def confusion_matrix(predictions: Predictions) -> Figure:
 
 
 def calibration(predictions: Predictions) -> Figure:
-    """Accuracy against confidence; on the diagonal the probabilities mean what they say."""
+    """Plots accuracy against confidence; calibrated probabilities lie on the diagonal."""
     confidence, accuracy, counts = calibration_curve(predictions.labels, predictions.probabilities)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -53,44 +54,43 @@ def calibration(predictions: Predictions) -> Figure:
 
 
 def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Metrics of one trial over its epochs, one curve each, losses apart from the rest.
+    """Plots the metrics of one trial by epoch, losses in a separate panel.
 
     Args:
-        history: By the metric's name, epochs and values.
+        history: (epoch, value) pairs by metric name.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
-    losses, quality = figure.subplots(1, 2)
+    losses, others = figure.subplots(1, 2)
     for metric, points in history.items():
-        axes = losses if metric.endswith("/loss") else quality
+        axes = losses if metric.endswith("/loss") else others
         axes.plot(*zip(*points, strict=True), marker=".", label=metric)
-    for axes in (losses, quality):
+    for axes in (losses, others):
         axes.set(xlabel="epoch")
         axes.legend()
     return figure
 
 
-def worst_mistakes(predictions: Predictions, most: int = 16) -> Figure:
-    """The images whose true class got the least probability, among those that were classified wrongly."""
-    shown = predictions.mistakes()[:most]
-    columns = 4
-    rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(2.6 * columns, 3 * rows), layout="constrained")
-    for axes in (grid := figure.subplots(rows, columns, squeeze=False)).flat:
+def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
+    """Shows the misclassified images whose true class has the lowest probability."""
+    indices = predictions.mistakes()[:limit]
+    rows = max(1, -(-len(indices) // COLUMNS))
+    figure = Figure(figsize=(2.6 * COLUMNS, 3 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, COLUMNS, squeeze=False)).flat:
         axes.set_axis_off()
-    for index, axes in zip(shown, grid.flat, strict=False):
-        _show(axes, predictions, index)
-    if not shown:
-        figure.suptitle("not one mistake")
+    for index, axes in zip(indices, grid.flat, strict=False):
+        _show_image(axes, predictions, index)
+    if not indices:
+        figure.suptitle("no misclassified images")
     return figure
 
 
-def _show(axes: Axes, predictions: Predictions, index: int) -> None:
+def _show_image(axes: Axes, predictions: Predictions, index: int) -> None:
     image = decode(predictions.paths[index])
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    true, predicted = predictions.labels[index], predictions.predicted[index]
+    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    label, predicted = predictions.labels[index], predictions.predicted[index]
     axes.imshow(np.asarray(image))
     axes.set_title(
-        f"{predictions.classes[true]}, taken for {predictions.classes[predicted]}\n"
-        f"with {predictions.probabilities[index, predicted]:.3f}: {predictions.paths[index].name[:28]}",
+        f"{predictions.classes[label]}, predicted {predictions.classes[predicted]} "
+        f"({predictions.probabilities[index, predicted]:.3f})\n{predictions.paths[index].name[:28]}",
         fontsize=7,
     )

@@ -1,6 +1,6 @@
-"""The model card that travels inside a registered version: what it is for, made from, and worth.
+"""Model card of a registered version.
 
-After "Model Cards for Model Reporting" (Mitchell et al., 2019), as far as a recipe and a test set can tell.
+Follows "Model Cards for Model Reporting" (Mitchell et al., 2019).
 """
 
 from __future__ import annotations
@@ -17,73 +17,76 @@ FILE = "README.md"
 
 def model_card(
     recipe: Recipe,
-    description: ModelConfig,
+    config: ModelConfig,
     images: Mapping[str, tuple[int, str]],
     predictions: Predictions,
     metrics: Mapping[str, float],
 ) -> str:
-    """Markdown.
+    """Returns the model card in Markdown.
 
     Args:
-        recipe: With the best trial's values in place of ranges.
-        description: Of the served form.
-        images: By role (train, validation, test): how many there were, and their fingerprint.
-        predictions: Of the served form on the test images.
-        metrics: By name.
+        recipe: The recipe with the values of the best trial instead of ranges.
+        config: Configuration of the served model.
+        images: Number of images and fingerprint by split (train, validation, test).
+        predictions: Predictions of the served model on the test images.
+        metrics: Metrics by name.
     """
     title = recipe.promotion.model if recipe.promotion else recipe.name
     sections = {
-        f"# {title}": _purpose(description),
-        "## What it is worth": _worth(predictions, metrics),
-        "## What it was made from": _origin(recipe, images),
-        "## What it does with an image": _processing(description),
-        "## What it does not know": _limits(description),
+        f"# {title}": _intended_use(config),
+        "## Evaluation": _evaluation(predictions, metrics),
+        "## Training": _training(recipe, images),
+        "## Preprocessing": _preprocessing(config),
+        "## Limitations": _limitations(config),
     }
     return "\n\n".join(part for heading, body in sections.items() for part in (heading, body)) + "\n"
 
 
-def _purpose(description: ModelConfig) -> str:
+def _intended_use(config: ModelConfig) -> str:
     return (
-        f"Tells {len(description.classes)} classes of photographs apart: {', '.join(description.classes)}. "
-        "It was made for images like those that it learned from, and for nothing else."
+        f"Classifies photographs into {len(config.classes)} classes: {', '.join(config.classes)}. "
+        "Intended for images like the training images only."
     )
 
 
-def _worth(predictions: Predictions, metrics: Mapping[str, float]) -> str:
-    figures = table({"on the test images": list(metrics), "value": list(metrics.values())})
-    return "\n".join([*figures, "", *table(class_table(predictions))])
+def _evaluation(predictions: Predictions, metrics: Mapping[str, float]) -> str:
+    metric_table = table({"metric": list(metrics), "value": list(metrics.values())})
+    return "\n".join(["On the test images:", "", *metric_table, "", *table(class_table(predictions))])
 
 
-def _origin(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
+def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
     backbone = recipe.backbone
-    rows = [f"- {count} {role} images, fingerprint `{digest}`" for role, (count, digest) in images.items()]
-    made = (
-        f"- `{backbone.name}`, weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`; "
-        f"a new head, trained by the recipe `{recipe.name}`, seed {recipe.seed}"
+    counts = [
+        f"- {count} {split} images, fingerprint `{digest}`" for split, (count, digest) in images.items()
+    ]
+    network = (
+        f"- `{backbone.name}` with weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`, "
+        f"and a new head; recipe `{recipe.name}`, seed {recipe.seed}"
     )
-    return "\n".join([f"- data: {recipe.dataset.source}", *rows, made])
+    return "\n".join([f"- data: {recipe.dataset.source}", *counts, network])
 
 
-def _processing(description: ModelConfig) -> str:
-    preparing = description.preprocessing
-    side = preparing.image_size
+def _preprocessing(config: ModelConfig) -> str:
+    preprocessing = config.preprocessing
+    size = preprocessing.image_size
     return (
-        f"The centre square, {preparing.crop:g} of the shorter side, is resized to {side} x {side} pixels "
-        f"({preparing.interpolation}); channels are scaled by mean {preparing.mean} and deviation "
-        f"{preparing.std}. It computes in {description.precision}. Logits are divided by the temperature "
-        f"{description.temperature:.4g} before they become probabilities."
+        f"A centre square of {preprocessing.crop:g} of the shorter side is resized to {size} x {size} pixels "
+        f"({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} and standard "
+        f"deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided by "
+        f"the temperature {config.temperature:.4g} before the softmax."
     )
 
 
-def _limits(description: ModelConfig) -> str:
-    unknown = description.unknown
+def _limitations(config: ModelConfig) -> str:
+    unknown = config.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "It calls no image unknown: there were too few held-out images to keep false alarms at "
-            f"{unknown.false_alarms:.1%}."
+            "No image is flagged as unknown: there were too few held-out images to keep the false alarm rate "
+            f"at {unknown.false_alarms:.1%}."
         )
     return (
-        f"An image is called unknown where its novelty is above {unknown.threshold:.4g}, which was set so "
-        f"that {unknown.false_alarms:.1%} of images like the training images are called so by mistake. "
-        "Anything that looks like the training images and is none of the classes is still given one."
+        f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "
+        f"which corresponds to a false alarm rate of {unknown.false_alarms:.1%} on images like the training "
+        "images. An image that resembles the training images but belongs to none of the classes is still "
+        "assigned to one of them."
     )

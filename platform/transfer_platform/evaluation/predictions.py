@@ -1,4 +1,4 @@
-"""Predictions of one model for labelled images: what metrics, figures, reports and the gate read."""
+"""Predictions of a model for labelled images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transfer_platform.evaluation.metrics import scores
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says about images whose classes are known.
+    """Class probabilities of N labelled images.
 
     Attributes:
-        classes: In the order of the columns of `probabilities`.
-        paths: One per image.
+        classes: Class names, in the order of the columns of `probabilities`.
+        paths: Files of the images.
         labels: Class indices (N,).
         probabilities: (N, C), each row summing to 1.
     """
@@ -30,23 +30,22 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class of each image (N,)."""
+        """Index of the most probable class of each image (N,)."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
     def scores(self, prefix: str) -> dict[str, float]:
-        """Every scalar metric, named `PREFIX/NAME`."""
-        figures = scores(self.labels, self.probabilities)
-        return {f"{prefix}/{name}": value for name, value in figures.items()}
+        """Returns all scalar metrics, named `PREFIX/NAME`."""
+        return {f"{prefix}/{name}": value for name, value in scores(self.labels, self.probabilities).items()}
 
     def mistakes(self) -> list[int]:
-        """Which images were classified wrongly, the least probable true class first."""
+        """Returns the indices of misclassified images, lowest probability of the true class first."""
         assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
         order = np.argsort(assigned, kind="stable")
         return [int(index) for index in order if self.predicted[index] != self.labels[index]]
 
     def table(self) -> dict[str, list[object]]:
-        """Columns `file`, `label`, `predicted`, `probability`, and one per class."""
+        """Returns columns `file`, `label`, `predicted`, `probability`, and one per class."""
         return {
             "file": [path.name for path in self.paths],
             "label": [self.classes[index] for index in self.labels],

@@ -1,4 +1,4 @@
-"""The report for people: markdown that reads on a terminal, in the MLflow UI and in a browser alike."""
+"""Markdown reports of an evaluation and of decision thresholds."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from transfer_platform.evaluation.predictions import Predictions
 
 
 def class_table(predictions: Predictions) -> dict[str, list[object]]:
-    """Columns `class`, `images`, `precision`, `recall`, `f1`; one row per class."""
-    figures = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
+    """Returns columns `class`, `images`, `precision`, `recall`, `f1`; one row per class."""
+    metrics = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
     return {
         "class": list(predictions.classes),
-        "images": [int(count) for count in figures["support"]],
-        **{name: figures[name].tolist() for name in ("precision", "recall", "f1")},
+        "images": [int(count) for count in metrics["support"]],
+        **{name: metrics[name].tolist() for name in ("precision", "recall", "f1")},
     }
 
 
 def evaluation_report(
     title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
 ) -> str:
-    """The report of an evaluation.
+    """Returns the report of an evaluation in Markdown.
 
     Args:
-        title: Its heading.
-        facts: What was evaluated on what, shown as a list.
-        predictions: Of the images.
-        metrics: By name.
+        title: Heading.
+        facts: Names and values of the list below the heading, such as the model and the images.
+        predictions: Predictions of the evaluated images.
+        metrics: Metrics by name.
     """
-    mistakes = len(predictions.mistakes())
     total = len(predictions.labels)
     lines = [
         f"# {title}",
         "",
         *(f"- {name}: {value}" for name, value in facts.items()),
         "",
-        f"{total - mistakes} of {total} images are classified correctly.",
+        f"{total - len(predictions.mistakes())} of {total} images are classified correctly.",
         "",
         *table({"metric": list(metrics), "value": list(metrics.values())}),
         "",
@@ -47,34 +46,34 @@ def evaluation_report(
 
 
 def threshold_report(
-    by_class: Mapping[str, Sequence[object]], decided: Mapping[str, Sequence[object]], chosen_on: int
+    thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """The report of thresholds.
+    """Returns the report of decision thresholds in Markdown.
 
     Args:
-        by_class: See `thresholds.class_thresholds`.
-        decided: See `thresholds.coverage`.
-        chosen_on: How many images they were chosen on.
+        thresholds: Result of `thresholds.class_thresholds`.
+        coverage: Result of `thresholds.coverage`.
+        images: Number of images on which the thresholds were chosen.
     """
     lines = [
         "# Thresholds",
         "",
-        f"Each class against all others: the probability of best F1 on the {chosen_on} images that ranked",
-        "the best trial, calibrated as they are served, and what it is worth on the test images.",
+        "One-vs-rest threshold of each class: the calibrated probability with the best F1 on the",
+        f"{images} validation images of the best trial, with precision and recall on these images and on",
+        "the test images.",
         "",
-        *table(by_class),
+        *table(thresholds),
         "",
-        "Where answers of less confidence are refused: the share of the test images that is decided, and the",
-        "accuracy among them.",
+        "Coverage: the share of test images whose confidence reaches a threshold, and the accuracy on them.",
         "",
-        *table(decided),
+        *table(coverage),
         "",
     ]
     return "\n".join(lines)
 
 
 def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
-    """The lines of a markdown table, one column a key; numbers with four decimals."""
+    """Returns the lines of a Markdown table, one column per key; floats with four decimals."""
     rows = zip(*columns.values(), strict=True)
     return [
         "| " + " | ".join(columns) + " |",

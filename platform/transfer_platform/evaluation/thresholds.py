@@ -1,7 +1,6 @@
-"""What becomes of a model's answers where only sure ones count: thresholds by class, and coverage.
+"""Decision thresholds by class, and coverage by confidence.
 
-Thresholds are chosen on images that ranked the trials, never on test images; what they are worth is then
-measured on these.
+Thresholds are chosen on validation images and measured on test images.
 """
 
 from __future__ import annotations
@@ -13,55 +12,58 @@ from sklearn.metrics import precision_recall_curve
 from transfer_platform.evaluation.predictions import Predictions
 
 CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Largest probabilities below which an answer is refused, for the table of coverage."""
+"""Minimum confidences, one row each in the table of coverage."""
 
 
-def class_thresholds(chosen: Predictions, judged: Predictions) -> dict[str, list[object]]:
-    """For each class against all others, the threshold of its probability with the best F1.
+def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, list[object]]:
+    """Returns the one-vs-rest threshold with the best F1 for each class.
 
     Args:
-        chosen: The predictions on which thresholds are chosen.
-        judged: Those on which they are measured, of the same classes.
+        validation: Predictions on which thresholds are chosen.
+        test: Predictions on which they are measured, of the same classes.
 
     Returns:
-        Columns `class`, `ood_threshold`, and `precision`, `recall` on both; one row per class.
+        Columns `class`, `threshold`, and `precision`, `recall` of both; one row per class.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")
     }
-    for index, name in enumerate(chosen.classes):
-        threshold = _best(chosen.labels == index, chosen.probabilities[:, index])
-        here = _at(chosen.labels == index, chosen.probabilities[:, index], threshold)
-        there = _at(judged.labels == index, judged.probabilities[:, index], threshold)
-        for column, cell in zip(columns.values(), (name, threshold, *here, *there), strict=True):
+    for index, name in enumerate(validation.classes):
+        positive, probabilities = validation.labels == index, validation.probabilities[:, index]
+        threshold = _best_threshold(positive, probabilities)
+        on_validation = _precision_recall(positive, probabilities, threshold)
+        on_test = _precision_recall(test.labels == index, test.probabilities[:, index], threshold)
+        for column, cell in zip(columns.values(), (name, threshold, *on_validation, *on_test), strict=True):
             column.append(cell)
     return columns
 
 
-def coverage(judged: Predictions) -> dict[str, list[object]]:
-    """How many images are decided, and how well, where less sure answers are refused.
+def coverage(test: Predictions) -> dict[str, list[object]]:
+    """Returns the share of images whose confidence reaches each of `CONFIDENCES`, and their accuracy.
 
     Returns:
-        Columns `confidence`, `decided` (share of the images) and `accuracy` among them, None where none is.
+        Columns `confidence`, `decided` (share of the images) and `accuracy` on them, None if there are none.
     """
-    sure = judged.probabilities.max(axis=1)
-    right = judged.predicted == judged.labels
-    decided = [sure >= confidence for confidence in CONFIDENCES]
+    confidence = test.probabilities.max(axis=1)
+    correct = test.predicted == test.labels
+    covered = [confidence >= minimum for minimum in CONFIDENCES]
     return {
         "confidence": list(CONFIDENCES),
-        "decided": [float(each.mean()) for each in decided],
-        "accuracy": [float(right[each].mean()) if each.any() else None for each in decided],
+        "decided": [float(mask.mean()) for mask in covered],
+        "accuracy": [float(correct[mask].mean()) if mask.any() else None for mask in covered],
     }
 
 
-def _best(own: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> float:
-    precision, recall, thresholds = precision_recall_curve(own, probabilities)
+def _best_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.floating]) -> float:
+    precision, recall, thresholds = precision_recall_curve(positive, probabilities)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(thresholds[int(f1[:-1].argmax())])
 
 
-def _at(own: NDArray[np.bool_], probabilities: NDArray[np.floating], threshold: float) -> tuple[float, float]:
-    """Precision and recall; 0 where there was nothing to divide by."""
-    called = probabilities >= threshold
-    hits = float((called & own).sum())
-    return hits / max(1.0, float(called.sum())), hits / max(1.0, float(own.sum()))
+def _precision_recall(
+    positive: NDArray[np.bool_], probabilities: NDArray[np.floating], threshold: float
+) -> tuple[float, float]:
+    """Returns precision and recall; undefined values are 0."""
+    predicted = probabilities >= threshold
+    hits = float((predicted & positive).sum())
+    return hits / max(1.0, float(predicted.sum())), hits / max(1.0, float(positive.sum()))

@@ -1,4 +1,4 @@
-"""What is to be said of classes and groups: which are missing, small, unlike in size, or in two splits."""
+"""Checks of classes and groups: missing, small, imbalanced, or in several splits."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from transfer_platform.inspection.findings import Finding
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
 
-IMBALANCE = 5.0
-"""Images of the largest class by those of the smallest."""
+MAX_IMBALANCE = 5.0
+"""Largest to smallest class size above which a class imbalance is reported."""
 
 
-def class_gaps(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
-    """Classes that keep a data set from being divided."""
+def check_class_folders(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
+    """Yields missing and invalid classes, which make it impossible to split a dataset."""
     for catalog in catalogs.values():
-        yield from (Finding("class folders", (), gap) for gap in catalog.class_errors())
-    given = {role: catalog.images for role, catalog in catalogs.items()}
-    yield from (Finding("classes differ", (), line) for line in class_differences(given))
+        yield from (Finding("invalid classes", (), error) for error in catalog.class_errors())
+    images = {split: catalog.images for split, catalog in catalogs.items()}
+    yield from (Finding("classes differ", (), difference) for difference in class_differences(images))
 
 
-def similar_classes(labels: Collection[str]) -> Iterator[Finding]:
-    """Classes whose names differ in case, spaces or signs alone."""
-    alike: dict[str, list[str]] = defaultdict(list)
+def check_class_names(labels: Collection[str]) -> Iterator[Finding]:
+    """Yields classes whose names differ only in case, spaces or punctuation."""
+    similar: dict[str, list[str]] = defaultdict(list)
     for label in sorted(labels):
-        alike["".join(each for each in label.casefold() if each.isalnum()) or label].append(label)
-    for names in alike.values():
+        similar["".join(filter(str.isalnum, label.casefold())) or label].append(label)
+    for names in similar.values():
         if len(names) > 1:
-            yield Finding("similar classes", (), " and ".join(map(repr, names)))
+            yield Finding("similar class names", (), " and ".join(map(repr, names)))
 
 
-def class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
-    """Classes of few training images, and of far fewer than others.
+def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
+    """Yields small classes and class imbalance.
 
     Args:
-        train: The training images.
-        few: Images below which a class is small.
+        train: Training images.
+        few: Number of images below which a class is small.
     """
     counts = Counter(image.label for image in train)
     for label, count in sorted(counts.items()):
@@ -48,22 +48,15 @@ def class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
             yield Finding("few images", (), f"{label!r} has {count} training images")
     if not counts:
         return
-    (most, large), (least, small) = counts.most_common()[0], counts.most_common()[-1]
-    if large > IMBALANCE * small:
-        yield Finding(
-            "imbalance",
-            (),
-            f"{most!r} has {large} training images, {least!r} {small}: {large / small:.1f} times as many",
-        )
+    (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
+    if most > MAX_IMBALANCE * fewest:
+        sizes = f"{largest!r} has {most} training images and {smallest!r} has {fewest}"
+        yield Finding("class imbalance", (), f"{sizes}: {most / fewest:.1f} times as many")
 
 
-def split_groups(roles: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Groups that a manifest's own splits tear apart.
-
-    Args:
-        roles: The images of each split.
-    """
-    for name, held in groups_in_several_splits(roles).items():
-        files = tuple(image.path for images in held.values() for image in images)
-        counts = " and ".join(f"{len(images)} in {role}" for role, images in held.items())
-        yield Finding("group in two splits", files, f"the group {name!r} has {counts}")
+def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
+    """Yields groups whose images are in several splits of a manifest."""
+    for name, group in groups_in_several_splits(splits).items():
+        files = tuple(image.path for images in group.values() for image in images)
+        counts = " and ".join(f"{len(images)} in {split}" for split, images in group.items())
+        yield Finding("group across splits", files, f"the group {name!r} has {counts}")

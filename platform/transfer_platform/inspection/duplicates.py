@@ -1,4 +1,4 @@
-"""Images that are there more than once: the same bytes, or the same to the eye."""
+"""Exact duplicates (identical files) and near duplicates (similar images)."""
 
 from __future__ import annotations
 
@@ -19,172 +19,170 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 MAX_BRIGHTNESS_DIFFERENCE = 4.0
-"""Levels (of 255) by which the mean brightness of near copies may differ."""
+"""Largest difference in mean brightness between near duplicates, 0 to 255."""
 MIN_CORRELATION = 0.97
-"""Smallest correlation of the coarse forms of near copies, 1 for equal ones."""
+"""Smallest correlation between the perceptual hashes of near duplicates."""
 MAX_COLOR_DIFFERENCE = 5.0
-"""Largest mean difference of their sketches, in levels (of 255)."""
+"""Largest mean absolute difference between the thumbnails of near duplicates, 0 to 255."""
 MAX_ASPECT_DIFFERENCE = 0.05
-"""Largest difference of their aspect ratios, relative."""
+"""Largest difference in the logarithm of the aspect ratio of near duplicates."""
 MIN_CONTRAST = 4.0
-"""Levels (of 255) of deviation below which a sketch has no form to compare: skies, blank pages."""
+"""Smallest standard deviation of brightness, 0 to 255; skies and blank pages are not compared."""
 
-_ROWS, _COLUMNS = 256, 4096
-"""Forms that are compared at once with others, and how many others."""
-_ROUNDING = 0.01
-"""Levels that mean colours may be off."""
-_LOOKED_AT = 1 << 13
-"""Pairs whose colours are compared at once."""
+_COLOR_ROUNDING = 0.01
+"""Tolerance for rounding errors in mean colors."""
 
 
 def exact_duplicates(
-    roles: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
+    splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Files of the same bytes.
+    """Yields images whose files are identical.
 
     Args:
-        roles: The images of each split.
-        allowed: Files that may lie in two splits.
+        splits: The images of each split.
+        allowed: Files that may be in two splits.
     """
-    for shared in images_in_several_splits(roles, allowed):
-        yield Finding("copy in another split", _paths(shared), " and ".join(_places(shared)))
-    times = Counter(image.sha256 for images in roles.values() for image in images)
-    same: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for role, images in roles.items():
+    for copies in images_in_several_splits(splits, allowed):
+        yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
+    counts = Counter(image.sha256 for images in splits.values() for image in images)
+    by_content: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
+    for split, images in splits.items():
         for image in images:
-            if times[image.sha256] > 1:
-                same[image.sha256][role].append(image)
-    for held in same.values():
-        labels = {image.label for images in held.values() for image in images}
+            if counts[image.sha256] > 1:
+                by_content[image.sha256][split].append(image)
+    for group in by_content.values():
+        labels = {image.label for images in group.values() for image in images}
         if len(labels) > 1:
-            yield Finding("copy with another label", _paths(held), " and ".join(_places(held)))
+            yield Finding("duplicate with another label", _paths(group), " and ".join(_locations(group)))
         else:
-            yield from (
-                Finding("copy", tuple(image.path for image in images), f"{role}/{images[0].label}")
-                for role, images in held.items()
-                if len(images) > 1
-            )
+            for split, images in group.items():
+                if len(images) > 1:
+                    yield Finding("exact duplicate", _paths({split: images}), f"{split}/{images[0].label}")
 
 
-def _paths(held: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
-    return tuple(image.path for images in held.values() for image in images)
+def _paths(images: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
+    return tuple(image.path for group in images.values() for image in group)
 
 
-def _places(held: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Which splits and classes some images are in, by split."""
-    found = {f"{role}/{image.label}" for role, images in held.items() for image in images}
-    return sorted(found, key=lambda each: (list(held).index(each.partition("/")[0]), each))
+def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
+    """Returns the distinct `split/label` pairs, in the order of the splits."""
+    locations = {f"{split}/{image.label}" for split, images in copies.items() for image in images}
+    order = list(copies)
+    return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))
 
 
 def near_duplicates(
-    roles: Mapping[str, Sequence[ImageRecord]], facts: NDArray[np.void], sketches: PerceptualHashes
+    splits: Mapping[str, Sequence[ImageRecord]], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Images of different bytes that look the same: resized, compressed anew, or one frame later.
+    """Yields almost identical images: resized, compressed again, or consecutive video frames.
 
     Args:
-        roles: The images of each split.
-        facts: The `data.looks.FACTS` of all of them, split by split (N,).
-        sketches: What `sketches.study` says of them.
+        splits: The images of each split, N in total.
+        headers: Their `HEADER_DTYPE` records (N,), split by split.
+        hashes: Their perceptual hashes, in the same order.
     """
-    names, held = list(roles), [image for images in roles.values() for image in images]
-    role_of = np.repeat(np.arange(len(names)), [len(images) for images in roles.values()])
-    for group in group_similar(facts, sketches, _different(roles)):
-        members = [(names[role_of[index]], held[index]) for index in group]
+    images = [(split, image) for split, members in splits.items() for image in members]
+    for group in group_similar(headers, hashes, _distinct(splits)):
+        members = [images[index] for index in group]
         if len({image.sha256 for _, image in members}) == 1:
             continue
-        found, labels = {role for role, _ in members}, {image.label for _, image in members}
-        kind = "near copy"
-        if len(found) > 1:
-            kind = "near copy in another split"
-        elif len(labels) > 1:
-            kind = "near copy with another label"
-        detail = ", ".join(f"{role}/{image.label}" for role, image in members[:8])
+        kind = "near duplicate"
+        if len({split for split, _ in members}) > 1:
+            kind = "near duplicate across splits"
+        elif len({image.label for _, image in members}) > 1:
+            kind = "near duplicate with another label"
+        locations = ", ".join(f"{split}/{image.label}" for split, image in members[:8])
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
-        yield Finding(kind, tuple(image.path for _, image in members), detail + more)
+        yield Finding(kind, tuple(image.path for _, image in members), locations + more)
 
 
-def _different(roles: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """The places of all images, split by split, but those whose bytes came before in the same split."""
-    places: list[int] = []
+def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
+    """Returns the indices of all images, without exact duplicates within a split."""
+    indices: list[int] = []
     start = 0
-    for images in roles.values():
-        seen: set[str] = set()
-        for place, image in enumerate(images, start):
-            if image.sha256 not in seen:
-                seen.add(image.sha256)
-                places.append(place)
+    for images in splits.values():
+        first: dict[str, int] = {}
+        for index, image in enumerate(images, start):
+            first.setdefault(image.sha256, index)
+        indices.extend(first.values())
         start += len(images)
-    return np.array(places, np.int64)
+    return np.array(indices, np.int64)
 
 
 def group_similar(
-    facts: NDArray[np.void], sketches: PerceptualHashes, among: NDArray[np.int64]
+    headers: NDArray[np.void],
+    hashes: PerceptualHashes,
+    indices: NDArray[np.int64],
+    *,
+    block: tuple[int, int] = (256, 4096),
+    pairs_at_once: int = 1 << 13,
 ) -> list[list[int]]:
-    """Which images look the same.
+    """Groups almost identical images.
 
-    Two sketches that are about as bright are compared by their coarse forms, the lowest frequencies of a
-    cosine transform (Zauner, 2010), and those of equal form by their colours. What is known to be connected
-    by others is not compared, so that a thousand frames of one camera do not make a million pairs.
+    Pairs of similar brightness are compared by their perceptual hashes, the lowest frequencies of a cosine
+    transform (Zauner, 2010), and those with similar hashes by the colors of their thumbnails. Images that
+    are already in the same group are not compared: a thousand frames of a video would make a million pairs.
 
     Args:
-        facts: `data.looks.FACTS` (N,).
-        sketches: What `sketches.study` says of them.
-        among: Places (M,) of those to compare.
+        headers: `HEADER_DTYPE` records (N,).
+        hashes: Perceptual hashes of the same N images.
+        indices: Indices (M,) of the images to compare.
+        block: How many hashes are compared with how many others at once.
+        pairs_at_once: Number of pairs whose thumbnails are compared at once.
 
     Returns:
-        The places of each set of images that are connected by being alike, two at least; in the order of
-        their first ones.
+        The indices of each connected group of two or more images, ordered by their first index.
     """
-    order = among[np.argsort(sketches.brightness[among], kind="stable")]
-    order = order[sketches.deviation[order] >= MIN_CONTRAST]
-    light, forms = sketches.brightness[order], sketches.hashes
-    shapes = np.log(facts["width"] / facts["height"])
-    ends = np.searchsorted(light, light + MAX_BRIGHTNESS_DIFFERENCE, side="right")
+    order = indices[np.argsort(hashes.brightness[indices], kind="stable")]
+    order = order[hashes.deviation[order] >= MIN_CONTRAST]
+    brightness, vectors = hashes.brightness[order], hashes.hashes
+    aspects = np.log(headers["width"] / headers["height"])
+    ends = np.searchsorted(brightness, brightness + MAX_BRIGHTNESS_DIFFERENCE, side="right")
     group = np.arange(len(order))
-    for rows, columns in _tiles(ends):
-        close = np.flatnonzero(forms[order[rows]] @ forms[order[columns]].T >= MIN_CORRELATION)
-        one, other = np.divmod(close, columns.stop - columns.start)
-        pairs = np.stack((one + rows.start, other + columns.start), axis=1)
+    for rows, columns in _tiles(ends, *block):
+        similar = np.flatnonzero(vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION)
+        first, second = np.divmod(similar, columns.stop - columns.start)
+        pairs = np.stack((first + rows.start, second + columns.start), axis=1)
         pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
-        pairs = pairs[_perhaps(shapes, sketches.mean_color, order[pairs])]
+        pairs = pairs[_may_match(aspects, hashes.mean_color, order[pairs])]
         while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
-            some, pairs = pairs[:_LOOKED_AT], pairs[_LOOKED_AT:]
-            group = _joined(group, some[_same(sketches, order[some])])
+            batch, pairs = pairs[:pairs_at_once], pairs[pairs_at_once:]
+            group = _merge_groups(group, batch[_have_same_colors(hashes, order[batch])])
     return _members(group, order)
 
 
-def _tiles(ends: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns that hold each pair of a place with a later one before its end (N,)."""
-    for start in range(0, len(ends), _ROWS):
-        stop = min(start + _ROWS, len(ends))
+def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Yields tiles (rows, columns) that cover each index with all later ones before its end (N,)."""
+    for start in range(0, len(ends), height):
+        stop = min(start + height, len(ends))
         last = int(ends[stop - 1])
-        for left in range(start, last, _COLUMNS):
-            yield slice(start, stop), slice(left, min(left + _COLUMNS, last))
+        for left in range(start, last, width):
+            yield slice(start, stop), slice(left, min(left + width, last))
 
 
-def _perhaps(
-    shapes: NDArray[np.float64], colour: NDArray[np.float32], pairs: NDArray[np.int64]
+def _may_match(
+    aspects: NDArray[np.float64], mean_color: NDArray[np.float32], pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which pairs (P, 2) have the same shape, and mean colours that do not rule the same colours out."""
-    one, other = pairs.T
-    colours = np.abs(colour[one] - colour[other]).mean(axis=1)
-    perhaps: NDArray[np.bool_] = colours <= MAX_COLOR_DIFFERENCE + _ROUNDING
-    perhaps &= np.abs(shapes[one] - shapes[other]) <= MAX_ASPECT_DIFFERENCE
-    return perhaps
+    """Selects pairs (P, 2) with the same aspect ratio whose mean colors do not exclude similar thumbnails."""
+    first, second = pairs.T
+    differences = np.abs(mean_color[first] - mean_color[second]).mean(axis=1)
+    matches: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE + _COLOR_ROUNDING
+    matches &= np.abs(aspects[first] - aspects[second]) <= MAX_ASPECT_DIFFERENCE
+    return matches
 
 
-def _same(sketches: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which pairs (P, 2) of equal form have the same colours."""
-    places, where = np.unique(pairs, return_inverse=True)
-    pixels = sketches.thumbnails(places).astype(np.int16)
-    one, other = where.reshape(pairs.shape).T
-    differences = np.abs(pixels[one] - pixels[other]).mean(axis=(1, 2, 3))
-    same: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE
-    return same
+def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Selects pairs (P, 2) with similar thumbnails."""
+    indices, inverse = np.unique(pairs, return_inverse=True)
+    pixels = hashes.thumbnails(indices).astype(np.int16)
+    first, second = inverse.reshape(pairs.shape).T
+    differences = np.abs(pixels[first] - pixels[second]).mean(axis=(1, 2, 3))
+    matches: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE
+    return matches
 
 
-def _joined(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number of each place's group (N,), once the groups of pairs (P, 2) of places are one."""
+def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the new group numbers (N,) after the groups of each pair (P, 2) have been merged."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array
@@ -192,13 +190,13 @@ def _joined(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.in
 
     count = len(group)
     links = coo_array((np.ones(len(pairs), np.int8), tuple(group[pairs].T)), shape=(count, count))
-    joined: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)[group]
-    return joined
+    merged: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)[group]
+    return merged
 
 
 def _members(group: NDArray[np.int64], order: NDArray[np.int64]) -> list[list[int]]:
     sizes = np.bincount(group)
     members: dict[int, list[int]] = defaultdict(list)
-    for place in np.flatnonzero(sizes[group] > 1):
-        members[int(group[place])].append(int(order[place]))
-    return sorted(sorted(each) for each in members.values())
+    for position in np.flatnonzero(sizes[group] > 1):
+        members[int(group[position])].append(int(order[position]))
+    return sorted(sorted(indices) for indices in members.values())

@@ -1,4 +1,4 @@
-"""What the preflight can find: every kind of trouble with its weight, its meaning and its remedy."""
+"""Kinds of findings: severity, meaning and fix."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """How much a finding matters; in this order."""
+    """Severity of a finding, in descending order."""
 
     ERROR = "error"
-    """Nothing can be trained, or what is measured would mean nothing."""
+    """Training is impossible, or its results would be meaningless."""
     WARNING = "warning"
-    """Training works; somebody should look."""
+    """Training is possible, but the finding should be checked."""
     NOTE = "note"
-    """Good to know; the platform deals with it."""
+    """Handled automatically."""
 
 
 @dataclass(frozen=True, slots=True)
 class FindingKind:
-    """One kind of finding.
+    """A kind of finding.
 
     Attributes:
-        name: As it is counted.
-        severity: How much it matters.
-        meaning: What it is, and what comes of it.
-        remedy: What to do; empty where nothing needs to be done.
-        skippable: Whether a file may be left out for it; otherwise nobody knows what would be left out.
+        name: Its name in reports.
+        severity: Its severity.
+        meaning: Description and consequence.
+        fix: Instructions; empty if nothing needs to be done.
+        skippable: `dataset.on_bad_image: skip` may leave out such files. False if it is unknown what would be
+            left out.
     """
 
     name: str
     severity: Severity
     meaning: str
-    remedy: str = ""
+    fix: str = ""
     skippable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found.
+    """A single finding.
 
     Attributes:
-        kind: Its name, a key of `FINDING_KINDS`.
-        files: Which it is about, none where it is about the data set; the first is the one to look at.
-        detail: What exactly, a sentence or a part of one.
+        kind: A key of `FINDING_KINDS`.
+        files: The files concerned, the most relevant one first; empty for a finding about the whole dataset.
+        detail: Details, a sentence or a part of one.
     """
 
     kind: str
@@ -52,164 +53,129 @@ class Finding:
     detail: str
 
 
-_OUT = "mend or remove it, name it in dataset.exclude, or set dataset.on_bad_image: skip"
-_LINK = "copy what it points to into the data set, or name it in dataset.exclude"
-_ROW = "correct the row, name it in dataset.exclude, or set dataset.on_bad_image: skip"
-_LOOK = "look at it; name it in dataset.exclude if it does not belong"
+_FIX_FILE = "repair or remove it, add it to dataset.exclude, or set dataset.on_bad_image: skip"
+_FIX_LINK = "replace it with a copy of its target, or add it to dataset.exclude"
+_FIX_ROW = "correct the row, add the file to dataset.exclude, or set dataset.on_bad_image: skip"
+_CHECK = "check it; add it to dataset.exclude if it does not belong to the dataset"
+
+_ERRORS = (
+    ("unreadable", "the file cannot be opened", "change its permissions"),
+    (
+        "unreadable folder",
+        "its contents are unknown, so it is not skipped",
+        "change its permissions, or add it to dataset.exclude",
+    ),
+    (
+        "not read",
+        "a disk or network error; the image may be valid, so it is not skipped",
+        "run the command again, or add it to dataset.exclude",
+    ),
+    ("missing", "the manifest lists a file that does not exist", _FIX_ROW),
+    ("empty", "a file of 0 bytes", _FIX_FILE),
+    ("unsupported format", "not an image, or an image in an unsupported format", _FIX_FILE),
+    ("damaged", "a truncated or damaged image", _FIX_FILE),
+    ("too many pixels", "decoding would need too much memory (decompression bomb)", _FIX_FILE),
+    ("too many bytes", "larger than any valid image", _FIX_FILE),
+    ("colour space", "its color space has no defined conversion to RGB", "convert it to RGB"),
+    ("link leading out", "a link to a target outside the dataset", _FIX_LINK),
+    ("link in circles", "a link that leads back to itself or to its own folder", _FIX_LINK),
+    ("link to nothing", "a link whose target does not exist", _FIX_LINK),
+    ("special file", "a pipe, a socket or a device", "remove it"),
+    (
+        "outside the class folders",
+        "its class is unknown",
+        "move it into a class folder, or add it to dataset.exclude",
+    ),
+    (
+        "invalid classes",
+        "fewer than two classes, an empty class, or a class name that is not valid text",
+        "correct the folders, or the labels in the manifest",
+    ),
+    (
+        "classes differ",
+        "the splits do not have the same classes",
+        "give every split images of every class, under the same class names",
+    ),
+    ("cannot be split", "the splits of the recipe cannot be made from these images", ""),
+    (
+        "duplicate across splits",
+        "identical files in different splits; test scores would be too high",
+        "remove one of them, add it to dataset.exclude, or allow it with dataset.allow_duplicates",
+    ),
+    (
+        "group across splits",
+        "images of one group in different splits; test scores would be too high",
+        "correct the split column of the manifest, or remove the column and use fractions",
+    ),
+)
+_WARNINGS = (
+    (
+        "duplicate with another label",
+        "identical files with different labels; at least one label is wrong",
+        "remove the file with the wrong label",
+    ),
+    ("exact duplicate", "identical files in one class; the image counts more than once", "keep one of them"),
+    (
+        "near duplicate across splits",
+        "almost identical images in different splits; test scores may be too high",
+        "check them; keep one of them",
+    ),
+    (
+        "near duplicate with another label",
+        "almost identical images with different labels; one label may be wrong",
+        "check their labels",
+    ),
+    ("near duplicate", "almost identical images of one class", "check them"),
+    (
+        "label error",
+        "the label is probably wrong: the out-of-fold prediction is confident of another class",
+        "check it; move it to its class, or add it to dataset.exclude",
+    ),
+    ("outlier", "far from all other images in feature space", _CHECK),
+    (
+        "wrong extension",
+        "the file name extension does not match the format",
+        "rename it; it is read in any case",
+    ),
+    ("animated", "several frames in one file, of which only the first is used", _CHECK),
+    ("unusual format", "hardly any other image has this format", _CHECK),
+    ("blank", "an image of a single color", _CHECK),
+    ("very dark or bright", "almost nothing is visible", _CHECK),
+    ("tiny", "much smaller than the other images", _CHECK),
+    ("extreme aspect ratio", "the network sees only a small part of such a long image", "crop it"),
+    (
+        "similar class names",
+        "names that differ only in case, spaces or punctuation; perhaps they are the same class",
+        "use the same name, or names that differ clearly",
+    ),
+    ("few images", "fewer training images than dataset.few_images", "add images"),
+    (
+        "class imbalance",
+        "one class has many times as many images as another",
+        "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
+    ),
+)
+_NOTES = (
+    (
+        "predicted as another class",
+        "the out-of-fold prediction is another class; a difficult image or a wrong label",
+        "check the first ones",
+    ),
+    ("EXIF rotation", "stored rotated; it is turned upright", ""),
+    ("transparency", "transparent areas become white", ""),
+    ("CMYK", "colors for print; converted to RGB", ""),
+    ("more than 8 bits", "gray values are scaled to 8 bits", ""),
+    ("name not UTF-8", "shown with escape sequences; it is read in any case", ""),
+    ("detected splits", "splits that dataset.splits does not set are detected from folder names", ""),
+    ("manifest", "interpretation of the manifest's columns", ""),
+    ("excluded", "left out because of dataset.exclude", ""),
+    ("hidden", "hidden files and files created by file managers are ignored", ""),
+)
+_NEVER_SKIPPED = ("unreadable folder", "not read")
 
 FINDING_KINDS = {
-    kind.name: kind
-    for kind in (
-        FindingKind(
-            "unreadable", Severity.ERROR, "the system does not let it be read", "change its permissions"
-        ),
-        FindingKind(
-            "unreadable folder",
-            Severity.ERROR,
-            "nobody knows what is in it, so it is not skipped",
-            "change its permissions, or name it in dataset.exclude",
-            skippable=False,
-        ),
-        FindingKind(
-            "not read",
-            Severity.ERROR,
-            "the disk or the network failed; the image may be good, so it is not skipped",
-            "run the command again, or name it in dataset.exclude",
-            skippable=False,
-        ),
-        FindingKind("missing", Severity.ERROR, "a manifest lists it, but it is not there", _ROW),
-        FindingKind("empty", Severity.ERROR, "a file of 0 bytes", _OUT),
-        FindingKind(
-            "unsupported format", Severity.ERROR, "no image, or one in a format that is not read", _OUT
-        ),
-        FindingKind("damaged", Severity.ERROR, "an image that is cut off or damaged", _OUT),
-        FindingKind(
-            "too many pixels", Severity.ERROR, "it would fill the memory (a decompression bomb)", _OUT
-        ),
-        FindingKind("too many bytes", Severity.ERROR, "larger than any image", _OUT),
-        FindingKind("colour space", Severity.ERROR, "its colours have no defined RGB", "convert it to RGB"),
-        FindingKind("link leading out", Severity.ERROR, "a link to somewhere outside the data set", _LINK),
-        FindingKind(
-            "link in circles", Severity.ERROR, "a link that leads back to itself or to its own folder", _LINK
-        ),
-        FindingKind("link to nothing", Severity.ERROR, "a link whose target is gone", _LINK),
-        FindingKind("special file", Severity.ERROR, "a pipe, a socket or a device", "remove it"),
-        FindingKind(
-            "outside the class folders",
-            Severity.ERROR,
-            "it lies where no class can be told",
-            "move it into its class folder, or name it in dataset.exclude",
-        ),
-        FindingKind(
-            "class folders",
-            Severity.ERROR,
-            "fewer than two classes, an empty one, or one whose name is no text",
-            "correct the folders, or the labels of the manifest",
-        ),
-        FindingKind(
-            "classes differ",
-            Severity.ERROR,
-            "the splits do not have the same classes",
-            "every split needs images of every class, of the same name",
-        ),
-        FindingKind("cannot be split", Severity.ERROR, "the images cannot be divided as the recipe says"),
-        FindingKind(
-            "copy in another split",
-            Severity.ERROR,
-            "the same bytes in two splits: it is tested after it was learned by heart",
-            "remove one of them, name one in dataset.exclude, or name the file that may be in both in "
-            "dataset.allow_duplicates",
-        ),
-        FindingKind(
-            "group in two splits",
-            Severity.ERROR,
-            "images of one group in two splits: it is tested on what it has seen",
-            "correct the manifest's column split, or leave it out and divide by fractions",
-        ),
-        FindingKind(
-            "copy with another label",
-            Severity.WARNING,
-            "the same bytes in two classes: one of the labels is wrong",
-            "remove the wrong one",
-        ),
-        FindingKind(
-            "copy",
-            Severity.WARNING,
-            "the same bytes twice in one class: it counts twice",
-            "remove one of them",
-        ),
-        FindingKind(
-            "near copy in another split",
-            Severity.WARNING,
-            "images in two splits that look the same: the test is easier than the world",
-            "look at them; keep one of them",
-        ),
-        FindingKind(
-            "near copy with another label",
-            Severity.WARNING,
-            "images in two classes that look the same: one of the labels may be wrong",
-            "look at them",
-        ),
-        FindingKind("near copy", Severity.WARNING, "images of one class that look the same", "look at them"),
-        FindingKind(
-            "likely mislabelled",
-            Severity.WARNING,
-            "networks that had not seen it are sure of another class",
-            "look at it; move it to its class, or name it in dataset.exclude",
-        ),
-        FindingKind(
-            "taken for another class",
-            Severity.NOTE,
-            "networks that had not seen it take it for another class: a hard image, or a wrong label",
-            "look at the first ones",
-        ),
-        FindingKind("far from the rest", Severity.WARNING, "unlike every other image of the data set", _LOOK),
-        FindingKind(
-            "wrong extension",
-            Severity.WARNING,
-            "the name says another format than the bytes",
-            "rename it; it is read all the same",
-        ),
-        FindingKind(
-            "animated", Severity.WARNING, "several images in one file, of which the first is used", _LOOK
-        ),
-        FindingKind("odd format", Severity.WARNING, "a format that hardly any other image here has", _LOOK),
-        FindingKind("blank", Severity.WARNING, "one colour and nothing else", _LOOK),
-        FindingKind("very dark or bright", Severity.WARNING, "hardly anything can be seen on it", _LOOK),
-        FindingKind("tiny", Severity.WARNING, "far smaller than the other images", _LOOK),
-        FindingKind(
-            "extreme shape", Severity.WARNING, "of so long an image the network sees a small part", "crop it"
-        ),
-        FindingKind(
-            "similar classes",
-            Severity.WARNING,
-            "classes whose names differ in case, spaces or signs alone: perhaps they are one",
-            "give them one name, or names that tell them apart",
-        ),
-        FindingKind(
-            "few images", Severity.WARNING, "fewer training images than dataset.few_images", "add images"
-        ),
-        FindingKind(
-            "imbalance",
-            Severity.WARNING,
-            "a class has many times the images of another",
-            "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
-        ),
-        FindingKind("turned by EXIF", Severity.NOTE, "stored on its side; it is turned upright"),
-        FindingKind("transparency", Severity.NOTE, "it is laid on white"),
-        FindingKind("CMYK", Severity.NOTE, "colours for print; they are converted to RGB"),
-        FindingKind("more than 8 bits", Severity.NOTE, "its greys are scaled to 8 bits"),
-        FindingKind("name that is no UTF-8", Severity.NOTE, "shown with escapes; it is read all the same"),
-        FindingKind(
-            "splits",
-            Severity.NOTE,
-            "what dataset.splits leaves out is recognised by the names of folders",
-        ),
-        FindingKind("manifest", Severity.NOTE, "what was made of the manifest's columns"),
-        FindingKind("excluded", Severity.NOTE, "left out because dataset.exclude names it"),
-        FindingKind(
-            "hidden", Severity.NOTE, "hidden files, and what file managers leave behind, are left out"
-        ),
-    )
+    name: FindingKind(name, severity, meaning, fix, skippable=name not in _NEVER_SKIPPED)
+    for severity, kinds in zip(Severity, (_ERRORS, _WARNINGS, _NOTES), strict=True)
+    for name, meaning, fix in kinds
 }
-"""Every kind by name, the gravest first."""
+"""All kinds by name, in the order of reports: errors, warnings, notes."""

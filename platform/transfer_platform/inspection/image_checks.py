@@ -1,9 +1,8 @@
-"""What is to be said of single files: those that are no images, and images out of the ordinary."""
+"""Checks of single files: invalid files and unusual images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,107 +26,112 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""What files of each format are called, in lower case."""
+"""File name extensions of each format, in lower case."""
 
-RARE_SHARE, RARE_MINIMUM = 0.01, 50
-"""A format is odd that less than this share of the images has, of at least so many."""
-BLANK = 2
-"""Levels (of 255) between which all of a sketch lies, in each colour."""
+RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
+"""A format is unusual below this fraction, in datasets of at least this many images."""
+BLANK_CONTRAST = 2
+"""Contrast of a thumbnail, 0 to 255, below which an image is blank."""
 DARK, BRIGHT = 10.0, 245.0
-"""Mean levels (of 255) below and above which hardly anything can be seen."""
-TINY = 0.25
-"""Share of the median shorter side."""
-ELONGATED = 4.0
-"""Longer side by shorter side."""
+"""Mean brightness, 0 to 255, below or above which almost nothing is visible."""
+TINY_FRACTION = 0.25
+"""Fraction of the median shorter side below which an image is tiny."""
+EXTREME_ASPECT_RATIO = 4.0
+"""Ratio of the longer to the shorter side above which an aspect ratio is extreme."""
 
 
-def bad_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
-    """Files that are no readable images in a class folder, and those left out for other reasons."""
+def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
+    """Yields invalid files, and files that are excluded or ignored."""
     for catalog in catalogs.values():
         for path, problem in sorted(catalog.problems.items()):
             yield Finding(problem.kind, (path,), problem.message)
         for path in catalog.excluded:
-            yield Finding("excluded", (path,), "named in dataset.exclude")
+            yield Finding("excluded", (path,), "matches dataset.exclude")
         for path in catalog.ignored:
-            yield Finding("hidden", (path,), "hidden, or left behind by a file manager")
+            yield Finding("hidden", (path,), "hidden, or created by a file manager")
 
 
-def unusual_images(
-    images: Sequence[ImageRecord], facts: NDArray[np.void], sketches: PerceptualHashes
+def check_images(
+    images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Images that can be learned from, and are not like the others.
+    """Yields readable but unusual images.
 
     Args:
-        images: N of them.
-        facts: Their `data.looks.FACTS` (N,).
-        sketches: What `sketches.study` says of them.
+        images: N images.
+        headers: Their `HEADER_DTYPE` records (N,).
+        hashes: Their perceptual hashes.
     """
-    if not len(facts):
+    if not len(headers):
         return
-    formats = facts["format"].astype(str)
-    kinds, counts = np.unique(formats, return_counts=True)
-    few = {kind: count for kind, count in zip(kinds, counts, strict=True) if count < RARE_SHARE * len(facts)}
-    sides = np.minimum(facts["width"], facts["height"])
-    usual, levels, blank = float(np.median(sides)), sketches.brightness, sketches.contrast < BLANK
-    shapes = np.maximum(facts["width"], facts["height"]) / sides
-    deep = np.char.startswith(facts["mode"], b"I") | (facts["mode"] == b"F")
-    found: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
-        ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i].path, formats[i])),
-        ("animated", facts["frames"] > 1, lambda i: f"{facts['frames'][i]} images in one {formats[i]}"),
+    formats = headers["format"].astype(str)
+    names, counts = np.unique(formats, return_counts=True)
+    rare = {name: n for name, n in zip(names, counts, strict=True) if n < RARE_FORMAT_FRACTION * len(headers)}
+    shorter = np.minimum(headers["width"], headers["height"])
+    aspect_ratios = np.maximum(headers["width"], headers["height"]) / shorter
+    median_side = float(np.median(shorter))
+    brightness, is_blank = hashes.brightness, hashes.contrast < BLANK_CONTRAST
+    is_deep = np.char.startswith(headers["mode"], b"I") | (headers["mode"] == b"F")
+    checks: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
+        ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i], formats[i])),
         (
-            "odd format",
-            np.isin(formats, list(few)) & (len(facts) >= RARE_MINIMUM),
-            lambda i: f"{few[formats[i]]} of {len(facts)} images are {formats[i]}",
+            "animated",
+            headers["frames"] > 1,
+            lambda i: f"{headers['frames'][i]} frames in a {formats[i]} file",
         ),
-        ("blank", blank, lambda _: "one colour"),
+        (
+            "unusual format",
+            np.isin(formats, list(rare)) & (len(headers) >= RARE_FORMAT_MIN_IMAGES),
+            lambda i: f"{rare[formats[i]]} of {len(headers)} images are {formats[i]}",
+        ),
+        ("blank", is_blank, lambda _: "a single color"),
         (
             "very dark or bright",
-            ((levels < DARK) | (levels > BRIGHT)) & ~blank,
-            lambda i: f"its mean brightness is {levels[i]:.0f} of 255",
+            ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank,
+            lambda i: f"mean brightness {brightness[i]:.0f} of 255",
         ),
         (
             "tiny",
-            sides < TINY * usual,
-            lambda i: f"{_size(facts[i])}; the median shorter side is {usual:.0f}",
+            shorter < TINY_FRACTION * median_side,
+            lambda i: f"{_size(headers[i])}; the median shorter side is {median_side:.0f}",
         ),
         (
-            "extreme shape",
-            shapes > ELONGATED,
-            lambda i: f"{_size(facts[i])}, its sides are 1 to {shapes[i]:.1f}",
+            "extreme aspect ratio",
+            aspect_ratios > EXTREME_ASPECT_RATIO,
+            lambda i: f"{_size(headers[i])}, an aspect ratio of {aspect_ratios[i]:.1f}",
         ),
-        ("turned by EXIF", facts["orientation"] != 1, lambda i: f"orientation {facts['orientation'][i]}"),
-        ("transparency", facts["transparent"] > 0, lambda i: f"a {formats[i]} in mode {_mode(facts[i])}"),
-        ("CMYK", facts["mode"] == b"CMYK", lambda _: "converted to RGB"),
-        ("more than 8 bits", deep, lambda i: f"mode {_mode(facts[i])}"),
+        ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
+        ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {_mode(headers[i])}"),
+        ("CMYK", headers["mode"] == b"CMYK", lambda _: "converted to RGB"),
+        ("more than 8 bits", is_deep, lambda i: f"mode {_mode(headers[i])}"),
         (
-            "name that is no UTF-8",
-            np.array([not _is_text(image.file) for image in images]),
+            "name not UTF-8",
+            np.array([not _is_utf8(image.file) for image in images]),
             lambda i: printable(images[i].path.name),
         ),
     ]
-    for kind, which, detail in found:
-        yield from (Finding(kind, (images[i].path,), detail(i)) for i in np.flatnonzero(which).tolist())
+    for kind, mask, describe in checks:
+        yield from (Finding(kind, (images[i].path,), describe(i)) for i in np.flatnonzero(mask).tolist())
 
 
 def _misnamed(images: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Whose name says another format than the bytes (N,)."""
     pairs = zip(images, formats.tolist(), strict=True)
-    return np.array([not image.file.lower().endswith(EXTENSIONS[kind]) for image, kind in pairs])
+    return np.array([not image.file.lower().endswith(EXTENSIONS[format_]) for image, format_ in pairs])
 
 
-def _extension(path: Path, kind: str) -> str:
-    return f"the name ends in {printable(path.suffix) or 'nothing'}, the bytes are {kind}"
+def _extension(image: ImageRecord, format_: str) -> str:
+    suffix = printable(image.path.suffix)
+    return f"{f'the extension is {suffix}' if suffix else 'there is no extension'}, the format {format_}"
 
 
-def _size(facts: np.void) -> str:
-    return f"{facts['width']} x {facts['height']} pixels"
+def _size(header: np.void) -> str:
+    return f"{header['width']} x {header['height']} pixels"
 
 
-def _mode(facts: np.void) -> str:
-    return str(facts["mode"].decode())
+def _mode(header: np.void) -> str:
+    return str(header["mode"].decode())
 
 
-def _is_text(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:

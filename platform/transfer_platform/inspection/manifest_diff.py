@@ -1,60 +1,63 @@
-"""What changed between two runs' data, by content: file names, folders and order do not matter."""
+"""Differences between the datasets of two runs, compared by content."""
 
 from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import StringIO
 from typing import NamedTuple
 
 from transfer_platform.errors import DataError
 
-_LISTED = 20
+_MAX_LISTED = 20
 
 
 class ManifestLine(NamedTuple):
-    """An image in a manifest, see `report.manifest`."""
+    """A row of a run's manifest, see `report.manifest`."""
 
     split: str
     label: str
     sha256: str
     file: str
-    weight: str = ""
-    fold: str = ""
+    weight: str
+    fold: str
+
+
+Pair = tuple[ManifestLine, ManifestLine]
+"""An image in the first and in the second run."""
 
 
 @dataclass(frozen=True)
 class ManifestDiff:
-    """What became of one run's images in another's.
+    """Differences between the images of two runs.
 
     Attributes:
-        same: Images that are in both, with the same label, in the same split.
-        added: Only in the other one.
-        removed: Only in this one.
-        changed: Files of one name whose bytes changed: before and after.
-        relabelled: The same bytes with another label: before and after.
-        moved: The same bytes and label in another split: before and after.
-        reweighted: The same image of train with another weight in the loss: before and after.
-        refolded: The same image of train, held out in another fold: before and after.
+        same: Number of images without any difference; file names do not count.
+        added: Images that are only in the second run.
+        removed: Images that are only in the first run.
+        changed: Files with the same name and different content.
+        relabelled: Images with different labels.
+        moved: Images in different splits.
+        reweighted: Training images with different weights in the loss.
+        refolded: Training images held out in different folds.
     """
 
     same: int
     added: tuple[ManifestLine, ...]
     removed: tuple[ManifestLine, ...]
-    changed: tuple[tuple[ManifestLine, ManifestLine], ...]
-    relabelled: tuple[tuple[ManifestLine, ManifestLine], ...]
-    moved: tuple[tuple[ManifestLine, ManifestLine], ...]
-    reweighted: tuple[tuple[ManifestLine, ManifestLine], ...] = ()
-    refolded: tuple[tuple[ManifestLine, ManifestLine], ...] = ()
+    changed: tuple[Pair, ...]
+    relabelled: tuple[Pair, ...]
+    moved: tuple[Pair, ...]
+    reweighted: tuple[Pair, ...]
+    refolded: tuple[Pair, ...]
 
     @property
     def is_empty(self) -> bool:
-        """Whether both learned from and were tested on the same."""
-        rows = (self.added, self.removed)
+        """True if both runs were trained and tested on the same data."""
         pairs = (self.changed, self.relabelled, self.moved, self.reweighted, self.refolded)
-        return not any((*rows, *pairs))
+        return not any((self.added, self.removed, *pairs))
 
     def __str__(self) -> str:
         if self.is_empty:
@@ -62,71 +65,57 @@ class ManifestDiff:
         parts = {
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
-            "changed": [f"{_place(one, two)}: {two.file}" for one, two in self.changed],
-            "relabelled": [f"{two.file}: {one.label} -> {two.label}" for one, two in self.relabelled],
-            "in another split": [f"{two.file}: {one.split} -> {two.split}" for one, two in self.moved],
-            "another weight": [f"{two.file}: {one.weight} -> {two.weight}" for one, two in self.reweighted],
-            "in another fold": [
-                f"{two.file}: {one.fold or 'none'} -> {two.fold or 'none'}" for one, two in self.refolded
+            "changed": [f"{_location(a, b)}: {b.file}" for a, b in self.changed],
+            "relabelled": [f"{b.file}: {a.label} -> {b.label}" for a, b in self.relabelled],
+            "moved to another split": [f"{b.file}: {a.split} -> {b.split}" for a, b in self.moved],
+            "reweighted": [f"{b.file}: {a.weight} -> {b.weight}" for a, b in self.reweighted],
+            "moved to another fold": [
+                f"{b.file}: {a.fold or 'none'} -> {b.fold or 'none'}" for a, b in self.refolded
             ],
         }
         lines = [f"{self.same} images are the same"]
-        for what, names in parts.items():
-            if names:
-                lines += [f"{what} ({len(names)}):", *(f"    {name}" for name in names[:_LISTED])]
-                lines += [f"    ... and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+        for name, entries in parts.items():
+            if entries:
+                lines += [f"{name} ({len(entries)}):", *(f"    {entry}" for entry in entries[:_MAX_LISTED])]
+                more = len(entries) - _MAX_LISTED
+                lines += [f"    ... and {more} more"] if more > 0 else []
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
-        """For programs: rows as objects, pairs as lists of two."""
+        """Returns the differences with rows as dicts and pairs as lists of two."""
         return {
             "same": self.same,
             **{name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")},
             **{
-                name: [[one._asdict(), two._asdict()] for one, two in getattr(self, name)]
+                name: [[a._asdict(), b._asdict()] for a, b in getattr(self, name)]
                 for name in ("changed", "relabelled", "moved", "reweighted", "refolded")
             },
         }
 
 
 def read_manifest(text: str, name: str) -> list[ManifestLine]:
-    """The rows of a manifest.
+    """Parses a manifest.
 
     Args:
-        text: CSV as `report.manifest` writes it.
-        name: Of the run, for errors.
+        text: CSV as written by `report.manifest`.
+        name: Name of the run for errors.
 
     Raises:
-        DataError: It lacks one of the columns.
+        DataError: A column is missing.
     """
     reader = csv.DictReader(StringIO(text))
-    needed = [field for field in ManifestLine._fields if field not in ManifestLine._field_defaults]
-    if missing := [field for field in needed if field not in (reader.fieldnames or ())]:
+    if missing := [field for field in ManifestLine._fields if field not in (reader.fieldnames or ())]:
         raise DataError(
-            f"the manifest of {name} has no column {', '.join(missing)}; it is not of this platform"
+            f"the manifest of {name} has no column {', '.join(missing)}; it was not written by this platform"
         )
-    return [
-        ManifestLine(**{field: row[field] for field in needed}, weight=_weight(row), fold=row.get("fold", ""))
-        for row in reader
-    ]
-
-
-def _place(one: ManifestLine, two: ManifestLine) -> str:
-    """Where a file is; a file whose bytes changed may have another label or split as well."""
-    before, after = f"{one.split}/{one.label}", f"{two.split}/{two.label}"
-    return before if before == after else f"{before} -> {after}"
-
-
-def _weight(row: Mapping[str, str]) -> str:
-    """That of an image of train; before there were weights, each was 1."""
-    return row.get("weight", "1") if row["split"] == "train" else ""
+    return [ManifestLine(**{field: row[field] for field in ManifestLine._fields}) for row in reader]
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests; copies of an image are counted one by one, and folds where both have them."""
+    """Compares two manifests; duplicates count separately, folds only if both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
-        left, right = ([row._replace(fold="") for row in side] for side in (left, right))
+        left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
     pairs = []
     for fields in (
         ("sha256", "split", "label", "weight", "fold"),
@@ -136,33 +125,39 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
         ("sha256",),
         ("file",),
     ):
-        matched, left, right = _matched(left, right, fields)
-        pairs.append(matched)
+        matches, left, right = _match(left, right, fields)
+        pairs.append(tuple(sorted(matches)))
     same, refolded, reweighted, moved, relabelled, changed = pairs
     return ManifestDiff(
         same=len(same),
         added=tuple(sorted(right)),
         removed=tuple(sorted(left)),
-        changed=tuple(sorted(changed)),
-        relabelled=tuple(sorted(relabelled)),
-        moved=tuple(sorted(moved)),
-        reweighted=tuple(sorted(reweighted)),
-        refolded=tuple(sorted(refolded)),
+        changed=changed,
+        relabelled=relabelled,
+        moved=moved,
+        reweighted=reweighted,
+        refolded=refolded,
     )
 
 
-def _matched(
+def _location(a: ManifestLine, b: ManifestLine) -> str:
+    """Returns the split and label of a changed file, which may differ as well."""
+    before, after = f"{a.split}/{a.label}", f"{b.split}/{b.label}"
+    return before if before == after else f"{before} -> {after}"
+
+
+def _match(
     left: Iterable[ManifestLine], right: Iterable[ManifestLine], fields: tuple[str, ...]
-) -> tuple[list[tuple[ManifestLine, ManifestLine]], list[ManifestLine], list[ManifestLine]]:
-    """Pairs of rows that agree in some fields, and what is left of both sides."""
-    waiting: dict[tuple[str, ...], list[ManifestLine]] = defaultdict(list)
+) -> tuple[list[Pair], list[ManifestLine], list[ManifestLine]]:
+    """Returns pairs of rows with equal fields, and the unmatched rows of both sides."""
+    candidates: dict[tuple[str, ...], list[ManifestLine]] = defaultdict(list)
     for row in sorted(right, reverse=True):
-        waiting[tuple(getattr(row, field) for field in fields)].append(row)
-    pairs, alone = [], []
+        candidates[tuple(getattr(row, field) for field in fields)].append(row)
+    pairs, unmatched = [], []
     for row in sorted(left):
-        others = waiting[tuple(getattr(row, field) for field in fields)]
-        if others:
-            pairs.append((row, others.pop()))
+        matches = candidates[tuple(getattr(row, field) for field in fields)]
+        if matches:
+            pairs.append((row, matches.pop()))
         else:
-            alone.append(row)
-    return pairs, alone, [row for others in waiting.values() for row in others]
+            unmatched.append(row)
+    return pairs, unmatched, [row for rows in candidates.values() for row in rows]

@@ -1,4 +1,4 @@
-"""What sketches of images tell: how bright and how varied each is, and its coarse form."""
+"""Perceptual hashes, brightness and contrast of thumbnails."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from transfer_platform.data.image_stats import ImageStats
 
 _FREQUENCIES = 8
-_ROWS = 1024
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class PerceptualHashes:
-    """Of N images.
+    """Perceptual hashes of N images.
 
     Attributes:
-        light: Mean brightness (N,), 0 to 255.
-        colour: Mean red, green and blue (N, 3), 0 to 255.
-        spread: Largest distance of two pixels in one colour (N,), 0 to 255.
-        forms: The lowest frequencies but the mean of a cosine transform, as unit vectors (N, 63).
-        deviation: Standard deviation of the brightness in those frequencies (N,), 0 to 255.
-        pixels: Gives the sketches of some of them, by their places (P,), as RGB (P, 16, 16, 3).
+        brightness: Mean brightness (N,), 0 to 255.
+        mean_color: Mean red, green and blue (N, 3), 0 to 255.
+        contrast: Largest difference of two pixels in one channel (N,), 0 to 255.
+        hashes: Unit vectors (N, 63) of the lowest frequencies of a cosine transform, without the mean.
+        deviation: Standard deviation of the brightness in these frequencies (N,), 0 to 255.
+        thumbnails: Returns the thumbnails (P, 16, 16, 3) of images, RGB, by their indices (P,).
     """
 
     brightness: NDArray[np.float32]
@@ -41,40 +41,40 @@ class PerceptualHashes:
     thumbnails: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
-def compute_hashes(looks: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
-    """Studies the sketches of some rows (N,) of looks, a block at a time."""
-    basis, count = _basis(), len(rows)
-    light, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
-    colour, forms = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))
-    spread = np.empty(count, np.uint8)
-    for start in range(0, count, _ROWS):
-        block = slice(start, start + _ROWS)
-        waves, colour[block], spread[block] = _block(looks.thumbnails(rows[block]), basis)
-        length = np.maximum(np.linalg.norm(waves[:, 1:], axis=1), np.float32(1e-6))
-        light[block] = waves[:, 0] / np.float32(THUMBNAIL_SIDE)
-        forms[block] = waves[:, 1:] / length[:, None]
-        deviation[block] = length / np.float32(THUMBNAIL_SIDE)
+def compute_hashes(stats: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
+    """Computes the hashes of the thumbnails in some rows (N,), a block at a time."""
+    basis, count = _cosine_basis(), len(rows)
+    brightness, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
+    mean_color, hashes = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))
+    contrast = np.empty(count, np.uint8)
+    for start in range(0, count, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        frequencies, mean_color[block], contrast[block] = _transform(stats.thumbnails(rows[block]), basis)
+        norm = np.maximum(np.linalg.norm(frequencies[:, 1:], axis=1), np.float32(1e-6))
+        brightness[block] = frequencies[:, 0] / np.float32(THUMBNAIL_SIDE)
+        hashes[block] = frequencies[:, 1:] / norm[:, None]
+        deviation[block] = norm / np.float32(THUMBNAIL_SIDE)
     return PerceptualHashes(
-        light, colour, spread, forms, deviation, lambda places: looks.thumbnails(rows[places])
+        brightness, mean_color, contrast, hashes, deviation, lambda indices: stats.thumbnails(rows[indices])
     )
 
 
-def _block(
-    sketches: NDArray[np.uint8], basis: NDArray[np.float32]
+def _transform(
+    thumbnails: NDArray[np.uint8], basis: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Frequencies (B, 64), mean colours (B, 3) and spread (B,) of sketches (B, 16, 16, 3)."""
-    colours = np.ascontiguousarray(sketches.reshape(len(sketches), -1, 3).transpose(0, 2, 1))
-    spread = (colours.max(axis=2) - colours.min(axis=2)).max(axis=1)
-    values = colours.astype(np.float32)
-    return values.reshape(len(values), -1) @ basis, values.mean(axis=2), spread
+    """Returns frequencies (B, 64), mean colors (B, 3) and contrast (B,) of thumbnails (B, 16, 16, 3)."""
+    channels = np.ascontiguousarray(thumbnails.reshape(len(thumbnails), -1, 3).transpose(0, 2, 1))
+    contrast = (channels.max(axis=2) - channels.min(axis=2)).max(axis=1)
+    values = channels.astype(np.float32)
+    return values.reshape(len(values), -1) @ basis, values.mean(axis=2), contrast
 
 
-def _basis() -> NDArray[np.float32]:
-    """Colours of a sketch -> luma -> its 8 x 8 lowest frequencies, orthonormal: (768, 64)."""
+def _cosine_basis() -> NDArray[np.float32]:
+    """Returns a matrix (768, 64) that maps RGB thumbnails to the 8 x 8 lowest frequencies of their luma."""
     waves = np.cos(
         np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE)
     )
     waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / THUMBNAIL_SIDE)
-    both = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))
-    basis: NDArray[np.float32] = both.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2).astype(np.float32)
+    products = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))
+    basis: NDArray[np.float32] = products.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2).astype(np.float32)
     return basis

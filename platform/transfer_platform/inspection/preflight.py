@@ -1,64 +1,148 @@
-"""The preflight of a run: a data set is read, inspected and divided, all of it before anything is raised."""
+"""Inspection of a dataset before training: all checks that need no network."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transfer_platform.data.dataset import scan_dataset, split_dataset
+import numpy as np
+
+from transfer_platform.data.dataset import ScannedDataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
-from transfer_platform.inspection.survey import Inspection, inspect
-from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.schema import DatasetConfig
+from transfer_platform.inspection.class_checks import (
+    check_class_folders,
+    check_class_names,
+    check_class_sizes,
+    check_groups,
+)
+from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates
+from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.inspection.image_checks import BLANK_CONTRAST, check_files, check_images
+from transfer_platform.inspection.inspection import Inspection, sorted_findings
+from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
+from transfer_platform.inspection.summary import format_table, image_statistics
+
+if TYPE_CHECKING:
+    from transfer_platform.data.catalog import Catalog, ImageRecord
+    from transfer_platform.data.image_stats import ImageStats
 
 
-def preflight(
-    dataset: DatasetConfig, folder: Path, progress: Progress = silent
-) -> tuple[Inspection, Splits | None]:
-    """Reads every image of a recipe once and looks for all that is wrong with them.
-
-    Args:
-        dataset: The section of a recipe.
-        folder: What relative paths in it are relative to: the recipe file's own folder.
-        progress: Told how far fetching, unpacking and reading have come.
+def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
+    """Runs all checks and splits the images.
 
     Returns:
-        What was found, and the splits; None where they cannot be made, which is then among what was found.
-
-    Raises:
-        DataError: The data set cannot be had, a split's folder is not there, or a pattern matches nothing.
+        The inspection, and the splits; None if the images cannot be split, which is then one of the findings.
     """
-    source = scan_dataset(dataset, folder, progress)
-    splits, unsplit = None, ""
-    if not any(catalog.class_errors() for catalog in source.catalogs.values()):
+    splits, split_error = None, ""
+    if not any(catalog.class_errors() for catalog in dataset.catalogs.values()):
         try:
-            splits = split_dataset(source, dataset)
+            splits = dataset.split()
         except SplitError as error:
-            unsplit = str(error)
-    given = {role: catalog.images for role, catalog in source.catalogs.items()}
-    found = inspect(
-        source.root,
-        source.catalogs,
-        source.stats,
-        splits.by_name if splits else given,
-        skip=dataset.on_bad_image == "skip",
-        few=dataset.few_images,
-        allowed=source.allowed,
-        unsplit=unsplit,
-        notes=source.notes,
+            split_error = str(error)
+    images = {split: catalog.images for split, catalog in dataset.catalogs.items()}
+    inspection = inspect(
+        dataset.root,
+        dataset.catalogs,
+        dataset.stats,
+        splits.by_name if splits else images,
+        skip=dataset.config.on_bad_image == "skip",
+        few=dataset.config.few_images,
+        allowed=dataset.allowed,
+        split_error=split_error,
+        notes=dataset.notes,
     )
-    return found, splits
+    return inspection, splits
 
 
-def require_valid(
-    dataset: DatasetConfig, folder: Path, progress: Progress = silent
-) -> tuple[Inspection, Splits]:
-    """The preflight of a data set that shall be trained on.
+def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
+    """Returns the splits of a dataset that will be used for training.
 
     Raises:
-        DataError: As of `preflight`, or what was found is in the way of training; all of it is named.
+        DataError: The preflight found errors; the message lists them.
     """
-    found, splits = preflight(dataset, folder, progress)
-    found.raise_errors("`platform data RECIPE` shows all of it, with images")
-    assert splits is not None, "what cannot be divided is an error"
-    return found, splits
+    inspection.raise_errors("run `platform data RECIPE` to see all findings with images")
+    assert splits is not None, "a failed split is an error"
+    return splits
+
+
+def inspect(
+    root: Path,
+    catalogs: Mapping[str, Catalog],
+    stats: ImageStats,
+    splits: Mapping[str, tuple[ImageRecord, ...]],
+    *,
+    skip: bool = False,
+    few: int = 10,
+    allowed: Collection[Path] = frozenset(),
+    split_error: str = "",
+    notes: Iterable[str] = (),
+) -> Inspection:
+    """Runs all checks that need no network.
+
+    Args:
+        root: The dataset's folder.
+        catalogs: Files by split that has a folder.
+        stats: Headers and thumbnails of all images.
+        splits: The images of each split; those of the catalogs if they cannot be split.
+        skip: Leave out invalid files, which are reported as notes.
+        few: Number of training images below which a class is small.
+        allowed: Files that may be in two splits.
+        split_error: Reason why the images cannot be split.
+        notes: Notes about the interpretation of a manifest.
+    """
+    images = [image for members in splits.values() for image in members]
+    rows = stats.rows(image.sha256 for image in images)
+    headers, hashes = stats.headers(rows), compute_hashes(stats, rows)
+    ends = np.cumsum([len(members) for members in splits.values()])
+    parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
+    split_findings = [
+        *check_class_folders(catalogs),
+        *exact_duplicates(splits, allowed),
+        *check_groups(splits),
+    ]
+    if split_error and not any(
+        FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings
+    ):
+        split_findings.append(Finding("cannot be split", (), split_error))
+    findings = [
+        *check_files(catalogs),
+        *split_findings,
+        *near_duplicates(splits, headers, hashes),
+        *check_images(images, headers, hashes),
+        *check_class_names({image.label for image in images}),
+        *check_class_sizes(splits["train"], few),
+        *(Finding("manifest", (), note) for note in notes),
+    ]
+    filled = {name: part for name, part in parts.items() if splits[name]}
+    return Inspection(
+        root=root,
+        classes=tuple(sorted({image.label for image in images})),
+        counts={name: Counter(image.label for image in members) for name, members in splits.items()},
+        findings=sorted_findings(findings),
+        statistics=image_statistics(headers, hashes.brightness, filled),
+        formats=format_table({name: headers[part] for name, part in parts.items()}),
+        skipped_checks=_skipped_comparisons(hashes),
+        quarantine=_skippable_files(catalogs) if skip else {},
+        names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
+    )
+
+
+def _skippable_files(catalogs: Mapping[str, Catalog]) -> dict[Path, str]:
+    problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
+    return {
+        path: problem.message
+        for path, problem in sorted(problems.items())
+        if FINDING_KINDS[problem.kind].skippable
+    }
+
+
+def _skipped_comparisons(hashes: PerceptualHashes) -> tuple[str, ...]:
+    is_flat = (hashes.deviation < MIN_CONTRAST) & (hashes.contrast >= BLANK_CONTRAST)
+    count = int(np.count_nonzero(is_flat))
+    if not count:
+        return ()
+    subject = "1 image was" if count == 1 else f"{count} images were"
+    return (f"{subject} not searched for near duplicates because of low contrast.",)

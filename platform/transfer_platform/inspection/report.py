@@ -1,193 +1,207 @@
-"""An inspection for people: a page that needs no network, markdown, and tables."""
+"""Reports of an inspection: text, Markdown, HTML, and tables."""
 
 from __future__ import annotations
 
+import base64
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from io import StringIO
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
-from transfer_platform.inspection.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transfer_platform.data.splits import Splits
-    from transfer_platform.inspection.survey import Inspection
+    from transfer_platform.inspection.inspection import Inspection
 
 MANIFEST = "data/manifest.csv"
-"""Where a study's run holds the `manifest` of its images."""
-SHOWN = 24
-"""Findings of one kind that have thumbnails; the others are listed."""
-SHOWN_FILES = 6
-"""Thumbnails of one finding."""
+"""Artifact path of the `manifest` in a study's run."""
+MAX_WITH_THUMBNAILS = 24
+"""Maximum number of findings of one kind that are shown with thumbnails."""
+MAX_THUMBNAILS = 6
+"""Maximum number of thumbnails of one finding."""
 MAX_LISTED = 2000
-"""Findings of one kind that the page lists; the table has all of them."""
-NO_THUMBNAIL = ("link leading out", "link in circles")
-"""What is not followed is not shown either: the page may go where its target must not."""
-_SUMMED_UP = 20
+"""Maximum number of findings of one kind on a page; the table of findings has all of them."""
+MAX_LISTED_IN_TEXT = 20
+"""Maximum number of findings of one kind in a text report."""
+THUMBNAIL_SIDE = 112
+"""Longer side of a thumbnail in pixels."""
+MAX_THUMBNAIL_BYTES = 100_000_000
+"""Maximum size of a file for which a thumbnail is made."""
+
+_REFUSED_LINKS = ("link leading out", "link in circles")
+"""Kinds without thumbnails: the target of such a link must not be disclosed."""
+_JPEG_QUALITY = 70
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def summary(inspection: Inspection) -> str:
-    """A line: what was read, and how many findings there are."""
-    images = sum(count for held in inspection.counts.values() for count in held.values())
+    """Returns one line with the numbers of images, classes and findings."""
+    images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = ", ".join(_plural(inspection.count(severity), severity) for severity in Severity)
     return f"{images} images of {len(inspection.classes)} classes; {counts}"
 
 
 def text_report(inspection: Inspection) -> str:
-    """Everything that was found, up to 20 lines of a kind, for a terminal."""
+    """Returns a report for the terminal with up to 20 findings of each kind."""
     lines = [summary(inspection)]
-    for severity in Severity:
-        for kind, found in _kinds(inspection, severity):
-            lines += ["", f"{severity}: {kind} ({len(found)}): {FINDING_KINDS[kind].meaning}"]
-            lines += [f"    {inspection.line(finding)}" for finding in found[:_SUMMED_UP]]
-            lines += [f"    ... and {len(found) - _SUMMED_UP} more"] if len(found) > _SUMMED_UP else []
-            remedy = inspection.remedy(kind, severity)
-            lines += [f"  -> {remedy}"] if remedy else []
+    for severity, kind, findings in _sections(inspection):
+        lines += ["", f"{severity}: {kind} ({len(findings)}): {FINDING_KINDS[kind].meaning}"]
+        lines += [f"    {inspection.line(finding)}" for finding in findings[:MAX_LISTED_IN_TEXT]]
+        more = len(findings) - MAX_LISTED_IN_TEXT
+        lines += [f"    ... and {more} more"] if more > 0 else []
+        fix = _fix(kind, severity)
+        lines += [f"  -> {fix}"] if fix else []
     lines += ["", *inspection.skipped_checks] if inspection.skipped_checks else []
     return "\n".join(lines)
 
 
 def markdown_report(inspection: Inspection) -> str:
-    """The report without images."""
-    lines = ["# The data set", "", summary(inspection), "", *_table(class_table(inspection)), ""]
-    for severity in Severity:
-        for kind, found in _kinds(inspection, severity):
-            lines += [
-                f"## {severity}: {kind} ({len(found)})",
-                "",
-                _sentence(kind, inspection.remedy(kind, severity)),
-                "",
-            ]
-            lines += [f"- {_escaped(inspection.line(finding))}" for finding in found[:MAX_LISTED]]
-            lines += [f"- ... and {len(found) - MAX_LISTED} more"] if len(found) > MAX_LISTED else []
-            lines += [""]
-    lines += ["## Statistics", "", *_table(inspection.statistics), "", *_table(inspection.formats), ""]
+    """Returns the report as Markdown, without images."""
+    lines = ["# Dataset", "", summary(inspection), "", *_markdown_table(class_table(inspection)), ""]
+    for severity, kind, findings in _sections(inspection):
+        meaning, fix = FINDING_KINDS[kind].meaning, _fix(kind, severity)
+        text = f"{meaning[0].upper()}{meaning[1:]}." + (f" Fix: {fix}." if fix else "")
+        lines += [f"## {severity}: {kind} ({len(findings)})", "", text, ""]
+        lines += [f"- {_escape(inspection.line(finding))}" for finding in findings[:MAX_LISTED]]
+        lines += [f"- ... and {len(findings) - MAX_LISTED} more"] if len(findings) > MAX_LISTED else []
+        lines += [""]
+    tables = (*_markdown_table(inspection.statistics), "", *_markdown_table(inspection.formats))
+    lines += ["## Statistics", "", *tables, ""]
     lines += [f"{line}\n" for line in inspection.skipped_checks]
     return "\n".join(lines)
 
 
 def html_page(inspection: Inspection, title: str) -> str:
-    """The report as one HTML file, thumbnails included; it loads nothing from anywhere.
+    """Returns the report as an HTML page with embedded thumbnails, which loads no other files."""
+    from jinja2 import Environment, StrictUndefined
 
-    Args:
-        inspection: What was found.
-        title: Of the page.
-    """
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    sections = [
-        _section(inspection, severity, kind, found)
-        for severity in Severity
-        for kind, found in _kinds(inspection, severity)
-    ]
     return template.render(
         title=title,
         summary=summary(inspection),
-        sections=sections,
+        sections=[_html_section(inspection, *section) for section in _sections(inspection)],
         tables=[
             ("Classes", _rows(class_table(inspection))),
-            ("Sizes, shapes, brightness", _rows(inspection.statistics)),
+            ("Size, aspect ratio and brightness", _rows(inspection.statistics)),
             ("Formats", _rows(inspection.formats)),
         ],
-        unasked=inspection.skipped_checks,
+        skipped_checks=inspection.skipped_checks,
     )
 
 
 def findings_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Columns `severity`, `kind`, `files`, `detail`; one row per finding."""
+    """Returns the columns `severity`, `kind`, `files` and `detail`, with one row per finding."""
     return {
-        "severity": [str(inspection.severity(each)) for each in inspection.findings],
-        "kind": [each.kind for each in inspection.findings],
-        "files": [", ".join(map(inspection.name, each.files)) for each in inspection.findings],
-        "detail": [each.detail for each in inspection.findings],
+        "severity": [str(inspection.severity(finding)) for finding in inspection.findings],
+        "kind": [finding.kind for finding in inspection.findings],
+        "files": [", ".join(map(inspection.name, finding.files)) for finding in inspection.findings],
+        "detail": [finding.detail for finding in inspection.findings],
     }
 
 
 def class_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Columns `class` and one per split; one row per class, and one for all of them."""
-    labels = list(inspection.classes)
+    """Returns the columns `class` and one per split, with one row per class and one for all classes."""
+    classes = list(inspection.classes)
     return {
-        "class": [*labels, "all"],
+        "class": [*classes, "all"],
         **{
-            split: [*(count.get(label, 0) for label in labels), sum(count.values())]
-            for split, count in inspection.counts.items()
+            split: [*(counts.get(label, 0) for label in classes), sum(counts.values())]
+            for split, counts in inspection.counts.items()
         },
     }
 
 
 def quarantine(inspection: Inspection) -> str:
-    """What was left out because it is no readable image, as CSV: `file`, `reason`."""
-    return _csv(
-        ("file", "reason"), ((inspection.name(path), why) for path, why in inspection.quarantine.items())
-    )
+    """Returns the invalid files that were left out as CSV with the columns `file` and `reason`."""
+    rows = ((inspection.name(path), reason) for path, reason in inspection.quarantine.items())
+    return _csv(("file", "reason"), rows)
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Every image as CSV, in an order that names do not change.
+    """Returns all images as CSV, in an order that does not depend on file names.
 
-    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fuse_batch_norms` and `file`.
+    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fold` and `file`.
     """
-    fold = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
+    folds = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
     rows = (
         (
-            role,
+            split,
             image.label,
             image.sha256,
-            f"{image.weight:.15g}" if role == "train" else "",
-            fold.get(image.path, ""),
+            f"{image.weight:.15g}" if split == "train" else "",
+            folds.get(image.path, ""),
             inspection.name(image.path),
         )
-        for role, held in splits.by_name.items()
-        for image in held
+        for split, images in splits.by_name.items()
+        for image in images
     )
     return _csv(("split", "label", "sha256", "weight", "fold", "file"), rows)
 
 
-def _section(
-    inspection: Inspection, severity: Severity, kind: str, found: Sequence[Finding]
+def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Finding]]]:
+    """Yields the findings of each severity and kind."""
+    for severity in Severity:
+        for kind in Counter(finding.kind for finding in inspection.findings):
+            findings = [each for each in inspection.by_kind(kind) if inspection.severity(each) == severity]
+            if findings:
+                yield severity, kind, findings
+
+
+def _fix(kind: str, severity: Severity) -> str:
+    """Returns how to fix findings; nothing for quarantined files, whose severity is lower."""
+    return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
+
+
+def _html_section(
+    inspection: Inspection, severity: Severity, kind: str, findings: Sequence[Finding]
 ) -> dict[str, Any]:
-    shown = [
-        {
-            "images": [
-                {"source": "" if kind in NO_THUMBNAIL else thumbnail(path), "name": inspection.name(path)}
-                for path in finding.files[:SHOWN_FILES]
-            ],
-            "more": max(0, len(finding.files) - SHOWN_FILES),
-            "detail": finding.detail,
-        }
-        for finding in found[:SHOWN]
-    ]
-    rest = [inspection.line(finding) for finding in found[SHOWN:MAX_LISTED]]
     return {
         "severity": str(severity),
         "kind": kind,
-        "count": len(found),
+        "count": len(findings),
         "meaning": FINDING_KINDS[kind].meaning,
-        "remedy": inspection.remedy(kind, severity),
-        "shown": shown,
-        "rest": rest,
-        "unlisted": max(0, len(found) - MAX_LISTED),
+        "fix": _fix(kind, severity),
+        "findings": [_html_finding(inspection, finding) for finding in findings[:MAX_WITH_THUMBNAILS]],
+        "lines": [inspection.line(finding) for finding in findings[MAX_WITH_THUMBNAILS:MAX_LISTED]],
+        "unlisted": max(0, len(findings) - MAX_LISTED),
     }
 
 
-def _kinds(inspection: Inspection, severity: Severity) -> Iterator[tuple[str, list[Finding]]]:
-    for kind in Counter(finding.kind for finding in inspection.findings):
-        found = [each for each in inspection.by_kind(kind) if inspection.severity(each) == severity]
-        if found:
-            yield kind, found
+def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
+    hidden = finding.kind in _REFUSED_LINKS
+    return {
+        "images": [
+            {"source": "" if hidden else thumbnail_uri(path), "name": inspection.name(path)}
+            for path in finding.files[:MAX_THUMBNAILS]
+        ],
+        "more": max(0, len(finding.files) - MAX_THUMBNAILS),
+        "detail": finding.detail,
+    }
 
 
-def _sentence(kind: str, remedy: str) -> str:
-    meaning = FINDING_KINDS[kind].meaning
-    return f"{meaning[0].upper()}{meaning[1:]}." + (f" Remedy: {remedy}." if remedy else "")
+def thumbnail_uri(path: Path) -> str:
+    """Returns a JPEG thumbnail as a `data:` URI; empty if the file is not an image or too large."""
+    from transfer_model.errors import UnreadableImageError
+    from transfer_model.preprocessing import decode
+
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_THUMBNAIL_BYTES:  # opening a pipe would block
+            return ""
+        image = decode(path, min_side=THUMBNAIL_SIDE)
+    except (OSError, UnreadableImageError):
+        return ""
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    content = BytesIO()
+    image.save(content, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def _plural(count: int, noun: str) -> str:
@@ -195,24 +209,23 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _rows(columns: Mapping[str, Sequence[object]]) -> list[list[object]]:
-    """A table with its head as the first row."""
+    """Returns the rows of a table, the header first."""
     return [list(columns), *(list(row) for row in zip(*columns.values(), strict=True))]
 
 
-def _table(columns: Mapping[str, Sequence[object]]) -> list[str]:
-    head, *rows = _rows(columns)
-    lines = ["| " + " | ".join(_escaped(str(cell)) for cell in row) + " |" for row in (head, *rows)]
-    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
+def _markdown_table(columns: Mapping[str, Sequence[object]]) -> list[str]:
+    header, *rows = ["| " + " | ".join(_escape(str(cell)) for cell in row) + " |" for row in _rows(columns)]
+    return [header, "|" + "---|" * len(columns), *rows]
 
 
-def _escaped(text: str) -> str:
-    """Text that markdown shows as it is: names come from strangers."""
-    return "".join(f"\\{each}" if each in r"\`*_[]<>|#" else each for each in text)
+def _escape(text: str) -> str:
+    """Escapes Markdown: file names are untrusted input."""
+    return "".join(f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text)
 
 
-def _csv(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     content = StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(header)
     writer.writerows(rows)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Sizes, shapes and brightness of a data set's images, by split."""
+"""Tables of image sizes, aspect ratios, brightness and formats by split."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "largest": 1}
+
 
 def image_statistics(
-    facts: NDArray[np.void], light: NDArray[np.floating], splits: Mapping[str, slice]
+    headers: NDArray[np.void], brightness: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
-    """A table with a row for each split and quantity: the smallest, the quartiles, the largest.
+    """Returns a table of quartiles with a row for each split and quantity.
 
     Args:
-        facts: The `data.looks.FACTS` of all images (N,).
-        light: Their mean brightness (N,), 0 to 255.
-        splits: Which of them each split has, at least one.
+        headers: `HEADER_DTYPE` records of all images (N,).
+        brightness: Mean brightness (N,), 0 to 255.
+        splits: The images of each split, at least one.
     """
-    columns: dict[str, list[object]] = {
-        name: []
-        for name in ("split", "what", "smallest", "lower quartile", "median", "upper quartile", "largest")
-    }
+    columns: dict[str, list[object]] = {name: [] for name in ("split", "quantity", *_QUANTILES)}
     for split, rows in splits.items():
-        for what, values in _quantities(facts[rows], light[rows]).items():
-            quartiles = np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
-            cells = [split, what, *(round(float(value), 2) for value in quartiles)]
-            for name, cell in zip(columns, cells, strict=True):
-                columns[name].append(cell)
+        for quantity, values in _quantities(headers[rows], brightness[rows]).items():
+            quantiles = np.quantile(values, list(_QUANTILES.values()))
+            row = [split, quantity, *(round(float(value), 2) for value in quantiles)]
+            for column, cell in zip(columns.values(), row, strict=True):
+                column.append(cell)
     return columns
 
 
-def format_table(facts: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
-    """A table with a row for each format and mode: how many images of each split have it."""
+def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
+    """Returns a table with the number of images of each format and mode by split."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
-        for split, rows in facts.items()
+        for split, rows in headers.items()
     }
-    kinds = sorted({kind for count in counts.values() for kind in count})
+    pairs = sorted({pair for count in counts.values() for pair in count})
     return {
-        "format": [kind[0].decode() for kind in kinds],
-        "mode": [kind[1].decode() for kind in kinds],
-        **{split: [count[kind] for kind in kinds] for split, count in counts.items()},
+        "format": [name.decode() for name, _ in pairs],
+        "mode": [mode.decode() for _, mode in pairs],
+        **{split: [count[pair] for pair in pairs] for split, count in counts.items()},
     }
 
 
-def _quantities(rows: NDArray[np.void], light: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
+def _quantities(
+    headers: NDArray[np.void], brightness: NDArray[np.floating]
+) -> dict[str, NDArray[np.floating]]:
     return {
-        "width, pixels": rows["width"].astype(np.float64),
-        "height, pixels": rows["height"].astype(np.float64),
-        "width by height": rows["width"] / rows["height"],
-        "mean brightness, 0 to 255": light,
+        "width, pixels": headers["width"].astype(np.float64),
+        "height, pixels": headers["height"].astype(np.float64),
+        "width / height": headers["width"] / headers["height"],
+        "mean brightness, 0 to 255": brightness,
     }

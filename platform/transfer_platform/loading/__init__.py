@@ -1,1 +1,1 @@
-"""X."""
+"""Loading of images as tensors on a device."""

@@ -1,7 +1,4 @@
-"""How training images vary from epoch to epoch: a few named policies.
-
-Views are cut out of canvases (see `canvas`), a batch at a time, on whatever device the canvases are.
-"""
+"""Augmentation policies, applied to batches of canvases on any device."""
 
 from __future__ import annotations
 
@@ -24,89 +21,85 @@ _TRANSFORMS = MappingProxyType({"trivial": v2.TrivialAugmentWide, "rand": v2.Ran
 
 _AREA = (0.7, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-_JITTER = 0.2
 _HUE = 0.02
 _ATTEMPTS = 10
 _NUMBERS = 2 * _ATTEMPTS + 7
-"""Drawn for an image: area and ratio of each attempt, the place's two, the flip's, the colours' four."""
+"""Random numbers per image: area and ratio of each attempt, position (2), flip (1), colors (4)."""
 
 _LUMA = (0.299, 0.587, 0.114)
-# RGB -> YIQ (NTSC): luma, and colour as a plane in which hue is the angle.
+# RGB -> YIQ (NTSC): luma, and a color plane in which hue is the angle.
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 @dataclass(frozen=True)
 class BatchAugmentation:
-    """Augmented views of a batch, cut out of canvases.
+    """Cuts augmented views of a batch from canvases.
 
-    An image's view depends on its canvas, its aspect ratio and its seed, not on its batch: on a CPU, to the
-    bit. Random numbers are drawn on the CPU, so that every device sees the same crops; torch's generators are
-    left as they were.
+    A view depends on the canvas, aspect ratio and seed of its image and not on the batch; on a CPU, bitwise.
+    Random numbers are drawn on the CPU, so that crops are the same on every device; PyTorch's global
+    generators are not changed.
 
     Attributes:
-        policy: `light`: a random crop of 70 to 100 % of the area, 3:4 to 4:3 as the image was taken, and a
-            random flip, sampled bilinearly in one step. `medium`: light, and brightness, contrast and
-            saturation varied by 20 %, hue by 2 % of the circle. `trivial`: light, and TrivialAugment
-            (https://arxiv.org/abs/2103.10158). `rand`: light, and RandAugment
-            (https://arxiv.org/abs/1909.13719). The last two go image by image.
-        preprocessing: Of the network; gives S, the normalization and the colour that fills corners.
+        policy: `light`: random crop of 70 to 100 % of the area with an aspect ratio of 3:4 to 4:3 in the
+            original image, and a random horizontal flip, in one bilinear resampling. `medium`: light, and
+            brightness, contrast, saturation (see `color_jitter`) and hue (2 % of the circle) jitter.
+            `trivial`: light, and TrivialAugment (https://arxiv.org/abs/2103.10158). `rand`: light, and
+            RandAugment (https://arxiv.org/abs/1909.13719). The last two process images one by one.
+        preprocessing: Preprocessing of the network: S, normalization and fill color.
+        color_jitter: Maximum relative change of brightness, contrast and saturation.
 
     Raises:
-        ValueError: There is no such policy, or it is `none`, which cuts no views: see `normalize_images`.
+        ValueError: The policy is unknown, or `none`, for which see `normalize_images`.
     """
 
     policy: str
     preprocessing: Preprocessing
+    color_jitter: float = 0.2
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise ValueError(f"views are of one of {', '.join(POLICIES)}, but got {self.policy!r}")
+            raise ValueError(
+                f"the augmentation policy must be one of {', '.join(POLICIES)}, but got {self.policy!r}"
+            )
 
     def __call__(self, canvases: Tensor, aspects: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Cuts one view of each image.
+        """Returns one view of each image.
 
         Args:
-            canvases: (B, 3, C, C) uint8, on any device; C need not be the same for every batch.
-            aspects: (B,) float32, width / height of the images; best left on the CPU.
-            seeds: B of them, 0 or above; only the lower 32 bits count.
+            canvases: (B, 3, C, C) uint8, on any device; C may differ between batches.
+            aspects: (B,) float32, width / height of the images; preferably on the CPU.
+            seeds: B non-negative seeds, of which the lower 32 bits are used.
 
         Returns:
             (B, 3, S, S) float32, normalized, on the device of the canvases.
 
         Raises:
-            ValueError: There are not as many of each.
+            ValueError: The lengths differ.
         """
         counts = (len(canvases), len(aspects), len(seeds))
         if len(set(counts)) > 1:
-            raise ValueError(f"canvases, aspects and seeds must be as many, but got {counts}")
-        numbers = _drawn(seeds)
-        pixels = _cropped(canvases, _affine(numbers, aspects.cpu()), self.preprocessing.image_size)
+            raise ValueError(f"canvases, aspects and seeds must have the same length, but got {counts}")
+        numbers = _random_numbers(seeds)
+        affine = _affine_parameters(numbers, aspects.cpu())
+        pixels = _sample_views(canvases, affine, self.preprocessing.image_size)
         if self.policy == "medium":
-            pixels = _jittered(pixels, numbers[:, -4:])
+            pixels = _jitter_colors(pixels, numbers[:, -4:], self.color_jitter)
         elif self.policy in _TRANSFORMS:
-            # Bilinear, whatever the network's own filter: rotations and shears need no more.
+            # Bilinear is sufficient for rotations and shears, whatever filter the network uses for resizing.
             transform = _TRANSFORMS[self.policy](
-                interpolation=InterpolationMode.BILINEAR, fill=_mean_colour(self.preprocessing)
+                interpolation=InterpolationMode.BILINEAR, fill=_mean_color(self.preprocessing)
             )
-            pixels = _transformed(pixels, transform, seeds)
-        return _normalized_(pixels, self.preprocessing)
+            pixels = _apply_transform(pixels, transform, seeds)
+        return _normalize_(pixels, self.preprocessing)
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes S x S images; on a CPU the bits are those of `Preprocessing.normalize`.
-
-    Args:
-        pixels: (B, 3, S, S) uint8, on any device.
-        preprocessing: Of the network.
-
-    Returns:
-        (B, 3, S, S) float32, on the same device.
-    """
-    return _normalized_(pixels.to(torch.float32), preprocessing)
+    """Normalizes (B, 3, S, S) uint8 to float32; on a CPU, bitwise equal to `Preprocessing.normalize`."""
+    return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
-def _drawn(seeds: Sequence[int]) -> Tensor:
-    """Uniform numbers (B, _NUMBERS), 0 up to 1, on the CPU; a row depends on its seed alone."""
+def _random_numbers(seeds: Sequence[int]) -> Tensor:
+    """Returns uniform numbers in [0, 1), (B, _NUMBERS), on the CPU; each row depends on its seed alone."""
     generator = torch.Generator()
     numbers = torch.empty((len(seeds), _NUMBERS), dtype=torch.float32, device="cpu")
     for row, seed in zip(numbers, seeds, strict=True):
@@ -114,41 +107,40 @@ def _drawn(seeds: Sequence[int]) -> Tensor:
     return numbers
 
 
-def _affine(numbers: Tensor, aspects: Tensor) -> Tensor:
-    """Where each view lies on its canvas, flips included.
+def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
+    """Returns the map from each view to its canvas (B, 4), including flips: scale and shift in x, then in y.
 
-    Returns:
-        (B, 4): scale and shift in x, then in y, from the view's square to the canvas's, both -1 to 1.
+    Coordinates of both squares are -1 to 1.
     """
-    left, width, top, height = _crop(numbers, aspects)
+    left, width, top, height = _random_crops(numbers, aspects)
     flip = torch.where(numbers[:, -5] < 0.5, -1.0, 1.0)
     return torch.stack([flip * width, 2 * left + width - 1, height, 2 * top + height - 1], dim=1)
 
 
-def _crop(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random crops, drawn as torchvision's RandomResizedCrop does.
+def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Samples crops as torchvision's RandomResizedCrop does.
 
-    The first attempt that fits into the image counts; without one, the largest permitted shape, centred.
+    The first attempt that fits into the image is used; if none fits, the largest allowed crop at the center.
 
     Returns:
-        Left and width, top and height, each (B,), in shares of the image's width and height.
+        Left, width, top and height, each (B,), as fractions of the image's width and height.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
-    least, most = map(math.log, _RATIO)
-    ratio = torch.exp(least + (most - least) * numbers[:, _ATTEMPTS : 2 * _ATTEMPTS])
+    low, high = map(math.log, _RATIO)
+    ratio = torch.exp(low + (high - low) * numbers[:, _ATTEMPTS : 2 * _ATTEMPTS])
     widths, heights = (area * ratio / aspects[:, None]).sqrt(), (area * aspects[:, None] / ratio).sqrt()
     fits = (widths <= 1) & (heights <= 1)
     first = fits.int().argmax(dim=1, keepdim=True)
-    some = fits.any(dim=1)
-    width = torch.where(some, widths.gather(1, first)[:, 0], (_RATIO[1] / aspects).clamp(max=1))
-    height = torch.where(some, heights.gather(1, first)[:, 0], (aspects / _RATIO[0]).clamp(max=1))
-    places = torch.where(some[:, None], numbers[:, -7:-5], 0.5)
-    return places[:, 0] * (1 - width), width, places[:, 1] * (1 - height), height
+    any_fits = fits.any(dim=1)
+    width = torch.where(any_fits, widths.gather(1, first)[:, 0], (_RATIO[1] / aspects).clamp(max=1))
+    height = torch.where(any_fits, heights.gather(1, first)[:, 0], (aspects / _RATIO[0]).clamp(max=1))
+    offsets = torch.where(any_fits[:, None], numbers[:, -7:-5], 0.5)
+    return offsets[:, 0] * (1 - width), width, offsets[:, 1] * (1 - height), height
 
 
-def _cropped(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
-    """Samples the views (B, 3, S, S), float32, 0 to 255; beyond the border the border goes on."""
-    # Not affine_grid: it multiplies matrices, whose bits may change with the size of the batch.
+def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
+    """Samples views (B, 3, S, S), float32, 0 to 255; border pixels are repeated outside the canvas."""
+    # Not affine_grid: its matrix product may round differently for another batch size.
     steps = (2 * torch.arange(size, dtype=torch.float32, device=canvases.device) + 1) / size - 1
     scale_x, shift_x, scale_y, shift_y = affine.to(canvases.device)[:, :, None].unbind(1)
     x, y = scale_x * steps + shift_x, scale_y * steps + shift_y
@@ -157,53 +149,53 @@ def _cropped(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
     return grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _jittered(pixels: Tensor, numbers: Tensor) -> Tensor:
-    """Varies brightness, contrast, saturation and hue of (B, 3, S, S) by an affine map of colours each.
+def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
+    """Changes brightness, contrast, saturation and hue of (B, 3, S, S) with one affine color map per image.
 
-    Saturation and hue stretch and turn the IQ plane of YIQ and leave luma alone; brightness and contrast go
-    by luma. Values are clamped once, at the end. So the four commute, and there is no order to draw.
+    Saturation and hue scale and rotate the IQ plane of YIQ; brightness and contrast act on luma. Values are
+    clamped once at the end, so that the four changes commute and need no random order.
     """
-    matrices, contrasts = _colour_matrices(numbers)
-    # A mean over all pixels at once would be summed in another order for a batch of one.
+    matrices, contrasts = _color_matrices(numbers, jitter)
+    # The order of summation of a mean over all pixels at once would depend on the batch size.
     means = pixels.sum(dim=-1).sum(dim=-1) / pixels[0, 0].numel()
     matrices, contrasts, luma = (t.to(pixels.device) for t in (matrices, contrasts, torch.tensor(_LUMA)))
-    grey = (means * luma).sum(dim=1) * contrasts
-    turned = grey[:, None, None, None] + pixels[:, 0:1] * matrices[:, :, 0, None, None]
-    turned += pixels[:, 1:2] * matrices[:, :, 1, None, None]
-    turned += pixels[:, 2:3] * matrices[:, :, 2, None, None]
-    return turned.clamp_(0, 255)
+    gray = (means * luma).sum(dim=1) * contrasts
+    jittered = gray[:, None, None, None] + pixels[:, 0:1] * matrices[:, :, 0, None, None]
+    jittered += pixels[:, 1:2] * matrices[:, :, 1, None, None]
+    jittered += pixels[:, 2:3] * matrices[:, :, 2, None, None]
+    return jittered.clamp_(0, 255)
 
 
-def _colour_matrices(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices (B, 3, 3) to multiply colours with, and the share (B,) of an image's mean grey to be added."""
-    brightness, contrast, saturation = (1 + _JITTER * (2 * numbers[:, :3] - 1)).double().unbind(1)
+def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
+    """Returns color matrices (B, 3, 3) and the fraction (B,) of the image's mean gray to add."""
+    brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]
-    turn = torch.eye(3, dtype=torch.float64).repeat(len(numbers), 1, 1)
-    turn[:, 1:, 1:] = plane.view(-1, 2, 2)
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(numbers), 1, 1)
+    rotation[:, 1:, 1:] = plane.view(-1, 2, 2)
     yiq = torch.tensor(_YIQ, dtype=torch.float64)
-    colours = yiq.inverse() @ turn @ yiq * (brightness * contrast)[:, None, None]
-    return colours.float(), (brightness * (1 - contrast)).float()
+    matrices = yiq.inverse() @ rotation @ yiq * (brightness * contrast)[:, None, None]
+    return matrices.float(), (brightness * (1 - contrast)).float()
 
 
-def _transformed(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
-    """Runs a transform of torchvision's, which draws from the global generator, over each of (B, 3, S, S)."""
+def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
+    """Applies a torchvision transform, which uses the global generator, to each image of (B, 3, S, S)."""
     views = pixels.round_().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
         for index, seed in enumerate(seeds):
             torch.default_generator.manual_seed(seed)
-            torch.rand(_NUMBERS, dtype=torch.float32, device="cpu")  # gone by: the crop was made of these
+            torch.rand(_NUMBERS, dtype=torch.float32, device="cpu")  # skips the numbers used for the crop
             views[index] = transform(views[index])
     return views.to(torch.float32)
 
 
-def _normalized_(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The steps of `Preprocessing.normalize` on a batch (B, 3, S, S), float32, in place."""
+def _normalize_(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Applies the operations of `Preprocessing.normalize` in place to (B, 3, S, S), float32."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
     return pixels.div_(255).sub_(mean).div_(std)
 
 
-def _mean_colour(preprocessing: Preprocessing) -> list[int]:
-    """Grey to the network: zero after normalization."""
+def _mean_color(preprocessing: Preprocessing) -> list[int]:
+    """Returns the color that is zero after normalization."""
     return [round(channel * 255) for channel in preprocessing.mean]

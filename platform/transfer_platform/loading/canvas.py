@@ -1,9 +1,9 @@
-"""Images reduced once to small squares, from which every augmented view is cut: decoding is paid once.
+"""Canvases: small squares of whole images, from which augmented views are cut.
 
-    file --canvas--> (3, C, C) uint8 and an aspect ratio --pack--> one row of bytes --unpack--> a batch
+    file --make_canvas--> (3, C, C) uint8 and aspect ratio --pack--> one row of bytes --unpack--> batch
 
-The whole image is squeezed into the square, so that a canvas has one shape whatever the image's; the
-aspect ratio tells how to undo it, which `augmentation.BatchAugmentation` does as it cuts.
+An image is resized to the square without keeping its aspect ratio, so that all canvases have one shape;
+`augmentation.BatchAugmentation` undoes the distortion when it cuts a view.
 """
 
 from __future__ import annotations
@@ -23,28 +23,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE_PER_PIXEL = 10 / 7
-"""C / S. A crop keeps 0.7 or more of each side, as it does of the area: so a view is never enlarged.
+"""C / S. A crop has at least 0.7 of each side, as it has of the area, so that a view is never upscaled.
 
-Against crops of the full photographs (bicubic), 64 of ants/bees, S = 224: 10/7 keeps 95 % of the sharpness
-(deviation of the Laplacian) and 1.2 keeps 80 %, for 308 and 217 KB an image.
+Compared with bicubic crops of the full photographs (64 of ants/bees, S = 224), 10/7 preserves 95 % of the
+sharpness (standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80 % at 217 KB.
 """
 
 MAX_ASPECT = 2.0
-"""Of an image that is longer than this many times its other side, the ends are left out.
+"""Longer images are center-cropped to this ratio of long to short side.
 
-No view reaches them: beyond 1.9 (4/3 of the shape, 0.7 of the area) all crops fall back to the middle.
+No view reaches beyond: above 1.9 (4/3 of the ratio, 0.7 of the area) all crops fall back to the center.
 """
 
 _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """The side C of canvases, in pixels.
-
-    Args:
-        image_size: S, the side of the square that the network sees.
-        longest: The longest side of any image of the data set, where it is known: a canvas of thumbnails
-            needs to be no larger than they are.
+    """Returns the side C of the canvases for networks with images of side S, at most the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)
@@ -54,13 +49,13 @@ def canvas_side(image_size: int, longest: int | None = None) -> int:
 
 
 def longest_side(path: Path) -> int:
-    """The longer side of an image in pixels, by its header alone."""
+    """Returns the longer side of an image in pixels, read from its header."""
     with Image.open(path, formats=FORMATS) as image:
         return max(image.size)
 
 
 def row_bytes(side: int) -> int:
-    """How long a packed canvas of side C is: 3 C C + 4.
+    """Returns the length of a packed canvas, 3 C C + 4.
 
     >>> row_bytes(320)
     307204
@@ -68,24 +63,24 @@ def row_bytes(side: int) -> int:
     return 3 * side * side + _ASPECT_BYTES
 
 
-def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
-    """Reduces one image to a square that holds all of it.
+def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
+    """Decodes an image and resizes it to a square.
 
-    A large JPEG is decoded at a half, quarter or eighth of its size, as long as 2 C pixels are left on both
-    sides. Against the canvas of the full image, 0.6 of 255 on average over ants/bees and 2.2 in its worst
-    photograph (mean absolute difference; C from 23 to 320).
+    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2 C
+    pixels. The mean absolute difference to canvases of the fully decoded images, C = 23 to 320, is 0.6 of 255
+    over ants/bees, and 2.2 for the worst photograph.
 
     Args:
-        source: The file's content, or its path.
-        side: C, in pixels.
-        name: What errors call an image that has no path.
+        source: Content or path of the file.
+        side: Side C in pixels.
+        name: Name of the image in error messages if `source` is not a path.
 
     Returns:
-        The canvas (3, C, C), uint8, and width / height of the part of the image that it shows, which is all
-        of it up to `MAX_ASPECT`.
+        Canvas (3, C, C), uint8, and the aspect ratio (width / height) of the shown part, which is the whole
+        image up to `MAX_ASPECT`.
 
     Raises:
-        UnreadableImageError: As `decode`.
+        UnreadableImageError: See `decode`.
     """
     image = decode(source, name, min_side=2 * side)
     width = min(image.width, MAX_ASPECT * image.height)
@@ -96,23 +91,23 @@ def canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Te
 
 
 def pack(canvas: Tensor, aspect: float) -> Tensor:
-    """One canvas (3, C, C), uint8, and its aspect ratio as a flat row of 3 C C + 4 bytes."""
+    """Returns a canvas (3, C, C), uint8, and its aspect ratio as one row of 3 C C + 4 bytes."""
     tail = torch.tensor([aspect], dtype=torch.float32, device=canvas.device).view(torch.uint8)
     return torch.cat([canvas.flatten(), tail])
 
 
 def unpack(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Takes packed canvases (B, 3 C C + 4), uint8, apart.
+    """Inverts `pack` for a batch of rows (B, 3 C C + 4), uint8.
 
     Returns:
         Canvases (B, 3, C, C), uint8, a view of the rows, and aspect ratios (B,), float32.
 
     Raises:
-        ValueError: Rows are not of that length.
+        ValueError: The rows have another length.
     """
     side = math.isqrt((rows.shape[1] - _ASPECT_BYTES) // 3)
     if rows.shape[1] != row_bytes(side):
         raise ValueError(f"a packed canvas has 3 C C + {_ASPECT_BYTES} bytes, but got {rows.shape[1]}")
-    # A clone starts at an address that floats may stand at; the end of a row need not be one.
+    # Viewing bytes as floats needs an aligned address, which the end of a row may not have; a clone has it.
     aspects = rows[:, -_ASPECT_BYTES:].clone(memory_format=torch.contiguous_format).view(torch.float32)
     return rows[:, :-_ASPECT_BYTES].view(-1, 3, side, side), aspects.flatten()

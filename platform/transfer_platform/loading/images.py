@@ -1,8 +1,8 @@
-"""Images as tensors on a device: the exact square that is served, or augmented views of it.
+"""Images as normalized tensors on a device, as in serving or augmented.
 
-    file --threads--> bytes of a square or a canvas --store--> batch on the device --> (B, 3, S, S) float32
+    file --threads--> bytes of a square or canvas --store--> batch on the device --> (B, 3, S, S) float32
 
-What is kept is uint8, as small as it can be without a loss: normalization and augmentation run on the device.
+Stored rows are uint8; normalization and augmentation run on the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 import PIL
@@ -30,30 +29,26 @@ from transfer_platform.errors import DataError
 from transfer_platform.loading import augmentation, canvas
 from transfer_platform.loading.augmentation import BatchAugmentation, normalize_images
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import RowSpec, Store, StoreError
+from transfer_platform.tensor_store.errors import StoreError
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 CHUNK = 64
-"""Images that are decoded before the next ones are begun; bounds the memory."""
-
-
-class Rows(Protocol):
-    """Rows of one shape; `store.Rows`, or decoded when they are asked for."""
-
-    def take(self, indices: Sequence[int]) -> Tensor:
-        """(B, ...), on the CPU, of the rows at these places."""
+"""Images decoded before the next ones are started; limits the memory."""
 
 
 class ImageLoader:
-    """The images of a study as one network sees them.
+    """Loads the images of a study, by position, for one network.
 
     Args:
-        images: An image's place is its position.
-        preprocessing: Of the network.
-        policy: How training images vary, see `augmentation`; `none` allows no `views`.
-        device: Where batches are made.
-        store: Keeps the decoded bytes; None: each is decoded when it is asked for.
-        progress: Told while many are decoded.
-        say: Told where they cannot be kept, or where another process is decoding the same.
+        images: Images of the study.
+        preprocessing: Preprocessing of the network.
+        policy: Augmentation policy of `load_views`, or `none` if it is not used.
+        device: Device of the batches.
+        store: Where decoded images are stored; None: images are decoded at every use.
+        progress: Called while images are decoded into the store.
+        say: Called if images cannot be stored, and before waiting for another process.
 
     Attributes:
         digests: SHA-256 of every image.
@@ -75,19 +70,19 @@ class ImageLoader:
         self._threads = min(8, os.cpu_count() or 1)
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """The exact squares that are served: (B, 3, S, S) float32, normalized, on the device."""
+        """Returns images as in serving: (B, 3, S, S) float32, normalized, on the device."""
         size = self.preprocessing.image_size
         pixels = self._squares.take(positions).view(-1, 3, size, size)
         return normalize_images(pixels.to(self.device), self.preprocessing)
 
     def load_views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """One augmented view of each image: (B, 3, S, S) float32, normalized, on the device."""
+        """Returns one augmented view per image: (B, 3, S, S) float32, normalized, on the device."""
         canvases, aspects = canvas.unpack(self._canvases.take(positions))
         return self._augmentation(canvases.to(self.device), aspects, seeds)
 
     @cached_property
     def view_digest(self) -> str:
-        """What a view depends on besides its image and its seed: policy, size of the canvas, code."""
+        """Digest of everything that a view depends on besides image and seed: policy, canvas side, code."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property
@@ -97,7 +92,7 @@ class ImageLoader:
     @cached_property
     def _squares(self) -> Rows:
         size = 3 * self.preprocessing.image_size**2
-        return self._rows("square", size, self._square)
+        return self._rows("square", size, self._decode_square)
 
     @cached_property
     def _canvases(self) -> Rows:
@@ -105,7 +100,7 @@ class ImageLoader:
         return self._rows(
             f"canvas {side}",
             canvas.row_bytes(side),
-            lambda content, name: canvas.pack(*canvas.canvas(content, side, name)),
+            lambda content, name: canvas.pack(*canvas.make_canvas(content, side, name)),
         )
 
     @cached_property
@@ -113,79 +108,94 @@ class ImageLoader:
         longest = max(map(canvas.longest_side, (image.path for image in self.records)))
         return canvas.canvas_side(self.preprocessing.image_size, longest)
 
-    def _square(self, content: bytes, name: str) -> Tensor:
+    def _decode_square(self, content: bytes, name: str) -> Tensor:
         pixels = np.array(self.preprocessing.crop_and_resize(decode(content, name)))
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
-    def _rows(self, kind: str, size: int, decoded: Callable[[bytes, str], Tensor]) -> Rows:
-        """Kept where there is a store with room for them."""
-        fresh = _Decoded(self.records, decoded, self._threads)
-        layout = RowSpec((size,), "uint8")
+    def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
+        """Returns rows from the store; without a store or without room, rows decoded at every use."""
+        spec = RowSpec((size,), "uint8")
+        decoding = _DecodingRows(self.records, spec, decode_row, self._threads)
         if self._store is None:
-            return fresh
-        if not self._store.fits(layout, len(self.records)):
-            needed = decimal(layout.row_bytes * len(self.records))
-            self._say(f"the images are decoded in every epoch: the cache has no room for them ({needed})")
-            return fresh
+            return decoding
+        if not self._store.fits(spec, len(self.records)):
+            needed = decimal(spec.row_bytes * len(self.records))
+            self._say(
+                f"images are decoded in every epoch: the cache has no room for {needed}; "
+                "raise PLATFORM_CACHE_LIMIT or run `platform cache clear`"
+            )
+            return decoding
         address = preprocessing_digest(kind, self.preprocessing)
         try:
-            return self._store.get_or_compute(address, layout, self.digests, self._told(fresh), self._waiting)
+            return self._store.get_or_compute(
+                address, spec, self.digests, self._compute(decoding), self._waiting
+            )
         except StoreError as error:
-            self._say(f"the images are decoded in every epoch: {error}")
-            return fresh
+            self._say(f"images are decoded in every epoch: {error}")
+            return decoding
 
     def _waiting(self) -> None:
-        self._say("another process is decoding the same images; waiting for it")
+        self._say("waiting for another process that is decoding the same images")
 
-    def _told(self, fresh: _Decoded) -> Callable[[Sequence[int]], Iterator[Tensor]]:
+    def _compute(self, decoding: Rows) -> Callable[[Sequence[int]], Iterator[Tensor]]:
         def compute(missing: Sequence[int]) -> Iterator[Tensor]:
             for start in range(0, len(missing), CHUNK):
                 chunk = missing[start : start + CHUNK]
-                yield fresh.take(chunk)
+                yield decoding.take(chunk)
                 self._progress(Step("decoding", start + len(chunk), len(missing), "images"))
 
         return compute
 
 
-class _Decoded:
-    """Images decoded by threads each time they are asked for; Pillow lets them run side by side.
+class _DecodingRows:
+    """Rows decoded at every use, in threads; Pillow releases the GIL while it decodes.
 
-    Args:
-        images: By position.
-        decoded: What becomes of a file's content; the name is for errors.
-        threads: That decode at once.
+    `decode_row` maps the content of a file and its name for error messages to a row.
     """
 
     def __init__(
-        self, images: Sequence[ImageRecord], decoded: Callable[[bytes, str], Tensor], threads: int
+        self,
+        images: Sequence[ImageRecord],
+        spec: RowSpec,
+        decode_row: Callable[[bytes, str], Tensor],
+        threads: int,
     ) -> None:
-        self._images, self._decoded = images, decoded
+        self._images, self._spec, self._decode_row = images, spec, decode_row
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
 
-    def take(self, indices: Sequence[int]) -> Tensor:
-        """(B, bytes), uint8; each distinct image is decoded once.
+    @property
+    def spec(self) -> RowSpec:
+        """Shape and type of each row."""
+        return self._spec
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def take(self, indices: Sequence[int] | Tensor) -> Tensor:
+        """Returns rows (B, bytes), uint8; each distinct image is decoded once.
 
         Raises:
-            DataError: A file is not any more what it was when the data set was read.
+            DataError: A file was modified or removed after the data set was read.
         """
-        distinct = list(dict.fromkeys(indices))
+        positions = torch.as_tensor(indices).tolist()
+        distinct = list(dict.fromkeys(positions))
         rows = dict(zip(distinct, self._pool.map(self._row, distinct), strict=True))
-        return torch.stack([rows[index] for index in indices])
+        return torch.stack([rows[position] for position in positions])
 
-    def _row(self, index: int) -> Tensor:
-        image = self._images[index]
+    def _row(self, position: int) -> Tensor:
+        image = self._images[position]
         try:
             content = image.path.read_bytes()
         except OSError as error:
             raise DataError(f"{image.path} cannot be read: {error.strerror}") from error
+        # Rows are stored under the digest of the original content.
         if hashlib.sha256(content).hexdigest() != image.sha256:
-            # What is stored is known by its content, and would be wrong for whoever has the former one.
-            raise DataError(f"{image.path} was changed while it was in use; run the command again")
-        return self._decoded(content, str(image.path))
+            raise DataError(f"{image.path} was modified while in use; run the command again")
+        return self._decode_row(content, str(image.path))
 
 
 def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
-    """SHA-256 of all that an image's tensor depends on besides its own bytes: settings, code, libraries."""
+    """Returns the SHA-256 of all settings, code and library versions that a row depends on."""
     return _code_digest(f"{kind}\0{preprocessing}", transfer_model.preprocessing, canvas)
 
 

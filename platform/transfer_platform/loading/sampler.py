@@ -1,6 +1,6 @@
-"""What is drawn at random in training: the order of the images, and the view of each.
+"""Deterministic batch sampler and schedule of augmented views.
 
-Every draw is a function of named seeds, not of what was drawn before it: it repeats to the bit.
+Every random choice is a function of explicit seeds and not of earlier choices, so that it is reproducible.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 
 @dataclass(frozen=True)
 class ViewSchedule:
-    """Which augmented view of an image an epoch sees.
+    """Selection of the augmented view of an image in each epoch.
 
     Attributes:
-        policy: `none`, or a policy of `data.augmentation`.
-        count: N different views of an image, of which each epoch draws one; 1: the image as it is.
-            `unlimited`: a new view in every epoch.
-        seed: Of the draws; the N views themselves do not depend on it.
+        policy: `none` or an augmentation policy.
+        count: Number N of different views per image; each epoch uses one of them. 1 means the original image,
+            `unlimited` a new view in every epoch.
+        seed: Seed of the selection; the N views do not depend on it.
     """
 
     policy: str
@@ -31,31 +31,31 @@ class ViewSchedule:
 
     @property
     def varies(self) -> bool:
-        """Whether training images differ from the images as they are."""
+        """True if training images are augmented."""
         return self.policy != "none" and self.count != 1
 
     @property
     def stored_count(self) -> int:
-        """How many different training inputs an image has, 0 for no end of them."""
+        """Number of different training inputs per image; 0 if it is unlimited."""
         if not self.varies:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
-    def view_index(self, sha256: str, epoch: int, turn: int = 0) -> int:
-        """Which of an image's N views an epoch sees, 0 to N - 1; the next one at each further turn."""
-        assert isinstance(self.count, int), "views without end have no numbers"
-        return (derived_seed("drawn", self.seed, epoch, sha256) + turn) % self.count
+    def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
+        """Returns the index of an image's view in an epoch, 0 to N - 1; each repeat uses the next one."""
+        assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
+        return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
-    def augmentation_seed(self, sha256: str, epoch: int, turn: int = 0) -> int:
-        """The seed of the view that an epoch sees, another one at each further turn."""
+    def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
+        """Returns the seed of an image's view in an epoch; each repeat uses another one."""
         if self.count == "unlimited":
-            return derived_seed("augmentation", self.seed, epoch, sha256, *([turn] if turn else []))
-        return self.seed_of(sha256, self.view_index(sha256, epoch, turn))
+            return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
+        return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
 
     @staticmethod
-    def seed_of(sha256: str, number: int) -> int:
-        """The seed of one of an image's N views."""
-        return derived_seed("view", number, sha256)
+    def view_seed(sha256: str, index: int) -> int:
+        """Returns the seed of one of an image's N views."""
+        return derived_seed("view", index, sha256)
 
 
 def batch_indices(
@@ -67,22 +67,22 @@ def batch_indices(
     epoch: int = 0,
     classes: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """The indices of each batch of an epoch; every index is in exactly one, unless classes are balanced.
+    """Returns the indices of each batch of an epoch; without `classes`, each index occurs exactly once.
 
-    A last training batch of a single image joins the one before it, because batch norm cannot learn from one
-    image; none is dropped. A `batch_size` of 1 is taken at its word.
+    No image is dropped. A last training batch of one image is merged into the batch before it, because batch
+    norm needs at least two images; with `batch_size=1` nothing is merged.
 
     Args:
-        count: How many images there are.
-        batch_size: Images in a batch; the last one has fewer, or one more.
-        shuffle: Whether this is training: in an order that (seed, epoch) chooses.
-        seed: Of the order.
+        count: Number of images.
+        batch_size: Images per batch; the last batch may have fewer, or one more.
+        shuffle: Shuffle by (seed, epoch), for training.
+        seed: Seed of the order.
         epoch: Counted from 1.
-        classes: The class of every image, to draw the same number of each; None: every image once.
+        classes: Class of every image, to sample the same number of images from each class.
 
-    >>> batches(5, 2, shuffle=False)
+    >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
-    >>> [len(batch) for batch in batches(5, 2, shuffle=True)]
+    >>> [len(batch) for batch in batch_indices(5, 2, shuffle=True)]
     [2, 3]
     """
     generator = torch.Generator().manual_seed(derived_seed("order", seed, epoch))
@@ -91,50 +91,51 @@ def batch_indices(
     elif classes is None:
         order = torch.randperm(count, generator=generator).tolist()
     else:
-        order = _balanced(classes, generator)
-    cut = [order[start : start + batch_size] for start in range(0, count, batch_size)]
-    if shuffle and batch_size > 1 and len(cut) > 1 and len(cut[-1]) == 1:
-        cut[-2:] = [cut[-2] + cut[-1]]
-    return cut
+        order = _balanced_order(classes, generator)
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if shuffle and batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
 
 
-def repeat_counts(cut: Iterable[Sequence[int]]) -> Iterator[list[int]]:
-    """For each index of each batch of an epoch, how often it came before: 0, but where classes are balanced.
+def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
+    """Yields, for each batch of an epoch, how often each index occurred before.
 
-    >>> list(turns([[3, 1], [3, 3]]))
+    >>> list(repeat_counts([[3, 1], [3, 3]]))
     [[0, 0], [1, 2]]
     """
-    seen: Counter[int] = Counter()
-    for batch in cut:
-        turn = []
+    occurrences: Counter[int] = Counter()
+    for batch in batches:
+        repeats = []
         for index in batch:
-            turn.append(seen[index])
-            seen[index] += 1
-        yield turn
+            repeats.append(occurrences[index])
+            occurrences[index] += 1
+        yield repeats
 
 
-def _balanced(classes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """As many indices as there are images, of each class equally many, but for one.
+def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Returns as many indices as there are images, with class counts that differ by at most 1.
 
-    Of a class with too many images some are left out, others each time; those of a class with too few come
-    again and again, none twice as often as another before all came.
+    Large classes are subsampled. In small classes, no image is repeated before all others of its class have
+    occurred as often.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):
         members.setdefault(label, []).append(index)
-    turns = torch.randperm(len(members), generator=generator).tolist()
-    drawn: list[int] = []
-    for turn, label in zip(turns, sorted(members), strict=True):
-        wanted = len(classes) // len(members) + (turn < len(classes) % len(members))
-        own: list[int] = []
-        while len(own) < wanted:
-            shuffled = torch.randperm(len(members[label]), generator=generator).tolist()
-            own += [members[label][place] for place in shuffled]
-        drawn += own[:wanted]
-    return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+    ranks = torch.randperm(len(members), generator=generator).tolist()
+    sampled: list[int] = []
+    for rank, label in zip(ranks, sorted(members), strict=True):
+        # The remainder goes to randomly selected classes.
+        size = len(classes) // len(members) + (rank < len(classes) % len(members))
+        indices: list[int] = []
+        while len(indices) < size:
+            permutation = torch.randperm(len(members[label]), generator=generator).tolist()
+            indices += [members[label][place] for place in permutation]
+        sampled += indices[:size]
+    return [sampled[place] for place in torch.randperm(len(sampled), generator=generator).tolist()]
 
 
 def derived_seed(*parts: str | int) -> int:
-    """A seed of 63 bits from what a draw depends on."""
+    """Returns a 63-bit seed derived from all parts."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

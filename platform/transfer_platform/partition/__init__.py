@@ -1,1 +1,1 @@
-"""How much of a network learns."""
+"""Partition of a network into a frozen prefix and a trainable suffix."""

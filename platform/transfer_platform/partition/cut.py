@@ -1,7 +1,7 @@
-"""Where a graph can be cut in two, and the two halves.
+"""Cut points of a traced graph, and the prefix and suffix of a cut.
 
-A half is all that its result depends on: by arguments, and by what has been written into the memory of an
-argument before. What does not depend on the images is copied to whichever half needs it.
+Dependencies are arguments, and earlier writes to the storage of an argument. Operations that do not depend on
+the images are copied to each part that needs them.
 """
 
 from __future__ import annotations
@@ -19,197 +19,210 @@ from transfer_platform.partition.fingerprint import graph_line, graph_lines
 from transfer_platform.partition.observe import OpRecord
 from transfer_platform.partition.trace import resolve_attribute
 
-PROBED: Final = (2, 3)
-"""Batch sizes at which a graph is observed: what changes with them is the batch's size."""
+PROBE_BATCH_SIZES: Final = (2, 3)
+"""Batch sizes at which a graph is observed; values that differ between them depend on the batch size."""
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Stands for the number of images in a batch, within a value that is otherwise known."""
+    """Placeholder for the batch size in a constant."""
 
 
 class AnalyzedGraph:
-    """A traced network, what its operations did at two batch sizes, and what follows from it.
+    """A traced network with the data dependencies of its operations.
 
     Args:
-        module: From `trace`.
-        observed: What `observe` found for each batch size of `PROBED`.
+        module: Result of `trace`.
+        records: Results of `observe` for each of `PROBE_BATCH_SIZES`.
     """
 
-    def __init__(self, module: fx.GraphModule, observed: tuple[dict[fx.Node, OpRecord], ...]) -> None:
+    def __init__(self, module: fx.GraphModule, records: tuple[dict[fx.Node, OpRecord], ...]) -> None:
         self.module = module
         self.nodes = list(module.graph.nodes)
-        self.facts = observed[0]
-        self._others = observed[1]
         self.lines = graph_lines(module)
-        self._name_once()
-        self.settled = {node: value for node in self.nodes for value in self._settle(node)}
+        self._records, self._other_records = records
+        self._use_inplace_results()
+        self._constants = {node: value for node in self.nodes for value in self._constant(node)}
 
     @cached_property
     def dependencies(self) -> dict[fx.Node, tuple[fx.Node, ...]]:
-        """For each node its arguments, and who last wrote into the memory of one of them."""
+        """For each node its arguments, and the last nodes that wrote to their storages."""
         writers: dict[int, fx.Node] = {}
-        found = {}
+        dependencies = {}
         for node in self.nodes:
-            written = {writers[memory]: None for memory in sorted(self.facts[node].reads & writers.keys())}
-            found[node] = tuple({**dict.fromkeys(node.all_input_nodes), **written})
-            writers |= dict.fromkeys(self.facts[node].writes, node)
-        return found
+            record = self._records[node]
+            written = {writers[storage]: None for storage in sorted(record.reads & writers.keys())}
+            dependencies[node] = tuple({**dict.fromkeys(node.all_input_nodes), **written})
+            writers |= dict.fromkeys(record.writes, node)
+        return dependencies
 
     @cached_property
     def trainable(self) -> frozenset[fx.Node]:
-        """Nodes whose result may change in training, or be another each time, and all that depend on them."""
-        found: set[fx.Node] = set()
+        """Nodes whose result training may change or that are random, and all nodes that depend on them."""
+        trainable: set[fx.Node] = set()
         for node in self.nodes:
-            if self._learns(node) or not found.isdisjoint(self.dependencies[node]):
-                found.add(node)
-        return frozenset(found)
+            if self._may_change(node) or not trainable.isdisjoint(self.dependencies[node]):
+                trainable.add(node)
+        return frozenset(trainable)
 
     @cached_property
     def required(self) -> frozenset[fx.Node]:
-        """Nodes that have to run: the output, and what draws random numbers or leaves something behind."""
-        return frozenset(node for node in self.nodes if node.op == "output" or self._has_effect(node))
+        """Nodes that must run: the output, and nodes that draw random numbers or modify state."""
+        return frozenset(node for node in self.nodes if node.op == "output" or self._has_side_effect(node))
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Numbers that are equal where two nodes of this process' graphs compute the same."""
-        found: dict[fx.Node, int] = {}
+        """Hashes that are equal for equal computations in two graphs of this process."""
+        keys: dict[fx.Node, int] = {}
         for node in self.nodes:
-            used = tuple(found[other] for other in self.dependencies[node])
-            found[node] = hash((graph_line(self.module, node, found), used))
-        return found
+            used = tuple(keys[dependency] for dependency in self.dependencies[node])
+            keys[node] = hash((graph_line(self.module, node, keys), used))
+        return keys
 
     def cut_candidates(self) -> Iterator[fx.Node]:
-        """Tensors with one row an image that training cannot change, the last one first."""
+        """Yields tensors with one row per image that training cannot change, last one first."""
         for node in reversed(self.nodes):
             if (
                 node.op not in ("placeholder", "output")
                 and node not in self.trainable
-                and self._has_rows(node)
+                and self._has_row_per_image(node)
             ):
                 yield node
 
-    def nodes_after(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """All that has to run when the result of `cut` is given; None where that does not suffice."""
-        found: set[fx.Node] = set()
-        waiting = list(self.required)
-        while waiting:
-            node = waiting.pop()
-            if node is cut or node in found or (node in self.settled and node not in self.required):
+    def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
+        """Returns all nodes that must run after `cut`; None if they also depend on the images."""
+        nodes: set[fx.Node] = set()
+        queue = list(self.required)
+        while queue:
+            node = queue.pop()
+            if node is cut or node in nodes or (node in self._constants and node not in self.required):
                 continue
             if node.op == "placeholder":
                 return None
-            found.add(node)
-            waiting.extend(self.dependencies[node])
-        return frozenset(found)
+            nodes.add(node)
+            queue.extend(self.dependencies[node])
+        return frozenset(nodes)
 
-    def nodes_before(self, cut: fx.Node) -> frozenset[fx.Node]:
-        """All that has to run to get the result of `cut`."""
-        found: set[fx.Node] = set()
-        waiting = [cut]
-        while waiting:
-            node = waiting.pop()
-            if node not in found:
-                found.add(node)
-                waiting.extend(self.dependencies[node])
-        return frozenset(found)
+    def prefix_nodes(self, cut: fx.Node) -> frozenset[fx.Node]:
+        """Returns all nodes that `cut` depends on, and `cut`."""
+        nodes: set[fx.Node] = set()
+        queue = [cut]
+        while queue:
+            node = queue.pop()
+            if node not in nodes:
+                nodes.add(node)
+                queue.extend(self.dependencies[node])
+        return frozenset(nodes)
 
     def prefix(self, cut: fx.Node) -> fx.GraphModule:
-        """Images (B, 3, S, S) -> the result of `cut`."""
+        """Builds the prefix: images (B, 3, S, S) -> result of `cut`."""
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        within = self.nodes_before(cut)
+        nodes = self.prefix_nodes(cut)
         for node in self.nodes:
-            if node in within:
+            if node in nodes:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(copies[cut])
         return fx.GraphModule(self.module, graph)
 
-    def suffix(self, cut: fx.Node, within: Iterable[fx.Node]) -> fx.GraphModule:
-        """The result of `cut` -> what the whole graph gives."""
-        graph, members = fx.Graph(), frozenset(within)
+    def suffix(self, cut: fx.Node, nodes: Iterable[fx.Node]) -> fx.GraphModule:
+        """Builds the suffix: result of `cut` -> output of the graph.
+
+        Args:
+            cut: A candidate.
+            nodes: Result of `suffix_nodes`.
+        """
+        graph, members = fx.Graph(), frozenset(nodes)
         features = graph.placeholder("features")
         size = graph.call_method("size", (features, 0))
-        copies: dict[fx.Node, Any] = {node: _filled(value, size) for node, value in self.settled.items()}
+        copies: dict[fx.Node, Any] = {
+            node: _fill_batch_size(value, size) for node, value in self._constants.items()
+        }
         copies[cut] = features
         for node in self.nodes:
             if node in members:
-                copies[node] = _copy(node, graph, copies)
+                copies[node] = _copy_node(node, graph, copies)
         if not size.users:
             graph.erase_node(size)
         return fx.GraphModule(self.module, graph)
 
-    def _name_once(self) -> None:
-        """Lets whoever uses a tensor after an operation in place use that operation's result."""
-        places = {node: place for place, node in enumerate(self.nodes)}
+    def _use_inplace_results(self) -> None:
+        """Makes later users of a tensor that is modified in place use the result of that operation."""
+        positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
-            argument = self.facts[node].returned
+            argument = self._records[node].returned_argument
             for user in list(argument.users) if argument else ():
-                if argument and places[user] > places[node]:
+                if argument and positions[user] > positions[node]:
                     user.replace_input_with(argument, node)
 
-    def _settle(self, node: fx.Node) -> Iterator[Any]:
-        """The value of a node that is known in advance, up to the size of the batch."""
-        first, second = self.facts[node], self._others[node]
-        if node.op in ("placeholder", "output") or not (first.plain and second.plain) or first.writes:
+    def _constant(self, node: fx.Node) -> Iterator[Any]:
+        """Yields the value of a node if it depends on nothing but the batch size."""
+        first, second = self._records[node], self._other_records[node]
+        if node.op in ("placeholder", "output") or not (first.is_plain and second.is_plain) or first.writes:
             return
         try:
-            yield _common(first.value, second.value)
+            yield _merge_values(first.value, second.value)
         except ValueError:
             return
 
-    def _has_rows(self, node: fx.Node) -> bool:
-        shapes = (self.facts[node].shape, self._others[node].shape)
+    def _has_row_per_image(self, node: fx.Node) -> bool:
+        shapes = (self._records[node].shape, self._other_records[node].shape)
         return (
             all(
-                shape is not None and shape[:1] == (size,) for shape, size in zip(shapes, PROBED, strict=True)
+                shape is not None and shape[:1] == (size,)
+                for shape, size in zip(shapes, PROBE_BATCH_SIZES, strict=True)
             )
             and (shapes[0] or ())[1:] == (shapes[1] or ())[1:]
         )
 
-    def _learns(self, node: fx.Node) -> bool:
-        if self.facts[node].draws or self._others[node].draws or self.facts[node].lasting:
+    def _may_change(self, node: fx.Node) -> bool:
+        records = self._records[node], self._other_records[node]
+        if any(record.draws_random for record in records) or records[0].writes_state:
             return True
         if node.op == "get_attr":
             return bool(resolve_attribute(self.module, node.target).requires_grad)
-        return node.op == "call_module" and _module_learns(resolve_attribute(self.module, node.target))
+        return node.op == "call_module" and _is_trainable(resolve_attribute(self.module, node.target))
 
-    def _has_effect(self, node: fx.Node) -> bool:
-        if self.facts[node].draws or self.facts[node].lasting:
+    def _has_side_effect(self, node: fx.Node) -> bool:
+        if self._records[node].draws_random or self._records[node].writes_state:
             return True
-        return node.op == "call_module" and _counts(resolve_attribute(self.module, node.target))
+        return node.op == "call_module" and _tracks_statistics(resolve_attribute(self.module, node.target))
 
 
-def _module_learns(module: nn.Module) -> bool:
-    """Whether an indivisible module may learn; a head may have another dropout in the next trial."""
-    if isinstance(module, Head) or _counts(module):
+def _is_trainable(module: nn.Module) -> bool:
+    """Returns whether training may change a leaf module; heads may have another dropout in the next trial."""
+    if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
     return unknown or any(parameter.requires_grad for parameter in module.parameters())
 
 
-def _counts(module: nn.Module) -> bool:
-    """Whether a module keeps statistics of what it is given, as batch norms in train mode do."""
+def _tracks_statistics(module: nn.Module) -> bool:
+    """Returns whether a module updates buffers, as batch norms in train mode do."""
     return any(part.training and next(part.buffers(False), None) is not None for part in module.modules())
 
 
-def _common(one: Any, other: Any) -> Any:  # noqa: ANN401 - any plain value
-    """A value that was the same at both batch sizes but for the size itself."""
-    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
-        return tuple(_common(a, b) for a, b in zip(one, other, strict=True))
-    if type(one) is int and type(other) is int and (one, other) == PROBED:
+def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain value
+    """Returns the common value of both batch sizes, with `BatchSize` for the size itself.
+
+    Raises:
+        ValueError: The values differ otherwise.
+    """
+    if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)) and len(first) == len(second):
+        return tuple(_merge_values(a, b) for a, b in zip(first, second, strict=True))
+    if type(first) is int and type(second) is int and (first, second) == PROBE_BATCH_SIZES:
         return BatchSize()
-    if one != other:
+    if first != second:
         raise ValueError
-    return one
+    return first
 
 
-def _filled(value: Any, size: fx.Node) -> Any:  # noqa: ANN401 - any plain value
+def _fill_batch_size(value: Any, size: fx.Node) -> Any:  # noqa: ANN401 - any plain value
     if isinstance(value, tuple):
-        return tuple(_filled(member, size) for member in value)
+        return tuple(_fill_batch_size(member, size) for member in value)
     return size if isinstance(value, BatchSize) else value
 
 
-def _copy(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> fx.Node:
-    arguments: Any = map_arg(node.args, copies.__getitem__)
-    keywords: Any = map_arg(node.kwargs, copies.__getitem__)
-    return graph.create_node(node.op, node.target, arguments, keywords, node.name)
+def _copy_node(node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, Any]) -> fx.Node:
+    args: Any = map_arg(node.args, copies.__getitem__)
+    kwargs: Any = map_arg(node.kwargs, copies.__getitem__)
+    return graph.create_node(node.op, node.target, args, kwargs, node.name)

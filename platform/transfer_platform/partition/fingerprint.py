@@ -1,4 +1,4 @@
-"""What a part of a network computes, as a digest: equal in another process, on another day."""
+"""Digest of the computation of a graph, equal in every process."""
 
 from __future__ import annotations
 
@@ -15,60 +15,57 @@ from torch.fx.node import map_arg
 from transfer_platform.partition.trace import resolve_attribute
 
 _CONSTANT = "_tensor_constant"
-"""Beginning of the names that `torch.fx` gives to tensors without one; their numbers mean nothing."""
+"""Prefix of the names that `torch.fx` gives to unnamed tensors; their numbers are arbitrary."""
 
 
 def graph_digest(module: fx.GraphModule) -> str:
-    """SHA-256 of a graph, of all weights and buffers that it reads, and of the libraries' versions.
+    """Returns the SHA-256 of a graph, its weights and buffers, and the library versions, in hexadecimal.
 
-    The mode, the device and the memory layout of the weights do not enter.
+    It does not depend on the mode, the device or the memory layout of the weights.
 
     Args:
-        module: A graph and the modules that it calls.
-
-    Returns:
-        Hexadecimal.
+        module: A graph with the modules that it calls.
     """
     sha = hashlib.sha256()
     for library in ("torch", "torchvision", "timm"):
         sha.update(f"{library} {version(library)}\n".encode())
-    for text in graph_lines(module):
-        sha.update(f"{text}\n".encode())
+    for line in graph_lines(module):
+        sha.update(f"{line}\n".encode())
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for name in sorted(name for name in state if not name.startswith(_CONSTANT)):
         sha.update(f"{name} {tuple(state[name].shape)} {state[name].dtype}\n".encode())
-        sha.update(_bytes(state[name]))
+        sha.update(_tensor_bytes(state[name]))
     return sha.hexdigest()
 
 
 def graph_lines(module: fx.GraphModule) -> list[str]:
-    """One line for each operation of a graph: equal where two graphs do the same with the same modules."""
+    """Returns one line per operation; two graphs have equal lines if they do the same with equal modules."""
     numbers: dict[fx.Node, int] = {}
-    found = []
+    lines = []
     for number, node in enumerate(module.graph.nodes):
-        found.append(graph_line(module, node, numbers))
+        lines.append(graph_line(module, node, numbers))
         numbers[node] = number
-    return found
+    return lines
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """One operation: what is done, with what.
+    """Returns one operation with its target and arguments.
 
     Args:
-        module: Holds the graph.
-        node: One of its nodes.
-        numbers: What the nodes before it are called.
+        module: The module of the graph.
+        node: A node of the graph.
+        numbers: Numbers that stand for the preceding nodes.
     """
-    arguments: Any = map_arg((node.args, node.kwargs), lambda used: _Number(numbers[used]))
-    return f"{node.op} {_target(module, node)} {_described(arguments)}"
+    arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
+    return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 
 
-class _Number(str):
-    """A node among the arguments of another."""
+class _NodeReference(str):
+    """Another node among the arguments of a node."""
 
     __slots__ = ()
 
-    def __new__(cls, number: int) -> _Number:
+    def __new__(cls, number: int) -> _NodeReference:
         return super().__new__(cls, f"%{number}")
 
 
@@ -78,43 +75,43 @@ def _target(module: fx.GraphModule, node: fx.Node) -> str:
     if node.op == "call_module":
         return f"{node.target} {_settings(resolve_attribute(module, node.target))}"
     if node.op == "get_attr" and str(node.target).startswith(_CONSTANT):
-        return hashlib.sha256(_bytes(resolve_attribute(module, node.target))).hexdigest()
-    return _described(node.target)
+        return hashlib.sha256(_tensor_bytes(resolve_attribute(module, node.target))).hexdigest()
+    return _describe(node.target)
 
 
 def _settings(module: nn.Module) -> str:
-    """All that a module and the modules in it were told: sizes, slopes, functions; not their mode."""
+    """Returns the public attributes of a module and its submodules, except their mode."""
     parts = []
     for name, part in module.named_modules():
-        own = {key: _described(value) for key, value in vars(part).items() if _tells(key)}
-        parts.append(f"{name} {_described(type(part))} {part.extra_repr()} {sorted(own.items())}")
+        settings = {
+            key: _describe(value)
+            for key, value in vars(part).items()
+            if not key.startswith("_") and key != "training"
+        }
+        parts.append(f"{name} {_describe(type(part))} {part.extra_repr()} {sorted(settings.items())}")
     return "; ".join(parts)
 
 
-def _tells(key: str) -> bool:
-    return not key.startswith("_") and key != "training"
-
-
-def _described(value: object) -> str:
-    """Text for a value that does not hold the address of an object."""
+def _describe(value: object) -> str:
+    """Returns a text that does not contain the address of an object."""
     if isinstance(value, torch.device):
         return value.type
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(_described, value))})"
+        return f"({', '.join(map(_describe, value))})"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_described(k)}: {_described(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join(f'{_describe(k)}: {_describe(v)}' for k, v in value.items())}}}"
     if isinstance(value, slice):
-        return f"slice{_described((value.start, value.stop, value.step))}"
+        return f"slice{_describe((value.start, value.stop, value.step))}"
     if isinstance(value, partial):
-        return f"partial{_described((value.func, value.args, value.keywords))}"
+        return f"partial{_describe((value.func, value.args, value.keywords))}"
     if value is None or isinstance(value, (str, int, float, complex, bool, torch.dtype, torch.memory_format)):
         return repr(value)
     if isinstance(value, Tensor):
-        return hashlib.sha256(_bytes(value)).hexdigest()
+        return hashlib.sha256(_tensor_bytes(value)).hexdigest()
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    plain = tensor.detach().cpu().contiguous().reshape(-1)
-    return plain.view(torch.uint8).numpy().tobytes()
+def _tensor_bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,132 +1,206 @@
-"""What each operation of a graph does when it runs: its sizes, what it writes to, whether it draws."""
+"""Effects of each operation of a graph, recorded in one run, and how to undo them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from transfer_platform.partition.disturbance import RandomState, equal_tensors
+if TYPE_CHECKING:
+    from transfer_model.network import Network
 
 
 @dataclass(frozen=True)
 class OpRecord:
-    """What an operation did in one run.
+    """Result and side effects of an operation in one run.
 
     Attributes:
-        value: Of a result without tensors in it, such as a size; None where `plain` is false.
-        plain: Whether it is such a result.
-        shape: Of a result that is one tensor; None elsewhere.
-        reads: Numbers of the memories that its tensor arguments lie in.
-        writes: Those of them that it has changed.
-        lasting: Whether it has changed a parameter or a buffer.
-        draws: Whether it has drawn random numbers.
-        returned: The argument that it gave back as its result after writing to it.
+        value: The result if `is_plain`, otherwise None.
+        is_plain: Whether the result contains no tensor, as a size does.
+        shape: Shape of the result if it is a single tensor, otherwise None.
+        reads: Ids of the storages of its tensor arguments.
+        writes: Ids of those storages that it modifies.
+        writes_state: Whether it modifies a parameter or a buffer.
+        draws_random: Whether it draws random numbers.
+        returned_argument: The argument that it modifies in place and returns.
     """
 
     value: Any
-    plain: bool
+    is_plain: bool
     shape: tuple[int, ...] | None
     reads: frozenset[int]
     writes: frozenset[int]
-    lasting: bool
-    draws: bool
-    returned: fx.Node | None
+    writes_state: bool
+    draws_random: bool
+    returned_argument: fx.Node | None
 
 
 def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
-    """Runs a graph once and notes what each operation does.
+    """Runs a graph once and records the effects of each operation.
 
     Args:
-        module: From `trace`.
-        images: (B, 3, S, S) on the network's device; may be written to, as the network would.
+        module: Result of `trace`.
+        images: (B, 3, S, S) on the network's device; modified if the network modifies its input.
     """
-    observer = _Observer(module, RandomState(images.device))
+    interpreter = _RecordingInterpreter(module, RandomState(images.device))
     with torch.no_grad():
-        observer.run(images)
-    return observer.facts
+        interpreter.run(images)
+    return interpreter.records
 
 
-class _Observer(fx.Interpreter):
-    """Runs a graph node by node; memories are told apart by address while they are in use."""
+class _RecordingInterpreter(fx.Interpreter):
+    """Runs a graph node by node; identifies storages by their address while they are alive."""
 
-    def __init__(self, module: fx.GraphModule, streams: RandomState) -> None:
+    def __init__(self, module: fx.GraphModule, random_state: RandomState) -> None:
         super().__init__(module)
         self.extra_traceback = False
-        self.facts: dict[fx.Node, OpRecord] = {}
-        self._streams = streams
-        self._memories: dict[fx.Node, tuple[int, ...]] = {}
-        lasting = [*module.parameters(), *module.buffers()]
-        self._lasting = {_address(tensor): number for number, tensor in enumerate(lasting)}
-        self._next = len(lasting)
+        self.records: dict[fx.Node, OpRecord] = {}
+        self._random_state = random_state
+        self._storages: dict[fx.Node, tuple[int, ...]] = {}
+        """Storage ids of the tensors in the result of each node."""
+        state = [*module.parameters(), *module.buffers()]
+        self._state = {_address(tensor): number for number, tensor in enumerate(state)}
+        self._next_id = len(state)
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - whatever the network hands around
-        inputs = [(node, list(tensors(self.env[node]))) for node in n.all_input_nodes]
-        versions = [[tensor._version for tensor in found] for _, found in inputs]
-        before = self._streams.state()
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - any value that a network computes
+        inputs = [(node, list(_tensors(self.env[node]))) for node in n.all_input_nodes]
+        versions = [[tensor._version for tensor in tensors] for _, tensors in inputs]
+        random_before = self._random_state.get()
         result = super().run_node(n)
-        written = {
-            memory
-            for (node, found), earlier in zip(inputs, versions, strict=True)
-            for memory, tensor, version in zip(self._memories[node], found, earlier, strict=True)
+        writes = {
+            storage
+            for (node, tensors), before in zip(inputs, versions, strict=True)
+            for storage, tensor, version in zip(self._storages[node], tensors, before, strict=True)
             if tensor._version != version
         }
-        self._number(n, inputs, result)
-        self.facts[n] = OpRecord(
-            value=result if plain(result) else None,
-            plain=plain(result),
+        self._identify_storages(n, inputs, result)
+        self.records[n] = OpRecord(
+            value=result if _is_plain(result) else None,
+            is_plain=_is_plain(result),
             shape=tuple(result.shape) if isinstance(result, Tensor) else None,
-            reads=frozenset(memory for node, _ in inputs for memory in self._memories[node]),
-            writes=frozenset(written),
-            lasting=any(memory < len(self._lasting) for memory in written),
-            draws=not equal_tensors(before, self._streams.state()),
-            returned=next((node for node in n.all_input_nodes if written and self.env[node] is result), None),
+            reads=frozenset(storage for node, _ in inputs for storage in self._storages[node]),
+            writes=frozenset(writes),
+            writes_state=any(storage < len(self._state) for storage in writes),
+            draws_random=not equal_tensors(random_before, self._random_state.get()),
+            returned_argument=next(
+                (node for node in n.all_input_nodes if writes and self.env[node] is result), None
+            ),
         )
         return result
 
-    def _number(
+    def _identify_storages(
         self,
         n: fx.Node,
         inputs: list[tuple[fx.Node, list[Tensor]]],
-        result: Any,  # noqa: ANN401 - whatever the network hands around
+        result: Any,  # noqa: ANN401 - any value that a network computes
     ) -> None:
-        """A result lies in the memory of an argument, in that of a weight, or in its own."""
-        known = dict(self._lasting)
-        for node, found in inputs:
-            known |= {_address(t): memory for t, memory in zip(found, self._memories[node], strict=True)}
-        numbers = []
-        for tensor in tensors(result):
+        """Assigns ids: a result shares the storage of an argument or of a weight, or has a new one."""
+        ids = dict(self._state)
+        for node, tensors in inputs:
+            ids |= {_address(t): storage for t, storage in zip(tensors, self._storages[node], strict=True)}
+        storages = []
+        for tensor in _tensors(result):
             address = _address(tensor)
-            if address == 0 or address not in known:
-                known[address] = self._next
-                self._next += 1
-            numbers.append(known[address])
-        self._memories[n] = tuple(numbers)
+            if address == 0 or address not in ids:
+                ids[address] = self._next_id
+                self._next_id += 1
+            storages.append(ids[address])
+        self._storages[n] = tuple(storages)
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def tensors(value: object) -> Iterator[Tensor]:
-    """All tensors in a value, depth first."""
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yields all tensors in a nested value, depth first."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for member in value.values():
-            yield from tensors(member)
+            yield from _tensors(member)
     elif isinstance(value, (tuple, list)):
         for member in value:
-            yield from tensors(member)
+            yield from _tensors(member)
 
 
-def plain(value: object) -> bool:
-    """Whether a value is numbers, words and devices only, so that it can be written into a graph."""
+def _is_plain(value: object) -> bool:
+    """Returns whether a value can be written into a graph as a constant."""
     if isinstance(value, (tuple, list)):
-        return all(map(plain, value))
+        return all(map(_is_plain, value))
     if isinstance(value, slice):
-        return all(map(plain, (value.start, value.stop, value.step)))
+        return all(map(_is_plain, (value.start, value.stop, value.step)))
     return value is None or isinstance(value, (bool, int, float, str, torch.device))
+
+
+class RandomState:
+    """State of the random number generators of the CPU and of one device.
+
+    Args:
+        device: The network's device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._backend = None if device.type == "cpu" else getattr(torch, device.type)
+
+    def get(self) -> tuple[Tensor, ...]:
+        """Returns the state of all generators."""
+        if self._backend is None:
+            return (torch.get_rng_state(),)
+        return torch.get_rng_state(), self._backend.get_rng_state(*self._index())
+
+    def set(self, state: tuple[Tensor, ...]) -> None:
+        """Sets all generators to an earlier state."""
+        torch.set_rng_state(state[0])
+        if self._backend is not None:
+            self._backend.set_rng_state(state[1], *self._index())
+
+    def _index(self) -> tuple[torch.device, ...]:
+        return (self._device,) if self._device.type == "cuda" else ()
+
+
+def equal_tensors(first: Iterable[Tensor], second: Iterable[Tensor]) -> bool:
+    """Returns whether two sequences of tensors are equal bit by bit; NaNs are equal to each other."""
+    return all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@contextmanager
+def preserve_state(network: Network) -> Iterator[None]:
+    """Restores a network's modes and buffers and the random state on exit."""
+    generators = RandomState(module_device(network))
+    state = generators.get()
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = copy_buffers(network)
+    try:
+        yield
+    finally:
+        restore_buffers(network, buffers)
+        for module, training in modes:
+            module.training = training
+        generators.set(state)
+
+
+def copy_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of all buffers, including non-persistent ones."""
+    return {name: buffer.detach().clone() for name, buffer in network.named_buffers()}
+
+
+def restore_buffers(network: nn.Module, buffers: dict[str, Tensor]) -> None:
+    """Sets changed buffers back to their copies, in place."""
+    for name, buffer in network.named_buffers():
+        if name in buffers and not equal_tensors([buffer], [buffers[name]]):
+            with torch.no_grad():
+                buffer.copy_(buffers[name])
+
+
+def module_device(network: nn.Module) -> torch.device:
+    """Returns the device of a network's parameters."""
+    return next(network.parameters()).device

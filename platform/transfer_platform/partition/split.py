@@ -1,6 +1,6 @@
-"""A network in two parts: a prefix that training cannot change, and what learns from its output.
+"""Split of a network into a frozen prefix and the remaining suffix.
 
-The prefix is run once per image, the suffix in every epoch. Both are cut out of the traced network
+The prefix runs once per image, the suffix in every epoch. Both are parts of the traced network
 (https://docs.pytorch.org/docs/stable/fx.html) and share its parameters.
 """
 
@@ -16,226 +16,236 @@ import torch
 from torch import Tensor, fx
 
 from transfer_platform.errors import PlatformError
-from transfer_platform.partition.cut import PROBED, AnalyzedGraph
-from transfer_platform.partition.disturbance import (
+from transfer_platform.partition.cut import PROBE_BATCH_SIZES, AnalyzedGraph
+from transfer_platform.partition.fingerprint import graph_digest, graph_lines
+from transfer_platform.partition.observe import (
     RandomState,
     copy_buffers,
     equal_tensors,
     module_device,
+    observe,
     preserve_state,
     restore_buffers,
 )
-from transfer_platform.partition.fingerprint import graph_digest, graph_lines
-from transfer_platform.partition.observe import observe
 from transfer_platform.partition.trace import trace
 
 if TYPE_CHECKING:
     from transfer_model.network import Network
 
-_CLOSE: Final = 1e-3
-"""How far results may differ where bits are not promised, as a share of the largest number."""
+_TOLERANCE: Final = 1e-3
+"""Tolerance, relative to the largest absolute value, where results need not be bitwise equal."""
 
 Outputs = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class PartitionError(PlatformError):
-    """A network that has to be trained whole; the message says why."""
+    """A network cannot be split and has to be trained as a whole; the message states the reason."""
 
 
 @dataclass(frozen=True)
-class _Halves:
-    """Graphs of one cut: the suffix in train mode and in eval mode, which may be the same."""
+class _Graphs:
+    """The prefix, and the suffix in train and in eval mode, which may be the same."""
 
     prefix: fx.GraphModule
-    training: fx.GraphModule
-    evaluation: fx.GraphModule
+    train_suffix: fx.GraphModule
+    eval_suffix: fx.GraphModule
 
 
 class Partition:
-    """A network, cut where learning starts.
+    """A network that is split after its frozen operations.
 
-    It holds while the network stays frozen as it is: its weights may be changed in place, and its heads'
-    dropout as well.
+    It remains valid as long as the same stages are frozen: weights may be changed in place, and the dropout
+    of heads too.
 
     Args:
-        network: Both parts share its parameters.
-        halves: The graphs.
-        example: What the prefix gave for some images, (B, ...).
+        network: Shares its parameters with both parts.
+        graphs: The parts.
+        example: Features (B, ...) of some images.
 
     Attributes:
-        shape: Of one image's features.
-        dtype: Of features that were computed in float32.
-        digest: Changes with all that the features depend on but the images and the arithmetic: the operations
-            of the prefix, its weights and buffers, the libraries' versions. Hexadecimal SHA-256.
+        shape: Shape of one image's features.
+        dtype: Dtype of features that are computed in float32.
+        digest: SHA-256 of the operations of the prefix, its weights and buffers, and the library versions;
+            hexadecimal. Features depend on it, on the images and on the precision.
     """
 
-    def __init__(self, network: Network, halves: _Halves, example: Tensor) -> None:
-        self._network, self._halves = network, halves
+    def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:
+        self._network, self._graphs = network, graphs
         strides = example.stride()
-        self._order = sorted(range(example.ndim), key=lambda axis: (-strides[axis], axis))
+        self._memory_order = sorted(range(example.ndim), key=lambda axis: (-strides[axis], axis))
         self.shape = tuple(example.shape[1:])
         self.dtype = example.dtype
-        self.digest = graph_digest(halves.prefix)
+        self.digest = graph_digest(graphs.prefix)
 
     def features(self, images: Tensor) -> Tensor:
-        """Runs the prefix, without gradients, in whatever arithmetic the caller's autocast says.
+        """Runs the prefix without gradients, in the precision of the current autocast context.
 
         Args:
             images: (B, 3, S, S) on the network's device.
 
         Returns:
-            (B, *shape), in any memory layout; may share its memory with the images.
+            (B, *shape), in any memory layout; may share memory with the images.
         """
         with torch.no_grad():
-            features: Tensor = self._halves.prefix(images)
+            features: Tensor = self._graphs.prefix(images)
         return features
 
     def logits(self, features: Tensor) -> Outputs:
-        """Runs the suffix, in train mode or eval mode as the network is.
+        """Runs the suffix in the network's current mode.
 
         Args:
-            features: (B, *shape) on the network's device, as `features` gave them; may be written to.
+            features: Result of `features` (B, *shape) on the network's device; may be modified.
 
         Returns:
-            What `Network.forward_with_auxiliary` gives for the images that the features are of.
+            The result of `Network.forward_with_auxiliary` for the images.
         """
-        suffix = self._halves.training if self._network.training else self._halves.evaluation
-        outputs: Outputs = suffix(self._laid_out(features))
+        suffix = self._graphs.train_suffix if self._network.training else self._graphs.eval_suffix
+        outputs: Outputs = suffix(self._to_prefix_layout(features))
         return outputs
 
-    def _laid_out(self, features: Tensor) -> Tensor:
-        """Features in the memory layout that the prefix gives: the last bits depend on it."""
+    def _to_prefix_layout(self, features: Tensor) -> Tensor:
+        """Returns features in the memory layout of the prefix, on which their last bits depend."""
         strides, step = [0] * features.ndim, 1
-        for axis in reversed(self._order):
+        for axis in reversed(self._memory_order):
             strides[axis] = step
             step *= features.shape[axis]
         if features.stride() == tuple(strides):
             return features
-        fresh = torch.empty_strided(features.shape, strides, dtype=features.dtype, device=features.device)
-        return fresh.copy_(features)
+        copy = torch.empty_strided(features.shape, strides, dtype=features.dtype, device=features.device)
+        return copy.copy_(features)
 
 
 def partition_network(network: Network) -> Partition:
-    """Cuts a network after the last operation that training cannot change.
+    """Splits a network after the last operation that training cannot change.
 
-    What comes out is compared with the whole network, in train and in eval mode. The network and the caller's
-    random numbers stay as they are.
+    The parts are verified against the whole network, in train and in eval mode. The network and the random
+    state are not changed.
 
     Args:
-        network: Frozen as wished, on its device; S is `network.spec.image_size`.
+        network: With frozen stages, on its device; S is `network.spec.image_size`.
 
     Raises:
-        NotSplitError: It has to be trained whole.
+        PartitionError: The network has to be trained as a whole.
     """
     if network.frozen == 0:
-        raise _not_split(network, "nothing of it is frozen")
+        raise _error(network, "no stage is frozen")
     try:
-        with preserve_state(network), torch.inference_mode(mode=False), _plainly(module_device(network)):
-            return _verified(network, _cut(network))
+        with (
+            preserve_state(network),
+            torch.inference_mode(mode=False),
+            _full_precision(module_device(network)),
+        ):
+            return _verify(network, _split(network))
     except PartitionError:
         raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _not_split(network, f"it cannot be traced ({type(error).__name__}: {reason})") from error
+        raise _error(network, f"torch.fx cannot trace it ({type(error).__name__}: {reason})") from error
 
 
-def _not_split(network: Network, reason: str) -> PartitionError:
-    return PartitionError(f"{network.spec.backbone} is trained whole: {reason}")
+def _error(network: Network, reason: str) -> PartitionError:
+    return PartitionError(f"cannot split {network.spec.backbone}: {reason}")
 
 
 @contextmanager
-def _plainly(where: torch.device) -> Iterator[None]:
-    """Float32 arithmetic, and none of the warnings that libraries have for being traced."""
-    with warnings.catch_warnings(), torch.autocast(where.type, enabled=False):
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Disables autocast, and the warnings of libraries about being traced."""
+    with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
         warnings.simplefilter("ignore")
         yield
 
 
-def _cut(network: Network) -> _Halves:
-    images = [_images(network, size) for size in PROBED]
-    training = _anatomised(network.train(), images)
-    evaluation = _anatomised(network.eval(), images, training)
-    counterparts = {key: node for node, key in evaluation.keys.items()}
-    for cut in training.cut_candidates():
-        counterpart = counterparts.get(training.keys[cut])
-        within = training.nodes_after(cut)
-        if counterpart is None or within is None:
+def _split(network: Network) -> _Graphs:
+    batches = [_probe_images(network, size) for size in PROBE_BATCH_SIZES]
+    train_graph = _analyze(network.train(), batches)
+    eval_graph = _analyze(network.eval(), batches, train_graph)
+    eval_nodes = {key: node for node, key in eval_graph.keys.items()}
+    for cut in train_graph.cut_candidates():
+        eval_cut = eval_nodes.get(train_graph.keys[cut])
+        nodes = train_graph.suffix_nodes(cut)
+        if eval_cut is None or nodes is None:
             continue
-        within_evaluation = evaluation.nodes_after(counterpart)
-        if within_evaluation is not None:
-            suffix = training.suffix(cut, within)
-            other = suffix if evaluation is training else evaluation.suffix(counterpart, within_evaluation)
-            return _Halves(training.prefix(cut), suffix, other)
-    raise _not_split(network, "there is no tensor in it that all later operations start from")
+        nodes_in_eval = eval_graph.suffix_nodes(eval_cut)
+        if nodes_in_eval is not None:
+            suffix = train_graph.suffix(cut, nodes)
+            same = eval_graph is train_graph
+            eval_suffix = suffix if same else eval_graph.suffix(eval_cut, nodes_in_eval)
+            return _Graphs(train_graph.prefix(cut), suffix, eval_suffix)
+    raise _error(network, "no single tensor separates the frozen operations from the trainable ones")
 
 
-def _anatomised(network: Network, images: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """A network in its present mode; `known` where that does the same."""
+def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
+    """Traces and observes a network in its current mode; returns `known` if the graphs are equal."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
-    first, second = (observe(module, batch.clone()) for batch in images)
+    first, second = (observe(module, batch.clone()) for batch in batches)
     return AnalyzedGraph(module, (first, second))
 
 
-def _images(network: Network, count: int) -> Tensor:
-    """Noise in the memory layout that the network computes in; larger batches start with smaller ones."""
+def _probe_images(network: Network, count: int) -> Tensor:
+    """Returns noise in the network's memory layout; a larger batch starts with the smaller one."""
     side = network.spec.image_size
-    noise = torch.randn(max(PROBED), 3, side, side, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(max(PROBE_BATCH_SIZES), 3, side, side, generator=generator)
     images = noise[:count].to(module_device(network))
-    maps = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1), None)
-    if maps is not None and not maps.is_contiguous():
+    filters = next((p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1), None)
+    if filters is not None and not filters.is_contiguous():
         images = images.to(memory_format=torch.channels_last)
     return images
 
 
-def _verified(network: Network, halves: _Halves) -> Partition:
-    """A split that was compared with its network."""
-    images = [_images(network, size) for size in PROBED]
+def _verify(network: Network, graphs: _Graphs) -> Partition:
+    """Returns the partition after comparing it with the network."""
+    batches = [_probe_images(network, size) for size in PROBE_BATCH_SIZES]
     with torch.no_grad():
-        rows = [halves.prefix(batch.clone()) for batch in images]
-    found = Partition(network, halves, rows[0])
-    if not _close(rows[1][: PROBED[0]], rows[0]):
-        raise _not_split(network, "what its frozen part makes of an image depends on the others in a batch")
+        features = [graphs.prefix(batch.clone()) for batch in batches]
+    partition = Partition(network, graphs, features[0])
+    if not _close(features[1][: PROBE_BATCH_SIZES[0]], features[0]):
+        raise _error(network, "the features of an image depend on the other images in its batch")
     network.eval()
     with torch.no_grad():
-        for batch in images:
-            _compare(network, found, batch)
+        for batch in batches:
+            _compare(network, partition, batch)
     network.train()
     with torch.enable_grad():
-        _compare(network, found, images[0])
-    return found
+        _compare(network, partition, batches[0])
+    return partition
 
 
-def _compare(network: Network, found: Partition, images: Tensor) -> None:
-    """Refuses a split that gives other outputs, draws other random numbers or leaves other statistics."""
-    streams = RandomState(images.device)
-    start, buffers = streams.state(), copy_buffers(network)
+def _compare(network: Network, partition: Partition, images: Tensor) -> None:
+    """Compares outputs, random numbers and updated buffers of a partition with those of the network.
+
+    Raises:
+        PartitionError: They differ.
+    """
+    generators = RandomState(images.device)
+    start, buffers = generators.get(), copy_buffers(network)
     logits, auxiliary = network.forward_with_auxiliary(images.clone())
     expected = [logits, *auxiliary, *copy_buffers(network).values()]
-    end = streams.state()
-    streams.restore(start)
+    end = generators.get()
+    generators.set(start)
     restore_buffers(network, buffers)
-    rows = found.features(images.clone())
-    drawn = not equal_tensors(start, streams.state())
-    logits, auxiliary = found.logits(rows.contiguous().clone())
-    given = [logits, *auxiliary, *copy_buffers(network).values()]
+    features = partition.features(images.clone())
+    prefix_is_random = not equal_tensors(start, generators.get())
+    logits, auxiliary = partition.logits(features.contiguous().clone())
+    actual = [logits, *auxiliary, *copy_buffers(network).values()]
     restore_buffers(network, buffers)
-    if drawn or not equal_tensors(end, streams.state()):
-        raise _not_split(network, "cut in two it draws other random numbers")
+    if prefix_is_random or not equal_tensors(end, generators.get()):
+        raise _error(network, "its parts draw other random numbers than the whole network")
     agree = equal_tensors if images.device.type == "cpu" else _all_close
-    if len(given) != len(expected) or not agree(given, expected):
-        raise _not_split(network, "cut in two it computes something else than whole")
+    if len(actual) != len(expected) or not agree(actual, expected):
+        raise _error(network, "its parts compute other results than the whole network")
 
 
-def _all_close(given: list[Tensor], expected: list[Tensor]) -> bool:
-    """Accelerators choose among kernels as they like, so that bits are not promised there."""
-    return all(_close(a, b) for a, b in zip(given, expected, strict=True))
+def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    """Compares with a tolerance, because accelerators may choose other kernels in each call."""
+    return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def _close(given: Tensor, expected: Tensor) -> bool:
-    if given.shape != expected.shape or not expected.numel():
-        return given.shape == expected.shape
-    one, other = given.detach().double().cpu(), expected.detach().double().cpu()
-    room = _CLOSE * float(other.nan_to_num().abs().max())
-    return torch.allclose(one, other, rtol=0, atol=room, equal_nan=True)
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    if actual.shape != expected.shape or not expected.numel():
+        return actual.shape == expected.shape
+    first, second = actual.detach().double().cpu(), expected.detach().double().cpu()
+    atol = _TOLERANCE * float(second.nan_to_num().abs().max())
+    return torch.allclose(first, second, rtol=0, atol=atol, equal_nan=True)

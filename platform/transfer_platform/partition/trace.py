@@ -1,6 +1,6 @@
-"""A network as a graph of its operations.
+"""Tracing of a network to a `torch.fx` graph.
 
-Graphs are `torch.fx`'s; see https://docs.pytorch.org/docs/stable/fx.html for nodes, `op` and `target`.
+See https://docs.pytorch.org/docs/stable/fx.html for nodes, `op` and `target`.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
 
 
 def trace(network: Network) -> fx.GraphModule:
-    """Writes down the operations of a network in the mode that it is in.
+    """Traces a network in its current mode.
 
-    A library's modules that cannot be looked into are one operation each. Where that does not suffice, whole
-    stages are. Not to be called while another thread runs a network: `torch.fx` patches modules meanwhile.
+    Library modules that cannot be traced become single operations; if that does not suffice, whole stages do.
+    Not thread-safe: `torch.fx` patches modules while it traces.
 
     Args:
-        network: Not changed, except for buffers that it counts in.
+        network: Not changed, except for buffers that count calls.
 
     Returns:
-        Images (B, 3, S, S) -> what `forward_with_auxiliary` gives. Parameters, buffers and modules that are
-        not looked into are the network's own, under their names in it.
+        Images (B, 3, S, S) -> result of `forward_with_auxiliary`. Parameters, buffers and untraced modules
+        are those of the network, under the same names.
 
     Raises:
-        Exception: Whatever a network may raise when it is given no real images.
+        Exception: Any exception that a network raises for proxies instead of tensors.
     """
     stages = tuple(f"backbone.{name}" for name in network.stages)
-    for leaves, buffers in (((), False), ((), True)):
+    for leaves, proxy_buffers in (((), False), ((), True)):
         try:
-            return _traced(network, leaves, buffers)
-        except Exception:  # noqa: BLE001, S112 - libraries expect tensors, and are given proxies
+            return _trace(network, leaves, proxy_buffers)
+        except Exception:  # noqa: BLE001, S112 - libraries raise anything when they receive proxies
             continue
-    return _traced(network, stages, buffers=False)
+    return _trace(network, stages, proxy_buffers=False)
 
 
-def _traced(network: Network, leaves: tuple[str, ...], buffers: bool) -> fx.GraphModule:
-    """One attempt; with `buffers`, what is computed from buffers is part of the graph, not a constant."""
-    whole, tracer = _Whole(network), _Tracer(leaves)
-    tracer.proxy_buffer_attributes = buffers
-    return fx.GraphModule(whole, tracer.trace(whole))
+def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
+    """Traces once; with `proxy_buffers`, values computed from buffers are operations instead of constants."""
+    module, tracer = _BackboneModule(network), _Tracer(leaves)
+    tracer.proxy_buffer_attributes = proxy_buffers
+    return fx.GraphModule(module, tracer.trace(module))
 
 
-class _Whole(nn.Module):
-    """A network's backbone with the outputs of `Network.forward_with_auxiliary`, which tests for tensors."""
+class _BackboneModule(nn.Module):
+    """A backbone with the outputs of `Network.forward_with_auxiliary`, without its checks for tensors."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -69,34 +69,34 @@ class _Whole(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Records operations down to the modules and functions that torchvision and timm declare indivisible."""
+    """Traces into all modules except those that torchvision and timm declare untraceable, and `leaves`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision
         from timm import models
 
-        modules: Any = (math, torchvision.ops)  # torch says `tuple[ModuleType]`, and means any number
+        modules: Any = (math, torchvision.ops)  # annotated as `tuple[ModuleType]` in torch
         functions: Any = models.get_notrace_functions
         super().__init__(autowrap_modules=modules, autowrap_functions=tuple(functions()))
         self._leaves = frozenset(leaves)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        indivisible = module_qualified_name in self._leaves or isinstance(m, _leaf_types())
-        return indivisible or super().is_leaf_module(m, module_qualified_name)
+        is_leaf = module_qualified_name in self._leaves or isinstance(m, _leaf_types())
+        return is_leaf or super().is_leaf_module(m, module_qualified_name)
 
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Heads are told by it from the backbone; norms count their batches outside of any graph."""
+    """Returns untraced types: heads, which mark where the backbone ends, and norms, which count batches."""
     import torchvision
     from timm import models
 
     operations = (member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass))
     modules = (member for member in operations if issubclass(member, nn.Module))
-    indivisible: Any = models.get_notrace_modules
-    return (Head, _NormBase, *modules, *indivisible())
+    untraceable: Any = models.get_notrace_modules
+    return (Head, _NormBase, *modules, *untraceable())
 
 
 def resolve_attribute(module: nn.Module, name: object) -> Any:  # noqa: ANN401 - a module or a tensor
-    """What stands under a dotted name in a module: a parameter, a buffer, a submodule."""
+    """Returns the parameter, buffer or submodule with a dotted name."""
     return operator.attrgetter(cast("str", name))(module)

@@ -1,1 +1,1 @@
-"""Recipes: what may stand in them, how they are read, and what a search may vary."""
+"""Recipes: schema, loading, validation and search space."""

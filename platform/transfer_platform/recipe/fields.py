@@ -1,4 +1,4 @@
-"""The schema as a tree of names: which sections there are, their fields, and where a range may stand."""
+"""Field tree of the schema: sections, their fields, and where ranges are allowed."""
 
 from __future__ import annotations
 
@@ -8,99 +8,97 @@ from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from transfer_platform.recipe import search_space
 from transfer_platform.recipe.schema import Recipe, Section
+from transfer_platform.recipe.search_space import Choice, Range
+from transfer_registry.rules import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from transfer_platform.recipe.tree import Path
+    from transfer_platform.recipe.yaml_tree import FieldPath
 
-RANGE_KEYS = tuple(search_space.Range.model_fields)
-CHOICE_KEYS = tuple(search_space.Choice.model_fields)
+RANGE_KEYS = tuple(Range.model_fields)
+CHOICE_KEYS = tuple(Choice.model_fields)
 
 
 @dataclass(frozen=True)
-class Field:
+class SchemaField:
     """One field of the schema.
 
     Attributes:
-        path: Names that lead to it, as a recipe spells them (`test/accuracy`, not `accuracy`).
-        info: pydantic's own record of it.
-        section: The model behind it if it is a section, else none.
+        path: Names as written in a recipe (`test/accuracy`, not `accuracy`).
+        info: pydantic's description of the field.
+        section: The model of a section; None for a field that holds a value.
     """
 
     path: tuple[str, ...]
     info: FieldInfo
-    section: type[Section] | None
+    section: type[BaseModel] | None
 
     @property
     def range_keys(self) -> tuple[str, ...]:
-        """What a mapping that stands for its value may hold; empty where only a value may stand."""
+        """Keys allowed in a range for this field; empty if the field cannot be searched."""
         alias = getattr(get_origin(self.info.annotation), "__name__", "")
         return {"Searchable": RANGE_KEYS + CHOICE_KEYS, "Option": CHOICE_KEYS}.get(alias, ())
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """What any mapping that stands for its value may hold: the parts of a range, or of a section."""
-        sections = filter(_is_section, _members(self.info.annotation))
-        return self.range_keys or tuple(name for section in sections for name in section.model_fields)
+    def mapping_keys(self) -> tuple[str, ...]:
+        """Keys allowed in any mapping for this field: those of a range, or of a model such as `folds`."""
+        models = filter(_is_section_class, _type_parts(self.info.annotation))
+        return self.range_keys or tuple(name for model in models for name in model.model_fields)
 
     @property
-    def default(self) -> Any:  # noqa: ANN401 - as many types as there are fields
-        """What stands where the recipe says nothing; none too where the field is required."""
+    def default(self) -> Any:  # noqa: ANN401 - any field type
+        """The default value; None for a required field."""
         default = self.info.get_default()
         return None if default is PydanticUndefined else default
 
 
 @cache
-def fields() -> dict[Path, Field]:
-    """Every field by its path, sections before what is in them, in the schema's order."""
-    return {field.path: field for field in _fields(Recipe, ())}
+def all_fields() -> dict[FieldPath, SchemaField]:
+    """Returns all fields by path in schema order, sections before their fields."""
+    return {field.path: field for field in _walk(Recipe, ())}
 
 
-def leaves() -> dict[Path, Field]:
-    """The fields that hold values, without the sections."""
-    return {path: field for path, field in fields().items() if not field.section}
+def value_fields() -> dict[FieldPath, SchemaField]:
+    """Returns the fields that hold values, without sections."""
+    return {path: field for path, field in all_fields().items() if not field.section}
 
 
-def is_section(path: Path) -> bool:
-    """Whether `path` leads to a section; the empty one, the recipe itself, does."""
-    return not path or (path in fields() and fields()[path].section is not None)
+def is_section(path: FieldPath) -> bool:
+    """Returns True for the path of a section; the empty path is the recipe itself."""
+    return not path or (path in all_fields() and all_fields()[path].section is not None)
 
 
-def names(path: Path) -> tuple[str, ...]:
-    """What may stand below `path`: a section's fields, or the parts of a mapping in place of a value."""
+def field_names(path: FieldPath) -> tuple[str, ...]:
+    """Returns the names allowed below `path`: the fields of a section, or the keys of a mapping value."""
     if is_section(path):
-        return tuple(field.path[-1] for field in fields().values() if field.path[:-1] == path)
-    return fields()[path].keys if path in fields() else ()
+        return tuple(field.path[-1] for field in all_fields().values() if field.path[:-1] == path)
+    return all_fields()[path].mapping_keys if path in all_fields() else ()
 
 
 def paths_named(name: str) -> tuple[str, ...]:
-    """Every field called `name`, dotted: `("backbone.name", "name")`."""
-    return tuple(".".join(field.path) for field in fields().values() if field.path[-1] == name)
+    """Returns the dotted paths of all fields called `name`."""
+    return tuple(".".join(field.path) for field in all_fields().values() if field.path[-1] == name)
 
 
-def _fields(section: type[Section], above: tuple[str, ...]) -> Iterator[Field]:
+def _walk(section: type[BaseModel], parent: tuple[str, ...]) -> Iterator[SchemaField]:
     for name, info in section.model_fields.items():
-        field = Field((*above, info.alias or name), info, _section(info.annotation))
+        types = (info.annotation, *get_args(info.annotation))
+        field = SchemaField((*parent, info.alias or name), info, next(filter(_is_section_class, types), None))
         yield field
         if field.section:
-            yield from _fields(field.section, field.path)
+            yield from _walk(field.section, field.path)
 
 
-def _members(annotation: object) -> Iterator[object]:
-    """Everything that an annotation is made of: of `A | B | None` first itself, then its parts."""
+def _type_parts(annotation: object) -> Iterator[object]:
     yield annotation
     for part in get_args(annotation):
-        yield from _members(part)
+        yield from _type_parts(part)
 
 
-def _section(annotation: object) -> type[Section] | None:
-    return next(filter(_is_section, (annotation, *get_args(annotation))), None)
-
-
-def _is_section(candidate: object) -> TypeGuard[type[Section]]:
-    return isinstance(candidate, type) and issubclass(candidate, Section)
+def _is_section_class(candidate: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(candidate, type) and issubclass(candidate, Section | Rule)

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of this project, at the paths of the recipe as it was written."""
+"""Messages about a recipe for pydantic's validation errors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transfer_platform.nearest import did_you_mean, nearest
-from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, fields, names, paths_named
-from transfer_platform.recipe.tree import Node, Path, format_path
+from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, all_fields, field_names, paths_named
+from transfer_platform.recipe.yaml_tree import FieldPath, Node, format_path
+from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """Something wrong, before it is known on which line.
+    """An error without its line number.
 
     Attributes:
-        path: The field; where it is missing, where it should stand.
-        message: Rule, value and remedy, without the field's name.
+        path: The field; for a missing field, its expected path.
+        message: Rule, value and fix, without the name of the field.
     """
 
-    path: Path
+    path: FieldPath
     message: str
 
 
 _UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word")
-"""Which member of a union pydantic had in hand: a part of its `loc`, not of the recipe."""
+"""Tags of discriminated unions, which pydantic adds to the location of an error."""
 
 _RULES = {
     "greater_than": "must be greater than {gt:g}",
@@ -44,120 +44,123 @@ _RULES = {
     "string_type": "must be text",
     "string_too_long": "must have at most {max_length} characters",
     "tuple_type": "must be a list, such as [a, b]",
-    "too_short": "must hold at least one value",
+    "too_short": "must have at least one value",
 }
 
-_PATTERNS = {
+_PATTERN_RULES = {
     r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits in lower case",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, dots, _ and -, the first a letter or digit",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": (
+        "must consist of letters, digits, dots, _ and -, and start with a letter or digit"
+    ),
 }
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Every error of a validation, one finding per mistake that the writer made.
+    """Returns one error for each mistake in the recipe.
 
     Args:
-        error: What `Recipe.model_validate(tree.plain())` raised.
+        error: Raised by `Recipe.model_validate(tree.plain())`.
         tree: The recipe as it was written.
     """
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
-    found = [
-        FieldError(*(_misplaced_range(path, tree) or (path, _message(path, details))))
+    messages = [
+        _misplaced_range(path, tree) or FieldError(path, _message(path, details))
         for path, details in errors
-        if not (details["type"] == "missing" and _is_misspelt(path, unknown))
+        if not (details["type"] == "missing" and _is_misspelled(path, unknown))
         and not (details["type"] == "too_short" and details["input"])
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(messages))
 
 
-def _path(details: ErrorDetails, tree: Node) -> Path:
-    path: Path = ()
+def _path(details: ErrorDetails, tree: Node) -> FieldPath:
+    path: FieldPath = ()
     location = details["loc"]
     for position, step in enumerate(location):
-        absent = position == len(location) - 1 and details["type"] == "missing"
-        if tree.find((*path, step)) is not None or absent or step not in _UNION_TAGS:
+        missing = position == len(location) - 1 and details["type"] == "missing"
+        if tree.find((*path, step)) is not None or missing or step not in _UNION_TAGS:
             path = (*path, step)
     return path
 
 
-def _is_misspelt(missing: Path, unknown: Iterable[Path]) -> bool:
-    """A missing `source` beside an unknown `sorce` is one mistake, not two."""
-    beside = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
-    return any(nearest(name, names(missing[:-1])) == missing[-1] for name in beside)
+def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
+    """A missing `source` next to an unknown `sorce` is one mistake, not two."""
+    siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
+    return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 
 
-def _misplaced_range(path: Path, tree: Node) -> FieldError | None:
-    """`optimizer: {low: 1, high: 2}`: said once, for the field, rather than for each of its keys."""
-    field = fields().get(path[:-1])
-    if not field or field.range_keys != CHOICE_KEYS:
-        return None
+def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
+    """`optimizer: {low: 1, high: 2}` is one error of the field instead of one for each key."""
+    field = all_fields().get(path[:-1])
     node = tree.find(path[:-1])
-    if not node or not set(RANGE_KEYS) & node.entries.keys():
+    if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return FieldError(path[:-1], "low and high are for numbers; to search here, write {choices: [a, b]}")
+    return FieldError(
+        path[:-1], "low and high are for numbers only; to search this field, use {choices: [a, b]}"
+    )
 
 
-def _message(path: Path, details: ErrorDetails) -> str:
+def _message(path: FieldPath, details: ErrorDetails) -> str:
     special: dict[str, Callable[[], str]] = {
         "missing": lambda: _missing(path),
         "extra_forbidden": lambda: _unknown(path),
-        "model_type": lambda: _no_section(path, details["input"]),
-        "literal_error": lambda: _no_literal(details),
+        "model_type": lambda: _invalid_section(path, details["input"]),
+        "literal_error": lambda: _invalid_literal(details),
         "value_error": lambda: str(details["ctx"]["error"]),
     }
-    if kind := special.get(details["type"]):
-        return kind()
-    return f"{_rule(details)}, but got {_shown(details['input'])}{_remedy(path, details)}"
+    if format_message := special.get(details["type"]):
+        return format_message()
+    return f"{_rule(details)}, but got {_format_value(details['input'])}{_fix(path, details)}"
 
 
 def _rule(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
     if details["type"] == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"], f"must match {context['pattern']}")
+        return _PATTERN_RULES.get(context["pattern"], f"must match {context['pattern']}")
     if rule := _RULES.get(details["type"]):
         return rule.format(**context)
     return details["msg"][0].lower() + details["msg"][1:]
 
 
-def _remedy(path: Path, details: ErrorDetails) -> str:
+def _fix(path: FieldPath, details: ErrorDetails) -> str:
     value, kind = details["input"], details["type"]
     if kind in ("float_type", "int_type") and isinstance(value, str) and _is_number(value):
         return "; remove the quotes"
     if kind == "string_type" and isinstance(value, int | float):
         return "; put it in quotes"
-    if isinstance(value, list) and path in fields() and fields()[path].range_keys:
-        return f"; to search these values, write {{choices: {_shown(value)}}}"
+    if isinstance(value, list) and path in all_fields() and all_fields()[path].range_keys:
+        return f"; to search these values, use {{choices: {_format_value(value)}}}"
     return ""
 
 
-def _missing(path: Path) -> str:
-    if path in fields():
-        return f"is missing, and has no default: {fields()[path].info.description}"
-    return "is missing; a range has low and high, or choices"
+def _missing(path: FieldPath) -> str:
+    if path in all_fields():
+        return f"required field is missing: {all_fields()[path].info.description}"
+    return "is missing; a range needs low and high, or choices"
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: FieldPath) -> str:
     name, section = str(path[-1]), path[:-1]
-    what = "a range" if section in fields() and fields()[section].range_keys else format_path(section)
-    if hint := did_you_mean(name, names(section)):
-        return f"is no field of {what or 'a recipe'}{hint}"
-    if found := paths_named(name):
-        return f"is no field of {what or 'a recipe'}; there is {' and '.join(found[:3])}"
-    return f"is no field of {what or 'a recipe'}, which has {', '.join(names(section))}"
+    if hint := did_you_mean(name, field_names(section)):
+        return f"unknown field{hint}"
+    if paths := paths_named(name):
+        return f"unknown field; did you mean {' or '.join(map(repr, paths[:3]))}?"
+    in_range = section in all_fields() and all_fields()[section].range_keys
+    parent = "a range" if in_range else format_path(section) or "a recipe"
+    return f"unknown field; the fields of {parent} are {', '.join(field_names(section))}"
 
 
-def _no_section(path: Path, value: object) -> str:
-    allowed = ", ".join(names(path))
+def _invalid_section(path: FieldPath, value: object) -> str:
+    allowed = ", ".join(field_names(path))
     if value is None:
-        return f"is empty; give it fields ({allowed}), or leave it out"
-    return f"must be a section with fields ({allowed}), but got {_shown(value)}"
+        return f"the section is empty; add fields ({allowed}) or remove it"
+    return f"must be a section with fields ({allowed}), but got {_format_value(value)}"
 
 
-def _no_literal(details: ErrorDetails) -> str:
+def _invalid_literal(details: ErrorDetails) -> str:
     allowed = re.findall(r"'([^']*)'", details["ctx"]["expected"])
     hint = did_you_mean(details["input"], allowed) if isinstance(details["input"], str) else ""
-    return f"must be one of {', '.join(allowed)}, but got {_shown(details['input'])}{hint}"
+    return f"must be one of {', '.join(allowed)}, but got {_format_value(details['input'])}{hint}"
 
 
 def _is_number(text: str) -> bool:
@@ -168,7 +171,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 - whatever stood in the file
+def _format_value(value: Any) -> str:  # noqa: ANN401 - any YAML value
     if value is None:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False, default=str)

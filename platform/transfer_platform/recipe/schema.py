@@ -1,17 +1,17 @@
-"""What may stand in a recipe: every field, its unit, its bounds and its default, once.
+"""Recipe schema: every field with its type, unit, bounds and default.
 
-Frozen pydantic models, read by `recipe.file`. A field declared `Searchable` or `Option` may hold a range
-until `recipe.space.resolve` has put a trial's value in its place; everything behind the search sees values.
-Anybody may import this module; it imports nothing heavy.
+The models are frozen. A field declared as `Searchable` or `Option` may hold a range until `recipe.resolve`
+replaces it with the value of a trial. This module imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
-from transfer_platform.recipe.search_space import Option, Searchable
+from transfer_platform.recipe.search_space import MODEL_CONFIG, Option, Searchable
+from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "sgd"]
@@ -20,26 +20,25 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SearchMetric = Literal[
     "validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"
 ]
-Direction = Literal["minimize", "maximize"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 EMBEDDED_DATASETS = ("digits",)
-"""Data sets that come with the install; a recipe names one as `embedded:NAME`."""
+"""Datasets included in the installation, used as `dataset.source: embedded:NAME`."""
 
 HOLDOUT_FRACTION = 0.2
-"""Fraction of train for `dataset.splits.validation` and `.test` where nothing is there for it."""
+"""Default for `dataset.splits.validation` and `.test` where no such split is detected."""
 
 IMBALANCE_RATIO = 1.5
-"""`class_weights: auto` weighs above this: images of the largest class by those of the smallest."""
+"""Largest to smallest class size above which `class_weights: auto` uses balanced weights."""
 
 FALSE_ALARM_RATE = 0.05
-"""Default of `promotion.false_alarms`; a recipe without `promotion:` is tested with it too."""
+"""Default of `promotion.false_alarms`, also used for a recipe without `promotion:`."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -47,96 +46,94 @@ FolderOrFraction = Annotated[
 ]
 
 
-def _kind_of_validation(value: object) -> str:
+def _validation_tag(value: object) -> str:
     if isinstance(value, dict | BaseModel):
         return "cross_validation"
     return "folder" if isinstance(value, str) else "fraction"
 
 
 class Section(BaseModel):
-    """What all parts of a recipe have in common: immutable, and no field that is not declared."""
+    """Base class of all sections: immutable, without undeclared fields."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = MODEL_CONFIG
 
 
 class FoldsConfig(Section):
-    """Cross-validation: every training image is held out once."""
+    """Cross-validation: every training image is held out exactly once."""
 
     folds: Annotated[int, Field(ge=2, le=20)]
-    """Into how many parts the training images are dealt; each is held out from one of as many networks."""
+    """Number of folds, and of networks; each network is validated on one fold and trained on the others."""
 
 
 FolderFractionOrFolds = Annotated[
     Annotated[Fraction, Tag("fraction")]
     | Annotated[str, Tag("folder")]
     | Annotated[FoldsConfig, Tag("cross_validation")],
-    Discriminator(_kind_of_validation),
+    Discriminator(_validation_tag),
 ]
 
 
 class SplitsConfig(Section):
-    """Which images teach, choose, and judge; what is unset is recognised by the names of folders."""
+    """Training, validation and test images; unset splits are detected from folder names."""
 
     train: str | None = None
-    """Folder of class folders, relative to the source; "." is the source itself; unset: recognised."""
+    """Folder with a subfolder per class, relative to the source ("." is the source). Unset: detected."""
 
     validation: FolderFractionOrFolds | None = None
-    """Ranks the trials: a fraction held out of train, a folder, or `{folds: 5}`; unset: recognised or 0.2."""
+    """Images that rank trials: a folder, a fraction of train, or `{folds: 5}`. Unset: detected, else 0.2."""
 
     test: FolderOrFraction | None = None
-    """Read by the gate alone: a folder, or a fraction held out of train; unset: recognised or 0.2."""
+    """Images used only by the promotion gate: a folder or a fraction of train. Unset: detected, else 0.2."""
 
 
 class DatasetConfig(Section):
-    """Where the photographs are and how they are read."""
+    """The images: where they are and how they are read."""
 
     source: str
     """A folder, archive or manifest (csv, tsv, parquet), a URL, or a name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """Checksum of the archive or manifest, 64 hexadecimal digits; a file that differs is refused."""
+    """SHA-256 of the archive or manifest, 64 hexadecimal digits; a file with another checksum is rejected."""
 
     splits: SplitsConfig = SplitsConfig()
-    """Which images teach, which choose, and which judge."""
+    """Training, validation and test images; unset splits are detected from folder names."""
 
     split_seed: int = Field(default=0, ge=0)
-    """Chooses the images of fractional splits; apart from `seed`: seeds compare on the same images."""
+    """Seed of fractional splits, independent of `seed`: runs with different seeds have the same splits."""
 
     group_by: Annotated[str, Field(min_length=1)] | None = None
-    """Column of a manifest, such as `patient`: images of one value stay on one side and in one fold."""
+    """Manifest column, such as `patient`; images with equal values go to the same split and the same fold."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
-    """Files or patterns, relative to the source, that are meant to be left out; each must match something."""
+    """Files or glob patterns to leave out, relative to the source; each must match at least one file."""
 
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """What becomes of files that are no readable images: `fail` names them all, `skip` leaves them out."""
+    """Handling of files that are not readable images: `fail` reports them, `skip` leaves them out."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
-    """Files or patterns, relative to the source, that may lie in two splits byte for byte."""
+    """Files or glob patterns, relative to the source, that may have exact duplicates in another split."""
 
     few_images: Annotated[int, Field(ge=1)] = 10
-    """Training images of a class below which the preflight warns."""
+    """Number of training images per class below which the preflight reports a warning."""
 
     image_size: int | None = Field(default=None, ge=16, le=2048)
-    """Side of the square that the network sees, in pixels; by default what its weights were trained with."""
+    """Height and width of the network input in pixels. Unset: the size that its weights were trained with."""
 
     augmentation: Option[Augmentation] = "none"
-    """How training images are varied from epoch to epoch."""
+    """Random augmentation of the training images."""
 
 
 class BackboneConfig(Section):
     """The pretrained feature extractor."""
 
     name: Option[str]
-    """A network of torchvision or timm, or `efficientnet_lite0`; `platform backbones` lists them."""
+    """A torchvision or timm network, or `efficientnet_lite0`; `platform backbones` lists them all."""
 
     weights: str = "default"
-    """`default`, `none`, one of the network's weights by name, or a safetensors or pth file."""
+    """`default`, `none`, the name of published weights, or the path of a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
-    """Last stage that stays as it was pretrained: a stage of the backbone, `none` or `all`."""
+    """Last frozen stage: the name of a backbone stage, `none` or `all`."""
 
 
 CountOrUnlimited = Annotated[
@@ -146,21 +143,21 @@ CountOrUnlimited = Annotated[
 
 
 class FeaturesConfig(Section):
-    """What the frozen part of the backbone makes of the images; computed once and kept."""
+    """Features from the frozen part of the backbone, computed once and stored."""
 
     views: CountOrUnlimited = 1
-    """Augmented views of an image that are kept, one of them drawn in each epoch; 1: the image as it is."""
+    """Stored augmented views per image, one of which is drawn in each epoch. 1: only the original image."""
 
 
 class HeadConfig(Section):
-    """The new classifier."""
+    """The new classification head."""
 
     dropout: Searchable[Probability] = 0.0
-    """Share of the features that are dropped while the head learns, 0 to 1."""
+    """Dropout probability of the head's input features during training."""
 
 
 class TrainingConfig(Section):
-    """How a trial is fitted."""
+    """Optimization of a trial."""
 
     epochs: Searchable[Count] = 10
     """Passes over the training images."""
@@ -174,41 +171,41 @@ class TrainingConfig(Section):
     learning_rate: Searchable[Positive] = 1e-3
     """Peak learning rate of the head."""
 
-    backbone_lr_factor: Searchable[NotNegative] = 0.1
-    """The backbone's learning rate as a multiple of the head's."""
+    backbone_lr_factor: Searchable[NonNegative] = 0.1
+    """Learning rate of the backbone as a multiple of the head's."""
 
-    weight_decay: Searchable[NotNegative] = 0.01
-    """Decoupled (AdamW) or L2 (SGD) decay; biases and normalisation are exempt."""
+    weight_decay: Searchable[NonNegative] = 0.01
+    """Decoupled weight decay (AdamW) or L2 penalty (SGD); biases and normalization layers are exempt."""
 
     momentum: Searchable[Probability] = 0.9
-    """Momentum of SGD; AdamW does not use it."""
+    """Momentum of SGD; ignored by AdamW."""
 
     schedule: Option[Schedule] = "cosine"
-    """How the learning rate falls after the warm-up."""
+    """Learning rate schedule after the warm-up."""
 
-    warmup_epochs: Searchable[NotNegative] = 0.0
-    """Epochs (fractions allowed) over which the learning rate rises linearly from zero."""
+    warmup_epochs: Searchable[NonNegative] = 0.0
+    """Number of epochs, fractions allowed, over which the learning rate increases linearly from zero."""
 
     label_smoothing: Searchable[Probability] = 0.0
-    """Share of the target's probability that is spread over all classes."""
+    """Probability mass of the target that is distributed over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weighs the loss of each class by the inverse of its frequency; `auto` above 1.5 to 1."""
+    """`balanced` weights the loss by inverse class frequency; `auto` only above a class ratio of 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
-    """What an epoch draws: every image once, or, `balanced`, of every class the same number of images."""
+    """Images drawn per epoch: `shuffled` draws each image once, `balanced` equally many of each class."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Epochs without an improvement of the search metric after which a trial ends; unset, it never does."""
+    """Number of epochs without improvement of the search metric after which a trial stops. Unset: never."""
 
     precision: Precision = "auto"
-    """Arithmetic of the network; `auto` times a step in each that the device has and takes the fastest."""
+    """Floating-point format; `auto` times a step in each format of the device and uses the fastest."""
 
     @model_validator(mode="after")
-    def _balanced_once(self) -> TrainingConfig:
+    def _check_single_balancing(self) -> TrainingConfig:
         if self.sampling == "balanced" and self.class_weights in ("balanced", "auto"):
             raise ValueError(
-                "sampling: balanced and class_weights make up for the same imbalance twice; keep one of them"
+                "sampling: balanced and class_weights correct the same imbalance twice; use only one of them"
             )
         return self
 
@@ -217,139 +214,101 @@ class SearchConfig(Section):
     """The Optuna study."""
 
     trials: Count = 20
-    """How many trials the study has in all; raising it later extends the study."""
+    """Total number of trials; raise it and run again to extend the study."""
 
     metric: SearchMetric = "validation/loss"
-    """What ranks the trials, measured at each trial's best epoch."""
-
-    direction: Direction | None = None
-    """`minimize` or `maximize`; by default what the metric asks for."""
+    """Metric that ranks the trials, measured at the best epoch of each."""
 
     pruning: bool = True
-    """End trials early whose metric is worse than the median of the earlier ones at the same epoch."""
+    """Stop a trial early if its metric is worse than the median of previous trials at the same epoch."""
 
     @property
     def minimizes(self) -> bool:
-        """Whether a smaller metric is better."""
-        return self.direction == "minimize" if self.direction else self.metric.endswith("/loss")
-
-    @model_validator(mode="after")
-    def _direction_fits_metric(self) -> SearchConfig:
-        natural = "minimize" if self.metric.endswith("/loss") else "maximize"
-        if self.direction not in (None, natural):
-            raise ValueError(f"{self.metric} is to {natural}, but direction is {self.direction}")
-        return self
-
-
-class Threshold(Section):
-    """Bounds that a metric must keep, at least one of them."""
-
-    at_least: float | None = None
-    """Smallest value that passes."""
-
-    at_most: float | None = None
-    """Largest value that passes."""
-
-    @model_validator(mode="after")
-    def _some_bound(self) -> Threshold:
-        if self.at_least is None and self.at_most is None:
-            raise ValueError("a threshold needs at_least or at_most")
-        return self
-
-
-class OverChampion(Section):
-    """The candidate must be better than today's champion by more than chance."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """One minus the error rate of the one-sided exact McNemar test."""
-
-    margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Gain in accuracy to be exceeded; below 0 a candidate may lose so much but no more (non-inferiority)."""
-
-
-class PerClassRecall(Section):
-    """No class may be recognised worse than by today's champion, as far as the test images can show it."""
-
-    no_significant_regression: Literal[True] = True
-    """One-sided exact McNemar tests class by class, with Holm's correction."""
-
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """One minus the chance that an equal candidate is refused, over all classes together."""
+        """True if a smaller metric is better."""
+        return self.metric.endswith("/loss")
 
 
 class GateConfig(Section):
-    """What a candidate must pass; without a rule every candidate does."""
+    """Rules that a candidate must pass to become champion; without rules, every candidate passes."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
-    """Share of the test images that are classified correctly, 0 to 1."""
+    """Fraction of test images classified correctly, 0 to 1."""
 
     macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
-    """Mean of the classes' F1 scores, 0 to 1; each class counts the same, however few its images."""
+    """Mean F1 score over the classes, 0 to 1; every class has the same weight."""
 
     macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
-    """Mean of the classes' recalls, 0 to 1, also called balanced accuracy."""
+    """Mean recall over the classes (balanced accuracy), 0 to 1."""
 
     loss: Threshold | None = Field(default=None, alias="test/loss")
-    """Mean cross-entropy of the test images, in nats."""
+    """Mean cross-entropy on the test images, in nats."""
 
     ece: Threshold | None = Field(default=None, alias="test/ece")
-    """Expected calibration error: mean distance of confidence from accuracy, 0 to 1."""
+    """Expected calibration error on the test images, 0 to 1."""
 
     unknown: Threshold | None = Field(default=None, alias="test/unknown")
-    """Share of the test images that the served model calls unknown, 0 to 1."""
+    """Fraction of test images that the served model marks as unknown, 0 to 1."""
 
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median milliseconds from one image's file to its answer, in this process, on a CPU."""
+    """Median time in milliseconds to classify one image file in this process, on a CPU."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Megabytes of the served form's weights, reference and description."""
+    """Size in megabytes of the served files: weights, reference features and configuration."""
 
     over_champion: OverChampion | None = None
-    """Compare with the champion on the same test images; does not apply while there is none."""
+    """Compare accuracy with the champion on the same test images; passes if there is no champion."""
 
     per_class_recall: PerClassRecall | None = None
-    """Compare with the champion class by class; does not apply while there is none."""
+    """Compare recall with the champion class by class; passes if there is no champion."""
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """Rules that are set, by their names in a recipe."""
+        values = (
+            (field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items()
+        )
+        return {name: rule for name, rule in values if rule is not None}
 
 
 class PromotionConfig(Section):
-    """Under which name the best checkpoint is registered, and what it must pass to become champion."""
+    """Registration of the best checkpoint and its promotion to champion."""
 
     model: Name
     """Name of the registered model."""
 
     gate: GateConfig = GateConfig()
-    """The rules."""
+    """Rules that a candidate must pass to become champion."""
 
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Share of images like the training images that the served model may call unknown."""
+    """Fraction of in-distribution images that the served model may classify as unknown."""
 
 
 class Recipe(Section):
-    """Everything that a run depends on."""
+    """All settings of a run."""
 
     name: Name
-    """Names the study and, in MLflow, the experiment."""
+    """Name of the study and of the MLflow experiment."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seeds the head's initial weights, the order of the images, dropout, and the search."""
+    """Seed of the head's initial weights, the order of images, dropout and the search."""
 
     dataset: DatasetConfig
-    """Where the photographs are and how they are read."""
+    """The images: where they are and how they are read."""
 
     backbone: BackboneConfig
     """The pretrained feature extractor."""
 
     features: FeaturesConfig = FeaturesConfig()
-    """What the frozen part of the backbone makes of the images; computed once and kept."""
+    """Features from the frozen part of the backbone, computed once and stored."""
 
     head: HeadConfig = HeadConfig()
-    """The new classifier."""
+    """The new classification head."""
 
     training: TrainingConfig = TrainingConfig()
-    """How a trial is fitted."""
+    """Optimization of a trial."""
 
     search: SearchConfig | None = None
-    """The Optuna study; without it the recipe is a single trial."""
+    """The Optuna study. Without this section, a run is a single trial."""
 
     promotion: PromotionConfig | None = None
-    """Register the best checkpoint and offer it to the gate; without it nothing is registered."""
+    """Registration of the best checkpoint and its promotion. Without this section, nothing is registered."""

@@ -1,7 +1,4 @@
-"""Where a value may stand in a recipe, a range may stand: `Range`, `Choice`, and the type that admits them.
-
-Only `recipe.schema` declares fields with `Searchable`; `recipe.space` is what reads the ranges back.
-"""
+"""Search ranges: `Range`, `Choice`, and the field types that allow them."""
 
 from __future__ import annotations
 
@@ -13,13 +10,16 @@ from typing_extensions import TypeAliasType
 
 T = TypeVar("T")
 
+MODEL_CONFIG = ConfigDict(
+    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+)
+"""Settings of all models of a recipe: immutable, no unknown fields, no conversion between types."""
+
 
 class Range(BaseModel, Generic[T]):
-    """Numbers from `low` to `high`, both included."""
+    """Numbers from `low` to `high`, both inclusive."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = MODEL_CONFIG
 
     low: T
     """Smallest value."""
@@ -28,54 +28,52 @@ class Range(BaseModel, Generic[T]):
     """Largest value."""
 
     step: T | None = None
-    """Distance between neighbours; without it floats are continuous and whole numbers have step 1."""
+    """Distance between values. Unset: floats are continuous, whole numbers have step 1."""
 
     log: bool = False
-    """Search the logarithm: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+    """Sample on a logarithmic scale: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
 
     def __repr_name__(self) -> str:
         return "Range"
 
     @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Range[T]:
+    def _check_bounds(self) -> Range[T]:
         low, high, step = _number(self.low), _number(self.high), self.step
         if low > high:
             raise ValueError(f"low <= high must hold, but got low={low} and high={high}")
         if self.log and low <= 0:
             raise ValueError(f"a range with log: true needs low > 0, but got low={low}")
         if self.log and step is not None:
-            raise ValueError("a range has either a step or log: true, not both")
+            raise ValueError("a range can have a step or log: true, not both")
         if step is not None and not 0 < _number(step) <= max(high - low, _number(step)):
             raise ValueError(f"step > 0 must hold, but got step={step}")
         return self
 
 
 class Choice(BaseModel, Generic[T]):
-    """One of a few values."""
+    """A list of values to choose from."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = MODEL_CONFIG
 
     choices: tuple[T, ...] = Field(min_length=1, strict=False)
-    """The values, at least one, none twice."""
+    """The values, at least one, without duplicates."""
 
     def __repr_name__(self) -> str:
         return "Choice"
 
     @model_validator(mode="after")
-    def _choices_differ(self) -> Choice[T]:
+    def _check_unique(self) -> Choice[T]:
         if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"every choice may stand once, but got {list(self.choices)}")
+            raise ValueError(f"choices must be unique, but got {list(self.choices)}")
         return self
 
 
 Space = Mapping[str, Range[Any] | Choice[Any]]
-"""What a study varies: the dotted field of the recipe, and its range."""
+"""Search space of a study: dotted recipe field -> range."""
 
 
-def largest(value: Any) -> Any:  # noqa: ANN401 - of whatever kind the field is
-    """The largest value that a field may have, from its value, its range or its choices."""
+def largest(value: Any) -> Any:  # noqa: ANN401 - any field type
+    """Returns the largest possible value of a field, given its value, range or choices."""
     if isinstance(value, Choice):
         return max(value.choices)
     return value.high if isinstance(value, Range) else value
@@ -83,11 +81,11 @@ def largest(value: Any) -> Any:  # noqa: ANN401 - of whatever kind the field is
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"a range holds numbers, but got {value!r}; for other values write choices: [...]")
+        raise ValueError(f"a range must consist of numbers, but got {value!r}; for others use choices: [...]")
     return value
 
 
-def _kind(value: Any) -> str:  # noqa: ANN401 - pydantic hands in whatever stood in the file
+def _tag(value: Any) -> str:  # noqa: ANN401 - any YAML value
     if isinstance(value, Choice) or (isinstance(value, Mapping) and "choices" in value):
         return "choices"
     if isinstance(value, Range | Mapping):
@@ -96,7 +94,7 @@ def _kind(value: Any) -> str:  # noqa: ANN401 - pydantic hands in whatever stood
 
 
 if TYPE_CHECKING:
-    # A recipe is resolved before anything reads its values; from then on a searchable float is a float.
+    # A recipe is resolved before its values are read; type checkers see a searchable float as a float.
     Searchable = Annotated[T, "searchable"]
     Option = Annotated[T, "searchable"]
 else:
@@ -106,7 +104,7 @@ else:
             Annotated[T, Tag("value")]
             | Annotated[Range[T], Tag("range")]
             | Annotated[Choice[T], Tag("choices")],
-            Discriminator(_kind),
+            Discriminator(_tag),
         ],
         type_params=(T,),
     )
@@ -114,8 +112,8 @@ else:
         "Option",
         Annotated[
             Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choices")],
-            Discriminator(lambda value: "value" if _kind(value) == "value" else "choices"),
+            Discriminator(lambda value: "value" if _tag(value) == "value" else "choices"),
         ],
         type_params=(T,),
     )
-"""`Searchable[T]` admits a value, a `Range` or a `Choice`; `Option[T]` a value or a `Choice`."""
+"""`Searchable[T]` allows a value, a `Range` or a `Choice`; `Option[T]` a value or a `Choice`."""

@@ -1,110 +1,259 @@
-"""Rules that no single field can keep by itself: ranges and search, splits, schedule, gate."""
+"""Checks across fields, and of the files and names that a recipe refers to."""
 
 from __future__ import annotations
 
 import posixpath
 from itertools import combinations
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transfer_platform.recipe.fields import is_section, names
+from transfer_model.errors import ModelError, UnknownStageError
+from transfer_model.stages import count_through
+from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
+from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
 from transfer_platform.recipe.messages import FieldError
-from transfer_platform.recipe.tree import format_path
+from transfer_platform.recipe.schema import EMBEDDED_DATASETS
+from transfer_platform.recipe.yaml_tree import format_path
+from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
+from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from transfer_platform.recipe.sound import ValidFields
-    from transfer_platform.recipe.tree import Path
+    from transfer_model.catalog import BackboneInfo
+    from transfer_platform.recipe.yaml_tree import FieldPath, Node
 
-_SPLITS = ("train", "validation", "test")
-_GATE = "promotion.gate"
-_UNBOUNDED = ("test/loss", "served/latency_ms", "served/size_mb")
-
-
-def consistency_errors(said: ValidFields) -> Iterator[FieldError]:
-    """Everything in a recipe that contradicts itself, as far as its fields are sound."""
-    yield from _ranges_without_search(said)
-    yield from _search_without_ranges(said)
-    yield from _overlapping_folders(said)
-    yield from _fractions_of_everything(said)
-    yield from _warmup_without_end(said)
-    yield from _gate_that_nothing_passes(said)
+_SOURCE = ("dataset", "source")
+_WEIGHTS = ("backbone", "weights")
+_GATE = ("promotion", "gate")
+_UNBOUNDED_METRICS = ("test/loss", "served/latency_ms", "served/size_mb")
+_EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 
 
-def _ranges_without_search(said: ValidFields) -> Iterator[FieldError]:
-    if said.is_requested("search") or not said.ranges():
+class ValidFields:
+    """The valid fields of a recipe, with defaults for unset ones, so that a broken recipe can be checked too.
+
+    Args:
+        tree: The recipe as it was written.
+        invalid: Paths that the schema rejects; values at, above and below them are hidden.
+    """
+
+    def __init__(self, tree: Node, invalid: Iterable[FieldPath]) -> None:
+        self._tree = tree
+        self._invalid = tuple(invalid)
+
+    def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
+        """Returns the value of a dotted field, a range as a dict.
+
+        Returns None for a field that is unset, invalid, or in an optional section that is missing.
+        """
+        path = tuple(name.split("."))
+        if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self._invalid):
+            return None
+        node = self._tree.find(path)
+        if node is not None:
+            return node.plain()
+        sections = (path[:length] for length in range(1, len(path)))
+        exists = all(
+            self._is_set(section) or all_fields()[section].default is not None for section in sections
+        )
+        return all_fields()[path].default if exists else None
+
+    def possible_values(self, name: str) -> dict[FieldPath, Any]:
+        """Returns the values of a dotted field by path: the value, all choices, or both ends of a range."""
+        path, value = tuple(name.split(".")), self.get(name)
+        if not isinstance(value, dict):
+            return {} if value is None else {path: value}
+        if "choices" in value:
+            return {(*path, "choices", index): choice for index, choice in enumerate(value["choices"])}
+        return {(*path, end): value[end] for end in ("low", "high")}
+
+    def ranges(self) -> list[FieldPath]:
+        """Returns the fields that have a range, including invalid ones."""
+        nodes = {path: self._tree.find(path) for path, field in value_fields().items() if field.range_keys}
+        return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
+
+    def has_section(self, name: str) -> bool:
+        """Returns True if an optional section is present and not null, even if it is invalid."""
+        return self._is_set((name,))
+
+    def _is_set(self, path: FieldPath) -> bool:
+        node = self._tree.find(path)
+        return node is not None and node.value is not None
+
+
+def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
+    """Yields contradictions between valid fields."""
+    yield from _ranges_without_search(fields)
+    yield from _search_without_ranges(fields)
+    yield from _overlapping_folders(fields)
+    yield from _oversized_fractions(fields)
+    yield from _long_warmups(fields)
+    yield from _impossible_thresholds(fields)
+
+
+def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
+    """Yields references to data, weights, backbones and stages that do not exist. Nothing is downloaded.
+
+    Args:
+        fields: The valid fields.
+        folder: The recipe's folder, which paths are relative to.
+    """
+    if source := fields.get("dataset.source"):
+        yield from _source_errors(source, folder)
+        if fields.get("dataset.sha256") and _has_no_checksum(source, folder):
+            message = "only an archive or a manifest can have a checksum; remove this field"
+            yield FieldError(("dataset", "sha256"), message)
+    if (weights := fields.get("backbone.weights")) and is_weights_file(weights):
+        yield from _missing_file(_WEIGHTS, weights, folder, "weights file")
+    yield from _backbone_errors(fields)
+
+
+def _ranges_without_search(fields: ValidFields) -> Iterator[FieldError]:
+    if fields.has_section("search") or not fields.ranges():
         return
-    first, *others = said.ranges()
-    also = f" (and for {', '.join(map(format_path, others))})" if others else ""
-    remedy = f"add one, such as search: {{trials: 20}}, or write a value here{also}"
-    yield FieldError(first, f"a range needs a search: block; {remedy}")
+    first, *others = fields.ranges()
+    also = f" (also for {', '.join(map(format_path, others))})" if others else ""
+    fix = f"add one, such as search: {{trials: 20}}, or use a value instead{also}"
+    yield FieldError(first, f"a range requires a search section; {fix}")
 
 
-def _search_without_ranges(said: ValidFields) -> Iterator[FieldError]:
-    trials = said.get("search.trials")
-    if trials and trials > 1 and not said.ranges():
-        remedy = (
-            "write a range, such as training.learning_rate: {low: 1e-4, high: 1e-2, log: true}, or trials: 1"
-        )
+def _search_without_ranges(fields: ValidFields) -> Iterator[FieldError]:
+    trials = fields.get("search.trials")
+    if trials and trials > 1 and not fields.ranges():
+        message = f"all {trials} trials would be identical because no field has a range"
         yield FieldError(
-            ("search", "trials"), f"{trials} trials would be the same, as nothing varies; {remedy}"
+            ("search", "trials"), f"{message}; add one, such as {_EXAMPLE_RANGE}, or set trials: 1"
         )
 
 
-def _overlapping_folders(said: ValidFields) -> Iterator[FieldError]:
-    written = {name: said.get(f"dataset.splits.{name}") for name in _SPLITS}
-    folders = {
-        name: posixpath.normpath(folder) for name, folder in written.items() if isinstance(folder, str)
-    }
+def _overlapping_folders(fields: ValidFields) -> Iterator[FieldError]:
+    values = {name: fields.get(f"dataset.splits.{name}") for name in ("train", "validation", "test")}
+    folders = {name: posixpath.normpath(value) for name, value in values.items() if isinstance(value, str)}
     for name, folder in folders.items():
         if folder.startswith(("..", "/")):
             yield FieldError(_split(name), f"must be a folder inside the source, but got {folder}")
     for (one, first), (other, second) in combinations(folders.items(), 2):
-        if _inside(first, second) or _inside(second, first):
-            how = "is the same folder as" if first == second else "overlaps"
-            remedy = "name another folder, or a fraction such as 0.2"
-            yield FieldError(_split(other), f"{second} {how} {one} ({first}); {remedy}")
+        if _is_inside(first, second) or _is_inside(second, first):
+            relation = "is the same folder as" if first == second else "overlaps"
+            fix = "use another folder or a fraction such as 0.2"
+            yield FieldError(_split(other), f"{second} {relation} {one} ({first}); {fix}")
 
 
-def _split(name: str) -> Path:
+def _split(name: str) -> FieldPath:
     return ("dataset", "splits", name)
 
 
-def _inside(folder: str, outer: str) -> bool:
+def _is_inside(folder: str, outer: str) -> bool:
     return outer == "." or folder == outer or folder.startswith(f"{outer}/")
 
 
-def _fractions_of_everything(said: ValidFields) -> Iterator[FieldError]:
-    shares = [said.get(f"dataset.splits.{name}") for name in ("validation", "test")]
-    fractions = [share for share in shares if isinstance(share, int | float)]
+def _oversized_fractions(fields: ValidFields) -> Iterator[FieldError]:
+    values = [fields.get(f"dataset.splits.{name}") for name in ("validation", "test")]
+    fractions = [value for value in values if isinstance(value, int | float)]
     if sum(fractions) >= 1:
-        shares_taken = " + ".join(map(str, fractions))
-        message = f"validation and test take {shares_taken} of the images and leave none to train on"
+        total = " + ".join(map(str, fractions))
+        message = f"validation and test use {total} of the images, which leaves none for training"
         yield FieldError(_split("validation"), message)
 
 
-def _warmup_without_end(said: ValidFields) -> Iterator[FieldError]:
-    warmups, epochs = said.values("training.warmup_epochs"), said.values("training.epochs").values()
-    for path, warmup in warmups.items():
-        if epochs and warmup > min(epochs):
-            yield FieldError(path, f"a warm-up of {warmup} epochs is longer than a training of {min(epochs)}")
+def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
+    epochs = min(fields.possible_values("training.epochs").values(), default=None)
+    for path, warmup in fields.possible_values("training.warmup_epochs").items():
+        if epochs is not None and warmup > epochs:
+            yield FieldError(
+                path, f"a warm-up of {warmup} epochs is longer than the training of {epochs} epochs"
+            )
 
 
-def _gate_that_nothing_passes(said: ValidFields) -> Iterator[FieldError]:
-    for metric in names(tuple(_GATE.split("."))):
-        path = (*_GATE.split("."), metric)
-        if "at_least" not in names(path) or not is_section(path):
+def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:
+    for metric in field_names(_GATE):
+        path = (*_GATE, metric)
+        if "at_least" not in field_names(path) or not is_section(path):
             continue
-        bounds = {name: said.get(f"{_GATE}.{metric}.{name}") for name in ("at_least", "at_most")}
-        yield from _impossible_bounds(path, bounds)
+        low, high = (fields.get(f"{'.'.join(path)}.{name}") for name in ("at_least", "at_most"))
+        if low is not None and high is not None and low > high:
+            message = f"at_least <= at_most must hold, but got {low} and {high}"
+            yield FieldError((*path, "at_least"), message)
+        bounded = metric not in _UNBOUNDED_METRICS
+        for name, bound in (("at_least", low), ("at_most", high)):
+            if bound is not None and (bound < 0 or (bounded and bound > 1)):
+                allowed = "between 0 and 1, not a percentage" if bounded else "at least 0"
+                yield FieldError((*path, name), f"must be {allowed}, but got {bound}")
 
 
-def _impossible_bounds(path: tuple[str, ...], bounds: dict[str, float | None]) -> Iterator[FieldError]:
-    low, high = bounds["at_least"], bounds["at_most"]
-    if low is not None and high is not None and low > high:
-        yield FieldError((*path, "at_least"), f"at_least <= at_most must hold, but got {low} and {high}")
-    largest = float("inf") if path[-1] in _UNBOUNDED else 1.0
-    for name, bound in bounds.items():
-        if bound is not None and not 0 <= bound <= largest:
-            span = "0 or more" if largest > 1 else "0 to 1, not per cent"
-            yield FieldError((*path, name), f"{path[-1]} is {span}, but got {bound}")
+def _source_errors(source: str, folder: Path) -> Iterator[FieldError]:
+    scheme, separator, _ = source.partition("://")
+    if separator and scheme not in ("http", "https"):
+        yield FieldError(_SOURCE, f"only http:// and https:// URLs are supported, but got {scheme}://")
+    kind, _, name = source.partition(":")
+    if is_local(source):
+        yield from _missing_file(_SOURCE, source, folder, "folder, archive or manifest")
+    elif kind == "huggingface":
+        yield from _huggingface_errors(name, folder)
+    elif kind == "torchvision" and (problem := torchvision_problem(name)):
+        yield FieldError(_SOURCE, problem)
+    elif kind == "embedded" and name not in EMBEDDED_DATASETS:
+        hint = did_you_mean(name, EMBEDDED_DATASETS)
+        expected = ", ".join(EMBEDDED_DATASETS)
+        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}, expected {expected}{hint}")
+
+
+def _has_no_checksum(source: str, folder: Path) -> bool:
+    return source.startswith(NAMED_PREFIXES) or (is_local(source) and absolute(source, folder).is_dir())
+
+
+def _huggingface_errors(text: str, folder: Path) -> Iterator[FieldError]:
+    try:
+        source = huggingface_source(text)
+    except ValueError as error:
+        yield FieldError(_SOURCE, str(error))
+        return
+    if source.local:
+        yield from _missing_file(_SOURCE, source.name, folder, "folder")
+
+
+def _missing_file(field: FieldPath, name: str, folder: Path, kind: str) -> Iterator[FieldError]:
+    path = absolute(name, folder)
+    if path.exists():
+        return
+    if Path(name).exists():
+        hint = "; paths are relative to the recipe's folder, not to the current folder"
+    elif not path.parent.is_dir():
+        hint = f" (the folder {path.parent} does not exist)"
+    else:
+        similar = closest_match(path.name, (entry.name for entry in path.parent.iterdir()))
+        hint = f"; did you mean {str(Path(name).parent / similar)!r}?" if similar else ""
+    yield FieldError(field, f"no such {kind}: {path}{hint}")
+
+
+def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:
+    from transfer_model.catalog import backbone_info
+
+    backbones = []
+    for path, name in fields.possible_values("backbone.name").items():
+        try:
+            backbones.append(backbone_info(name))
+        except ModelError as error:
+            yield FieldError(path, str(error))
+    for path, stage in fields.possible_values("backbone.freeze_through").items():
+        yield from _stage_errors(path, stage, backbones)
+    if (weights := fields.get("backbone.weights")) and not is_weights_file(weights):
+        yield from _weights_errors(weights, backbones)
+
+
+def _stage_errors(path: FieldPath, stage: str, backbones: Iterable[BackboneInfo]) -> Iterator[FieldError]:
+    for backbone in backbones:
+        try:
+            count_through([known.name for known in backbone.stages], stage)
+        except UnknownStageError as error:
+            yield FieldError(path, f"{backbone.name}: {error}")
+
+
+def _weights_errors(weights: str, backbones: Iterable[BackboneInfo]) -> Iterator[FieldError]:
+    for backbone in backbones:
+        known = ["none", "default", *backbone.weights] if backbone.weights else ["none"]
+        if weights not in known:
+            expected = f"Expected {', '.join(known)}, or a .safetensors, .pth or .pt file"
+            hint = did_you_mean(weights, known) or "."
+            yield FieldError(_WEIGHTS, f"{backbone.name} has no weights {weights!r}{hint} {expected}")

@@ -1,13 +1,15 @@
-"""YAML 1.2 text -> `Node`s with their lines; what YAML itself forbids, in words.
+"""Trees of YAML values that know the lines they were written on.
 
-Values are built here from ruamel.yaml's node graph rather than by its constructors: every value keeps its
-line, no tag can construct an object, and a key that stands twice is reported instead of overwritten.
+Values are built from ruamel.yaml's node graph instead of by its constructors: every value has its line, no
+tag can construct an object, and a duplicate key is reported instead of overwritten.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
@@ -17,59 +19,190 @@ from ruamel.yaml.nodes import Node as YamlNode
 from ruamel.yaml.reader import ReaderError
 
 from transfer_platform.errors import RecipeError, RecipeProblem
-from transfer_platform.recipe.tree import Node, Place, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_VALUES = 10_000
-"""Aliases can unfold a few lines into billions of values; no recipe has as many as this."""
+Scalar: TypeAlias = str | int | float | bool | None
+FieldPath: TypeAlias = tuple[str | int, ...]
+"""Keys and list indices that lead to a value: `("training", "learning_rate", "choices", 1)`."""
 
-_TAGS = "tag:yaml.org,2002:"
-_CONSTRUCTED: dict[str, Callable[[SafeConstructor, ScalarNode], Scalar]] = {
+MAX_VALUES = 10_000
+"""Maximum number of values in a file; aliases can expand a few lines into billions of values."""
+
+_TAG_PREFIX = "tag:yaml.org,2002:"
+_CONSTRUCTORS: dict[str, Callable[[SafeConstructor, ScalarNode], Scalar]] = {
     "int": SafeConstructor.construct_yaml_int,
     "float": SafeConstructor.construct_yaml_float,
     "bool": SafeConstructor.construct_yaml_bool,
     "null": SafeConstructor.construct_yaml_null,
 }
-_TEXT = ("str", "timestamp")
+_TEXT_TAGS = ("str", "timestamp")
 
-_WORDS = (
+_SYNTAX_MESSAGES = (
     (r"mapping values are not allowed here", "a second ': ' on this line, or a line indented too far"),
     (r"expected ',' or '([\]}])', but got .*", r"a list or mapping is not closed: expected ',' or '\1'"),
-    (r"expected <block end>, but found .*", "this line is not aligned with the ones above it"),
-    (r"found character '\\t' that .*", "a tab at the start of a line: indent with spaces"),
-    (r"found character '(.)' that .*", r"a value cannot start with \1: put it in quotes"),
+    (r"expected <block end>, but found .*", "this line is not aligned with the lines above it"),
+    (r"found character '\\t' that .*", "a tab at the start of a line; indent with spaces"),
+    (r"found character '(.)' that .*", r"a value cannot start with \1; put it in quotes"),
     (r"found unexpected end of stream", "a quotation mark is never closed"),
-    (r"found unknown escape character '(.*)'", r"\\\1 means nothing in double quotes: use single ones"),
-    (r"could not find expected ':'", "expected ': ' after the name of a field"),
-    (r"found undefined alias '(.*)'", r"the alias *\1 stands for nothing: no &\1 before it"),
-    (r"but found another document", "a second document (---): a recipe is one"),
+    (r"found unknown escape character '(.*)'", r"\\\1 is not an escape sequence; use single quotes"),
+    (r"could not find expected ':'", "expected ': ' after the field name"),
+    (r"found undefined alias '(.*)'", r"the alias *\1 has no anchor &\1 before it"),
+    (r"but found another document", "a second document (---); a recipe file has only one"),
     (r"expected the node content, but found .*", "expected a value here"),
 )
+"""Patterns of ruamel.yaml's messages and the messages that replace them."""
 
 
-class _Builder:
-    """Builds one tree and gathers what is wrong with it on the way."""
+@dataclass(frozen=True)
+class Place:
+    """Origin of a value.
+
+    Attributes:
+        source: A file, or an override as it was typed.
+        line: Line number, starting at 1; None for overrides.
+    """
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value with the place of its key or, in a list, of the item."""
+
+    place: Place
+    value: Scalar | dict[str, Node] | list[Node]
+
+    @property
+    def entries(self) -> dict[str, Node]:
+        """The fields of a mapping; empty for other values."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    def plain(self) -> Any:  # noqa: ANN401 - any YAML value
+        """Returns the value as nested dicts, lists and scalars."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def find(self, path: FieldPath) -> Node | None:
+        """Returns the node at `path`, or None if there is none."""
+        node: Node | None = self
+        for step in path:
+            node = node._child(step) if node else None
+        return node
+
+    def place_of(self, path: FieldPath) -> Place:
+        """Returns the place of `path`, or of its innermost enclosing section that exists."""
+        while path and self.find(path) is None:
+            path = path[:-1]
+        node = self.find(path)
+        return node.place if node else self.place
+
+    def replaced(self, path: FieldPath, value: Scalar) -> Node:
+        """Returns a copy with another scalar at `path`, an existing path through mappings only."""
+        if not path:
+            return Node(self.place, value)
+        key = str(path[0])
+        return Node(self.place, {**self.entries, key: self.entries[key].replaced(path[1:], value)})
+
+    def _child(self, step: str | int) -> Node | None:
+        if isinstance(self.value, list):
+            return self.value[step] if isinstance(step, int) and step < len(self.value) else None
+        return self.entries.get(str(step))
+
+
+def merge(base: Node, override: Node) -> Node:
+    """Merges two trees: mappings field by field; any other value of `override` replaces that of `base`.
+
+    A complete range (`low` and `high`, or `choices`) also replaces the value in `base`. An incomplete one
+    (`high: 0.1`) changes the range in `base`.
+    """
+    if not isinstance(base.value, dict) or not isinstance(override.value, dict) or is_range(override.value):
+        return override
+    merged = dict(base.value)
+    for key, node in override.value.items():
+        merged[key] = merge(merged[key], node) if key in merged else node
+    from_command_line = override.place.line is None  # names a section only to reach one of its fields
+    return Node(base.place if from_command_line else override.place, merged)
+
+
+def is_range(value: object) -> bool:
+    """Returns True for a mapping that completely describes a search range."""
+    return isinstance(value, Mapping) and ("choices" in value or {"low", "high"} <= value.keys())
+
+
+def format_path(path: FieldPath) -> str:
+    """Formats a path as `training.learning_rate.choices[1]`."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).removeprefix(".")
+
+
+def recipe_error(place: Place, field: str, message: str) -> RecipeError:
+    """Returns an error with a single problem; `field` is empty for the file as a whole."""
+    return RecipeError([RecipeProblem(str(place), field, message)])
+
+
+def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
+    """Parses one YAML document.
+
+    Args:
+        text: The document.
+        source: Name for messages, usually the file as the user typed it.
+        first_line: Number of the first line; None for an override, which has no lines.
+
+    Returns:
+        The tree, or None if the document is empty.
+
+    Raises:
+        RecipeError: The text is not valid YAML, or has duplicate fields, tags or too many values.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        builder = _TreeBuilder(source, first_line, yaml.constructor)
+        root = yaml.compose(text)
+        if root is None:
+            return None
+        tree = builder.build(root, builder.place(root.start_mark.line))
+    except YAMLError as error:
+        raise _syntax_error(error, text, source, first_line) from error
+    except ValueError as error:
+        raise recipe_error(Place(source), "", f"cannot parse a number: {error}") from error
+    except RecursionError as error:
+        raise recipe_error(Place(source), "", "lists or mappings are nested too deeply") from error
+    if builder.problems:
+        raise RecipeError(builder.problems)
+    return tree
+
+
+class _TreeBuilder:
+    """Builds a tree and collects the problems in it."""
 
     def __init__(self, source: str, first_line: int | None, constructor: SafeConstructor) -> None:
         self.problems: list[RecipeProblem] = []
         self._source = source
         self._first_line = first_line
         self._constructor = constructor
-        self._values = 0
+        self._count = 0
 
     def place(self, line: int) -> Place:
-        """The place of a line that ruamel counts from 0."""
+        """Converts a line number of ruamel.yaml, which starts at 0."""
         return Place(self._source, None if self._first_line is None else self._first_line + line)
 
     def build(self, node: YamlNode, place: Place) -> Node:
-        self._values += 1
-        if self._values > MAX_VALUES:
-            raise _refusal(place, f"more than {MAX_VALUES} values; do aliases (*name) repeat one another?")
-        if isinstance(node, MappingNode) and node.tag == f"{_TAGS}map":
+        self._count += 1
+        if self._count > MAX_VALUES:
+            message = f"more than {MAX_VALUES} values; check for aliases (*name) that repeat each other"
+            raise recipe_error(place, "", message)
+        if isinstance(node, MappingNode) and node.tag == f"{_TAG_PREFIX}map":
             return Node(place, self._mapping(node))
-        if isinstance(node, SequenceNode) and node.tag == f"{_TAGS}seq":
+        if isinstance(node, SequenceNode) and node.tag == f"{_TAG_PREFIX}seq":
             return Node(place, [self.build(item, self.place(item.start_mark.line)) for item in node.value])
         return Node(place, self._scalar(node, place))
 
@@ -79,89 +212,50 @@ class _Builder:
             place = self.place(key.start_mark.line)
             name = str(key.value) if isinstance(key, ScalarNode) else ""
             if not name:
-                self._report(place, "", "the name of a field is a word, not a list or a mapping")
+                self._report(place, "", "a field name must be a word, not a list or a mapping")
             elif name == "<<":
-                self._report(place, name, "merge keys are not YAML 1.2; use extends: FILE, or write it out")
+                self._report(place, name, "merge keys are not part of YAML 1.2; use extends: FILE instead")
             elif name in entries:
-                self._report(place, name, f"is given twice, first at {entries[name].place}; keep one")
+                self._report(
+                    place, name, f"duplicate field, first at {entries[name].place}; remove one of them"
+                )
             else:
                 entries[name] = self.build(value, place)
         return entries
 
     def _scalar(self, node: YamlNode, place: Place) -> Scalar:
-        kind = str(node.tag).removeprefix(_TAGS)
-        if isinstance(node, ScalarNode) and kind in _TEXT:
+        kind = str(node.tag).removeprefix(_TAG_PREFIX)
+        if isinstance(node, ScalarNode) and kind in _TEXT_TAGS:
             return str(node.value)
-        if isinstance(node, ScalarNode) and kind in _CONSTRUCTED:
-            return _CONSTRUCTED[kind](self._constructor, node)
-        self._report(place, "", f"the tag {_shown_tag(node)} is not allowed; write a plain value")
+        if isinstance(node, ScalarNode) and kind in _CONSTRUCTORS:
+            return _CONSTRUCTORS[kind](self._constructor, node)
+        tag = kind if kind == node.tag else f"!!{kind}"
+        self._report(place, "", f"the tag {tag} is not allowed; write a plain value")
         return None
 
     def _report(self, place: Place, field: str, message: str) -> None:
         self.problems.append(RecipeProblem(str(place), field, message))
 
 
-def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
-    """Reads YAML.
-
-    Args:
-        text: One YAML document.
-        source: How to call it in messages, usually the file as the user named it.
-        first_line: Number of its first line; none where lines mean nothing (an override).
-
-    Returns:
-        Its tree, or none where the text holds nothing.
-
-    Raises:
-        RecipeError: It is no YAML, or has duplicate fields, tags, or aliases without end.
-    """
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        builder = _Builder(source, first_line, yaml.constructor)
-        root = yaml.compose(text)
-        if root is None:
-            return None
-        tree = builder.build(root, builder.place(root.start_mark.line))
-    except YAMLError as error:
-        raise _in_words(error, text, source, first_line) from error
-    except ValueError as error:
-        raise _refusal(Place(source), f"a number that cannot be read: {error}") from error
-    except RecursionError as error:
-        raise _refusal(Place(source), "lists or mappings are nested too deeply") from error
-    if builder.problems:
-        raise RecipeError(builder.problems)
-    return tree
-
-
-def _shown_tag(node: YamlNode) -> str:
-    tag = str(node.tag)
-    return tag.replace(_TAGS, "!!") if tag.startswith(_TAGS) else tag
-
-
-def _in_words(error: YAMLError, text: str, source: str, first_line: int | None) -> RecipeError:
+def _syntax_error(error: YAMLError, text: str, source: str, first_line: int | None) -> RecipeError:
+    line, column, message = None, "", str(error)
     if isinstance(error, ReaderError):
-        line = text.count("\n", 0, error.position)
-        return _syntax(source, first_line, line, None, "a control character; delete it")
-    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
-        return _refusal(Place(source), f"is not YAML: {error}")
-    mark: Any = error.problem_mark
-    if "end of stream" in str(error.problem) and error.context_mark is not None:
-        mark = error.context_mark  # the quotation mark that opens, rather than the end of the file
-    return _syntax(source, first_line, mark.line, mark.column, _words(str(error.problem)))
+        line, message = text.count("\n", 0, error.position), "a control character; delete it"
+    elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark: Any = error.problem_mark
+        if "end of stream" in str(error.problem) and error.context_mark is not None:
+            mark = error.context_mark  # the opening quotation mark instead of the end of the file
+        line, column, message = (
+            mark.line,
+            f" at column {mark.column + 1}",
+            _syntax_message(str(error.problem)),
+        )
+    place = Place(source, None if line is None or first_line is None else first_line + line)
+    return recipe_error(place, "", f"invalid YAML{column}: {message}")
 
 
-def _words(problem: str) -> str:
-    for pattern, words in _WORDS:
+def _syntax_message(problem: str) -> str:
+    for pattern, message in _SYNTAX_MESSAGES:
         if match := re.fullmatch(pattern, problem):
-            return match.expand(words)
+            return match.expand(message)
     return problem
-
-
-def _syntax(source: str, first_line: int | None, line: int, column: int | None, words: str) -> RecipeError:
-    place = Place(source, None if first_line is None else first_line + line)
-    where = "" if column is None else f" at column {column + 1}"
-    return _refusal(place, f"is not YAML{where}: {words}")
-
-
-def _refusal(place: Place, message: str) -> RecipeError:
-    return RecipeError([RecipeProblem(str(place), "", message)])

@@ -1,8 +1,7 @@
-"""From a recipe's source to train, validation and test: fetch, unpack, catalogue, split, load.
+"""Dataset sources: from a name, path or URL to a local folder.
 
-    fetching, archives  ->  embedded, torchvision_sets, huggingface_sets  ->  sources
-    sources  ->  catalog  ->  splits  ->  dataset
+    download, archives, object_store  ->  embedded, torchvision, huggingface  ->  open
 
-Everything up to `splits` imports neither torch nor torchvision, so that checking a recipe stays quick;
-only writing a data set of torchvision into the cache does, the first time.
+Importing these modules loads neither torch nor torchvision nor `datasets`; only writing a dataset of one of
+these libraries into the cache does.
 """

@@ -1,8 +1,9 @@
-"""Unpacks archives that strangers made: every entry is judged before the first byte is written.
+"""Safe unpacking of zip and tar archives.
 
-An unpacked archive stands in the cache under its own SHA-256, so that it is unpacked once and two archives
-never mix. What is refused, and why: CVE-2007-4559 (tar), https://www.bamsoftware.com/hacks/zipbomb/ and
-https://security.snyk.io/research/zip-slip-vulnerability.
+All entries are checked before the first byte is written, against path traversal (CVE-2007-4559,
+https://security.snyk.io/research/zip-slip-vulnerability) and decompression bombs
+(https://www.bamsoftware.com/hacks/zipbomb/). tarfile's own `filter="data"` is not enough: it extracts links
+and duplicate names, and strips the slash of absolute paths.
 """
 
 from __future__ import annotations
@@ -28,86 +29,106 @@ from transfer_registry.files import build_once
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-MAX_ENTRIES = 5_000_000
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
-MAX_RATIO = 200
-HARMLESS_BYTES = 1 << 30
-"""Below this size no ratio is absurd: a folder of flat PNM images may well shrink a thousandfold."""
 
-_DISK_BLOCK = 4096
-_PIECE = 1 << 20
-_MAX_PADDING = 64 * _PIECE
+_COPY_BYTES = 1 << 20
 _READABLE_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveEntry:
-    """One entry of an archive, before anything of it was believed.
+class ArchiveLimits:
+    """Limits above which an archive is refused.
 
     Attributes:
-        name: As it stands in the archive.
-        size: Unpacked bytes it claims to have.
-        is_folder: Whether it is a folder.
-        refused: The rule that its kind breaks, empty for files and folders.
-        open: Opens its content.
+        entries: Files and folders.
+        ratio: Unpacked size divided by the size of the archive.
+        unchecked_bytes: Unpacked size up to which any ratio is allowed: a folder of uniform PNM images may
+            well compress a thousandfold.
+        trailing_bytes: Data after the end of a tar archive.
+        block_bytes: Disk space that an entry needs besides its content.
+    """
+
+    entries: int = 5_000_000
+    ratio: int = 200
+    unchecked_bytes: int = 1 << 30
+    trailing_bytes: int = 64 << 20
+    block_bytes: int = 4096
+
+
+_DEFAULT_LIMITS = ArchiveLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEntry:
+    """An entry of an archive, not yet checked.
+
+    Attributes:
+        name: As stored in the archive.
+        size: Unpacked size according to the archive, in bytes.
+        is_folder: `True` for folders.
+        violation: The rule that the type of the entry breaks; empty for files and folders.
+        open: Opens the content.
     """
 
     name: str
     size: int
     is_folder: bool
-    refused: str
+    violation: str
     open: Callable[[], IO[bytes]]
 
 
-def unpack(archive: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Unpacks an archive into the cache, once.
+def unpack(
+    archive: Path,
+    sha256: str | None = None,
+    progress: Progress = silent,
+    limits: ArchiveLimits = _DEFAULT_LIMITS,
+) -> Path:
+    """Unpacks an archive into the cache unless it is already there.
 
     Args:
-        archive: A zip or tar file, the latter plain or compressed with gzip, bzip2 or xz; recognised by its
-            content, not by its name.
-        sha256: Checksum that it must have, 64 hexadecimal digits.
-        progress: Is told how many bytes are unpacked.
+        archive: A zip or tar file, the latter optionally compressed with gzip, bzip2 or xz. The format is
+            detected from the content, not from the name.
+        sha256: Expected checksum, 64 hexadecimal digits.
+        progress: Receives the number of unpacked bytes.
+        limits: Limits above which the archive is refused.
 
     Returns:
-        The folder with its content, whole; nobody may write to it.
+        The complete folder; it must not be written to.
 
     Raises:
-        SourceError: The checksum differs, the archive is damaged or of no known kind, or one of its entries
-            breaks a rule. Nothing of it is on disk then.
+        SourceError: The checksum differs, the archive is damaged or of an unknown format, or an entry
+            breaks a rule. Nothing stays on disk.
     """
     digest = cached_sha256(archive)
     if sha256 is not None and digest != sha256:
-        raise SourceError(f"{archive} has the sha256 {digest}, but {sha256} was expected; get it anew")
+        raise SourceError(f"the SHA-256 of {archive} is {digest}, expected {sha256}; download it again")
 
     def build(folder: Path) -> None:
-        _unpack(archive, folder, progress, mode="xb")
+        _unpack(archive, folder, progress, limits, mode="xb")
 
     return build_once(cache_folder() / "archives" / digest, build)
 
 
 def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> None:
-    """Unpacks an archive into a folder that may hold something already, and that the caller looks after.
-
-    Args:
-        archive: As for `unpack`.
-        folder: Exists; files in it that are called like an entry are replaced.
-        progress: Is told how many bytes are unpacked.
+    """Unpacks an archive into an existing folder, replacing files of the same names.
 
     Raises:
-        SourceError: As for `unpack`; where the archive is damaged, some of it may be in the folder.
+        SourceError: As for `unpack`; if the archive is damaged, the folder may hold a part of it.
     """
-    _unpack(archive, folder, progress, mode="wb")
+    _unpack(archive, folder, progress, _DEFAULT_LIMITS, mode="wb")
 
 
-def _unpack(archive: Path, folder: Path, progress: Progress, mode: Literal["xb", "wb"]) -> None:
-    with _damage_named(archive), _opened(archive) as entries:
-        accepted = _judged(archive, entries, shutil.disk_usage(folder).free)
-        _write(accepted, folder, archive, progress, mode)
+def _unpack(
+    archive: Path, folder: Path, progress: Progress, limits: ArchiveLimits, mode: Literal["xb", "wb"]
+) -> None:
+    with _translate_errors(archive), _open_archive(archive, limits) as entries:
+        checked = _check_entries(archive, entries, shutil.disk_usage(folder).free, limits)
+        _write_entries(checked, folder, archive, progress, mode)
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[ArchiveEntry]]:
+def _open_archive(archive: Path, limits: ArchiveLimits) -> Iterator[Iterator[ArchiveEntry]]:
     with archive.open("rb") as file:
         signature = file.read(4)
     if signature in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -115,82 +136,84 @@ def _opened(archive: Path) -> Iterator[Iterator[ArchiveEntry]]:
             yield (_zip_entry(zipped, info) for info in zipped.infolist())
         return
     try:
-        tarred = tarfile.open(archive)  # noqa: SIM115 - closed below; only opening it tells the kind
+        tarred = tarfile.open(archive)  # noqa: SIM115 - closed below; opening it detects the format
     except (tarfile.TarError, EOFError) as error:
-        raise SourceError(
-            f"{archive} is neither a zip nor a tar archive, or its beginning is damaged"
-        ) from error
+        raise SourceError(f"{archive} is neither a zip nor a tar archive, or its start is damaged") from error
     with tarred:
-        yield _tar_entries(tarred)
+        yield _tar_entries(tarred, limits.trailing_bytes)
 
 
 def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
     kind = stat.S_IFMT(info.external_attr >> 16)
-    refused = ""
+    violation = ""
     if kind == stat.S_IFLNK:
-        refused = "links may not stand in a data set"
+        violation = "links are not allowed"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        refused = "it is neither a file nor a folder"
+        violation = "it is neither a file nor a folder"
     elif info.flag_bits & 0x1:
-        refused = "it is encrypted"
+        violation = "it is encrypted"
     elif info.compress_type not in _READABLE_METHODS:
-        refused = f"its compression method {info.compress_type} cannot be read"
-    # `filename` is what zipfile made of the name (cut at a NUL); rules are for what really stands there.
-    return ArchiveEntry(info.orig_filename, info.file_size, info.is_dir(), refused, lambda: zipped.open(info))
+        violation = f"its compression method {info.compress_type} is not supported"
+    # zipfile cuts `filename` at a NUL byte; the rules apply to the name as it is stored.
+    return ArchiveEntry(
+        info.orig_filename, info.file_size, info.is_dir(), violation, lambda: zipped.open(info)
+    )
 
 
-def _tar_entries(tarred: tarfile.TarFile) -> Iterator[ArchiveEntry]:
+def _tar_entries(tarred: tarfile.TarFile, trailing_bytes: int) -> Iterator[ArchiveEntry]:
     for member in tarred:
         yield _tar_entry(tarred, member)
-    # gzip's checksum stands behind the end of the tar, where tarfile does not read: only there flipped bits
-    # show.
-    rest = tarred.fileobj
-    for _ in range(_MAX_PADDING // _PIECE):
-        if rest is None or not rest.read(_PIECE):
+    # The checksum of gzip follows the end of the tar, where tarfile stops reading; without it, damage goes
+    # unnoticed.
+    file = tarred.fileobj
+    for _ in range(trailing_bytes // _COPY_BYTES):
+        if file is None or not file.read(_COPY_BYTES):
             return
-    raise tarfile.ReadError("too much follows its end")
+    raise tarfile.ReadError("too much data after its end")
 
 
 def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> ArchiveEntry:
-    refused = ""
+    violation = ""
     if member.issym() or member.islnk():
-        refused = "links may not stand in a data set"
+        violation = "links are not allowed"
     elif not (member.isreg() or member.isdir()):
-        refused = "it is neither a file nor a folder"
+        violation = "it is neither a file nor a folder"
 
-    def content() -> IO[bytes]:
-        file = tarred.extractfile(member)
-        if file is None:
+    def open_content() -> IO[bytes]:
+        content = tarred.extractfile(member)
+        if content is None:
             raise tarfile.ReadError(f"{member.name!r} has no content")
-        return file
+        return content
 
-    return ArchiveEntry(member.name, member.size, member.isdir(), refused, content)
+    return ArchiveEntry(member.name, member.size, member.isdir(), violation, open_content)
 
 
-def _judged(archive: Path, entries: Iterable[ArchiveEntry], free: int) -> dict[PurePosixPath, ArchiveEntry]:
-    """All entries by the path they will have, or an error about the first that breaks a rule."""
-    accepted: dict[PurePosixPath, ArchiveEntry] = {}
-    total = 0
+def _check_entries(
+    archive: Path, entries: Iterable[ArchiveEntry], free_bytes: int, limits: ArchiveLimits
+) -> dict[PurePosixPath, ArchiveEntry]:
+    """Returns all entries by path; raises an error for the first one that breaks a rule."""
+    checked: dict[PurePosixPath, ArchiveEntry] = {}
+    total_bytes = 0
     for entry in entries:
-        total += entry.size + _DISK_BLOCK
+        total_bytes += entry.size + limits.block_bytes
         path = PurePosixPath(entry.name)
-        rule = entry.refused or _name_rule(entry.name) or _clash(path, entry, accepted)
-        if rule:
-            raise SourceError(f"{archive}: the entry {entry.name!r} is refused: {rule}; nothing was unpacked")
-        _refuse_too_much(archive, len(accepted), total, free)
-        accepted[path] = entry
-    for path, entry in accepted.items():
+        if rule := entry.violation or _name_violation(entry.name) or _duplicate(path, entry, checked):
+            raise _refusal(archive, entry, rule)
+        _check_size(archive, len(checked), total_bytes, free_bytes, limits)
+        checked[path] = entry
+    for path, entry in checked.items():
         for parent in path.parents:
-            if parent in accepted and not accepted[parent].is_folder:
-                raise SourceError(
-                    f"{archive}: the entry {entry.name!r} is refused: {str(parent)!r} is a file and a folder "
-                    "at once; nothing was unpacked"
-                )
-    return accepted
+            if parent in checked and not checked[parent].is_folder:
+                raise _refusal(archive, entry, f"{str(parent)!r} is both a file and a folder")
+    return checked
 
 
-def _name_rule(name: str) -> str:
-    """The rule that an entry's name breaks, or nothing."""
+def _refusal(archive: Path, entry: ArchiveEntry, rule: str) -> SourceError:
+    return SourceError(f"{archive}: the entry {entry.name!r} is refused: {rule}; nothing was unpacked")
+
+
+def _name_violation(name: str) -> str:
+    """Returns the rule that the name of an entry breaks, or an empty string."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
@@ -211,29 +234,31 @@ def _name_rule(name: str) -> str:
     return next((rule for rule, broken in rules.items() if broken), "")
 
 
-def _clash(path: PurePosixPath, entry: ArchiveEntry, accepted: dict[PurePosixPath, ArchiveEntry]) -> str:
-    """Folders may be listed twice, as tar does when files are appended; files may not."""
-    if path in accepted and not (entry.is_folder and accepted[path].is_folder):
+def _duplicate(path: PurePosixPath, entry: ArchiveEntry, checked: dict[PurePosixPath, ArchiveEntry]) -> str:
+    """Allows duplicate folders, which tar writes when files are appended, but not duplicate files."""
+    if path in checked and not (entry.is_folder and checked[path].is_folder):
         return "another entry has the same name"
     return ""
 
 
-def _refuse_too_much(archive: Path, entries: int, total: int, free: int) -> None:
-    if entries >= MAX_ENTRIES:
-        raise SourceError(f"{archive} has more than {MAX_ENTRIES:,} entries, which is refused")
-    if total > HARMLESS_BYTES and total > MAX_RATIO * archive.stat().st_size:
+def _check_size(
+    archive: Path, entries: int, total_bytes: int, free_bytes: int, limits: ArchiveLimits
+) -> None:
+    if entries >= limits.entries:
+        raise SourceError(f"{archive} is refused: it has more than {limits.entries:,} entries")
+    if total_bytes > limits.unchecked_bytes and total_bytes > limits.ratio * archive.stat().st_size:
         raise SourceError(
-            f"{archive} would grow to more than {MAX_RATIO} times its size, like a decompression bomb; "
-            "if you trust it, unpack it yourself and name the folder as the source"
+            f"{archive} is refused: it unpacks to more than {limits.ratio} times its size, like a "
+            "decompression bomb; if you trust it, unpack it yourself and use the folder as the source"
         )
-    if total > free:
+    if total_bytes > free_bytes:
         raise SourceError(
-            f"{archive} needs at least {total / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free in "
-            f"{cache_folder()}; free some, or set PLATFORM_CACHE to a folder on a larger disk"
+            f"{archive} needs at least {total_bytes / 1e9:.2f} GB, but only {free_bytes / 1e9:.2f} GB are "
+            f"free in {cache_folder()}; free some space, or set PLATFORM_CACHE to a folder on a larger disk"
         )
 
 
-def _write(
+def _write_entries(
     entries: dict[PurePosixPath, ArchiveEntry],
     folder: Path,
     archive: Path,
@@ -248,27 +273,19 @@ def _write(
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with entry.open() as content, target.open(mode) as file:
-            shutil.copyfileobj(content, file, _PIECE)
+            shutil.copyfileobj(content, file, _COPY_BYTES)
         done += entry.size
         progress(Step(task, done, total, "bytes"))
 
 
 @contextmanager
-def _damage_named(archive: Path) -> Iterator[None]:
-    damaged = (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-    )
+def _translate_errors(archive: Path) -> Iterator[None]:
+    damage = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
     try:
         yield
-    except damaged as error:
+    except damage as error:
         raise SourceError(
-            f"{archive} is damaged or was cut off ({error}); delete it and get it anew"
+            f"{archive} is damaged or incomplete ({error}); delete it and download it again"
         ) from error
-    except OSError as error:
-        # bz2 and gzip report damage as OSError, and so does a disk that is full.
+    except OSError as error:  # damage found by bz2 and gzip, or a full disk
         raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {error}") from error

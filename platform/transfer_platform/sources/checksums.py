@@ -1,35 +1,35 @@
-"""Digests of files, and a memory of those that were read before.
+"""Checksums of files, with a cache for files that have not changed.
 
-A file counts as unchanged while its size and its times of modification and of change are what they were. The
-memory only saves time: it stands in the cache, and one that is lost, damaged or outdated is computed again.
+A file counts as unchanged if its size, modification time and change time are the same. The cache saves time
+and nothing else: checksums that are missing from it are computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from contextlib import suppress
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from transfer_platform.paths import cache_folder
-from transfer_registry.files import atomic_write
+from transfer_platform.disk_cache import DiskCache
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-
-_DIGITS = 64
+_DIGEST_BYTES = 32
+_STAMP = struct.Struct("<3q")
+_ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 
 
 class FileStamp(NamedTuple):
-    """What a file that did not change still has.
+    """Properties of a file that differ after every change.
 
     Attributes:
         size: Bytes.
-        modified: When its content was, in nanoseconds since 1970.
-        changed: When its content, name or permissions were, likewise.
+        modified: Modification time of the content, in nanoseconds since 1970.
+        changed: Change time of content, name or permissions, in nanoseconds since 1970.
     """
 
     size: int
@@ -38,103 +38,97 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
-        """That of a file that the file system was asked about."""
+        """Creates the stamp from the result of `stat`."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits; reads it in pieces."""
+def file_digest(path: Path, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
+    """Returns the checksum of a file as hexadecimal digits; reads the file in pieces."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def md5_of(path: Path) -> str:
-    """MD5 of a file's bytes, 32 hexadecimal digits; reads it in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def cached_sha256(path: Path) -> str:
-    """SHA-256 of one large file, such as an archive, read only where it changed since the last time."""
+    """Returns the SHA-256 of a file; reads the file only if it has changed since the last call."""
     path = path.resolve()
-    stamp = FileStamp.of(path.stat())
-    memory = ChecksumCache(str(path))
-    digest = memory.get(path.name, stamp)
-    if digest is None:
-        digest = sha256_of(path)
-        memory.put(path.name, stamp, digest)
-        memory.save()
-    return digest
+    return cached_sha256s([path], str(path))[0]
+
+
+def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
+    """Returns the SHA-256 of each file; reads only files that have changed since the last call.
+
+    Args:
+        paths: The files.
+        scope: As for `ChecksumCache`.
+    """
+    cache = ChecksumCache(scope)
+    digests = []
+    try:
+        for path in paths:
+            stamp = FileStamp.of(path.stat())
+            digest = cache.get(str(path), stamp)
+            if digest is None:
+                digest = file_digest(path)
+                cache.put(str(path), stamp, digest)
+            digests.append(digest)
+    finally:
+        cache.save()
+    return digests
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What the digest of a file must be.
+    """Expected checksum of a file.
 
     Attributes:
-        digits: The digest or its beginning, lower-case hexadecimal; empty: any file will do.
-        algorithm: `sha256`, or `md5`, which older data sets were published with.
+        digits: The checksum or its first digits, lower-case hexadecimal; empty accepts any file.
+        algorithm: `sha256`, or `md5` for older datasets.
     """
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
 
-    def mismatch(self, path: Path, *, settled: bool = True) -> str:
-        """What is wrong with a file's digest, or nothing; one that still grows is not `settled`."""
+    def mismatch(self, path: Path, *, cached: bool = True) -> str:
+        """Returns a description of the mismatch, empty if the file has the expected checksum.
+
+        Args:
+            path: The file.
+            cached: Use the cache; `False` for files that are still being written.
+        """
         if not self.digits:
             return ""
-        sha256 = cached_sha256 if settled else sha256_of
-        actual = sha256(path) if self.algorithm == "sha256" else md5_of(path)
+        use_cache = cached and self.algorithm == "sha256"
+        actual = cached_sha256(path) if use_cache else file_digest(path, self.algorithm)
         if actual.startswith(self.digits):
             return ""
-        return f"its {self.algorithm} is {actual}, but {self.digits} was expected"
+        return f"its {self.algorithm} is {actual}, expected {self.digits}"
 
 
 class ChecksumCache:
-    """Digests of the files of one folder, by name.
+    """SHA-256 checksums of a group of files by name.
 
     Args:
-        scope: What the memory is about, usually the folder's path. Anything else that the remembered fact
-            depends on, such as the version of a library, belongs into it too.
+        scope: Group of the files, usually the path of their folder. Includes everything that the checksums
+            depend on besides the files, such as the version of a library.
     """
 
     def __init__(self, scope: str) -> None:
-        self._file = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(scope)).hexdigest()}.json"
-        self._known = _read(self._file)
-        self._learned: dict[str, str] = {}
+        self._cache = DiskCache(f"checksums/{hashlib.sha256(os.fsencode(scope)).hexdigest()[:32]}")
+        self._entries = self._cache.get_all()
+        self._new: dict[str, bytes] = {}
 
     def get(self, name: str, stamp: FileStamp) -> str | None:
-        """The digest of a file that has not changed, or `None`; what is recalled stays in the memory."""
-        entry = self._known.get(name)
-        if not isinstance(entry, str) or len(entry) < _DIGITS or entry[_DIGITS:] != _text(stamp):
+        """Returns the checksum of a file, `None` if it is unknown or the file has changed."""
+        entry = self._entries.get(name)
+        if entry is None or len(entry) != _ENTRY_BYTES or entry[_DIGEST_BYTES:] != _STAMP.pack(*stamp):
             return None
-        self._learned[name] = entry
-        return entry[:_DIGITS]
+        return entry[:_DIGEST_BYTES].hex()
 
     def put(self, name: str, stamp: FileStamp, digest: str) -> None:
-        """Keeps a digest; `stamp` must have been read before the file's bytes were."""
-        self._learned[name] = digest + _text(stamp)
+        """Adds a checksum; `stamp` must have been taken before the file was read."""
+        self._entries[name] = self._new[name] = bytes.fromhex(digest) + _STAMP.pack(*stamp)
 
     def save(self) -> None:
-        """Writes what was learned and recalled, and forgets the rest; does nothing where nothing is new.
-
-        A full disk or a cache that cannot be written to costs time, the next time, and nothing else.
-        """
-        if self._learned == self._known:
-            return
-        with suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._file) as unfinished:
-                unfinished.write_text(json.dumps(self._learned), encoding="ascii")
-
-
-def _text(stamp: FileStamp) -> str:
-    return " {} {} {}".format(*stamp)
-
-
-def _read(file: Path) -> dict[str, object]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        """Writes the checksums that were added since the last call."""
+        self._cache.put(self._new)
+        self._new = {}

@@ -1,4 +1,4 @@
-"""Folders for classes whose names were never meant to be names of folders."""
+"""Portable folder names for class names."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """A name of a folder for every class, the same on every system; most are the class's own.
+    """Returns a folder name for every class, the same on all systems and usually the class name itself.
 
-    Classes that one folder would hold on some system (`A` and `a`) get their number behind the name.
+    Class numbers are appended to names that would collide, also on file systems that ignore case.
 
     >>> folder_names(["T-shirt/top", "A", "a", ".."])
     ('T-shirt-top', 'A_1', 'a_2', 'class_3')
     """
-    names = [_safe(name) for name in classes]
-    taken = Counter(name.casefold() for name in names)
+    names = [_portable(name) for name in classes]
+    counts = Counter(name.casefold() for name in names)
     return tuple(
-        name if name and taken[name.casefold()] == 1 else f"{name or 'class'}_{number}"
+        name if name and counts[name.casefold()] == 1 else f"{name or 'class'}_{number}"
         for number, name in enumerate(names)
     )
 
 
-def _safe(name: str) -> str:
-    """Without what a system forbids in names or hides; may be empty."""
+def _portable(name: str) -> str:
+    """Removes everything that a system forbids or hides; the result may be empty."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
-    cut = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
-    return "" if is_ignored(cut) else cut
+    shortened = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
+    return "" if is_ignored(shortened) else shortened

@@ -1,8 +1,12 @@
-"""One file from one address: resumed where it broke off, checked, and in its place only when it is whole.
+"""Resumable downloads with checksums and mirrors.
 
-What has come so far lies beside the target, with what the server said about it. It is continued only if the
-server's file is certainly the same (RFC 9110, 13.1.5 If-Range and 14 Range): never are two versions glued
-together.
+Each file is fetched once into the cache. `PLATFORM_MIRROR` names folders and URLs that are tried first, so
+that sites without internet access work too: for `https://host/path/file.zip` a mirror is searched for
+`host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place.
+
+A partial file is stored beside the target with the version that the server announced. The download resumes
+only if the server still has that version (RFC 9110, sections 13.1.5 If-Range and 14 Range), so that two
+versions are never combined.
 """
 
 from __future__ import annotations
@@ -12,57 +16,107 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
+
+from filelock import FileLock
 
 from transfer_platform.errors import SourceError
-from transfer_platform.progress import Progress, Step
+from transfer_platform.paths import MIRROR_VARIABLE, cache_folder, mirrors
+from transfer_platform.progress import Progress, Step, silent
+from transfer_platform.sources.checksums import Checksum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from requests import Response
 
-    from transfer_platform.sources.checksums import Checksum
-
-CONNECT_SECONDS, SILENCE_SECONDS = 10, 60
+CONNECT_SECONDS, READ_SECONDS = 10, 60
 FAILURES_IN_A_ROW = 3
-_PIECE = 1 << 18
+_CHUNK_BYTES = 1 << 18
 
 
 class DownloadError(Exception):
-    """One place does not have the file, or has another one; the next place may."""
+    """A location does not have the file or has a different one; another location may have it."""
 
 
-class _BrokeOffError(Exception):
-    """Worth another try."""
+class _InterruptedDownloadError(Exception):
+    """The download failed in a way that is worth a retry."""
+
+
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    *,
+    hash_prefix: str | None = None,
+    md5: str | None = None,
+    mirror_path: str = "",
+    progress: Progress = silent,
+) -> Path:
+    """Downloads a file into the cache unless it is already there; concurrent processes share the download.
+
+    Args:
+        url: An http or https URL.
+        sha256: Expected checksum, 64 hexadecimal digits.
+        hash_prefix: First digits of the checksum, as in `resnet18-f37072fd.pth`; ignored if `sha256` is set.
+        md5: Expected MD5 instead, 32 hexadecimal digits.
+        mirror_path: Another relative path of the file in mirrors, tried between the two standard ones.
+        progress: Receives the number of downloaded bytes.
+
+    Returns:
+        The file, in the cache or in a mirror folder; it must not be written to.
+
+    Raises:
+        SourceError: The URL is invalid, or no location has a file with the expected checksum. The message
+            lists the answer of every location.
+    """
+    expected = Checksum(md5, "md5") if md5 else Checksum((sha256 or hash_prefix or "").lower())
+    name = _path_on_host(url).name
+    target = cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if target.exists() and not expected.mismatch(target):
+            return target
+        failures = []
+        for location in _locations(url, mirror_path):
+            try:
+                return _fetch_from(location, target, expected, progress)
+            except DownloadError as error:
+                failures.append(f"  {redact_url(location)}: {error}")
+    raise SourceError(
+        f"{redact_url(url)} could not be fetched:\n" + "\n".join(failures) + "\n"
+        f"check the URL and the network, or put the file into a folder and set {MIRROR_VARIABLE} to it"
+    )
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file; the caller holds the lock on `target`.
+    """Downloads a file to a given path; the caller holds the lock on `target`.
 
     Args:
-        url: An http or https address.
-        target: Where the file shall stand; its folder exists.
-        expected: What its digest must be.
-        progress: Is told how many bytes have come.
+        url: An http or https URL.
+        target: Path of the file; its folder exists.
+        expected: Expected checksum.
+        progress: Receives the number of downloaded bytes.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: The server cannot be reached, refuses, breaks off too often or has another file.
+        DownloadError: The server cannot be reached, refuses, interrupts the download too often or has a
+            file with a different checksum.
         SourceError: The file cannot be written.
     """
-    part = _Part.beside(target, url)
+    part = _PartialFile.beside(target, url)
     try:
         resumed = part.size > 0
-        refusal = _whole(url, part, expected, progress)
-        if resumed and refusal:
+        mismatch = _download_all(url, part, expected, progress)
+        if resumed and mismatch:
             part.discard()
-            refusal = _whole(url, part, expected, progress)
-        if refusal:
+            mismatch = _download_all(url, part, expected, progress)
+        if mismatch:
             part.discard()
-            raise DownloadError(refusal)
+            raise DownloadError(mismatch)
         part.file.replace(target)
         part.discard()
     except OSError as error:
@@ -71,27 +125,67 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
 
 
 def redact_url(url: str) -> str:
-    """An address without its user, password and query, which may be secrets; a path as it is."""
+    """Removes user, password and query from a URL, as they may be secret; paths are returned unchanged."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def _locations(url: str, mirror_path: str) -> Iterator[str]:
+    """Yields all paths and URLs at which the file may be, mirrors first."""
+    host, path = urlsplit(url).hostname or "", _path_on_host(url)
+    for mirror in mirrors():
+        if _is_web(mirror):
+            quoted = PurePosixPath(host, urlsplit(url).path.lstrip("/"))
+            names = (str(quoted), quote(mirror_path), quoted.name)
+            yield from (f"{mirror.rstrip('/')}/{name}" for name in names if name)
+        else:
+            names = (str(PurePosixPath(host, path)), mirror_path, path.name)
+            yield from (str(Path(mirror).expanduser() / name) for name in names if name)
+    yield url
+
+
+def _fetch_from(location: str, target: Path, expected: Checksum, progress: Progress) -> Path:
+    if _is_web(location):
+        return download(location, target, expected, progress)
+    file = Path(location)
+    if not file.is_file():
+        raise DownloadError("no such file")
+    if mismatch := expected.mismatch(file):
+        raise DownloadError(mismatch)
+    return file.resolve()
+
+
+def _path_on_host(url: str) -> PurePosixPath:
+    """Returns the unquoted path of a URL; refuses paths that could leave a mirror folder."""
+    parts = urlsplit(url)
+    if not _is_web(url) or not parts.hostname:
+        raise SourceError(f"{redact_url(url)!r} is not a valid URL; it must start with http:// or https://")
+    path = PurePosixPath(unquote(parts.path).lstrip("/"))
+    if not path.name or ".." in path.parts or re.search(r"[\x00-\x1f\\]", str(path)):
+        raise SourceError(f"{redact_url(url)!r} does not end in a file name")
+    return path
+
+
+def _is_web(location: str) -> bool:
+    return location.lower().startswith(("http://", "https://"))
+
+
 @dataclass
-class _Part:
-    """What has come so far of one address.
+class _PartialFile:
+    """The bytes of a URL that have been downloaded so far.
 
     Attributes:
         file: The bytes.
-        facts: Written before the first byte: whose bytes these are.
+        metadata: Version and size of the file on the server, written before the first byte.
     """
 
     file: Path
-    facts: Path
+    metadata: Path
 
     @classmethod
-    def beside(cls, target: Path, url: str) -> _Part:
+    def beside(cls, target: Path, url: str) -> _PartialFile:
         stem = f"{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         return cls(target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.json"))
 
@@ -99,123 +193,117 @@ class _Part:
     def size(self) -> int:
         return self.file.stat().st_size if self.file.exists() else 0
 
-    def known(self) -> tuple[str, int | None]:
-        """The server's mark of the version (strong ETag or date; empty: none), and the size of the whole."""
+    def version_and_total(self) -> tuple[str, int | None]:
+        """Returns the version (strong ETag or date; empty if unknown) and the size of the whole file."""
         try:
-            facts = json.loads(self.facts.read_bytes())
-            return str(facts["version"]), facts["total"]
+            metadata = json.loads(self.metadata.read_bytes())
+            return str(metadata["version"]), metadata["total"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return "", None
 
-    def begin(self, version: str, total: int | None) -> None:
+    def start(self, version: str, total: int | None) -> None:
         self.file.write_bytes(b"")
-        self.facts.write_text(json.dumps({"version": version, "total": total}), encoding="utf-8")
+        self.metadata.write_text(json.dumps({"version": version, "total": total}), encoding="utf-8")
 
     def discard(self) -> None:
         self.file.unlink(missing_ok=True)
-        self.facts.unlink(missing_ok=True)
+        self.metadata.unlink(missing_ok=True)
 
 
-def _whole(url: str, part: _Part, expected: Checksum, progress: Progress) -> str:
-    """Continues until the whole file is there; gives up after a few tries that did not get any further.
+def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
+    """Downloads the rest of the file, with retries; stops after several attempts without new bytes.
 
     Returns:
-        What is wrong with its digest, or nothing.
+        The checksum mismatch, or an empty string.
     """
-    failures, furthest = 0, part.size
+    failures, largest = 0, part.size
     while True:
         try:
-            _continue(url, part, bool(expected.digits), progress)
-            return expected.mismatch(part.file, settled=False)
-        except _BrokeOffError as error:
-            failures = 0 if part.size > furthest else failures + 1
-            furthest = max(furthest, part.size)
+            _request_rest(url, part, bool(expected.digits), progress)
+            return expected.mismatch(part.file, cached=False)
+        except _InterruptedDownloadError as error:
+            failures = 0 if part.size > largest else failures + 1
+            largest = max(largest, part.size)
             if failures >= FAILURES_IN_A_ROW:
                 raise DownloadError(str(error)) from error
             time.sleep(0.5 * 2**failures)
 
 
-def _continue(url: str, part: _Part, checked: bool, progress: Progress) -> None:
-    """Asks for what is missing and stores what comes.
-
-    Args:
-        url: The address.
-        part: Grows.
-        checked: Whether a checksum will tell if two versions were glued together.
-        progress: Is told.
-    """
+def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
+    """Requests the missing bytes; without a version, resumes only if a checksum detects mixed versions."""
     import requests
     import urllib3
 
-    version, total = part.known()
+    version, total = part.version_and_total()
     if total is not None and part.size == total:
         return
     headers = {"Accept-Encoding": "identity"}
-    if part.size and (version or (checked and total is not None)):
+    if part.size and (version or (has_checksum and total is not None)):
         headers |= {"Range": f"bytes={part.size}-"} | ({"If-Range": version} if version else {})
-    patience = (CONNECT_SECONDS, SILENCE_SECONDS)
+    timeout = (CONNECT_SECONDS, READ_SECONDS)
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=patience) as response:
-            _accept(response, part)
-            _store(response, part, f"fetching {Path(urlsplit(url).path).name}", progress)
+        with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+            _resume_or_start(response, part)
+            _append(response, part, f"fetching {Path(urlsplit(url).path).name}", progress)
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise _explained(error, part) from error
+        raise _translated(error, part) from error
 
 
-def _explained(error: Exception, part: _Part) -> DownloadError | _BrokeOffError:
-    """In our words: those of the libraries repeat the whole address, secrets included."""
+def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
+    """Replaces the messages of the libraries, which contain the whole URL and with it secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
-        return DownloadError("is not a valid address, or leads to one that is not")
+        return DownloadError("is not a valid URL, or redirects to an invalid one")
     if isinstance(error, exceptions.SSLError):
         return DownloadError("its certificate is not trusted")
     if isinstance(error, exceptions.Timeout):
-        return _BrokeOffError(f"did not answer within {CONNECT_SECONDS} to {SILENCE_SECONDS} s")
+        return _InterruptedDownloadError(f"did not answer within {CONNECT_SECONDS} to {READ_SECONDS} s")
     if isinstance(error, exceptions.ConnectionError):
-        return _BrokeOffError("cannot be reached")
-    return _BrokeOffError(f"broke off after {part.size:,} of {part.known()[1] or '?'} bytes")
+        return _InterruptedDownloadError("cannot be reached")
+    total = part.version_and_total()[1]
+    return _InterruptedDownloadError(f"interrupted after {part.size:,} of {total or '?'} bytes")
 
 
-def _accept(response: Response, part: _Part) -> None:
-    """Decides whether the answer continues the part or starts it anew."""
+def _resume_or_start(response: Response, part: _PartialFile) -> None:
+    """Prepares the partial file for the body of a response."""
     status = response.status_code
-    if status == 206 and _continues(response, part):
+    if status == 206 and _resumes(response, part):
         return
     if status == 200:
         length = response.headers.get("Content-Length", "")
-        part.begin(_version(response), int(length) if length.isdigit() else None)
+        part.start(_version(response), int(length) if length.isdigit() else None)
         return
     if status in (206, 416):
         part.discard()
-        raise _BrokeOffError("its file changed while it was fetched")
+        raise _InterruptedDownloadError("the file changed during the download")
     if status == 429 or status >= 500:
-        raise _BrokeOffError(f"answered {status} {response.reason}")
+        raise _InterruptedDownloadError(f"answered {status} {response.reason}")
     raise DownloadError(f"answered {status} {response.reason}")
 
 
-def _continues(response: Response, part: _Part) -> bool:
-    version, total = part.known()
+def _resumes(response: Response, part: _PartialFile) -> bool:
+    version, total = part.version_and_total()
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     same_version = _version(response) in ("", version)
     return span is not None and same_version and (int(span[1]), int(span[2])) == (part.size, total)
 
 
 def _version(response: Response) -> str:
-    """Weak ETags do not promise equal bytes, so they are none."""
+    """Returns the strong ETag or the date; weak ETags do not promise equal bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
-def _store(response: Response, part: _Part, task: str, progress: Progress) -> None:
-    done, total = part.size, part.known()[1]
+def _append(response: Response, part: _PartialFile, task: str, progress: Progress) -> None:
+    done, total = part.size, part.version_and_total()[1]
     with part.file.open("ab") as file:
-        # Undecoded: a server that marks `.tar.gz` as gzip-encoded sends the very file that is wanted.
-        for piece in response.raw.stream(_PIECE, decode_content=False):
-            file.write(piece)
-            done += len(piece)
+        # Not decoded: servers that mark `.tar.gz` as gzip-encoded send the file itself.
+        for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+            file.write(chunk)
+            done += len(chunk)
             progress(Step(task, done, total, "bytes"))
     if total is not None and done > total:
         part.discard()
     if total is not None and done != total:
-        raise _BrokeOffError(f"sent {done:,} bytes instead of {total:,}")
+        raise _InterruptedDownloadError(f"sent {done:,} bytes instead of {total:,}")

@@ -1,4 +1,4 @@
-"""Data sets that come with the install: scikit-learn's handwritten digits.
+"""Datasets in installed packages: the handwritten digits of scikit-learn.
 
 1,797 grey images of 8 x 8 pixels with 17 levels, from E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import struct
+import zlib
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
-from transfer_platform.sources.png import png
 from transfer_platform.suggest import did_you_mean
 from transfer_registry.files import build_once
 
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 SIDE, LEVELS = 8, 16
 
+_COLOUR_TYPES = {1: 0, 3: 2}
+_LARGEST_BLOCK = 65535
+
 
 def embedded_dataset(name: str) -> Path:
-    """The folder of an embedded data set, written into the cache the first time.
+    """Returns the folder of an embedded dataset, written into the cache on first use.
 
     Args:
         name: `digits`.
@@ -34,14 +38,50 @@ def embedded_dataset(name: str) -> Path:
         A folder with one folder per class.
 
     Raises:
-        SourceError: No embedded data set has this name, or its installed file is gone.
+        SourceError: No embedded dataset has this name, or its file is not installed.
     """
     if name not in _WRITERS:
         known = ", ".join(f"embedded:{known}" for known in _WRITERS)
         raise SourceError(
-            f"no data set is embedded as {name!r}{did_you_mean(name, _WRITERS)}; there is {known}"
+            f"there is no embedded dataset {name!r}{did_you_mean(name, _WRITERS)}; available: {known}"
         )
     return build_once(cache_folder() / "embedded" / name, _WRITERS[name])
+
+
+def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
+    """Encodes an uncompressed 8-bit PNG, the same bytes on every machine.
+
+    Encoders choose row filters and compression depending on their version, and splits depend on the bytes.
+    Therefore this writes the necessary parts of https://www.w3.org/TR/png-3/ itself, with the stored blocks
+    of RFC 1951, section 3.2.4: the block sizes of zlib depend on its version and on the buffer of the caller.
+
+    Args:
+        pixels: Rows from top to bottom, `channels` bytes per pixel.
+        width: Pixels per row.
+        channels: 1 for grey, 3 for RGB.
+    """
+    stride = width * channels
+    rows = b"".join(b"\0" + pixels[start : start + stride] for start in range(0, len(pixels), stride))
+    header = struct.pack(">IIBBBBB", width, len(pixels) // stride, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", _zlib_stored(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, data) for kind, data in chunks)
+
+
+def _zlib_stored(data: bytes) -> bytes:
+    """Returns an uncompressed zlib stream (RFC 1950) with blocks of the largest possible size."""
+    starts = range(0, len(data), _LARGEST_BLOCK)
+    blocks = [
+        _stored_block(data[start : start + _LARGEST_BLOCK], last=start == starts[-1]) for start in starts
+    ]
+    return b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
+
+
+def _stored_block(data: bytes, *, last: bool) -> bytes:
+    return struct.pack("<BHH", last, len(data), len(data) ^ 0xFFFF) + data
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _write_digits(folder: Path) -> None:
@@ -51,18 +91,18 @@ def _write_digits(folder: Path) -> None:
     for number, row in enumerate(rows):
         *levels, label = (int(float(value)) for value in row.split(","))
         grey = bytes((level * 255 + LEVELS // 2) // LEVELS for level in levels)
-        (folder / str(label) / f"{number:04d}.png").write_bytes(png(grey, SIDE))
+        (folder / str(label) / f"{number:04d}.png").write_bytes(encode_png(grey, SIDE))
 
 
 def _digits_file() -> Path:
-    """Found without importing scikit-learn, which takes two seconds."""
+    """Locates the file without importing scikit-learn, which takes two seconds."""
     package = importlib.util.find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if file.is_file():
             return file
     raise SourceError(
-        "embedded:digits needs scikit-learn's file datasets/data/digits.csv.gz, which is not installed; "
+        "embedded:digits needs the file datasets/data/digits.csv.gz of scikit-learn, which is not installed; "
         "pip install --force-reinstall scikit-learn"
     )
 

@@ -1,7 +1,7 @@
-"""Data sets in the format of Hugging Face's `datasets`, written into the cache as class folders.
+"""Hugging Face datasets, written into the cache as class folders.
 
-From the Hub, from a folder that `save_to_disk` wrote, or from a folder of parquet or other files that the
-library reads. No code of a data set is ever run: `datasets` 4 and later, which the extra asks for, cannot.
+They come from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets`
+reads, such as Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
 """
 
 from __future__ import annotations
@@ -10,45 +10,74 @@ import hashlib
 import importlib
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
-from transfer_platform.sources.checksums import cached_sha256
-from transfer_platform.sources.huggingface_rows import Table, read_images
+from transfer_platform.sources.checksums import cached_sha256s
+from transfer_platform.sources.class_folders import folder_names
 from transfer_platform.sources.names import HuggingFaceSource, huggingface_source
 from transfer_platform.suggest import did_you_mean
 from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from types import ModuleType
 
 EXTRA = "pip install --upgrade 'transfer-platform[huggingface]'"
-OLDEST = 4
-"""Of `datasets`, its first version that runs no code of data sets."""
+MIN_VERSION = 4
+"""First major version of `datasets` that cannot run the code of a dataset."""
+
+Table = Any
+"""A split: `datasets.Dataset`."""
+Feature = Any
+"""The type of a column in `datasets`."""
+
+_SUFFIXES = {
+    b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
+    b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image of a Hugging Face dataset.
+
+    Attributes:
+        content: The bytes of an image file.
+        folder: Folder name of its class.
+    """
+
+    content: bytes
+    folder: str
+
+    @property
+    def suffix(self) -> str:
+        """File suffix for the format of the image; empty if the format is unknown."""
+        return next((suffix for start, suffix in _SUFFIXES.items() if self.content.startswith(start)), "")
 
 
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
-    """The folder of a data set of Hugging Face, written into the cache the first time.
+    """Returns the folder of a Hugging Face dataset, written into the cache on first use.
 
-    The bytes of its images stay as they are; one image at a time is in memory. What the Hub has is
-    downloaded into Hugging Face's own cache (`HF_HOME`), so that what lies there is used, offline too.
+    The bytes of the images are not changed, and only one image at a time is in memory. Datasets of the Hub
+    are downloaded into Hugging Face's own cache (`HF_HOME`), from which they are also read offline.
 
     Args:
-        text: What stands behind `huggingface:`, see `recipe.published.huggingface_source`.
-        base: The folder that a local path starts from.
-        progress: Is told how many images are written.
+        text: The part of the source after `huggingface:`, see `sources.names.huggingface_source`.
+        base: Folder that local paths start from.
+        progress: Receives the number of written images.
 
     Returns:
-        A folder with one folder per split under its own name, each with one folder per class; or with the
-        class folders themselves, where a data set without splits was saved.
+        A folder with one folder per split, each with one folder per class; or with one folder per class if
+        the dataset was saved without splits.
 
     Raises:
-        SourceError: The extra is not installed, the data set cannot be had, or it is not certain which
-            columns hold the images and the classes.
+        SourceError: The extra is not installed, the dataset cannot be loaded, or the columns of images and
+            classes are ambiguous.
     """
     try:
         source = huggingface_source(text)
@@ -64,10 +93,10 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"huggingface:{text} could not be written as class folders: {error}; "
-                f"is the disk of {cache_folder()} full, or is one of its files damaged?"
+                f"is the disk of {cache_folder()} full, or one of the files damaged?"
             ) from error
 
-    return build_once(cache_folder() / "huggingface" / _key(source, local), build)
+    return build_once(cache_folder() / "huggingface" / _cache_key(source, local), build)
 
 
 def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
@@ -80,30 +109,31 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
     return folder
 
 
-def _key(source: HuggingFaceSource, local: Path | None) -> str:
-    """What the folder in the cache is called: another name for every choice, and for every local content."""
+def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
+    """Returns a folder name that differs for all options and, for local folders, for all contents."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
     else:
         files = sorted(path for path in local.rglob("*") if path.is_file())
-        parts += [f"{path.relative_to(local)} {cached_sha256(path)}" for path in files]
+        digests = cached_sha256s(files, str(local))
+        parts += [f"{path.relative_to(local)} {digest}" for path, digest in zip(files, digests, strict=True)]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9_-]", "-", local.name if local else source.name)
     return f"{name[:100]}-{digest}"
 
 
 def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress: Progress) -> None:
-    datasets = _library()
+    datasets = _import_datasets()
     scratch = folder / ".loaded"
     task = f"loading {source.name}"
     progress(Step(task, 0, None, "splits"))
-    splits = _load(datasets, source, local, scratch)
+    splits = _load_splits(datasets, source, local, scratch)
     progress(Step(task, len(splits), len(splits), "splits"))
-    places = [scratch, local] if local else _caches(datasets)
-    for split, table in _chosen(splits, source.splits).items():
+    allowed_folders = [scratch, local] if local else _library_caches(datasets)
+    for split, table in _selected(splits, source.splits).items():
         task = f"writing {source.name} {split}".removesuffix(" .")
-        for number, image in enumerate(read_images(table, split, source, places)):
+        for number, image in enumerate(_read_images(table, split, source, allowed_folders)):
             target = folder / split / image.folder
             target.mkdir(parents=True, exist_ok=True)
             (target / f"{number:06d}{image.suffix}").write_bytes(image.content)
@@ -111,39 +141,34 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _library() -> ModuleType:
-    """The package `datasets`, without its own bars.
-
-    Raises:
-        SourceError: It is not installed, or is one that runs code of data sets.
-    """
+def _import_datasets() -> ModuleType:
+    """Imports `datasets` and disables its progress bars."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
-        raise SourceError(f"data sets of Hugging Face need an extra: {EXTRA}") from error
-    if int(datasets.__version__.partition(".")[0]) < OLDEST:
+        raise SourceError(f"Hugging Face datasets need an extra: {EXTRA}") from error
+    if int(datasets.__version__.partition(".")[0]) < MIN_VERSION:
         raise SourceError(
-            f"`datasets` {datasets.__version__} may run code of a data set; {OLDEST} and later "
+            f"`datasets` {datasets.__version__} may run code of a dataset, which {MIN_VERSION} and later "
             f"cannot: {EXTRA}"
         )
     datasets.disable_progress_bars()
     return datasets
 
 
-def _caches(datasets: ModuleType) -> list[Path]:
-    """Where the library puts what it downloads and unpacks."""
+def _library_caches(datasets: ModuleType) -> list[Path]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    places = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
-    return [Path(place) for place in places]
+    folders = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return [Path(folder) for folder in folders]
 
 
-def _load(
+def _load_splits(
     datasets: ModuleType, source: HuggingFaceSource, local: Path | None, scratch: Path
 ) -> Mapping[str, Table]:
-    """The splits by name; where there are none, the whole is called `.`."""
+    """Loads all splits by name; a dataset without splits is named `.`."""
     if local is None:
-        _refuse_namesake(source.name)
+        _refuse_local_namesake(source.name)
     try:
         if local is None:
             loaded = datasets.load_dataset(
@@ -154,33 +179,123 @@ def _load(
         else:
             loaded = datasets.load_dataset(str(local), cache_dir=str(scratch))
     except Exception as error:  # of the library, its file systems and its file formats
-        raise SourceError(_explained(str(error) or type(error).__name__, local)) from error
+        raise SourceError(_load_failure(str(error) or type(error).__name__, local)) from error
     return {".": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
 
 
-def _refuse_namesake(name: str) -> None:
-    """`datasets` takes a folder for a name of the Hub, if there is one."""
+def _refuse_local_namesake(name: str) -> None:
+    """Raises an error if `datasets` would read a local folder instead of a dataset of the Hub."""
     if Path(name).exists():
         raise SourceError(
-            f"the current folder holds {name!r}, which would be read instead of the Hub's; "
-            f"for that folder write huggingface:./{name}, for the Hub's data set run elsewhere"
+            f"the current folder contains {name!r}, which would be read instead of the dataset of the Hub; "
+            f"write huggingface:./{name} to read that folder, or run in another folder to read the Hub's"
         )
 
 
-def _explained(said: str, local: Path | None) -> str:
+def _load_failure(reason: str, local: Path | None) -> str:
     if local is not None:
-        return f"{local} cannot be read as a data set: {said}"
+        return f"{local} cannot be read as a dataset: {reason}"
     return (
-        f"cannot be had: {said}\n"
-        "check the name, the configuration (NAME:CONFIG) and the network; for a site without one, load it "
-        "elsewhere, save it with save_to_disk, and name that folder: huggingface:./FOLDER"
+        f"cannot be loaded: {reason}\n"
+        "check the name, the configuration (NAME:CONFIG) and the network; without network access, load it on "
+        "another machine, save it with save_to_disk, and use that folder: huggingface:./FOLDER"
     )
 
 
-def _chosen(splits: Mapping[str, Table], wanted: Sequence[str]) -> Mapping[str, Table]:
-    for name in wanted:
+def _selected(splits: Mapping[str, Table], names: Sequence[str]) -> Mapping[str, Table]:
+    for name in names:
         if name not in splits:
             raise SourceError(
                 f"there is no split {name!r}, only {', '.join(splits)}{did_you_mean(name, splits)}"
             )
-    return {name: table for name, table in splits.items() if not wanted or name in wanted}
+    return {name: table for name, table in splits.items() if not names or name in names}
+
+
+def _read_images(
+    table: Table, split: str, source: HuggingFaceSource, allowed_folders: Collection[Path]
+) -> Iterator[StoredImage]:
+    """Yields the images of a split in order, not decoded; files are read from `allowed_folders` only."""
+    from datasets import Image
+
+    image = _image_column(table.features, source.image)
+    label = _label_column(table.features, source.label)
+    folders = _class_folders(table, label)
+    for number, row in enumerate(
+        table.select_columns([image, label]).cast_column(image, Image(decode=False))
+    ):
+        place = f"row {number} of the split {split!r}"
+        if row[label] not in folders:
+            raise SourceError(
+                f"{place} has no class ({label} is {row[label]!r}); "
+                "select the splits with labels, for example ?splits=train"
+            )
+        yield StoredImage(_image_content(row[image], place, allowed_folders), folders[row[label]])
+
+
+def _image_column(features: Mapping[str, Feature], chosen: str) -> str:
+    from datasets import Image
+
+    if chosen and chosen in features and not isinstance(features[chosen], Image):
+        raise SourceError(f"the column {chosen!r} holds no images; there are {_describe(features)}")
+    columns = [name for name, feature in features.items() if isinstance(feature, Image)]
+    return _one_column(features, columns, chosen, "images", "image")
+
+
+def _label_column(features: Mapping[str, Feature], chosen: str) -> str:
+    from datasets import ClassLabel, Value
+
+    if chosen and chosen in features and not isinstance(features[chosen], ClassLabel | Value):
+        raise SourceError(f"the column {chosen!r} holds no classes; there are {_describe(features)}")
+    columns = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    return _one_column(features, columns, chosen, "classes", "label")
+
+
+def _one_column(
+    features: Mapping[str, Feature], columns: list[str], chosen: str, content: str, option: str
+) -> str:
+    """Returns the chosen column, or the only one with the right type."""
+    if chosen:
+        if chosen not in features:
+            raise SourceError(
+                f"there is no column {chosen!r}, only {_describe(features)}{did_you_mean(chosen, features)}"
+            )
+        return chosen
+    if len(columns) == 1:
+        return columns[0]
+    if columns:
+        raise SourceError(
+            f"the columns {' and '.join(columns)} hold {content}: choose one, for example "
+            f"?{option}={columns[0]}"
+        )
+    raise SourceError(
+        f"no column is known to hold {content}; there are {_describe(features)}; choose one: ?{option}=COLUMN"
+    )
+
+
+def _describe(features: Mapping[str, Feature]) -> str:
+    return ", ".join(
+        f"{name} ({getattr(kind, 'dtype', type(kind).__name__)})" for name, kind in features.items()
+    )
+
+
+def _class_folders(table: Table, label: str) -> Mapping[object, str]:
+    """Returns the folder name for every value of the label column."""
+    from datasets import ClassLabel
+
+    feature = table.features[label]
+    if isinstance(feature, ClassLabel):
+        return dict(enumerate(folder_names(feature.names)))
+    values = sorted(value for value in table.unique(label) if value is not None)
+    return dict(zip(values, folder_names([str(value) for value in values]), strict=True))
+
+
+def _image_content(stored: Mapping[str, Any] | None, place: str, allowed_folders: Collection[Path]) -> bytes:
+    """Returns the bytes that a row contains, or those of the file that it names."""
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        raise SourceError(f"{place} has no image")
+    if stored["bytes"] is not None:
+        return bytes(stored["bytes"])
+    file = Path(stored["path"])
+    if not any(file.resolve().is_relative_to(folder.resolve()) for folder in allowed_folders):
+        raise SourceError(f"{place} refers to the file {file}, which is outside of the dataset")
+    return file.read_bytes()

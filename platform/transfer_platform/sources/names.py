@@ -1,6 +1,6 @@
-"""Data sets that others publish and a recipe names: `torchvision:CIFAR10`, `huggingface:uoft-cs/cifar100`.
+"""Names of published datasets, such as `torchvision:CIFAR10`.
 
-Only what can be said without their libraries; anybody may import this module.
+Names are parsed and checked without importing the libraries that provide the datasets.
 """
 
 from __future__ import annotations
@@ -11,64 +11,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from transfer_platform.nearest import did_you_mean
+from transfer_platform.sources.torchvision_table import TABLE
+from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 EMBEDDED, TORCHVISION, HUGGINGFACE = "embedded:", "torchvision:", "huggingface:"
 NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
-"""How a `dataset.source` begins that is neither a path nor a URL."""
+"""Prefixes of a `dataset.source` that is neither a path nor a URL."""
 
-TORCHVISION_DATASETS = (
-    "CIFAR10",
-    "CIFAR100",
-    "Caltech101",
-    "Caltech256",
-    "Country211",
-    "DTD",
-    "EMNIST/balanced",
-    "EMNIST/byclass",
-    "EMNIST/bymerge",
-    "EMNIST/digits",
-    "EMNIST/letters",
-    "EMNIST/mnist",
-    "EuroSAT",
-    "FGVCAircraft",
-    "FGVCAircraft/family",
-    "FGVCAircraft/manufacturer",
-    "FashionMNIST",
-    "Flowers102",
-    "Food101",
-    "GTSRB",
-    "Imagenette",
-    "Imagenette/160px",
-    "Imagenette/320px",
-    "KMNIST",
-    "MNIST",
-    "OxfordIIITPet",
-    "QMNIST",
-    "RenderedSST2",
-    "SEMEION",
-    "STL10",
-    "SUN397",
-    "SVHN",
-    "USPS",
-)
-"""Those that `data/torchvision_table.py` has: torchvision's class, and behind a slash its variant."""
+TORCHVISION_DATASETS = tuple(TABLE)
 
-_LEFT_OUT: Mapping[str, str] = MappingProxyType(
+_UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "CLEVRClassification": "its test images have no labels",
-        "EMNIST": "say which: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
-        "FER2013": "it lies behind a login; unpack its images and name their folder",
-        "INaturalist": "it has hundreds of gigabytes; unpack a part of it and name the folder",
-        "ImageNet": "it lies behind a login; unpack it and name the folder",
-        "LFWPeople": "it is not published any more",
-        "Omniglot": "its two parts have no class in common",
-        "PCAM": "it needs h5py and lies on Google Drive; huggingface: has copies of it",
-        "Places365": "it has hundreds of gigabytes; unpack a part of it and name the folder",
-        "StanfordCars": "it is not published any more; huggingface: has copies of it",
+        "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
+        "FER2013": "it requires a login; unpack its images and use their folder as the source",
+        "INaturalist": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
+        "ImageNet": "it requires a login; unpack it and use its folder as the source",
+        "LFWPeople": "it is no longer published",
+        "Omniglot": "its two splits have no common class",
+        "PCAM": "it needs h5py and is stored on Google Drive; use a copy from huggingface:",
+        "Places365": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
+        "StanfordCars": "it is no longer published; use a copy from huggingface:",
     }
 )
 _LOCAL = re.compile(r"(\.{1,2}$|\.{1,2}/|/|~)")
@@ -78,16 +44,16 @@ _FORM = "huggingface:OWNER/NAME, with :CONFIG, @REVISION and ?image=COLUMN&label
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
-    """What stands behind `huggingface:`.
+    """A parsed `huggingface:` source. Empty attributes stand for the defaults.
 
     Attributes:
-        name: Of a data set on the Hub, or a local folder.
-        local: Which of the two.
-        config: One of its configurations; empty: its only one.
-        revision: A branch, tag or commit; empty: the newest.
-        image: The column with the images; empty: the only one of that kind.
-        label: The column with the classes; likewise.
-        splits: Those to read; empty: all.
+        name: Name of a dataset on the Hub, or path of a local folder.
+        local: `True` for a local folder.
+        config: Configuration; by default the only one.
+        revision: Branch, tag or commit; by default the newest.
+        image: Column of the images; by default the only image column.
+        label: Column of the classes; by default the only class column.
+        splits: Splits to read; by default all.
     """
 
     name: str
@@ -100,23 +66,23 @@ class HuggingFaceSource:
 
 
 def torchvision_problem(name: str) -> str:
-    """Why there is no `torchvision:NAME`, or nothing."""
+    """Returns the reason why `torchvision:NAME` is not available, empty if it is."""
     if name in TORCHVISION_DATASETS:
         return ""
-    if reason := _LEFT_OUT.get(name):
-        return f"torchvision's {name} cannot be read: {reason}"
+    if reason := _UNSUPPORTED.get(name):
+        return f"the torchvision dataset {name!r} is not supported: {reason}"
     hint = (
-        did_you_mean(name, (*TORCHVISION_DATASETS, *_LEFT_OUT))
-        or f"; there is {', '.join(TORCHVISION_DATASETS)}"
+        did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED))
+        or f"; available: {', '.join(TORCHVISION_DATASETS)}"
     )
-    return f"no data set {name!r} of torchvision can be read{hint}"
+    return f"there is no supported torchvision dataset {name!r}{hint}"
 
 
 def huggingface_source(text: str) -> HuggingFaceSource:
-    """Takes apart what stands behind `huggingface:`.
+    """Parses the part of a source after `huggingface:`.
 
     Raises:
-        ValueError: It is not of the form; the message says what is.
+        ValueError: The text has a different form than the one in the message.
 
     >>> huggingface_source("ylecun/mnist:mnist@main").config
     'mnist'
@@ -124,36 +90,36 @@ def huggingface_source(text: str) -> HuggingFaceSource:
     'breed'
     """
     name, _, options = text.partition("?")
-    source = _named(name)
+    source = _parse_name(name)
     if not options:
         return source
     try:
-        chosen = dict(parse_qsl(options, strict_parsing=True))
+        values = dict(parse_qsl(options, strict_parsing=True))
     except ValueError as error:
-        raise ValueError(f"{options!r} chooses nothing; expected {_FORM}") from error
-    for option in chosen:
+        raise ValueError(f"{options!r} is not an option with a value; expected {_FORM}") from error
+    for option in values:
         if option not in ("image", "label", "splits"):
             hint = did_you_mean(option, ("image", "label", "splits"))
-            raise ValueError(f"{option!r} cannot be chosen; expected {_FORM}{hint}")
-    splits = tuple(chosen["splits"].split(",")) if "splits" in chosen else ()
-    return replace(source, image=chosen.get("image", ""), label=chosen.get("label", ""), splits=splits)
+            raise ValueError(f"there is no option {option!r}; expected {_FORM}{hint}")
+    splits = tuple(values["splits"].split(",")) if "splits" in values else ()
+    return replace(source, image=values.get("image", ""), label=values.get("label", ""), splits=splits)
 
 
-def with_folder(source: str, moved: Callable[[str], str]) -> str:
-    """The same `dataset.source`, with another folder where it names one behind `huggingface:`."""
+def with_folder(source: str, rebase: Callable[[str], str]) -> str:
+    """Applies a function to the local folder of a `huggingface:` source; returns others unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source
-    return f"{HUGGINGFACE}{moved(name)}{question}{options}"
+    return f"{HUGGINGFACE}{rebase(name)}{question}{options}"
 
 
-def _named(name: str) -> HuggingFaceSource:
+def _parse_name(name: str) -> HuggingFaceSource:
     if _LOCAL.match(name):
         return HuggingFaceSource(name, local=True)
     parts = _ON_HUB.fullmatch(name)
     if parts is None:
         raise ValueError(
-            f"{name!r} names no data set; expected {_FORM}, or a folder that starts with ./ or /"
+            f"{name!r} is not a dataset name; expected {_FORM}, or a folder that starts with ./ or /"
         )
     return HuggingFaceSource(
         parts["name"], local=False, config=parts["config"] or "", revision=parts["revision"] or ""

@@ -1,27 +1,25 @@
 """Single images from web servers and object stores, fetched once into the cache.
 
-An image is known by its URL and by what the store says of its version: where that changed, it is fetched
-anew. Each comes whole or not at all, so that an interrupted call goes on with those that are missing.
+A cached image is identified by its URL and its version in the store, and fetched again if the version has
+changed. Images are stored completely or not at all, so an interrupted call resumes with the missing ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from transfer_platform.data.chunk import MAX_BYTES
 from transfer_platform.errors import SourceError
-from transfer_platform.file_problems import FileProblem
+from transfer_platform.file_problems import MAX_BYTES, FileProblem
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step
 from transfer_platform.sources.download import redact_url
+from transfer_registry.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,36 +27,30 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 STORES = {
-    "https": "aiohttp",
-    "http": "aiohttp",
+    **dict.fromkeys(("https", "http"), "aiohttp"),
     "s3": "'transfer-platform[s3]'",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""What is fetched from, and what `pip install` brings for it; none of these reads files of this machine."""
+"""Supported URL schemes and the packages that they need; none of them reads local files."""
 
-AT_ONCE = 16
-"""Images that are asked for at the same time."""
-TRIES = 3
-"""How often a store that does not answer is asked."""
+CONCURRENT_REQUESTS = 16
+MAX_ATTEMPTS = 3
 
-_VERSION = (
+_VERSION_FIELDS = (
     *("ETag", "etag", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated", "mtime"),
     *("generation", "VersionId", "size", "created"),
 )
-"""What stores say of a file that changes with its content, by the names that they give it."""
+"""Metadata that changes with the content of a file, by its names in the different stores."""
 
 
 class _TooLargeError(Exception):
-    """More bytes than any image has."""
+    """The file is larger than any image."""
 
 
 def scheme(path: str) -> str:
-    """The scheme of a URL, in lower case; empty for a path.
+    """Returns the scheme of a URL in lower case, an empty string for a path.
 
     >>> scheme("S3://bucket/a.jpg"), scheme("c:/a.jpg"), scheme("a/b.jpg")
     ('s3', '', '')
@@ -68,43 +60,43 @@ def scheme(path: str) -> str:
 
 
 def cache_folder_for(url: str) -> Path:
-    """The folder of the cache that every version of an image is kept in."""
+    """Returns the cache folder that holds all versions of an image."""
     digest = hashlib.sha256(url.encode()).hexdigest()
     return cache_folder() / "images" / digest[:2] / digest
 
 
 def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str, Path | FileProblem]:
-    """Brings images onto this machine, those that are not here yet.
+    """Fetches images that are not in the cache.
 
     Args:
-        urls: Each with a scheme of `STORES`.
-        task: What the progress is called.
-        progress: Is told how many are here.
+        urls: Distinct URLs, each with a scheme of `STORES`.
+        task: Name of the operation for `progress`.
+        progress: Receives the number of images that are available.
 
     Returns:
-        For each URL the file in the cache, which nobody may write to, or why there is none.
+        For each URL the file in the cache, which must not be written to, or the reason why it is missing.
 
     Raises:
-        SourceError: A store cannot be reached or asked, or the cache cannot be written to; what has come
-            stays.
+        SourceError: A store cannot be reached, or the cache cannot be written to. Images that were already
+            fetched stay in the cache.
     """
-    systems = {each: _system(each) for each in {scheme(url) for url in urls}}
-    found: dict[str, Path | FileProblem] = {}
-    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetching")
+    systems = {name: _file_system(name) for name in {scheme(url) for url in urls}}
+    results: dict[str, Path | FileProblem] = {}
+    pool = ThreadPoolExecutor(CONCURRENT_REQUESTS, thread_name_prefix="fetching")
     try:
-        answers = pool.map(lambda url: _obtain(systems[scheme(url)], url), urls)
+        answers = pool.map(lambda url: _fetch_with_retries(systems[scheme(url)], url), urls)
         for done, (url, answer) in enumerate(zip(urls, answers, strict=True), 1):
-            found[url] = answer
+            results[url] = answer
             progress(Step(task, done, len(urls), "images"))
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
+    return results
 
 
-def _system(store: str) -> AbstractFileSystem:
+def _file_system(store: str) -> AbstractFileSystem:
     import fsspec
 
-    # As requests does: a site's proxies count here too.
+    # aiohttp ignores proxy variables by default, unlike requests.
     options = {"client_kwargs": {"trust_env": True}} if store in ("http", "https") else {}
     try:
         return fsspec.filesystem(store, **options)
@@ -114,86 +106,81 @@ def _system(store: str) -> AbstractFileSystem:
         ) from error
 
 
-def _obtain(system: AbstractFileSystem, url: str) -> Path | FileProblem:
-    """One image; a store that does not answer is asked again, one that says no is not."""
-    for attempt in range(1, TRIES + 1):
+def _fetch_with_retries(system: AbstractFileSystem, url: str) -> Path | FileProblem:
+    """Fetches an image; retries if the store fails, but not if it refuses."""
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            return _fetched(system, url)
+            return _fetch_image(system, url)
         except _TooLargeError:
             return FileProblem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any image")
-        except Exception as error:  # every store has exceptions of its own
+        except Exception as error:  # every store has its own exceptions
             if refusal := _refusal(error):
                 return refusal
-            if attempt == TRIES:
+            if attempt == MAX_ATTEMPTS:
                 raise SourceError(
-                    f"{redact_url(url)} could not be fetched: {_in_words(error, url)}; what has come so far is "
-                    "kept: run the command again"
+                    f"{redact_url(url)} could not be fetched: {_describe(error, url)}; images fetched so far "
+                    "stay in the cache: run the command again"
                 ) from error
         time.sleep(0.5 * 2**attempt)
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _fetched(system: AbstractFileSystem, url: str) -> Path:
-    facts = system.info(url)
-    size = facts.get("size")
+def _fetch_image(system: AbstractFileSystem, url: str) -> Path:
+    info = system.info(url)
+    size = info.get("size")
     if isinstance(size, int) and size > MAX_BYTES:
         raise _TooLargeError
-    version = "\0".join(f"{name}={facts[name]}" for name in _VERSION if facts.get(name) is not None)
-    folder = cache_folder_for(url) / hashlib.sha256(version.encode()).hexdigest()[:16]
-    target = folder / _file_name(url)
-    if target.is_file():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{os.getpid()}.{get_ident()}.part"
-    try:
-        system.get_file(url, str(unfinished), callback=_bounded())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    version = "\0".join(f"{name}={info[name]}" for name in _VERSION_FIELDS if info.get(name) is not None)
+    target = cache_folder_for(url) / hashlib.sha256(version.encode()).hexdigest()[:16] / _file_name(url)
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as unfinished:
+            system.get_file(url, str(unfinished), callback=_size_limit())
     return target
 
 
-def _bounded() -> Any:  # noqa: ANN401 - fsspec is imported where something is fetched
-    """Ends a transfer that grows beyond what an image can have, whatever the store said of its size."""
+def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
+    """Returns a callback that aborts oversized transfers, whatever size the store announced."""
     from fsspec.callbacks import Callback
 
-    class Bounded(Callback):  # type: ignore[misc]
+    class SizeLimit(Callback):  # type: ignore[misc]
         def call(self, *_: object, **__: object) -> None:
             if self.value > MAX_BYTES:
                 raise _TooLargeError
 
-    return Bounded()
+    return SizeLimit()
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """What is wrong with this one file; None where the store has not answered."""
+    """Returns the problem if the store refused this one file, `None` if the store failed."""
     causes = list(_causes(error))
-    statuses = [getattr(each, "status", None) for each in causes]
-    if answered := [status for status in statuses if isinstance(status, int)]:
-        return _refused(answered[0])
+    statuses = [getattr(cause, "status", None) for cause in causes]
+    if codes := [status for status in statuses if isinstance(status, int)]:
+        return _status_problem(codes[0])
     if isinstance(error, PermissionError):
-        return _refused(403)
-    # fsspec's http says that a file is not found where the server is not.
-    silent = any(isinstance(each, ConnectionError | TimeoutError) or _is_connection(each) for each in causes)
-    return _refused(404) if isinstance(error, FileNotFoundError) and not silent else None
+        return _status_problem(403)
+    # fsspec raises FileNotFoundError also if an http server cannot be reached.
+    unreachable = any(
+        isinstance(cause, ConnectionError | TimeoutError) or _is_connection_error(cause) for cause in causes
+    )
+    return _status_problem(404) if isinstance(error, FileNotFoundError) and not unreachable else None
 
 
-def _refused(status: int) -> FileProblem | None:
-    words = {
-        401: "asks for a password",
-        403: "does not permit it",
-        404: "has no such file",
-        410: "has it no more",
-    }
+def _status_problem(status: int) -> FileProblem | None:
     if status == 429 or status >= 500:
         return None
-    return FileProblem(
-        "unreadable", f"it cannot be fetched: the store {words.get(status, f'answered {status}')}"
-    )
+    reasons = {
+        401: "requires a password",
+        403: "denies access",
+        404: "has no such file",
+        410: "no longer has it",
+    }
+    reason = reasons.get(status, f"answered {status}")
+    return FileProblem("unreadable", f"it cannot be fetched: the store {reason}")
 
 
-def _is_connection(error: BaseException) -> bool:
-    """The errors that aiohttp has of connections, without importing it where another store is asked."""
+def _is_connection_error(error: BaseException) -> bool:
+    """Recognizes the connection errors of aiohttp without importing it for other stores."""
     return any(each.__name__ == "ClientConnectionError" for each in type(error).__mro__)
 
 
@@ -203,16 +190,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _in_words(error: BaseException, url: str) -> str:
-    """The innermost cause, without what may be a secret."""
-    innermost = list(_causes(error))[-1]
-    status = getattr(innermost, "status", None)
-    said = f"answered {status}" if isinstance(status, int) else f"{type(innermost).__name__}: {innermost}"
-    return said.replace(url, redact_url(url))
+def _describe(error: BaseException, url: str) -> str:
+    """Describes the innermost cause without the query of the URL, which may be secret."""
+    cause = list(_causes(error))[-1]
+    status = getattr(cause, "status", None)
+    description = f"answered {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"
+    return description.replace(url, redact_url(url))
 
 
 def _file_name(url: str) -> str:
-    """The last part of a URL's path, fit for any file system."""
+    """Returns the last part of a URL's path as a portable file name."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
     plain = re.sub(r"[\x00-\x1f\x7f/\\:]", "_", stem).encode()[:100].decode("utf-8", "ignore").lstrip(".")

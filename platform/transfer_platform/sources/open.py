@@ -1,4 +1,4 @@
-"""Where a data set comes from: a folder, an archive, a manifest, the URL of one, or a published name."""
+"""Opening of folders, archives, manifests, URLs and named datasets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.archives import unpack
 from transfer_platform.sources.checksums import cached_sha256
+from transfer_platform.sources.download import fetch
 from transfer_platform.sources.embedded import embedded_dataset
-from transfer_platform.sources.fetching import fetch
 from transfer_platform.sources.huggingface import huggingface_dataset
 from transfer_platform.sources.names import EMBEDDED, HUGGINGFACE, NAMED_PREFIXES, TORCHVISION
 from transfer_platform.sources.torchvision import torchvision_dataset
@@ -17,24 +17,25 @@ from transfer_platform.suggest import did_you_mean
 
 
 def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Brings a data set onto this machine.
+    """Returns the folder of a dataset, fetched and unpacked if necessary.
 
     Args:
-        source: A folder or an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive,
+        source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive,
             `embedded:digits`, `torchvision:NAME` or `huggingface:NAME`.
-        base: The folder that relative paths start from, usually the recipe's.
-        sha256: Checksum that an archive must have, 64 hexadecimal digits.
-        progress: Is told how far fetching, unpacking and writing have come.
+        base: Folder that relative paths start from, usually that of the recipe.
+        sha256: Expected checksum of an archive, 64 hexadecimal digits.
+        progress: Receives the progress of fetching, unpacking and writing.
 
     Returns:
-        A folder: the given one, or one in the cache, which nobody may write to.
+        The given folder, or a folder in the cache, which must not be written to.
 
     Raises:
-        SourceError: It does not exist, cannot be fetched, has another checksum, or is not safe to unpack.
+        SourceError: The source does not exist, cannot be fetched, has a different checksum, or is not safe
+            to unpack.
     """
     if source.startswith(NAMED_PREFIXES):
         _refuse_checksum(source, sha256)
-        return _named(source, base, progress)
+        return _open_named(source, base, progress)
     if "://" in source:
         return unpack(fetch(source, sha256, progress=progress), sha256, progress)
     path = (base / Path(source).expanduser()).resolve()
@@ -44,11 +45,33 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     if path.is_file():
         return unpack(path, sha256, progress)
     raise SourceError(
-        f"the source {source!r} is neither a folder nor an archive: {path} does not exist{_nearest(path)}"
+        f"the source {source!r} is neither a folder nor an archive: {path} does not exist{_suggestion(path)}"
     )
 
 
-def _named(source: str, base: Path, progress: Progress) -> Path:
+def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
+    """Returns the file of a manifest, fetched if necessary; its images are not touched.
+
+    Args:
+        source: A CSV, TSV or Parquet file, or its http(s) URL.
+        base: Folder that relative paths start from, usually that of the recipe.
+        sha256: Expected checksum, 64 hexadecimal digits.
+        progress: Receives the progress of fetching.
+
+    Raises:
+        SourceError: The manifest does not exist, cannot be fetched, or has a different checksum.
+    """
+    if "://" in source:
+        return fetch(source, sha256, progress=progress)
+    path = (base / Path(source).expanduser()).resolve()
+    if not path.is_file():
+        raise SourceError(f"the manifest {source!r} was not found: {path} does not exist{_suggestion(path)}")
+    if sha256 is not None and (digest := cached_sha256(path)) != sha256:
+        raise SourceError(f"the SHA-256 of {path} is {digest}, expected {sha256}; download it again")
+    return path
+
+
+def _open_named(source: str, base: Path, progress: Progress) -> Path:
     if source.startswith(TORCHVISION):
         return torchvision_dataset(source.removeprefix(TORCHVISION), progress)
     if source.startswith(HUGGINGFACE):
@@ -56,36 +79,14 @@ def _named(source: str, base: Path, progress: Progress) -> Path:
     return embedded_dataset(source.removeprefix(EMBEDDED))
 
 
-def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Brings a manifest onto this machine; what it lists stays where it is.
-
-    Args:
-        source: A CSV, TSV or Parquet file, or the http(s) URL of one.
-        base: The folder that relative paths start from, usually the recipe's.
-        sha256: Checksum that it must have, 64 hexadecimal digits.
-        progress: Is told how far fetching has come.
-
-    Raises:
-        SourceError: It does not exist, cannot be fetched, or has another checksum.
-    """
-    if "://" in source:
-        return fetch(source, sha256, progress=progress)
-    path = (base / Path(source).expanduser()).resolve()
-    if not path.is_file():
-        raise SourceError(f"the manifest {source!r} is not there: {path} does not exist{_nearest(path)}")
-    if sha256 is not None and (digest := cached_sha256(path)) != sha256:
-        raise SourceError(f"{path} has the sha256 {digest}, but {sha256} was expected; get it anew")
-    return path
-
-
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
         raise SourceError(
-            f"sha256 is the checksum of an archive, but the source {source!r} is none; remove it"
+            f"sha256 is the checksum of an archive, and the source {source!r} is not one; remove sha256"
         )
 
 
-def _nearest(path: Path) -> str:
+def _suggestion(path: Path) -> str:
     if not path.parent.is_dir():
         return f", nor does {path.parent}"
     return did_you_mean(path.name, (sibling.name for sibling in path.parent.iterdir()))

@@ -1,7 +1,7 @@
-"""Data sets of torchvision by name, written into the cache as class folders.
+"""Datasets of torchvision by name, written into the cache as class folders.
 
-The platform fetches their files (mirrors, resumed downloads) and unpacks them safely; torchvision's own
-classes read them and know which image belongs where. They are never asked to download anything.
+This package fetches the files (with mirrors and resumed downloads) and unpacks them safely. The classes of
+torchvision only read them and never download anything.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.archives import unpack_into
 from transfer_platform.sources.class_folders import folder_names
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import fetch
+from transfer_platform.sources.embedded import encode_png
 from transfer_platform.sources.names import torchvision_problem
-from transfer_platform.sources.png import png
-from transfer_platform.sources.torchvision_table import TABLE, Instance, PublishedFile, TorchvisionDataset
+from transfer_platform.sources.torchvision_table import (
+    TABLE,
+    DatasetInstance,
+    PublishedFile,
+    TorchvisionDataset,
+)
 from transfer_registry.files import build_once
 
 if TYPE_CHECKING:
@@ -31,27 +36,28 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
 def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
-    """The folder of a data set of torchvision, written into the cache the first time.
+    """Returns the folder of a torchvision dataset, written into the cache on first use.
 
-    Image files stay as their authors published them; arrays become PNG files without loss, the same bytes on
-    every machine. One split is in memory at a time, as torchvision reads it: arrays whole, files one by one.
+    Published image files are copied unchanged; arrays are written as lossless PNG files, the same bytes on
+    every machine. One split is in memory at a time: arrays as a whole, image files one by one.
 
     Args:
-        name: One of `recipe.published.TORCHVISION_SETS`.
-        progress: Is told how far fetching, unpacking and writing have come.
+        name: One of `sources.names.TORCHVISION_DATASETS`.
+        progress: Receives the progress of fetching, unpacking and writing.
 
     Returns:
-        A folder with `train`, `test` and, where the data set has one, `validation`, each with one folder per
-        class; or with the class folders themselves, where the data set is in one part.
+        A folder with `train`, `test` and, if the dataset has it, `validation`, each with one folder per
+        class; or with one folder per class if the dataset has no splits.
 
     Raises:
-        SourceError: It is no such name, or its files cannot be fetched, have another checksum or are damaged.
+        SourceError: The name is unknown, or files cannot be fetched, have a different checksum or are
+            damaged.
     """
     if problem := torchvision_problem(name):
         raise SourceError(problem)
 
     def build(folder: Path) -> None:
-        with _named(name):
+        with _translate_errors(name):
             _write(name, folder, progress)
 
     return build_once(cache_folder() / "torchvision" / name.replace("/", "-"), build)
@@ -60,41 +66,42 @@ def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
 def _write(name: str, folder: Path, progress: Progress) -> None:
     from torchvision import datasets
 
-    kind, entry = getattr(datasets, name.partition("/")[0]), TABLE[name]
+    dataset_class, entry = getattr(datasets, name.partition("/")[0]), TABLE[name]
     root = folder / ".root"
     root.mkdir()
-    for file in entry.files(kind):
-        _place(file, root, progress)
+    for file in entry.files(dataset_class):
+        _prepare(file, root, progress)
     for split, arguments in entry.splits.items():
         task = f"writing {name}" if split == "." else f"writing {name} {split}"
-        # torchvision verifies here what it unpickles: CIFAR's batches, by their MD5.
-        _write_split(kind(str(root), download=False, **arguments), entry, folder / split, task, progress)
+        # torchvision verifies the MD5 of the files that it unpickles here: the batches of CIFAR.
+        dataset = dataset_class(str(root), download=False, **arguments)
+        _write_split(dataset, entry, folder / split, task, progress)
     shutil.rmtree(root)
 
 
-def _place(file: PublishedFile, root: Path, progress: Progress) -> None:
-    """Puts a published file, or what is in it, where torchvision looks for it."""
+def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
+    """Puts a published file, or its content, into the folder in which torchvision expects it."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
-    _unfold(_fetched(file, progress), folder, progress)
-    for pattern in file.inside:
-        for inner in sorted(folder.glob(pattern)):
-            _unfold(inner, folder, progress)
+    _unpack_or_copy(_fetch(file, progress), folder, progress)
+    for pattern in file.inner_archives:
+        for archive in sorted(folder.glob(pattern)):
+            _unpack_or_copy(archive, folder, progress)
 
 
-def _fetched(file: PublishedFile, progress: Progress) -> Path:
-    """The file from the first of its addresses that has it; mirrors may hold a torchvision root."""
-    known_as = f"{file.folder}/{file.name}".lstrip("/")
-    answers = []
+def _fetch(file: PublishedFile, progress: Progress) -> Path:
+    """Fetches a file from its first available URL; a mirror may be a `root` folder of torchvision."""
+    mirror_path = f"{file.folder}/{file.name}".lstrip("/")
+    failures = []
     for url in file.urls:
         try:
-            return fetch(url, md5=file.md5, known_as=known_as, progress=progress)
+            return fetch(url, md5=file.md5, mirror_path=mirror_path, progress=progress)
         except SourceError as error:
-            answers.append(str(error))
-    raise SourceError("\n".join(answers))
+            failures.append(str(error))
+    raise SourceError("\n".join(failures))
 
 
-def _unfold(file: Path, folder: Path, progress: Progress) -> None:
+def _unpack_or_copy(file: Path, folder: Path, progress: Progress) -> None:
     if file.name.endswith(_ARCHIVES):
         unpack_into(file, folder, progress)
     elif file.suffix == ".gz":
@@ -105,29 +112,29 @@ def _unfold(file: Path, folder: Path, progress: Progress) -> None:
 
 
 def _write_split(
-    dataset: Instance, entry: TorchvisionDataset, folder: Path, task: str, progress: Progress
+    dataset: DatasetInstance, entry: TorchvisionDataset, folder: Path, task: str, progress: Progress
 ) -> None:
-    names = dict(enumerate(folder_names(_classes(dataset, entry))))
+    class_folders = dict(enumerate(folder_names(_class_names(dataset, entry))))
     for number, (image, label) in enumerate(_images(dataset, entry)):
-        target = folder / names[label]
+        target = folder / class_folders[label]
         target.mkdir(parents=True, exist_ok=True)
         if isinstance(image, Path):
-            _copy(image, target / image.name)
+            _link_or_copy(image, target / image.name)
         else:
-            channels = len(image.getbands())
-            (target / f"{number:06d}.png").write_bytes(png(image.tobytes(), image.width, channels))
+            content = encode_png(image.tobytes(), image.width, len(image.getbands()))
+            (target / f"{number:06d}.png").write_bytes(content)
         progress(Step(task, number + 1, len(dataset), "images"))
 
 
-def _images(dataset: Instance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
-    """Image files, or Pillow images of mode L or RGB, with their labels."""
+def _images(dataset: DatasetInstance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
+    """Yields image files, or Pillow images of mode L or RGB, with their labels."""
     if entry.images is not None:
         yield from entry.images(dataset)
     else:
         yield from (dataset[number] for number in range(len(dataset)))
 
 
-def _classes(dataset: Instance, entry: TorchvisionDataset) -> Sequence[str]:
+def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequence[str]:
     if entry.classes:
         return entry.classes
     classes = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
@@ -135,14 +142,14 @@ def _classes(dataset: Instance, entry: TorchvisionDataset) -> Sequence[str]:
         import torchvision
 
         raise SourceError(
-            f"torchvision {torchvision.__version__} does not know the names of its classes; "
+            f"torchvision {torchvision.__version__} does not provide the class names; "
             "pip install --upgrade torchvision"
         )
     return [name if isinstance(name, str) else name[0] for name in classes]
 
 
-def _copy(file: Path, target: Path) -> None:
-    """Without taking up space twice, where the file system can; a file of the same name is an error."""
+def _link_or_copy(file: Path, target: Path) -> None:
+    """Creates a hard link if the file system supports it; raises `FileExistsError` if `target` exists."""
     with suppress(OSError):
         target.hardlink_to(file)
         return
@@ -151,23 +158,15 @@ def _copy(file: Path, target: Path) -> None:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Says which data set an error is about, and that torchvision could not read what was fetched."""
+def _translate_errors(name: str) -> Iterator[None]:
+    """Adds the name of the dataset to errors, including those of torchvision's readers."""
     try:
         yield
     except SourceError as error:
         raise SourceError(f"torchvision:{name}: {error}") from error
-    except (
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        zlib.error,
-    ) as error:
-        said = str(error) or type(error).__name__
+    except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
-            f"torchvision:{name} could not be written as class folders: {said}; "
-            f"is the disk of {cache_folder()} full, or is a file damaged that has no checksum?"
+            f"torchvision:{name} could not be written as class folders: "
+            f"{str(error) or type(error).__name__}; is the disk of {cache_folder()} full, or is a file "
+            "without a checksum damaged?"
         ) from error

@@ -1,8 +1,8 @@
-"""The data sets of torchvision that can be named: their files, their splits, and where their images are.
+"""The supported datasets of torchvision: their files, splits and images.
 
-Addresses and checksums are read from torchvision's classes where they have them as attributes, and stand here
-where torchvision keeps them inside a function. A set whose loader unpickles files stands here only because
-torchvision checks their MD5 before it does so (CIFAR10 and CIFAR100: every batch, and the names of classes).
+URLs and checksums are read from the attributes of torchvision's classes if possible, and repeated here if
+torchvision defines them inside a function. Datasets whose loader unpickles files are supported only if
+torchvision checks the MD5 of these files first (CIFAR10 and CIFAR100: every batch, and the class names).
 """
 
 from __future__ import annotations
@@ -15,101 +15,103 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-Kind = Any
-"""One of torchvision's classes; the library has no types."""
-Instance = Any
-"""What such a class makes."""
+DatasetClass = Any
+"""A dataset class of torchvision, which has no type annotations."""
+DatasetInstance = Any
+"""An instance of such a class."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A file as its authors publish it.
+    """A published file of a dataset.
 
     Attributes:
-        urls: Addresses of the same file, the best first.
-        md5: 32 hexadecimal digits; `None`: they published none.
-        folder: Where torchvision wants it, or what is in it, below its `root`.
-        inside: Patterns of compressed files in the archive that are unpacked into `folder` too.
+        urls: URLs of the file in order of preference.
+        md5: Published checksum, 32 hexadecimal digits; `None` if there is none.
+        folder: Folder below torchvision's `root` that the file, or its content, belongs in.
+        inner_archives: Patterns of compressed files in the archive that are unpacked into `folder` as well.
     """
 
     urls: tuple[str, ...]
     md5: str | None
     folder: str = ""
-    inside: tuple[str, ...] = ()
+    inner_archives: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The last part of its address."""
+        """File name in the URL."""
         return self.urls[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionDataset:
-    """How one of torchvision's classes is used.
+    """Description of a dataset class of torchvision.
 
     Attributes:
-        files: From the class to what must be fetched.
-        splits: For each folder that is written the arguments that make the class read this part; `.` is the
-            data set itself, where it is in one part.
-        images: From an instance to its image files with their labels; `None`: it holds arrays.
-        classes: Their names, where the class does not know them.
+        files: Returns the files to fetch for the class.
+        splits: Arguments of the class for each split folder; `.` if the dataset has no splits.
+        images: Returns image files with their labels; `None` if the dataset holds arrays.
+        classes: Class names, if torchvision does not have them.
     """
 
-    files: Callable[[Kind], Iterable[PublishedFile]]
+    files: Callable[[DatasetClass], Iterable[PublishedFile]]
     splits: Mapping[str, Mapping[str, object]]
-    images: Callable[[Instance], Iterable[tuple[Path, int]]] | None = None
+    images: Callable[[DatasetInstance], Iterable[tuple[Path, int]]] | None = None
     classes: Sequence[str] = ()
 
 
+EMNIST_PARTS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
 _DIGITS = tuple("0123456789")
-_WHOLE: Mapping[str, Mapping[str, object]] = {".": {}}
+_NO_SPLITS: Mapping[str, Mapping[str, object]] = {".": {}}
 _TRAIN_OR_NOT: Mapping[str, Mapping[str, object]] = {"train": {"train": True}, "test": {"train": False}}
 _GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
 
 
-def _split(**names: str) -> Mapping[str, Mapping[str, object]]:
+def _splits(**names: str) -> Mapping[str, Mapping[str, object]]:
     return {folder: {"split": name} for folder, name in names.items()}
 
 
-def _with(splits: Mapping[str, Mapping[str, object]], **more: object) -> Mapping[str, Mapping[str, object]]:
-    return {folder: {**arguments, **more} for folder, arguments in splits.items()}
+def _add_arguments(
+    splits: Mapping[str, Mapping[str, object]], **common: object
+) -> Mapping[str, Mapping[str, object]]:
+    return {folder: {**arguments, **common} for folder, arguments in splits.items()}
 
 
-_TRAIN_TEST = _split(train="train", test="test")
-_TRAIN_VAL_TEST = _split(train="train", validation="val", test="test")
+_TRAIN_TEST = _splits(train="train", test="test")
+_TRAIN_VAL_TEST = _splits(train="train", validation="val", test="test")
 
 
-def _batch_files(kind: Kind) -> Iterable[PublishedFile]:
-    yield PublishedFile((kind.url,), kind.tgz_md5)
+def _batch_files(cls: DatasetClass) -> Iterable[PublishedFile]:
+    yield PublishedFile((cls.url,), cls.tgz_md5)
 
 
-def _idx_files(kind: Kind) -> Iterable[PublishedFile]:
-    for name, md5 in kind.resources:
-        yield PublishedFile(tuple(mirror + name for mirror in kind.mirrors), md5, f"{kind.__name__}/raw")
+def _idx_files(cls: DatasetClass) -> Iterable[PublishedFile]:
+    for name, md5 in cls.resources:
+        yield PublishedFile(tuple(mirror + name for mirror in cls.mirrors), md5, f"{cls.__name__}/raw")
 
 
-def _emnist_files(part: str) -> Callable[[Kind], Iterable[PublishedFile]]:
-    return lambda kind: [PublishedFile((kind.url,), kind.md5, "EMNIST/raw", (f"gzip/emnist-{part}-*.gz",))]
+def _emnist_files(part: str) -> Callable[[DatasetClass], Iterable[PublishedFile]]:
+    return lambda cls: [PublishedFile((cls.url,), cls.md5, "EMNIST/raw", (f"gzip/emnist-{part}-*.gz",))]
 
 
-def _qmnist_files(kind: Kind) -> Iterable[PublishedFile]:
+def _qmnist_files(cls: DatasetClass) -> Iterable[PublishedFile]:
     for split in ("train", "test"):
-        for url, md5 in kind.resources[split]:
+        for url, md5 in cls.resources[split]:
             yield PublishedFile((url,), md5, "QMNIST/raw")
 
 
-def _listed_files(kind: Kind) -> Iterable[PublishedFile]:
+def _split_list_files(cls: DatasetClass) -> Iterable[PublishedFile]:
     for split in ("train", "test"):
-        url, _, md5 = kind.split_list[split]
+        url, _, md5 = cls.split_list[split]
         yield PublishedFile((url,), md5)
 
 
-def _flowers_files(kind: Kind) -> Iterable[PublishedFile]:
-    for name, md5 in kind._file_dict.values():
-        yield PublishedFile((kind._download_url_prefix + name,), md5, "flowers-102")
+def _flowers_files(cls: DatasetClass) -> Iterable[PublishedFile]:
+    for name, md5 in cls._file_dict.values():
+        yield PublishedFile((cls._download_url_prefix + name,), md5, "flowers-102")
 
 
-def _gtsrb_files(_: Kind) -> Iterable[PublishedFile]:
+def _gtsrb_files(_: DatasetClass) -> Iterable[PublishedFile]:
     for name, md5 in (
         ("GTSRB-Training_fixed.zip", "513f3c79a4c5141765e10e952eaa2478"),
         ("GTSRB_Final_Test_Images.zip", "c7e4e6327067d32654124b0fe9e82185"),
@@ -118,116 +120,112 @@ def _gtsrb_files(_: Kind) -> Iterable[PublishedFile]:
         yield PublishedFile((_GTSRB + name,), md5, "gtsrb")
 
 
-def _eurosat_files(_: Kind) -> Iterable[PublishedFile]:
+def _eurosat_files(_: DatasetClass) -> Iterable[PublishedFile]:
     commit = "c877bcd43f099cd0196738f714544e355477f3fd"
     url = f"https://huggingface.co/datasets/torchgeo/eurosat/resolve/{commit}/EuroSAT.zip"
     yield PublishedFile((url,), "c8fa014336c82ac7804f0398fcb19387", "eurosat")
 
 
-def _caltech101_files(_: Kind) -> Iterable[PublishedFile]:
+def _caltech101_files(_: DatasetClass) -> Iterable[PublishedFile]:
     url = "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip"
-    inside = ("caltech-101/101_ObjectCategories.tar.gz",)
-    yield PublishedFile((url,), "3138e1922a9193bfa496528edbbc45d0", "caltech101", inside)
+    inner_archives = ("caltech-101/101_ObjectCategories.tar.gz",)
+    yield PublishedFile((url,), "3138e1922a9193bfa496528edbbc45d0", "caltech101", inner_archives)
 
 
-def _caltech256_files(_: Kind) -> Iterable[PublishedFile]:
+def _caltech256_files(_: DatasetClass) -> Iterable[PublishedFile]:
     url = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar"
     yield PublishedFile((url,), "67b4f42ca05d46448c6bb8ecd2220f6d", "caltech256")
 
 
-def _one_archive(folder: str = "") -> Callable[[Kind], Iterable[PublishedFile]]:
-    return lambda kind: [PublishedFile((kind._URL,), getattr(kind, "_MD5", None), folder)]
+def _single_archive(folder: str = "") -> Callable[[DatasetClass], Iterable[PublishedFile]]:
+    return lambda cls: [PublishedFile((cls._URL,), getattr(cls, "_MD5", None), folder)]
 
 
-def _imagenette_files(size: str) -> Callable[[Kind], Iterable[PublishedFile]]:
-    return lambda kind: [PublishedFile((kind._ARCHIVES[size][0],), kind._ARCHIVES[size][1])]
+def _imagenette_files(size: str) -> Callable[[DatasetClass], Iterable[PublishedFile]]:
+    return lambda cls: [PublishedFile((cls._ARCHIVES[size][0],), cls._ARCHIVES[size][1])]
 
 
-def _listed(dataset: Instance) -> Iterable[tuple[Path, int]]:
+def _image_files(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     return zip(map(Path, dataset._image_files), dataset._labels, strict=True)
 
 
-def _sampled(dataset: Instance) -> Iterable[tuple[Path, int]]:
+def _samples_of(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     samples = dataset._samples if hasattr(dataset, "_samples") else dataset.samples
     return ((Path(file), label) for file, label in samples)
 
 
-def _pets(dataset: Instance) -> Iterable[tuple[Path, int]]:
+def _pet_files(cls: DatasetClass) -> Iterable[PublishedFile]:
+    return [PublishedFile((url,), md5, "oxford-iiit-pet") for url, md5 in cls._RESOURCES]
+
+
+def _pet_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     return zip(dataset._images, dataset._labels, strict=True)
 
 
-def _caltech101(dataset: Instance) -> Iterable[tuple[Path, int]]:
+def _caltech101_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     folder = Path(dataset.root, "101_ObjectCategories")
     for number, label in zip(dataset.index, dataset.y, strict=True):
         yield folder / dataset.categories[label] / f"image_{number:04d}.jpg", label
 
 
-def _caltech256(dataset: Instance) -> Iterable[tuple[Path, int]]:
+def _caltech256_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     folder = Path(dataset.root, "256_ObjectCategories")
     for number, label in zip(dataset.index, dataset.y, strict=True):
         yield folder / dataset.categories[label] / f"{label + 1:03d}_{number:04d}.jpg", label
 
 
 def _emnist(part: str) -> TorchvisionDataset:
-    return TorchvisionDataset(_emnist_files(part), _with(_TRAIN_OR_NOT, split=part))
+    return TorchvisionDataset(_emnist_files(part), _add_arguments(_TRAIN_OR_NOT, split=part))
 
 
 def _aircraft(level: str) -> TorchvisionDataset:
-    return TorchvisionDataset(_one_archive(), _with(_TRAIN_VAL_TEST, annotation_level=level), _listed)
+    return TorchvisionDataset(
+        _single_archive(), _add_arguments(_TRAIN_VAL_TEST, annotation_level=level), _image_files
+    )
 
 
 def _imagenette(size: str) -> TorchvisionDataset:
-    splits = _with(_split(train="train", validation="val"), size=size)
-    return TorchvisionDataset(_imagenette_files(size), splits, _sampled)
+    splits = _add_arguments(_splits(train="train", validation="val"), size=size)
+    return TorchvisionDataset(_imagenette_files(size), splits, _samples_of)
 
 
 TABLE: Mapping[str, TorchvisionDataset] = MappingProxyType(
     {
         "CIFAR10": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
         "CIFAR100": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
-        "Caltech101": TorchvisionDataset(_caltech101_files, _WHOLE, _caltech101),
-        "Caltech256": TorchvisionDataset(_caltech256_files, _WHOLE, _caltech256),
+        "Caltech101": TorchvisionDataset(_caltech101_files, _NO_SPLITS, _caltech101_images),
+        "Caltech256": TorchvisionDataset(_caltech256_files, _NO_SPLITS, _caltech256_images),
         "Country211": TorchvisionDataset(
-            _one_archive(), _split(train="train", validation="valid", test="test"), _sampled
+            _single_archive(), _splits(train="train", validation="valid", test="test"), _samples_of
         ),
-        "DTD": TorchvisionDataset(_one_archive("dtd"), _TRAIN_VAL_TEST, _listed),
-        "EMNIST/balanced": _emnist("balanced"),
-        "EMNIST/byclass": _emnist("byclass"),
-        "EMNIST/bymerge": _emnist("bymerge"),
-        "EMNIST/digits": _emnist("digits"),
-        "EMNIST/letters": _emnist("letters"),
-        "EMNIST/mnist": _emnist("mnist"),
-        "EuroSAT": TorchvisionDataset(_eurosat_files, _WHOLE, _sampled),
+        "DTD": TorchvisionDataset(_single_archive("dtd"), _TRAIN_VAL_TEST, _image_files),
+        **{f"EMNIST/{part}": _emnist(part) for part in EMNIST_PARTS},
+        "EuroSAT": TorchvisionDataset(_eurosat_files, _NO_SPLITS, _samples_of),
         "FGVCAircraft": _aircraft("variant"),
         "FGVCAircraft/family": _aircraft("family"),
         "FGVCAircraft/manufacturer": _aircraft("manufacturer"),
         "FashionMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "Flowers102": TorchvisionDataset(_flowers_files, _TRAIN_VAL_TEST, _listed),
-        "Food101": TorchvisionDataset(_one_archive(), _TRAIN_TEST, _listed),
+        "Flowers102": TorchvisionDataset(_flowers_files, _TRAIN_VAL_TEST, _image_files),
+        "Food101": TorchvisionDataset(_single_archive(), _TRAIN_TEST, _image_files),
         "GTSRB": TorchvisionDataset(
-            _gtsrb_files, _TRAIN_TEST, _sampled, tuple(f"{number:02d}" for number in range(43))
+            _gtsrb_files, _TRAIN_TEST, _samples_of, tuple(f"{number:02d}" for number in range(43))
         ),
         "Imagenette": _imagenette("full"),
-        "Imagenette/160px": _imagenette("160px"),
-        "Imagenette/320px": _imagenette("320px"),
+        **{f"Imagenette/{size}": _imagenette(size) for size in ("160px", "320px")},
         "KMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
         "MNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "OxfordIIITPet": TorchvisionDataset(
-            lambda kind: [PublishedFile((url,), md5, "oxford-iiit-pet") for url, md5 in kind._RESOURCES],
-            _split(train="trainval", test="test"),
-            _pets,
-        ),
+        "OxfordIIITPet": TorchvisionDataset(_pet_files, _splits(train="trainval", test="test"), _pet_images),
         "QMNIST": TorchvisionDataset(_qmnist_files, _TRAIN_OR_NOT),
-        "RenderedSST2": TorchvisionDataset(_one_archive(), _TRAIN_VAL_TEST, _sampled),
+        "RenderedSST2": TorchvisionDataset(_single_archive(), _TRAIN_VAL_TEST, _samples_of),
         "SEMEION": TorchvisionDataset(
-            lambda kind: [PublishedFile((kind.url,), kind.md5_checksum)], _WHOLE, classes=_DIGITS
+            lambda cls: [PublishedFile((cls.url,), cls.md5_checksum)], _NO_SPLITS, classes=_DIGITS
         ),
         "STL10": TorchvisionDataset(_batch_files, _TRAIN_TEST),
         "SUN397": TorchvisionDataset(
-            lambda kind: [PublishedFile((kind._DATASET_URL,), kind._DATASET_MD5)], _WHOLE, _listed
+            lambda cls: [PublishedFile((cls._DATASET_URL,), cls._DATASET_MD5)], _NO_SPLITS, _image_files
         ),
-        "SVHN": TorchvisionDataset(_listed_files, _TRAIN_TEST, classes=_DIGITS),
-        "USPS": TorchvisionDataset(_listed_files, _TRAIN_OR_NOT, classes=_DIGITS),
+        "SVHN": TorchvisionDataset(_split_list_files, _TRAIN_TEST, classes=_DIGITS),
+        "USPS": TorchvisionDataset(_split_list_files, _TRAIN_OR_NOT, classes=_DIGITS),
     }
 )
-"""By the name in a recipe: torchvision's class, and behind a slash which of its variants."""
+"""Datasets by name in a recipe: the class of torchvision, with a variant after a slash."""

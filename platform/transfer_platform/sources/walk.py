@@ -1,4 +1,4 @@
-"""Finds the files below a folder; follows links only where they stay inside and do not go in circles."""
+"""Recursive listing of folders; follows links only if it is safe."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.sources.checksums import FileStamp
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-"""What file managers leave behind, in lower case; like hidden files it is counted and left out."""
+"""Files and folders that file managers create, in lower case; ignored like hidden files."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file, not read yet.
+    """A file that has been listed but not read.
 
     Attributes:
-        path: Below the folder that was searched, links not resolved; text, as there may be a million of them.
-        name: The same relative to that folder, with `/` between folders.
-        stamp: Its size and times.
+        path: Path below the listed folder, with links not resolved; a string, as there may be millions.
+        name: The same path relative to that folder, with `/` between folders.
+        stamp: Size and times.
     """
 
     path: str
@@ -33,11 +33,10 @@ class FolderContents:
     """Everything below a folder, in no particular order.
 
     Attributes:
-        files: What may be read.
-        folders: The folders directly below, by their names; links to some among them.
-        ignored: Hidden files and clutter; a hidden folder stands for what is in it.
-        problems: Folders that cannot be read, links that must not be followed, and what is neither file nor
-            folder.
+        files: Files that may be read.
+        folders: Direct subfolders, including links to folders.
+        ignored: Hidden files and files of file managers; hidden folders are not entered.
+        problems: Unreadable folders, refused links, and special files such as pipes.
     """
 
     files: list[FoundFile] = field(default_factory=list)
@@ -47,7 +46,7 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is hidden or left behind by a file manager."""
+    """Returns `True` for hidden names and names of files that file managers create."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
@@ -55,13 +54,13 @@ def walk(folder: Path, root: Path) -> FolderContents:
     """Lists everything below a folder.
 
     Args:
-        folder: Where to start, inside `root`; absolute and without links in it.
-        root: No link may lead out of this folder; likewise resolved.
+        folder: The folder to list, inside `root`; absolute and resolved.
+        root: Folder that links must not leave; absolute and resolved.
     """
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:
-        current, prefix, above = pending.pop()
+        current, prefix, ancestors = pending.pop()
         try:
             entries = list(os.scandir(current))
         except OSError as error:
@@ -72,45 +71,46 @@ def walk(folder: Path, root: Path) -> FolderContents:
         for entry in entries:
             if is_ignored(entry.name):
                 contents.ignored.append(Path(entry.path))
-            elif problem := _problem(entry, root, above):
+            elif problem := _problem(entry, root, ancestors):
                 contents.problems[Path(entry.path)] = problem
             elif entry.is_dir():
                 path = Path(entry.path)
                 if current == folder:
                     contents.folders.append(path)
-                pending.append((path, f"{prefix}{entry.name}/", above | {path.resolve()}))
-            elif isinstance(file := _file(entry, prefix), FoundFile):
+                pending.append((path, f"{prefix}{entry.name}/", ancestors | {path.resolve()}))
+            elif isinstance(file := _found_file(entry, prefix), FoundFile):
                 contents.files.append(file)
             else:
                 contents.problems[Path(entry.path)] = file
     return contents
 
 
-def _file(entry: os.DirEntry[str], prefix: str) -> FoundFile | FileProblem:
+def _found_file(entry: os.DirEntry[str], prefix: str) -> FoundFile | FileProblem:
     try:
         return FoundFile(entry.path, prefix + entry.name, FileStamp.of(entry.stat()))
-    except OSError as error:  # its folder may be listed but not entered, or it was removed just now
+    except OSError as error:  # its folder may be listed but not entered, or the file was just deleted
         return unreadable(error)
 
 
-def _problem(entry: os.DirEntry[str], root: Path, above: frozenset[Path]) -> FileProblem | None:
-    """Why an entry can be neither read nor entered, or nothing."""
-    if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, above)):
+def _problem(entry: os.DirEntry[str], root: Path, ancestors: frozenset[Path]) -> FileProblem | None:
+    """Returns the reason why an entry can be neither read nor entered, if any."""
+    if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, ancestors)):
         return problem
     if entry.is_file() or entry.is_dir():
         return None
     return FileProblem("special file", "is neither a file nor a folder")
 
 
-def _link_problem(link: Path, root: Path, above: frozenset[Path]) -> FileProblem | None:
+def _link_problem(link: Path, root: Path, ancestors: frozenset[Path]) -> FileProblem | None:
+    circle = FileProblem("link in circles", "is a link that leads in circles")
     try:
         target = link.resolve(strict=True)
     except FileNotFoundError:
-        return FileProblem("link to nothing", "is a link to nothing")
+        return FileProblem("link to nothing", "is a link whose target does not exist")
     except PermissionError as error:
         return FileProblem("unreadable", f"is a link that cannot be followed: {error.strerror}")
     except (OSError, RuntimeError):
-        return FileProblem("link in circles", "is a link that goes in circles")
+        return circle
     if not target.is_relative_to(root):
-        return FileProblem("link leading out", f"is a link that leaves the data set, to {printable(target)}")
-    return FileProblem("link in circles", "is a link that goes in circles") if target in above else None
+        return FileProblem("link leading out", f"is a link that leaves the dataset, to {printable(target)}")
+    return circle if target in ancestors else None

@@ -1,4 +1,4 @@
-"""Pretrained weights as files on this machine: bundled, local, or fetched once."""
+"""Pretrained weights as local files: bundled, local, or fetched once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from transfer_model import weight_sources
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.checksums import cached_sha256
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import fetch
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """The weights that a backbone starts from.
+    """The initial weights of a backbone.
 
     Attributes:
-        name: `none`, the library's name of the weights, or the name of the local file.
-        path: The file; None starts from random weights.
-        sha256: Of the file, hexadecimal; None with it.
+        name: `none`, the name of the weights in their library, or the name of the local file.
+        path: The file; `None` for random initialization.
+        sha256: Checksum of the file, hexadecimal; `None` for random initialization.
     """
 
     name: str
@@ -26,21 +26,23 @@ class PretrainedWeights:
     sha256: str | None = None
 
 
-def fetch_weights(backbone: str, wanted: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
-    """Finds the weights of a backbone, and fetches them where they are not here yet.
+def fetch_weights(
+    backbone: str, weights: str, folder: Path, progress: Progress = silent
+) -> PretrainedWeights:
+    """Returns the pretrained weights of a backbone, fetched if necessary.
 
     Args:
-        backbone: Its name in the recipe.
-        wanted: `default`, `none`, one of its weights by name, or a file.
-        folder: What the path of a file is relative to.
-        progress: Told how much has been fetched.
+        backbone: Its name in a recipe.
+        weights: `default`, `none`, the name of published weights, or a file.
+        folder: Folder that the path of a file is relative to.
+        progress: Receives the number of fetched bytes.
 
     Raises:
         WeightsError: The backbone has no such weights.
-        SourceError: They cannot be fetched.
+        SourceError: The weights cannot be fetched.
     """
-    local = folder / Path(wanted).expanduser()
-    source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else wanted)
+    local = folder / Path(weights).expanduser()
+    source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else weights)
     path = source.path
     if path is None and source.url is not None:
         path = fetch(source.url, hash_prefix=source.sha256_prefix, progress=progress)

@@ -1,11 +1,11 @@
-"""What can go wrong while rows are stored.
+"""Errors of the tensor store.
 
 TransferError
 └── StoreError               rows cannot be stored
-    ├── StoreFullError       neither the limit nor the disk has room for them
-    └── StoreUnwritableError the cache folder takes no files
+    ├── StoreFullError       the cache limit or the disk has no room for them
+    └── StoreUnwritableError the cache folder is not writable
 
-Whoever asked for the rows can go on without a store.
+The caller can continue without a store.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from pathlib import Path
 
 from transfer_model.errors import TransferError
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoreError(TransferError):
-    """Rows cannot be stored; nothing that is stored already is harmed."""
+    """Rows cannot be stored; rows that are already stored are not affected."""
 
 
 class StoreFullError(StoreError):
-    """Neither the limit of the cache nor the disk has room for the rows."""
+    """The rows exceed the cache limit or the free disk space."""
 
 
 class StoreUnwritableError(StoreError):
-    """The cache folder cannot be written to."""
+    """The cache folder is not writable."""
 
 
 class CorruptFileError(Exception):
-    """A file of the store is not what was once written; it stays inside this package."""
+    """A segment is truncated, modified or of another row spec. Not raised outside this package."""
 
 
 @contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Says what a failed write means to the user.
+def translate_write_errors(folder: Path) -> Iterator[None]:
+    """Converts `OSError` into a `StoreError` that names the cache folder and the remedies.
 
     Raises:
-        StoreFullError: The disk, a quota or a limit on the size of files is full.
-        StoreUnwritableError: Any other failure of the operating system.
+        StoreFullError: The disk, a quota or the file size limit is exhausted.
+        StoreUnwritableError: Any other `OSError`.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             raise StoreFullError(
-                f"the disk of the cache {folder} is full ({error.strerror}): free some space, empty the "
-                "cache with `platform cache clear`, or set PLATFORM_CACHE to a folder on another disk"
+                f"the disk of the cache {folder} is full ({error.strerror}): free some space, run "
+                "`platform cache clear`, or set PLATFORM_CACHE to a folder on another disk"
             ) from error
         raise StoreUnwritableError(
-            f"the cache {folder} cannot be written to ({error.strerror or error}): "
-            "make it writable, or set PLATFORM_CACHE to a folder that is"
+            f"cannot write to the cache {folder} ({error.strerror or error}): "
+            "make it writable, or set PLATFORM_CACHE to a writable folder"
         ) from error

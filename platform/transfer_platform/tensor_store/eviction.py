@@ -1,53 +1,55 @@
-"""Room for rows.
+"""Disk usage, locks and eviction of the tensor store.
 
-<folder>/<address>/000001.rows     segments
-<folder>/.locks/<address>.lock     held by whoever computes rows of that address
+<folder>/<address>/000001.rows     segments; `.rows.part` while they are written
+<folder>/.locks/<address>.lock     held by the process that computes rows of that address
 
-What is stored, what may go, and who is using it.
+Imports no torch, so that `platform cache` starts fast.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from transfer_platform.tensor_store.errors import StoreFullError, write_errors
-from transfer_platform.tensor_store.segment import PART, SUFFIX
+from transfer_platform.tensor_store.errors import StoreFullError, translate_write_errors
 
+SUFFIX = ".rows"
+PART = ".part"
+"""Appended to the name of a file while it is written."""
 RESERVE_BYTES = 1 << 30
-"""Of the disk is left free for others; on small disks a twentieth of it."""
+"""Disk space left free for other programs; at most a twentieth of the disk."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of the store.
+    """A finished or unfinished segment.
 
     Attributes:
-        path: Segment, or an unfinished one.
+        path: Its location.
         size: In bytes.
-        used: When its rows were last obtained, in seconds since 1970.
+        last_use: When its rows were last requested, in seconds since 1970.
     """
 
     path: Path
     size: int
-    used: float
+    last_use: float
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a store takes.
+    """Disk usage of a store.
 
     Attributes:
-        bytes: On the disk.
-        files: How many.
-        addresses: How many different ones.
-        last_use: When rows were last obtained; `None` where none are stored.
+        bytes: Total size of the files.
+        files: Number of files.
+        addresses: Number of distinct addresses.
+        last_use: When rows were last requested; `None` if the store is empty.
     """
 
     bytes: int
@@ -58,12 +60,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """What `clear` has done.
+    """Result of `clear`.
 
     Attributes:
-        bytes: That were removed.
-        files: That were removed.
-        kept: Addresses that another process is just computing; they were left alone.
+        bytes: Number of bytes that were removed.
+        files: Number of files that were removed.
+        skipped: Addresses that were left alone because another process is computing their rows.
     """
 
     bytes: int
@@ -72,9 +74,9 @@ class ClearResult:
 
 
 def usage(folder: Path) -> Usage:
-    """What the store in a folder takes; the folder need not exist."""
-    files = stored_files(folder)
-    last = max((file.used for file in files), default=None)
+    """Returns the disk usage of the store in a folder, which need not exist."""
+    files = list_files(folder)
+    last = max((file.last_use for file in files), default=None)
     return Usage(
         bytes=sum(file.size for file in files),
         files=len(files),
@@ -84,123 +86,129 @@ def usage(folder: Path) -> Usage:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows but those of addresses that are just being computed.
+    """Removes all rows except those of addresses that are being computed.
 
-    Processes that have rows in their hands keep them.
+    Processes that have already opened rows can still read them.
 
     Raises:
-        StoreUnwritableError: The folder cannot be written to.
+        StoreUnwritableError: The folder is not writable.
     """
-    files, kept, removed = stored_files(folder), set[str](), list[StoredFile]()
-    with _unlocked(folder) as is_free, write_errors(folder):
+    files, skipped, removed = list_files(folder), set[str](), list[StoredFile]()
+    with _AddressLocks(folder) as locks, translate_write_errors(folder):
         for file in files:
-            if not is_free(file.path.parent.name):
-                kept.add(file.path.parent.name)
-                continue
-            _remove(file.path)
-            removed.append(file)
-    return ClearResult(sum(file.size for file in removed), len(removed), tuple(sorted(kept)))
+            address = file.path.parent.name
+            if locks.acquire(address):
+                _remove(file.path)
+                removed.append(file)
+            else:
+                skipped.add(address)
+    return ClearResult(sum(file.size for file in removed), len(removed), tuple(sorted(skipped)))
 
 
-def stored_files(folder: Path) -> list[StoredFile]:
-    """Every file of the store, the one that was unused the longest first."""
+def list_files(folder: Path) -> list[StoredFile]:
+    """Returns all files of the store, least recently used first."""
     files = []
     for path in folder.glob("[!.]*/*"):
         if path.name.endswith((SUFFIX, SUFFIX + PART)):
             with suppress(OSError):  # another process has removed or renamed it
                 stat = path.stat()
                 files.append(StoredFile(path, stat.st_size, stat.st_mtime))
-    return sorted(files, key=lambda file: (file.used, file.path))
+    return sorted(files, key=lambda file: (file.last_use, file.path))
 
 
-def lock(folder: Path, address: str) -> FileLock:
-    """The lock of one address; it is free again as soon as its process dies."""
+def address_lock(folder: Path, address: str) -> FileLock:
+    """Returns the lock of one address; the operating system releases it when its process dies."""
     return FileLock(folder / ".locks" / f"{address}.lock")
 
 
 def free_bytes(folder: Path) -> int:
-    """What may still be written to the disk of a folder, which need not exist."""
+    """Returns the writable bytes on the disk of a folder, which need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(RESERVE_BYTES, disk.total // 20)
 
 
-def make_room(folder: Path, limit: int, size: int, own: str, keep: frozenset[Path]) -> None:
-    """Removes the files that were unused the longest, until so many bytes fit.
+def evict(
+    folder: Path,
+    limit: int,
+    size: int,
+    *,
+    address: str,
+    keep: frozenset[Path],
+    free_bytes: Callable[[Path], int] = free_bytes,
+) -> None:
+    """Removes the least recently used files until `size` more bytes fit.
 
     Args:
-        folder: Of the store.
-        limit: Of all files together, in bytes.
-        size: Of what will be written, in bytes.
-        own: The address whose lock the caller holds.
-        keep: Files that the caller needs.
+        folder: Folder of the store.
+        limit: Maximum size of all files, in bytes.
+        size: Number of bytes that are about to be written.
+        address: The address whose lock the caller holds.
+        keep: Files that must not be removed.
+        free_bytes: Returns the writable bytes on the disk of a folder.
 
     Raises:
-        StoreFullError: Even then they would not fit; nothing was removed.
-        StoreUnwritableError: The folder cannot be written to.
+        StoreFullError: The bytes would not fit even then; nothing was removed.
+        StoreUnwritableError: The folder is not writable.
     """
-    files = stored_files(folder)
-    surplus = max(sum(file.size for file in files) + size - limit, size - free_bytes(folder))
+    files, free = list_files(folder), free_bytes(folder)
+    surplus = max(sum(file.size for file in files) + size - limit, size - free)
     if surplus <= 0:
         return
-    with _unlocked(folder, own) as is_free, write_errors(folder):
-        leaving = []
+    with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
+        evicted = []
         for file in files:
-            if surplus > 0 and file.path not in keep and is_free(file.path.parent.name):
-                leaving.append(file.path)
+            if surplus > 0 and file.path not in keep and locks.acquire(file.path.parent.name):
+                evicted.append(file.path)
                 surplus -= file.size
         if surplus > 0:
-            raise StoreFullError(_too_much(folder, limit, size))
-        for path in leaving:
-            _remove(path, own)
+            raise StoreFullError(
+                f"the cache {folder} has no room for another {size / 1e6:,.1f} MB: its limit is "
+                f"{limit / 1e6:,.1f} MB, and {max(0, free) / 1e6:,.1f} MB of the disk can be used; raise "
+                "PLATFORM_CACHE_LIMIT, free some space, or set PLATFORM_CACHE to a folder on a larger disk"
+            )
+        for path in evicted:
+            _remove(path, address)
 
 
-def remove_unfinished(folder: Path, own: str) -> None:
-    """Removes what dead writers of any address left; the caller holds `own`."""
-    with _unlocked(folder, own) as is_free, write_errors(folder):
+def remove_unfinished(folder: Path, address: str) -> None:
+    """Removes the unfinished segments of dead processes at all addresses; the caller has locked `address`."""
+    with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
-            if is_free(path.parent.name):
+            if locks.acquire(path.parent.name):
                 path.unlink(missing_ok=True)
 
 
-def _remove(path: Path, own: str = "") -> None:
-    """Removes a file, and the folder of its address with the last one; the caller has the address."""
+def _remove(path: Path, locked_address: str = "") -> None:
+    """Removes a file, and the folder of its address if it is empty and not `locked_address`."""
     path.unlink(missing_ok=True)
-    if path.parent.name != own:
+    if path.parent.name != locked_address:
         with suppress(OSError):  # not empty
             path.parent.rmdir()
 
 
-@contextmanager
-def _unlocked(folder: Path, own: str | None = None) -> Iterator[_Free]:
-    with ExitStack() as held:
-        yield _Free(folder, own, held)
+class _AddressLocks(ExitStack):
+    """Locks of addresses, acquired without waiting and held until the `with` block ends.
 
+    Args:
+        folder: Folder of the store.
+        locked_address: An address whose lock the caller already holds.
+    """
 
-class _Free:
-    """Says whether an address is in nobody's hands, and takes it until the `with` block ends where it is."""
+    def __init__(self, folder: Path, locked_address: str = "") -> None:
+        super().__init__()
+        self._folder, self._acquired = folder, {locked_address: True}
 
-    def __init__(self, folder: Path, own: str | None, held: ExitStack) -> None:
-        self._folder, self._held = folder, held
-        self._known = {} if own is None else {own: True}
+    def acquire(self, address: str) -> bool:
+        """Returns whether this process holds the lock of an address, which it tries to acquire once."""
+        if address not in self._acquired:
+            self._acquired[address] = self._try(address)
+        return self._acquired[address]
 
-    def __call__(self, address: str) -> bool:
-        if address not in self._known:
-            self._known[address] = self._take(address)
-        return self._known[address]
-
-    def _take(self, address: str) -> bool:
+    def _try(self, address: str) -> bool:
         (self._folder / ".locks").mkdir(parents=True, exist_ok=True)
         try:
-            self._held.enter_context(lock(self._folder, address).acquire(timeout=0))
+            self.enter_context(address_lock(self._folder, address).acquire(timeout=0))
         except Timeout:
             return False
         return True
-
-
-def _too_much(folder: Path, limit: int, size: int) -> str:
-    return (
-        f"the cache {folder} has no room for {size / 1e6:,.1f} MB more: its limit is {limit / 1e6:,.1f} MB, "
-        f"and the disk has {max(0, free_bytes(folder)) / 1e6:,.1f} MB to spare; raise PLATFORM_CACHE_LIMIT, "
-        "free some space, or set PLATFORM_CACHE to a folder on a larger disk"
-    )

@@ -1,4 +1,4 @@
-"""Rows that are stored, ready to be taken: small ones from memory, many from mapped files."""
+"""Random access to stored rows: small sets in memory, large ones in mapped files."""
 
 from __future__ import annotations
 
@@ -9,133 +9,137 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfer_platform.tensor_store.layout import RowSpec, empty
-from transfer_platform.tensor_store.segment import Segment
+from transfer_platform.tensor_store.segment import RowSpec, Segment, empty_rows
 
-IN_MEMORY_BYTES = 64 << 20
-"""Rows that are not more than this together are held in one tensor."""
-RESIDENT_BYTES = 256 << 20
-"""Bytes that are read from mapped files before their memory is given back."""
 FAULT_BYTES = 128 << 10
-"""What the system may map around a row besides the row itself: 64 KiB on either side."""
+"""Memory that the system may map around a row in addition to the row: 64 KiB on either side."""
 
-Place = tuple[Segment, int]
-"""Where a row stands: in which segment, and which one of it."""
+RowLocation = tuple[Segment, int]
+"""A segment and the index of a row in it."""
 
 
 class Rows(Protocol):
-    """Stored rows, one for every key that was asked for, in that order.
+    """Rows in the order of the requested keys.
 
-    They are in this process's hands: evicting or clearing the store takes nothing away from them.
+    They remain readable when the store evicts or clears its files.
     """
 
     @property
-    def layout(self) -> RowSpec:
-        """Shape and type of each row."""
+    def spec(self) -> RowSpec:
+        """Shape and dtype of each row."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Copies of some rows, which may be written to.
+        """Returns copies of rows.
 
         Args:
-            indices: Of the rows (B,), each 0 to N - 1; they may repeat.
+            indices: Row indices (B,), each 0 to N - 1; may repeat.
 
         Returns:
             (B, *shape), on the CPU.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: An index is out of range.
         """
 
 
 class InMemoryRows:
-    """A few rows in one tensor.
+    """Rows in one tensor.
 
     Args:
-        layout: Of each row.
-        values: (D, *shape), each distinct row once.
-        order: For each of the N keys its row in `values`; `None`: they are the same.
+        spec: Shape and dtype of each row.
+        values: Distinct rows (D, *shape).
+        order: For each of the N keys the index of its row in `values` (N,); `None` for the order of `values`.
     """
 
-    def __init__(self, layout: RowSpec, values: Tensor, order: Tensor | None) -> None:
-        self._layout, self._values, self._order = layout, values, order
+    def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
+        self._spec, self._values, self._order = spec, values, order
 
     @property
-    def layout(self) -> RowSpec:
-        """Shape and type of each row."""
-        return self._layout
+    def spec(self) -> RowSpec:
+        """Shape and dtype of each row."""
+        return self._spec
 
     def __len__(self) -> int:
         return len(self._values if self._order is None else self._order)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Copies of some rows (B, *shape), see `Rows.take`."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
+        """Returns copies of rows (B, *shape), see `Rows.take`."""
+        selected = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         if self._order is not None:
-            chosen = self._order.index_select(0, chosen)
-        return self._values.index_select(0, chosen)
+            selected = self._order.index_select(0, selected)
+        return self._values.index_select(0, selected)
 
 
 class MappedRows:
-    """Rows that stay in their files, and are read when they are taken.
+    """Rows that stay in memory-mapped files.
 
     Args:
-        layout: Of each row.
-        places: Of the N rows.
+        spec: Shape and dtype of each row.
+        locations: Locations of the N rows.
+        resident_bytes: Bytes that are read before the mapped pages are dropped.
     """
 
-    def __init__(self, layout: RowSpec, places: Sequence[Place]) -> None:
-        self._layout = layout
-        self._segments = list({id(segment): segment for segment, _ in places}.values())
+    def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
+        self._spec, self._resident_bytes = spec, resident_bytes
+        self._segments = list({id(segment): segment for segment, _ in locations}.values())
         number = {id(segment): position for position, segment in enumerate(self._segments)}
-        self._numbers = np.array([number[id(segment)] for segment, _ in places], np.int32)
-        self._offsets = np.array([offset for _, offset in places], np.int64)
-        self._taken = 0
+        self._numbers = np.array([number[id(segment)] for segment, _ in locations], np.int32)
+        self._offsets = np.array([offset for _, offset in locations], np.int64)
+        self._bytes_read = 0
 
     @property
-    def layout(self) -> RowSpec:
-        """Shape and type of each row."""
-        return self._layout
+    def spec(self) -> RowSpec:
+        """Shape and dtype of each row."""
+        return self._spec
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Copies of some rows (B, *shape), see `Rows.take`."""
-        chosen = np.asarray(indices, np.int64)
-        if len(chosen) and chosen.min() < 0:
-            raise IndexError(f"there is no row {chosen.min()}")
-        numbers, offsets = self._numbers[chosen].tolist(), self._offsets[chosen].tolist()
-        rows, memory = empty(len(chosen), self._layout)
+        """Returns copies of rows (B, *shape), see `Rows.take`."""
+        selected = np.asarray(indices, np.int64)
+        if len(selected) and selected.min() < 0:
+            raise IndexError(f"row index {selected.min()} is negative")
+        numbers, offsets = self._numbers[selected].tolist(), self._offsets[selected].tolist()
+        rows, memory = empty_rows(len(selected), self._spec)
         for target, number, offset in zip(memory, numbers, offsets, strict=True):
             target[:] = self._segments[number].rows[offset]
-        self._count(len(chosen))
+        self._limit_resident_memory(len(selected))
         return rows
 
-    def _count(self, rows: int) -> None:
-        """Keeps the memory flat: mapped pages count as this process's until it lets go of them."""
-        self._taken += rows * (self._layout.row_bytes + FAULT_BYTES)
-        if self._taken > RESIDENT_BYTES:
-            self._taken = 0
+    def _limit_resident_memory(self, rows_read: int) -> None:
+        """Drops the mapped pages, which count as memory of this process, once enough rows were read."""
+        self._bytes_read += rows_read * (self._spec.row_bytes + FAULT_BYTES)
+        if self._bytes_read > self._resident_bytes:
+            self._bytes_read = 0
             for segment in self._segments:
                 segment.release()
 
 
-def open_rows(layout: RowSpec, keys: Sequence[str], places: Mapping[str, Place]) -> Rows:
-    """The rows of some keys, held in memory where they are small enough.
+def open_rows(
+    spec: RowSpec,
+    keys: Sequence[str],
+    locations: Mapping[str, RowLocation],
+    in_memory_bytes: int,
+    resident_bytes: int,
+) -> Rows:
+    """Opens the rows of N keys, in memory if the distinct rows are at most `in_memory_bytes`.
 
     Args:
-        layout: Of each row.
-        keys: N of them; they may repeat.
-        places: Of every distinct key.
+        spec: Shape and dtype of each row.
+        keys: N keys; may repeat.
+        locations: Location of the row of every distinct key.
+        in_memory_bytes: Maximum size of rows that are read into memory.
+        resident_bytes: See `MappedRows`.
     """
-    if len(places) * layout.row_bytes > IN_MEMORY_BYTES:
-        return MappedRows(layout, [places[key] for key in keys])
-    values, memory = empty(len(places), layout)
-    for target, (segment, offset) in zip(memory, places.values(), strict=True):
+    if len(locations) * spec.row_bytes > in_memory_bytes:
+        return MappedRows(spec, [locations[key] for key in keys], resident_bytes)
+    values, memory = empty_rows(len(locations), spec)
+    for target, (segment, offset) in zip(memory, locations.values(), strict=True):
         target[:] = segment.rows[offset]
-    number = {key: position for position, key in enumerate(places)}
-    order = torch.tensor([number[key] for key in keys], dtype=torch.int64)
-    plain = torch.equal(order, torch.arange(len(values)))
-    return InMemoryRows(layout, values, None if plain else order)
+    index = {key: position for position, key in enumerate(locations)}
+    order = torch.tensor([index[key] for key in keys], dtype=torch.int64)
+    unchanged = torch.equal(order, torch.arange(len(values)))
+    return InMemoryRows(spec, values, None if unchanged else order)

@@ -1,117 +1,175 @@
-"""One file of rows: written whole under a temporary name, then renamed; checked before it is used.
+"""Segment: an immutable, memory-mapped file of rows with a checksum per row.
 
     bytes 0 to 63     magic, padded
     rows              one after the other, `row_bytes` each
-    footer            JSON: shape, dtype, keys, and a CRC-32 of every row
+    footer            JSON: shape, dtype, keys and the CRC-32 of every row
     last 24 bytes     length of the footer (8), its CRC-32 (8), magic (8); little endian
 
-What describes the rows stands behind them, so that they are written as they are computed; none waits in
-memory.
+The metadata follows the rows, so that rows are written as they are computed. `docs/architecture.md` gives
+the reasons for not using safetensors.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import struct
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from transfer_platform.tensor_store.errors import CorruptFileError
-from transfer_platform.tensor_store.layout import Bytes, RowSpec
+from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row: a cache line, so that rows of whole cache lines stay aligned."""
-TAIL = struct.Struct("<QQ8s")
-SUFFIX = ".rows"
-PART = ".part"
-"""Ends the name of a file that is still being written."""
-_NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Older Pythons keep a file descriptor for each mapping."""
+"""Offset of the first row: one cache line, which keeps rows of whole cache lines aligned."""
+TRAILER = struct.Struct("<QQ8s")
+_MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""Python before 3.13 holds a file descriptor for each mapping."""
+
+ByteRows = npt.NDArray[np.uint8]
+"""Rows as bytes (B, row_bytes)."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Shape and dtype of every row at one address.
+
+    Attributes:
+        shape: Shape of one row; `()` for a scalar.
+        dtype: Name of a torch dtype: `float32`, `bfloat16`, `float16`, `uint8`.
+
+    >>> RowSpec((3, 224, 224), "uint8").row_bytes
+    150528
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"{self.dtype!r} is not a torch dtype, such as float32 or uint8")
+        if any(size < 1 for size in self.shape):
+            raise ValueError(f"a row must have at least one element, but its shape is {self.shape}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as a torch object."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row in bytes."""
+        return math.prod(self.shape) * self.torch_dtype.itemsize
+
+
+def to_bytes(rows: Tensor, spec: RowSpec) -> ByteRows:
+    """Returns the bytes (B, row_bytes) of rows (B, *shape).
+
+    Raises:
+        ValueError: The rows have another shape or dtype.
+    """
+    if tuple(rows.shape[1:]) != spec.shape or rows.dtype != spec.torch_dtype:
+        raise ValueError(f"rows of {tuple(rows.shape[1:])} {rows.dtype} do not match {spec}")
+    # A view, because numpy has no bfloat16; flat, because a view needs a last dimension to divide.
+    flat = rows.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
+    byte_rows: ByteRows = flat.reshape(len(rows), spec.row_bytes).numpy()
+    return byte_rows
+
+
+def empty_rows(count: int, spec: RowSpec) -> tuple[Tensor, ByteRows]:
+    """Allocates uninitialized rows (count, *shape); returns them and their bytes (count, row_bytes)."""
+    memory = torch.empty((count, spec.row_bytes), dtype=torch.uint8)
+    return memory.reshape(-1).view(spec.torch_dtype).reshape(count, *spec.shape), memory.numpy()
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A file of rows, mapped into memory. It keeps working when the file is removed.
+    """A memory-mapped file of rows. It remains readable after the file is removed.
 
     Attributes:
-        path: Where it stood when it was opened.
-        keys: Of its rows, in order.
+        path: Path from which it was opened.
+        keys: Keys of its rows, in order.
         checksums: CRC-32 of its rows, in order.
-        rows: Their bytes (N, row_bytes), read-only.
-        mapping: What `rows` looks into.
+        rows: Bytes of its rows (N, row_bytes), read-only.
+        mapping: The memory that `rows` is a view of.
     """
 
     path: Path
     keys: Sequence[str]
     checksums: Sequence[int]
-    rows: Bytes
+    rows: ByteRows
     mapping: mmap.mmap
 
-    def intact(self, places: Iterable[int]) -> list[int]:
-        """Those of the places whose rows are what was once written."""
-        good = [place for place in places if zlib.crc32(self.rows[place]) == self.checksums[place]]
+    def intact(self, indices: Iterable[int]) -> list[int]:
+        """Returns those of the row indices whose checksum matches."""
+        matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
-        return good
+        return matching
 
     def release(self) -> None:
-        """Gives back the memory of the pages that were read; reading them again is harmless."""
+        """Drops the resident pages of the mapping; they are read again on demand."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
-def open_segment(path: Path, layout: RowSpec) -> Segment:
-    """Maps a file; its rows are not checked yet, see `Segment.intact`.
+def open_segment(path: Path, spec: RowSpec) -> Segment:
+    """Maps a file. Its rows are not verified yet, see `Segment.intact`.
 
     Raises:
-        DamagedError: It is not a file of rows, not whole, or of another layout.
-        OSError: It cannot be read, or another process has removed it.
+        CorruptFileError: The file is not a segment, is truncated, or has another row spec.
+        OSError: The file cannot be read, or another process has removed it.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size < START + TAIL.size:
+        if size < START + TRAILER.size:
             raise CorruptFileError(f"{path} is too short")
-        mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, **_NO_DESCRIPTOR)
-    keys, checksums = _footer(mapping, path, layout)
-    rows = np.frombuffer(mapping, np.uint8, len(keys) * layout.row_bytes, START)
-    return Segment(path, keys, checksums, rows.reshape(len(keys), layout.row_bytes), mapping)
+        mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, **_MMAP_OPTIONS)
+    keys, checksums = _read_footer(mapping, path, spec)
+    rows = np.frombuffer(mapping, np.uint8, len(keys) * spec.row_bytes, START)
+    return Segment(path, keys, checksums, rows.reshape(len(keys), spec.row_bytes), mapping)
 
 
-def _footer(mapping: mmap.mmap, path: Path, layout: RowSpec) -> tuple[list[str], list[int]]:
-    end = len(mapping) - TAIL.size
-    length, checksum, magic = TAIL.unpack(mapping[end:])
+def _read_footer(mapping: mmap.mmap, path: Path, spec: RowSpec) -> tuple[list[str], list[int]]:
+    end = len(mapping) - TRAILER.size
+    length, checksum, magic = TRAILER.unpack(mapping[end:])
     if magic != MAGIC or mapping[: len(MAGIC)] != MAGIC or length > end - START:
-        raise CorruptFileError(f"{path} is not whole")
+        raise CorruptFileError(f"{path} is incomplete")
     text = mapping[end - length : end]
     if zlib.crc32(text) != checksum:
-        raise CorruptFileError(f"the description of the rows in {path} has changed")
+        raise CorruptFileError(f"the footer of {path} does not match its checksum")
     footer = json.loads(text)
     keys, checksums = footer["keys"], footer["checksums"]
-    if RowSpec(tuple(footer["shape"]), footer["dtype"]) != layout:
-        raise CorruptFileError(f"the rows in {path} are of another layout")
-    if START + len(keys) * layout.row_bytes + length != end or len(keys) != len(checksums):
-        raise CorruptFileError(f"{path} has not as many rows as it says")
+    if RowSpec(tuple(footer["shape"]), footer["dtype"]) != spec:
+        raise CorruptFileError(f"the rows in {path} have another shape or dtype")
+    if START + len(keys) * spec.row_bytes + length != end or len(keys) != len(checksums):
+        raise CorruptFileError(f"the number of rows in {path} does not match its footer")
     return keys, checksums
 
 
 class SegmentWriter:
-    """Writes one segment; nobody sees it before `finish`.
+    """Writes one segment, which becomes visible to other processes in `finish`.
 
     Args:
-        path: Where it will stand; until then `.part` is added to its name.
-        layout: Of its rows.
+        path: Final path; `.part` is appended to it until `finish`.
+        spec: Shape and dtype of its rows.
     """
 
-    def __init__(self, path: Path, layout: RowSpec) -> None:
-        self._path, self._layout = path, layout
+    def __init__(self, path: Path, spec: RowSpec) -> None:
+        self._path, self._spec = path, spec
         self._part = path.with_name(path.name + PART)
         self._keys: list[str] = []
         self._checksums: list[int] = []
@@ -121,36 +179,33 @@ class SegmentWriter:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def append(self, keys: Sequence[str], rows: Bytes) -> None:
-        """Adds rows (B, row_bytes) under B keys."""
+    def append(self, keys: Sequence[str], rows: ByteRows) -> None:
+        """Appends rows (B, row_bytes) under B keys."""
         self._file.write(rows.data)
         self._keys.extend(keys)
         self._checksums.extend(zlib.crc32(row) for row in rows)
 
     def finish(self) -> Segment:
-        """Puts the file in its place, whole and on the disk."""
+        """Flushes the file to disk, renames it to its final path and opens it."""
         self._file.write(self._footer())
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._part.replace(self._path)
-        return open_segment(self._path, self._layout)
+        return open_segment(self._path, self._spec)
 
     def discard(self) -> None:
-        """Removes what was written so far; does nothing to a finished file."""
-        try:
+        """Removes the unfinished file; a finished one is not touched."""
+        with suppress(OSError):  # buffered rows that cannot be flushed
             self._file.close()
-        except OSError:
-            pass  # what could not be flushed is not wanted any more
-        finally:
-            self._part.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
 
     def _footer(self) -> bytes:
-        description = {
-            "shape": self._layout.shape,
-            "dtype": self._layout.dtype,
+        footer = {
+            "shape": self._spec.shape,
+            "dtype": self._spec.dtype,
             "keys": self._keys,
             "checksums": self._checksums,
         }
-        text = json.dumps(description, separators=(",", ":")).encode()
-        return text + TAIL.pack(len(text), zlib.crc32(text), MAGIC)
+        text = json.dumps(footer, separators=(",", ":")).encode()
+        return text + TRAILER.pack(len(text), zlib.crc32(text), MAGIC)

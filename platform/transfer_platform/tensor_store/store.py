@@ -1,10 +1,10 @@
-"""Rows on disk, computed once: by whom first asks for them, on behalf of all processes."""
+"""Store of tensor rows, each computed by the first process that requests it."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,193 +12,219 @@ from filelock import Timeout
 from torch import Tensor
 
 from transfer_platform.tensor_store import eviction
-from transfer_platform.tensor_store.errors import StoreError, write_errors
-from transfer_platform.tensor_store.layout import Bytes, RowSpec, to_bytes
-from transfer_platform.tensor_store.rows import Place, Rows, open_rows
-from transfer_platform.tensor_store.segment import SegmentWriter
-from transfer_platform.tensor_store.shelf import SegmentFolder
+from transfer_platform.tensor_store.errors import StoreError, translate_write_errors
+from transfer_platform.tensor_store.rows import RowLocation, Rows, open_rows
+from transfer_platform.tensor_store.segment import ByteRows, RowSpec, SegmentWriter, to_bytes
+from transfer_platform.tensor_store.segment_folder import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Positions of missing rows, ascending -> batches (b, *shape) that together are these rows, in that order."""
+"""Maps positions of missing rows, ascending, to batches (b, *shape) of these rows, in that order."""
 
-SEGMENT_BYTES = 64 << 20
-"""Size of a file. Each mapped one costs a file descriptor, and a killed writer loses one."""
-SEGMENT_SECONDS = 60.0
-"""A file is finished after that long however small it is, so that a killed writer never loses more."""
 KEY_BYTES = 128
-"""What a row takes besides itself, about."""
-
-
-def _nobody() -> None:
-    """Tells nobody that another process is waited for."""
+"""Approximate disk space of a key and its checksum."""
 
 
 class Store:
-    """Rows under (address, key), in files that several processes share.
+    """Rows under (address, key), in files that processes share.
 
     Args:
-        folder: Of this kind of rows, and nothing else; need not exist.
-        limit: Of all files together, in bytes.
+        folder: Folder of the store, which contains nothing else; need not exist.
+        limit: Maximum size of all files, in bytes.
+        segment_bytes: Size of a segment. An open segment takes a file descriptor; a killed process loses one.
+        segment_seconds: Age at which a smaller segment is finished, too.
+        in_memory_bytes: Maximum size of a set of rows that is read into memory instead of mapped.
+        resident_bytes: Bytes read from mapped files before their pages are dropped.
+        free_bytes: Returns the writable bytes on the disk of a folder.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self._folder, self._limit = folder, limit
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        *,
+        segment_bytes: int = 64 << 20,
+        segment_seconds: float = 60.0,
+        in_memory_bytes: int = 64 << 20,
+        resident_bytes: int = 256 << 20,
+        free_bytes: Callable[[Path], int] = eviction.free_bytes,
+    ) -> None:
+        self._folder, self._limit, self._free_bytes = folder, limit, free_bytes
+        self._segment_bytes, self._segment_seconds = segment_bytes, segment_seconds
+        self._in_memory_bytes, self._resident_bytes = in_memory_bytes, resident_bytes
 
-    def fits(self, layout: RowSpec, count: int) -> bool:
-        """Whether so many rows fit the limit and the disk, where all others had to make room for them."""
-        size = _disk_bytes(layout, count)
-        return size <= min(
-            self._limit, eviction.free_bytes(self._folder) + eviction.usage(self._folder).bytes
-        )
+    def fits(self, spec: RowSpec, count: int) -> bool:
+        """Returns whether `count` rows fit the limit and the disk once all other rows are evicted."""
+        available = self._free_bytes(self._folder) + eviction.usage(self._folder).bytes
+        return _disk_bytes(spec, count) <= min(self._limit, available)
 
     def get_or_compute(
         self,
         address: str,
-        layout: RowSpec,
+        spec: RowSpec,
         keys: Sequence[str],
         compute: Compute,
-        waiting: Callable[[], None] = _nobody,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> Rows:
-        """The rows of some keys; those that are not stored are computed, each distinct one once, and stored.
+        """Returns the rows of N keys; computes and stores each distinct row that is missing.
 
         Args:
-            address: Digest of all that the rows depend on besides their keys; names a folder.
-            layout: Of each row.
-            keys: N of them, such as a digest of each image; they may repeat.
-            compute: Takes the positions in `keys` of the rows that are missing. Never called for none.
-            waiting: Called once where another process is just computing rows of this address.
+            address: Digest of everything that the rows depend on except their keys; the name of a folder.
+            spec: Shape and dtype of each row.
+            keys: N keys, such as the digests of images; may repeat.
+            compute: Computes the missing rows, given their positions in `keys`. Not called if there are none.
+            on_wait: Called once if another process is computing rows of this address.
 
         Raises:
-            StoreFullError: There is no room; what stands in finished files stays stored.
-            StoreUnwritableError: Rows are missing, and the folder cannot be written to.
-            ValueError: `compute` gave other rows than it was asked for. Its own errors pass through.
+            StoreFullError: There is no room; rows in finished segments remain stored.
+            StoreUnwritableError: Rows are missing and the folder is not writable.
+            ValueError: `compute` returned the wrong number of rows, or rows of another shape or dtype. Its
+                own exceptions propagate.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
-            raise ValueError(f"an address is a digest, but this is {address!r}")
-        shelf = SegmentFolder(self._folder / address, layout)
-        places = shelf.find(keys) if keys else {}
-        if not places.keys() >= set(keys):
-            with self._alone(address, waiting):
-                places |= shelf.find(set(keys) - places.keys())
-                self._complete(shelf, layout, keys, places, compute)
-        return open_rows(layout, keys, {key: places[key] for key in keys})
+            raise ValueError(f"an address must be a digest, but is {address!r}")
+        segments = SegmentFolder(self._folder / address, spec)
+        locations = segments.locate(keys) if keys else {}
+        if not locations.keys() >= set(keys):
+            with self._lock(address, on_wait):
+                locations |= segments.locate(set(keys) - locations.keys())
+                self._compute_missing(segments, spec, keys, locations, compute)
+        requested = {key: locations[key] for key in keys}
+        return open_rows(spec, keys, requested, self._in_memory_bytes, self._resident_bytes)
 
-    def _complete(
+    def _compute_missing(
         self,
-        shelf: SegmentFolder,
-        layout: RowSpec,
+        segments: SegmentFolder,
+        spec: RowSpec,
         keys: Sequence[str],
-        places: dict[str, Place],
+        locations: dict[str, RowLocation],
         compute: Compute,
     ) -> None:
-        missing = [position for key, position in _first(keys).items() if key not in places]
+        """Adds the missing rows to the store and to `locations`; the caller holds the lock of the address."""
+        missing: dict[str, int] = {}
+        for position, key in enumerate(keys):
+            if key not in locations:
+                missing.setdefault(key, position)
         if not missing:
             return
-        with write_errors(self._folder):
-            shelf.remove_stale()
-        eviction.remove_unfinished(self._folder, shelf.folder.name)
-        filling = _Filling(shelf, layout, self._limit, places)
-        filling.make_room(len(missing))
-        filling.fill([keys[position] for position in missing], compute(missing))
+        address = segments.folder.name
+        with translate_write_errors(self._folder):
+            segments.remove_corrupt()
+        eviction.remove_unfinished(self._folder, address)
+
+        def evict(rows: int) -> None:
+            keep = frozenset(segment.path for segment, _ in locations.values())
+            size = _disk_bytes(spec, rows)
+            eviction.evict(
+                self._folder, self._limit, size, address=address, keep=keep, free_bytes=self._free_bytes
+            )
+
+        evict(len(missing))
+        writer = _RowWriter(
+            segments, spec, locations, evict, self._segment_bytes // spec.row_bytes, self._segment_seconds
+        )
+        writer.write_all([*missing], compute([*missing.values()]))
 
     @contextmanager
-    def _alone(self, address: str, waiting: Callable[[], None]) -> Iterator[None]:
-        with write_errors(self._folder):
+    def _lock(self, address: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        with translate_write_errors(self._folder):
             (self._folder / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = eviction.lock(self._folder, address)
+            lock = eviction.address_lock(self._folder, address)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                waiting()
+                on_wait()
                 lock.acquire()
         try:
-            with write_errors(self._folder):
-                # Not before: whoever held the lock may have removed it.
+            with translate_write_errors(self._folder):
+                # After locking: the previous holder may have removed the folder.
                 (self._folder / address).mkdir(exist_ok=True)
             yield
         finally:
             lock.release()
 
 
-class _Filling:
-    """Writes rows as they come, one segment after the other.
+class _RowWriter:
+    """Writes rows to consecutive segments.
 
     Args:
-        shelf: Where they belong; its lock is held.
-        layout: Of each row.
-        limit: Of the store, in bytes.
-        places: Of the rows that are stored already; those that are written are added.
+        segments: Where segments are created; the caller holds its lock.
+        spec: Shape and dtype of the rows.
+        locations: Rows that are already stored; written rows are added.
+        evict: Frees space for a number of rows.
+        segment_rows: Maximum number of rows in a segment.
+        segment_seconds: Age at which a smaller segment is finished, too.
     """
 
-    def __init__(self, shelf: SegmentFolder, layout: RowSpec, limit: int, places: dict[str, Place]) -> None:
-        self._shelf, self._layout, self._limit, self._places = shelf, layout, limit, places
-        self._capacity = max(1, SEGMENT_BYTES // layout.row_bytes)
+    def __init__(
+        self,
+        segments: SegmentFolder,
+        spec: RowSpec,
+        locations: dict[str, RowLocation],
+        evict: Callable[[int], None],
+        segment_rows: int,
+        segment_seconds: float,
+    ) -> None:
+        self._segments, self._spec, self._locations, self._evict = segments, spec, locations, evict
+        self._segment_rows, self._segment_seconds = max(1, segment_rows), segment_seconds
         self._writer: SegmentWriter | None = None
-        self._opened = 0.0
+        self._created = 0.0
 
-    def make_room(self, rows: int) -> None:
-        """Evicts what so many more rows displace."""
-        store, own = self._shelf.folder.parent, self._shelf.folder.name
-        keep = frozenset(segment.path for segment, _ in self._places.values())
-        eviction.make_room(store, self._limit, _disk_bytes(self._layout, rows), own, keep)
-
-    def fill(self, keys: Sequence[str], batches: Iterator[Tensor]) -> None:
+    def write_all(self, keys: Sequence[str], batches: Iterator[Tensor]) -> None:
         """Writes one row for every key.
 
         Raises:
-            StoreError: They cannot be written; those of finished segments stay.
-            ValueError: There are more or fewer rows, or they are not of the layout.
+            StoreError: A segment cannot be written; finished segments remain.
+            ValueError: The number of rows, their shape or their dtype is wrong.
         """
         done = 0
         try:
             for batch in batches:
-                rows = to_bytes(batch, self._layout)
+                rows = to_bytes(batch, self._spec)
                 if done + len(rows) > len(keys):
-                    raise ValueError(f"{len(keys)} rows were asked for, but more were computed")
+                    raise ValueError(f"expected {len(keys)} rows, but more were computed")
                 self._write(keys[done : done + len(rows)], rows, len(keys) - done)
                 done += len(rows)
             if done < len(keys):
-                raise ValueError(f"{len(keys)} rows were asked for, but {done} were computed")
+                raise ValueError(f"expected {len(keys)} rows, but {done} were computed")
         except StoreError:
             self._discard()
             raise
         except BaseException:
-            # What was computed before somebody pressed Ctrl-C, or an image was unreadable, is right.
+            # Rows computed before an interrupt or an unreadable image are valid.
             with suppress(StoreError):
                 self._finish()
             raise
         self._finish()
 
-    def _write(self, keys: Sequence[str], rows: Bytes, left: int) -> None:
+    def _write(self, keys: Sequence[str], rows: ByteRows, remaining: int) -> None:
         while len(rows):
-            if self._writer is None:
-                self._open(left)
-            assert self._writer is not None
-            count = min(len(rows), self._capacity - len(self._writer))
-            with write_errors(self._shelf.folder.parent):
-                self._writer.append(keys[:count], rows[:count])
-            keys, rows, left = keys[count:], rows[count:], left - count
-            if len(self._writer) == self._capacity or time.monotonic() - self._opened > SEGMENT_SECONDS:
+            writer = self._create(remaining) if self._writer is None else self._writer
+            count = min(len(rows), self._segment_rows - len(writer))
+            with translate_write_errors(self._segments.folder.parent):
+                writer.append(keys[:count], rows[:count])
+            keys, rows, remaining = keys[count:], rows[count:], remaining - count
+            if len(writer) == self._segment_rows or time.monotonic() - self._created > self._segment_seconds:
                 self._finish()
 
-    def _open(self, left: int) -> None:
-        # Again for every segment: other processes write to the same store.
-        self.make_room(min(left, self._capacity))
-        with write_errors(self._shelf.folder.parent):
-            self._writer = SegmentWriter(self._shelf.next_path(), self._layout)
-        self._opened = time.monotonic()
+    def _create(self, remaining: int) -> SegmentWriter:
+        # For every segment, because other processes write to the same store.
+        self._evict(min(remaining, self._segment_rows))
+        with translate_write_errors(self._segments.folder.parent):
+            self._writer = SegmentWriter(self._segments.next_path(), self._spec)
+        self._created = time.monotonic()
+        return self._writer
 
     def _finish(self) -> None:
         if self._writer is None:
             return
         try:
-            with write_errors(self._shelf.folder.parent):
+            with translate_write_errors(self._segments.folder.parent):
                 segment = self._writer.finish()
         except BaseException:
             self._discard()
             raise
         self._writer = None
-        self._places |= {key: (segment, place) for place, key in enumerate(segment.keys)}
+        self._locations |= {key: (segment, index) for index, key in enumerate(segment.keys)}
 
     def _discard(self) -> None:
         if self._writer is not None:
@@ -207,13 +233,5 @@ class _Filling:
             self._writer = None
 
 
-def _first(keys: Sequence[str]) -> Mapping[str, int]:
-    """Where each distinct key stands first, in order."""
-    places: dict[str, int] = {}
-    for position, key in enumerate(keys):
-        places.setdefault(key, position)
-    return places
-
-
-def _disk_bytes(layout: RowSpec, count: int) -> int:
-    return count * (layout.row_bytes + KEY_BYTES)
+def _disk_bytes(spec: RowSpec, count: int) -> int:
+    return count * (spec.row_bytes + KEY_BYTES)

@@ -1,1 +1,1 @@
-"""Fitting one network to one set of images: the loop, its optimizer, its arithmetic."""
+"""Training and evaluation of the trials of a study."""

@@ -1,4 +1,4 @@
-"""What a trial leaves, in the form in which it is served: weights, temperature, and what is familiar."""
+"""Artifact for serving: weights, calibration and out-of-distribution scorer."""
 
 from __future__ import annotations
 
@@ -22,90 +22,96 @@ from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 MAX_REFERENCE = 2000
-"""Images in a reference; further ones would make the served form larger and slower, and little else."""
+"""Maximum number of reference images of the scorer; more gain little, but slow the artifact down."""
 
 
 def write_artifact(
-    bench: TrialTrainer, recipe: Recipe, fitted: FitResult, network: Network, folder: Path, say: Say = silent
+    trainer: TrialTrainer,
+    recipe: Recipe,
+    result: FitResult,
+    network: Network,
+    folder: Path,
+    say: Say = silent,
 ) -> Path:
-    """Writes what `Classifier.load` reads.
+    """Writes the network of a trial to a folder for `Classifier.load`, and returns the folder.
 
     Args:
-        bench: The trial was run on.
-        recipe: Of the trial.
-        fitted: What it came to.
-        network: As `TrialTrainer.finalize` returned it.
-        folder: Made where it does not exist.
-        say: Told where nothing will be called unknown.
-
-    Returns:
-        The folder.
+        trainer: Trainer of the trial.
+        recipe: Recipe of the trial.
+        result: Result of the trial.
+        network: Returned by `TrialTrainer.finalize`.
+        folder: Created if missing.
+        say: Called if out-of-distribution detection is disabled.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    splits = bench.splits
-    novelty, unknown = _familiar(bench, recipe, fitted, network, say)
+    splits = trainer.splits
+    scorer, threshold = _fit_ood_scorer(trainer, recipe, result, network, say)
     labels = np.array([splits.classes.index(image.label) for image in splits.selection])
-    description = ModelConfig(
-        bench.spec(recipe),
+    config = ModelConfig(
+        trainer.network_spec(recipe),
         splits.classes,
-        bench.preprocessing(recipe),
-        # A pyfunc runs on a CPU unless told otherwise: an accelerator's precision would be slow there.
-        precision=bench.precision if bench.device.type == "cpu" else "float32",
-        temperature=fit_temperature(fitted.logits.numpy(), labels),
-        unknown=unknown,
+        trainer.preprocessing(recipe),
+        # Models are served on a CPU by default, where the precision of an accelerator would be slow.
+        precision=trainer.precision if trainer.device.type == "cpu" else "float32",
+        temperature=fit_temperature(result.logits.numpy(), labels),
+        unknown=threshold,
     )
-    save(folder, description, network, novelty)
+    save(folder, config, network, scorer)
     return folder
 
 
-def _familiar(
-    bench: TrialTrainer, recipe: Recipe, fitted: FitResult, network: Network, say: Say
+def _fit_ood_scorer(
+    trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, say: Say
 ) -> tuple[OodScorer, OodThreshold]:
-    """A network's reference, and the threshold on images that are new to both."""
-    false_alarms = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARM_RATE
-    needed = math.ceil(1 / false_alarms) - 1
-    novelty, distances = _distances(bench, recipe, fitted, network, needed)
-    unknown = OodThreshold(ood_threshold(distances, false_alarms), false_alarms)
-    if unknown.threshold == MAX_OOD_SCORE:
+    rate = recipe.promotion.false_alarms if recipe.promotion else FALSE_ALARM_RATE
+    required = math.ceil(1 / rate) - 1
+    scorer, scores = _held_out_scores(trainer, recipe, result, network, required)
+    threshold = OodThreshold(ood_threshold(scores, rate), rate)
+    if threshold.threshold == MAX_OOD_SCORE:
         say(
-            f"no image will be called unknown: {len(distances)} held-out images are too few to keep "
-            f"false alarms at {false_alarms:.1%}; {needed} would do"
+            f"out-of-distribution detection is disabled: a false-alarm rate of {rate:.1%} needs at least "
+            f"{required} held-out images, but there are {len(scores)}"
         )
-    return novelty, unknown
+    return scorer, threshold
 
 
-def _distances(
-    bench: TrialTrainer, recipe: Recipe, fitted: FitResult, network: Network, needed: int
+def _held_out_scores(
+    trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, required: int
 ) -> tuple[OodScorer, Tensor]:
-    """A network's reference, and the novelty of images that are new to both, `needed` of them or more."""
-    teaching, train = range(len(bench.splits.development)), range(len(bench.splits.train))
-    if network.frozen == len(network.stages):
-        # None of them taught it anything but its head: each is new to the others.
-        novelty = _reference(bench, recipe, network, teaching)
-        return novelty, novelty.leave_one_out()
-    novelty = _reference(bench, recipe, network, train)
-    if not bench.splits.folds:
-        held_out = _chosen(bench, teaching[len(train) :])
-        return novelty, novelty(bench.features(recipe, network, held_out))
-    distances: list[Tensor] = []
-    with closing(bench.networks_without_fold(recipe, fitted)) as taught_by_others:
-        for other, fold in taught_by_others:
-            known, held_out = _reference(bench, recipe, other, fold.train), _chosen(bench, fold.validation)
-            distances.append(known(bench.features(recipe, other, held_out)))
-            if sum(map(len, distances)) >= needed:
-                break
-    return novelty, torch.cat(distances)
+    """Returns the scorer of a network, and the scores of images that were not used for training.
 
-
-def _reference(bench: TrialTrainer, recipe: Recipe, network: Network, positions: Iterable[int]) -> OodScorer:
-    return OodScorer(bench.features(recipe, network, _chosen(bench, positions)))
-
-
-def _chosen(bench: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
-    """Up to `MAX_REFERENCE` of some positions; which ones depends on the images' content alone.
-
-    Of copies one: they are not new to each other, and would make the threshold too strict.
+    With cross-validation, folds are scored by networks trained on the other folds, until there are
+    `required` scores.
     """
-    images = bench.splits.development
+    development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
+    if network.frozen == len(network.stages):
+        # The backbone was not trained, so every image is held out from its features.
+        scorer = _scorer(trainer, recipe, network, development)
+        return scorer, scorer.leave_one_out()
+    scorer = _scorer(trainer, recipe, network, train)
+    if not trainer.splits.folds:
+        held_out = _reference_positions(trainer, development[len(train) :])
+        return scorer, scorer(trainer.features(recipe, network, held_out))
+    scores: list[Tensor] = []
+    with closing(trainer.out_of_fold_networks(recipe, result)) as fold_networks:
+        for fold_network, fold in fold_networks:
+            fold_scorer = _scorer(trainer, recipe, fold_network, fold.train)
+            held_out = _reference_positions(trainer, fold.validation)
+            scores.append(fold_scorer(trainer.features(recipe, fold_network, held_out)))
+            if sum(map(len, scores)) >= required:
+                break
+    return scorer, torch.cat(scores)
+
+
+def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: Iterable[int]) -> OodScorer:
+    return OodScorer(trainer.features(recipe, network, _reference_positions(trainer, positions)))
+
+
+def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
+    """Returns up to `MAX_REFERENCE` positions, selected by the images' content alone.
+
+    Duplicates are used once: their distance to each other is 0, which would make the threshold too strict.
+    """
+    images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}
     return [distinct[digest] for digest in sorted(distinct)[:MAX_REFERENCE]]

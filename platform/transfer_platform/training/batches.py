@@ -1,56 +1,143 @@
-"""What a trial learns from: which images teach, which choose, and in what batches a network reads them."""
+"""Inputs and mini-batches of a trial: images, or features of a frozen prefix.
+
+Both kinds of inputs use the same augmented views in the same epochs.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from transfer_platform.loading.sampler import batch_indices, repeat_counts
+from transfer_model.network import Network
+from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading.sampler import ViewSchedule, batch_indices, repeat_counts
+from transfer_platform.partition.split import Partition
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.training.features import from_row_order
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""Inputs (B, ...) on the network's device; class indices (B,) and weights (B,), if any, on the CPU."""
+"""Inputs (B, ...) on the network's device; class indices (B,) and optional image weights (B,) on the CPU."""
+
+EVALUATION_BYTES = 64 << 20
+"""Maximum size of an evaluation batch of features."""
 
 
 class InputSource(Protocol):
-    """What a network is given in an image's place: the image, or what a frozen prefix made of it."""
+    """Inputs of the trainable part of a network."""
 
     evaluation_batch: int
-    """Images in a batch that is only evaluated."""
+    """Evaluation batch size."""
     elements: int
-    """Numbers that stand for one image."""
+    """Elements per image."""
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Images as they are served, by their positions: (B, ...)."""
+        """Returns the inputs (B, ...) of images without augmentation."""
 
-    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
-        """Training images as an epoch sees them, counted from 1: (B, ...).
+    def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
+        """Returns training inputs (B, ...) of an epoch, counted from 1.
 
-        Args:
-            positions: Of B images.
-            epoch: Counted from 1.
-            turns: How often each came before in the epoch; it is another view each time.
+        `repeats` are the numbers of earlier occurrences of each image in the epoch; each gets another view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, C) from a batch of inputs, and what auxiliary heads add in training."""
+        """Returns logits (B, C), and in train mode those of auxiliary heads."""
+
+
+class ImageInputs:
+    """Images for a network that is trained as a whole; evaluated in training batches."""
+
+    def __init__(self, network: Network, images: ImageLoader, views: ViewSchedule, batch_size: int) -> None:
+        self._network, self._images, self._views = network, images, views
+        self.evaluation_batch = batch_size
+        self.elements = 3 * images.preprocessing.image_size**2
+
+    def load(self, positions: Sequence[int]) -> Tensor:
+        """Returns images (B, 3, S, S), preprocessed as for serving."""
+        return self._images.load(positions).contiguous(memory_format=torch.channels_last)
+
+    def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
+        """Returns the views (B, 3, S, S) of an epoch; see `InputSource`."""
+        if not self._views.varies:
+            return self.load(positions)
+        digests = (self._images.digests[position] for position in positions)
+        seeds = [
+            self._views.augmentation_seed(digest, epoch, repeat)
+            for digest, repeat in zip(digests, repeats, strict=True)
+        ]
+        return self._images.load_views(positions, seeds).contiguous(memory_format=torch.channels_last)
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Runs the whole network."""
+        return self._network.forward_with_auxiliary(inputs)
+
+
+class FeatureInputs:
+    """Features of a frozen prefix for the trainable suffix of a network.
+
+    Args:
+        partition: Prefix and suffix of the network.
+        original: Features of every image without augmentation, by position.
+        augmented: Features of the views of the training images, grouped by image; None without augmentation.
+        views: Augmented views of each epoch.
+        digests: SHA-256 of every image.
+        device: Device of the network.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        original: Rows,
+        augmented: Rows | None,
+        views: ViewSchedule,
+        digests: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        self._partition, self._original, self._augmented = partition, original, augmented
+        self._views, self._digests, self._device = views, digests, device
+        self.evaluation_batch = max(1, EVALUATION_BYTES // original.spec.row_bytes)
+        self.elements = math.prod(original.spec.shape)
+
+    def load(self, positions: Sequence[int]) -> Tensor:
+        """Returns the features (B, ...) of images without augmentation."""
+        return self._to_device(self._original.take(positions))
+
+    def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
+        """Returns the features (B, ...) of the views of an epoch; see `InputSource`."""
+        if self._augmented is None:
+            return self.load(positions)
+        rows = [
+            position * self._views.stored_count
+            + self._views.view_index(self._digests[position], epoch, repeat)
+            for position, repeat in zip(positions, repeats, strict=True)
+        ]
+        return self._to_device(self._augmented.take(rows))
+
+    def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Runs the trainable suffix."""
+        return self._partition.logits(inputs)
+
+    def _to_device(self, rows: Tensor) -> Tensor:
+        return from_row_order(rows.to(self._device, non_blocking=True))
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """Training and validation batches over the same inputs.
+    """Training and validation batches of a trial.
 
     Attributes:
-        inputs: Of all images.
-        labels: The class index of every image (N,).
-        train: Positions of those that teach.
-        validation: Positions of those that choose; empty for a fit that nothing chooses in.
-        batch_size: Images in a training batch.
-        seed: Of their order.
-        balanced: Whether an epoch draws of every class the same number of training images.
-        weights: How much each image counts in the training loss (N,); None: all of them the same.
+        inputs: Inputs of all images.
+        labels: Class index of every image (N,).
+        train: Positions of the training images.
+        validation: Positions of the validation images; may be empty for a refit.
+        batch_size: Training batch size.
+        seed: Seed of the order of the training images.
+        balanced: Sample the same number of training images from every class in each epoch.
+        weights: Weight of every image in the training loss (N,); None for equal weights.
     """
 
     inputs: InputSource
@@ -64,21 +151,21 @@ class TrialData:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training batches in an epoch."""
+        """Training batches per epoch."""
         return len(batch_indices(len(self.train), self.batch_size, shuffle=True))
 
     def training_batches(self, epoch: int) -> Iterator[Batch]:
-        """The training batches of an epoch, counted from 1, in that epoch's order."""
+        """Yields the training batches of an epoch, counted from 1, in the order of that epoch."""
         classes = self.labels[list(self.train)].tolist() if self.balanced else None
-        cut = batch_indices(
+        batches = batch_indices(
             len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
         )
-        for order, turn in zip(cut, repeat_counts(cut), strict=True):
-            positions = [self.train[index] for index in order]
+        for indices, repeats in zip(batches, repeat_counts(batches), strict=True):
+            positions = [self.train[index] for index in indices]
             weights = None if self.weights is None else self.weights[positions]
-            yield self.inputs.load_training(positions, epoch, turn), self.labels[positions], weights
+            yield self.inputs.load_training(positions, epoch, repeats), self.labels[positions], weights
 
     def validation_inputs(self) -> Iterator[Tensor]:
-        """The inputs (B, ...) of the validation images, always in the same batches."""
-        for order in batch_indices(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
-            yield self.inputs.load([self.validation[index] for index in order])
+        """Yields the inputs (B, ...) of the validation images in a fixed order."""
+        for indices in batch_indices(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
+            yield self.inputs.load([self.validation[index] for index in indices])

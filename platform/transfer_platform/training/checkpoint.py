@@ -1,4 +1,4 @@
-"""Weights on disk: what training changed, in safetensors, written whole or not at all."""
+"""Atomic saving and loading of tensors in safetensors files."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ from transfer_registry.files import atomic_write
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes tensors by their names.
+    """Writes named tensors to a file, which is replaced atomically; missing parent folders are created.
 
-    Tensors that share memory are written once each, so that any reader gets a plain state dict.
-
-    Args:
-        tensors: On any device, in any memory layout.
-        path: Replaced atomically; its folder is made.
-        metadata: Readable without loading the tensors: metric, epoch, trial.
+    Tensors that share memory are written separately, so that every reader gets a plain state dict. The
+    metadata can be read without loading the tensors.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished:
-        save_file(state, unfinished, metadata=dict(metadata))
-        # Renamed before it is on the disk, a power cut would leave it empty.
-        with unfinished.open("rb+") as file:
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata=dict(metadata))
+        # Without fsync before the rename, a power failure could leave an empty file.
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their names, on the CPU."""
+    """Returns the tensors of a checkpoint by name, on the CPU."""
     return load_file(path)
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What was written beside the weights; empty where there is no checkpoint, or a damaged one."""
+    """Returns the metadata of a checkpoint; empty if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

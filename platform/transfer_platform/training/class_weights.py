@@ -1,4 +1,4 @@
-"""Classes of unequal size: whether a loss shall make up for it, and how."""
+"""Class weights of the loss for imbalanced data sets."""
 
 from __future__ import annotations
 
@@ -9,32 +9,24 @@ from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 
 
-def resolve_class_weights(settings: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
-    """The settings without `class_weights: auto`.
+def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
+    """Returns the configuration with `class_weights: auto` replaced by `balanced` or `none`.
 
-    Args:
-        settings: Without ranges.
-        labels: The class of every training image (N,), of all folds, so that these and a refit do alike.
-        classes: C.
-        say: Told what `auto` came to.
+    `labels` (N,) are those of all folds, so that each fold and the final refit use the same setting.
     """
-    if settings.class_weights != "auto":
-        return settings
+    if config.class_weights != "auto":
+        return config
     counts = torch.bincount(labels, minlength=classes)
     ratio = float(counts.max() / counts.min())
-    chosen = "balanced" if ratio > IMBALANCE_RATIO else "none"
+    resolved = "balanced" if ratio > IMBALANCE_RATIO else "none"
     say(
-        f"class_weights: auto is {chosen}: the largest class has {ratio:.2f} times the images of the smallest"
+        f"class_weights: auto uses {resolved}: "
+        f"the largest class has {ratio:.2f} times as many images as the smallest"
     )
-    return settings.model_copy(update={"class_weights": chosen})
+    return config.model_copy(update={"class_weights": resolved})
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Weights (C,) that make all classes count the same in a loss: n / (C n_c), as scikit-learn's `balanced`.
-
-    Args:
-        labels: The class of every training image (N,), each class at least once.
-        classes: C.
-    """
+    """Returns one weight per class (C,), N / (C n_c), as scikit-learn's `class_weight="balanced"`."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

@@ -1,36 +1,25 @@
-"""What the frozen part of a study costs, stored or computed every time; imports no deep-learning library.
+"""Estimated cost of stored and of recomputed features.
 
-What was measured on this machine is remembered in the cache, so that a plan can tell it beforehand.
+Costs measured on this machine are cached for `platform check`. This module does not import PyTorch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 
-from transfer_platform import paths
 from transfer_platform.data.splits import Splits
-from transfer_registry.files import atomic_write
+from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
-"""To write a row or to read one again: what a solid-state disk does. Rows that fit into memory are faster."""
+"""Assumed read and write speed of the store: a solid-state disk. Rows that fit into memory are faster."""
+_NAMESPACE = "costs"
 
 
 @dataclass(frozen=True)
 class CostKey:
-    """What is measured: a frozen part of a network on this machine.
-
-    Attributes:
-        backbone: Its name in the recipe.
-        frozen_through: The last frozen stage.
-        image_size: S, in pixels.
-        precision: Arithmetic of the network.
-        device: Where it runs, `cpu`, `cuda` or `mps`.
-    """
+    """A frozen prefix, image size in pixels, precision and device type (`cpu`, `cuda` or `mps`)."""
 
     backbone: str
     frozen_through: str
@@ -41,12 +30,7 @@ class CostKey:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What was found.
-
-    Attributes:
-        row_bytes: Of one image's features.
-        seconds: Of the frozen part, for one image.
-    """
+    """Size of the features of one image, and the time to compute them."""
 
     row_bytes: int
     seconds: float
@@ -54,74 +38,57 @@ class MeasuredCost:
 
 @dataclass(frozen=True)
 class StudyCosts:
-    """The two ways of a study, in bytes and seconds.
-
-    Attributes:
-        rows: Images and views that would be stored.
-        uses: How often an image is put through the network in all trials, epochs and folds.
-        measured: On one image.
-    """
+    """Cost of both strategies for a whole study."""
 
     rows: int
+    """Images and views to store."""
     uses: int
+    """Images processed in all trials, epochs and folds."""
     measured: MeasuredCost
+    """Cost of one image."""
 
     @property
     def bytes(self) -> int:
-        """Of all rows."""
+        """Size of all stored features."""
         return self.rows * self.measured.row_bytes
 
     @property
-    def stored(self) -> float:
-        """Seconds with the store: each row is computed and written once, and read at every use."""
-        each_way = self.measured.row_bytes / DISK_BYTES_PER_SECOND
-        return self.rows * (self.measured.seconds + each_way) + self.uses * each_way
+    def stored_seconds(self) -> float:
+        """Time with stored features: each is computed and written once, and read at every use."""
+        transfer = self.measured.row_bytes / DISK_BYTES_PER_SECOND
+        return self.rows * (self.measured.seconds + transfer) + self.uses * transfer
 
     @property
-    def computed(self) -> float:
-        """Seconds without it: the frozen part runs at every use."""
+    def recomputed_seconds(self) -> float:
+        """Time without the store: features are computed at every use."""
         return self.uses * self.measured.seconds
 
     @property
     def worth_storing(self) -> bool:
-        """Whether the store saves more than it costs."""
-        return self.stored < self.computed
+        """True if stored features are faster."""
+        return self.stored_seconds < self.recomputed_seconds
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """The costs of a study.
-
-    Args:
-        splits: Its images.
-        views: That are kept of each training image; 1: only the image as it is.
-        epochs: Of a trial.
-        trials: Of the study.
-        measured: Of its frozen part.
-    """
+    """Returns the costs of a study that stores `views` views per training image; 1 is the original image."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
-    # Each fold trains on all images but its own.
-    taught, chosen = train * max(1, splits.fold_count - 1), len(splits.validation) or train
-    return StudyCosts(rows, trials * epochs * (taught + chosen), measured)
+    # With K folds, each image is trained on in K - 1 folds and validated in one.
+    trained, validated = train * max(1, splits.fold_count - 1), len(splits.validation) or train
+    return StudyCosts(rows, trials * epochs * (trained + validated), measured)
 
 
-def save_cost(subject: CostKey, measured: MeasuredCost) -> None:
-    """Keeps a measurement, where the cache takes it."""
-    path = _path(subject)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(asdict(measured)), "utf-8")
+def save_cost(key: CostKey, cost: MeasuredCost) -> None:
+    """Caches a measurement."""
+    DiskCache(_NAMESPACE).put({_cache_key(key): json.dumps(asdict(cost)).encode()})
 
 
-def load_cost(subject: CostKey) -> MeasuredCost | None:
-    """What was measured before, with the same library on this machine; None where nothing was."""
-    try:
-        return MeasuredCost(**json.loads(_path(subject).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+def load_cost(key: CostKey) -> MeasuredCost | None:
+    """Returns the cost measured on this machine with the installed PyTorch, if it is cached."""
+    cache_key = _cache_key(key)
+    value = DiskCache(_NAMESPACE).get([cache_key]).get(cache_key)
+    return None if value is None else MeasuredCost(**json.loads(value))
 
 
-def _path(subject: CostKey) -> Path:
-    named = json.dumps({**asdict(subject), "torch": version("torch")}, sort_keys=True)
-    return paths.cache_folder() / "measured" / f"{hashlib.sha256(named.encode()).hexdigest()}.json"
+def _cache_key(key: CostKey) -> str:
+    return json.dumps({**asdict(key), "torch": version("torch")}, sort_keys=True)

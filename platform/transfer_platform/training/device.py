@@ -1,131 +1,69 @@
-"""Where a network runs, and in which arithmetic it is fastest there."""
+"""Selection of the device, and settings of its execution."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIN_PARALLEL_ELEMENTS = 200_000
-"""Numbers in a step from which on several threads gain anything; see `benchmarks/threads.py`."""
-SPEEDUP_THRESHOLD = 0.9
-"""A lower precision is taken when a step needs at most this share of the time in float32."""
+"""Input elements of a step from which several threads are faster than one; see `benchmarks/threads.py`."""
 
 
-def choose_device(wanted: str = "auto") -> torch.device:
-    """The device to train on.
+def choose_device(name: str = "auto") -> torch.device:
+    """Returns the device to train on.
 
     Args:
-        wanted: `auto` (what `PLATFORM_DEVICE` says, else CUDA, MPS, CPU) or a name that torch knows,
-            such as `cuda:1`.
+        name: A PyTorch device such as `cuda:1`. `auto` means the value of `PLATFORM_DEVICE` if it is set,
+            otherwise the first available one of CUDA, MPS and CPU.
 
     Raises:
-        TrainingError: There is no such device on this machine.
+        TrainingError: The device is not available.
     """
-    if wanted == "auto":
-        wanted = os.environ.get(DEVICE_VARIABLE) or "auto"
-    if wanted != "auto":
-        return _existing(wanted)
+    if name == "auto":
+        name = os.environ.get(DEVICE_VARIABLE) or "auto"
+    if name != "auto":
+        return _available_device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _existing(name: str) -> torch.device:
+def _available_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"there is no device {name!r} on this machine ({reason}); --device auto takes what there is"
+            f"device {name!r} is not available ({reason}); use --device auto to select an available one"
         ) from error
     return device
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """A context in which the network computes in `precision`; weights and optimizer stay float32."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
-
-
-def choose_precision(device: torch.device, step: Callable[[], object]) -> str:
-    """The arithmetic in which a step is fastest.
-
-    A processor's name does not tell: on some that have bfloat16 units a small network's step is slower in it.
-
-    Args:
-        device: Where the step runs.
-        step: One step of the work to come; runs a few times under autocast.
-
-    Returns:
-        `float32`, `bfloat16` or `float16`.
-    """
-    if device.type == "cpu" and _emulates_bfloat16():
-        return "float32"
-    lower = _lower_precision(device)
-    patience = SPEEDUP_THRESHOLD * _seconds("float32", device, step)
-    return lower if _seconds(lower, device, step, patience) <= patience else "float32"
-
-
-def _emulates_bfloat16() -> bool:
-    """Whether this processor lacks the instructions: then bfloat16 is too slow even to be timed."""
-    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _lower_precision(device: torch.device) -> str:
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        return "float16"
-    return "bfloat16"
-
-
-def _seconds(
-    precision: str, device: torch.device, step: Callable[[], object], patience: float = float("inf")
-) -> float:
-    """The shortest of three steps, after one that loads kernels; fewer where they are hopelessly slow."""
-    best = float("inf")
-    with autocast(device, precision):
-        step()
-    synchronize(device)
-    for _ in range(3):
-        start = time.perf_counter()
-        with autocast(device, precision):
-            step()
-        synchronize(device)
-        best = min(best, time.perf_counter() - start)
-        if best > 2 * patience:
-            break
-    return best
-
-
 @contextmanager
 def threads_for(step_elements: int) -> Iterator[None]:
-    """A context in which a CPU works with one thread where a step is too small to be shared.
+    """Limits PyTorch to one CPU thread within the context if a step is small.
 
-    Threads that meet after every operation of microseconds cost more than they bring, many times more where
-    another process keeps one of the cores busy.
-
-    Args:
-        step_elements: Numbers that a step reads.
+    Synchronizing threads after operations of microseconds costs more than it saves, and many times more when
+    another process occupies one of the cores.
     """
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:
         torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until a device has done all that it was asked to."""
+    """Waits until all operations queued on a device have finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

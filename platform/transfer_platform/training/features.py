@@ -1,6 +1,6 @@
-"""What the frozen prefix of a network makes of the images: computed once, and learnt from again and again.
+"""Features of a frozen network prefix, stored on disk or computed at every use.
 
-images or views of them --prefix, in batches of one size--> features --store--> rows, by position
+images or augmented views --prefix, fixed batch size--> features --store--> rows by position
 """
 
 from __future__ import annotations
@@ -9,116 +9,103 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from transfer_platform.loading.images import ImageLoader, preprocessing_digest
+from transfer_platform.partition.split import Partition
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.tensor_store import Rows, RowSpec, Store
+from transfer_platform.tensor_store.rows import Rows
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
+from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
-"""Images in a forward pass. One size for all: on most networks the last bits depend on it."""
-
-
-class Split(Protocol):
-    """What is needed of a `network.splitting.Split`."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the prefix: its operations and its weights."""
-
-    def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) -> features (B, ...)."""
+"""Images per forward pass. The size is fixed because on most networks the last bits depend on it."""
 
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """A frozen prefix in the arithmetic that it runs in.
+    """The prefix of a partition, for images of side S = `image_size` pixels."""
 
-    Attributes:
-        split: Of the network.
-        precision: `float32`, `bfloat16` or `float16`.
-        device: Where the network lives.
-        image_size: S, in pixels.
-    """
-
-    split: Split
+    partition: Partition
     precision: str
     device: torch.device
     image_size: int
 
     @cached_property
-    def layout(self) -> RowSpec:
-        """Of one image's features as they are stored; found by running the prefix once."""
+    def spec(self) -> RowSpec:
+        """Shape and type of the features of one image; runs the prefix once."""
         rows = to_row_order(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
         return RowSpec(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
 
     def run(self, images: Tensor) -> Tensor:
-        """Features (B, ...) of at most `PREFIX_BATCH` images (B, 3, S, S)."""
+        """Returns the features (B, ...) of at most `PREFIX_BATCH` images (B, 3, S, S)."""
         padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        lower = self.precision != "float32"
-        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=lower):
-            return self.split.features(padded)[: len(images)]
+        with autocast(self.device, self.precision):
+            return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """SHA-256 of all that features depend on besides the images and their views."""
-        depends = (
-            self.split.digest,
+        """Returns the SHA-256 of everything that features depend on besides the images and their views."""
+        parts = (
+            self.partition.digest,
             self.precision,
             self.device.type,
             str(PREFIX_BATCH),
             preprocessing_digest("features", images.preprocessing),
         )
-        return hashlib.sha256("\0".join(depends).encode()).hexdigest()
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def to_row_order(features: Tensor) -> Tensor:
-    """Maps (B, F, H, W) as (B, H, W, F), the order in which they lie in memory; all else as it is."""
+    """Permutes feature maps (B, F, H, W) to (B, H, W, F), their order in memory; returns others unchanged."""
     return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
 
 
 def from_row_order(rows: Tensor) -> Tensor:
-    """The inverse of `stored`; nothing is copied, and maps are `channels_last`."""
+    """Inverts `to_row_order` without a copy; feature maps are `channels_last`."""
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
 class ComputedFeatures:
-    """Features that are computed each time they are asked for: to the bit what `obtain` would have stored.
+    """Features computed at every use, bitwise equal to those of `stored_features`.
 
     Args:
-        prefix: Runs with as many threads as torch has now.
-        images: The images.
-        positions: Whose features, one row each.
-        views: As of `obtain`.
+        prefix: Runs with the number of threads set in PyTorch at construction.
+        images: Images by position.
+        positions: Position of the image of each row.
+        view_seeds: Seed of the augmented view of each row; None for images without augmentation.
     """
 
     def __init__(
-        self, prefix: FrozenPrefix, images: ImageLoader, positions: Sequence[int], views: Sequence[int] | None
+        self,
+        prefix: FrozenPrefix,
+        images: ImageLoader,
+        positions: Sequence[int],
+        view_seeds: Sequence[int] | None,
     ) -> None:
-        self._prefix, self._images, self._positions, self._views = prefix, images, positions, views
+        self._prefix, self._images, self._positions, self._view_seeds = prefix, images, positions, view_seeds
         self._threads = torch.get_num_threads()
 
     @property
-    def layout(self) -> RowSpec:
+    def spec(self) -> RowSpec:
         """Shape and type of each row."""
-        return self._prefix.layout
+        return self._prefix.spec
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Some rows (B, *shape), on the prefix's device."""
+        """Returns rows (B, *shape) on the device of the prefix."""
         rows = torch.as_tensor(indices).tolist()
-        threads = torch.get_num_threads()  # few, where what follows is a small step
+        threads = torch.get_num_threads()  # may be 1 because the training step is small
         torch.set_num_threads(self._threads)
         try:
-            return torch.cat(
-                [*feature_batches(self._prefix, self._images, self._positions, self._views, rows)]
-            )
+            batches = feature_batches(self._prefix, self._images, self._positions, self._view_seeds, rows)
+            return torch.cat([*batches])
         finally:
             torch.set_num_threads(threads)
 
@@ -127,55 +114,51 @@ def feature_batches(
     prefix: FrozenPrefix,
     images: ImageLoader,
     positions: Sequence[int],
-    views: Sequence[int] | None,
+    view_seeds: Sequence[int] | None,
     rows: Sequence[int],
 ) -> Iterator[Tensor]:
-    """The features of some rows, computed `PREFIX_BATCH` at a time; arguments as of `obtain`."""
+    """Yields the features of some rows, `PREFIX_BATCH` at a time; arguments as in `ComputedFeatures`."""
     for start in range(0, len(rows), PREFIX_BATCH):
         batch = rows[start : start + PREFIX_BATCH]
-        chosen = [positions[row] for row in batch]
-        seen = (
-            images.load(chosen) if views is None else images.load_views(chosen, [views[row] for row in batch])
+        batch_positions = [positions[row] for row in batch]
+        pixels = (
+            images.load(batch_positions)
+            if view_seeds is None
+            else images.load_views(batch_positions, [view_seeds[row] for row in batch])
         )
-        yield to_row_order(prefix.run(seen))
+        yield to_row_order(prefix.run(pixels))
 
 
 def stored_features(
     prefix: FrozenPrefix,
     images: ImageLoader,
     positions: Sequence[int],
-    views: Sequence[int] | None,
+    view_seeds: Sequence[int] | None,
     store: Store,
     progress: Progress = silent,
     say: Say = silent,
 ) -> Rows:
-    """The features of images or of views of them, from the store or computed into it.
+    """Returns features from the store; missing ones are computed and stored first.
 
-    Args:
-        prefix: Runs where features are missing.
-        images: The images.
-        positions: Whose features, one row each.
-        views: For each row the seed of its view; None: all of the images as they are.
-        store: Where they are kept.
-        progress: Told while features are computed.
-        say: Told where another process is computing them just now.
+    The first four arguments are those of `ComputedFeatures`. `say` is called before waiting for another
+    process.
 
     Raises:
-        StoreError: There is no room for them, or the store cannot be written to.
+        StoreError: The features do not fit, or the store is not writable.
     """
-    task = "the frozen part, once" if views is None else "the frozen part on augmented views, once"
+    task = "extracting features" if view_seeds is None else "extracting features of views"
 
     def compute(missing: Sequence[int]) -> Iterator[Tensor]:
         done = 0
-        for features in feature_batches(prefix, images, positions, views, missing):
+        for features in feature_batches(prefix, images, positions, view_seeds, missing):
             yield features.cpu()
             done += len(features)
             progress(Step(task, done, len(missing), "images"))
 
     def waiting() -> None:
-        say("another process computes the same features just now; waiting for it")
+        say("waiting for another process that is computing the same features")
 
     keys = [images.digests[position] for position in positions]
-    if views is not None:
-        keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, views, strict=True)]
-    return store.get_or_compute(prefix.address(images), prefix.layout, keys, compute, waiting)
+    if view_seeds is not None:
+        keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, view_seeds, strict=True)]
+    return store.get_or_compute(prefix.address(images), prefix.spec, keys, compute, waiting)

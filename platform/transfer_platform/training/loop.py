@@ -1,11 +1,10 @@
-"""A trial, epoch after epoch, to its best one: a network on its validation images, or one a fold."""
+"""Training loop of a trial, with a validation split or with cross-validation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,12 +20,7 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch came to.
-
-    Attributes:
-        number: Counted from 1.
-        metrics: By name: `train/loss`, `validation/accuracy`, `learning_rate`, `seconds`, ...
-    """
+    """Metrics of one epoch, counted from 1: `train/loss`, `validation/accuracy`, `seconds`, ..."""
 
     number: int
     metrics: dict[str, float]
@@ -34,27 +28,27 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Objective:
-    """What makes one epoch better than another: a validation metric, and whether less of it is better."""
+    """The validation metric that ranks epochs and trials, and the direction in which it improves."""
 
     metric: str
     minimizes: bool
 
-    def is_better(self, one: float, other: float) -> bool:
-        """Whether a value is strictly better than another."""
-        return one < other if self.minimizes else one > other
+    def is_better(self, value: float, other: float) -> bool:
+        """Returns True if a value is strictly better than another."""
+        return value < other if self.minimizes else value > other
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a trial came to.
+    """Result of a trial.
 
     Attributes:
-        epochs: All of them, in order.
-        best: One of them.
-        logits: Of the validation images at the best epoch (N, C); with folds of all training images,
-            each by the network that has not seen it.
-        learned: The tensors that training changed, at the best epoch, by their names in the network's state;
-            empty with folds, which leave no network behind.
+        epochs: All epochs in order.
+        best: The best epoch.
+        logits: Logits of the validation images at the best epoch (N, C); with cross-validation, out-of-fold
+            logits of all training images.
+        weights: Trained tensors at the best epoch by their names in the network's state dict; empty with
+            cross-validation.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -63,148 +57,123 @@ class FitResult:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-class _EpochRunner(Protocol):
-    """What is trained in a trial."""
-
-    def run(self, number: int) -> tuple[EpochResult, Tensor]:
-        """Runs an epoch: what it came to, and the validation logits."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Copies of the weights as they are now."""
-
-
 @dataclass(frozen=True)
 class FitOptions:
-    """How a trial goes.
+    """Options of `fit` and `cross_validate`.
 
     Attributes:
-        settings: Without ranges.
-        precision: `float32`, `bfloat16` or `float16`; weights stay float32 throughout.
-        goal: Decides which epoch is best.
-        after_epoch: Called with every finished epoch; what it raises ends the training.
+        config: Without search ranges.
+        precision: `float32`, `bfloat16` or `float16`; weights stay float32.
+        objective: Ranks the epochs.
+        after_epoch: Called after every epoch; an exception that it raises ends the training.
     """
 
-    settings: TrainingConfig
+    config: TrainingConfig
     precision: str
     objective: Objective
     after_epoch: Callable[[EpochResult], None]
 
 
-def fit(network: Network, material: TrialData, course: FitOptions) -> FitResult:
-    """Trains a network and leaves it at the weights of its best epoch.
+def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
+    """Trains a network and restores the weights of its best epoch.
 
     Args:
-        network: Frozen as wished, on its device; changed in place.
-        material: With validation images.
-        course: How it goes.
+        network: Frozen as configured, on its device; changed in place.
+        data: With validation images.
+        options: Configuration, precision and callback.
 
     Raises:
-        DivergedError: The loss is not a finite number any more.
+        DivergedError: The loss is not finite.
     """
-    contest = _SingleNetwork(network, material, course)
-    fitted = _train_epochs(contest, course)
-    contest.trainer.learned.restore(fitted.weights)
-    return fitted
+    trainer = Trainer(network, data, options.config, options.precision)
+    targets = data.labels[list(data.validation)]
+
+    def run_epoch(number: int) -> tuple[EpochResult, Tensor]:
+        start, rate = time.perf_counter(), trainer.learning_rate
+        loss = trainer.train(number)
+        logits = trainer.validate()
+        epoch = _epoch_result(number, loss, targets, logits, rate, start)
+        trainer.after_epoch(epoch.metrics["validation/loss"])
+        return epoch, logits
+
+    result = _train_epochs(run_epoch, trainer.trainable.copy, options)
+    trainer.trainable.restore(result.weights)
+    return result
 
 
-def cross_validate(network: Network, folds: Sequence[TrialData], course: FitOptions) -> FitResult:
-    """Trains one network a fold, all of them an epoch further at a time; metrics are those out of fold.
+def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
+    """Trains one network per fold, all folds one epoch at a time; metrics are out-of-fold.
 
     Args:
-        network: As every fold starts with it; it takes their weights in turn, and is not fit for use then.
-        folds: Each with its own validation images, which together are all images, each once.
-        course: How it goes.
+        network: Initial state of every fold. Its weights are overwritten and not usable afterwards.
+        folds: Their validation sets are a partition of all images.
+        options: Configuration, precision and callback.
 
     Raises:
-        DivergedError: The loss of a fold is not a finite number any more.
+        DivergedError: The loss of a fold is not finite.
     """
-    return _train_epochs(_FoldNetworks(network, folds, course), course)
+    trainable = TrainableState(network)
+    weights = [trainable.copy() for _ in folds]
+    trainers = [Trainer(network, fold, options.config, options.precision) for fold in folds]
+    labels = folds[0].labels
+
+    def run_epoch(number: int) -> tuple[EpochResult, Tensor]:
+        start, rate = time.perf_counter(), trainers[0].learning_rate
+        losses, logits = [], torch.empty(len(labels), network.spec.classes)
+        for index, (fold, trainer) in enumerate(zip(folds, trainers, strict=True)):
+            trainable.restore(weights[index])
+            losses.append(trainer.train(number))
+            fold_logits = trainer.validate()
+            positions = list(fold.validation)
+            trainer.after_epoch(float(functional.cross_entropy(fold_logits, labels[positions])))
+            logits[positions] = fold_logits
+            weights[index] = trainable.copy()
+        return _epoch_result(number, sum(losses) / len(losses), labels, logits, rate, start), logits
+
+    return _train_epochs(run_epoch, dict, options)
 
 
-def refit(
-    network: Network, material: TrialData, settings: TrainingConfig, *, precision: str, epochs: int
-) -> None:
-    """Trains a network for a number of epochs, the first ones of the recipe's schedule; nothing chooses.
+def refit(network: Network, data: TrialData, config: TrainingConfig, *, precision: str, epochs: int) -> None:
+    """Trains a network for a fixed number of epochs without validation.
 
     Args:
-        network: Frozen as wished, on its device; changed in place.
-        material: Needs no validation images.
-        settings: Without ranges.
-        precision: As in a `FitOptions`.
-        epochs: At most `settings.epochs`.
+        network: Frozen as configured, on its device; changed in place.
+        data: Validation images are not used.
+        config: Without search ranges. The learning rate follows the schedule of `config.epochs`.
+        precision: As in `FitOptions`.
+        epochs: At most `config.epochs`.
 
     Raises:
-        DivergedError: The loss is not a finite number any more.
+        DivergedError: The loss is not finite.
     """
-    trainer = Trainer(network, material, settings, precision)
+    trainer = Trainer(network, data, config, precision)
     for number in range(1, epochs + 1):
         trainer.after_epoch(trainer.train(number))
 
 
-def _train_epochs(contest: _EpochRunner, course: FitOptions) -> FitResult:
-    settings, goal = course.settings, course.objective
+def _train_epochs(
+    run_epoch: Callable[[int], tuple[EpochResult, Tensor]],
+    copy_weights: Callable[[], dict[str, Tensor]],
+    options: FitOptions,
+) -> FitResult:
+    """Calls `run_epoch`, which returns metrics and logits, until the last epoch or early stopping."""
+    config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None
-    for number in range(1, settings.epochs + 1):
-        epoch, logits = contest.run(number)
+    for number in range(1, config.epochs + 1):
+        epoch, logits = run_epoch(number)
         epochs.append(epoch)
-        if best is None or goal.is_better(epoch.metrics[goal.metric], best.best.metrics[goal.metric]):
-            best = FitResult((), epoch, logits, contest.weights())
-        course.after_epoch(epoch)
-        if settings.early_stopping and number - best.best.number >= settings.early_stopping:
+        value = epoch.metrics[objective.metric]
+        if best is None or objective.is_better(value, best.best.metrics[objective.metric]):
+            best = FitResult((), epoch, logits, copy_weights())
+        options.after_epoch(epoch)
+        if config.early_stopping and number - best.best.number >= config.early_stopping:
             break
     assert best is not None, "a trial has at least one epoch"
     return FitResult(tuple(epochs), best.best, best.logits, best.weights)
 
 
-class _SingleNetwork:
-    """One network and its validation images."""
-
-    def __init__(self, network: Network, material: TrialData, course: FitOptions) -> None:
-        self.trainer = Trainer(network, material, course.settings, course.precision)
-        self._targets = material.labels[list(material.validation)]
-
-    def run(self, number: int) -> tuple[EpochResult, Tensor]:
-        start, rate = time.perf_counter(), self.trainer.learning_rate
-        loss = self.trainer.train(number)
-        logits = self.trainer.validate()
-        epoch = _epoch(number, loss, self._targets, logits, rate, start)
-        self.trainer.after_epoch(epoch.metrics["validation/loss"])
-        return epoch, logits
-
-    def weights(self) -> dict[str, Tensor]:
-        return self.trainer.learned.copy()
-
-
-class _FoldNetworks:
-    """One network a fold, which share the frozen part: each puts its own weights in place for its turn."""
-
-    def __init__(self, network: Network, folds: Sequence[TrialData], course: FitOptions) -> None:
-        self._folds, self._classes = folds, network.spec.classes
-        self._learned = TrainableState(network)
-        self._weights = [self._learned.copy() for _ in folds]
-        self._trainers = [Trainer(network, fold, course.settings, course.precision) for fold in folds]
-
-    def run(self, number: int) -> tuple[EpochResult, Tensor]:
-        start, rate = time.perf_counter(), self._trainers[0].learning_rate
-        labels = self._folds[0].labels
-        losses, logits = [], torch.empty(len(labels), self._classes)
-        for index, fold in enumerate(self._folds):
-            self._learned.restore(self._weights[index])
-            trainer = self._trainers[index]
-            losses.append(trainer.train(number))
-            held_out = trainer.validate()
-            positions = list(fold.validation)
-            trainer.after_epoch(float(functional.cross_entropy(held_out, labels[positions])))
-            logits[positions] = held_out
-            self._weights[index] = self._learned.copy()
-        return _epoch(number, sum(losses) / len(losses), labels, logits, rate, start), logits
-
-    def weights(self) -> dict[str, Tensor]:
-        return {}
-
-
-def _epoch(
+def _epoch_result(
     number: int, train_loss: float, targets: Tensor, logits: Tensor, rate: float, start: float
 ) -> EpochResult:
     probabilities = functional.softmax(logits.double(), dim=1)

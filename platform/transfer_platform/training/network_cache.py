@@ -1,4 +1,4 @@
-"""A network as every trial starts with it: built and split once, put back to its start between trials."""
+"""Networks that are built, frozen and partitioned once, and reset between trials."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_model.stages import count_through
 from transfer_platform.partition.split import Partition, PartitionError, partition_network
-from transfer_platform.training.freezing import freeze_through
 from transfer_platform.training.trainable_state import TrainableState
 
 
 @dataclass(frozen=True)
 class CachedNetwork:
-    """One backbone, frozen through one stage.
+    """A backbone frozen through one stage.
 
     Attributes:
-        network: Shared by all trials that start with it, one after the other.
-        split: Where its frozen part ends; None where there is none, or where it cannot be cut.
-        unsplit: Why it cannot be cut; empty where it could be, or where nothing is frozen.
-        learned: What training changes.
-        start: Copies of it, as it was before any.
+        network: Shared by consecutive trials.
+        partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.
+        partition_error: Reason why partitioning failed, otherwise empty.
+        trainable: The part of the network that training changes.
+        initial_state: Copies of its tensors before the first trial.
     """
 
     network: Network
@@ -33,7 +33,7 @@ class CachedNetwork:
     initial_state: dict[str, Tensor]
 
     def reset(self, seed: int, dropout: float) -> Network:
-        """Forgets every trial: the weights of the start, and torch's generator as `seed` sets it."""
+        """Restores the initial weights, sets the dropout rate and seeds PyTorch's generator."""
         self.trainable.restore(self.initial_state)
         self.network.set_dropout(dropout)
         torch.manual_seed(seed)
@@ -43,24 +43,41 @@ class CachedNetwork:
 def prepare_network(
     spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
 ) -> CachedNetwork:
-    """Builds a network, freezes it and splits it where learning starts.
+    """Builds a network, freezes it and partitions it after the frozen part.
 
-    Args:
-        spec: What to build.
-        pretrained: File of the backbone's weights; None: random ones.
-        frozen_through: A stage, `none` or `all`.
-        seed: Of the head's first weights.
-        device: Where it lives.
+    `pretrained` is a file with backbone weights, None for random ones; `seed` initializes the head.
     """
     torch.manual_seed(seed)
     network = build_network(spec, pretrained)
     freeze_through(network, frozen_through)
     network.to_device(device)
-    learned = TrainableState(network)
-    start = learned.copy()
-    if not network.frozen:
-        return CachedNetwork(network, None, "", learned, start)
-    try:
-        return CachedNetwork(network, partition_network(network), "", learned, start)
-    except PartitionError as error:
-        return CachedNetwork(network, None, str(error), learned, start)
+    trainable = TrainableState(network)
+    initial_state = trainable.copy()
+    partition, partition_error = None, ""
+    if network.frozen:
+        try:
+            partition = partition_network(network)
+        except PartitionError as error:
+            partition_error = str(error)
+    return CachedNetwork(network, partition, partition_error, trainable, initial_state)
+
+
+def freeze_through(network: Network, stage: str) -> int:
+    """Freezes the backbone from the input through one stage, and unfreezes the rest.
+
+    Frozen modules get no gradients and stay in eval mode: batch norms keep their running statistics, dropout
+    and stochastic depth are off.
+
+    Args:
+        network: Changed in place. Images (B, 3, H, W) -> logits (B, C).
+        stage: Name in `network.stages`, or a common prefix of several (`layer1`: through the last of them),
+            or `none` or `all`.
+
+    Returns:
+        Number of trainable parameters, head included.
+
+    Raises:
+        UnknownStageError: The backbone has no such stage.
+    """
+    network.freeze(count_through(network.stages, stage))
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

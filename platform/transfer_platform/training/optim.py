@@ -1,4 +1,4 @@
-"""What changes the weights: the optimizer with its parameter groups, and the learning rate over time."""
+"""Optimizer, parameter groups and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -13,86 +13,82 @@ from transfer_model.network import Network
 from transfer_platform.recipe.schema import TrainingConfig
 
 
-def make_optimizer(network: Network, settings: TrainingConfig) -> Optimizer:
-    """AdamW or SGD over all parameters that learn, the backbone's at a fraction of the head's rate.
+def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
+    """Returns AdamW or SGD over all trainable parameters, with a lower learning rate for the backbone.
 
-    Biases and normalisation weights are not decayed: shrinking them towards zero regularises nothing (He et
-    al., "Bag of Tricks for Image Classification", 2019, section 3.1).
+    Biases and normalization weights are not decayed (He et al., "Bag of Tricks for Image Classification",
+    2019, section 3.1).
     """
-    rate = settings.learning_rate
+    rate = config.learning_rate
     groups = [
-        *_groups(network.head_parameters(), rate, settings.weight_decay),
-        *_groups(network.backbone_parameters(), rate * settings.backbone_lr_factor, settings.weight_decay),
+        *_parameter_groups(network.head_parameters(), rate, config.weight_decay),
+        *_parameter_groups(
+            network.backbone_parameters(), rate * config.backbone_lr_factor, config.weight_decay
+        ),
     ]
-    if settings.optimizer == "sgd":
-        return SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True)
+    if config.optimizer == "sgd":
+        return SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     return AdamW(groups, lr=rate, fused=True)
 
 
-def _groups(parameters: Iterable[nn.Parameter], rate: float, decay: float) -> list[dict[str, object]]:
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    decayed = [parameter for parameter in learning if parameter.ndim > 1]
-    exempt = [parameter for parameter in learning if parameter.ndim <= 1]
+def _parameter_groups(
+    parameters: Iterable[nn.Parameter], rate: float, weight_decay: float
+) -> list[dict[str, object]]:
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1]
+    not_decayed = [parameter for parameter in trainable if parameter.ndim <= 1]
     return [
-        {"params": group, "lr": rate, "weight_decay": weight_decay}
-        for group, weight_decay in ((decayed, decay), (exempt, 0.0))
+        {"params": group, "lr": rate, "weight_decay": decay}
+        for group, decay in ((decayed, weight_decay), (not_decayed, 0.0))
         if group
     ]
 
 
 class LearningRateSchedule:
-    """The learning rate over a trial: a linear warm-up, then the schedule.
+    """Linear warm-up to the learning rates of the optimizer, followed by the configured schedule."""
 
-    Args:
-        optimizer: Its groups' rates are the peak rates; changed in place.
-        settings: Schedule, warm-up and epochs.
-        steps_per_epoch: Optimizer steps in one epoch.
-    """
-
-    def __init__(self, optimizer: Optimizer, settings: TrainingConfig, steps_per_epoch: int) -> None:
-        total = settings.epochs * steps_per_epoch
-        warmup = min(round(settings.warmup_epochs * steps_per_epoch), total)
-        self._plateau: ReduceLROnPlateau | None = None
-        self._by_step = self._schedule(optimizer, settings, warmup, total)
-
-    def _schedule(
-        self, optimizer: Optimizer, settings: TrainingConfig, warmup: int, total: int
-    ) -> LRScheduler:
-        if settings.schedule == "one_cycle":
-            rise = warmup or round(0.3 * total)
-            return LambdaLR(optimizer, lambda step: _one_cycle(step, rise, total))
-        if settings.schedule == "plateau":
-            warm = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-            self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2)
-            return warm
-        falls = settings.schedule == "cosine"
-        return LambdaLR(optimizer, lambda step: _factor(step, warmup, total, falls=falls))
+    def __init__(self, optimizer: Optimizer, config: TrainingConfig, steps_per_epoch: int) -> None:
+        total = config.epochs * steps_per_epoch
+        warmup = min(round(config.warmup_epochs * steps_per_epoch), total)
+        self._by_step = _step_scheduler(optimizer, config.schedule, warmup, total)
+        plateau = config.schedule == "plateau"
+        self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2) if plateau else None
 
     def after_step(self) -> None:
-        """Moves on by one optimizer step."""
+        """Advances the schedule by one optimizer step."""
         self._by_step.step()
 
     def after_epoch(self, validation_loss: float) -> None:
-        """Lowers the rate of the plateau schedule when the validation loss stopped falling."""
+        """Reduces the learning rate of the plateau schedule if the validation loss stopped decreasing."""
         if self._plateau is not None:
             self._plateau.step(validation_loss)
 
 
-def _factor(step: int, warmup: int, total: int, *, falls: bool) -> float:
-    """Share of the peak rate at a step, counted from 0; half a cosine after the warm-up if it `falls`."""
+def _step_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total: int) -> LRScheduler:
+    if schedule == "one_cycle":
+        rise = warmup or round(0.3 * total)
+        return LambdaLR(optimizer, lambda step: _one_cycle_factor(step, rise, total))
+    if schedule == "plateau":
+        return LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    cosine = schedule == "cosine"
+    return LambdaLR(optimizer, lambda step: _warmup_factor(step, warmup, total, cosine=cosine))
+
+
+def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float:
+    """Returns the fraction of the peak rate: linear warm-up, then constant or half a cosine to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    if not falls:
+    if not cosine:
         return 1.0
     progress = (step - warmup) / max(1, total - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _one_cycle(step: int, rise: int, total: int) -> float:
-    """Share of the peak rate at a step, counted from 0: from 1/25 up over `rise` steps, then down to nothing.
+def _one_cycle_factor(step: int, rise: int, total: int) -> float:
+    """Returns the fraction of the peak rate: from 1/25 to 1 within `rise` steps, then down to 0.
 
-    Half a cosine each way (Smith and Topin, "Super-Convergence", 2018, with the shape of fastai).
+    Both parts are half a cosine (Smith and Topin, "Super-Convergence", 2018, in fastai's shape).
     """
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))
-    return _factor(step, rise, total, falls=True)
+    return _warmup_factor(step, rise, total, cosine=True)

@@ -1,4 +1,4 @@
-"""Measures what the frozen part of a network costs: the bytes and the seconds of one image."""
+"""Measurement of the size and computing time of features."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ from transfer_platform.training.features import PREFIX_BATCH, FrozenPrefix
 from transfer_platform.training.network_cache import prepare_network
 
 ROUNDS = 3
-"""A single one may have met a busy moment, and would be believed for ever."""
+"""Timed forward passes; the shortest one counts, because the machine may be busy during some of them."""
 
 
 def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
-    """Times the frozen part on one batch, after one that loads kernels, and remembers the shortest time.
-
-    Args:
-        prefix: What runs once.
-        backbone: Its name in the recipe.
-        frozen_through: Its last stage.
-    """
+    """Times a frozen prefix on one batch, after a warm-up pass, and caches the result."""
     images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
-    row_bytes = prefix.layout.row_bytes  # runs it for the first time
+    row_bytes = prefix.spec.row_bytes  # runs the prefix once: the warm-up
     seconds = []
     for _ in range(ROUNDS):
         synchronize(prefix.device)
@@ -33,22 +27,22 @@ def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> Me
         prefix.run(images)
         synchronize(prefix.device)
         seconds.append(time.perf_counter() - start)
-    found = MeasuredCost(row_bytes, min(seconds) / PREFIX_BATCH)
-    subject = CostKey(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
-    save_cost(subject, found)
-    return found
+    cost = MeasuredCost(row_bytes, min(seconds) / PREFIX_BATCH)
+    key = CostKey(backbone, frozen_through, prefix.image_size, prefix.precision, prefix.device.type)
+    save_cost(key, cost)
+    return cost
 
 
-def estimate_cost(subject: CostKey) -> MeasuredCost | None:
-    """Measures a network with random weights, which cost the same; None where it cannot be split.
+def estimate_cost(key: CostKey) -> MeasuredCost | None:
+    """Measures the cost on a randomly initialized network; None if the network cannot be partitioned.
 
     Raises:
-        TrainingError: There is no such device here.
+        TrainingError: The device is not available.
     """
-    spec = NetworkSpec(subject.backbone, classes=2, dropout=0.0, image_size=subject.image_size)
-    device = choose_device(subject.device)
-    prepared = prepare_network(spec, None, subject.frozen_through, seed=0, device=device)
-    if prepared.partition is None:
+    spec = NetworkSpec(key.backbone, classes=2, dropout=0.0, image_size=key.image_size)
+    device = choose_device(key.device)
+    partition = prepare_network(spec, None, key.frozen_through, seed=0, device=device).partition
+    if partition is None:
         return None
-    prefix = FrozenPrefix(prepared.partition, subject.precision, device, subject.image_size)
-    return measure_cost(prefix, subject.backbone, subject.frozen_through)
+    prefix = FrozenPrefix(partition, key.precision, device, key.image_size)
+    return measure_cost(prefix, key.backbone, key.frozen_through)

@@ -1,4 +1,4 @@
-"""What training changes in a network: copied, put back, and switched between training and evaluation."""
+"""The part of a network that training changes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from transfer_model.network import Network
 
 
 class TrainableState:
-    """The tensors and modules of a network that are not frozen, looked up once.
+    """The tensors and modules of a network that are not frozen.
 
-    A network has hundreds of modules, and a trial on stored features takes less time than going through them
-    at every change of mode.
+    They are collected once: a network has hundreds of modules, and iterating over them at every mode switch
+    would take longer than a trial on stored features.
 
     Args:
-        network: Frozen as wished, on its device; in train mode afterwards.
+        network: Frozen as configured, on its device. Is put into train mode.
 
     Attributes:
-        tensors: Parameters and running statistics by the names of `network.state_dict()`; they share the
-            network's memory.
+        tensors: Trainable parameters and running statistics by their names in `network.state_dict()`; they
+            share the network's memory.
     """
 
     def __init__(self, network: Network) -> None:
@@ -41,11 +41,11 @@ class TrainableState:
             module.training = mode
 
     def copy(self) -> dict[str, Tensor]:
-        """Copies of all tensors."""
+        """Returns copies of all tensors."""
         return {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
 
     @torch.no_grad()
     def restore(self, copies: Mapping[str, Tensor]) -> None:
-        """Overwrites the network's tensors with copies, on whatever device these are."""
+        """Overwrites the network's tensors with copies, which may be on another device."""
         for name, tensor in self.tensors.items():
             tensor.copy_(copies[name])

@@ -1,4 +1,4 @@
-"""The bench: what the trials of a study share, and how a resolved recipe becomes a trained network on it."""
+"""Training of one trial: resolved recipe -> fitted network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
-from transfer_platform.training.device import autocast, choose_precision, threads_for
+from transfer_platform.training.device import threads_for
 from transfer_platform.training.loop import (
     EpochResult,
     FitOptions,
@@ -32,30 +32,26 @@ from transfer_platform.training.loop import (
     refit,
 )
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
-
-TIMED_IMAGES = 4
-"""Images in a step that is timed on a CPU."""
-CACHED_NETWORKS = 4
-"""Networks that are kept ready; a search over more of them builds the least recently used one again."""
+from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Turns resolved recipes of one study into trained networks.
+    """Trains the trials of one study; networks, features and images are shared between them.
 
     Args:
-        splits: The images.
-        pretrained: The weights file of each backbone by its name in the recipe; None: random weights.
-        device: Where the networks live.
-        trials: How many the study has; what pays depends on it.
-        epochs: How many each of them may have at most; as well.
-        store: Where features and decoded images are kept; None keeps nothing.
-        progress: Told while features are computed.
-        say: Given the lines that are worth keeping.
+        splits: Images of the study.
+        pretrained: File with pretrained weights of each backbone by its name in the recipe; None for random
+            weights.
+        device: Device of the networks.
+        trials: Trials of the study; used to decide whether storing features saves time.
+        epochs: Maximum number of epochs per trial; likewise.
+        store: Where features and decoded images are stored; None disables storing.
+        cached_networks: Networks in memory; the least recently used one is removed first.
+        progress: Called while features are computed.
+        say: Called with messages for the user.
 
     Attributes:
-        splits: The images.
-        device: Where the networks live.
-        precision: What they compute in; float32 until somebody sets it.
+        precision: Precision of the networks, initially float32; see `select_precision`.
     """
 
     def __init__(
@@ -67,130 +63,89 @@ class TrialTrainer:
         trials: int = 1,
         epochs: int = 1,
         store: Store | None = None,
+        cached_networks: int = 4,
         progress: Progress = silent,
         say: Say = silent,
     ) -> None:
         self.splits, self._pretrained, self.device = splits, pretrained, device
         self.precision = "float32"
-        self._provision = DataModule(splits, device, trials, epochs, store, progress, say)
+        self._data_module = DataModule(splits, device, trials, epochs, store, progress, say)
         self._labels = torch.tensor([splits.classes.index(image.label) for image in splits.development])
-        self._weights = _weights(splits)
+        self._weights = _image_weights(splits)
         self._say_once = once(say)
         self._networks: OrderedDict[tuple[str, str], CachedNetwork] = OrderedDict()
+        self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
-        """Trains a network from its pretrained weights to its best epoch, or one a fold.
+        """Trains a network from its pretrained weights; with cross-validation, one network per fold.
 
         Args:
-            recipe: Without ranges.
-            after_epoch: Called with every finished epoch; what it raises ends the training.
+            recipe: Without search ranges.
+            after_epoch: Called after every epoch; an exception that it raises ends the training.
 
         Raises:
-            DivergedError: The loss is not a finite number any more.
+            DivergedError: The loss is not finite.
         """
-        prepared = self._prepared(recipe)
-        inputs = self._inputs(recipe, prepared)
-        network = prepared.reset(recipe.seed, recipe.head.dropout)
-        materials = self._materials(recipe, inputs)
-        course = FitOptions(self._settled(recipe), self.precision, objective(recipe), after_epoch)
+        cached = self._cached_network(recipe)
+        inputs = self._inputs(recipe, cached)
+        network = cached.reset(recipe.seed, recipe.head.dropout)
+        data = self._trial_data(recipe, inputs)
+        options = FitOptions(self._training_config(recipe), self.precision, objective(recipe), after_epoch)
         with threads_for(recipe.training.batch_size * inputs.elements):
             if self.splits.folds:
-                return cross_validate(network, materials, course)
-            return fit(network, materials[0], course)
+                return cross_validate(network, self._fold_data(data), options)
+            return fit(network, data, options)
 
-    def finalize(self, recipe: Recipe, fitted: FitResult) -> Network:
-        """The network that a trial leaves: at its best weights; after folds, trained anew on all images.
+    def finalize(self, recipe: Recipe, result: FitResult) -> Network:
+        """Returns the final network of a trial in eval mode.
 
-        Args:
-            recipe: Of the trial.
-            fitted: What it came to, from this process or an earlier one.
+        It has the weights of the best epoch; with cross-validation, it is trained again on all images for
+        the number of epochs that was best. `result` may be from an earlier process.
         """
-        prepared = self._prepared(recipe)
-        if fitted.weights:
-            network = prepared.reset(recipe.seed, recipe.head.dropout)
-            prepared.trainable.restore(fitted.weights)
+        cached = self._cached_network(recipe)
+        if result.weights:
+            network = cached.reset(recipe.seed, recipe.head.dropout)
+            cached.trainable.restore(result.weights)
             return network.eval()
-        material = self._material(recipe, self._inputs(recipe, prepared))
-        everything = replace(material, train=tuple(range(len(self.splits.train))))
-        return self._refitted(recipe, everything, fitted.best.number)
-
-    def _refitted(self, recipe: Recipe, material: TrialData, epochs: int) -> Network:
-        """A network that some images have taught for a number of epochs."""
-        network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
-        with threads_for(recipe.training.batch_size * material.inputs.elements):
-            refit(network, material, self._settled(recipe), precision=self.precision, epochs=epochs)
-        return network.eval()
+        data = self._trial_data(recipe, self._inputs(recipe, cached))
+        return self._refit(recipe, data, result.best.number)
 
     def select_precision(self, recipe: Recipe) -> str:
-        """What `precision: auto` means for a study, found by timing a step of one of its recipes.
-
-        The step is what its trials will spend their time with: a forward pass where the whole backbone is
-        frozen, forward and backward elsewhere.
-        """
-        if recipe.training.precision != "auto":
-            return recipe.training.precision
-        network = self._prepared(recipe).network
-        size = self.preprocessing(recipe).image_size
-        # A batch fills a GPU; a CPU is busy with a few images, and slow where it has no such arithmetic.
-        count = TIMED_IMAGES if self.device.type == "cpu" else recipe.training.batch_size
-        images = torch.zeros(count, 3, size, size, device=self.device)
-        images = images.to(memory_format=torch.channels_last)
-        learns = recipe.backbone.freeze_through != "all"
-
-        def step() -> None:
-            network.train(learns)
-            with torch.set_grad_enabled(learns):
-                logits = network(images)
-            if learns:
-                logits.float().sum().backward()
-
-        chosen = choose_precision(self.device, step)
-        network.zero_grad(set_to_none=True)
-        return chosen
+        """Returns the precision for a study; see `precision.select_precision`."""
+        return select_precision(recipe, self.device, lambda: self._cached_network(recipe).network)
 
     def pretrained_features(self, recipe: Recipe) -> Tensor:
-        """What the head of a network is given of all images that teach, before anything learns: (N, F).
-
-        Args:
-            recipe: Without ranges.
-        """
-        network = self._prepared(recipe).reset(recipe.seed, recipe.head.dropout)
+        """Returns the features (N, F) of all training and validation images before training."""
+        network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
         return self.features(recipe, network, range(len(self.splits.development)))
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """What a network's head is given of images, (N, F).
-
-        Args:
-            recipe: It was trained by.
-            network: On this bench; in eval mode afterwards.
-            positions: Of the images among `SplitsConfig.development`.
-        """
+        """Returns the head inputs (N, F) in eval mode; positions refer to `Splits.development`."""
         network.eval()
-        inputs = self._inputs(recipe, self._prepared(recipe))
+        inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
         with network.register_feature_hook(features.append), autocast(self.device, self.precision):
             for batch in batch_indices(len(positions), inputs.evaluation_batch, shuffle=False):
                 inputs.logits(inputs.load([positions[index] for index in batch]))
         return torch.cat(features)
 
-    def networks_without_fold(
-        self, recipe: Recipe, fitted: FitResult
-    ) -> Generator[tuple[Network, TrialData]]:
-        """The network as each fold's others teach it, as long as the trial's best epoch, and that fold.
+    def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
+        """Yields, for each fold, the network trained on the other folds, and the data of the fold.
 
-        It is one network, which has its weights of before again when the generator is closed.
+        Networks are trained for the trial's best number of epochs. The yielded network is always the same
+        object; closing the generator restores its weights.
         """
-        prepared = self._prepared(recipe)
-        before = prepared.trainable.copy()
+        cached = self._cached_network(recipe)
+        weights = cached.trainable.copy()
         try:
-            for fold in self._materials(recipe, self._inputs(recipe, prepared)):
-                yield self._refitted(recipe, fold, fitted.best.number), fold
+            for fold in self._fold_data(self._trial_data(recipe, self._inputs(recipe, cached))):
+                yield self._refit(recipe, fold, result.best.number), fold
         finally:
-            prepared.trainable.restore(before)
+            cached.trainable.restore(weights)
 
-    def spec(self, recipe: Recipe) -> NetworkSpec:
-        """The shape of a trial's network."""
+    def network_spec(self, recipe: Recipe) -> NetworkSpec:
+        """Returns the architecture of a trial's network."""
         return NetworkSpec(
             backbone=recipe.backbone.name,
             classes=len(self.splits.classes),
@@ -199,69 +154,71 @@ class TrialTrainer:
         )
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
-        """How a trial's network is given images."""
+        """Returns the preprocessing of a trial's network."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
         size = recipe.dataset.image_size or preprocessing.image_size
         return replace(preprocessing, image_size=size)
 
-    def _settled(self, recipe: Recipe) -> TrainingConfig:
+    def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
+        network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
+        with threads_for(recipe.training.batch_size * data.inputs.elements):
+            refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
+        return network.eval()
+
+    def _training_config(self, recipe: Recipe) -> TrainingConfig:
         labels = self._labels[: len(self.splits.train)]
         return resolve_class_weights(recipe.training, labels, len(self.splits.classes), self._say_once)
 
-    def _prepared(self, recipe: Recipe) -> CachedNetwork:
+    def _cached_network(self, recipe: Recipe) -> CachedNetwork:
         key = (recipe.backbone.name, recipe.backbone.freeze_through)
         if key not in self._networks:
-            weights = self._pretrained[recipe.backbone.name]
-            spec, through = self.spec(recipe), recipe.backbone.freeze_through
-            self._networks[key] = prepare_network(spec, weights, through, recipe.seed, self.device)
+            pretrained = self._pretrained[recipe.backbone.name]
+            spec, frozen_through = self.network_spec(recipe), recipe.backbone.freeze_through
+            self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
         self._networks.move_to_end(key)
-        while len(self._networks) > CACHED_NETWORKS:
-            self._provision.evict(*self._networks.popitem(last=False)[0])
+        while len(self._networks) > self._cached_networks:
+            self._data_module.evict(*self._networks.popitem(last=False)[0])
         return self._networks[key]
 
-    def _inputs(self, recipe: Recipe, prepared: CachedNetwork) -> InputSource:
-        return self._provision.inputs(recipe, prepared, self.preprocessing(recipe), self.precision)
+    def _inputs(self, recipe: Recipe, cached: CachedNetwork) -> InputSource:
+        return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
 
-    def _materials(self, recipe: Recipe, inputs: InputSource) -> list[TrialData]:
-        """One without folds; with them one for each, with all other images to learn from."""
-        whole = self._material(recipe, inputs)
-        if not self.splits.folds:
-            return [whole]
-        folds = self.splits.folds
-        return [
-            replace(
-                whole,
-                train=tuple(position for position, held_in in enumerate(folds) if held_in != fold),
-                validation=tuple(position for position, held_in in enumerate(folds) if held_in == fold),
-            )
-            for fold in range(self.splits.fold_count)
-        ]
-
-    def _material(self, recipe: Recipe, inputs: InputSource) -> TrialData:
-        """Train and validation as they were split; positions are those of `SplitsConfig.development`."""
-        splits = self.splits
-        count = len(splits.train)
+    def _trial_data(self, recipe: Recipe, inputs: InputSource) -> TrialData:
+        """Returns the training and validation split; positions refer to `Splits.development`."""
+        count = len(self.splits.train)
         return TrialData(
             inputs,
             self._labels,
             tuple(range(count)),
-            tuple(range(count, len(splits.development))),
+            tuple(range(count, len(self.splits.development))),
             recipe.training.batch_size,
             recipe.seed,
             balanced=recipe.training.sampling == "balanced",
             weights=self._weights,
         )
 
+    def _fold_data(self, data: TrialData) -> list[TrialData]:
+        """Returns, for each fold, data that validate on the fold and train on the others."""
+        folds = self.splits.folds
+        return [
+            replace(
+                data,
+                train=tuple(position for position, other in enumerate(folds) if other != fold),
+                validation=tuple(position for position, other in enumerate(folds) if other == fold),
+            )
+            for fold in range(self.splits.fold_count)
+        ]
 
-def _weights(splits: Splits) -> Tensor | None:
-    """How much each image of `SplitsConfig.development` counts in the loss (N,); None where all count the same."""
+
+def _image_weights(splits: Splits) -> Tensor | None:
+    """Returns the loss weight of each image of `Splits.development` (N,); None if all are 1."""
     if all(image.weight == 1 for image in splits.train):
         return None
     return torch.tensor([image.weight for image in splits.development])
 
 
 def objective(recipe: Recipe) -> Objective:
-    """The metric that ranks epochs and trials (the loss without a search), and whether less is better."""
+    """Returns the metric that ranks epochs and trials; the validation loss if the recipe has no search."""
     if recipe.search is None:
         return Objective("validation/loss", True)
     return Objective(recipe.search.metric, recipe.search.minimizes)

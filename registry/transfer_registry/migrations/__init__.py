@@ -1,11 +1,12 @@
-"""The ledger's tables as they grew: one Alembic revision a change, in `versions/`.
+"""Tables of the ledger, as Alembic revisions in `versions/`.
 
-A new one stands beside the others, names its predecessor in `down_revision`, and becomes `HEAD` here.
+A new revision names its predecessor in `down_revision`, and `HEAD` is set to it here.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,35 +14,35 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateSchema
 
 from transfer_registry.errors import StorageError
+from transfer_registry.locks import LockKind, advisory_lock
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
-HEAD = "0002"
-"""The newest revision, so that opening a ledger that is up to date need not load Alembic to know it."""
+HEAD = "0001"
+"""Newest revision; a ledger at this revision is opened without importing Alembic."""
 
 VERSION_TABLE = "ledger_version"
-"""Not Alembic's default, which MLflow and Optuna both take."""
-
-_ADVISORY_LOCK = int.from_bytes(b"ledger")
+"""Alembic's version table; MLflow and Optuna both use the default name."""
 
 
-def bring_up_to_date(engine: Engine) -> None:
-    """Creates or migrates the ledger's tables where they are not those of `HEAD`.
+def upgrade_tables(engine: Engine) -> None:
+    """Creates the ledger's tables or upgrades them to `HEAD`, in one transaction.
 
-    All of it is one transaction: killed anywhere, it leaves the tables as they were. Other processes wait, on
-    PostgreSQL for an advisory lock, on SQLite for the write lock that `BEGIN IMMEDIATE` takes.
+    Other processes wait for an advisory lock in PostgreSQL, for `BEGIN IMMEDIATE` in SQLite.
 
     Raises:
-        StorageError: A newer version of the platform has migrated the ledger.
+        StorageError: The tables were created by a newer version of the platform.
     """
     with engine.begin() as connection:
         if _revision(connection) == HEAD:
             return
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            _create_schema(connection)
+    shared = engine.dialect.name == "postgresql"
+    lock = advisory_lock(engine, LockKind.MIGRATION, "ledger") if shared else nullcontext()
+    with lock, engine.begin() as connection:
+        schema = _schema_name(engine.url) if shared else None
+        if schema:
+            connection.execute(CreateSchema(schema, if_not_exists=True))
         _upgrade(connection)
 
 
@@ -51,20 +52,15 @@ def _revision(connection: Connection) -> str | None:
     return connection.scalar(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE)))
 
 
-def _create_schema(connection: Connection) -> None:
-    if schema := _schema(connection.engine.url):
-        connection.execute(CreateSchema(schema, if_not_exists=True))
-
-
-def _schema(url: URL) -> str | None:
-    """The first schema of the URL's search path, which is where new tables go."""
+def _schema_name(url: URL) -> str | None:
+    """Returns the first schema of the URL's search path, in which new tables are created."""
     options = " ".join(str(value) for value in url.normalized_query.get("options", ()))
     path = re.search(r"search_path=\s*([^\s,]+)", options)
     return path.group(1).strip('"') if path else None
 
 
 def _upgrade(connection: Connection) -> None:
-    from alembic import command  # only when there is something to migrate: it takes a quarter of a second
+    from alembic import command  # imported if needed: it takes 0.25 s
     from alembic.config import Config
     from alembic.util import CommandError
 
@@ -76,5 +72,5 @@ def _upgrade(connection: Connection) -> None:
     except CommandError as error:
         raise StorageError(
             f"the ledger's tables are at revision {_revision(connection)}, but this version of the platform "
-            f"knows them up to {HEAD}: a newer one has migrated them; install that one"
+            f"supports revisions up to {HEAD}: install the newer version that created them"
         ) from error

@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates over the connection, and inside the transaction, that the ledger has opened."""
+"""Alembic environment: runs migrations in the ledger's own transaction."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
 
-from transfer_registry.answers import ServedOutput, parse_predictions
+from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import classes_of

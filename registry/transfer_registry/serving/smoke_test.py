@@ -21,7 +21,7 @@ import numpy as np
 import requests
 from requests.adapters import HTTPAdapter
 
-from transfer_registry.answers import ServedOutput, parse_predictions
+from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 

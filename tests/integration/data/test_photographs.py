@@ -1,4 +1,4 @@
-"""The real photographs, from the archive to the splits."""
+"""The hymenoptera photographs, from the archive to the splits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from transfer_model.preprocessing import Preprocessing
+from transfer_platform.data.dataset import open_dataset
 from transfer_platform.errors import DataError
-from transfer_platform.inspection.preflight import require_valid
+from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.loading.images import ImageLoader
 from transfer_platform.paths import cache_folder
 from transfer_platform.recipe.schema import DatasetConfig
@@ -69,7 +70,7 @@ def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
     victim = next((tmp_path / "some" / "train" / "bees").iterdir())
     victim.write_bytes(victim.read_bytes()[:20_000])
     with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a truncated or damaged JPEG"):
-        require_valid(DatasetConfig(source=str(tmp_path / "some")), Path())
+        require_valid(*preflight(open_dataset(DatasetConfig(source=str(tmp_path / "some")), Path())))
 
 
 def test_mirror_archive_and_folder_give_the_same_splits(

@@ -1,4 +1,4 @@
-"""A data set with every kind of trouble that the preflight knows, and what it has to say of each."""
+"""A dataset with every kind of problem that the preflight detects, and the expected findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = ("ant", "bee")
 
 
 def image(seed: int, side: tuple[int, int] = (96, 80)) -> Image.Image:
-    """Something with a form of its own: a few coloured rectangles on a colour."""
+    """Random colored rectangles."""
     draw = np.random.default_rng(seed)
     pixels = np.empty((side[1], side[0], 3), np.uint8)
     pixels[:] = draw.integers(60, 190, 3)
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def plain_set(root: Path) -> Path:
-    """train/ and test/ with two classes and nothing wrong: 20 and 6 JPEG files each."""
+    """train/ and test/ with two valid classes: 20 and 6 JPEG files each."""
     for split, first, count in (("train", 0, 20), ("test", 1000, 6)):
         for place, label in enumerate(CLASSES):
             (root / split / label).mkdir(parents=True)
@@ -105,7 +105,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/bee/lab.tiff": ("colour space", _lab),
     "train/loose.jpg": ("outside the class folders", lambda: encoded(image(323))),
 }
-"""Files that are no readable images in a class folder: what they are found to be, and their content."""
+"""Invalid files: expected kind and content."""
 
 ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/ant/really_png.jpg": ("wrong extension", lambda: encoded(image(330), "PNG")),
@@ -114,7 +114,7 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/ant/moving.webp": ("animated", lambda: _animation("WEBP", 410)),
     "train/ant/moving.png": ("animated", lambda: _animation("PNG", 420)),
     "train/bee/pages.tiff": ("animated", lambda: _animation("TIFF", 430)),
-    "train/bee/turned.jpg": ("turned by EXIF", _turned),
+    "train/bee/turned.jpg": ("EXIF rotation", _turned),
     "train/bee/print.jpg": ("CMYK", lambda: encoded(image(332).convert("CMYK"))),
     "train/bee/deep.png": ("more than 8 bits", _deep),
     "train/bee/palette.png": ("transparency", _palette),
@@ -124,9 +124,9 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: encoded(image(333).point(lambda v: v // 40), "PNG"),
     ),
     "train/bee/stamp.png": ("tiny", lambda: encoded(image(334).resize((10, 9)), "PNG")),
-    "train/bee/panorama.jpg": ("extreme shape", lambda: encoded(image(335, (600, 90)))),
+    "train/bee/panorama.jpg": ("extreme aspect ratio", lambda: encoded(image(335, (600, 90)))),
 }
-"""Images that can be learned from, and are out of the ordinary."""
+"""Unusual images: expected kind and content."""
 
 FINE: dict[str, Callable[[], bytes]] = {
     "train/ant/photo.webp": lambda: encoded(image(340), "WEBP"),
@@ -137,13 +137,13 @@ FINE: dict[str, Callable[[], bytes]] = {
     "train/bee/" + "long" * 62 + ".jpg": lambda: encoded(image(345)),
     "train/bee/deep/er/still.bmp": lambda: encoded(image(346), "BMP"),
 }
-"""Images of which nothing needs to be said."""
+"""Images without findings."""
 
 NOT_UTF8 = b"train/bee/m\xfcller.jpg"
 
 
-def troubled_set(root: Path) -> Path:
-    """Everything above, links, copies and a file that may not be read; the classes of both splits agree."""
+def invalid_set(root: Path) -> Path:
+    """All files above, links, duplicates and unreadable files."""
     plain_set(root)
     for name, (_, content) in (BAD | ODD).items():
         (root / name).write_bytes(content())
@@ -170,7 +170,7 @@ def troubled_set(root: Path) -> Path:
     (root / "train/bee/wrong.jpg").write_bytes((root / "train/ant/1.jpg").read_bytes())
     (root / "test/ant/leak.jpg").write_bytes((root / "train/ant/2.jpg").read_bytes())
     (root / "train/ant/smaller.jpg").write_bytes(_shrunk((root / "train/ant/3.jpg").read_bytes()))
-    (root / "train/bee/doubtful.jpg").write_bytes(_shrunk((root / "train/ant/4.jpg").read_bytes()))
+    (root / "train/bee/wrong smaller.jpg").write_bytes(_shrunk((root / "train/ant/4.jpg").read_bytes()))
     (root / "test/ant/similar.jpg").write_bytes(_shrunk((root / "train/ant/5.jpg").read_bytes()))
     return root
 
@@ -184,31 +184,31 @@ _EXPECTED: dict[str, list[str]] = {
     "link to nothing": ["train/ant/gone.jpg"],
     "special file": ["train/ant/pipe.jpg"],
     "hidden": ["train/.DS_Store"],
-    "copy": ["train/ant/0.jpg", "train/ant/copy.jpg"],
-    "copy with another label": ["train/ant/1.jpg", "train/bee/wrong.jpg"],
-    "copy in another split": ["train/ant/2.jpg", "test/ant/leak.jpg"],
-    "near copy": ["train/ant/3.jpg", "train/ant/smaller.jpg"],
-    "near copy with another label": ["train/ant/4.jpg", "train/bee/doubtful.jpg"],
-    "near copy in another split": ["train/ant/5.jpg", "test/ant/similar.jpg"],
-    "name that is no UTF-8": ["train/bee/m\\xfcller.jpg"],
+    "exact duplicate": ["train/ant/0.jpg", "train/ant/copy.jpg"],
+    "duplicate with another label": ["train/ant/1.jpg", "train/bee/wrong.jpg"],
+    "duplicate across splits": ["train/ant/2.jpg", "test/ant/leak.jpg"],
+    "near duplicate": ["train/ant/3.jpg", "train/ant/smaller.jpg"],
+    "near duplicate with another label": ["train/ant/4.jpg", "train/bee/wrong smaller.jpg"],
+    "near duplicate across splits": ["train/ant/5.jpg", "test/ant/similar.jpg"],
+    "name not UTF-8": ["train/bee/m\\xfcller.jpg"],
 }
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
-    """A data set with nothing wrong."""
+    """A valid dataset."""
     return plain_set(tmp_path / "set")
 
 
 @pytest.fixture
-def troubled(tmp_path: Path) -> Path:
-    """A data set with every kind of trouble that single files can have."""
-    return troubled_set(tmp_path / "set")
+def invalid(tmp_path: Path) -> Path:
+    """A dataset with every kind of problem of single files."""
+    return invalid_set(tmp_path / "set")
 
 
 @pytest.fixture(scope="session")
 def expected() -> dict[str, list[str]]:
-    """What is to be found in it: names of files by kind, sorted."""
+    """Expected findings: sorted file names by kind."""
     found = {kind: list(names) for kind, names in _EXPECTED.items()}
     for name, (kind, _) in (BAD | ODD).items():
         found.setdefault(kind, []).append(name)
@@ -217,6 +217,6 @@ def expected() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def bad_kinds() -> frozenset[str]:
-    """The kinds of files that are left out with `on_bad_image: skip`."""
+    """Kinds of files that are left out with `on_bad_image: skip`."""
     links = ("link leading out", "link in circles", "link to nothing", "special file")
     return frozenset({kind for kind, _ in BAD.values()} | {"unreadable", "too many bytes", *links})

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from transfer_platform.data.scan import MAX_THREADED_FILES
+from transfer_platform.disk_cache import FILE_NAME
 
 RECIPE = """\
 name: long
@@ -76,9 +77,9 @@ def until(condition: object, what: str) -> None:
 
 def looks(cache: Path) -> int:
     """How many images are remembered."""
-    [file] = (cache / "looks").glob("*.db")
-    with sqlite3.connect(file) as database:
-        [[count]] = database.execute("SELECT count(*) FROM looks")
+    with sqlite3.connect(cache / FILE_NAME) as database:
+        query = "SELECT count(*) FROM entries WHERE CAST(namespace AS TEXT) LIKE 'image statistics%'"
+        [[count]] = database.execute(query)
     return int(count)
 
 

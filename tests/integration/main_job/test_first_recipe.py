@@ -11,9 +11,9 @@ def test_a_first_recipe_runs_as_it_was_written(photographs, workplaces) -> None:
     place = workplaces("first")
     out, _ = place.run("platform", "init", str(photographs))
     assert "wrote hymenoptera_data.yaml" in out
-    assert "recognised: test is val, the only folder that is held out" in out
+    assert "dataset.splits.test: using val (the only held-out folder" in out
     text = (place.folder / "hymenoptera_data.yaml").read_text()
-    assert re.search(r"^    test: val +# the only folder that is held out", text, re.MULTILINE)
+    assert re.search(r"^    test: val +# the only held-out folder", text, re.MULTILINE)
     out, err = place.run("platform", "run", "hymenoptera_data.yaml", *QUICK)
     assert "images: 196 train, 49 validation, 153 test" in err
     assert float(re.search(r"test/accuracy\W+(0\.\d+)", out)[1]) > 0.7
@@ -26,8 +26,8 @@ def test_what_a_recipe_leaves_out_is_recognised_said_and_logged(photographs, wor
         "backbone: {name: efficientnet_lite0}\ntraining: {epochs: 1}\n"
     )
     _, err = place.run("platform", "run", "short.yaml")
-    assert "recognised: test is val" in err
+    assert "dataset.splits.test: using val" in err
     [report] = place.folder.glob("mlruns/**/data/report.md")
-    assert "recognised: test is val" in report.read_text()
+    assert "dataset.splits.test: using val" in report.read_text()
     logged = next(place.folder.glob("mlruns/**/recipe.yaml")).read_text()
     assert re.search(r"train: train\s+validation: 0\.2\s+test: val", logged)

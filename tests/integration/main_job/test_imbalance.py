@@ -1,4 +1,4 @@
-"""Real digits, some of them with a tenth of the images: what the remedies do."""
+"""Class weights and balanced sampling on imbalanced digits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import torch
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.embedded import embedded_dataset
 from transfer_platform.sources.weights import fetch_weights
-from transfer_platform.tensor_store import Store
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
@@ -25,7 +24,7 @@ RARE = ("3", "8", "9")
 
 @pytest.fixture
 def thinned(isolated: Path) -> Path:
-    """Six images of each rare digit to learn from, sixty of each other; twenty of every digit elsewhere."""
+    """Six training images of each rare digit and sixty of the others; twenty of each in other splits."""
     source, folder = embedded_dataset("digits"), isolated / "thinned"
     for label in map(str, range(10)):
         files = sorted((source / label).iterdir())
@@ -38,7 +37,7 @@ def thinned(isolated: Path) -> Path:
 
 
 def recipe(folder: Path, **changes: dict[str, object]) -> Recipe:
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "thinned",
             "dataset": {
@@ -62,11 +61,11 @@ def splits(thinned: Path, splits_of) -> Splits:
 
 @pytest.fixture
 def fewer(splits: Splits) -> Splits:
-    """A third of the training images and a fifth of those for validation; still of every class."""
+    """A third of the training images and a fifth of the validation images; all classes remain."""
     return replace(splits, train=splits.train[::3], validation=splits.validation[::5])
 
 
-def bench(splits: Splits, store: Path | None = None) -> TrialTrainer:
+def make_trainer(splits: Splits, store: Path | None = None) -> TrialTrainer:
     weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
     return TrialTrainer(
         splits,
@@ -77,39 +76,39 @@ def bench(splits: Splits, store: Path | None = None) -> TrialTrainer:
     )
 
 
-def test_both_remedies_raise_macro_recall_and_that_of_the_rare_classes(thinned, splits, tmp_path) -> None:
-    made = bench(splits, tmp_path / "features")
+def test_both_remedies_raise_macro_recall_and_the_recall_of_rare_classes(thinned, splits, tmp_path) -> None:
+    trainer = make_trainer(splits, tmp_path / "features")
     labels = np.array([splits.classes.index(image.label) for image in splits.selection])
     rare = np.isin(labels, [splits.classes.index(label) for label in RARE])
-    macro, of_the_rare = {}, {}
+    macro, rare_recall = {}, {}
     for name, training in {
         "none": {},
         "weights": {"class_weights": "balanced"},
         "auto": {"class_weights": "auto"},
-        "draws": {"sampling": "balanced"},
+        "sampling": {"sampling": "balanced"},
     }.items():
-        fitted = made.train(recipe(thinned, training=training), lambda _: None)
-        predicted = fitted.logits.argmax(dim=1).numpy()
-        macro[name] = fitted.best.metrics["validation/macro_recall"]
+        result = trainer.train(recipe(thinned, training=training), lambda _: None)
+        predicted = result.logits.argmax(dim=1).numpy()
+        macro[name] = result.best.metrics["validation/macro_recall"]
         assert macro[name] == pytest.approx(macro_recall(labels, predicted))
-        of_the_rare[name] = np.mean(predicted[rare] == labels[rare])
-    for remedy in ("weights", "draws"):
+        rare_recall[name] = np.mean(predicted[rare] == labels[rare])
+    for remedy in ("weights", "sampling"):
         assert macro[remedy] > macro["none"] + 0.05
-        assert of_the_rare[remedy] > of_the_rare["none"] + 0.15
+        assert rare_recall[remedy] > rare_recall["none"] + 0.15
     assert macro["auto"] == macro["weights"]
 
 
-def test_balanced_draws_of_views_are_the_same_stored_or_not(thinned, fewer, tmp_path) -> None:
+def test_stored_views_do_not_change_balanced_sampling(thinned, fewer, tmp_path) -> None:
     settings = recipe(
         thinned,
         dataset={"augmentation": "light"},
         features={"views": 3},
         training={"sampling": "balanced", "epochs": 2},
     )
-    stored = bench(fewer, tmp_path / "features").train(settings, lambda _: None)
-    assert torch.equal(stored.logits, bench(fewer).train(settings, lambda _: None).logits)
+    stored = make_trainer(fewer, tmp_path / "features").train(settings, lambda _: None)
+    assert torch.equal(stored.logits, make_trainer(fewer).train(settings, lambda _: None).logits)
     shuffled = settings.model_copy(
         update={"training": settings.training.model_copy(update={"sampling": "shuffled"})}
     )
-    other = bench(fewer, tmp_path / "features").train(shuffled, lambda _: None)
+    other = make_trainer(fewer, tmp_path / "features").train(shuffled, lambda _: None)
     assert not torch.equal(stored.logits, other.logits)

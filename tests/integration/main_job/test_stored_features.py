@@ -1,4 +1,4 @@
-"""The frozen part runs once, and nobody can tell from the results."""
+"""Training on stored features equals training on recomputed ones, bitwise."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ import torch
 
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Step
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
 from transfer_platform.sources.weights import fetch_weights
-from transfer_platform.tensor_store import Store
-from transfer_platform.training import trial_trainer
+from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.loop import FitResult
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 BACKBONE = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="session")
 def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty photographs of each class to learn from, ten to test with."""
+    """Twenty training and ten test photographs per class."""
     folder = tmp_path_factory.mktemp("few")
     for split, count in (("train", 20), ("val", 10)):
         for label in ("ants", "bees"):
@@ -38,7 +37,7 @@ def few(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "few",
             "dataset": {"source": str(folder), "image_size": 64, **changes.get("dataset", {})},
@@ -50,27 +49,27 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
     )
 
 
-def fitted(
-    settings: Recipe, splits: Splits, store: Store | None, told: list[Step] | None = None
+def fit(
+    settings: Recipe, splits: Splits, store: Store | None, progress: list[Step] | None = None
 ) -> FitResult:
     weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
-    steps = told if told is not None else []
-    made = trial_trainer.TrialTrainer(
+    steps = progress if progress is not None else []
+    trainer = TrialTrainer(
         splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append
     )
-    return made.train(settings, lambda _: None)
+    return trainer.train(settings, lambda _: None)
 
 
 def computed(steps: list[Step]) -> int:
-    """For how many images the frozen part ran."""
-    return max((step.total or 0 for step in steps if step.task.startswith("the frozen part")), default=0)
+    """Number of images whose features were computed."""
+    return max((step.total or 0 for step in steps if step.task.startswith("extracting features")), default=0)
 
 
-def assert_alike(one: FitResult, other: FitResult) -> None:
-    """Equal to the bit: the same tensors were computed, in the same batches."""
-    for mine, theirs in zip(one.epochs, other.epochs, strict=True):
+def assert_equal(one: FitResult, other: FitResult) -> None:
+    """Bitwise equal: the same tensors were computed, in the same batches."""
+    for epoch, other_epoch in zip(one.epochs, other.epochs, strict=True):
         for loss in ("train/loss", "validation/loss"):
-            assert mine.metrics[loss] == theirs.metrics[loss]
+            assert epoch.metrics[loss] == other_epoch.metrics[loss]
     assert torch.equal(one.logits, other.logits)
 
 
@@ -85,66 +84,66 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("through", ["blocks.1", "blocks.4", "all"])
-def test_training_from_stored_features_is_training(few, splits, store, through: str) -> None:
-    settings, told = recipe(few, through), []
-    assert_alike(fitted(settings, splits, store, told), fitted(settings, splits, None))
-    assert computed(told) == len(splits.development)
+def test_stored_features_do_not_change_training(few, splits, store, through: str) -> None:
+    settings, steps = recipe(few, through), []
+    assert_equal(fit(settings, splits, store, steps), fit(settings, splits, None))
+    assert computed(steps) == len(splits.development)
 
 
 @pytest.mark.parametrize("batch_size", [5, 16])
-def test_neither_batch_size_nor_learning_rate_tells_them_apart(few, splits, store, batch_size: int) -> None:
+def test_stored_features_do_not_depend_on_the_batch_size(few, splits, store, batch_size: int) -> None:
     settings = recipe(few, "blocks.4", training={"batch_size": batch_size, "learning_rate": 1e-2})
-    assert_alike(fitted(settings, splits, store), fitted(settings, splits, None))
+    assert_equal(fit(settings, splits, store), fit(settings, splits, None))
 
 
-def test_views_are_the_same_stored_or_not(few, splits, store) -> None:
+def test_stored_views_do_not_change_training(few, splits, store) -> None:
     settings = recipe(few, "blocks.4", dataset={"augmentation": "medium"}, features={"views": 2})
-    told: list[Step] = []
-    stored = fitted(settings, splits, store, told)
-    assert_alike(stored, fitted(settings, splits, None))
-    assert computed(told) == 2 * len(splits.train)
-    plain = fitted(recipe(few, "blocks.4"), splits, store)
+    steps: list[Step] = []
+    stored = fit(settings, splits, store, steps)
+    assert_equal(stored, fit(settings, splits, None))
+    assert computed(steps) == 2 * len(splits.train)
+    plain = fit(recipe(few, "blocks.4"), splits, store)
     assert stored.epochs[-1].metrics["train/loss"] != plain.epochs[-1].metrics["train/loss"]
 
 
-def test_folds_are_the_same_stored_or_not(few, isolated, store, splits_of) -> None:
+def test_stored_features_do_not_change_cross_validation(few, isolated, store, splits_of) -> None:
     splits = splits_of(few, "train", FoldsConfig(folds=4), "val")
     settings = recipe(few, "all", dataset={"splits": {"validation": {"folds": 4}, "test": "val"}})
-    stored = fitted(settings, splits, store)
-    assert_alike(stored, fitted(settings, splits, None))
+    stored = fit(settings, splits, store)
+    assert_equal(stored, fit(settings, splits, None))
     assert stored.logits.shape == (40, 2)
 
 
-def test_a_second_study_computes_nothing_and_a_changed_image_itself(few, store, isolated, splits_of) -> None:
+def test_a_second_study_computes_features_of_changed_images_only(few, store, isolated, splits_of) -> None:
     own = isolated / "photographs"
     shutil.copytree(few, own)
     settings = recipe(own, "all")
-    fitted(settings, splits_of(own, "train", 0.25, "val"), store)
-    again: list[Step] = []
-    fitted(settings, splits_of(own, "train", 0.25, "val"), store, again)
-    assert computed(again) == 0
+    fit(settings, splits_of(own, "train", 0.25, "val"), store)
+    second: list[Step] = []
+    fit(settings, splits_of(own, "train", 0.25, "val"), store, second)
+    assert computed(second) == 0
     changed = next((own / "train" / "ants").iterdir())
     next((own / "val" / "bees").iterdir()).replace(changed)
-    once_more: list[Step] = []
-    fitted(settings, splits_of(own, "train", 0.25, "val"), store, once_more)
-    assert computed(once_more) == 1
+    third: list[Step] = []
+    fit(settings, splits_of(own, "train", 0.25, "val"), store, third)
+    assert computed(third) == 1
 
 
-def test_flipped_bytes_are_computed_again(few, splits, store, tmp_path) -> None:
+def test_corrupted_features_are_computed_again(few, splits, store, tmp_path) -> None:
     settings = recipe(few, "all")
-    before = fitted(settings, splits, store)
+    before = fit(settings, splits, store)
     (segment,) = (tmp_path / "features").rglob("*.rows")
     content = bytearray(segment.read_bytes())
     content[100:5000:7] = bytes(byte ^ 0xFF for byte in content[100:5000:7])
     segment.write_bytes(content)
-    told: list[Step] = []
-    assert_alike(fitted(settings, splits, store, told), before)
-    assert computed(told) >= 1
+    steps: list[Step] = []
+    assert_equal(fit(settings, splits, store, steps), before)
+    assert computed(steps) >= 1
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of three megabytes without a byte to spare; a plain folder where none can be mounted."""
+    """A full file system of three megabytes; a plain folder if none can be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
@@ -177,19 +176,19 @@ def run_of(place: object, few: Path, *more: str) -> str:
     return out + err
 
 
-def figures(said: str) -> list[float]:
-    return [float(figure) for figure in re.findall(r"test/\w+ (\d+\.\d+)", said)]
+def scores(output: str) -> list[float]:
+    return [float(score) for score in re.findall(r"test/\w+ (\d+\.\d+)", output)]
 
 
-def test_a_full_disk_changes_nothing_but_the_time(few, workplaces: Callable, full_disk: Path) -> None:
+def test_a_full_disk_does_not_change_the_results(few, workplaces: Callable, full_disk: Path) -> None:
     roomy, full = workplaces("roomy"), workplaces("full")
     full.environment["PLATFORM_CACHE"] = str(full_disk)
     full.environment["PLATFORM_CACHE_LIMIT"] = "100kB"  # so that a plain folder has no room either
-    assert "the cache has no room" in (said := run_of(full, few))
-    assert figures(said) == figures(run_of(roomy, few))
+    assert "the cache has no room" in (output := run_of(full, few))
+    assert scores(output) == scores(run_of(roomy, few))
 
 
-def test_two_studies_at_once_compute_the_frozen_part_once(few, workplaces: Callable, tmp_path: Path) -> None:
+def test_two_concurrent_studies_compute_features_once(few, workplaces: Callable, tmp_path: Path) -> None:
     both = [workplaces("one"), workplaces("other")]
     for place in both:
         place.environment["PLATFORM_CACHE"] = str(tmp_path / "shared")
@@ -203,24 +202,23 @@ def test_two_studies_at_once_compute_the_frozen_part_once(few, workplaces: Calla
         assert process.returncode == 0, err
     (address,) = (path for path in (tmp_path / "shared" / "features").iterdir() if path.name != ".locks")
     keys = [key for path in address.glob("*.rows") for key in json.loads(_footer(path))["keys"]]
-    assert len(keys) == len(set(keys)) == 40, "each photograph was computed by one of the two"
+    assert len(keys) == len(set(keys)) == 40, "the features of each photograph are computed once"
 
 
 def _footer(segment: Path) -> bytes:
-    """What a file of rows says of them, see `store.segment`."""
+    """Footer of a segment file, see `tensor_store.segment`."""
     content = segment.read_bytes()
     length = int.from_bytes(content[-24:-16], "little")
     return content[-24 - length : -24]
 
 
-def test_a_trial_does_not_depend_on_those_before_it(few, splits, store, monkeypatch) -> None:
-    monkeypatch.setattr(trial_trainer, "CACHED_NETWORKS", 1)
+def test_a_trial_does_not_depend_on_earlier_trials(few, splits, store) -> None:
     weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
-    made = trial_trainer.TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store)
-    first = made.train(recipe(few, "all"), lambda _: None)
-    made.train(recipe(few, "blocks.5"), lambda _: None)  # for which the first network has to go
-    again = made.train(recipe(few, "all"), lambda _: None)
-    made.train(recipe(few, "all"), lambda _: None)
-    once_more = made.train(recipe(few, "all"), lambda _: None)
-    assert torch.equal(first.logits, again.logits)
-    assert torch.equal(first.logits, once_more.logits)
+    trainer = TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store, cached_networks=1)
+    first = trainer.train(recipe(few, "all"), lambda _: None)
+    trainer.train(recipe(few, "blocks.5"), lambda _: None)  # evicts the first network
+    rebuilt = trainer.train(recipe(few, "all"), lambda _: None)
+    trainer.train(recipe(few, "all"), lambda _: None)
+    repeated = trainer.train(recipe(few, "all"), lambda _: None)
+    assert torch.equal(first.logits, rebuilt.logits)
+    assert torch.equal(first.logits, repeated.logits)

@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from transfer_model.network import Network, NetworkSpec, build_network
-from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

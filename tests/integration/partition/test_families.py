@@ -1,4 +1,4 @@
-"""Training from stored features is training the whole network: one network of each of many families.
+"""Training from features equals training the whole network: one network of each of many families.
 
 Weights are random and images are noise of a small size that the network takes; a family is frozen through
 the stage in its middle, and through all of them.
@@ -44,7 +44,7 @@ FAMILIES = {
 }
 """Name and image size in pixels."""
 SLOW = ("torchvision/inception_v3", "torchvision/maxvit_t")
-"""Large images: through their middle alone."""
+"""Large images: frozen through the middle stage only."""
 CASES = [
     (name, through)
     for name in FAMILIES
@@ -58,17 +58,17 @@ Run = Callable[[Network, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 @pytest.mark.parametrize(("name", "through"), CASES)
 def test_training_from_features_is_training_the_whole_network(name: str, through: str) -> None:
     whole = frozen(name, through)
-    halved = copy.deepcopy(whole)
-    found = partition_network(halved)
+    split = copy.deepcopy(whole)
+    partition = partition_network(split)
     batches = images(whole)
-    stored = [found.features(batch).clone() for batch in batches]
+    stored = [partition.features(batch).clone() for batch in batches]
     losses = train(whole, batches, Network.forward_with_auxiliary)
-    from_features = train(halved, stored, lambda _, features: found.logits(features.clone()))
+    from_features = train(split, stored, lambda _, features: partition.logits(features.clone()))
     assert from_features == pytest.approx(losses, rel=1e-5, abs=1e-5)
-    assert len(set(losses)) > 1, "nothing was learned"
+    assert len(set(losses)) > 1, "the losses did not change"
     expected = predictions(whole, batches, Network.forward_with_auxiliary)
-    assert torch.equal(predictions(halved, stored, lambda _, rows: found.logits(rows.clone())), expected)
-    assert_kept(found, batches, stored)
+    assert torch.equal(predictions(split, stored, lambda _, rows: partition.logits(rows.clone())), expected)
+    assert_features_unchanged(partition, batches, stored)
 
 
 def frozen(name: str, through: str) -> Network:
@@ -114,10 +114,10 @@ def predictions(network: Network, batches: list[Tensor], run: Run) -> Tensor:
         return torch.cat([run(network, batch)[0].argmax(1) for batch in batches])
 
 
-def assert_kept(found: Partition, batches: list[Tensor], stored: list[Tensor]) -> None:
-    """Training has changed nothing that stored features depend on."""
+def assert_features_unchanged(partition: Partition, batches: list[Tensor], stored: list[Tensor]) -> None:
+    """Training has not changed the features."""
     for batch, rows in zip(batches, stored, strict=True):
-        assert torch.equal(found.features(batch), rows)
+        assert torch.equal(partition.features(batch), rows)
 
 
 def test_auxiliary_heads_learn_where_the_stage_that_they_hang_on_learns() -> None:
@@ -130,8 +130,8 @@ def test_auxiliary_heads_learn_where_the_stage_that_they_hang_on_learns() -> Non
 
 
 def auxiliaries(network: Network) -> int:
-    found = partition_network(network)
-    return len(found.logits(found.features(images(network)[0]))[1])
+    partition = partition_network(network)
+    return len(partition.logits(partition.features(images(network)[0]))[1])
 
 
 def test_another_process_finds_the_same_digest() -> None:

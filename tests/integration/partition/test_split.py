@@ -10,7 +10,7 @@ from torch.nn import functional
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_model.structure import NetworkStructure
 from transfer_platform.partition.split import Partition, PartitionError, partition_network
-from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ def built(name: str, stage: str, dropout: float = 0.2, classes: int = 3, seed: i
 
 def hand_made(backbone: nn.Module, stages: tuple[str, ...] = ("first", "second")) -> Network:
     """A network of (B, 3, 4, 4) images, frozen through its first stage, its classifier called `head`."""
-    anatomy = NetworkStructure(
+    structure = NetworkStructure(
         heads=("head",),
         features=6,
         auxiliary=(),
@@ -37,13 +37,13 @@ def hand_made(backbone: nn.Module, stages: tuple[str, ...] = ("first", "second")
         weightless_modules=(),
         head_is_output=False,
     )
-    network = Network(backbone, anatomy, NetworkSpec("hand_made", 3, 0.5, 4))
+    network = Network(backbone, structure, NetworkSpec("hand_made", 3, 0.5, 4))
     network.freeze(1)
     return network
 
 
 class Backbone(nn.Module):
-    """Two convolutions and a classifier; what happens between them is the test's."""
+    """Two convolutions and a classifier, with an operation of the test between them."""
 
     def __init__(self, between: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
@@ -73,20 +73,20 @@ def trained(network: Network, run: Callable[[], tuple[Tensor, tuple[Tensor, ...]
     return [*results, *(buffer.clone() for buffer in network.buffers()), torch.get_rng_state()]
 
 
-def assert_same_training(network: Network, found: Partition, count: int = 5) -> None:
-    """The split trains as the whole network does, and leaves stored features as they were."""
+def assert_same_training(network: Network, partition: Partition, count: int = 5) -> None:
+    """The partition trains as the whole network does, and does not modify stored features."""
     side = network.spec.image_size
     images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
     buffers = [buffer.clone() for buffer in network.buffers()]
     whole = trained(network, lambda: network.forward_with_auxiliary(images.clone()))
     for buffer, value in zip(network.buffers(), buffers, strict=True):
         buffer.copy_(value)
-    stored = found.features(images.clone()).clone()
-    halves = trained(network, lambda: found.logits(stored.clone()))
-    assert len(whole) == len(halves)
-    for one, other in zip(whole, halves, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-6, atol=1e-6, equal_nan=True)
-    assert tuple(stored.shape) == (count, *found.shape)
+    stored = partition.features(images.clone()).clone()
+    parts = trained(network, lambda: partition.logits(stored.clone()))
+    assert len(whole) == len(parts)
+    for expected, actual in zip(whole, parts, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert tuple(stored.shape) == (count, *partition.shape)
 
 
 @pytest.mark.parametrize("stage", ["blocks.2", "all"])
@@ -102,8 +102,8 @@ def test_resnet_trains_from_features_as_it_does_from_images(stage: str) -> None:
 
 
 def test_everything_frozen_is_in_the_prefix() -> None:
-    found = partition_network(built("torchvision/resnet18", "all"))
-    assert (found.shape, found.dtype) == ((512,), torch.float32)
+    partition = partition_network(built("torchvision/resnet18", "all"))
+    assert (partition.shape, partition.dtype) == ((512,), torch.float32)
     assert partition_network(built(SMALL, "blocks.4")).shape == (64, 1, 1)
 
 
@@ -123,11 +123,11 @@ def test_splitting_changes_neither_the_network_nor_the_random_numbers(training: 
 
 def test_the_suffix_trains_the_network_itself() -> None:
     network = built("efficientnet_lite0", "blocks.4")
-    found = partition_network(network)
+    partition = partition_network(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.train()
     optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
-    logits, _ = found.logits(torch.randn(4, *found.shape))
+    logits, _ = partition.logits(torch.randn(4, *partition.shape))
     functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
     optimizer.step()
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
@@ -141,17 +141,17 @@ def test_other_weights_and_another_dropout_take_effect() -> None:
         built("efficientnet_lite0", "all", dropout=0.0),
         built("efficientnet_lite0", "all", seed=1),
     )
-    found = partition_network(network)
+    partition = partition_network(network)
     for parameter, value in zip(network.parameters(), other.parameters(), strict=True):
         parameter.data.copy_(value.data)
     network.backbone.classifier.dropout.p = 0.9
-    assert_same_training(network, found)
-    features = torch.randn(4, *found.shape)
+    assert_same_training(network, partition)
+    features = torch.randn(4, *partition.shape)
     network.train()
-    assert not torch.equal(found.logits(features)[0], found.logits(features)[0])
+    assert not torch.equal(partition.logits(features)[0], partition.logits(features)[0])
 
 
-def test_only_what_is_in_front_of_the_cut_is_in_the_digest() -> None:
+def test_only_the_prefix_is_in_the_digest() -> None:
     network = built(SMALL, "blocks.2")
     digest = partition_network(network).digest
     other = built(SMALL, "blocks.2", dropout=0.0, classes=7, seed=1).eval()
@@ -241,7 +241,7 @@ def counting(module: nn.Module, x: Tensor) -> Tensor:
     return x if not module.training else x + module.table
 
 
-WAYS = [
+OPERATIONS = [
     relu_in_place,
     residual_in_place,
     forgotten_result,
@@ -256,51 +256,53 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_order_of_effects_and_sizes_stay_those_of_the_whole_network(
-    way: Callable[[nn.Module, Tensor], Tensor],
+    operation: Callable[[nn.Module, Tensor], Tensor],
 ) -> None:
     torch.manual_seed(0)
-    network = hand_made(Backbone(way))
-    found = partition_network(network)
+    network = hand_made(Backbone(operation))
+    partition = partition_network(network)
     for count in (1, 2, 7):
-        assert_same_training(network, found, count)
+        assert_same_training(network, partition, count)
 
 
-@pytest.mark.parametrize("way", [relu_in_place, forgotten_result, residual_in_place])
-def test_what_training_cannot_change_is_not_done_again(way: Callable[[nn.Module, Tensor], Tensor]) -> None:
+@pytest.mark.parametrize("operation", [relu_in_place, forgotten_result, residual_in_place])
+def test_operations_that_training_cannot_change_are_in_the_prefix(
+    operation: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
     torch.manual_seed(0)
-    network = hand_made(Backbone(way))
+    network = hand_made(Backbone(operation))
     images = torch.randn(2, 3, 4, 4)
     with torch.no_grad():
         features = partition_network(network).features(images)
-        expected = way(network.backbone, network.backbone.first(images))
+        expected = operation(network.backbone, network.backbone.first(images))
     assert torch.equal(features, expected)
 
 
 def test_features_may_be_in_any_memory_layout() -> None:
     network = hand_made(Backbone(noise_in_place)).eval()
-    found = partition_network(network)
-    features = found.features(torch.randn(3, 3, 4, 4))
+    partition = partition_network(network)
+    features = partition.features(torch.randn(3, 3, 4, 4))
     with torch.no_grad():
-        plain, _ = found.logits(features.contiguous().clone())
-        last, _ = found.logits(features.clone(memory_format=torch.channels_last))
+        plain, _ = partition.logits(features.contiguous().clone())
+        last, _ = partition.logits(features.clone(memory_format=torch.channels_last))
     assert torch.equal(plain, last)
 
 
-def test_where_nothing_is_frozen_there_is_nothing_to_split() -> None:
-    with pytest.raises(PartitionError, match="nothing of it is frozen"):
+def test_a_network_without_frozen_stages_is_not_split() -> None:
+    with pytest.raises(PartitionError, match="no stage is frozen"):
         partition_network(built("efficientnet_lite0", "none"))
 
 
-class Undecided(Backbone):
+class DataDependent(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(-images if images.sum() > 0 else images)
 
 
-def test_a_network_that_looks_at_its_images_is_not_traced() -> None:
-    network = hand_made(Undecided(relu_in_place))
-    with pytest.raises(PartitionError, match="hand_made is trained whole: it cannot be traced"):
+def test_control_flow_that_depends_on_images_is_not_traced() -> None:
+    network = hand_made(DataDependent(relu_in_place))
+    with pytest.raises(PartitionError, match=r"cannot split hand_made: torch\.fx cannot trace it"):
         partition_network(network)
     assert network.training
 
@@ -312,12 +314,12 @@ class Mixing(Backbone):
 
 
 def test_features_of_an_image_do_not_depend_on_others() -> None:
-    with pytest.raises(PartitionError, match="depends on the others"):
+    with pytest.raises(PartitionError, match="depend on the other images"):
         partition_network(hand_made(Mixing(relu_in_place)))
 
 
-class Forgetful(Backbone):
-    """Counts its calls in Python, which no graph holds."""
+class Counting(Backbone):
+    """Counts its calls in Python, which a graph does not contain."""
 
     calls = 0
 
@@ -326,13 +328,13 @@ class Forgetful(Backbone):
         return super().forward(images) * self.calls
 
 
-def test_what_differs_from_the_whole_network_is_refused() -> None:
-    with pytest.raises(PartitionError, match="something else than whole"):
-        partition_network(hand_made(Forgetful(relu_in_place)))
+def test_a_partition_with_other_results_is_refused() -> None:
+    with pytest.raises(PartitionError, match="other results than the whole network"):
+        partition_network(hand_made(Counting(relu_in_place)))
 
 
 class Branching(Backbone):
-    """Its second stage's branch starts at the images, so that no tensor stands for all of the first stage."""
+    """Both stages start at the images, so that no single tensor separates them."""
 
     def __init__(self) -> None:
         super().__init__(relu_in_place)
@@ -343,5 +345,5 @@ class Branching(Backbone):
 
 
 def test_a_network_without_a_single_tensor_to_cut_at_is_refused() -> None:
-    with pytest.raises(PartitionError, match="no tensor"):
+    with pytest.raises(PartitionError, match="no single tensor"):
         partition_network(hand_made(Branching()))

@@ -1,4 +1,4 @@
-"""A fresh MLflow database that is copied instead of made again, and a small world of models in it."""
+"""An empty MLflow database that is copied for each test, and small models in it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from transfer_registry.answers import ServedOutput
-from transfer_registry.candidate import Candidate, Evaluation
+from transfer_registry.candidate import Candidate, Evaluation, ServedOutput
 from transfer_registry.ledger import Ledger
 from transfer_registry.promote import PromotionResult, promote_candidate
-from transfer_registry.rules import read_rules
+from transfer_registry.rules import OverChampion, Threshold
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
 
 
 IMAGES = 40
-RULES = read_rules({"test/accuracy": {"at_least": 0.5}, "over_champion": {"confidence": 0.95}})
+RULES = {"test/accuracy": Threshold(at_least=0.5), "over_champion": OverChampion(confidence=0.95)}
 
-TIMES = r"\d\d:\d\d UTC|ledger entry \d+|\n\nThis was look .*"
+CHANGING = r"\d\d:\d\d UTC|ledger entry \d+|\n\n\d+(?:st|nd|rd|th) evaluation .*"
+"""Parts of a description that differ between equal promotions."""
 
 MODEL_CODE = '''
 import json
@@ -41,8 +41,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
-class Remembered(PythonModel):
-    """Knows the probabilities of each image by its content."""
+class Lookup(PythonModel):
+    """Returns stored probabilities by the content of an image."""
 
     def load_context(self, context):
         self.answers = json.loads(Path(context.artifacts["answers"]).read_text())
@@ -51,20 +51,20 @@ class Remembered(PythonModel):
         return pd.DataFrame([self.answers[Path(path).read_text()] for path in model_input["image"]])
 
 
-set_model(Remembered())
+set_model(Lookup())
 '''
 
 
 @dataclass
-class Stranger:
-    """Loads a registered version and counts what it was asked."""
+class PredictWithRegistered:
+    """Loads a registered version and records its URI."""
 
-    asked: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def __call__(self, model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
         import pandas as pd
 
-        self.asked.append(model_uri)
+        self.calls.append(model_uri)
         model = mlflow.pyfunc.load_model(model_uri)
         return model.predict(pd.DataFrame({"image": [str(path) for path in images]})).to_numpy(np.float32)
 
@@ -73,15 +73,15 @@ class World:
     """A registry, a ledger, and test images of two classes."""
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
-        self.folder, self.ledger, self.stranger = folder, ledger, Stranger()
-        self.predict: Callable[[str, Sequence[Path]], NDArray[np.float32]] = self.stranger
+        self.folder, self.ledger, self.loading = folder, ledger, PredictWithRegistered()
+        self.predict: Callable[[str, Sequence[Path]], NDArray[np.float32]] = self.loading
         self.client = MlflowClient()
         (folder / "model.py").write_text(MODEL_CODE)
         self.images = tuple(self._image(index) for index in range(IMAGES))
 
     @staticmethod
-    def recited(*evaluations: Evaluation) -> Callable[[str, Sequence[Path]], NDArray[np.float32]]:
-        """Answers for version 1, 2, ... without loading it: quick, where a test promotes dozens of times."""
+    def without_loading(*evaluations: Evaluation) -> Callable[[str, Sequence[Path]], NDArray[np.float32]]:
+        """Predicts for version 1, 2, ... without loading it, for tests with dozens of promotions."""
 
         def predict(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
             evaluation = evaluations[int(model_uri.rpartition("/")[2]) - 1]
@@ -102,7 +102,7 @@ class World:
         precision: str = "float32",
         metadata: dict[str, Any] | None = None,
     ) -> tuple[Candidate, Evaluation]:
-        """A logged model that is wrong on the first so many images, and its evaluation."""
+        """A logged model that misclassifies the first `wrong` images, and its evaluation."""
         evaluation = self.evaluation(wrong, classes)
         answers = self.folder / "answers.json"
         by_content = {
@@ -118,17 +118,17 @@ class World:
                 pip_requirements=[],
                 metadata=metadata,
             )
-        made = Candidate(
+        candidate = Candidate(
             model=model,
             model_uri=logged.model_uri,
             run_id=run.info.run_id,
             trial=7,
-            artifact_digest="form",
+            artifact_digest="digest",
             recipe_fingerprint="recipe",
             train_fingerprint="train",
             precision=precision,
         )
-        return made, evaluation
+        return candidate, evaluation
 
     def evaluation(self, wrong: int, classes: tuple[str, ...] = ("ants", "bees")) -> Evaluation:
         labels = tuple(("ants", "bees")[index % 2] for index in range(IMAGES))
@@ -152,8 +152,8 @@ class World:
             images: Sequence[Path],
             classes: Sequence[str],
         ) -> ServedOutput:
-            nothing = np.full(len(images), np.nan, np.float32)
-            return ServedOutput(self.predict(model_uri, images), nothing, (None,) * len(images))
+            no_scores = np.full(len(images), np.nan, np.float32)
+            return ServedOutput(self.predict(model_uri, images), no_scores, (None,) * len(images))
 
         return promote_candidate(*offered, rules, self.ledger, serve, self.predict)
 
@@ -162,7 +162,7 @@ class World:
         return None if version is None else int(version)
 
     def state(self, model: str) -> dict[str, Any]:
-        """All that is remembered of a registered model, times and entry numbers left out."""
+        """Everything stored about a registered model, without times and entry numbers."""
         versions = sorted(
             self.client.search_model_versions(f"name = '{model}'"), key=lambda v: int(v.version)
         )
@@ -173,10 +173,10 @@ class World:
                 {
                     "version": int(version.version),
                     "tags": {
-                        **{tag: said for tag, said in version.tags.items() if not tag.startswith(HASH_TAG)},
+                        **{tag: value for tag, value in version.tags.items() if not tag.startswith(HASH_TAG)},
                         "platform.ledger_entry": int(version.tags["platform.ledger_entry"]) - first,
                     },
-                    "description": re.sub(TIMES, "", version.description or ""),
+                    "description": re.sub(CHANGING, "", version.description or ""),
                     "predictions": [
                         artifact.path.removeprefix(f"registry/{model}/")
                         for artifact in self.client.list_artifacts(
@@ -195,7 +195,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database; making one takes seconds, copying it none."""
+    """An empty MLflow database; creating one takes seconds."""
     database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{database}").search_experiments()
     return database
@@ -215,7 +215,7 @@ def new_registry(mlflow_template: Path, isolated: Path, tmp_path: Path) -> Itera
         return folder
 
     yield make
-    mlflow.set_tracking_uri(None)  # not the one before: that default belongs to the folder it was asked in
+    mlflow.set_tracking_uri(None)  # the earlier default belongs to another folder
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ import psycopg
 import pytest
 
 from transfer_platform.paths import ledger_url
-from transfer_registry.entry import EntryKind, LedgerEntry
-from transfer_registry.ledger import Ledger
+from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
 
 
 @pytest.fixture
 def url(postgres: str, isolated: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The ledger's, as the platform makes it from the team's setting."""
+    """URL of the ledger in the schema that the platform uses."""
     monkeypatch.setenv("PLATFORM_DATABASE_URL", postgres)
     return ledger_url()
 
@@ -47,7 +46,9 @@ def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
         assert [entry.version for entry in entries] == [5, 1, 3, 1]
         assert entries[0].at.tzinfo is UTC
         assert datetime.now(UTC) - entries[0].at < timedelta(seconds=30)
-        assert ledger.current_champion("ants-bees") == 1
+        move = ledger.last_move("ants-bees")
+        assert move is not None
+        assert move.version == 1
         last = ledger.last_verdict("ants-bees", 3)
         assert last is not None
         assert last.id == 3
@@ -69,7 +70,7 @@ def test_many_may_create_it_at_once(url: str) -> None:
         assert [entry.version for entry in ledger.entries("3")] == list(range(10))
 
 
-def test_one_at_a_time_judges_a_model(url: str) -> None:
+def test_one_process_at_a_time_judges_a_model(url: str) -> None:
     order: list[str] = []
     held = threading.Event()
 
@@ -82,7 +83,7 @@ def test_one_at_a_time_judges_a_model(url: str) -> None:
         with ledger.exclusive("ants-bees"):
             waiting = pool.submit(second)
             held.set()
-            with ledger.exclusive("digits"):  # another model is nobody's concern
+            with ledger.exclusive("digits"):  # another model is not locked
                 assert ledger.entries() == ()
             order.append("first")
         waiting.result(timeout=60)

@@ -1,4 +1,4 @@
-"""The door of the registry, with a real MLflow registry, a real ledger and small real models."""
+"""Promotion of candidates with a real MLflow registry, a real ledger and small models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.entry import EntryKind
 from transfer_registry.errors import RegistryError
-from transfer_registry.ledger import Ledger
+from transfer_registry.ledger import EntryKind, Ledger
 from transfer_registry.mlflow_registry import champion_version, is_registered
-from transfer_registry.predictions import load_predictions
 from transfer_registry.promote import PromotionResult
-from transfer_registry.rules import read_rules
+from transfer_registry.rules import Threshold
+from transfer_registry.version_files import load_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world) 
     offered = world.candidate(wrong=4)
     promotion = world.promote(offered)
     assert (promotion.version, promotion.promoted, promotion.previous_champion) == (1, True, None)
-    assert [finding.rule for finding in promotion.verdict.results] == [
+    assert [result.rule for result in promotion.verdict.results] == [
         "serving parity",
         "test/accuracy >= 0.5",
         "over_champion at 0.95",
@@ -54,8 +53,8 @@ def test_the_first_candidate_becomes_champion_and_mlflow_alone_tells_why(world) 
     assert version.tags["platform.test_fingerprint"] == "first-test-set"
     assert version.tags["platform.run"] == offered[0].run_id == version.run_id
     assert "**Made champion**" in version.description
-    assert "there is no champion yet" in version.description
-    assert world.stranger.asked == ["models:/ants-bees/1"]
+    assert "there is no champion to compare with" in version.description
+    assert world.loading.calls == ["models:/ants-bees/1"]
 
 
 def test_better_by_more_than_chance_succeeds_and_the_ledger_knows_whom(world) -> None:
@@ -68,7 +67,7 @@ def test_better_by_more_than_chance_succeeds_and_the_ledger_knows_whom(world) ->
     assert last is not None
     assert (last.version, last.previous_version) == (2, 1)
     # the first champion's predictions were kept: its code did not have to run again
-    assert world.stranger.asked == ["models:/ants-bees/1", "models:/ants-bees/2"]
+    assert world.loading.calls == ["models:/ants-bees/1", "models:/ants-bees/2"]
 
 
 def test_better_by_chance_leaves_the_champion_and_says_why(world) -> None:
@@ -78,24 +77,24 @@ def test_better_by_chance_leaves_the_champion_and_says_why(world) -> None:
     assert world.champion() == 1
     version = world.client.get_model_version("ants-bees", "2")
     assert version.tags["platform.verdict"] == "failed"
-    assert "b = 3 against c = 0" in version.tags["platform.reasons"]
-    assert "**Refused by the gate**; version 1 stayed champion" in version.description
+    assert "discordant pairs: 3 better, 0 worse" in version.tags["platform.reasons"]
+    assert "**Rejected by the gate**; version 1 remains champion" in version.description
 
 
 def test_asked_again_nothing_is_added_and_no_model_is_loaded(world) -> None:
     champion, refused = world.candidate(wrong=4), world.candidate(wrong=3)
     answers = [world.promote(champion), world.promote(refused)]
-    before, asked = world.state("ants-bees"), list(world.stranger.asked)
+    before, calls = world.state("ants-bees"), list(world.loading.calls)
     assert [world.promote(champion), world.promote(refused)] == answers
     assert world.state("ants-bees") == before
-    assert world.stranger.asked == asked
+    assert world.loading.calls == calls
 
 
-def test_other_rules_are_another_question(world) -> None:
+def test_other_rules_need_another_verdict(world) -> None:
     world.promote(world.candidate(wrong=4))
     refused = world.candidate(wrong=2)
     assert not world.promote(refused).promoted
-    assert world.promote(refused, read_rules({"test/accuracy": {"at_least": 0.9}})).promoted
+    assert world.promote(refused, {"test/accuracy": Threshold(at_least=0.9)}).promoted
     assert world.champion() == 2
     assert len(world.client.search_model_versions("name = 'ants-bees'")) == 2
 
@@ -105,9 +104,9 @@ def test_a_registered_model_that_answers_otherwise_is_refused(world) -> None:
     drifted = replace(evaluation, probabilities=evaluation.probabilities + np.float32(0.001))
     promotion = world.promote((candidate, drifted))
     assert not promotion.promoted
-    assert [finding.passed for finding in promotion.verdict.results] == [False, True, True]
+    assert [result.passed for result in promotion.verdict.results] == [False, True, True]
     assert world.champion() is None
-    assert world.ledger.current_champion("ants-bees") is None
+    assert world.ledger.last_move("ants-bees") is None
 
 
 def test_half_precision_is_compared_like_with_like(world) -> None:
@@ -118,7 +117,7 @@ def test_half_precision_is_compared_like_with_like(world) -> None:
 
 def test_on_another_test_set_the_champion_runs_again_once(world) -> None:
     world.promote(world.candidate(wrong=9))
-    world.stranger.asked.clear()
+    world.loading.calls.clear()
     # one photograph has been taken anew; the champion has never seen it
     (world.folder / "39.png").write_text("another image 39")
     answers = world.folder / "artifacts"
@@ -128,7 +127,7 @@ def test_on_another_test_set_the_champion_runs_again_once(world) -> None:
     for wrong in (8, 7):
         candidate, evaluation = world.candidate(wrong=wrong)
         world.promote((candidate, replace(evaluation, fingerprint="second-test-set")))
-    assert world.stranger.asked == ["models:/ants-bees/2", "models:/ants-bees/1", "models:/ants-bees/3"]
+    assert world.loading.calls == ["models:/ants-bees/2", "models:/ants-bees/1", "models:/ants-bees/3"]
 
 
 def test_classes_in_another_order_are_matched_by_name(world) -> None:
@@ -154,8 +153,10 @@ def test_a_champion_that_never_went_through_the_gate_is_compared_if_it_names_its
     world.client.set_registered_model_alias("ants-bees", "champion", "1")
     promotion = world.promote(world.candidate(wrong=0))
     assert promotion.promoted is described
-    finding = promotion.verdict.results[-1]
-    assert ("b = 9 against c = 0" if described else "does not say which classes it knows") in finding.reason
+    result = promotion.verdict.results[-1]
+    assert (
+        "discordant pairs: 9 better, 0 worse" if described else "its metadata has no class names"
+    ) in result.reason
 
 
 def test_an_alias_moved_by_hand_is_not_moved_back(world) -> None:
@@ -176,8 +177,8 @@ def test_a_deleted_champion_does_not_stop_the_next(world) -> None:
 
 
 def test_a_metric_that_was_not_measured_stops_before_anything_is_registered(world) -> None:
-    with pytest.raises(RegistryError, match="test/f1, which was not measured; there is test/accuracy"):
-        world.promote(world.candidate(wrong=4), read_rules({"test/f1": {"at_least": 0.5}}))
+    with pytest.raises(RegistryError, match="test/f1, which was not measured; measured: test/accuracy"):
+        world.promote(world.candidate(wrong=4), {"test/f1": Threshold(at_least=0.5)})
     assert world.client.search_registered_models() == []
 
 
@@ -193,7 +194,7 @@ def test_an_evaluation_whose_sizes_differ_is_refused(world) -> None:
     evaluation = world.evaluation(wrong=1)
     with pytest.raises(RegistryError, match="39 labels"):
         replace(evaluation, labels=evaluation.labels[1:])
-    with pytest.raises(RegistryError, match="'wasps' is none of the classes"):
+    with pytest.raises(RegistryError, match="'wasps' is not one of the classes"):
         replace(evaluation, labels=("wasps", *evaluation.labels[1:]))
 
 
@@ -250,7 +251,7 @@ def test_killed_after_any_write_the_same_call_ends_the_same(
     world, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
     champion, offered = world.candidate(wrong=9), world.candidate(wrong=wrong)
-    world.predict = world.recited(champion[1], offered[1])
+    world.predict = world.without_loading(champion[1], offered[1])
 
     def under(model: str, what: tuple[Candidate, Evaluation]) -> PromotionResult:
         return world.promote((replace(what[0], model=model), what[1]))
@@ -264,20 +265,20 @@ def test_killed_after_any_write_the_same_call_ends_the_same(
         under(model, champion)
         last = killed_after(writes, lambda model=model: under(model, offered), monkeypatch)
         answer = under(model, offered)
-        verdict = replace(answer.verdict, looks=expected_answer.verdict.evaluations)
+        verdict = replace(answer.verdict, evaluations=expected_answer.verdict.evaluations)
         assert replace(answer, verdict=verdict) == replace(expected_answer, model=model)
         assert world.state(model) == expected, f"killed after write {writes}, {last}"
         if last is None:
             break
         seen.append(last)
     everything = {name for _, name in WRITES} - {"create_registered_model"}
-    moving = {"move", "set_registered_model_alias"}
+    moving = {"append_move", "set_registered_model_alias"}
     assert set(seen) == (everything if wrong == 1 else everything - moving)
 
 
 def test_the_very_first_promotion_survives_being_killed_too(world, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate, evaluation = world.candidate(wrong=4)
-    world.predict = world.recited(evaluation)
+    world.predict = world.without_loading(evaluation)
     world.promote((replace(candidate, model="undisturbed"), evaluation))
     for writes in range(1, 15):
         offered = (replace(candidate, model=f"killed-{writes}"), evaluation)
@@ -288,7 +289,7 @@ def test_the_very_first_promotion_survives_being_killed_too(world, monkeypatch: 
             break
 
 
-def test_a_move_that_was_not_carried_out_is_finished_by_whoever_comes_next(
+def test_a_move_that_was_not_applied_is_applied_by_the_next_call(
     world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.promote(world.candidate(wrong=16))
@@ -302,14 +303,14 @@ def test_a_move_that_was_not_carried_out_is_finished_by_whoever_comes_next(
         with pytest.raises(Killed):
             world.promote(second)
     assert world.champion() == 1
-    assert world.ledger.current_champion("ants-bees") == 2
+    assert world.ledger.last_move("ants-bees").version == 2
     promotion = world.promote(third)
     assert promotion.previous_champion == 2
     assert world.champion() == 3
     assert world.client.get_model_version("ants-bees", "2").tags["platform.verdict"] == "passed"
 
 
-def test_a_verdict_that_was_not_carried_out_is_given_again_against_a_new_champion(
+def test_a_verdict_whose_promotion_was_interrupted_is_repeated_against_a_new_champion(
     world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.promote(world.candidate(wrong=16))
@@ -327,7 +328,7 @@ def test_a_verdict_that_was_not_carried_out_is_given_again_against_a_new_champio
     assert world.champion() == 3
 
 
-def test_kept_predictions_that_were_cut_off_are_computed_again(world) -> None:
+def test_stored_predictions_that_are_incomplete_are_not_loaded(world) -> None:
     world.promote(world.candidate(wrong=9))
     version = world.client.get_model_version("ants-bees", "1")
     (file,) = (world.folder / "artifacts").rglob("test-*.npz")
@@ -354,11 +355,13 @@ def test_a_model_that_was_deleted_and_registered_anew_is_judged_anew(world) -> N
     ]
 
 
-def test_another_form_of_the_same_trial_is_another_version(world) -> None:
+def test_other_served_files_of_the_same_trial_are_another_version(world) -> None:
     first, evaluation = world.candidate(wrong=4)
     assert world.promote((first, evaluation)).version == world.promote((first, evaluation)).version == 1
     other, _ = world.candidate(wrong=4)
-    assert world.promote((replace(other, run_id=first.run_id, form="other"), evaluation)).version == 2
+    assert (
+        world.promote((replace(other, run_id=first.run_id, artifact_digest="other"), evaluation)).version == 2
+    )
 
 
 def test_a_later_trial_of_the_same_run_is_judged_anew_too(world) -> None:
@@ -390,7 +393,7 @@ def test_of_two_that_are_judged_at_once_the_second_is_compared_with_the_first(wo
         begun.set()
         with contextlib.suppress(threading.BrokenBarrierError):
             both.wait()  # the other one gets here too, if nothing keeps it out
-        return world.stranger(model_uri, images)
+        return world.loading(model_uri, images)
 
     world.predict = slowly
     with ThreadPoolExecutor(2) as pool:
@@ -402,7 +405,7 @@ def test_of_two_that_are_judged_at_once_the_second_is_compared_with_the_first(wo
     assert answers[1].previous_champion == answers[0].version == world.champion()
 
 
-def test_who_is_champion_is_asked_and_not_remembered(world) -> None:
+def test_the_champion_is_read_from_the_alias(world) -> None:
     candidate, _ = offered = world.candidate(wrong=4)
     assert champion_version("ants-bees") is None
     world.promote(offered)

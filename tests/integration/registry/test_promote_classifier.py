@@ -15,7 +15,7 @@ from PIL import Image
 from transfer_registry.candidate import Candidate, Evaluation
 from transfer_registry.ledger import Ledger
 from transfer_registry.promote import promote_candidate
-from transfer_registry.rules import read_rules
+from transfer_registry.rules import OverChampion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,8 +102,8 @@ def test_champion_and_candidate_are_compared_each_by_its_own_code(
     with mlflow.start_run() as run:
         first = log_model(folder / "model", "ants-bees", run.info.run_id, package=older_code(folder))
         second = log_model(folder / "model", "ants-bees", run.info.run_id)
-    candidate = Candidate("ants-bees", first.model_uri, run.info.run_id, 0, 0.05, "recipe", "train")
-    rules = read_rules({"over_champion": {}})
+    candidate = Candidate("ants-bees", first.model_uri, run.info.run_id, 0, "digest", "recipe", "train")
+    rules = {"over_champion": OverChampion()}
     with Ledger.open(f"sqlite:///{folder / 'ledger.db'}") as ledger:
         promotion = promote_candidate(candidate, older, rules, ledger)
         assert promotion.promoted, str(promotion.verdict)

@@ -1,4 +1,4 @@
-"""A real web server on the loopback interface, that can misbehave in the ways that servers do."""
+"""A web server on the loopback interface that can simulate faults."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Site:
-    """What the server has, how it behaves, and what it was asked.
+    """Files, faults and received requests of the server.
 
     Attributes:
         files: Content by path, `/a/b.zip`.
-        cuts: After how many bytes of a body each of the coming connections is cut; then none is.
-        etag: Of every file; empty: none is sent.
-        ranges: Whether Range is understood.
-        honest: Whether If-Range is respected.
-        lengths: Whether Content-Length is sent.
+        cuts: Number of bytes after which each of the next connections is cut.
+        etag: ETag of every file; empty to send none.
+        ranges: Support Range requests.
+        honest: Respect If-Range.
+        lengths: Send Content-Length.
         headers: Sent with every file.
-        failures: Status codes of the coming answers; then 200.
-        refusals: Status codes of single paths.
-        heads: Whether HEAD is answered.
+        failures: Status codes of the next responses.
+        refusals: Status codes by path.
+        heads: Support HEAD requests.
         requests: Path and Range header of every GET.
-        asked: Path of every HEAD that was answered.
+        heads_answered: Path of every answered HEAD.
     """
 
     url: str = ""
@@ -46,7 +46,7 @@ class Site:
     refusals: dict[str, int] = field(default_factory=dict)
     heads: bool = True
     requests: list[tuple[str, str]] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    heads_answered: list[str] = field(default_factory=list)
 
 
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class inside, not branches
@@ -64,7 +64,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a clas
             content = site.files.get(self.path.partition("?")[0])
             status = site.refusals.get(self.path, 200 if content is not None else 404)
             if site.heads:
-                site.asked.append(self.path)
+                site.heads_answered.append(self.path)
             if status != 200 or content is None or not site.heads:
                 self.send_error(status if site.heads else 405)
                 return

@@ -1,4 +1,4 @@
-"""Fetching from servers that cut, change, refuse and lie."""
+"""Downloads from servers that interrupt, change files, refuse and send wrong data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pytest
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
-from transfer_platform.sources import download
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import FAILURES_IN_A_ROW, fetch
 
 if TYPE_CHECKING:
     from .conftest import Site
@@ -32,7 +31,7 @@ def _no_pauses(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ranges(site: Site) -> list[str]:
-    return [asked for _, asked in site.requests]
+    return [header for _, header in site.requests]
 
 
 def interrupt(site: Site, after: int = 400_000) -> None:
@@ -57,32 +56,32 @@ def test_a_file_is_fetched_once(site: Site) -> None:
     assert {each.suffix for each in path.parent.iterdir()} == {".zip", ".lock"}
 
 
-def test_a_cut_connection_goes_on_where_it_was(site: Site) -> None:
+def test_a_cut_connection_is_resumed(site: Site) -> None:
     site.files[NAME], site.cuts = CONTENT, [300_000, 200_000]
     assert fetch(site.url + NAME).read_bytes() == CONTENT
     assert ranges(site) == ["", "bytes=300000-", "bytes=500000-"]
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_was(site: Site) -> None:
+def test_a_later_call_resumes_an_earlier_one(site: Site) -> None:
     interrupt(site)
     assert fetch(site.url + NAME).read_bytes() == CONTENT
     assert ranges(site) == ["bytes=400000-"]
 
 
 @pytest.mark.parametrize("honest", [True, False], ids=["If-Range respected", "If-Range ignored"])
-def test_a_changed_file_is_not_glued(site: Site, honest: bool) -> None:
+def test_a_changed_file_is_not_combined_with_the_old_one(site: Site, honest: bool) -> None:
     interrupt(site)
     site.files[NAME], site.etag, site.honest = CHANGED, '"2"', honest
     assert fetch(site.url + NAME).read_bytes() == CHANGED
 
 
-def test_a_file_of_another_length_is_not_glued(site: Site) -> None:
+def test_a_file_of_another_length_is_not_combined_with_the_old_one(site: Site) -> None:
     interrupt(site)
     site.files[NAME] = CHANGED + b"more"
     assert fetch(site.url + NAME).read_bytes() == CHANGED + b"more"
 
 
-def test_without_a_version_nothing_is_glued(site: Site) -> None:
+def test_without_a_version_nothing_is_resumed(site: Site) -> None:
     site.etag = ""
     interrupt(site)
     site.files[NAME] = CHANGED
@@ -90,21 +89,21 @@ def test_without_a_version_nothing_is_glued(site: Site) -> None:
     assert ranges(site) == [""]
 
 
-def test_weak_etags_are_no_version(site: Site) -> None:
+def test_weak_etags_are_not_a_version(site: Site) -> None:
     site.etag = 'W/"1"'
     interrupt(site)
     assert fetch(site.url + NAME).read_bytes() == CONTENT
     assert ranges(site) == [""]
 
 
-def test_without_a_version_a_checksum_lets_it_go_on(site: Site) -> None:
+def test_without_a_version_a_checksum_allows_resuming(site: Site) -> None:
     site.etag = ""
     interrupt(site)
     assert fetch(site.url + NAME, SHA256).read_bytes() == CONTENT
     assert ranges(site) == ["bytes=400000-"]
 
 
-def test_a_checksum_finds_what_was_glued_and_starts_anew(site: Site) -> None:
+def test_a_checksum_detects_mixed_versions_and_restarts(site: Site) -> None:
     site.etag = ""
     interrupt(site)
     site.files[NAME] = CHANGED
@@ -112,20 +111,20 @@ def test_a_checksum_finds_what_was_glued_and_starts_anew(site: Site) -> None:
     assert ranges(site) == ["bytes=400000-", ""]
 
 
-def test_a_server_without_ranges_starts_anew(site: Site) -> None:
+def test_a_server_without_ranges_restarts(site: Site) -> None:
     site.ranges = False
     interrupt(site)
     assert fetch(site.url + NAME).read_bytes() == CONTENT
 
 
-def test_a_server_that_always_cuts_is_given_up(site: Site) -> None:
+def test_a_server_that_always_cuts_is_abandoned(site: Site) -> None:
     site.files[NAME], site.ranges, site.cuts = CONTENT, False, [100_000] * 50
-    with pytest.raises(SourceError, match="broke off after 100,000 of 1000000 bytes"):
+    with pytest.raises(SourceError, match="interrupted after 100,000 of 1000000 bytes"):
         fetch(site.url + NAME)
-    assert len(site.requests) == 1 + download.FAILURES_IN_A_ROW
+    assert len(site.requests) == 1 + FAILURES_IN_A_ROW
 
 
-def test_a_server_that_always_cuts_but_gets_on_is_not_given_up(site: Site) -> None:
+def test_a_server_that_cuts_but_makes_progress_is_not_abandoned(site: Site) -> None:
     site.files[NAME], site.cuts = CONTENT, [60_000] * 16
     assert fetch(site.url + NAME).read_bytes() == CONTENT
 
@@ -148,24 +147,24 @@ def test_a_whole_part_is_not_fetched_again(site: Site) -> None:
     assert site.requests == []
 
 
-def test_a_part_that_is_too_long_starts_anew(site: Site) -> None:
+def test_a_part_that_is_too_long_restarts(site: Site) -> None:
     interrupt(site)
     (part,) = cache_folder().rglob("*.partial")
     part.write_bytes(CONTENT + b"more")
     assert fetch(site.url + NAME).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("facts", [b"", b"[]", b"{}", b"\xff"])
-def test_a_part_without_its_facts_starts_anew(site: Site, facts: bytes) -> None:
+@pytest.mark.parametrize("metadata", [b"", b"[]", b"{}", b"\xff"])
+def test_a_part_without_its_metadata_restarts(site: Site, metadata: bytes) -> None:
     interrupt(site)
-    next(cache_folder().rglob("*.json")).write_bytes(facts)
+    next(cache_folder().rglob("*.json")).write_bytes(metadata)
     assert fetch(site.url + NAME).read_bytes() == CONTENT
     assert ranges(site) == [""]
 
 
-def test_another_checksum_is_refused_and_nothing_kept(site: Site) -> None:
+def test_another_checksum_is_refused_and_nothing_stored(site: Site) -> None:
     site.files[NAME] = CHANGED
-    with pytest.raises(SourceError, match=f"but {SHA256} was expected"):
+    with pytest.raises(SourceError, match=f"expected {SHA256}"):
         fetch(site.url + NAME, SHA256)
     assert not [path for path in cache_folder().rglob("*") if path.suffix in (".zip", ".partial")]
 
@@ -181,23 +180,23 @@ def test_weights_carry_the_beginning_of_their_checksum(site: Site) -> None:
     name = f"/resnet18-{SHA256[:8]}.pth"
     site.files[name] = CONTENT
     assert fetch(site.url + name, hash_prefix=SHA256[:8]).read_bytes() == CONTENT
-    with pytest.raises(SourceError, match="but 00000000 was expected"):
+    with pytest.raises(SourceError, match="expected 00000000"):
         fetch(site.url + name, hash_prefix="00000000")
 
 
-def test_old_data_sets_have_an_md5(site: Site) -> None:
+def test_old_datasets_have_an_md5(site: Site) -> None:
     site.etag = ""
     interrupt(site)
     assert fetch(site.url + NAME, md5=hashlib.md5(CONTENT).hexdigest()).read_bytes() == CONTENT
     site.files[NAME] = CHANGED
     with pytest.raises(
-        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, but {'0' * 32} was"
+        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, expected {'0' * 32}"
     ):
         fetch(site.url + NAME, md5="0" * 32)
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (500, 3), (429, 3)])
-def test_refusals_are_told_and_passing_ones_tried_again(site: Site, status: int, tries: int) -> None:
+def test_refusals_are_reported_and_temporary_ones_retried(site: Site, status: int, tries: int) -> None:
     site.files[NAME], site.failures = CONTENT, [status] * tries
     with pytest.raises(SourceError, match=rf"answered {status} .*\n.*PLATFORM_MIRROR"):
         fetch(site.url + NAME)
@@ -206,7 +205,7 @@ def test_refusals_are_told_and_passing_ones_tried_again(site: Site, status: int,
     assert fetch(site.url + NAME).read_bytes() == CONTENT
 
 
-def test_nobody_there(isolated: Path) -> None:
+def test_an_unreachable_server(isolated: Path) -> None:
     with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:9/a\.zip: cannot be reached"):
         fetch("http://127.0.0.1:9/a.zip")
 
@@ -222,13 +221,13 @@ def test_secrets_stay_out_of_messages(isolated: Path) -> None:
     ["file:///etc/passwd", "ftp://host/a.zip", "/etc/passwd", "http:///a.zip", "https://host", "https://host/",
      "https://host/a/%2e%2e/b.zip", "https://host/..%2f..%2fetc%2fpasswd", "https://host/a%5cb", "https://host/a%00"],
 )  # fmt: skip
-def test_addresses_that_are_none(url: str, isolated: Path) -> None:
-    with pytest.raises(SourceError, match=r"is not an address|does not end in the name"):
+def test_invalid_urls(url: str, isolated: Path) -> None:
+    with pytest.raises(SourceError, match=r"is not a valid URL|does not end in a file name"):
         fetch(url)
 
 
 class TestMirrors:
-    """Asked before the internet, as folders and as servers."""
+    """Folders and servers that are tried before the internet."""
 
     def test_a_folder_by_host_and_path(self, mirror: Path, site: Site) -> None:
         file = mirror / "127.0.0.1" / "data" / "my photos.zip"
@@ -245,14 +244,14 @@ class TestMirrors:
         assert [path.name for path in mirror.iterdir()] == ["photos.zip"]
         assert site.requests == []
 
-    def test_a_folder_by_another_name_that_the_file_goes_by(self, mirror: Path, site: Site) -> None:
+    def test_a_folder_by_an_alternative_path(self, mirror: Path, site: Site) -> None:
         (mirror / "MNIST" / "raw").mkdir(parents=True)
         (mirror / "MNIST" / "raw" / "photos.zip").write_bytes(CONTENT)
         (mirror / "photos.zip").write_bytes(CHANGED)
-        found = fetch(site.url + NAME, known_as="MNIST/raw/photos.zip")
+        found = fetch(site.url + NAME, mirror_path="MNIST/raw/photos.zip")
         assert found == mirror / "MNIST" / "raw" / "photos.zip"
 
-    def test_a_wrong_file_in_a_mirror_is_passed_over(self, mirror: Path, site: Site) -> None:
+    def test_a_wrong_file_in_a_mirror_is_skipped(self, mirror: Path, site: Site) -> None:
         (mirror / "photos.zip").write_bytes(CHANGED)
         site.files[NAME] = CONTENT
         assert fetch(site.url + NAME, SHA256).read_bytes() == CONTENT
@@ -268,7 +267,7 @@ class TestMirrors:
             "/mirror/photos.zip",
         ]
 
-    def test_parts_of_two_servers_are_not_glued(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_parts_of_two_servers_are_not_combined(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         interrupt(site)
         monkeypatch.setenv("PLATFORM_MIRROR", f"{site.url}/mirror")
         site.files["/mirror/photos.zip"] = CHANGED
@@ -282,13 +281,13 @@ class TestMirrors:
             f"  {mirror}/127.0.0.1/data/photos.zip: no such file",
             f"  {mirror}/photos.zip: no such file",
             f"  {site.url}{NAME}: answered 404 Not Found",
-            "check the address and the network, or put the file into a folder and set PLATFORM_MIRROR to it",
+            "check the URL and the network, or put the file into a folder and set PLATFORM_MIRROR to it",
         ]
 
 
 FETCH = """
 import sys
-from transfer_platform.sources.fetching import fetch
+from transfer_platform.sources.download import fetch
 print(fetch(sys.argv[1]))
 """
 

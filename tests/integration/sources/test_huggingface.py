@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face, made by its own library, saved as it saves them, and read without a network."""
+"""Hugging Face datasets, created and saved by its own library and read without a network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NAMES = ["cat", "dog/wolf"]
 
 
 def table(contents: Sequence[bytes | None] = IMAGES, **columns: tuple[Any, list[Any]]) -> Dataset:
-    """A column `image` and, unless told otherwise, a column `label`."""
+    """A column `image` and, by default, a column `label`."""
     others = columns or {"label": (ClassLabel(names=NAMES), [0, 1, 1, 0])}
     values = {name: values for name, (_, values) in others.items()}
     features = {name: feature for name, (feature, _) in others.items()}
@@ -127,7 +127,7 @@ def test_a_file_elsewhere_on_this_machine_is_not_read(isolated: Path) -> None:
     # Written without the library's own care, which would put the bytes of named files into the table.
     pyarrow.parquet.write_table(stored.data.table, "pets/train.parquet")
     with pytest.raises(
-        SourceError, match=r"names the file .*secret\.jpg, which does not lie in the data set"
+        SourceError, match=r"refers to the file .*secret\.jpg, which is outside of the dataset"
     ):
         open_source("huggingface:./pets?label=label", isolated)
 
@@ -146,12 +146,12 @@ def test_it_is_written_once_and_again_when_the_folder_changes(isolated: Path) ->
 CLASSES = ClassLabel(names=NAMES)
 
 
-def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
+def test_columns_are_chosen_if_several_fit(isolated: Path) -> None:
     table(
         fine=(CLASSES, [0, 1, 1, 0]), coarse=(ClassLabel(names=["animal", "thing"]), [0, 1, 0, 1])
     ).save_to_disk("pets")
     with pytest.raises(
-        SourceError, match=r"classes are in fine and in coarse: choose one, such as \?label=fine"
+        SourceError, match=r"the columns fine and coarse hold classes: choose one, for example \?label=fine"
     ):
         open_source("huggingface:./pets", isolated)
     assert {path.name for path in open_source("huggingface:./pets?label=coarse", isolated).iterdir()} == {
@@ -161,17 +161,17 @@ def test_columns_are_chosen_where_several_fit(isolated: Path) -> None:
     assert written(open_source("huggingface:./pets?label=fine", isolated)) == EXPECTED
 
 
-def test_images_are_chosen_where_several_columns_have_them(isolated: Path) -> None:
+def test_images_are_chosen_if_several_columns_have_them(isolated: Path) -> None:
     other = [{"bytes": content, "path": None} for content in IMAGES[::-1]]
     table(label=(CLASSES, [0, 1, 1, 0]), mask=(Image(), other)).save_to_disk("pets")
     with pytest.raises(
-        SourceError, match=r"images are in image and in mask: choose one, such as \?image=image"
+        SourceError, match=r"the columns image and mask hold images: choose one, for example \?image=image"
     ):
         open_source("huggingface:./pets", isolated)
     assert written(open_source("huggingface:./pets?image=mask", isolated)) == REVERSED
 
 
-def test_plain_values_are_classes_where_they_are_chosen(isolated: Path) -> None:
+def test_plain_values_are_classes_if_they_are_chosen(isolated: Path) -> None:
     table(kind=(Value("string"), ["cat", "dog/wolf", "dog/wolf", "cat"])).save_to_disk("pets")
     with pytest.raises(SourceError, match=r"no column is known to hold classes; there are .*kind \(string\)"):
         open_source("huggingface:./pets", isolated)
@@ -195,7 +195,7 @@ def test_a_row_without_an_image_is_an_error(isolated: Path) -> None:
         open_source("huggingface:./pets", isolated)
 
 
-def test_damaged_files_are_errors_describe_error(isolated: Path) -> None:
+def test_damaged_files_are_reported(isolated: Path) -> None:
     table().save_to_disk("pets")
     (file,) = Path("pets").glob("*.arrow")
     content = file.read_bytes()
@@ -205,9 +205,7 @@ def test_damaged_files_are_errors_describe_error(isolated: Path) -> None:
             open_source("huggingface:./pets", isolated)
 
 
-def test_what_lies_in_the_cache_of_the_library_is_read(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set of the Hub whose table names downloaded files; the download alone is left out."""
     hub = isolated / "hub"
     snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
@@ -237,13 +235,13 @@ def test_what_lies_in_the_cache_of_the_library_is_read(
         ("./pets?label=image", r"the column 'image' holds no classes"),
         (
             "./pets?lable=x",
-            r"'lable' cannot be chosen; expected huggingface:OWNER/NAME.*; did you mean label\?",
+            r"there is no option 'lable'; expected huggingface:OWNER/NAME.*; did you mean 'label'\?",
         ),
-        ("./pets?label", r"'label' chooses nothing; expected huggingface:OWNER/NAME"),
-        ("a/b/c", r"'a/b/c' names no data set; expected huggingface:OWNER/NAME"),
-        ("./empty", r"empty cannot be read as a data set"),
-        ("owner/pets", r"owner/pets: cannot be had: .*(?s:.)*save_to_disk.*huggingface:\./FOLDER"),
-        ("pets", r"the current folder holds 'pets'.*write huggingface:\./pets"),
+        ("./pets?label", r"'label' is not an option with a value; expected huggingface:OWNER/NAME"),
+        ("a/b/c", r"'a/b/c' is not a dataset name; expected huggingface:OWNER/NAME"),
+        ("./empty", r"empty cannot be read as a dataset"),
+        ("owner/pets", r"owner/pets: cannot be loaded: .*(?s:.)*save_to_disk.*huggingface:\./FOLDER"),
+        ("pets", r"the current folder contains 'pets'.*write huggingface:\./pets"),
     ],
 )
 def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> None:
@@ -259,7 +257,7 @@ def test_without_the_extra_it_says_what_to_install(isolated: Path, monkeypatch: 
         open_source("huggingface:owner/pets", isolated)
 
 
-def test_a_library_that_runs_code_of_data_sets_is_refused(
+def test_a_library_that_runs_code_of_datasets_is_refused(
     isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "__version__", "3.6.0")

@@ -1,4 +1,4 @@
-"""Manifests whose images lie on servers: fetched once, known by their version, told like other files."""
+"""Manifests of images on servers: fetched once, identified by version, reported like other files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from transfer_platform.data.dataset import scan_dataset
+from transfer_platform.data.dataset import open_dataset
 from transfer_platform.data.splits import Splits, fingerprint
 from transfer_platform.errors import DataError, SourceError
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.inspection.report import manifest
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig
 from transfer_platform.recipe.schema import SplitsConfig as Declared
 from transfer_platform.sources import object_store
-from transfer_platform.sources import png as pngs
+from transfer_platform.sources.embedded import encode_png
 
 if TYPE_CHECKING:
     from .conftest import Site
@@ -39,7 +39,7 @@ def _no_pauses(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def png(text: str) -> bytes:
-    return pngs.png(hashlib.sha512(text.encode()).digest(), 8)
+    return encode_png(hashlib.sha512(text.encode()).digest(), 8)
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def declared(source: str = "photos.csv", **options: Any) -> DatasetConfig:
 
 
 def read(source: str = "photos.csv", **options: Any) -> Splits:
-    return require_valid(declared(source, **options), Path())[1]
+    return require_valid(*preflight(open_dataset(declared(source, **options), Path())))
 
 
 def inspected(**options: Any) -> Inspection:
-    return preflight(declared(**options), Path())[0]
+    return preflight(open_dataset(declared(**options), Path()))[0]
 
 
 def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Site, splits_of) -> None:
@@ -74,20 +74,20 @@ def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Sit
         (Path("set") / name).parent.mkdir(exist_ok=True, parents=True)
         (Path("set") / name).write_bytes(png(name))
     steps: list[Step] = []
-    source = scan_dataset(declared(), Path(), steps.append)
+    source = open_dataset(declared(), Path(), steps.append)
     assert steps[len(NAMES) - 1] == Step("fetching photos.csv", 16, 16, "images")
-    assert len(photos.requests) == len(photos.asked) == 16
+    assert len(photos.requests) == len(photos.heads_answered) == 16
     splits = read()
     assert splits.fingerprint == splits_of(Path("set"), ".", 0.2, 0.4).fingerprint
-    assert len(photos.requests) == 16, "they came again"
+    assert len(photos.requests) == 16, "they were fetched again"
     assert all(each.path.is_relative_to(cache_folder() / "images") for each in splits.train)
     assert {each.path.name for each in source.catalogs["train"].images} == {f"{n}.png" for n in range(8)}
     assert not [*cache_folder().rglob("*.part")]
 
 
-def test_people_see_urls(photos: Site) -> None:
+def test_reports_name_urls(photos: Site) -> None:
     photos.files["/set/ant/0.png"] = b"no image"
-    found, splits = preflight(declared(on_bad_image="skip"), Path())
+    found, splits = preflight(open_dataset(declared(on_bad_image="skip"), Path()))
     assert splits is not None
     [bad] = found.by_kind("unsupported format")
     assert found.line(bad).startswith(f"{photos.url}/set/ant/0.png: it is not an image")
@@ -95,7 +95,7 @@ def test_people_see_urls(photos: Site) -> None:
     assert f",{photos.url}/set/bee/7.png\n" in manifest(found, splits)
 
 
-def test_a_changed_image_is_fetched_anew(photos: Site) -> None:
+def test_a_changed_image_is_fetched_again(photos: Site) -> None:
     before = read()
     photos.etag = '"2"'
     photos.files["/set/ant/0.png"] = png("another")
@@ -113,7 +113,7 @@ def digests(splits: Splits) -> set[str]:
 
 
 @pytest.mark.parametrize(("heads", "lengths"), [(False, True), (True, False), (False, False)])
-def test_servers_that_tell_little(heads: bool, lengths: bool, photos: Site) -> None:
+def test_servers_without_metadata(heads: bool, lengths: bool, photos: Site) -> None:
     photos.heads, photos.lengths, photos.etag = heads, lengths, ""
     assert digests(read()) == {png_sha(name) for name in NAMES}
 
@@ -121,8 +121,8 @@ def test_servers_that_tell_little(heads: bool, lengths: bool, photos: Site) -> N
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (404, "the store has no such file"), (403, "does not permit it"), (401, "asks for a password"),
-        (410, "has it no more"), (418, "answered 418"),
+        (404, "the store has no such file"), (403, "denies access"), (401, "requires a password"),
+        (410, "no longer has it"), (418, "answered 418"),
     ],
 )  # fmt: skip
 def test_what_a_server_refuses_is_a_problem_of_that_file(status: int, words: str, photos: Site) -> None:
@@ -133,31 +133,31 @@ def test_what_a_server_refuses_is_a_problem_of_that_file(status: int, words: str
     assert found.line(error).startswith(f"{photos.url}/set/ant/3.png: it cannot be fetched: ")
     assert error.detail.endswith(f"{words} (photos.csv, line 5)")
     assert len(digests(read(on_bad_image="skip"))) == 15
-    photos.asked.clear()
+    photos.heads_answered.clear()
     assert len(digests(read(exclude=(f"{photos.url}/set/ant/3.png",)))) == 15
-    assert "/set/ant/3.png" not in photos.asked
+    assert "/set/ant/3.png" not in photos.heads_answered
 
 
-def test_a_server_that_stumbles_is_asked_again(photos: Site) -> None:
+def test_a_server_that_fails_temporarily_is_tried_again(photos: Site) -> None:
     photos.failures = [500, 503, 429]
     assert len(digests(read())) == 16
 
 
-def test_a_server_that_is_not_there_is_an_error_even_where_bad_images_are_skipped(photos: Site) -> None:
-    """Otherwise what is learned from would depend on the network."""
+def test_a_server_that_is_unreachable_is_an_error_even_where_bad_images_are_skipped(photos: Site) -> None:
+    """Otherwise the training set would depend on the network."""
     photos.refusals = {"/set/bee/7.png": 500}
     with pytest.raises(SourceError, match=r"/set/bee/7.png could not be fetched: answered 500; .* again"):
         read(on_bad_image="skip")
     photos.refusals.clear()
-    came = len(photos.requests)
+    before = len(photos.requests)
     assert len(digests(read())) == 16
-    assert len(photos.requests) - came == 1, "what had come was fetched again"
+    assert len(photos.requests) - before == 1, "images in the cache were fetched again"
     listed(["http://127.0.0.1:9/a.png", *(f"{photos.url}/set/{name}" for name in NAMES[1:])])
     with pytest.raises(SourceError, match=r"127.0.0.1:9/a.png could not be fetched: ConnectionRefused"):
         read(on_bad_image="skip")
 
 
-def test_a_transfer_that_breaks_off_leaves_nothing_and_is_tried_again(photos: Site) -> None:
+def test_a_transfer_that_is_interrupted_leaves_nothing_and_is_tried_again(photos: Site) -> None:
     photos.cuts = [20, 10, 30]
     assert digests(read()) == {png_sha(name) for name in NAMES}
 
@@ -172,7 +172,7 @@ def test_too_large_a_file_is_not_fetched(lengths: bool, photos: Site, monkeypatc
     assert not [*cache_folder().rglob("*.part")]
 
 
-def test_secrets_in_queries_are_not_shown_and_files_are_told_apart(photos: Site) -> None:
+def test_secrets_in_queries_are_not_shown_and_files_are_distinguished(photos: Site) -> None:
     photos.files["/image"] = b"no image"
     paths = [f"{photos.url}/set/{name}" for name in NAMES]
     listed([f"{photos.url}/image?key=s3cret1", f"{photos.url}/image?key=s3cret2", *paths[2:]])
@@ -186,7 +186,7 @@ def test_secrets_in_queries_are_not_shown_and_files_are_told_apart(photos: Site)
 
 
 class TestFetchedManifest:
-    """A stranger's list: it names images beside itself, and no file of this machine."""
+    """A fetched manifest may name files beside itself, but no local files."""
 
     def test_paths_are_relative_to_its_address(self, photos: Site) -> None:
         photos.files["/set/ant/sp ace#1%.png"] = png("odd")
@@ -198,7 +198,7 @@ class TestFetchedManifest:
                 name
             ]
         Path("photos.csv").unlink()
-        found, splits = require_valid(declared(f"{photos.url}/set/photos.csv"), Path())
+        found, splits = preflight(open_dataset(declared(f"{photos.url}/set/photos.csv"), Path()))
         assert digests(splits) == {png_sha("odd"), *(png_sha(name) for name in NAMES[1:])}
         assert found.name(splits.train[0].path).startswith(f"{photos.url}/set/")
 
@@ -214,24 +214,24 @@ class TestFetchedManifest:
             ("reference://x", "cannot be fetched"),
         ],
     )
-    def test_what_it_may_not_name(self, path: str, message: str, photos: Site) -> None:
+    def test_refused_paths(self, path: str, message: str, photos: Site) -> None:
         listed([path, *NAMES[1:]])
         photos.files["/set/photos.csv"] = Path("photos.csv").read_bytes()
         with pytest.raises(DataError, match=f"photos.csv, line 2: {path} {message}"):
             read(f"{photos.url}/set/photos.csv")
 
     @pytest.mark.parametrize("path", ["file:/etc/hostname", "simplecache::file:///etc/hostname"])
-    def test_other_ways_of_naming_them_are_names_on_the_server(self, path: str, photos: Site) -> None:
+    def test_other_schemes_are_file_names_on_the_server(self, path: str, photos: Site) -> None:
         listed([path, *NAMES[1:]])
         photos.files["/set/photos.csv"] = Path("photos.csv").read_bytes()
-        found, _ = preflight(declared(f"{photos.url}/set/photos.csv"), Path())
+        found, _ = preflight(open_dataset(declared(f"{photos.url}/set/photos.csv"), Path()))
         [error] = found.errors
         assert error.kind == "unreadable"
         assert "has no such file" in error.detail
 
 
 class TestOtherStores:
-    """What is not http."""
+    """Stores other than http."""
 
     @pytest.fixture
     def memory(self) -> Iterator[Any]:

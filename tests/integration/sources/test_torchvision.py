@@ -1,4 +1,4 @@
-"""Data sets of torchvision, read by its own classes from small files of the real formats.
+"""Datasets of torchvision, read by its own classes from small files in the real formats.
 
 The checksums of the published files are replaced by those of the files that are made here, where a test does
 not say otherwise; everything else is as in use.
@@ -396,8 +396,8 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Files], None]:
     def trust(name: str, files: Files) -> None:
         entry, kind = TABLE[name], getattr(datasets, name.partition("/")[0])
 
-        def known(asked: Any) -> Iterable[Any]:
-            return [replace(file, md5=md5(files[file.name])) for file in entry.files(asked)]
+        def known(cls: Any) -> Iterable[Any]:
+            return [replace(file, md5=md5(files[file.name])) for file in entry.files(cls)]
 
         monkeypatch.setattr(torchvision, "TABLE", {**TABLE, name: replace(entry, files=known)})
         if name == "Flowers102":
@@ -463,7 +463,7 @@ def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[
 
 
 class Payload:
-    """What a stranger's pickle may do."""
+    """An object that executes code when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("unpickled"),)
@@ -526,20 +526,17 @@ def test_a_file_of_another_set_is_refused(mirror: Path, site: Site, kmnist: File
     assert message.startswith(
         f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be fetched:"
     )
-    assert (
-        f"its md5 is {md5(b'of MNIST')}, but {md5(kmnist['train-images-idx3-ubyte.gz'])} was expected"
-        in message
-    )
+    assert f"its md5 is {md5(b'of MNIST')}, expected {md5(kmnist['train-images-idx3-ubyte.gz'])}" in message
     assert f"{site.url}/kmnist/train-images-idx3-ubyte.gz: answered 404" in message
     assert "set PLATFORM_MIRROR to it" in message
     assert not (cache_folder() / "torchvision" / "KMNIST").exists()
 
 
-def test_published_checksums_are_asked_for(mirror: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_checksums_are_required(mirror: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is replaced here but the address: the files are not KMNIST's, and torchvision's MD5 says so."""
     monkeypatch.setattr(datasets.KMNIST, "mirrors", [f"{site.url}/"])
     put(MAKERS["KMNIST"]()[0], mirror)
-    with pytest.raises(SourceError, match="but bdb82020997e1d708af4cf47b453dcf7 was expected"):
+    with pytest.raises(SourceError, match="expected bdb82020997e1d708af4cf47b453dcf7"):
         open_source("torchvision:KMNIST", Path())
 
 
@@ -547,13 +544,13 @@ def test_a_damaged_archive_without_a_checksum_leaves_nothing(mirror: Path) -> No
     (archive,) = MAKERS["FGVCAircraft"]()[0].values()
     put({"fgvc-aircraft-2013b.tar.gz": archive[: len(archive) // 2]}, mirror)
     with pytest.raises(
-        SourceError, match=r"torchvision:FGVCAircraft: .*2013b\.tar\.gz is damaged or was cut off"
+        SourceError, match=r"torchvision:FGVCAircraft: .*2013b\.tar\.gz is damaged or incomplete"
     ):
         open_source("torchvision:FGVCAircraft", Path())
     assert {path.suffix for path in (cache_folder() / "torchvision").iterdir()} == {".lock"}
 
 
-def test_an_archive_that_lacks_a_part_is_an_error_describe_error(mirror: Path) -> None:
+def test_an_archive_that_lacks_a_part_is_reported(mirror: Path) -> None:
     put({"fgvc-aircraft-2013b.tar.gz": tgz({"fgvc-aircraft-2013b/data/variants.txt": b"707"})}, mirror)
     with pytest.raises(
         SourceError, match=r"could not be written as class folders: .*images_variant_train\.txt"
@@ -582,15 +579,15 @@ def test_what_is_written_is_opened_without_torchvision(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cifar10", "did you mean CIFAR10?"),
-        ("Flower102", "did you mean Flowers102?"),
-        ("EMNIST/letter", "did you mean EMNIST/letters?"),
-        ("EMNIST", "say which: EMNIST/balanced, byclass"),
-        ("PCAM", "it needs h5py and lies on Google Drive"),
-        ("photos", "there is CIFAR10, CIFAR100"),
+        ("cifar10", "did you mean 'CIFAR10'?"),
+        ("Flower102", "did you mean 'Flowers102'?"),
+        ("EMNIST/letter", "did you mean 'EMNIST/letters'?"),
+        ("EMNIST", "choose a variant: EMNIST/balanced, byclass"),
+        ("PCAM", "it needs h5py and is stored on Google Drive"),
+        ("photos", "available: CIFAR10, CIFAR100"),
     ],
 )
-def test_names_that_are_none(name: str, message: str, isolated: Path) -> None:
+def test_unknown_names(name: str, message: str, isolated: Path) -> None:
     with pytest.raises(SourceError) as caught:
         open_source(f"torchvision:{name}", isolated)
     assert message in str(caught.value)

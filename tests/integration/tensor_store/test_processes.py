@@ -7,21 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
-from transfer_platform.tensor_store import RowSpec, Store, usage
+from transfer_platform.tensor_store.eviction import clear, usage
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 COMPUTE = """
 import sys, time
 from pathlib import Path
 import torch
-from transfer_platform.tensor_store import RowSpec, Store
-from transfer_platform.tensor_store import store as module
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 folder, log, gate = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-module.SEGMENT_BYTES = 4 * 4000
-layout, keys = RowSpec((1000,), "float32"), [f"{n:064x}" for n in range(20)]
+spec, keys = RowSpec((1000,), "float32"), [f"{n:064x}" for n in range(20)]
 
 def compute(missing):
     for position in missing:
@@ -33,7 +33,8 @@ def compute(missing):
                 time.sleep(0.01)
         yield torch.full((1, 1000), float(position))
 
-rows = Store(folder, 1 << 30).get_or_compute("ab", layout, keys, compute, lambda: print("waiting", flush=True))
+store = Store(folder, 1 << 30, segment_bytes=4 * 4000)
+rows = store.get_or_compute("ab", spec, keys, compute, lambda: print("waiting", flush=True))
 assert torch.equal(rows.take(range(20))[:, 5], torch.arange(20.0))
 print("done", flush=True)
 """
@@ -44,7 +45,7 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", COMPUTE, *arguments], stdout=subprocess.PIPE, text=True)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -55,34 +56,33 @@ def computed(tmp_path: Path) -> list[int]:
 
 def test_two_processes_at_once_compute_once(tmp_path: Path) -> None:
     first = start(tmp_path)
-    assert said(first) == "computing"
+    assert read_line(first) == "computing"
     second = start(tmp_path)
-    assert said(second) == "waiting"
+    assert read_line(second) == "waiting"
     (tmp_path / "gate").touch()
     assert (first.communicate()[0], second.communicate()[0]) == ("done\n", "done\n")
     assert (first.returncode, second.returncode) == (0, 0)
     assert computed(tmp_path) == list(range(20))
 
 
-def test_a_killed_writer_loses_one_file_at_most(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_at_most_one_segment(tmp_path: Path) -> None:
     killed = start(tmp_path)
-    assert said(killed) == "computing"
+    assert read_line(killed) == "computing"
     killed.kill()  # two files of four rows are whole, of the third there are two rows
     killed.communicate()
     assert len(list((tmp_path / "features").rglob("*.part"))) == 1
     (tmp_path / "gate").touch()
     again = start(tmp_path)
-    # It passes the gate, and tells so on the way.
     assert again.communicate()[0].split() == ["computing", "done"]
     assert computed(tmp_path) == [*range(11), *range(8, 20)]
     assert not list((tmp_path / "features").rglob("*.part"))
 
 
-def test_the_one_who_waits_goes_on_where_the_other_is_killed(tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(tmp_path: Path) -> None:
     killed = start(tmp_path)
-    assert said(killed) == "computing"
+    assert read_line(killed) == "computing"
     waiting = start(tmp_path)
-    assert said(waiting) == "waiting"
+    assert read_line(waiting) == "waiting"
     (tmp_path / "gate").touch()
     killed.kill()
     killed.communicate()
@@ -94,11 +94,10 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from transfer_platform.tensor_store import RowSpec, Store
-from transfer_platform.tensor_store import rows as rows_module
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
-rows_module.RESIDENT_BYTES = 32 << 20
-COUNT, layout = 4000, RowSpec((25_000,), "float32")  # 400 MB
+COUNT, spec = 4000, RowSpec((25_000,), "float32")  # 400 MB
 keys = [f"{n:064x}" for n in range(COUNT)]
 
 def compute(missing):
@@ -110,12 +109,12 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 before = peak()
-store = Store(Path(sys.argv[1]), 1 << 30)
+store = Store(Path(sys.argv[1]), 1 << 30, resident_bytes=32 << 20)
 for address in ("ab", "ab"):
-    rows = store.get_or_compute(address, layout, keys, compute)
+    rows = store.get_or_compute(address, spec, keys, compute)
     for start in range(0, COUNT, 50):
         assert rows.take(range(start, start + 50))[:, -1].tolist() == list(range(start, start + 50))
-print(json.dumps({"rows": COUNT * layout.row_bytes, "above": peak() - before}))
+print(json.dumps({"rows": COUNT * spec.row_bytes, "above": peak() - before}))
 """
 
 
@@ -129,12 +128,9 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     assert measured["above"] < 250_000_000, measured
 
 
-def test_clearing_breaks_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transfer_platform.tensor_store import clear
-
-    monkeypatch.setattr("transfer_platform.tensor_store.rows.IN_MEMORY_BYTES", 0)
+def test_cleared_rows_remain_readable(tmp_path: Path) -> None:
     values = torch.randn(50, 1000)
-    rows = Store(tmp_path, 1 << 30).get_or_compute(
+    rows = Store(tmp_path, 1 << 30, in_memory_bytes=0).get_or_compute(
         "ab", RowSpec((1000,), "float32"), [f"{n}" for n in range(50)], lambda missing: iter([values])
     )
     assert clear(tmp_path).files == 1

@@ -1,8 +1,7 @@
-"""What a command writes takes its place whole, and what it fetched for one answer is not kept."""
+"""Outputs of commands, and files fetched for one prediction."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +14,6 @@ from PIL import Image
 from transfer_model import preprocessing, pyfunc
 from transfer_platform.commands import classify, predict
 from transfer_platform.errors import SourceError
-from transfer_registry import files
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.serving import smoke_test
@@ -37,33 +35,6 @@ def site(isolated: Path) -> Iterator[tuple[str, Path]]:
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def test_a_file_takes_its_place_whole(isolated: Path) -> None:
-    out = isolated / "out.csv"
-    out.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(out)
-    assert out.read_text() == "earlier"
-    with files.atomic_write(out) as unfinished:
-        unfinished.write_text("whole")
-    assert out.read_text() == "whole"
-    assert list(isolated.iterdir()) == [out]
-
-
-def _interrupted(out: Path) -> None:
-    with files.atomic_write(out) as unfinished:
-        unfinished.write_text("ha")
-        raise KeyboardInterrupt
-
-
-def test_a_pipe_is_written_to_and_not_replaced(isolated: Path) -> None:
-    pipe = isolated / "pipe"
-    os.mkfifo(pipe)
-    files.require_writable(pipe)
-    with files.atomic_write(pipe) as unfinished:
-        assert unfinished == pipe
-    assert pipe.is_fifo()
 
 
 def test_a_photograph_from_the_internet_is_fetched_each_time(site: tuple[str, Path]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from transfer_platform.commands.run import Outcome, run
 from transfer_platform.errors import RecipeError
-from transfer_platform.recipe.load import from_mapping
+from transfer_platform.recipe.schema import Recipe
 from transfer_registry.promote import PromotionResult
 from transfer_registry.verdict import Verdict
 
@@ -32,7 +32,7 @@ def test_a_finished_study_says_who_is_champion_now(promoted: bool, champion: int
 
 
 def test_overrides_of_a_recipe_that_was_loaded_before_are_refused(isolated: Path) -> None:
-    recipe = from_mapping(
+    recipe = Recipe.model_validate(
         {
             "name": "digits",
             "dataset": {"source": "embedded:digits", "splits": {"train": ".", "test": 0.2}},

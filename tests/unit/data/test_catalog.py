@@ -1,4 +1,4 @@
-"""What a folder of class folders may hold, and every way in which it is wrong."""
+"""Catalogs of class folders, and every error that they can have."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
 from transfer_platform.data.patterns import match_files
+from transfer_platform.disk_cache import FILE_NAME
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.paths import cache_folder
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from transfer_platform.progress import Step
 
 
-def checked(folder: Path, *arguments: Any, **options: Any) -> Catalog:
-    """What a folder holds, refused as a split of a recipe would be."""
+def scan_valid(folder: Path, *arguments: Any, **options: Any) -> Catalog:
+    """Scans a folder and rejects it like a split of a recipe."""
     catalog = scan_folder(folder, *arguments, **options)
     catalog.require_readable()
     catalog.require_classes()
@@ -37,49 +38,49 @@ def folder(isolated: Path, write_image: Callable[[Path, str], None]) -> Path:
 
 
 def test_images_have_label_and_digest_and_deeper_folders_count(folder: Path) -> None:
-    catalog = checked(folder)
+    catalog = scan_valid(folder)
     assert catalog.classes == ("ant", "bee")
     assert len(catalog.images) == 6
     assert [each.label for each in catalog.images] == ["ant"] * 3 + ["bee"] * 3
     assert folder / "bee" / "deep" / "er" / "3.png" in {each.path for each in catalog.images}
 
 
-def test_clutter_is_left_out_and_told(folder: Path) -> None:
+def test_system_files_are_ignored_and_reported(folder: Path) -> None:
     for name in (".DS_Store", "ant/Thumbs.db", "bee/desktop.ini", "ant/._1.png"):
         (folder / name).write_bytes(b"junk")
     (folder / ".git").mkdir()
     (folder / "__MACOSX").mkdir()
-    catalog = checked(folder)
+    catalog = scan_valid(folder)
     assert len(catalog.images) == 6
     assert {path.name for path in catalog.ignored} == {
         ".DS_Store", "Thumbs.db", "desktop.ini", "._1.png", ".git", "__MACOSX"
     }  # fmt: skip
 
 
-def test_all_offenders_are_named_at_once(folder: Path) -> None:
+def test_all_problems_are_named_at_once(folder: Path) -> None:
     (folder / "ant" / "notes.txt").write_text("no image")
     (folder / "bee" / "empty.jpg").write_bytes(b"")
     (folder / "loose.png").write_bytes((folder / "ant" / "1.png").read_bytes())
     (folder / "bee" / "cut.png").write_bytes((folder / "bee" / "1.png").read_bytes()[:60])
     with pytest.raises(DataError) as raised:
-        checked(folder)
+        scan_valid(folder)
     message = str(raised.value)
-    assert message.startswith(f"4 files in {folder}")
+    assert message.startswith(f"4 files in {folder} cannot be used:")
     for name in (
         "ant/notes.txt: it is not an image",
         "bee/empty.jpg: it is empty",
         "bee/cut.png: it is a truncated",
     ):
         assert f"\n  {name}" in message
-    assert "\n  loose.png: lies beside the class folders" in message
+    assert "\n  loose.png: is beside the class folders" in message
     assert "dataset.exclude" in message
 
 
-def test_twenty_offenders_are_named_and_the_rest_counted(folder: Path) -> None:
+def test_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
     for number in range(23):
         (folder / "ant" / f"{number:02d}.txt").touch()
     with pytest.raises(DataError, match=r"^23 files") as raised:
-        checked(folder)
+        scan_valid(folder)
     assert "ant/19.txt" in str(raised.value)
     assert "ant/20.txt" not in str(raised.value)
     assert "... and 3 more" in str(raised.value)
@@ -98,12 +99,12 @@ def test_too_few_classes_and_empty_ones(remove: list[str], message: str, folder:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(DataError, match=message):
-        checked(folder)
+        scan_valid(folder)
 
 
 def test_a_missing_folder_is_suggested(folder: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'set'"):
-        checked(folder.with_name("sett"))
+        scan_valid(folder.with_name("sett"))
 
 
 class TestExclusion:
@@ -121,7 +122,7 @@ class TestExclusion:
     )
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         root = folder.parent
-        catalog = checked(folder, match_files(root, [pattern], "exclude"), root)
+        catalog = scan_valid(folder, match_files(root, [pattern], "exclude"), root)
         assert len(catalog.images) == left
         assert len(catalog.excluded) == 6 - left
 
@@ -129,11 +130,11 @@ class TestExclusion:
         path = (folder / "ant" / "1.png").rename(folder / "ant" / "photo[1].png")
         assert match_files(folder, ["ant/photo[1].png"], "exclude") == {path}
 
-    def test_offenders_can_be_excluded(self, folder: Path) -> None:
+    def test_problems_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "notes.txt").write_text("no image")
         (folder / "readme.md").write_text("no image")
         excluded = match_files(folder, ["**/*.txt", "readme.md"], "exclude")
-        assert len(checked(folder, excluded).images) == 6
+        assert len(scan_valid(folder, excluded).images) == 6
 
     def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
         with pytest.raises(DataError) as raised:
@@ -150,14 +151,14 @@ class TestExclusion:
 
     def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_image) -> None:
         write_image(folder / "cat" / "1.png", "cat")
-        assert checked(folder, match_files(folder, ["bee"], "exclude")).classes == ("ant", "cat")
+        assert scan_valid(folder, match_files(folder, ["bee"], "exclude")).classes == ("ant", "cat")
         with pytest.raises(DataError, match="without an image: 'bee'"):
-            checked(folder, match_files(folder, ["bee/*"], "exclude"))
+            scan_valid(folder, match_files(folder, ["bee/*"], "exclude"))
         (folder / "b\x07").mkdir()
-        with pytest.raises(DataError, match=r"(?s)no printable text: b\\x07; .*image: 'b\\x07', 'bee'"):
-            checked(folder, match_files(folder, ["bee/*"], "exclude"))
+        with pytest.raises(DataError, match=r"(?s)not printable text: b\\x07; .*image: 'b\\x07', 'bee'"):
+            scan_valid(folder, match_files(folder, ["bee/*"], "exclude"))
 
-    def test_links_and_folders_that_are_in_the_way_can_be_excluded(self, folder: Path) -> None:
+    def test_links_and_folders_with_problems_can_be_excluded(self, folder: Path) -> None:
         (folder / "ant" / "gone.png").symlink_to("nothing.png")
         (folder / "ant" / "circle").symlink_to("circle")
         (folder / "bee" / "out").symlink_to("/etc")
@@ -170,51 +171,51 @@ class TestExclusion:
 
 
 class TestLinks:
-    """Followed inside the data set, refused where they lead out or round."""
+    """Links are followed inside the dataset and rejected if they leave it or are circular."""
 
     def test_inside(self, folder: Path) -> None:
         (folder / "ant" / "link.png").symlink_to(folder / "ant" / "1.png")
         (folder / "cat").symlink_to(folder / "bee", target_is_directory=True)
-        assert [each.label for each in checked(folder).images] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
+        assert [each.label for each in scan_valid(folder).images] == ["ant"] * 4 + ["bee"] * 3 + ["cat"] * 3
 
     @pytest.mark.parametrize(
         ("link", "target", "message"),
         [
-            ("ant/link.png", "/etc/passwd", "leaves the data set, to /etc/passwd"),
+            ("ant/link.png", "/etc/passwd", "leaves the dataset, to /etc/passwd"),
             ("ant/link", "..", "in circles"),
             ("ant/link", ".", "in circles"),
-            ("ant/link", "link", "in circles|to nothing"),
-            ("ant/link.png", "nothing.png", "to nothing"),
-            ("ant/link", "/tmp", "leaves the data set"),
+            ("ant/link", "link", "in circles|target does not exist"),
+            ("ant/link.png", "nothing.png", "target does not exist"),
+            ("ant/link", "/tmp", "leaves the dataset"),
         ],
     )
     def test_refused(self, link: str, target: str, message: str, folder: Path) -> None:
         (folder / link).symlink_to(target)
         with pytest.raises(DataError, match=f"{link}: is a link .*({message})"):
-            checked(folder)
+            scan_valid(folder)
 
     def test_two_folders_that_link_each_other(self, folder: Path) -> None:
         (folder / "ant" / "to_bee").symlink_to("../bee")
         (folder / "bee" / "to_ant").symlink_to("../ant")
         with pytest.raises(DataError, match="in circles"):
-            checked(folder)
+            scan_valid(folder)
 
     def test_a_pipe_is_not_waited_for(self, folder: Path) -> None:
         os.mkfifo(folder / "ant" / "pipe.png")
         with pytest.raises(DataError, match=r"ant/pipe\.png: is neither a file nor a folder"):
-            checked(folder)
+            scan_valid(folder)
 
     def test_the_data_set_itself_may_be_a_link(self, folder: Path) -> None:
         folder.with_name("alias").symlink_to(folder)
-        assert len(checked(folder.with_name("alias")).images) == 6
+        assert len(scan_valid(folder.with_name("alias")).images) == 6
 
 
-class TestMemory:
-    """Files that were read are not read again, unless they changed."""
+class TestCache:
+    """Unchanged files are not read again."""
 
     def steps(self, folder: Path) -> int:
         steps: list[Step] = []
-        checked(folder, progress=steps.append)
+        scan_valid(folder, progress=steps.append)
         return len(steps)
 
     def test_only_changed_files_are_read(
@@ -225,46 +226,45 @@ class TestMemory:
         write_image(folder / "ant" / "1.png", "another image of the same size")
         assert self.steps(folder) == 1
 
-    def test_what_was_read_before_an_interruption_is_not_read_again(self, folder: Path) -> None:
+    def test_files_read_before_an_interruption_are_not_read_again(self, folder: Path) -> None:
         def interrupted(step: Step) -> None:
             if step.done == 4:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            checked(folder, progress=interrupted)
+            scan_valid(folder, progress=interrupted)
         assert self.steps(folder) == 2
 
     def test_a_changed_file_has_another_digest_even_with_its_old_time(
         self, folder: Path, write_image: Callable[[Path, str], None]
     ) -> None:
-        path, before = folder / "ant" / "1.png", checked(folder).images
+        path, before = folder / "ant" / "1.png", scan_valid(folder).images
         times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
         write_image(path, "another image of the same size")
         os.utime(path, ns=times)
-        assert checked(folder).images != before
+        assert scan_valid(folder).images != before
 
     @pytest.mark.parametrize(
         "damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}']
     )
-    def test_a_damaged_memory_is_computed_again(self, damage: bytes, folder: Path) -> None:
-        before = checked(folder).images
-        for file in (cache_folder() / "digests").iterdir():
-            file.write_bytes(damage)
-        assert checked(folder).images == before
+    def test_a_damaged_cache_is_computed_again(self, damage: bytes, folder: Path) -> None:
+        before = scan_valid(folder).images
+        (cache_folder() / FILE_NAME).write_bytes(damage)
+        assert scan_valid(folder).images == before
         assert self.steps(folder) == 0
 
-    def test_a_file_that_is_no_image_is_never_remembered_as_one(self, folder: Path) -> None:
+    def test_a_file_that_is_not_an_image_is_never_cached_as_one(self, folder: Path) -> None:
         (folder / "ant" / "notes.txt").write_text("no image")
         for _ in range(2):
             with pytest.raises(DataError, match=r"notes\.txt"):
-                checked(folder)
+                scan_valid(folder)
         (folder / "ant" / "notes.txt").unlink()
         assert self.steps(folder) == 0
 
 
 def test_labels_are_composed_unicode(folder: Path) -> None:
     (folder / "bee").rename(folder / "cafe\u0301")
-    assert checked(folder).classes == ("ant", "caf\u00e9")
+    assert scan_valid(folder).classes == ("ant", "caf\u00e9")
 
 
 def test_class_map_names_every_difference() -> None:
@@ -287,4 +287,4 @@ def test_class_map_names_every_difference() -> None:
 def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, isolated, monkeypatch) -> None:
     (isolated / "file").write_text("no folder")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file" / "cache"))
-    assert checked(folder).images
+    assert scan_valid(folder).images

@@ -1,4 +1,4 @@
-"""The division of images by whole groups: what it may depend on, and how near it comes to what is asked."""
+"""Splits by whole groups: what they depend on, and how close they come to the requested fractions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def image(label: str, group: str, number: object) -> ImageRecord:
     return ImageRecord(f"/{group}/{label}/{number}", label, digest, group)
 
 
-def herd(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[ImageRecord]:
-    """A group for each pair: so many images of `ant`, so many of `bee`."""
+def make_groups(sizes: Iterable[tuple[int, int]], prefix: str = "P") -> list[ImageRecord]:
+    """Returns a group for each pair of image counts of `ant` and `bee`."""
     return [
         image(label, f"{prefix}{place}", number)
         for place, counts in enumerate(sizes)
@@ -45,7 +45,7 @@ def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[str]
 @settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.randoms())
 def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, seed, draw) -> None:
-    images = herd(sizes)
+    images = make_groups(sizes)
     division = split_by_group(images, BOTH, seed)
     sides = [{each.group for each in side} for side in division.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == len(sizes)
@@ -59,9 +59,9 @@ def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, 
 @settings(deadline=None)
 @given(groups, groups, st.integers(0, 1000))
 def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth, seed) -> None:
-    before = split_by_group(herd(sizes), BOTH, seed)
-    more = [image("ant", "P0", "new"), image("bee", "P1", "new"), *herd(growth, "Q")]
-    after = split_by_group([*herd(sizes), *more], BOTH, seed)
+    before = split_by_group(make_groups(sizes), BOTH, seed)
+    more = [image("ant", "P0", "new"), image("bee", "P1", "new"), *make_groups(growth, "Q")]
+    after = split_by_group([*make_groups(sizes), *more], BOTH, seed)
     was, now = ({each.group for each in division["test"]} for division in (before, after))
     assert {name for name in now if name.startswith("P")} == was
 
@@ -69,7 +69,7 @@ def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth,
 @settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.data())
 def test_groups_that_share_an_image_are_one_and_test_stays_test(sizes, seed, data) -> None:
-    images = herd(sizes)
+    images = make_groups(sizes)
     before = {each.group for each in split_by_group(images, BOTH, seed)["test"]}
     names = st.sampled_from(sorted({each.group for each in images}))
     one, other = data.draw(names), data.draw(names)
@@ -85,7 +85,7 @@ def test_groups_that_share_an_image_are_one_and_test_stays_test(sizes, seed, dat
 
 
 def test_the_rule_for_test_is_the_documented_one() -> None:
-    division = split_by_group(herd([(3, 3)] * 40), {"test": 0.3}, 7)
+    division = split_by_group(make_groups([(3, 3)] * 40), {"test": 0.3}, 7)
     for role, side in division.items():
         for each in side:
             drawn = int(hashlib.sha256(f"7:group:{each.group}".encode()).hexdigest(), 16) / 2**256
@@ -95,7 +95,7 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 @settings(deadline=None)
 @given(groups, st.floats(0.1, 0.5), st.integers(0, 1000))
 def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) -> None:
-    images = herd(sizes)
+    images = make_groups(sizes)
     division = split_by_group(images, {"validation": fraction}, seed)
     for place, label in enumerate(("ant", "bee")):
         total = sum(counts[place] for counts in sizes)
@@ -106,12 +106,12 @@ def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) ->
 @settings(deadline=None)
 @given(groups, st.integers(2, 5), st.integers(0, 1000))
 def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None:
-    images = sort_by_content(herd(sizes))
+    images = sort_by_content(make_groups(sizes))
     folds = assign_group_folds(images, count, seed)
-    held: dict[str, set[int]] = {}
+    folds_of: dict[str, set[int]] = {}
     for each, fold in zip(images, folds, strict=True):
-        held.setdefault(each.group, set()).add(fold)
-    assert all(len(found) == 1 for found in held.values())
+        folds_of.setdefault(each.group, set()).add(fold)
+    assert all(len(found) == 1 for found in folds_of.values())
     assert {(each.label, fold) for each, fold in zip(images, folds, strict=True)} == {
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
@@ -126,20 +126,22 @@ def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
     ours, theirs = [], []
     for seed in range(20):
         draw = np.random.default_rng(seed)
-        images = sort_by_content(herd(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
+        images = sort_by_content(
+            make_groups(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True))
+        )
         labels = np.array([each.label for each in images])
         names = np.array([each.group for each in images])
         reference = np.empty(len(images), int)
         kind = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        for fold, (_, held) in enumerate(kind.split(labels, labels, names)):
-            reference[held] = fold
-        ours.append(_unevenness(labels, assign_group_folds(images, 5, seed)))
-        theirs.append(_unevenness(labels, reference))
+        for fold, (_, test) in enumerate(kind.split(labels, labels, names)):
+            reference[test] = fold
+        ours.append(_imbalance(labels, assign_group_folds(images, 5, seed)))
+        theirs.append(_imbalance(labels, reference))
     assert np.mean(ours) <= np.mean(theirs)
 
 
-def _unevenness(labels: np.ndarray, folds: Sequence[int]) -> float:
-    """Standard deviation of the classes' shares over the folds, the mean of the classes."""
+def _imbalance(labels: np.ndarray, folds: Sequence[int]) -> float:
+    """Standard deviation of the class shares over the folds, averaged over the classes."""
     shares = [
         np.bincount(np.array(folds)[labels == label], minlength=5) / np.count_nonzero(labels == label)
         for label in np.unique(labels)
@@ -147,20 +149,20 @@ def _unevenness(labels: np.ndarray, folds: Sequence[int]) -> float:
     return float(np.std(shares, axis=1).mean())
 
 
-def test_seeds_divide_differently() -> None:
-    images = herd([(2, 3)] * 30)
+def test_seeds_change_the_split() -> None:
+    images = make_groups([(2, 3)] * 30)
     divisions = {str(content(split_by_group(images, {"validation": 0.3}, seed))) for seed in range(5)}
     assert len(divisions) == 5
     assert len({assign_group_folds(sort_by_content(images), 3, seed) for seed in range(5)}) == 5
 
 
 def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
-    images = [*herd([(4, 0)] * 6), *herd([(1, 4)], "Q")]
+    images = [*make_groups([(4, 0)] * 6), *make_groups([(1, 4)], "Q")]
     with pytest.raises(
-        SplitError, match=r"train and validation must .* 'bee' is in 1; add groups that have it"
+        SplitError, match=r"train and validation must .* 'bee' is in 1; add groups with images of the class"
     ):
         split_by_group(images, {"validation": 0.2}, 0)
-    with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* ask for fewer folds"):
+    with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* set fewer folds"):
         assign_group_folds(sort_by_content(images), 3, 0)
     with pytest.raises(
         SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"
@@ -169,25 +171,25 @@ def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
 
 
 def test_a_rare_class_is_on_every_side() -> None:
-    """Two large groups have it: neither brings validation nearer to its share of it."""
-    images = [*herd([(5, 0)] * 20), *herd([(2, 9), (2, 9)], "Q")]
+    """Two large groups have it: neither brings validation closer to its fraction of it."""
+    images = [*make_groups([(5, 0)] * 20), *make_groups([(2, 9), (2, 9)], "Q")]
     division = split_by_group(images, {"validation": 0.2}, 0)
     assert [Counter(each.label for each in side)["bee"] for side in division.values()] == [9, 9]
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
-    images = herd([(2, 2)] * 8)
+    images = make_groups([(2, 2)] * 8)
     with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
         split_by_group(images, {"test": 0.001}, 0)
     smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
     assert {each.label for each in split_by_group(images, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
 
 
-def test_the_division_never_changes_between_versions_of_this_code() -> None:
-    division = split_by_group(herd([(place % 4 + 1, place % 3 + 1) for place in range(24)]), BOTH, 0)
+def test_splits_never_change_between_versions_of_this_code() -> None:
+    division = split_by_group(make_groups([(place % 4 + 1, place % 3 + 1) for place in range(24)]), BOTH, 0)
     sides = {role: sorted({each.group for each in side}) for role, side in division.items()}
     assert hashlib.sha256(str(sides).encode()).hexdigest()[:16] == KNOWN
 
 
 KNOWN = "79ba094193b158f3"
-"""Every study of grouped images hangs on it."""
+"""A change makes all earlier studies of grouped images incomparable."""

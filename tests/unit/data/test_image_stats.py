@@ -1,4 +1,4 @@
-"""What one decoding of an image tells, how it is kept while it is needed, and how it is remembered."""
+"""Statistics of images: their values, their storage and their cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from transfer_model.errors import UnreadableImageError
 from transfer_model.preprocessing import decode
-from transfer_platform.data import chunk
+from transfer_platform.data import scan
 from transfer_platform.data.catalog import scan_folder
 from transfer_platform.data.image_stats import (
     HEADER_DTYPE,
@@ -23,8 +23,9 @@ from transfer_platform.data.image_stats import (
     THUMBNAIL_SIDE,
     ImageStats,
     compute_stats,
+    image_stats_cache,
 )
-from transfer_platform.data.look_memory import ImageStatsCache
+from transfer_platform.disk_cache import FILE_NAME
 from transfer_platform.paths import cache_folder
 
 
@@ -40,31 +41,31 @@ def photograph(width: int, height: int, orientation: int = 1) -> bytes:
     return content.getvalue()
 
 
-def seen(content: bytes) -> tuple[np.void, np.ndarray]:
-    looks = ImageStats()
-    looks.add("it", compute_stats(content, "it"))
-    rows = looks.rows(["it"])
-    return looks.headers(rows)[0], looks.thumbnails(rows)[0]
+def header_and_thumbnail(content: bytes) -> tuple[np.void, np.ndarray]:
+    stats = ImageStats()
+    stats.add("it", compute_stats(content, "it"))
+    rows = stats.rows(["it"])
+    return stats.headers(rows)[0], stats.thumbnails(rows)[0]
 
 
 @pytest.mark.parametrize("sides", [(20, 12), (130, 70), (641, 479), (3001, 1999)])
-def test_an_image_is_sketched_whole_and_its_sides_are_those_of_the_file(sides: tuple[int, int]) -> None:
-    """However few pixels of a JPEG are computed for its sketch."""
-    facts, sketch = seen(photograph(*sides))
-    assert (facts["width"], facts["height"], facts["format"]) == (*sides, b"JPEG")
+def test_a_thumbnail_shows_the_whole_image_and_the_size_is_that_of_the_file(sides: tuple[int, int]) -> None:
+    """Also if a JPEG is decoded at a reduced size."""
+    header, thumbnail = header_and_thumbnail(photograph(*sides))
+    assert (header["width"], header["height"], header["format"]) == (*sides, b"JPEG")
     middles = (np.arange(THUMBNAIL_SIDE) + 0.5) * 255 / THUMBNAIL_SIDE
-    assert np.abs(sketch[:, :, 1].mean(0) - middles).max() < 12
-    assert np.abs(sketch[:, :, 2].mean(1) - middles).max() < 12
+    assert np.abs(thumbnail[:, :, 1].mean(0) - middles).max() < 12
+    assert np.abs(thumbnail[:, :, 2].mean(1) - middles).max() < 12
 
 
-def test_sides_and_sketch_are_those_of_the_upright_image() -> None:
-    facts, sketch = seen(photograph(640, 480, orientation=6))
-    assert (facts["width"], facts["height"], facts["orientation"]) == (480, 640, 6)
-    assert sketch[0, :, 1].mean() < 20 < 230 < sketch[-1, :, 1].mean(), "what was left is now above"
+def test_size_and_thumbnail_are_those_of_the_upright_image() -> None:
+    header, thumbnail = header_and_thumbnail(photograph(640, 480, orientation=6))
+    assert (header["width"], header["height"], header["orientation"]) == (480, 640, 6)
+    assert thumbnail[0, :, 1].mean() < 20 < 230 < thumbnail[-1, :, 1].mean(), "the left side is now the top"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
-def test_a_large_jpeg_that_is_cut_off_is_no_image_though_few_of_its_pixels_are_computed(share) -> None:
+def test_a_truncated_large_jpeg_is_rejected_even_if_decoded_at_a_reduced_size(share) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
     content = BytesIO()
     Image.fromarray(noise).save(content, "JPEG")
@@ -100,7 +101,7 @@ def damaged(content: bytes, generator: np.random.Generator) -> bytes:
     return bytes(broken)
 
 
-def verdict(read: Callable[[bytes, str], object], content: bytes) -> str:
+def error_message(read: Callable[[bytes, str], object], content: bytes) -> str:
     try:
         read(content, "it")
     except UnreadableImageError as error:
@@ -124,78 +125,80 @@ def verdict(read: Callable[[bytes, str], object], content: bytes) -> str:
         "BMP",
     ],
 )
-def test_what_is_refused_is_what_decoding_refuses(kind: str) -> None:
+def test_exactly_the_files_are_rejected_that_decoding_rejects(kind: str) -> None:
     generator, content = np.random.default_rng(2), encoded(kind)
-    assert verdict(compute_stats, content) == verdict(decode, content) == "fine"
+    assert error_message(compute_stats, content) == error_message(decode, content) == "fine"
     broken = [damaged(content, generator) for _ in range(80)]
-    told = [verdict(decode, each) for each in broken]
-    assert [verdict(compute_stats, each) for each in broken] == told
-    assert set(told) != {"fine"}, "no damage was noticed"
+    expected = [error_message(decode, each) for each in broken]
+    assert [error_message(compute_stats, each) for each in broken] == expected
+    assert set(expected) != {"fine"}, "no damage was noticed"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sides_are_those_of_the_decoded_image_however_it_lies(kind: str, orientation: int) -> None:
+def test_the_size_is_that_of_the_decoded_image_in_every_orientation(kind: str, orientation: int) -> None:
     exif, content = Image.Exif(), BytesIO()
     exif[0x0112] = orientation
     Image.new("RGB", (400, 240)).save(content, kind, exif=exif)
-    facts, _ = seen(content.getvalue())
-    assert (facts["width"], facts["height"]) == decode(content.getvalue(), "it").size
-    assert facts["orientation"] == orientation
+    header, _ = header_and_thumbnail(content.getvalue())
+    assert (header["width"], header["height"]) == decode(content.getvalue(), "it").size
+    assert header["orientation"] == orientation
 
 
-def test_an_orientation_that_is_no_integer_is_understood() -> None:
+def test_an_orientation_that_is_not_an_integer_is_applied() -> None:
     """6 as a rational number, which no standard allows and Pillow reads."""
     field = struct.pack("<HHII", 0x0112, 5, 1, 26)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + field + struct.pack("<III", 0, 6, 1)
     content = BytesIO()
     Image.new("RGB", (400, 240)).save(content, "JPEG", exif=exif)
-    facts, _ = seen(content.getvalue())
-    assert (facts["width"], facts["height"], facts["orientation"]) == (240, 400, 6)
+    header, _ = header_and_thumbnail(content.getvalue())
+    assert (header["width"], header["height"], header["orientation"]) == (240, 400, 6)
 
 
-def test_looks_are_found_by_digest_whenever_they_came() -> None:
-    generator, looks = np.random.default_rng(0), ImageStats()
-    given = {f"{place}": generator.bytes(STATS_BYTES) for place in range(300)}
-    for place, (digest, each) in enumerate(given.items()):
-        looks.add(digest, each)
-        looks.add(digest, bytes(STATS_BYTES))
+def test_statistics_are_found_by_digest() -> None:
+    generator, stats = np.random.default_rng(0), ImageStats()
+    packed = {f"{place}": generator.bytes(STATS_BYTES) for place in range(300)}
+    for place, (digest, each) in enumerate(packed.items()):
+        stats.add(digest, each)
+        stats.add(digest, bytes(STATS_BYTES))
         if place == 100:
-            looks.thumbnails(looks.rows(["50"]))
-    asked = [f"{place}" for place in generator.permutation(300)]
-    rows = looks.rows(asked)
-    assert [each.tobytes() for each in looks.headers(rows)] == [
-        given[each][: HEADER_DTYPE.itemsize] for each in asked
+            stats.thumbnails(stats.rows(["50"]))
+    digests = [f"{place}" for place in generator.permutation(300)]
+    rows = stats.rows(digests)
+    assert [each.tobytes() for each in stats.headers(rows)] == [
+        packed[each][: HEADER_DTYPE.itemsize] for each in digests
     ]
-    sketches = looks.thumbnails(rows)
-    assert sketches.shape == (300, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
-    assert [each.tobytes() for each in sketches] == [given[each][HEADER_DTYPE.itemsize :] for each in asked]
-    assert looks.thumbnails(rows[:0]).shape == (0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
-    assert ("7" in looks, "300" in looks) == (True, False)
+    thumbnails = stats.thumbnails(rows)
+    assert thumbnails.shape == (300, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+    assert [each.tobytes() for each in thumbnails] == [
+        packed[each][HEADER_DTYPE.itemsize :] for each in digests
+    ]
+    assert stats.thumbnails(rows[:0]).shape == (0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+    assert ("7" in stats, "300" in stats) == (True, False)
 
 
-def test_too_little_room_for_temporary_files_is_said(isolated: Path) -> None:
+def test_a_full_temporary_folder_is_an_error(isolated: Path) -> None:
     code = (
         "import resource, signal\n"
         "from transfer_platform.data.image_stats import STATS_BYTES, ImageStats\n"
         "from transfer_registry.errors import StorageError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "looks = ImageStats()\n"
+        "stats = ImageStats()\n"
         "try:\n"
-        "    for place in range(1000): looks.add(str(place), bytes(STATS_BYTES))\n"
+        "    for place in range(1000): stats.add(str(place), bytes(STATS_BYTES))\n"
         "except StorageError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code]
     path = {"PYTHONPATH": ":".join(sys.path), "TMPDIR": str(isolated)}
     done = subprocess.run(command, capture_output=True, text=True, env=path, check=True)
     assert not done.stderr
-    assert done.stdout.startswith(f"what is seen of the images cannot be kept in {isolated}: File too large")
+    assert done.stdout.startswith(f"image statistics cannot be written to {isolated}: File too large")
     assert "TMPDIR" in done.stdout
 
 
-class TestMemory:
-    """What was decoded under whatever name is not decoded again."""
+class TestCache:
+    """An image is decoded once, whatever its name."""
 
     @pytest.fixture
     def folder(self, isolated: Path, write_image) -> Path:
@@ -205,10 +208,10 @@ class TestMemory:
 
     @pytest.fixture
     def decoded(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """Grows by one for every image that is decoded."""
+        """Grows by one with every decoded image."""
         count: list[str] = []
         monkeypatch.setattr(
-            chunk, "compute_stats", lambda content, name: count.append(name) or compute_stats(content, name)
+            scan, "compute_stats", lambda content, name: count.append(name) or compute_stats(content, name)
         )
         return count
 
@@ -221,25 +224,27 @@ class TestMemory:
         assert len(decoded) == 3
 
     @pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\x00" + bytes(4000)])
-    def test_a_damaged_one_costs_time_and_nothing_else(self, folder: Path, decoded, damage: bytes) -> None:
+    def test_a_damaged_cache_costs_only_time(self, folder: Path, decoded, damage: bytes) -> None:
         before = scan_folder(folder).images
-        [file] = (cache_folder() / "looks").glob("*.db")
-        file.write_bytes(damage)
+        (cache_folder() / FILE_NAME).write_bytes(damage)
         for _ in range(2):
             assert scan_folder(folder).images == before
-            assert len(decoded) == 6, "once more, and then they are known again"
+            assert len(decoded) == 6, "decoded once more, then cached again"
 
-    def test_a_damaged_one_that_cannot_be_removed_costs_time_too(self, tmp_path: Path, monkeypatch) -> None:
-        def refused(path: Path) -> None:
+    def test_a_damaged_cache_that_cannot_be_removed_costs_only_time(
+        self, isolated: Path, monkeypatch
+    ) -> None:
+        def refuse(path: Path) -> None:
             raise PermissionError(path)
 
-        (tmp_path / "looks.db").write_bytes(b"no database" * 100)
-        monkeypatch.setattr(Path, "unlink", refused)
-        ImageStatsCache(tmp_path / "looks.db").put({"a": bytes(STATS_BYTES)})
+        file = cache_folder() / FILE_NAME
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"no database" * 100)
+        monkeypatch.setattr(Path, "unlink", refuse)
+        image_stats_cache().put({"a": bytes(STATS_BYTES)})
 
-    def test_looks_of_another_size_are_not_taken(self, tmp_path: Path) -> None:
-        memory = ImageStatsCache(tmp_path / "looks.db")
-        assert memory.is_empty
-        memory.put({"a": bytes(STATS_BYTES), "b": bytes(STATS_BYTES - 1)})
-        assert not memory.is_empty
-        assert dict(memory.get(["a", "b", "c"])) == {"a": bytes(STATS_BYTES)}
+    def test_statistics_of_another_size_are_computed_again(self, folder: Path, decoded: list[str]) -> None:
+        before = scan_folder(folder).images
+        image_stats_cache().put({each.sha256: bytes(STATS_BYTES - 1) for each in before[1:]})
+        assert scan_folder(folder).images == before
+        assert len(decoded) == 5

@@ -1,4 +1,4 @@
-"""Folders as people have them: which of them teaches and which is held out, where the recipe does not say."""
+"""Splits that a recipe leaves unset, resolved by the names of real-world folders and by manifest rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from transfer_platform.data.dataset import scan_dataset, split_dataset
-from transfer_platform.data.split_layout import resolve_recipe_splits, resolve_splits
+from transfer_platform.data import dataset as dataset_module
+from transfer_platform.data.dataset import open_dataset
+from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.errors import SplitError
 from transfer_platform.recipe.resolve import study_identity
 from transfer_platform.recipe.schema import BackboneConfig, DatasetConfig, FoldsConfig, Recipe, SplitsConfig
@@ -18,7 +19,7 @@ WriteImage = Callable[[Path, str], None]
 
 @pytest.fixture
 def folders(isolated: Path, write_image: WriteImage) -> Callable[..., DatasetConfig]:
-    """Makes class folders of ten images each below `photos`, and the section of a recipe for it."""
+    """Writes class folders of ten images each below `photos`; returns the section of a recipe for them."""
 
     def make(*names: str, **splits: object) -> DatasetConfig:
         for name in names:
@@ -27,6 +28,10 @@ def folders(isolated: Path, write_image: WriteImage) -> Callable[..., DatasetCon
         return DatasetConfig(source="photos", splits=SplitsConfig.model_validate(splits))
 
     return make
+
+
+def resolve(config: DatasetConfig) -> ResolvedSplits:
+    return open_dataset(config, Path()).resolved_splits
 
 
 def classes(*splits: str) -> tuple[str, ...]:
@@ -52,90 +57,135 @@ def classes(*splits: str) -> tuple[str, ...]:
         (classes("train", "val", "valid", "validation"), ("train", "validation", 0.2)),
     ],
 )
-def test_folders_are_recognised_by_their_names(names, expected, folders) -> None:
-    found = resolve_splits(folders(*names), Path())
-    assert (found.train, found.validation, found.test) == expected
+def test_folders_are_identified_by_their_names(names, expected, folders) -> None:
+    resolved = resolve(folders(*names))
+    assert (resolved.train, resolved.validation, resolved.test) == expected
 
 
-def test_what_was_recognised_is_said_and_what_is_not_read_too(folders, isolated, write_image) -> None:
+def test_messages_name_the_choices_and_the_unused_folders(folders, isolated, write_image) -> None:
     dataset = folders(*classes("train", "val", "test", "validation"), "ant")
     write_image(isolated / "photos" / "dev" / "1.png", "no class")
-    assert resolve_splits(dataset, Path()).messages == (
-        "recognised: train is train, by its name",
-        "recognised: validation is validation, by its name",
-        "recognised: test is test, by its name",
-        "not read: val, as no split is that folder",
-        "not read: ant, as no split is called so",
-        "not read: dev, as it holds no class folders",
+    assert resolve(dataset).messages == (
+        "dataset.splits.train: using train (by its name)",
+        "dataset.splits.validation: using validation (by its name)",
+        "dataset.splits.test: using test (by its name)",
+        "not used: val (not assigned to a split)",
+        "not used: ant (not the name of a split)",
+        "not used: dev (contains no class folders)",
     )
 
 
-def test_what_the_recipe_says_stands(folders) -> None:
+def test_splits_of_the_recipe_take_precedence(folders) -> None:
     names = classes("train", "val", "test")
-    found = resolve_splits(folders(*names, train="train", validation=0.5, test=0.1), Path())
-    assert (found.split_specs, found.messages) == ({"train": "train", "validation": 0.5, "test": 0.1}, ())
-    found = resolve_splits(folders(validation={"folds": 3}), Path())
-    assert (found.train, found.validation, found.test) == ("train", FoldsConfig(folds=3), "test")
-    found = resolve_splits(folders(validation="test"), Path())
-    assert (found.validation, found.test) == ("test", "val")
-    found = resolve_splits(folders(train="test"), Path())
-    assert (found.train, found.validation, found.test) == ("test", 0.2, "val")
+    resolved = resolve(folders(*names, train="train", validation=0.5, test=0.1))
+    assert (resolved.split_specs, resolved.messages) == (
+        {"train": "train", "validation": 0.5, "test": 0.1},
+        (),
+    )
+    resolved = resolve(folders(validation={"folds": 3}))
+    assert (resolved.train, resolved.validation, resolved.test) == ("train", FoldsConfig(folds=3), "test")
+    resolved = resolve(folders(validation="test"))
+    assert (resolved.validation, resolved.test) == ("test", "val")
+    resolved = resolve(folders(train="test"))
+    assert (resolved.train, resolved.validation, resolved.test) == ("test", 0.2, "val")
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         (("ant/train", "ant/val", "bee/train", "bee/val"), "move <class>/train to train/<class>"),
-        (classes("one/train", "two/train"), "several folders could be dataset.splits.train: one/train, two"),
+        (
+            classes("one/train", "two/train"),
+            "dataset.splits.train is ambiguous, several folders match: one/train, two",
+        ),
         (
             classes("photos", "test"),
-            "beside it no folder of class folders with a usual name for what teaches",
+            "no folder of class folders beside it is named like a training split",
         ),
-        (("train", "test"), "train in .* hold no class folders; in each of them put the images of a class"),
+        (
+            ("train", "test"),
+            "train in .* contain no class folders; in each of them, move the images of each class",
+        ),
         (
             ("ant/val", "ant/test", "bee/val", "bee/test"),
-            r"inside of its class folders \(ant/test, ant/val, b",
+            r"inside of class folders \(ant/test, ant/val, b",
         ),
-        (classes("2021", "2022"), r"2021, 2022 in .* hold folders of the same names \(ant, bee\)"),
-        (classes("train", "val", "dev"), "several folders could be dataset.splits.validation: dev, val"),
+        (classes("2021", "2022"), r"2021, 2022 in .* contain folders of the same names \(ant, bee\)"),
+        (
+            classes("train", "val", "dev"),
+            "dataset.splits.validation is ambiguous, several folders match: dev, val",
+        ),
     ],
 )
-def test_folders_that_do_not_tell_are_refused_with_what_to_do(names, message, folders) -> None:
+def test_ambiguous_folders_are_rejected_with_a_remedy(names, message, folders) -> None:
     with pytest.raises(SplitError, match=message):
-        resolve_splits(folders(*names), Path())
+        resolve(folders(*names))
 
 
 def test_a_class_that_a_split_lacks_is_an_error_not_another_layout(folders) -> None:
     dataset = folders(*classes("train"), "test/ant")
     with pytest.raises(SplitError, match="test lacks the class 'bee'"):
-        split_dataset(scan_dataset(dataset, Path()), dataset)
+        open_dataset(dataset, Path()).split()
 
 
-def test_links_out_of_the_source_are_no_layout(folders, tmp_path, write_image) -> None:
+def test_links_that_leave_the_source_are_not_splits(folders, tmp_path, write_image) -> None:
     for name in ("outside/ant/1.png", "outside/bee/1.png"):
         write_image(tmp_path / name, name)
     dataset = folders("ant", "bee")
     Path("photos/train").symlink_to(tmp_path / "outside")
     Path("photos/circle").symlink_to("circle")
-    assert resolve_splits(dataset, Path()).train == "."
+    assert resolve(dataset).train == "."
 
 
-def test_omitted_and_spelled_out_are_the_same_study(folders) -> None:
+def test_unset_and_spelled_out_splits_are_the_same_study(folders) -> None:
     names = classes("train", "val")
-    omitted = Recipe(name="x", dataset=folders(*names), backbone=BackboneConfig(name="efficientnet_lite0"))
-    spelled = omitted.model_copy(update={"dataset": folders(train="train", validation=0.2, test="val")})
-    said: list[str] = []
-    assert study_identity(resolve_recipe_splits(omitted, Path(), say=said.append)) == study_identity(spelled)
-    assert said[-1].startswith("recognised: test is val, the only folder that is held out")
-    assert resolve_recipe_splits(spelled, Path(), say=said.append) is spelled
-    assert len(said) == 3
+    unset = Recipe(name="x", dataset=folders(*names), backbone=BackboneConfig(name="efficientnet_lite0"))
+    spelled = unset.model_copy(update={"dataset": folders(train="train", validation=0.2, test="val")})
+    dataset = open_dataset(unset.dataset, Path())
+    resolved = unset.model_copy(update={"dataset": dataset.resolved_config})
+    assert study_identity(resolved) == study_identity(spelled)
+    assert len(dataset.split_messages) == 3
+    assert dataset.split_messages[-1].startswith("dataset.splits.test: using val (the only held-out folder")
+    again = open_dataset(spelled.dataset, Path())
+    assert again.resolved_config is spelled.dataset
+    assert again.split_messages == ()
 
 
-def test_manifests_are_taken_at_their_word(folders) -> None:
+def test_other_fractions_need_no_second_scan(folders) -> None:
+    names = classes("train", "val")
+    dataset = open_dataset(folders(*names), Path())
+    for specs in ({"validation": 0.5}, {"validation": FoldsConfig(folds=2)}):
+        changed = dataset.with_splits(**specs)
+        assert changed.catalogs is dataset.catalogs
+        opened = open_dataset(folders(**specs), Path())
+        assert changed.resolved_config == opened.resolved_config
+        assert (changed.split().fingerprint, changed.split().folds) == (
+            opened.split().fingerprint,
+            opened.split().folds,
+        )
+
+
+def test_the_rows_of_a_manifest_decide(folders) -> None:
     folders("ant", "bee")
     rows = [f"photos/{label}/{i}.png,{label},{'dev' if i < 3 else 'train'}"
             for label in ("ant", "bee") for i in range(10)]  # fmt: skip
     Path("photos.csv").write_text("\n".join(["path,label,split", *rows]))
-    found = resolve_splits(DatasetConfig(source="photos.csv"), Path())
-    assert (found.train, found.validation, found.test) == ("train", "validation", 0.2)
-    assert found.messages == ("recognised: test is 0.2, a fraction of train, as no row's split is that",)
+    resolved = resolve(DatasetConfig(source="photos.csv"))
+    assert (resolved.train, resolved.validation, resolved.test) == ("train", "validation", 0.2)
+    assert resolved.messages == (
+        "dataset.splits.test: using 0.2 (a fraction of train, because no manifest row has this split)",
+    )
+
+
+def test_a_manifest_is_fetched_and_parsed_once(folders, monkeypatch) -> None:
+    folders("ant", "bee")
+    rows = [f"photos/{label}/{number}.png,{label}" for label in ("ant", "bee") for number in range(10)]
+    Path("photos.csv").write_text("\n".join(["path,label", *rows]))
+    calls = []
+    for name in ("open_manifest", "read_manifest"):
+        original = getattr(dataset_module, name)
+        monkeypatch.setattr(
+            dataset_module, name, lambda *a, name=name, original=original: calls.append(name) or original(*a)
+        )
+    assert open_dataset(DatasetConfig(source="photos.csv"), Path()).split().test
+    assert calls == ["open_manifest", "read_manifest"]

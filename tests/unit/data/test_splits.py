@@ -1,4 +1,4 @@
-"""The division of images: what it may depend on, and what it must not."""
+"""Splits of single images: what they depend on, and what they do not."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[tupl
     return {role: [(each.label, each.sha256) for each in side] for role, side in division.items()}
 
 
-def counted(**counts: int) -> tuple[ImageRecord, ...]:
-    """So many images of each label, sorted as `SplitsConfig` sorts them."""
+def make_images(**counts: int) -> tuple[ImageRecord, ...]:
+    """Returns images of each label in the order of `Splits`."""
     made = [
         ImageRecord(f"/a/{label}/{number}", label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
         for label, count in counts.items()
@@ -97,7 +97,7 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
             assert (draw < 0.3) == (role == "test")
 
 
-def test_the_division_never_changes_between_versions_of_this_code() -> None:
+def test_splits_never_change_between_versions_of_this_code() -> None:
     division = split_by_hash(images(30), {"test": 0.3, "validation": 0.2}, 0)
     splits = Splits(CLASSES, **division)
     assert {role: len(side) for role, side in splits.by_name.items()} == {
@@ -108,7 +108,7 @@ def test_the_division_never_changes_between_versions_of_this_code() -> None:
     assert splits.fingerprint == "3c539aea60ee66914e889c76cd43b8f1a7a7c898c564deaac0384256862c84b9"
 
 
-def test_seeds_divide_differently() -> None:
+def test_seeds_change_the_split() -> None:
     divisions = {
         fingerprint(split_by_hash(images(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)
     }
@@ -133,13 +133,15 @@ def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, f
 
 def test_a_class_that_only_repeats_another_is_an_error() -> None:
     twins = [ImageRecord("/x", "dog", each.sha256) for each in images(4) if each.label == "ant"]
-    with pytest.raises(SplitError, match="every image of 'dog' is byte for byte in another class"):
+    with pytest.raises(
+        SplitError, match="every image of 'dog' is an exact duplicate of an image in another class"
+    ):
         split_by_hash([*images(4), *twins], {"validation": 0.3}, 0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20.0])
 def test_a_fraction_has_bounds(fraction: float) -> None:
-    with pytest.raises(SplitError, match="between 0 and 1"):
+    with pytest.raises(SplitError, match="a fraction must be between 0 and 1"):
         split_by_hash(images(4), {"test": fraction}, 0)
 
 
@@ -152,7 +154,7 @@ def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
     assert fingerprint([ImageRecord("", "bee", "1" * 64), ImageRecord("", "ant", "0" * 64)]) == known
 
 
-def test_the_whole_fingerprint_knows_roles() -> None:
+def test_the_whole_fingerprint_depends_on_the_split_of_an_image() -> None:
     first, second, third = images(1), images(1, 1), images(1, 2)
     one = Splits(CLASSES, tuple(first), tuple(second), tuple(third))
     other = Splits(CLASSES, tuple(first), tuple(third), tuple(second))
@@ -201,7 +203,7 @@ def test_a_class_that_a_split_lacks_or_has_in_excess_is_named(root: Path, splits
     ("train", "test", "message"),
     [
         ("trian", "val", "did you mean 'train'"),
-        ("train", "set/val", "is no folder in"),
+        ("train", "set/val", "but .* has no such folder"),
         ("..", "val", "must be a folder inside the source"),
         ("/tmp", "val", "must be a folder inside the source"),
         (".", "val", "each split needs a folder of its own"),
@@ -222,33 +224,33 @@ def test_images_that_two_folders_share_are_named(root: Path, splits_of) -> None:
     twin = root / "val" / "ant" / "twin.png"
     original = root / "train" / "ant" / "0.png"
     twin.write_bytes(original.read_bytes())
-    with pytest.raises(SplitError, match="1 images lie in more than one split") as caught:
+    with pytest.raises(SplitError, match="the splits share 1 image, byte for byte") as caught:
         splits_of(root, "train", "val", 0.6)
     assert f"train: {original}, validation: {twin}" in str(caught.value)
     assert splits_of(root, "train", "val", 0.6, exclude=["val/ant/twin.png"])
 
 
 def test_folds_hold_every_training_image_out_once_and_classes_evenly() -> None:
-    dealt = counted(ants=23, bees=11)
-    folds = assign_folds(dealt, 5, split_seed=0)
+    train = make_images(ants=23, bees=11)
+    folds = assign_folds(train, 5, split_seed=0)
     for label, count in (("ants", 23), ("bees", 11)):
-        sizes = Counter(fold for image, fold in zip(dealt, folds, strict=True) if image.label == label)
+        sizes = Counter(fold for image, fold in zip(train, folds, strict=True) if image.label == label)
         assert sorted(sizes) == [0, 1, 2, 3, 4]
         assert max(sizes.values()) - min(sizes.values()) <= 1
         assert sizes.total() == count
     assert max(Counter(folds).values()) - min(Counter(folds).values()) <= 1
 
 
-def test_folds_do_not_depend_on_names_and_keep_copies_together() -> None:
-    dealt = counted(ants=12, bees=12)
-    folds = dict(zip((p.sha256 for p in dealt), assign_folds(dealt, 3, 7), strict=True))
-    renamed = tuple(replace(p, file=f"elsewhere/{p.path.name[::-1]}") for p in dealt)
+def test_folds_do_not_depend_on_names_and_duplicates_stay_together() -> None:
+    train = make_images(ants=12, bees=12)
+    folds = dict(zip((p.sha256 for p in train), assign_folds(train, 3, 7), strict=True))
+    renamed = tuple(replace(p, file=f"elsewhere/{p.path.name[::-1]}") for p in train)
     doubled = tuple(sorted((*renamed, *renamed), key=lambda p: (p.label, p.sha256)))
     again = assign_folds(doubled, 3, 7)
     assert all(folds[p.sha256] == fold for p, fold in zip(doubled, again, strict=True))
-    assert list(folds.values()) != list(assign_folds(dealt, 3, 8))
+    assert list(folds.values()) != list(assign_folds(train, 3, 8))
 
 
 def test_a_class_with_fewer_images_than_folds_is_named() -> None:
     with pytest.raises(SplitError, match=r"each of 5 folds .* 'bees' has 3; .* fewer folds"):
-        assign_folds(counted(ants=9, bees=3), 5, 0)
+        assign_folds(make_images(ants=9, bees=3), 5, 0)

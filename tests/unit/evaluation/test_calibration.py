@@ -8,34 +8,34 @@ from transfer_platform.evaluation.calibration import fit_temperature, remove_tem
 from transfer_platform.evaluation.metrics import cross_entropy
 
 
-def logits_of_a_boaster(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that would be true if they were divided by a temperature, and labels drawn accordingly."""
+def overconfident_logits(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are calibrated after division by a temperature, and labels sampled accordingly."""
     random = np.random.default_rng(0)
-    honest = random.normal(scale=2, size=(count, 4))
-    probabilities = np.exp(log_softmax(honest, axis=1))
+    calibrated = random.normal(scale=2, size=(count, 4))
+    probabilities = np.exp(log_softmax(calibrated, axis=1))
     labels = (probabilities.cumsum(axis=1) < random.random((count, 1))).sum(axis=1).clip(0, 3)
-    return honest * temperature, labels
+    return calibrated * temperature, labels
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_it_finds_by_how_much_a_network_boasts(temperature: float) -> None:
-    assert fit_temperature(*logits_of_a_boaster(temperature)) == pytest.approx(temperature, rel=0.03)
+def test_the_temperature_is_recovered(temperature: float) -> None:
+    assert fit_temperature(*overconfident_logits(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
 def test_it_lowers_the_cross_entropy() -> None:
-    logits, labels = logits_of_a_boaster(3.0, 500)
+    logits, labels = overconfident_logits(3.0, 500)
     temperature = fit_temperature(logits, labels)
     before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, temperature))
     assert cross_entropy(labels, after) < cross_entropy(labels, before) - 0.1
 
 
-def test_a_few_images_without_a_mistake_do_not_ask_for_endless_confidence() -> None:
+def test_a_few_images_without_a_mistake_do_not_lead_to_unlimited_confidence() -> None:
     logits, labels = np.array([[2.0, -2.0], [-2.0, 2.0]] * 10), np.array([0, 1] * 10)
     calibrated = np.exp(log_softmax(logits / fit_temperature(logits, labels), axis=1)).max()
     assert calibrated == pytest.approx(20.5 / 21, abs=1e-3)
 
 
-def test_a_nearly_perfect_network_of_many_classes_stays_sure() -> None:
+def test_a_nearly_perfect_network_of_many_classes_stays_confident() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(200) % 10
     logits = random.normal(scale=1, size=(200, 10))
@@ -44,7 +44,7 @@ def test_a_nearly_perfect_network_of_many_classes_stays_sure() -> None:
     assert calibrated[np.arange(200), labels].mean() > 0.985
 
 
-def test_what_was_calibrated_can_be_told_back() -> None:
-    logits, _ = logits_of_a_boaster(1.0, 50)
+def test_calibration_can_be_removed() -> None:
+    logits, _ = overconfident_logits(1.0, 50)
     before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, 2.5))
     np.testing.assert_allclose(remove_temperature(after.astype(np.float32), 2.5), before, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Metrics against figures worked out by hand."""
+"""Metrics compared with manual results and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PROBABILITIES = np.array(
 
 
 def test_scores_by_hand() -> None:
-    figures = scores(LABELS, PROBABILITIES)
-    assert figures["accuracy"] == 0.8
-    assert figures["loss"] == pytest.approx(-np.log([0.9, 0.2, 0.8, 0.6, 0.5]).mean())
+    metrics = scores(LABELS, PROBABILITIES)
+    assert metrics["accuracy"] == 0.8
+    assert metrics["loss"] == pytest.approx(-np.log([0.9, 0.2, 0.8, 0.6, 0.5]).mean())
     # F1: class 0 2*1/(2+1), class 1 2*2/(2+3), class 2 1
-    assert figures["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -44,10 +44,10 @@ def test_full_confidence_belongs_to_the_last_bin() -> None:
     assert (confidence.tolist(), accuracy.tolist(), counts.tolist()) == ([1.0], [1.0], [1])
 
 
-def test_a_class_without_images_or_claims_counts_nothing() -> None:
-    figures = per_class(np.array([0, 0]), np.array([0, 0]), 3)
-    assert figures["support"].tolist() == [2, 0, 0]
-    assert figures["f1"].tolist() == [1, 0, 0]
+def test_a_class_without_images_or_predictions_has_zeros() -> None:
+    metrics = per_class(np.array([0, 0]), np.array([0, 0]), 3)
+    assert metrics["support"].tolist() == [2, 0, 0]
+    assert metrics["f1"].tolist() == [1, 0, 0]
 
 
 def test_an_impossible_label_has_a_finite_loss() -> None:
@@ -65,7 +65,7 @@ def test_cross_entropy_agrees_with_scikit_learn(raw: np.ndarray, labels: list[in
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_macro_figures_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+def test_macro_metrics_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
     assert macro_f1(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="macro"))
     recalls = recall_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)

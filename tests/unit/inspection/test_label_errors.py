@@ -1,4 +1,4 @@
-"""What features say of labels and of images that are unlike the others, on made-up features."""
+"""Label errors and outliers in synthetic features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WRONG = tuple(range(3, 180, 15))
 
 
 def clusters() -> tuple[list[ImageRecord], np.ndarray, np.ndarray]:
-    """180 images in three clusters of 20 dimensions; twelve of them have the label of another."""
+    """180 images in three clusters of 20 dimensions; twelve of them have a wrong label."""
     draw = np.random.default_rng(0)
     true = np.repeat(np.arange(3), 60)
     features = (np.eye(20)[true] * 6 + draw.normal(size=(180, 20))).astype(np.float32)
@@ -28,17 +28,17 @@ def clusters() -> tuple[list[ImageRecord], np.ndarray, np.ndarray]:
     return images, features, labels
 
 
-def test_wrong_labels_are_accused_and_right_ones_are_not() -> None:
+def test_wrong_labels_are_reported_and_correct_ones_are_not() -> None:
     images, features, labels = clusters()
     found = list(find_label_errors(images, CLASSES, out_of_fold_probabilities(features, labels)))
-    accused = {int(each.files[0].name) for each in found if each.kind == "likely mislabelled"}
-    assert accused <= set(WRONG)
-    assert len(accused) >= 8
+    reported = {int(each.files[0].name) for each in found if each.kind == "label error"}
+    assert reported <= set(WRONG)
+    assert len(reported) >= 8
     assert {int(each.files[0].name) for each in found} >= set(WRONG)
-    assert "labelled 'bee'" in next(each.detail for each in found if each.files[0].name == "3")
+    assert "labeled 'bee'" in next(each.detail for each in found if each.files[0].name == "3")
 
 
-def test_what_is_missed_is_told_the_surest_first() -> None:
+def test_the_least_probable_label_comes_first() -> None:
     images = [ImageRecord(f"/{place}", "ant", f"{place:064}") for place in range(3)]
     probabilities = np.array([[0.4, 0.6, 0.0], [0.9, 0.1, 0.0], [0.1, 0.1, 0.8]])
     found = [each.files[0].name for each in misclassified_images(images, CLASSES, probabilities)]
@@ -60,5 +60,5 @@ def test_few_images_have_no_outliers() -> None:
 @pytest.mark.parametrize("small", [2, 3])
 def test_small_classes_have_fewer_folds(small: int) -> None:
     _, features, labels = clusters()
-    kept = np.concatenate([np.arange(60), np.arange(60, 60 + small), np.arange(120, 180)])
-    assert out_of_fold_probabilities(features[kept], labels[kept]).shape == (120 + small, 3)
+    selected = np.concatenate([np.arange(60), np.arange(60, 60 + small), np.arange(120, 180)])
+    assert out_of_fold_probabilities(features[selected], labels[selected]).shape == (120 + small, 3)

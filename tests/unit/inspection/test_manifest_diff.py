@@ -1,4 +1,4 @@
-"""What changed between two manifests, by content."""
+"""Differences between two manifests, by content."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.manifest_diff import ManifestLine, diff_manifests, read_manifest
 
-A = ManifestLine("train", "ant", "a" * 64, "train/ant/1.jpg")
-B = ManifestLine("test", "bee", "b" * 64, "test/bee/1.jpg")
+A = ManifestLine("train", "ant", "a" * 64, "train/ant/1.jpg", "1", "")
+B = ManifestLine("test", "bee", "b" * 64, "test/bee/1.jpg", "", "")
 
 ROWS = st.lists(
     st.builds(
@@ -19,6 +19,7 @@ ROWS = st.lists(
         label=st.sampled_from(["ant", "bee"]),
         sha256=st.sampled_from(["a", "b", "c"]),
         file=st.sampled_from(["1", "2", "3"]),
+        weight=st.just(""),
         fold=st.sampled_from(["", "0", "1"]),
     ),
     max_size=8,
@@ -54,11 +55,11 @@ def test_new_bytes_do_not_hide_another_label_and_split() -> None:
     assert "    train/ant -> test/bee: train/ant/1.jpg" in str(found)
 
 
-def test_another_fold_is_told_where_both_have_folds() -> None:
+def test_another_fold_is_reported_if_both_have_folds() -> None:
     held_out = A._replace(fold="0")
     found = diff_manifests([held_out, B], [A._replace(fold="1"), B])
     assert (found.refolded, found.same) == (((held_out, A._replace(fold="1")),), 1)
-    assert "in another fold (1):\n    train/ant/1.jpg: 0 -> 1" in str(found)
+    assert "moved to another fold (1):\n    train/ant/1.jpg: 0 -> 1" in str(found)
     assert diff_manifests([held_out, B], [A, B]).is_empty, "only one of them has folds"
 
 
@@ -77,12 +78,14 @@ def test_every_row_is_in_exactly_one_place(before: list[ManifestLine], after: li
     assert diff_manifests(before, before).is_empty
 
 
-def test_a_manifest_from_before_there_were_weights_has_those_of_1() -> None:
-    old = read_manifest("split,label,sha256,fold,file\ntrain,a,1,,x\ntest,a,2,,y\n", "a run")
-    new = read_manifest("split,label,sha256,weight,fold,file\ntrain,a,1,1,,x\ntest,a,2,,,y\n", "a run")
-    assert diff_manifests(old, new).is_empty
+def test_a_manifest_is_read() -> None:
+    text = "split,label,sha256,weight,fold,file\ntrain,a,1,0.5,3,x\ntest,a,2,,,y\n"
+    assert read_manifest(text, "a run") == [
+        ManifestLine("train", "a", "1", "x", "0.5", "3"),
+        ManifestLine("test", "a", "2", "y", "", ""),
+    ]
 
 
-def test_a_manifest_of_something_else_is_refused() -> None:
+def test_another_csv_file_is_rejected() -> None:
     with pytest.raises(DataError, match="no column split"):
         read_manifest("label,sha256,file\n", "a run")

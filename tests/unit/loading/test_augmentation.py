@@ -62,7 +62,7 @@ def test_views_are_normalized_squares(policy: str) -> None:
 
 
 @every_policy
-def test_a_view_depends_on_its_canvas_aspect_and_seed_alone(policy: str) -> None:
+def test_a_view_depends_on_its_canvas_aspect_and_seed_only(policy: str) -> None:
     augment = BatchAugmentation(policy, IMAGENET)
     canvases, aspects, seeds = noise(7), torch.linspace(0.5, 2, 7), [5, 1, 2**62, 3, 9, 2, 0]
     together = augment(canvases, aspects, seeds)
@@ -95,7 +95,7 @@ def test_the_number_of_threads_changes_no_bit(policy: str) -> None:
 
 
 @every_policy
-def test_the_canvas_and_the_global_generator_are_left_alone(policy: str) -> None:
+def test_the_canvas_and_the_global_generator_are_not_changed(policy: str) -> None:
     canvases = noise(4)
     state = torch.get_rng_state()
     BatchAugmentation(policy, IMAGENET)(canvases, torch.ones(4), range(4))
@@ -104,7 +104,7 @@ def test_the_canvas_and_the_global_generator_are_left_alone(policy: str) -> None
 
 
 @every_policy
-def test_what_the_global_generator_drew_before_changes_nothing(policy: str) -> None:
+def test_the_state_of_the_global_generator_has_no_effect(policy: str) -> None:
     augment = BatchAugmentation(policy, IMAGENET)
     first = augment(noise(4), torch.ones(4), range(4))
     torch.rand(5)
@@ -118,7 +118,7 @@ def test_seeds_differ(policy: str) -> None:
 
 
 @pytest.mark.parametrize("aspect", [0.6, 0.75, 1.0, 4 / 3, 1.6])
-def test_light_crops_area_and_shape_as_the_image_was_taken(aspect: float) -> None:
+def test_light_crops_have_the_documented_areas_and_ratios(aspect: float) -> None:
     left, right, top, bottom = borders(aspect, range(400))
     width, height = (right - left).abs(), bottom - top
     area, ratio = width * height, aspect * width / height
@@ -133,7 +133,7 @@ def test_light_crops_area_and_shape_as_the_image_was_taken(aspect: float) -> Non
     assert max(torch.maximum(left, right).max(), bottom.max()) < 1.03
 
 
-def test_half_of_the_views_are_flipped_and_none_is_upside_down() -> None:
+def test_half_of_the_views_are_flipped_horizontally() -> None:
     left, right, top, bottom = borders(1.0, range(400))
     assert 160 < int((left > right).sum()) < 240
     assert (bottom > top).all()
@@ -149,7 +149,7 @@ def test_crops_lie_anywhere() -> None:
 
 
 @pytest.mark.parametrize(("aspect", "shape"), [(2.0, 4 / 3), (0.5, 3 / 4)])
-def test_of_a_long_image_the_middle_is_taken(aspect: float, shape: float) -> None:
+def test_a_long_image_is_cropped_at_the_center(aspect: float, shape: float) -> None:
     left, right, top, bottom = borders(aspect, range(10))
     width, height = (right - left).abs(), bottom - top
     assert torch.allclose(aspect * width / height, torch.tensor(shape), rtol=0.03)
@@ -159,7 +159,7 @@ def test_of_a_long_image_the_middle_is_taken(aspect: float, shape: float) -> Non
 
 
 def smooth(count: int) -> torch.Tensor:
-    """Images whose colours stay away from the ends, so that nothing is clamped."""
+    """Images whose colors stay away from the ends, so that nothing is clamped."""
     coarse = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(1)) * 90 + 80
     return torch.nn.functional.interpolate(coarse, 46, mode="bilinear").to(torch.uint8)
 
@@ -170,12 +170,12 @@ def test_medium_varies_brightness_contrast_and_saturation_by_a_fifth() -> None:
     light = BatchAugmentation("light", PLAIN)(canvases, aspects, seeds)
     medium = BatchAugmentation("medium", PLAIN)(canvases, aspects, seeds)
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    greys, varied = (light * luma).sum(1), (medium * luma).sum(1)
-    brightness = varied.mean((1, 2)) / greys.mean((1, 2))
-    contrast = varied.std((1, 2)) / greys.std((1, 2)) / brightness
+    grays, varied = (light * luma).sum(1), (medium * luma).sum(1)
+    brightness = varied.mean((1, 2)) / grays.mean((1, 2))
+    contrast = varied.std((1, 2)) / grays.std((1, 2)) / brightness
     chroma = [
-        (views - grey[:, None]).square().mean((1, 2, 3)).sqrt()
-        for views, grey in ((light, greys), (medium, varied))
+        (views - gray[:, None]).square().mean((1, 2, 3)).sqrt()
+        for views, gray in ((light, grays), (medium, varied))
     ]
     saturation = chroma[1] / chroma[0] / brightness / contrast
     for factor, slack in ((brightness, 0.005), (contrast, 0.005), (saturation, 0.03)):
@@ -185,11 +185,11 @@ def test_medium_varies_brightness_contrast_and_saturation_by_a_fifth() -> None:
     assert (torch.corrcoef(torch.stack([brightness, contrast, saturation])) - torch.eye(3)).abs().max() < 0.2
 
 
-def test_medium_turns_hue_by_a_fiftieth_of_the_circle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transfer_platform.loading.augmentation._JITTER", 0.0)
+def test_medium_changes_hue_by_a_fiftieth_of_the_circle() -> None:
     seeds = range(200)
-    medium = BatchAugmentation("medium", PLAIN)(smooth(1).expand(200, -1, -1, -1), torch.ones(200), seeds)
-    light = BatchAugmentation("light", PLAIN)(smooth(1).expand(200, -1, -1, -1), torch.ones(200), seeds)
+    canvases, aspects = smooth(1).expand(200, -1, -1, -1), torch.ones(200)
+    medium = BatchAugmentation("medium", PLAIN, color_jitter=0.0)(canvases, aspects, seeds)
+    light = BatchAugmentation("light", PLAIN)(canvases, aspects, seeds)
     moved = (medium - light).abs().mean((1, 2, 3))
     most = (functional.adjust_hue(light / 255, 0.02) * 255 - light).abs().mean((1, 2, 3))
     assert (moved < 1.3 * most).all()
@@ -200,9 +200,9 @@ def test_medium_turns_hue_by_a_fiftieth_of_the_circle(monkeypatch: pytest.Monkey
     assert 70 < sum(map(int, sides)) < 130
 
 
-def test_greys_stay_grey_and_colours_in_range() -> None:
-    grey = noise(8)[:, :1].expand(-1, 3, -1, -1)
-    views = BatchAugmentation("medium", PLAIN)(grey, torch.ones(8), range(8))
+def test_grays_stay_gray_and_colors_in_range() -> None:
+    gray = noise(8)[:, :1].expand(-1, 3, -1, -1)
+    views = BatchAugmentation("medium", PLAIN)(gray, torch.ones(8), range(8))
     assert (views.amax(1) - views.amin(1)).max() < 1e-3
     extremes = BatchAugmentation("medium", PLAIN)(noise(8) // 128 * 255, torch.ones(8), range(8))
     assert extremes.min() == 0
@@ -212,13 +212,13 @@ def test_greys_stay_grey_and_colours_in_range() -> None:
 @pytest.mark.parametrize(
     ("policy", "transform"), [("trivial", v2.TrivialAugmentWide), ("rand", v2.RandAugment)]
 )
-def test_trivial_and_rand_are_torchvisions_after_light(policy: str, transform: type[v2.Transform]) -> None:
+def test_trivial_and_rand_apply_torchvision_after_light(policy: str, transform: type[v2.Transform]) -> None:
     canvases = noise(16)
     light = BatchAugmentation("light", PLAIN)(canvases, torch.ones(16), range(16)).round()
     varied = BatchAugmentation(policy, PLAIN)(canvases, torch.ones(16), range(16)).round()
     changed = [not torch.equal(one, other) for one, other in zip(light, varied, strict=True)]
     assert sum(changed) > 8
-    # Torchvision draws on where the crop has stopped; corners are filled with the mean, here black.
+    # The transform continues after the 27 numbers of the crop; corners are filled with the mean, here black.
     apply = transform(interpolation=v2.InterpolationMode.BILINEAR, fill=[0, 0, 0])
     state = torch.get_rng_state()
     for index in range(4):
@@ -235,12 +235,12 @@ def test_an_unknown_policy_is_an_error(policy: str) -> None:
         BatchAugmentation(policy, IMAGENET)
 
 
-def test_as_many_seeds_as_images() -> None:
-    with pytest.raises(ValueError, match=r"as many, but got \(3, 3, 2\)"):
+def test_different_lengths_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"must have the same length, but got \(3, 3, 2\)"):
         BatchAugmentation("light", IMAGENET)(noise(3), torch.ones(3), [0, 1])
 
 
-def test_squares_are_normalized_to_the_bit_as_in_serving() -> None:
+def test_normalization_is_bitwise_equal_to_serving() -> None:
     pixels = noise(6, SIZE)
     images = [Image.fromarray(np.ascontiguousarray(square.permute(1, 2, 0).numpy())) for square in pixels]
     assert torch.equal(

@@ -8,7 +8,7 @@ from torch import nn
 
 from transfer_model.errors import ModelError, UnknownBackboneError, UnknownStageError
 from transfer_model.network import Network, NetworkSpec, build_network
-from transfer_platform.training.freezing import freeze_through
+from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def counts(parameters: Iterator[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def test_a_network_turns_images_into_logits() -> None:
+def test_a_network_maps_images_to_logits() -> None:
     built = network()
     assert built(images()).shape == (2, 3)
     assert built.forward_with_auxiliary(images())[1] == ()
@@ -194,7 +194,7 @@ def test_position_embeddings_follow_the_image_size_and_freeze_first() -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("timm/test_vit", 33), ("torchvision/maxvit_t", 100), ("torchvision/alexnet", 16)]
 )
-def test_an_impossible_size_is_a_clear_error(name: str, size: int) -> None:
+def test_an_unsupported_size_is_a_model_error(name: str, size: int) -> None:
     with pytest.raises(ModelError, match=f"does not accept images of {size} x {size} pixels"):
         network(name, size)
 

@@ -25,24 +25,24 @@ def spec(name: str, classes: int = 3, size: int = 32) -> NetworkSpec:
 
 
 def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads: tuple[str, ...]) -> None:
-    found = network.state_dict()
+    actual = network.state_dict()
     for name, tensor in expected.items():
         if not name.startswith(heads):
-            assert torch.equal(found[f"backbone.{name}"], tensor), name
+            assert torch.equal(actual[f"backbone.{name}"], tensor), name
 
 
 class TestLocateWeights:
     def test_of_torchvision(self) -> None:
-        found = weight_sources.locate_weights("resnet50", "IMAGENET1K_V1")
-        assert found.url == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-        assert found.sha256_prefix == "0676ba61"
+        source = weight_sources.locate_weights("resnet50", "IMAGENET1K_V1")
+        assert source.url == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+        assert source.sha256_prefix == "0676ba61"
         assert weight_sources.locate_weights("resnet50", "default").name == "IMAGENET1K_V2"
 
     def test_of_timm(self) -> None:
-        found = weight_sources.locate_weights("timm/resnet50", "a1_in1k")
-        assert found.url is not None
-        assert found.url.endswith("/resnet50_a1_0-14fe96d1.pth")
-        assert found.sha256_prefix == "14fe96d1"
+        source = weight_sources.locate_weights("timm/resnet50", "a1_in1k")
+        assert source.url is not None
+        assert source.url.endswith("/resnet50_a1_0-14fe96d1.pth")
+        assert source.sha256_prefix == "14fe96d1"
         unhashed = weight_sources.locate_weights("vit_base_patch16_224", "default")
         assert unhashed.url == (
             "https://huggingface.co/timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/resolve/main/model.safetensors"
@@ -50,10 +50,10 @@ class TestLocateWeights:
         assert unhashed.sha256_prefix is None
 
     def test_of_the_installed_weights(self) -> None:
-        found = weight_sources.locate_weights("efficientnet_lite0", "default")
-        assert found.path is not None
-        assert found.path.is_file()
-        assert found.url is None
+        source = weight_sources.locate_weights("efficientnet_lite0", "default")
+        assert source.path is not None
+        assert source.path.is_file()
+        assert source.url is None
 
     def test_of_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.safetensors"
@@ -64,7 +64,7 @@ class TestLocateWeights:
         with pytest.raises(WeightsError, match=r"the weights file .* does not exist"):
             weight_sources.locate_weights("resnet18", str(tmp_path / "other.pth"))
 
-    def test_of_nothing(self) -> None:
+    def test_of_none(self) -> None:
         assert weight_sources.locate_weights("resnet18", "none") == weight_sources.WeightSource("none")
         with pytest.raises(WeightsError, match="has no pretrained weights"):
             weight_sources.locate_weights("botnet50ts_256", "default")

@@ -1,4 +1,4 @@
-"""What is generated from the schema: the page of fields and the JSON Schema, current and readable."""
+"""The recipe reference and the JSON Schema: up to date and readable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from transfer_platform.recipe import reference
-from transfer_platform.recipe.fields import leaves
+from transfer_platform.recipe.fields import value_fields
 
 REPOSITORY = Path(__file__).parents[3]
 REMEDY = "run `python -m transfer_platform.recipe.reference` in the root of the repository"
@@ -22,8 +22,10 @@ def validate(values: object) -> None:
     jsonschema.validate(values, reference.json_schema(), jsonschema.Draft202012Validator)
 
 
-def test_the_page_of_fields_is_current() -> None:
-    assert (REPOSITORY / reference.FIELDS_FILE).read_text(encoding="utf-8") == reference.fields(), REMEDY
+def test_the_reference_is_current() -> None:
+    assert (REPOSITORY / reference.REFERENCE_FILE).read_text(
+        encoding="utf-8"
+    ) == reference.markdown_reference(), REMEDY
 
 
 def test_the_schema_file_is_current() -> None:
@@ -31,19 +33,19 @@ def test_the_schema_file_is_current() -> None:
     assert written == reference.json_schema(), REMEDY
 
 
-def test_every_field_is_on_the_page_with_its_meaning() -> None:
-    rows = re.findall(r"^\| `(\S+)` \|.*\| (.+) \|$", reference.fields(), re.MULTILINE)
+def test_every_field_is_in_the_reference_with_its_description() -> None:
+    rows = re.findall(r"^\| `(\S+)` \|.*\| (.+) \|$", reference.markdown_reference(), re.MULTILINE)
     assert [name for name, _ in rows] == sorted(
         (name for name, _ in rows), key=[name for name, _ in rows].index
     )
-    assert {name for name, _ in rows} == {".".join(path) for path in leaves()}
+    assert {name for name, _ in rows} == {".".join(path) for path in value_fields()}
 
 
 def test_the_schema_shows_no_type_of_pydantic() -> None:
     assert not re.search(r"FieldInfo|Annotated|\$ref|Optional", json.dumps(reference.json_schema()))
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(reference.json_schema())
 
 
@@ -61,7 +63,7 @@ def test_the_schema_is_one() -> None:
         {"extends": "base.yaml", "promotion": {"gate": {"test/accuracy": {"at_least": 0.9}}}},
     ],
 )
-def test_the_schema_takes_what_the_program_takes(values: object) -> None:
+def test_the_schema_accepts_what_the_program_accepts(values: object) -> None:
     validate(values)
 
 
@@ -77,13 +79,13 @@ def test_the_schema_takes_what_the_program_takes(values: object) -> None:
         {"extends": "base.yaml", "promotion": {"gate": {"accuracy": {"at_least": 0.9}}}},
     ],
 )
-def test_the_schema_refuses_what_the_program_refuses(values: object) -> None:
+def test_the_schema_rejects_what_the_program_rejects(values: object) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validate(values)
 
 
-def test_reading_recipes_loads_nothing_heavy() -> None:
-    """`platform check` answers in three seconds only if nobody imports torch on the way."""
+def test_reading_recipes_imports_nothing_heavy() -> None:
+    """`platform check` is fast only if it does not import torch."""
     code = (
         "import sys; from transfer_platform.recipe import load, reference, resolve;"
         "print({'torch', 'timm', 'mlflow', 'optuna', 'numpy'} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""Recipes that come with the install are found by name."""
+"""Included recipes are found by name."""
 
 from __future__ import annotations
 

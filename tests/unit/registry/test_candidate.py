@@ -17,17 +17,17 @@ def evaluation(labels: tuple[str, ...]) -> Evaluation:
         sha256=tuple(hashlib.sha256(str(index).encode()).hexdigest() for index in range(len(labels))),
         labels=labels,
         probabilities=np.full((len(labels), len(classes)), 1 / len(classes), dtype=np.float32),
-        fingerprint="drawn",
+        fingerprint="sampled",
     )
 
 
 def test_every_class_has_the_same_share_of_a_sample() -> None:
-    offered = evaluation(("ants",) * 100 + ("bees",) * 20 + ("cats",) * 3)
-    sample = offered.sample(15)
+    many = evaluation(("ants",) * 100 + ("bees",) * 20 + ("cats",) * 3)
+    sample = many.sample(15)
     assert len(set(sample)) == 15
-    taken = [offered.labels[index] for index in sample]
-    assert [taken.count(name) for name in offered.classes] == [6, 6, 3]
+    labels = [many.labels[index] for index in sample]
+    assert [labels.count(name) for name in many.classes] == [6, 6, 3]
 
 
-def test_it_is_everything_where_there_is_no_more() -> None:
+def test_a_sample_of_few_images_is_all_of_them() -> None:
     assert sorted(evaluation(("ants", "bees") * 3).sample(32)) == list(range(6))

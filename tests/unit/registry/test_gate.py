@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from transfer_registry.answers import ServedOutput
+from transfer_registry.candidate import ServedOutput
 from transfer_registry.errors import RegistryError
 from transfer_registry.gate import ChampionPredictions, evaluate_rules
 from transfer_registry.parity import parity
-from transfer_registry.rules import OverChampion, PerClassRecall, Threshold, read_rules
+from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
 from transfer_registry.significance import mcnemar
 from transfer_registry.verdict import RuleResult, Verdict
 
@@ -28,7 +29,11 @@ def outcomes(both: int, only_candidate: int, only_champion: int, neither: int = 
 def over_champion(both: int, only_candidate: int, only_champion: int, confidence: float = 0.95) -> RuleResult:
     labels, candidate, champion = outcomes(both, only_candidate, only_champion)
     verdict = evaluate_rules(
-        {}, labels, candidate, [OverChampion(confidence)], ChampionPredictions(3, champion)
+        {},
+        labels,
+        candidate,
+        {"over_champion": OverChampion(confidence=confidence)},
+        ChampionPredictions(3, champion),
     )
     return verdict.results[0]
 
@@ -50,52 +55,56 @@ def test_mcnemar_is_the_exact_binomial_tail(better: int, worse: int, p: float) -
 
 
 def test_a_clearly_better_candidate_passes_with_its_figures() -> None:
-    finding = over_champion(both=140, only_candidate=9, only_champion=1)
-    assert finding.passed
-    assert finding.figures["p"] == pytest.approx(11 / 1024)
-    assert (finding.figures["better"], finding.figures["worse"]) == (9, 1)
-    assert finding.figures["accuracy"] == pytest.approx(149 / 150)
-    assert finding.figures["champion_accuracy"] == pytest.approx(141 / 150)
-    assert "b = 9 against c = 1" in finding.reason
-    assert "p = 0.01074" in finding.reason
-    assert "0.9933 against 0.9400" in finding.reason
+    result = over_champion(both=140, only_candidate=9, only_champion=1)
+    assert result.passed
+    assert result.figures["p"] == pytest.approx(11 / 1024)
+    assert (result.figures["better"], result.figures["worse"]) == (9, 1)
+    assert result.figures["accuracy"] == pytest.approx(149 / 150)
+    assert result.figures["champion_accuracy"] == pytest.approx(141 / 150)
+    assert "discordant pairs: 9 better, 1 worse" in result.reason
+    assert "p = 0.01074" in result.reason
+    assert "accuracy 0.9933, champion (version 3) 0.9400" in result.reason
 
 
 def test_eight_against_two_is_not_enough() -> None:
-    finding = over_champion(both=140, only_candidate=8, only_champion=2)
-    assert not finding.passed
-    assert "nothing can be concluded" in finding.reason
+    result = over_champion(both=140, only_candidate=8, only_champion=2)
+    assert not result.passed
+    assert "inconclusive" in result.reason
 
 
-def test_identical_predictions_fail_and_say_that_nothing_can_be_concluded() -> None:
-    finding = over_champion(both=150, only_candidate=0, only_champion=0)
-    assert not finding.passed
-    assert finding.figures["p"] == 1.0
-    assert "nothing can be concluded: on 150 images a true gain of +2.0 points" in finding.reason
-    assert finding.figures["images_needed"] > 150
+def test_identical_predictions_fail_as_inconclusive() -> None:
+    result = over_champion(both=150, only_candidate=0, only_champion=0)
+    assert not result.passed
+    assert result.figures["p"] == 1.0
+    assert "inconclusive: 150 images detect a true gain of +2.0 points" in result.reason
+    assert result.figures["images_needed"] > 150
 
 
 def test_four_to_nothing_is_too_thin_and_five_is_not() -> None:
-    assert "nothing can be concluded" in over_champion(100, 4, 0).reason
+    assert "inconclusive" in over_champion(100, 4, 0).reason
     assert over_champion(100, 5, 0).passed
 
 
 def test_a_candidate_that_is_worse_is_called_so() -> None:
-    finding = over_champion(both=140, only_candidate=1, only_champion=9)
-    assert not finding.passed
-    assert "it is worse than asked for, by more than chance" in finding.reason
+    result = over_champion(both=140, only_candidate=1, only_champion=9)
+    assert not result.passed
+    assert "significantly worse than required" in result.reason
 
 
 def test_a_negative_margin_lets_an_equal_candidate_pass_where_there_are_images_enough() -> None:
     labels, candidate, champion = outcomes(1980, 10, 10)
     rule = OverChampion(margin=-0.02)
-    finding = evaluate_rules({}, labels, candidate, [rule], ChampionPredictions(3, champion)).results[0]
-    assert finding.passed
-    assert str(rule) == "over_champion by -0.02 at 0.95"
-    assert "p = " in finding.reason
-    assert "for a gain of more than -2.0 points (score test" in finding.reason
+    result = evaluate_rules(
+        {}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)
+    ).results[0]
+    assert result.passed
+    assert result.rule == "over_champion by -0.02 at 0.95"
+    assert "p = " in result.reason
+    assert "for a gain above -2.0 points (score test" in result.reason
     labels, candidate, champion = outcomes(93, 3, 4)
-    assert not evaluate_rules({}, labels, candidate, [rule], ChampionPredictions(3, champion)).passed
+    assert not evaluate_rules(
+        {}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)
+    ).passed
 
 
 def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], list[str]]:
@@ -110,33 +119,32 @@ def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], l
 
 def per_class(**classes: tuple[int, int, int]) -> RuleResult:
     labels, candidate, champion = of_classes(**classes)
-    return evaluate_rules(
-        {}, labels, candidate, [PerClassRecall()], ChampionPredictions(3, champion)
-    ).results[0]
+    rules = {"per_class_recall": PerClassRecall()}
+    return evaluate_rules({}, labels, candidate, rules, ChampionPredictions(3, champion)).results[0]
 
 
 def test_a_gain_that_costs_a_class_is_refused_and_the_class_is_named() -> None:
     classes = {"ant": (100, 40, 0), "bee": (100, 0, 0), "wasp": (30, 0, 10)}
     labels, candidate, champion = of_classes(**classes)
-    rules = [OverChampion(), PerClassRecall()]
+    rules = {"over_champion": OverChampion(), "per_class_recall": PerClassRecall()}
     verdict = evaluate_rules({}, labels, candidate, rules, ChampionPredictions(3, champion))
-    assert [finding.passed for finding in verdict.results] == [True, False]
-    assert "wasp: -25.0 points in recall on 40 images" in verdict.results[1].reason
+    assert [result.passed for result in verdict.results] == [True, False]
+    assert "wasp: -25.0 points recall on 40 images" in verdict.results[1].reason
     assert verdict.results[1].figures["lost"] == "wasp"
     # 1 / 2^10, times three classes
     assert verdict.results[1].figures["p"] == pytest.approx(3 / 1024)
 
 
 def test_a_loss_that_chance_explains_refuses_nobody() -> None:
-    finding = per_class(ant=(100, 4, 0), bee=(100, 0, 4))
-    assert finding.passed
-    assert "nearest to it bee: -3.8 points" in finding.reason
+    result = per_class(ant=(100, 4, 0), bee=(100, 0, 4))
+    assert result.passed
+    assert "lowest p-value: bee: -3.8 points" in result.reason
 
 
-def test_a_class_of_few_images_is_said_to_tell_nothing() -> None:
-    finding = per_class(ant=(100, 0, 0), bee=(0, 0, 5))
-    assert finding.passed
-    assert finding.reason.endswith("too few images to tell, under 6: bee")
+def test_a_class_with_too_few_images_is_named() -> None:
+    result = per_class(ant=(100, 0, 0), bee=(0, 0, 5))
+    assert result.passed
+    assert result.reason.endswith("too few images to detect a loss (fewer than 6): bee")
     assert not per_class(ant=(100, 0, 0), bee=(0, 0, 6)).passed
 
 
@@ -144,14 +152,14 @@ def test_a_class_of_few_images_is_said_to_tell_nothing() -> None:
     both=st.integers(0, 50),
     only_candidate=st.integers(0, 60),
     only_champion=st.integers(0, 60),
-    confidence=st.floats(0.5, 0.9999),
+    confidence=st.floats(0.5, 0.9999, exclude_min=True),
 )
 @settings(deadline=None, max_examples=40)
 def test_two_models_are_never_each_better_than_the_other(
     both: int, only_candidate: int, only_champion: int, confidence: float
 ) -> None:
     labels, first, second = outcomes(both + 1, only_candidate, only_champion)
-    rules = [OverChampion(confidence)]
+    rules = {"over_champion": OverChampion(confidence=confidence)}
     assert not (
         evaluate_rules({}, labels, first, rules, ChampionPredictions(1, second)).passed
         and evaluate_rules({}, labels, second, rules, ChampionPredictions(1, first)).passed
@@ -164,25 +172,29 @@ def test_a_wrong_image_more_is_never_evidence_for_the_candidate(better: int, wor
 
 
 def test_without_a_champion_the_relative_rule_does_not_apply() -> None:
-    finding = evaluate_rules({}, ["ant"], ["bee"], [OverChampion()]).results[0]
-    assert finding.passed
-    assert not finding.applicable
-    assert "no champion" in finding.reason
-    assert str(finding).startswith("n/a")
+    result = evaluate_rules({}, ["ant"], ["bee"], {"over_champion": OverChampion()}).results[0]
+    assert result.passed
+    assert not result.applicable
+    assert "no champion" in result.reason
+    assert str(result).startswith("n/a")
 
 
 def test_a_champion_that_cannot_be_compared_fails_the_rule() -> None:
     verdict = evaluate_rules(
-        {}, ["ant"], ["ant"], [OverChampion()], ChampionPredictions(4, None, "their classes differ")
+        {},
+        ["ant"],
+        ["ant"],
+        {"over_champion": OverChampion()},
+        ChampionPredictions(4, None, "their classes differ"),
     )
     assert not verdict.passed
-    assert "version 4: their classes differ" in verdict.results[0].reason
+    assert "(version 4): their classes differ" in verdict.results[0].reason
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("rule", [Threshold("m", at_least=-1e9), Threshold("m", at_most=1e9)])
+@pytest.mark.parametrize("rule", [Threshold(at_least=-1e9), Threshold(at_most=1e9)])
 def test_a_metric_that_is_no_number_never_passes(rule: Threshold, value: float) -> None:
-    verdict = evaluate_rules({"m": value}, ["ant"], ["ant"], [rule])
+    verdict = evaluate_rules({"m": value}, ["ant"], ["ant"], {"m": rule})
     assert not verdict.passed
     assert Verdict.from_json(verdict.to_json()) == verdict
 
@@ -190,72 +202,80 @@ def test_a_metric_that_is_no_number_never_passes(rule: Threshold, value: float) 
 @pytest.mark.parametrize(
     ("rule", "passed"),
     [
-        (Threshold("m", at_least=0.9), True),
-        (Threshold("m", at_least=0.9001), False),
-        (Threshold("m", at_most=0.9), True),
-        (Threshold("m", at_most=0.8999), False),
-        (Threshold("m", at_least=0.5, at_most=0.95), True),
-        (Threshold("m", at_least=0.95, at_most=0.99), False),
+        (Threshold(at_least=0.9), True),
+        (Threshold(at_least=0.9001), False),
+        (Threshold(at_most=0.9), True),
+        (Threshold(at_most=0.8999), False),
+        (Threshold(at_least=0.5, at_most=0.95), True),
+        (Threshold(at_least=0.95, at_most=0.99), False),
     ],
 )
 def test_a_limit_itself_passes(rule: Threshold, passed: bool) -> None:
-    assert evaluate_rules({"m": 0.9}, ["ant"], ["ant"], [rule]).passed is passed
+    assert evaluate_rules({"m": 0.9}, ["ant"], ["ant"], {"m": rule}).passed is passed
 
 
 def test_a_rule_on_a_metric_that_was_not_measured_lists_those_that_were() -> None:
     with pytest.raises(
-        RegistryError, match="test/acc, which was not measured; there is test/accuracy, test/ece"
+        RegistryError, match="test/acc, which was not measured; measured: test/accuracy, test/ece"
     ):
         evaluate_rules(
-            {"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], [Threshold("test/acc", at_least=0.9)]
+            {"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], {"test/acc": Threshold(at_least=0.9)}
         )
 
 
-def test_every_rule_is_answered_even_after_one_has_failed() -> None:
-    rules = read_rules({"a": {"at_least": 1}, "b": {"at_most": 1}, "over_champion": {"confidence": 0.9}})
+def test_every_rule_is_applied_even_after_one_has_failed() -> None:
+    rules = {
+        "a": Threshold(at_least=1),
+        "b": Threshold(at_most=1),
+        "over_champion": OverChampion(confidence=0.9),
+    }
     verdict = evaluate_rules({"a": 0.0, "b": 0.0}, ["ant"], ["ant"], rules)
-    assert [finding.passed for finding in verdict.results] == [False, True, True]
+    assert [result.passed for result in verdict.results] == [False, True, True]
     assert not verdict.passed
     assert verdict.reasons == ("a >= 1: 0",)
     assert len(str(verdict).splitlines()) == 3
 
 
-def test_the_json_holds_what_a_reader_elsewhere_needs() -> None:
+def test_the_json_has_all_figures() -> None:
     labels, candidate, champion = outcomes(140, 9, 1)
-    rules = read_rules({"test/accuracy": {"at_least": 0.9}, "over_champion": {}})
+    rules = {"test/accuracy": Threshold(at_least=0.9), "over_champion": OverChampion()}
     verdict = evaluate_rules(
         {"test/accuracy": 0.99}, labels, candidate, rules, ChampionPredictions(3, champion)
     )
     content = json.loads(verdict.to_json())
     assert content["passed"] is True
-    assert content["findings"][1]["figures"]["better"] == 9
+    assert content["results"][1]["figures"]["better"] == 9
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 @pytest.mark.parametrize(
-    ("gate", "message"),
+    ("rule", "settings", "message"),
     [
-        ({"m": {}}, "no limit"),
-        ({"m": {"atleast": 1.0}}, "no setting 'atleast'; it has at_least and at_most"),
-        ({"over_champion": {"at_least": 1.0}}, "no setting 'at_least'; it has confidence and margin"),
-        ({"over_champion": {"confidence": 95}}, "0.5 <= confidence < 1"),
-        ({"over_champion": {"confidence": 0.3}}, "0.5 <= confidence < 1"),
-        ({"over_champion": {"confidence": math.nan}}, "0.5 <= confidence < 1"),
-        ({"over_champion": {"margin": -2}}, "-1 < margin < 1"),
-        ({"per_class_recall": {"no_significant_regression": False}}, "leave the rule out"),
+        (Threshold, {}, "a threshold needs at_least or at_most"),
+        (Threshold, {"atleast": 1.0}, "atleast\n  Extra inputs are not permitted"),
+        (OverChampion, {"at_least": 1.0}, "at_least\n  Extra inputs are not permitted"),
+        (OverChampion, {"confidence": 95}, "confidence\n  Input should be less than 1"),
+        (OverChampion, {"confidence": 0.3}, "confidence\n  Input should be greater than 0.5"),
+        (OverChampion, {"confidence": 0.5}, "confidence\n  Input should be greater than 0.5"),
+        (PerClassRecall, {"confidence": 0.5}, "confidence\n  Input should be greater than 0.5"),
+        (OverChampion, {"confidence": math.nan}, "confidence\n  Input should be a finite number"),
+        (OverChampion, {"margin": -2}, "margin\n  Input should be greater than -1"),
+        (PerClassRecall, {"no_significant_regression": False}, "Input should be True"),
     ],
 )
-def test_rules_that_cannot_be_say_why(gate: dict[str, dict[str, float]], message: str) -> None:
-    with pytest.raises(RegistryError, match=message):
-        read_rules(gate)
+def test_invalid_rules_are_errors(rule: type[Rule], settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        rule.model_validate(settings)
 
 
 @pytest.mark.parametrize("predicted", [[], ["ant", "bee"]])
 def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
     with pytest.raises(RegistryError, match="1 test images"):
-        evaluate_rules({}, ["ant"], predicted, [])
-    with pytest.raises(RegistryError, match="the champion, version 2"):
-        evaluate_rules({}, ["ant"], ["ant"], [OverChampion()], ChampionPredictions(2, predicted))
+        evaluate_rules({}, ["ant"], predicted, {})
+    with pytest.raises(RegistryError, match=r"the champion \(version 2\)"):
+        evaluate_rules(
+            {}, ["ant"], ["ant"], {"over_champion": OverChampion()}, ChampionPredictions(2, predicted)
+        )
 
 
 OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
@@ -337,11 +357,21 @@ def test_parity_is_asked_of_the_unknown_too(
     json.dumps(dict(finding.figures), allow_nan=False)
 
 
-def test_rules_that_differ_read_differently() -> None:
-    assert str(Threshold("test/accuracy", at_least=0.9)) == "test/accuracy >= 0.9"
-    assert str(Threshold("test/accuracy", at_least=0.9)) != str(
-        Threshold("test/accuracy", at_least=0.9000001)
+def test_different_rules_have_different_texts() -> None:
+    assert Threshold(at_least=0.9).describe("test/accuracy") == "test/accuracy >= 0.9"
+    assert Threshold(at_least=0.9, at_most=1).describe("m") == "m >= 0.9 and <= 1"
+    assert Threshold(at_least=0.9).describe("m") != Threshold(at_least=0.9000001).describe("m")
+    assert OverChampion(margin=-0.02).describe("over_champion") == "over_champion by -0.02 at 0.95"
+    assert OverChampion(margin=1e-9).describe("m") != OverChampion(margin=2e-9).describe("m")
+    assert PerClassRecall(confidence=0.95).describe("m") != PerClassRecall(confidence=0.9500001).describe("m")
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "ordinal"),
+    [(2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (21, "21st"), (112, "112th")],
+)
+def test_repeated_verdicts_on_a_test_set_carry_a_warning(evaluations: int, ordinal: str) -> None:
+    assert Verdict((), 1).reuse_warning == ""
+    assert str(Verdict((), evaluations)).strip() == (
+        f"{ordinal} evaluation on this test set; reuse raises the risk of a false promotion"
     )
-    assert str(OverChampion(margin=-0.02)) == "over_champion by -0.02 at 0.95"
-    assert str(OverChampion(margin=1e-9)) != str(OverChampion(margin=2e-9))
-    assert str(PerClassRecall(confidence=0.95)) != str(PerClassRecall(confidence=0.9500001))

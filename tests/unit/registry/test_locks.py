@@ -22,7 +22,7 @@ with study_lock("digits-0a", Path(sys.argv[1]), "sqlite:///studies.db"):
 """
 
 
-def test_the_second_process_is_told_who_holds_the_study(tmp_path: Path) -> None:
+def test_the_second_process_gets_an_error_that_names_the_first(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None
@@ -37,7 +37,7 @@ def test_the_second_process_is_told_who_holds_the_study(tmp_path: Path) -> None:
         other.communicate()
 
 
-def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_a_killed_process_releases_the_lock(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     other.stdout.readline()

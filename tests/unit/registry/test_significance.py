@@ -1,4 +1,4 @@
-"""Tests, intervals and power against what can be worked out another way."""
+"""Tests, intervals and power, compared with independent calculations."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ PAIRS = 2000
 ALLOWED = 0.05
 
 
-def drawn(images: int, gain: float, discordant: float, seed: int = 0) -> list[PairedResult]:
-    """Pairs of models on so many images each."""
+def simulate(images: int, gain: float, discordant: float, seed: int = 0) -> list[PairedResult]:
+    """Results of simulated pairs of models."""
     shares = [(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant]
     counts = np.random.default_rng(seed).multinomial(images, shares, PAIRS)
     return [PairedResult(images, int(better), int(worse)) for better, worse, _ in counts]
 
 
-def promoted(pairs: list[PairedResult], margin: float = 0.0) -> float:
-    """The share that passes."""
+def pass_rate(pairs: list[PairedResult], margin: float = 0.0) -> float:
+    """Fraction of pairs that pass."""
     return float(np.mean([p_value(paired, margin) <= ALLOWED for paired in pairs]))
 
 
 @pytest.mark.parametrize("images", [150, 2000])
 @pytest.mark.parametrize("discordant", [0.02, 0.1, 0.4])
-def test_of_equal_models_one_in_twenty_at_most_is_promoted(images: int, discordant: float) -> None:
-    assert promoted(drawn(images, 0.0, discordant)) <= ALLOWED
+def test_at_most_one_in_twenty_equal_models_passes(images: int, discordant: float) -> None:
+    assert pass_rate(simulate(images, 0.0, discordant)) <= ALLOWED
 
 
 @pytest.mark.parametrize("images", [150, 2000])
 def test_at_the_margin_about_one_in_twenty_passes(images: int) -> None:
     # The test is asymptotic: 0.05 within three standard errors, and what small numbers add.
-    assert promoted(drawn(images, -0.02, 0.1), margin=-0.02) <= ALLOWED + 0.02
+    assert pass_rate(simulate(images, -0.02, 0.1), margin=-0.02) <= ALLOWED + 0.02
 
 
-def test_the_power_is_the_share_that_passes() -> None:
-    found = promoted(drawn(500, 0.03, 0.1))
-    assert power(500, TrueEffect(0.03, 0.1), 0.95) == pytest.approx(found, abs=3 * math.sqrt(0.25 / PAIRS))
-    found = promoted(drawn(500, 0.0, 0.05), margin=-0.03)
-    assert power(500, TrueEffect(0.0, 0.05, -0.03), 0.95) == pytest.approx(found, abs=0.05)
+def test_the_power_is_the_pass_rate() -> None:
+    rate = pass_rate(simulate(500, 0.03, 0.1))
+    assert power(500, TrueEffect(0.03, 0.1), 0.95) == pytest.approx(rate, abs=3 * math.sqrt(0.25 / PAIRS))
+    rate = pass_rate(simulate(500, 0.0, 0.05), margin=-0.03)
+    assert power(500, TrueEffect(0.0, 0.05, -0.03), 0.95) == pytest.approx(rate, abs=0.05)
 
 
-def test_as_many_images_as_needed_have_the_wanted_power() -> None:
-    truth = TrueEffect(0.02, 0.1)
-    needed = required_images(truth, 0.95, 0.8)
-    assert power(needed, truth, 0.95) >= 0.8
-    assert power(round(0.9 * needed), truth, 0.95) < 0.8
+def test_the_required_images_have_the_target_power() -> None:
+    effect = TrueEffect(0.02, 0.1)
+    needed = required_images(effect, 0.95, 0.8)
+    assert power(needed, effect, 0.95) >= 0.8
+    assert power(round(0.9 * needed), effect, 0.95) < 0.8
 
 
 def test_without_a_margin_the_score_test_is_mcnemars() -> None:

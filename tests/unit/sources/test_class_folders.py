@@ -1,4 +1,4 @@
-"""Names of classes that make no names of folders."""
+"""Class names that are not valid folder names."""
 
 from __future__ import annotations
 

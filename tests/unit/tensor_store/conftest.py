@@ -1,31 +1,33 @@
-"""A store, and rows that count how often they are computed."""
+"""A store, and a computation that records its calls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from transfer_platform.tensor_store import RowSpec, Store
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 
 class Source:
-    """Computes row `i` of `values`, and notes what it was asked for."""
+    """Computes row `i` of `values`; records the requested positions."""
 
     def __init__(self, values: Tensor, batch: int = 3) -> None:
         self.values, self.batch = values, batch
-        self.asked: list[list[int]] = []
+        self.requested: list[list[int]] = []
 
     def __call__(self, missing: Sequence[int]) -> Iterator[Tensor]:
-        self.asked.append(list(missing))
+        self.requested.append(list(missing))
         for start in range(0, len(missing), self.batch):
             yield self.values[list(missing[start : start + self.batch])]
 
     @property
-    def layout(self) -> RowSpec:
+    def spec(self) -> RowSpec:
         return RowSpec(tuple(self.values.shape[1:]), str(self.values.dtype).removeprefix("torch."))
 
     @property
@@ -44,11 +46,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(folder: Path) -> Store:
-    return Store(folder, limit=100 << 20)
+def store_options() -> dict[str, Any]:
+    """Keyword arguments of `store`, for `parametrize`."""
+    return {}
 
 
 @pytest.fixture
-def three_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments of three rows of `source`."""
-    monkeypatch.setattr("transfer_platform.tensor_store.store.SEGMENT_BYTES", 3 * 24)
+def store(folder: Path, store_options: dict[str, Any]) -> Store:
+    return Store(folder, limit=100 << 20, **store_options)

@@ -1,4 +1,4 @@
-"""What is damaged is computed again, and never used."""
+"""Damaged rows are computed again, and never returned."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfer_platform.tensor_store import RowSpec, Store
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
 ADDRESS = "a0" * 32
 ROW = 24
 START = 64
+
+pytestmark = pytest.mark.parametrize("store_options", [{"segment_bytes": 3 * ROW}], ids=["small segments"])
 
 
 def flip(position: int) -> Callable[[Path], None]:
@@ -32,17 +35,17 @@ def truncate(size: int) -> Callable[[Path], None]:
 
 
 def check_again(store: Store, source) -> list[int]:
-    """Obtains all rows, which must be right; returns which were computed, and that it was once."""
-    source.asked.clear()
+    """Requests all rows, which must be right; returns those that were computed, in one call at most."""
+    source.requested.clear()
     for _ in range(2):
-        rows = store.get_or_compute(ADDRESS, source.layout, source.keys, source)
+        rows = store.get_or_compute(ADDRESS, source.spec, source.keys, source)
         assert torch.equal(rows.take(range(len(rows))), source.values)
-    assert len(source.asked) <= 1
-    return source.asked[0] if source.asked else []
+    assert len(source.requested) <= 1
+    return source.requested[0] if source.requested else []
 
 
 @pytest.fixture
-def second(store: Store, source, three_a_file: None, folder: Path) -> Path:
+def second(store: Store, source, folder: Path) -> Path:
     """The second of four files: rows 3, 4 and 5."""
     assert check_again(store, source) == list(range(10))
     return folder / ADDRESS / "000002.rows"
@@ -68,7 +71,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(second: Path, store: Store, sou
     whole = second.read_bytes()
     for position in range(0, len(whole), 7):
         flip(position)(second)
-        rows = store.get_or_compute(ADDRESS, source.layout, source.keys, source)
+        rows = store.get_or_compute(ADDRESS, source.spec, source.keys, source)
         assert torch.equal(rows.take(range(10)), source.values)
         for later in second.parent.glob("*.rows"):
             if later.stem > "000004":
@@ -100,7 +103,7 @@ def test_foreign_files_are_left_alone(second: Path, store: Store, source) -> Non
     assert foreign.read_text() == "mine"
 
 
-def test_a_changed_layout_counts_as_damage(second: Path, store: Store, source) -> None:
+def test_another_spec_counts_as_damage(second: Path, store: Store, source) -> None:
     values = source.values.reshape(10, 6)
     rows = store.get_or_compute(
         ADDRESS, RowSpec((6,), "float32"), source.keys, lambda missing: iter([values[list(missing)]])

@@ -1,4 +1,4 @@
-"""The limit holds: what was unused the longest goes, and nobody loses what is in use."""
+"""The limit holds: the least recently used files are evicted, never files in use."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ import torch
 from filelock import FileLock
 
 from transfer_model.errors import TransferError
-from transfer_platform.tensor_store import RowSpec, Store, StoreFullError, clear, usage
-from transfer_platform.tensor_store import store as store_module
+from transfer_platform.tensor_store.errors import StoreFullError
+from transfer_platform.tensor_store.eviction import clear, usage
+from transfer_platform.tensor_store.segment import RowSpec
+from transfer_platform.tensor_store.store import Store
 
-LAYOUT = RowSpec((1000,), "uint8")
+SPEC = RowSpec((1000,), "uint8")
 KEYS = list("abcdefghij")
 TEN_ROWS = 12_000
-"""Bytes of ten rows with all that belongs to them, about."""
+"""Approximate bytes of ten rows with their keys and checksums."""
 
 
 def fill(store: Store, address: str, keys: list[str] = KEYS) -> int:
-    """Obtains rows; returns how many had to be computed."""
+    """Requests rows; returns how many were computed."""
     computed = []
 
     def compute(missing):
         computed.extend(missing)
         yield torch.full((len(missing), 1000), len(address), dtype=torch.uint8)
 
-    rows = store.get_or_compute(address, LAYOUT, keys, compute)
+    rows = store.get_or_compute(address, SPEC, keys, compute)
     assert torch.equal(rows.take(range(len(keys))), torch.full((len(keys), 1000), len(address)).byte())
     return len(computed)
 
@@ -47,7 +49,7 @@ def addresses(folder: Path) -> set[str]:
 
 
 class TestEviction:
-    def test_what_was_unused_the_longest_goes(self, folder: Path) -> None:
+    def test_the_least_recently_used_file_is_evicted(self, folder: Path) -> None:
         store = Store(folder, limit=3 * TEN_ROWS)
         for seconds, address in enumerate(["aa", "bb", "cc"]):
             fill(store, address)
@@ -62,7 +64,7 @@ class TestEviction:
         store = Store(folder, limit=TEN_ROWS)
         assert [fill(store, address) for address in ("aa", "bb", "aa", "aa")] == [10, 10, 10, 0]
 
-    def test_what_is_being_computed_stays(self, folder: Path) -> None:
+    def test_rows_that_are_being_computed_stay(self, folder: Path) -> None:
         store = Store(folder, limit=2 * TEN_ROWS)
         fill(store, "aa")
         age(folder, "aa", 1)
@@ -71,7 +73,7 @@ class TestEviction:
             fill(store, "cc")
         assert addresses(folder) == {"aa", "cc"}
 
-    def test_the_rows_that_are_obtained_stay(self, folder: Path) -> None:
+    def test_the_requested_rows_stay(self, folder: Path) -> None:
         store = Store(folder, limit=TEN_ROWS)
         fill(store, "aa", KEYS[:8])
         age(folder, "aa", 1)
@@ -79,17 +81,16 @@ class TestEviction:
             fill(store, "aa", [*KEYS, "more", "rows"])
         assert fill(store, "aa", KEYS[:8]) == 0
 
-    def test_rows_nobody_asks_for_any_more_go(self, folder: Path) -> None:
+    def test_rows_that_are_not_requested_are_evicted(self, folder: Path) -> None:
         store = Store(folder, limit=TEN_ROWS)
         fill(store, "aa", list("0123456789"))
         assert fill(store, "aa", KEYS) == 10
         assert fill(store, "aa", KEYS) == 0
         assert usage(folder).bytes <= TEN_ROWS
 
-    def test_evicted_rows_keep_working(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("transfer_platform.tensor_store.rows.IN_MEMORY_BYTES", 0)
-        store = Store(folder, limit=TEN_ROWS)
-        rows = store.get_or_compute("aa", LAYOUT, KEYS, lambda _: iter([torch.full((10, 1000), 7).byte()]))
+    def test_evicted_rows_remain_readable(self, folder: Path) -> None:
+        store = Store(folder, limit=TEN_ROWS, in_memory_bytes=0)
+        rows = store.get_or_compute("aa", SPEC, KEYS, lambda _: iter([torch.full((10, 1000), 7).byte()]))
         fill(store, "bb")
         assert addresses(folder) == {"bb"}
         assert torch.equal(rows.take([3]), torch.full((1, 1000), 7).byte())
@@ -99,32 +100,32 @@ class TestTooMuch:
     def test_nothing_is_computed_or_evicted_for_rows_that_never_fit(self, folder: Path) -> None:
         store = Store(folder, limit=TEN_ROWS)
         fill(store, "aa")
-        with pytest.raises(StoreFullError, match=r"0\.0 MB more|no room"):
-            store.get_or_compute("bb", LAYOUT, [f"{n}" for n in range(11)], lambda _: pytest.fail("computed"))
+        with pytest.raises(StoreFullError, match=r"no room for another 0\.0 MB"):
+            store.get_or_compute("bb", SPEC, [f"{n}" for n in range(11)], lambda _: pytest.fail("computed"))
         assert fill(store, "aa") == 0
 
-    def test_it_is_known_before(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_fits_predicts_it(self, folder: Path) -> None:
         store = Store(folder, limit=TEN_ROWS)
-        assert store.fits(LAYOUT, 10)
-        assert not store.fits(LAYOUT, 11)
-        monkeypatch.setattr("transfer_platform.tensor_store.eviction.free_bytes", lambda _: TEN_ROWS // 2)
-        assert store.fits(LAYOUT, 5)
-        assert not store.fits(LAYOUT, 10)
+        assert store.fits(SPEC, 10)
+        assert not store.fits(SPEC, 11)
+        store = Store(folder, limit=TEN_ROWS, free_bytes=lambda _: TEN_ROWS // 2)
+        assert store.fits(SPEC, 5)
+        assert not store.fits(SPEC, 10)
         fill(store, "aa", KEYS[:5])
-        assert store.fits(LAYOUT, 9), "what is stored may give way"
+        assert store.fits(SPEC, 9), "stored rows may be evicted"
 
     def test_the_disk_keeps_a_reserve(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         disk = shutil._ntuple_diskusage(total=100 << 30, used=0, free=(1 << 30) + 5000)
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
         store = Store(folder, limit=1 << 30)
         assert fill(store, "aa", KEYS[:4]) == 4
-        with pytest.raises(TransferError, match=r"the disk has 0\.0 MB to spare"):
+        with pytest.raises(TransferError, match=r"0\.0 MB of the disk can be used"):
             fill(store, "bb")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB: a tmpfs; for whoever may not mount one, a limit on the size of files."""
+    """A disk of 1 MB: a tmpfs, or a file size limit if mounting is not permitted."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True
     )
@@ -139,12 +140,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class TestFullDisk:
-    def test_writing_stops_and_leaves_nothing_half(
-        self, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # Otherwise the store would see at once that there is no room, as it should.
-        monkeypatch.setattr("transfer_platform.tensor_store.eviction.free_bytes", lambda _: 1 << 40)
-        folder, store = small_disk / "features", Store(small_disk / "features", 1 << 30)
+    def test_writing_stops_and_leaves_no_unfinished_file(self, small_disk: Path) -> None:
+        folder = small_disk / "features"
+        # Otherwise the store would refuse before it writes.
+        store = Store(folder, 1 << 30, free_bytes=lambda _: 1 << 40)
         keys = [f"{number}" for number in range(3000)]
         with pytest.raises(StoreFullError, match=r"is full.*`platform cache clear`"):
             fill(store, "aa", keys)
@@ -152,33 +151,34 @@ class TestFullDisk:
         assert fill(store, "aa", keys[:100]) == 100
         assert fill(store, "aa", keys[:100]) == 0
 
-    def test_a_small_disk_is_seen_before(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_small_disk_is_detected_before_computing(
+        self, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         disk = shutil._ntuple_diskusage(total=1 << 20, used=0, free=1 << 20)
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
         store = Store(small_disk, 1 << 30)
-        assert not store.fits(LAYOUT, 1000)
+        assert not store.fits(SPEC, 1000)
         with pytest.raises(StoreFullError):
             fill(store, "aa", [f"{number}" for number in range(1000)])
 
-    def test_finished_files_stay(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store_module, "SEGMENT_BYTES", 1000 * 300)
-        store, keys = Store(small_disk / "features", 1 << 30), [f"{number}" for number in range(3000)]
-        monkeypatch.setattr(
-            "transfer_platform.tensor_store.eviction.free_bytes",
-            lambda _: 0 if len(list(small_disk.rglob("*.rows"))) == 2 else 1 << 40,
-        )
+    def test_finished_segments_remain(self, small_disk: Path) -> None:
+        def free_bytes(_: Path) -> int:
+            return 0 if len(list(small_disk.rglob("*.rows"))) == 2 else 1 << 40
+
+        store = Store(small_disk / "features", 1 << 30, segment_bytes=1000 * 300, free_bytes=free_bytes)
+        keys = [f"{number}" for number in range(3000)]
         with pytest.raises(StoreFullError):
             fill(store, "aa", keys)
         assert fill(store, "aa", keys[:600]) == 0
 
 
 class TestCacheCommands:
-    def test_nothing_is_stored(self, folder: Path) -> None:
+    def test_an_empty_store(self, folder: Path) -> None:
         assert usage(folder) == usage(folder.parent / "other")
         assert (usage(folder).bytes, usage(folder).files, usage(folder).last_use) == (0, 0, None)
         assert clear(folder).files == 0
 
-    def test_what_is_stored(self, store: Store, folder: Path) -> None:
+    def test_usage_of_stored_rows(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         fill(store, "bb", KEYS[:2])
         fill(store, "bb")
@@ -188,7 +188,7 @@ class TestCacheCommands:
         assert (used.files, used.addresses, used.last_use) == (3, 2, datetime.fromtimestamp(9, UTC))
         assert used.bytes == sum(path.stat().st_size for path in folder.glob("*/*.rows"))
 
-    def test_clearing_leaves_what_is_being_computed(self, store: Store, folder: Path) -> None:
+    def test_clear_skips_rows_that_are_being_computed(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         fill(store, "bb")
         before = usage(folder)
@@ -198,7 +198,7 @@ class TestCacheCommands:
         assert cleared.bytes + usage(folder).bytes == before.bytes
         assert (fill(store, "aa"), fill(store, "bb")) == (10, 0)
 
-    def test_clearing_takes_half_written_files_too(self, store: Store, folder: Path) -> None:
+    def test_clear_removes_unfinished_files(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         (folder / "aa" / "000002.rows.part").write_bytes(b"half")
         assert clear(folder).files == 2

@@ -1,4 +1,4 @@
-"""Weights on disk."""
+"""Checkpoints on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transfer_model.network import NetworkSpec, build_network
 from transfer_platform.training import checkpoint
 
 
-def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> None:
+def test_a_checkpoint_restores_every_tensor_and_its_metadata(tmp_path) -> None:
     network = build_network(NetworkSpec("timm/test_resnet", 3, 0.0, 32)).to(memory_format=torch.channels_last)
     path = tmp_path / "study" / "best.safetensors"
     checkpoint.save(network.state_dict(), path, {"trial": "7"})
@@ -20,14 +20,14 @@ def test_a_checkpoint_brings_back_every_tensor_and_its_metadata(tmp_path) -> Non
     assert [file.name for file in path.parent.iterdir()] == ["best.safetensors"]
 
 
-def test_no_checkpoint_has_no_metadata(tmp_path) -> None:
+def test_a_missing_checkpoint_has_no_metadata(tmp_path) -> None:
     assert checkpoint.metadata(tmp_path / "none.safetensors") == {}
 
 
-def test_a_damaged_checkpoint_is_none(tmp_path) -> None:
+def test_a_damaged_checkpoint_has_no_metadata(tmp_path) -> None:
     path = tmp_path / "best.safetensors"
     checkpoint.save({"a": torch.arange(1000)}, path, {"trial": "7"})
-    whole = path.read_bytes()
-    for kept in (0, 5, 40, len(whole) - 1):
-        path.write_bytes(whole[:kept])
+    content = path.read_bytes()
+    for size in (0, 5, 40, len(content) - 1):
+        path.write_bytes(content[:size])
         assert checkpoint.metadata(path) == {}

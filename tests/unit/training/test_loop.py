@@ -1,4 +1,4 @@
-"""The loop, on a real network small enough to train in a blink."""
+"""Training loop of a small network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from transfer_model.network import Network, NetworkSpec, build_network
 from transfer_platform.errors import DivergedError
-from transfer_platform.recipe.load import from_mapping
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights, resolve_class_weights
-from transfer_platform.training.freezing import freeze_through
 from transfer_platform.training.loop import (
     EpochResult,
     FitOptions,
@@ -25,6 +23,7 @@ from transfer_platform.training.loop import (
     fit,
     refit,
 )
+from transfer_platform.training.network_cache import freeze_through
 from transfer_platform.training.optim import LearningRateSchedule, make_optimizer
 
 CLASSES = 3
@@ -34,7 +33,7 @@ LOSS = Objective("validation/loss", minimizes=True)
 
 def recipe(tmp_path, **training: object) -> Recipe:
     (tmp_path / "photos").mkdir(exist_ok=True)
-    return from_mapping(
+    return Recipe.model_validate(
         {
             "name": "small",
             "dataset": {"source": str(tmp_path / "photos")},
@@ -51,12 +50,12 @@ def network() -> Network:
     return made
 
 
-class Drawn:
-    """Features of three classes that a linear head can tell apart, nearly; trained on as they are."""
+class RandomFeatures:
+    """Features of three classes that are almost linearly separable."""
 
     evaluation_batch = 16
     elements = WIDTH
-    network: Network  # whose head learns
+    network: Network  # its head is trained
 
     def __init__(self, count: int) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -67,7 +66,7 @@ class Drawn:
     def load(self, positions: Sequence[int]) -> Tensor:
         return self.values[list(positions)]
 
-    def load_training(self, positions: Sequence[int], epoch: int, turns: Sequence[int]) -> Tensor:
+    def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
         return self.load(positions)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -78,11 +77,11 @@ TRAIN, ALL = 41, 71
 
 
 @pytest.fixture
-def features() -> Drawn:
-    return Drawn(ALL)
+def features() -> RandomFeatures:
+    return RandomFeatures(ALL)
 
 
-def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> TrialData:
+def trial_data(features: RandomFeatures, settings: Recipe, train: Iterable[int] = range(TRAIN)) -> TrialData:
     return TrialData(
         features,
         features.labels,
@@ -94,20 +93,20 @@ def material(features: Drawn, settings: Recipe, train: Iterable[int] = range(TRA
     )
 
 
-def course(settings: Recipe) -> FitOptions:
+def options(settings: Recipe) -> FitOptions:
     return FitOptions(settings.training, "float32", LOSS, lambda _: None)
 
 
-def fitted(made: Network, features: Drawn, settings: Recipe) -> FitResult:
+def fitted_result(made: Network, features: RandomFeatures, settings: Recipe) -> FitResult:
     features.network = made
-    return fit(made, material(features, settings), course(settings))
+    return fit(made, trial_data(features, settings), options(settings))
 
 
-def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[TrialData]:
-    whole = material(features, settings)
+def folds(features: RandomFeatures, settings: Recipe, count: int = 3) -> list[TrialData]:
+    data = trial_data(features, settings)
     return [
         replace(
-            whole,
+            data,
             train=tuple(place for place in range(ALL) if place % count != fold),
             validation=tuple(range(fold, ALL, count)),
         )
@@ -115,18 +114,18 @@ def folds(features: Drawn, settings: Recipe, count: int = 3) -> list[TrialData]:
     ]
 
 
-def cross_validated(made: Network, features: Drawn, settings: Recipe) -> FitResult:
+def cross_validated(made: Network, features: RandomFeatures, settings: Recipe) -> FitResult:
     features.network = made
-    return cross_validate(made, folds(features, settings), course(settings))
+    return cross_validate(made, folds(features, settings), options(settings))
 
 
 def state(made: Network) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in made.state_dict().items()}
 
 
-def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
+def test_the_weights_of_the_best_epoch_are_restored(tmp_path, features) -> None:
     made, settings = network(), recipe(tmp_path, learning_rate=0.5, schedule="constant", epochs=6)
-    result = fitted(made, features, settings)
+    result = fitted_result(made, features, settings)
     assert result.best.metrics["validation/loss"] == min(
         epoch.metrics["validation/loss"] for epoch in result.epochs
     )
@@ -137,81 +136,82 @@ def test_the_network_is_left_at_its_best_epoch(tmp_path, features) -> None:
     assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
 
 
-def test_the_same_seed_trains_to_the_same_bits(tmp_path, features) -> None:
+def test_training_is_deterministic(tmp_path, features) -> None:
     states = []
     for _ in range(2):
         made = network()
         torch.manual_seed(5)
-        fitted(made, features, recipe(tmp_path))
+        fitted_result(made, features, recipe(tmp_path))
         states.append(state(made))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_training_learns(tmp_path, features) -> None:
-    result = fitted(network(), features, recipe(tmp_path, epochs=8))
+def test_training_reduces_the_loss(tmp_path, features) -> None:
+    result = fitted_result(network(), features, recipe(tmp_path, epochs=8))
     assert result.best.metrics["validation/accuracy"] > 0.8
     assert result.epochs[-1].metrics["train/loss"] < result.epochs[0].metrics["train/loss"]
 
 
-def test_a_loss_that_is_no_number_names_its_step(tmp_path, features) -> None:
+def test_a_nan_loss_reports_its_step(tmp_path, features) -> None:
     features.values[:] = float("nan")
     with pytest.raises(DivergedError, match="became nan at step 1;"):
-        fitted(network(), features, recipe(tmp_path))
+        fitted_result(network(), features, recipe(tmp_path))
 
 
 def test_divergence_in_a_later_epoch_counts_steps_over_the_whole_trial(tmp_path, features) -> None:
     settings = recipe(tmp_path, learning_rate=1e38, optimizer="sgd", momentum=0.0, schedule="constant")
     with pytest.raises(DivergedError) as caught:
-        fitted(network(), features, settings)
+        fitted_result(network(), features, settings)
     assert caught.value.step > 1
 
 
-def test_weights_that_the_last_step_spoilt_are_divergence_too(tmp_path, features) -> None:
+def test_non_finite_weights_after_the_last_step_are_divergence(tmp_path, features) -> None:
     settings = recipe(tmp_path, batch_size=64, epochs=1, learning_rate=1e38, optimizer="sgd")
     features.values[:TRAIN] *= 1e30
     with pytest.raises(DivergedError) as caught:
-        fitted(network(), features, settings)
+        fitted_result(network(), features, settings)
     assert caught.value.step == 1
 
 
-def test_early_stopping_waits_for_so_many_epochs(tmp_path, features) -> None:
+def test_early_stopping_waits_for_the_configured_epochs(tmp_path, features) -> None:
     settings = recipe(tmp_path, epochs=50, learning_rate=1.0, schedule="constant", early_stopping=2)
-    result = fitted(network(), features, settings)
+    result = fitted_result(network(), features, settings)
     assert result.epochs[-1].number == result.best.number + 2
 
 
-def test_epochs_are_reported_as_they_end(tmp_path, features) -> None:
-    seen: list[EpochResult] = []
+def test_every_epoch_is_reported(tmp_path, features) -> None:
+    reported: list[EpochResult] = []
     settings, made = recipe(tmp_path), network()
     features.network = made
     result = fit(
         made,
-        material(features, settings),
+        trial_data(features, settings),
         FitOptions(
-            settings.training, "float32", Objective("validation/accuracy", minimizes=False), seen.append
+            settings.training, "float32", Objective("validation/accuracy", minimizes=False), reported.append
         ),
     )
-    assert tuple(seen) == result.epochs
-    assert [epoch.number for epoch in seen] == [1, 2, 3, 4]
-    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= seen[0].metrics.keys()
+    assert tuple(reported) == result.epochs
+    assert [epoch.number for epoch in reported] == [1, 2, 3, 4]
+    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= reported[
+        0
+    ].metrics.keys()
 
 
-MEANS = {
+REMEDIES = {
     "none": {},
     "weights": {"class_weights": "balanced"},
     "sampling": {"sampling": "balanced"},
 }
 
 
-def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> None:
+def test_class_weights_and_sampling_raise_the_recall_of_a_rare_class(tmp_path, features) -> None:
     labels = features.labels[:TRAIN]
     few = [place for place in range(TRAIN) if labels[place] != 2 or place < 3]
     recalls = {}
-    for name, means in MEANS.items():
-        made, settings = network(), recipe(tmp_path, **means, epochs=3)
+    for name, changes in REMEDIES.items():
+        made, settings = network(), recipe(tmp_path, **changes, epochs=3)
         features.network = made
-        taught = material(features, settings, few)
-        fit(made, taught, course(settings))
+        fit(made, trial_data(features, settings, few), options(settings))
         made.eval()
         predicted = made.forward_head(features.values[TRAIN:]).argmax(dim=1)
         recalls[name] = (predicted[features.labels[TRAIN:] == 2] == 2).float().mean().item()
@@ -219,53 +219,53 @@ def test_weights_and_sampling_make_a_rare_class_count(tmp_path, features) -> Non
     assert recalls["sampling"] > recalls["none"]
 
 
-@pytest.mark.parametrize("means", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
-def test_an_image_of_weight_2_teaches_like_two(means, tmp_path, features) -> None:
-    settings = recipe(tmp_path, **means, batch_size=2 * TRAIN, epochs=3, optimizer="sgd")
-    whole = replace(material(features, settings), validation=())
+@pytest.mark.parametrize("changes", [{}, {"class_weights": "balanced", "label_smoothing": 0.1}])
+def test_an_image_of_weight_2_counts_like_two_images(changes, tmp_path, features) -> None:
+    settings = recipe(tmp_path, **changes, batch_size=2 * TRAIN, epochs=3, optimizer="sgd")
+    whole = replace(trial_data(features, settings), validation=())
     twice = {3: 2.0, 5: 2.0, 10: 2.0}  # one of each class, so that their imbalance stays
-    ways = {
-        "as they are": whole,
+    variants = {
+        "unweighted": whole,
         "repeated": replace(whole, train=(*whole.train, *twice)),
         "weighted": replace(whole, weights=torch.tensor([twice.get(place, 1.0) for place in range(ALL)])),
-        "all alike": replace(whole, weights=torch.full((ALL,), 3.0)),
+        "equal weights": replace(whole, weights=torch.full((ALL,), 3.0)),
     }
     heads = {}
-    for way, taught in ways.items():
+    for variant, data in variants.items():
         made = features.network = network()
         made.set_dropout(0.0)
-        refit(made, taught, settings.training, precision="float32", epochs=3)
-        heads[way] = torch.cat([each.detach().flatten() for each in made.head_parameters()])
-    alike = {way: torch.allclose(heads[way], heads["repeated"], atol=1e-5) for way in ways}
-    if not means:
-        assert alike == {"as they are": False, "repeated": True, "weighted": True, "all alike": False}
-    assert torch.allclose(heads["all alike"], heads["as they are"], atol=1e-5)
-    assert not torch.allclose(heads["weighted"], heads["as they are"], atol=1e-5)
+        refit(made, data, settings.training, precision="float32", epochs=3)
+        heads[variant] = torch.cat([weight.detach().flatten() for weight in made.head_parameters()])
+    equal = {name: torch.allclose(head, heads["repeated"], atol=1e-5) for name, head in heads.items()}
+    if not changes:
+        assert equal == {"unweighted": False, "repeated": True, "weighted": True, "equal weights": False}
+    assert torch.allclose(heads["equal weights"], heads["unweighted"], atol=1e-5)
+    assert not torch.allclose(heads["weighted"], heads["unweighted"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("counts", "chosen"), [((20, 20, 20), "none"), ((30, 25, 20), "none"), ((31, 25, 20), "balanced")]
+    ("counts", "expected"), [((20, 20, 20), "none"), ((30, 25, 20), "none"), ((31, 25, 20), "balanced")]
 )
-def test_auto_weighs_where_classes_are_unequal_and_says_so(counts, chosen, tmp_path) -> None:
+def test_auto_class_weights_depend_on_the_imbalance_and_are_reported(counts, expected, tmp_path) -> None:
     labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
-    said: list[str] = []
+    messages: list[str] = []
     automatic = recipe(tmp_path, class_weights="auto").training
-    assert resolve_class_weights(automatic, labels, CLASSES, said.append).class_weights == chosen
-    assert said == [
-        f"class_weights: auto is {chosen}: "
-        f"the largest class has {max(counts) / 20:.2f} times the images of the smallest"
+    assert resolve_class_weights(automatic, labels, CLASSES, messages.append).class_weights == expected
+    assert messages == [
+        f"class_weights: auto uses {expected}: "
+        f"the largest class has {max(counts) / 20:.2f} times as many images as the smallest"
     ]
     plain = recipe(tmp_path).training
-    assert resolve_class_weights(plain, labels, CLASSES, said.append) is plain
-    assert len(said) == 1
+    assert resolve_class_weights(plain, labels, CLASSES, messages.append) is plain
+    assert len(messages) == 1
 
 
-def test_balanced_weights_are_scikit_learns() -> None:
+def test_balanced_weights_equal_those_of_scikit_learn() -> None:
     weights = balanced_weights(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
     assert weights.tolist() == pytest.approx([6 / 9, 2.0, 1.0])
 
 
-def test_each_fold_is_judged_by_the_network_that_has_not_seen_it(tmp_path, features) -> None:
+def test_each_fold_is_validated_by_the_network_trained_on_the_others(tmp_path, features) -> None:
     settings = recipe(tmp_path, learning_rate=0.5, epochs=3)
     made = network()
     made.set_dropout(0.0)  # what dropout draws depends on which fold is trained first
@@ -278,7 +278,7 @@ def test_each_fold_is_judged_by_the_network_that_has_not_seen_it(tmp_path, featu
         assert torch.allclose(alone, result.logits[list(fold.validation)], atol=1e-6)
 
 
-def test_folds_rank_an_epoch_by_the_loss_out_of_fold(tmp_path, features) -> None:
+def test_cross_validation_ranks_epochs_by_the_out_of_fold_loss(tmp_path, features) -> None:
     result = cross_validated(network(), features, recipe(tmp_path, learning_rate=0.5, epochs=6))
     loss = torch.nn.functional.cross_entropy(result.logits.double(), features.labels)
     assert result.best.metrics["validation/loss"] == pytest.approx(loss.item(), rel=1e-6)
@@ -290,7 +290,7 @@ def test_folds_rank_an_epoch_by_the_loss_out_of_fold(tmp_path, features) -> None
 
 def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) -> None:
     settings = recipe(tmp_path, epochs=6)
-    whole = replace(material(features, settings), train=tuple(range(ALL)))
+    whole = replace(trial_data(features, settings), train=tuple(range(ALL)))
     states = []
     for epochs in (2, 2, 6):
         made = features.network = network()
@@ -303,43 +303,43 @@ def test_a_refit_follows_the_schedule_of_the_whole_recipe(tmp_path, features) ->
 
 def rates(settings: Recipe, steps_per_epoch: int, losses=None) -> list[float]:
     optimizer = make_optimizer(network(), settings.training)
-    rate = LearningRateSchedule(optimizer, settings.training, steps_per_epoch)
-    seen = []
+    schedule = LearningRateSchedule(optimizer, settings.training, steps_per_epoch)
+    values = []
     for epoch in range(settings.training.epochs):
         for _ in range(steps_per_epoch):
-            seen.append(optimizer.param_groups[0]["lr"])
+            values.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
-            rate.after_step()
-        rate.after_epoch(losses[epoch] if losses else 1.0)
-    return seen
+            schedule.after_step()
+        schedule.after_epoch(losses[epoch] if losses else 1.0)
+    return values
 
 
 def test_cosine_rises_to_the_peak_and_falls_towards_zero(tmp_path) -> None:
-    seen = rates(recipe(tmp_path, schedule="cosine", learning_rate=1.0, warmup_epochs=1), 4)
-    assert seen[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert seen[4:] == sorted(seen[4:], reverse=True)
-    assert seen[-1] < 0.05
+    values = rates(recipe(tmp_path, schedule="cosine", learning_rate=1.0, warmup_epochs=1), 4)
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[4:] == sorted(values[4:], reverse=True)
+    assert values[-1] < 0.05
 
 
-def test_constant_stays(tmp_path) -> None:
+def test_a_constant_schedule_does_not_change(tmp_path) -> None:
     assert set(rates(recipe(tmp_path, schedule="constant", learning_rate=0.5), 3)) == {0.5}
 
 
 def test_one_cycle_peaks_once_at_the_given_rate(tmp_path) -> None:
-    seen = rates(recipe(tmp_path, schedule="one_cycle", learning_rate=1.0), 5)
-    assert max(seen) == pytest.approx(1.0, rel=0.02)
-    peak = seen.index(max(seen))
-    assert seen[:peak] == sorted(seen[:peak])
-    assert seen[peak:] == sorted(seen[peak:], reverse=True)
+    values = rates(recipe(tmp_path, schedule="one_cycle", learning_rate=1.0), 5)
+    assert max(values) == pytest.approx(1.0, rel=0.02)
+    peak = values.index(max(values))
+    assert values[:peak] == sorted(values[:peak])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 2, 10])
 @pytest.mark.parametrize("warmup_epochs", [0, 0.2, 1, 2, 4])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "plateau"])
-def test_every_schedule_takes_every_warm_up(tmp_path, schedule, warmup_epochs, steps_per_epoch) -> None:
+def test_every_schedule_supports_every_warm_up(tmp_path, schedule, warmup_epochs, steps_per_epoch) -> None:
     settings = recipe(tmp_path, schedule=schedule, warmup_epochs=warmup_epochs, learning_rate=1.0)
-    seen = rates(settings, steps_per_epoch)
-    assert all(0 < rate <= 1 + 1e-9 for rate in seen[:-1])
+    values = rates(settings, steps_per_epoch)
+    assert all(0 < rate <= 1 + 1e-9 for rate in values[:-1])
 
 
 def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
@@ -348,7 +348,7 @@ def test_plateau_falls_only_when_the_loss_stops_falling(tmp_path) -> None:
     assert sorted(set(rates(settings, 2, losses=[1.0] * 8))) == pytest.approx([0.09, 0.3, 1.0])
 
 
-def test_biases_and_norms_are_not_decayed_and_the_backbone_learns_slower(tmp_path) -> None:
+def test_biases_and_norms_are_not_decayed_and_the_backbone_has_a_lower_rate(tmp_path) -> None:
     made = network()
     freeze_through(made, "none")
     settings = recipe(tmp_path, learning_rate=1.0, backbone_lr_factor=0.1, weight_decay=0.5)

@@ -1,1 +1,1 @@
-"""One module a revision, named for its number and what it brings."""
+"""Alembic revisions, one module each."""

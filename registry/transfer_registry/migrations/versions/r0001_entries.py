@@ -1,4 +1,4 @@
-"""The ledger's one table."""
+"""Table of ledger entries."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("passed", sa.Boolean(), nullable=True),
         sa.Column("verdict", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
         sa.CheckConstraint("kind IN ('verdict', 'promotion', 'rollback')", name="entries_kind"),
         sqlite_autoincrement=True,
     )
@@ -36,5 +37,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuses: what the ledger has recorded is kept."""
-    raise NotImplementedError("a ledger is append-only; it has no earlier form to go back to")
+    """Raises NotImplementedError: the ledger is append-only."""
+    raise NotImplementedError("the ledger is append-only; there is no earlier revision")

@@ -1,7 +1,8 @@
-"""What the benchmarks share: their arguments, timed processes, the report.
+"""Shared parts of the benchmarks: arguments, measured processes, reports.
 
-Only the standard library is imported before the measured processes have ended: a child's peak memory counts
-what its parent held when it was started, and the other side of a comparison may live in another environment.
+Imports only the standard library before the measured processes have ended: the peak memory of a child
+includes the memory of its parent at the start, and the other side of a comparison may need another
+environment.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A process that ended well.
+class ProcessResult:
+    """Result of a successful process.
 
     Attributes:
-        seconds: From its start to its end, by the clock on the wall.
-        peak_bytes: Largest resident memory of it or one of its children.
-        output: What it printed on both streams.
+        seconds: Wall-clock time.
+        peak_bytes: Maximum resident memory of the process or one of its children.
+        output: Standard output and standard error.
     """
 
     seconds: float
@@ -45,47 +46,51 @@ class Ended:
 
 
 def parser(description: str | None, *, photos: bool = True) -> argparse.ArgumentParser:
-    """Arguments that every benchmark takes.
+    """Returns a parser with the arguments of all benchmarks.
 
     Args:
-        description: The docstring of the benchmark.
-        photos: Whether it needs the photographs of ants and bees.
+        description: Docstring of the benchmark.
+        photos: Whether to add `--photos`, the photographs of ants and bees.
     """
     arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if photos:
         arguments.add_argument(
-            "--photos", type=existing, required=True, help="the folder hymenoptera_data with train/ and val/"
+            "--photos", type=existing_path, required=True, help="folder hymenoptera_data with train/ and val/"
         )
     name = Path(sys.argv[0]).stem
-    arguments.add_argument("--out", type=Path, default=Path(f"{name}.json"), help="where the result goes")
-    arguments.add_argument("--work", type=Path, help="for folders of runs, kept; default: a temporary one")
+    arguments.add_argument("--out", type=Path, default=Path(f"{name}.json"), help="JSON file for the result")
     arguments.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every measured process"
+        "--work",
+        type=Path,
+        help="parent of the run folders, which are not deleted; default: a temporary folder",
+    )
+    arguments.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each measured process"
     )
     arguments.add_argument("--device", default="cpu", help="cpu or cuda")
     return arguments
 
 
 def precision_argument(arguments: argparse.ArgumentParser) -> None:
-    """Adds the arithmetic of the platform's runs."""
+    """Adds `--precision`."""
     arguments.add_argument(
-        "--precision", default="auto", help="of the platform's runs: auto, float32, bfloat16, float16"
+        "--precision", default="auto", help="precision of platform runs: auto, float32, bfloat16, float16"
     )
 
 
-def existing(text: str) -> Path:
-    """An absolute path of something that is there."""
+def existing_path(text: str) -> Path:
+    """Returns an absolute path; for arguments that must exist."""
     path = Path(text).expanduser().resolve()
     if not path.exists():
-        raise argparse.ArgumentTypeError(f"there is no {path}")
+        raise argparse.ArgumentTypeError(f"{path} does not exist")
     return path
 
 
 @contextmanager
-def workplace(folder: Path | None) -> Iterator[Path]:
-    """An empty folder for the runs: a new one below `folder`, which stays, or a temporary one, which goes."""
+def work_folder(folder: Path | None) -> Iterator[Path]:
+    """Yields an empty folder: a new one in `folder`, or a temporary one that is deleted on exit."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
             yield Path(temporary)
@@ -95,23 +100,23 @@ def workplace(folder: Path | None) -> Iterator[Path]:
 
 
 def environment(threads: int, cache: Path | None = None) -> dict[str, str]:
-    """The environment of a measured process: no setting of this machine but the number of threads."""
-    mine = ("PLATFORM_", "MLFLOW_", "OMP_", "MKL_")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(mine)}
+    """Returns the environment of a measured process, without local settings of the platform or MLflow."""
+    prefixes = ("PLATFORM_", "MLFLOW_", "OMP_", "MKL_")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
     clean |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": str(threads)}
     return clean | ({"PLATFORM_CACHE": str(cache)} if cache else {})
 
 
-def timed(command: Sequence[object], folder: Path, variables: Mapping[str, str]) -> Ended:
-    """Runs a process to its end.
+def run_process(command: Sequence[object], folder: Path, variables: Mapping[str, str]) -> ProcessResult:
+    """Runs a command and measures it.
 
     Args:
         command: Program and arguments.
-        folder: It runs in; made where it does not exist. `output.txt` in it gets what is printed.
-        variables: Its whole environment.
+        folder: Working directory, created if necessary; the output is written to `output.txt` in it.
+        variables: Complete environment.
 
     Raises:
-        SystemExit: It failed; the message has its last lines.
+        SystemExit: The command failed; the message contains the last lines of its output.
     """
     folder.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
@@ -125,28 +130,28 @@ def timed(command: Sequence[object], folder: Path, variables: Mapping[str, str])
     output = printed.read_text(errors="replace")
     if child.returncode:
         last = "\n".join(output.splitlines()[-15:])
-        raise SystemExit(f"{shlex.join(words)}\nended with {child.returncode}:\n{last}")
+        raise SystemExit(f"{shlex.join(words)}\nexited with code {child.returncode}:\n{last}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Ended(seconds, usage.ru_maxrss * unit, output)
+    return ProcessResult(seconds, usage.ru_maxrss * unit, output)
 
 
-def script(name: str, *options: object, folder: Path, threads: int) -> dict[str, Any]:
-    """Runs another benchmark as a process of its own, and gives the result that it wrote."""
+def run_benchmark(name: str, *options: object, folder: Path, threads: int) -> dict[str, Any]:
+    """Runs another benchmark in a separate process and returns its result."""
     result = folder / f"{name}.json"
     command = [sys.executable, Path(__file__).with_name(f"{name}.py"), *options]
-    timed([*command, "--threads", threads, "--out", result], folder, environment(threads))
+    run_process([*command, "--threads", threads, "--out", result], folder, environment(threads))
     loaded: dict[str, Any] = json.loads(result.read_text())
     return loaded
 
 
-def last_json(ended: Ended) -> dict[str, Any]:
-    """What a worker printed as its last line."""
-    loaded: dict[str, Any] = json.loads(ended.output.strip().splitlines()[-1])
+def last_json_line(process: ProcessResult) -> dict[str, Any]:
+    """Parses the last line of the output as JSON."""
+    loaded: dict[str, Any] = json.loads(process.output.strip().splitlines()[-1])
     return loaded
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows of the same columns as Markdown; numbers with three significant digits or more."""
+    """Returns a Markdown table; floats with at least three significant digits."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
@@ -165,11 +170,11 @@ def _cell(value: object) -> str:
 
 
 def machine(threads: int) -> dict[str, object]:
-    """On what a benchmark was run."""
+    """Returns the hardware and the library versions."""
     model = platform.processor()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
+        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = models[0].partition(":")[2].strip() if models else model
     return {
         "cpu": model,
         "cores": os.cpu_count(),
@@ -194,13 +199,13 @@ def report(
     notes: Sequence[str] = (),
     **more: object,
 ) -> None:
-    """Prints the table and writes it as JSON with the machine, the date and the command.
+    """Prints the table; writes it to `--out` with the machine, the date and the command.
 
     Args:
-        options: As they were parsed.
-        rows: Of the table.
-        notes: How the figures were made, where the columns do not say it.
-        more: Further figures for the file.
+        options: Parsed arguments.
+        rows: Rows of the table.
+        notes: Details of the measurement that the columns do not state.
+        more: Further fields of the JSON file.
     """
     facts = machine(options.threads)
     result = {
@@ -208,7 +213,7 @@ def report(
         "date": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
         "command": shlex.join(["python", *sys.argv]),
         "settings": {key: value for key, value in vars(options).items() if key != "out"},
-        # Others who compute on the same machine spoil a figure: whoever reads it should see them.
+        # Shows whether other processes disturbed the measurement.
         "machine": {**facts, "load_at_the_end": os.getloadavg()},
         "rows": rows,
         "notes": notes,

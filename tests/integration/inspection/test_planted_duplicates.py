@@ -1,4 +1,4 @@
-"""Copies of test photographs hidden among the training photographs, as they get there in practice."""
+"""Realistic duplicates of test images planted among the training images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from transfer_platform.data.dataset import open_dataset
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight
-from transfer_platform.inspection.survey import Inspection
 from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
 DRAWS = 20
@@ -22,7 +23,9 @@ FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling
 
 def inspected(folder: Path) -> Inspection:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
-    found, _ = preflight(DatasetConfig(source=str(folder), splits=splits, exclude=(STRAY,)), folder)
+    found, _ = preflight(
+        open_dataset(DatasetConfig(source=str(folder), splits=splits, exclude=(STRAY,)), folder)
+    )
     return found
 
 
@@ -36,7 +39,7 @@ def reencoded(photograph: Path, draw: random.Random) -> bytes:
     return content.getvalue()
 
 
-def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photographs: Path) -> None:
+def test_duplicates_of_test_images_in_train_are_found(isolated: Path, photographs: Path) -> None:
     folder = isolated / "set"
     shutil.copytree(photographs, folder, copy_function=os.link)
     tests = sorted((folder / "val").glob("*/*.jpg"))
@@ -51,21 +54,21 @@ def test_copies_of_test_photographs_in_train_are_found(isolated: Path, photograp
         inspection = inspected(folder)
         for copy in exact | near:
             copy.unlink()
-        copies = {frozenset(each.files) for each in inspection.by_kind("copy in another split")}
+        copies = {frozenset(each.files) for each in inspection.by_kind("duplicate across splits")}
         assert copies == {frozenset(pair) for pair in exact.items()}
-        alike = [set(each.files) for each in inspection.by_kind("near copy in another split")]
-        hits = sum({copy, original} in alike for copy, original in near.items())
-        assert len(alike) == hits, "a false alarm"
+        groups = [set(each.files) for each in inspection.by_kind("near duplicate across splits")]
+        hits = sum({copy, original} in groups for copy, original in near.items())
+        assert len(groups) == hits, "a false alarm"
         found, missed = found + hits, missed + len(near) - hits
     assert found / (found + missed) >= 0.95
 
 
-def test_the_photographs_as_shipped_raise_no_alarm(isolated: Path, photographs: Path) -> None:
+def test_the_original_dataset_has_no_findings(isolated: Path, photographs: Path) -> None:
     found = inspected(photographs)
     assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("excluded", STRAY)]
 
 
-def test_the_stray_image_is_named_where_nobody_excludes_it(isolated: Path, photographs: Path) -> None:
+def test_the_stray_image_is_reported_unless_excluded(isolated: Path, photographs: Path) -> None:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
-    found, _ = preflight(DatasetConfig(source=str(photographs), splits=splits), photographs)
-    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("odd format", STRAY)]
+    found, _ = preflight(open_dataset(DatasetConfig(source=str(photographs), splits=splits), photographs))
+    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("unusual format", STRAY)]

@@ -1,4 +1,4 @@
-"""A data set with every kind of trouble: each is found, named and counted, and the rest can be trained on."""
+"""A dataset with every kind of problem: each is reported, and the valid images can be used for training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ training: {epochs: 1}
 
 
 def platform(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
-    """What a command printed, run where even root may not read what nobody may."""
+    """Output of a command, run without root's permission to read every file."""
     (folder / "recipe.yaml").write_text(RECIPE)
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PLATFORM_", "MLFLOW_"))}
     command = [str(Path(sys.executable).with_name("platform")), *arguments]
@@ -54,30 +54,30 @@ def findings(folder: Path, *arguments: str, code: int = 0) -> dict[str, list[lis
     return dict(found)
 
 
-def test_every_trouble_is_found_named_and_counted(troubled: Path, expected: dict[str, list[str]]) -> None:
+def test_every_problem_is_found(invalid: Path, expected: dict[str, list[str]]) -> None:
     assert len(expected) >= 25
-    found = findings(troubled.parent, code=1).items()
+    found = findings(invalid.parent, code=1).items()
     assert {kind: sorted(name for files in groups for name in files) for kind, groups in found} == expected
 
 
-def test_a_run_names_all_of_them_at_once_and_trains_nothing(
-    troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
+def test_a_run_reports_all_errors_at_once_and_trains_nothing(
+    invalid: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
 ) -> None:
-    _, said = platform(troubled.parent, "run", "recipe.yaml", code=1)
-    for kind in {*bad_kinds, "unreadable folder", "copy in another split"}:
-        assert f"{kind} ({1 if kind.startswith('copy') else len(expected[kind])})" in said
-        assert all(name in said for name in expected[kind])
-    assert "21 things" in said
-    assert "nothing was trained" in said
-    assert not (troubled.parent / "studies").exists()
-    assert not (troubled.parent / "mlflow.db").exists()
+    _, stderr = platform(invalid.parent, "run", "recipe.yaml", code=1)
+    for kind in {*bad_kinds, "unreadable folder", "duplicate across splits"}:
+        assert f"{kind} ({1 if kind.startswith('duplicate') else len(expected[kind])})" in stderr
+        assert all(name in stderr for name in expected[kind])
+    assert "21 errors" in stderr
+    assert "nothing was trained" in stderr
+    assert not (invalid.parent / "studies").exists()
+    assert not (invalid.parent / "mlflow.db").exists()
 
 
-def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
-    troubled: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
+def test_valid_images_are_used_and_skipped_files_are_logged(
+    invalid: Path, expected: dict[str, list[str]], bad_kinds: frozenset[str]
 ) -> None:
-    folder = troubled.parent
-    out, said = platform(
+    folder = invalid.parent
+    out, stderr = platform(
         folder,
         *(
             "run",
@@ -89,7 +89,7 @@ def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
         ),
         *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
     )
-    assert "19 files left out that are no readable images" in said
+    assert "19 files left out that are no readable images" in stderr
     assert "test/accuracy" in out
     [quarantine] = folder.glob("mlruns/*/*/artifacts/data/quarantine.csv")
     with quarantine.open() as file:
@@ -110,11 +110,11 @@ def test_the_rest_is_trained_on_and_what_was_left_out_is_kept(
     assert logged["data/warnings"] == 15
 
 
-def test_a_set_with_nothing_wrong_has_no_findings(plain: Path) -> None:
+def test_a_valid_dataset_has_no_findings(plain: Path) -> None:
     assert findings(plain.parent) == {}
 
 
-def test_what_changed_between_two_runs_is_told(plain: Path) -> None:
+def test_differences_between_two_runs_are_reported(plain: Path) -> None:
     folder, train = plain.parent, plain / "train"
     runs = [_ran(folder)]
     (train / "ant/0.jpg").rename(train / "ant/another name.jpg")
@@ -130,12 +130,12 @@ def test_what_changed_between_two_runs_is_told(plain: Path) -> None:
     assert found["added"] == []
     out, _ = platform(folder, "data", "diff", runs[0], runs[0])
     assert out == "the same 52 images, labels and splits\n"
-    _, said = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
-    assert "cannot be read" in said
+    _, stderr = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
+    assert "cannot be read" in stderr
 
 
 def _ran(folder: Path) -> str:
-    """Runs the recipe, and gives the id of its newest study's run."""
+    """Runs the recipe and returns the run id of the latest study."""
     platform(folder, "run", "recipe.yaml")
     with sqlite3.connect(folder / "mlflow.db") as database:
         [run] = database.execute(
@@ -145,13 +145,13 @@ def _ran(folder: Path) -> str:
     return str(run)
 
 
-def test_a_split_that_cannot_be_read_is_named(plain: Path) -> None:
+def test_an_unreadable_split_is_reported(plain: Path) -> None:
     (plain / "test").chmod(0)
     for spelled in ("{train: train, test: test}", "{}"):
-        _, said = platform(plain.parent, "run", "recipe.yaml", "-o", f"dataset.splits={spelled}", code=1)
-        assert "Traceback" not in said
-        assert "test" in said
-        assert "cannot be read: Permission denied" in said
+        _, stderr = platform(plain.parent, "run", "recipe.yaml", "-o", f"dataset.splits={spelled}", code=1)
+        assert "Traceback" not in stderr
+        assert "test" in stderr
+        assert "cannot be read: Permission denied" in stderr
 
 
 def _renamed(folder: Path, name: bytes) -> None:
@@ -163,21 +163,21 @@ def _renamed(folder: Path, name: bytes) -> None:
     [
         (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test lacks the class 'bee'"),
         (lambda root: (root / "test/bee").rename(root / "test/bees"), "classes differ", "did you mean 'bee'"),
-        (lambda root: (root / "train/cat").mkdir(), "class folders", "without an image: 'cat'"),
-        (lambda root: shutil.rmtree(root / "train/bee"), "class folders", "only one, 'ant'"),
-        (lambda root: _renamed(root / "train/bee", b"b\xe9"), "class folders", "b\\xe9; rename"),
+        (lambda root: (root / "train/cat").mkdir(), "invalid classes", "without an image: 'cat'"),
+        (lambda root: shutil.rmtree(root / "train/bee"), "invalid classes", "only one, 'ant'"),
+        (lambda root: _renamed(root / "train/bee", b"b\xe9"), "invalid classes", "b\\xe9; rename"),
     ],
 )
-def test_folders_that_do_not_make_classes(plain: Path, change, kind: str, words: str) -> None:
+def test_invalid_class_folders_are_reported(plain: Path, change, kind: str, words: str) -> None:
     change(plain)
     out, _ = platform(plain.parent, "data", "recipe.yaml", "--no-features", code=1)
     assert kind in out
     assert words in out
 
 
-def test_small_and_unequal_classes_are_told(plain: Path) -> None:
+def test_small_and_imbalanced_classes_are_reported(plain: Path) -> None:
     for number in range(3, 20):
         (plain / f"train/bee/{number}.jpg").unlink()
     found = findings(plain.parent)
-    assert set(found) == {"few images", "imbalance"}
-    assert set(findings(plain.parent, "-o", "dataset.few_images=2")) == {"imbalance"}
+    assert set(found) == {"few images", "class imbalance"}
+    assert set(findings(plain.parent, "-o", "dataset.few_images=2")) == {"class imbalance"}

@@ -1,0 +1,94 @@
+"""Database URLs of studies and ledger."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateSchema
+
+from transfer_platform.paths import DATABASE_VARIABLE, studies_folder
+from transfer_registry.errors import StorageError
+from transfer_registry.mlflow_server import tracking_uri
+
+
+def studies_url() -> str:
+    """Returns the database URL of the Optuna studies.
+
+    Raises:
+        StorageError: The configured URL is invalid, or names the schema of MLflow.
+    """
+    return _database_url("studies", studies_folder() / "studies.db")
+
+
+def ledger_url() -> str:
+    """Returns the database URL of the ledger.
+
+    Raises:
+        StorageError: The configured URL is invalid or names the schema of MLflow, or the ledger would be a
+            local file although the models are on a shared server.
+    """
+    tracking = tracking_uri()
+    if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
+        raise StorageError(
+            f"models are registered at {tracking}, but the ledger of promotions would be a local file that "
+            f"other users cannot read: set {DATABASE_VARIABLE} to a shared PostgreSQL database, for example "
+            "postgresql://user:password@host/platform"
+        )
+    return _database_url("ledger", Path.cwd() / "ledger.db")
+
+
+def create_schema(url: str) -> None:
+    """Creates the PostgreSQL schema that a database URL names, unless it exists; SQLite has no schemas."""
+    if not url.startswith("postgresql"):
+        return
+    schema = str(make_url(url).query["options"]).rpartition("=")[2]
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.execute(CreateSchema(schema, if_not_exists=True))
+    except OperationalError as error:
+        raise StorageError(f"the database of {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
+
+
+def _database_url(schema: str, local_file: Path) -> str:
+    configured = os.environ.get(DATABASE_VARIABLE)
+    if not configured:
+        local_file.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{local_file}"
+    try:
+        url = make_url(configured)
+    except (ArgumentError, ValueError) as error:
+        raise StorageError(
+            f"{DATABASE_VARIABLE} is not a database URL; expected postgresql://user:password@host/name"
+        ) from error
+    if url.get_backend_name() != "postgresql":
+        raise StorageError(
+            f"{DATABASE_VARIABLE} is a {url.get_backend_name()} URL, but must be a PostgreSQL URL; "
+            "unset it to store studies and ledger in files of the current folder"
+        )
+    _refuse_shared_schema(url, schema)
+    return _with_schema(url, schema).render_as_string(hide_password=False)
+
+
+def _with_schema(url: URL, schema: str) -> URL:
+    return url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
+
+
+def _refuse_shared_schema(url: URL, schema: str) -> None:
+    """Raises an error if MLflow uses the schema: its table `alembic_version` collides with Optuna's."""
+    tracking = tracking_uri()
+    if not tracking.startswith("postgresql"):
+        return
+    mlflow_url = make_url(tracking)
+    databases = {(each.host, each.port or 5432, each.database) for each in (mlflow_url, url)}
+    if len(databases) == 1 and f"search_path={schema}" in str(mlflow_url.query.get("options", "")):
+        raise StorageError(
+            f"MLFLOW_TRACKING_URI and {DATABASE_VARIABLE} name the same schema {schema!r} of the same "
+            "database, in which the tables of MLflow and the platform would collide: set MLFLOW_TRACKING_URI "
+            "to another schema"
+        )

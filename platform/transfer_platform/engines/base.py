@@ -1,0 +1,35 @@
+"""Interface of the engines that run trials."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from transfer_platform.search.study import Trial
+
+
+class Engine(Protocol):
+    """Runs the trials of one study.
+
+    `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains
+    in the current process; another engine could submit the trial to a cluster and wait for it. An engine
+
+    - resolves the recipe of the study with `trial.values` (`recipe.resolve.resolve`) and trains it
+      (`TrialTrainer.train`);
+    - calls `trial.report` after every epoch, so that the study can prune the trial;
+    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed`, an earlier
+      process was interrupted in this trial: its run is continued, and logged steps are not logged again;
+    - may save the weights of the best trial. If they are missing, `LocalEngine.restore` trains that trial
+      again.
+
+    Results must depend on recipe, images and seed alone, not on the machine or on earlier trials.
+    """
+
+    def run_trial(self, trial: Trial) -> float:
+        """Trains a trial and returns its objective value at the best epoch.
+
+        Raises:
+            Pruned: `trial.report` stopped the trial.
+            TrainingError: The trial failed, for example because the loss is not finite. The study marks it
+                as failed and continues with the next one. Other exceptions end the study, except when the
+                memory is exhausted.
+        """

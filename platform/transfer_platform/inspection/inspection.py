@@ -1,0 +1,110 @@
+"""Result of inspecting a dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from transfer_platform.errors import DataError
+from transfer_platform.file_problems import display_name
+from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+
+MAX_LISTED = 20
+"""Maximum number of findings of one kind in an error message."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Contents and findings of a dataset.
+
+    Attributes:
+        root: The dataset's folder; file names are relative to it.
+        classes: Class names of all splits, sorted.
+        counts: Number of images of each class, by split.
+        findings: All findings, in the order of `FINDING_KINDS`.
+        statistics: See `summary.image_statistics`.
+        formats: See `summary.format_table`.
+        quarantine: Invalid files that are left out, with the reasons.
+        skipped_checks: Sentences about checks that were not made, and why.
+        names: Display names of downloaded files: their URLs.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    findings: tuple[Finding, ...]
+    statistics: Mapping[str, list[object]]
+    formats: Mapping[str, list[object]]
+    quarantine: Mapping[Path, str]
+    skipped_checks: tuple[str, ...] = ()
+    names: Mapping[Path, str] = field(default_factory=dict)
+
+    def severity(self, finding: Finding) -> Severity:
+        """Returns the severity of a finding; a finding about a quarantined file is only a note."""
+        is_quarantined = finding.files and finding.files[0] in self.quarantine
+        return Severity.NOTE if is_quarantined else FINDING_KINDS[finding.kind].severity
+
+    def by_kind(self, kind: str) -> tuple[Finding, ...]:
+        """Returns the findings of one kind."""
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings that make training impossible."""
+        return tuple(finding for finding in self.findings if self.severity(finding) == Severity.ERROR)
+
+    def count(self, severity: Severity) -> int:
+        """Counts the findings of one severity."""
+        return sum(self.severity(finding) == severity for finding in self.findings)
+
+    def name(self, path: Path) -> str:
+        """Returns the display name of a file: its path relative to the root, or its URL."""
+        return display_name(path, self.root, self.names)
+
+    def line(self, finding: Finding) -> str:
+        """Formats a finding as one line."""
+        names = ", ".join(map(self.name, finding.files[:4]))
+        more = f" and {len(finding.files) - 4} more" if len(finding.files) > 4 else ""
+        return f"{names}{more}: {finding.detail}" if names else finding.detail
+
+    def with_findings(self, findings: Iterable[Finding], skipped_checks: Iterable[str] = ()) -> Inspection:
+        """Returns a copy with additional findings and skipped checks."""
+        return replace(
+            self,
+            findings=sorted_findings([*self.findings, *findings]),
+            skipped_checks=(*self.skipped_checks, *skipped_checks),
+        )
+
+    def with_split_notes(self, lines: Iterable[str]) -> Inspection:
+        """Returns a copy with notes about detected splits."""
+        return self.with_findings(Finding("detected splits", (), line) for line in lines)
+
+    def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
+        """Raises an error with all error findings, up to 20 of a kind, if there are any.
+
+        Args:
+            hint: Where to find the complete list.
+            outcome: Consequence of the errors.
+
+        Raises:
+            DataError: There are errors.
+        """
+        errors = self.errors
+        if not errors:
+            return
+        lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]
+        for kind, count in Counter(error.kind for error in errors).items():
+            findings = [error for error in errors if error.kind == kind][:MAX_LISTED]
+            lines.append(f"  {kind} ({count}): {FINDING_KINDS[kind].meaning}")
+            lines += [f"      {self.line(finding)}" for finding in findings]
+            lines += [f"      ... and {count - MAX_LISTED} more"] if count > MAX_LISTED else []
+            lines += [f"    -> {FINDING_KINDS[kind].fix}"] if FINDING_KINDS[kind].fix else []
+        raise DataError("\n".join([*lines, hint]))
+
+
+def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sorts findings by kind, in the order of `FINDING_KINDS`."""
+    order = {kind: position for position, kind in enumerate(FINDING_KINDS)}
+    return tuple(sorted(findings, key=lambda finding: order[finding.kind]))

@@ -1,0 +1,60 @@
+"""Databases that would collide, or that other users cannot read, are refused before writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from transfer_platform import databases
+from transfer_registry.errors import StorageError
+
+
+@pytest.fixture(autouse=True)
+def _reset_tracking_uri(isolated: Path):
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+def test_databases_are_in_the_current_folder_by_default(isolated: Path) -> None:
+    assert databases.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
+    assert databases.ledger_url() == f"sqlite:///{isolated}/ledger.db"
+
+
+def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@db/platform")
+    assert databases.studies_url() == (
+        "postgresql+psycopg://me:secret@db/platform?options=-csearch_path%3Dstudies"
+    )
+    assert databases.ledger_url().endswith("search_path%3Dledger")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "is not a database URL"),
+        ("mysql://db/platform", "is a mysql URL"),
+        ("sqlite:///mlflow.db", "is a sqlite URL"),
+    ],
+)
+def test_other_databases_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
+    monkeypatch.setenv("PLATFORM_DATABASE_URL", url)
+    with pytest.raises(StorageError, match=message):
+        databases.studies_url()
+
+
+def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me@db/platform")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@db:5432/platform?options=-csearch_path=ledger")
+    with pytest.raises(StorageError, match="the same schema 'ledger'"):
+        databases.ledger_url()
+    assert databases.studies_url()
+
+
+def test_a_remote_server_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL"):
+        databases.ledger_url()
