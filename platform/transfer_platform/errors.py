@@ -1,4 +1,4 @@
-"""Exceptions of the platform that a user can fix. The command line prints them without a traceback.
+"""Exceptions of the platform that a user can fix.
 
 TransferError                (transfer_model.errors)
 ├── ModelError               (transfer_model.errors) networks, weights, images

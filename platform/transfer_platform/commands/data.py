@@ -1,4 +1,4 @@
-"""`platform data`: inspects the data set of a recipe, compares the data of two runs."""
+"""`platform data`: inspects a data set, compares the data of two runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`platform models`: tables and sentences about registered models. Does not load torch."""
+"""`platform models`: registered models as text. Does not load torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than a thousand bad requests over real HTTP: each is refused in a sentence, and the servers live.
+"""More than a thousand bad requests over HTTP: each is rejected with one sentence, and the servers survive.
 
 `platform serve` refuses them all. `mlflow models serve` does so where the model is asked: where a request
 has one of the protocol's forms with a column `image` of Unicode texts, whatever they say, and a `top_k`
@@ -47,15 +47,15 @@ def answer(server: Server, sent: Request) -> tuple[int, bytes]:
 
 
 def echoes(sent: bytes, body: bytes) -> bool:
-    """As it was sent or as Python shows bytes, JSON's backslashes aside (and megabytes of spaces)."""
+    """True if a response repeats the request, as sent or as Python's repr of bytes, ignoring backslashes."""
     sent = sent.rstrip()
-    said = body.decode().replace("\\", "")
+    message = body.decode().replace("\\", "")
     known = (sent.decode("utf-8", "replace") + repr(sent)).replace("\\", "")
-    return any(said[start : start + ECHO] in known for start in range(len(said) - ECHO + 1))
+    return any(message[start : start + ECHO] in known for start in range(len(message) - ECHO + 1))
 
 
 def refusal(server: Server, sent: Request) -> str:
-    """Sends a bad request and holds the answer to what is promised of it; gives back its message."""
+    """Sends a bad request, checks the guarantees for error responses, and returns the message."""
     status, body = answer(server, sent)
     shown = (sent.sent[:300], status, body[:300])
     assert 400 <= status < 500, shown
@@ -69,7 +69,7 @@ def refusal(server: Server, sent: Request) -> str:
 
 @contextmanager
 def unharmed(server: Server) -> Iterator[None]:
-    """A good request is answered afterwards as it was before."""
+    """Checks that a good request has the same response before and after the block."""
     good = as_json({"inputs": [GOOD]})
     before = answer(server, good)
     assert before[0] == 200
@@ -78,7 +78,7 @@ def unharmed(server: Server) -> Iterator[None]:
 
 
 def all_of(strategy: st.SearchStrategy[Request], holds: Callable[[Request], None], number: int) -> None:
-    """Tries at least so many different requests."""
+    """Checks at least `number` different requests."""
     tried = set()
 
     @settings(THE_SAME_EVERY_TIME, max_examples=number + number // 4)
@@ -105,7 +105,7 @@ def refused_by_the_model(server: Server, sent: Request) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_no_image_is_refused_in_every_form(form: str, either: Server) -> None:
+def test_bad_images_are_rejected_in_every_format(form: str, either: Server) -> None:
     assert len(BAD_IMAGES) >= 100
     with unharmed(either):
         for image in BAD_IMAGES.values():
@@ -135,20 +135,20 @@ def test_bad_requests_are_refused(guarded: Server) -> None:
             refusal(guarded, sent)
 
 
-def test_requests_that_nobody_would_think_of_are_refused(guarded: Server) -> None:
+def test_random_requests_are_rejected(guarded: Server) -> None:
     with unharmed(guarded):
         all_of(any_requests(), lambda sent: refusal(guarded, sent), 200)
 
 
 @pytest.mark.parametrize("top_k", [0, -1, -(10**30), -(10**4000), None])
-def test_no_classes_at_all_are_refused_by_the_model(top_k: int | None, plain: Server) -> None:
+def test_a_top_k_below_one_is_rejected_by_the_model(top_k: int | None, plain: Server) -> None:
     with unharmed(plain):
         message = refusal(plain, as_json({"inputs": [GOOD], "params": {"top_k": top_k}}))
     assert message == "top_k must be a whole number of at least 1"
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 2.5, -(10**30), float("nan"), None])
-def test_a_threshold_that_no_novelty_can_have_is_refused_by_the_model(
+def test_a_threshold_outside_the_range_is_rejected_by_the_model(
     threshold: float | None, plain: Server
 ) -> None:
     message = refusal(plain, as_json({"inputs": [GOOD], "params": {"threshold": threshold}}))
@@ -177,7 +177,7 @@ NOT_HTTP = {
 
 
 @pytest.mark.parametrize("case", NOT_HTTP)
-def test_what_is_not_http_is_refused_before_any_application(case: str, either: Server) -> None:
+def test_bytes_that_are_not_http_are_rejected_by_uvicorn(case: str, either: Server) -> None:
     with unharmed(either):
         came = exchange(either, NOT_HTTP[case])
     assert came.startswith(b"HTTP/1.1 400 ")
@@ -185,14 +185,14 @@ def test_what_is_not_http_is_refused_before_any_application(case: str, either: S
     assert len(came) <= LONGEST
 
 
-def test_bodies_in_chunks_are_read_to_their_end(guarded: Server) -> None:
+def test_chunked_bodies_are_read_completely(guarded: Server) -> None:
     ending = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"inputs":[]}') + b"0\r\n\r\n"
     with unharmed(guarded):
         assert b"the request holds no images" in exchange(guarded, HEAD + ending + chunks)
 
 
-def test_a_client_that_hangs_up_harms_nobody(either: Server) -> None:
+def test_a_client_that_disconnects_does_not_affect_others(either: Server) -> None:
     with unharmed(either):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", either.port), timeout=60) as connection:
@@ -297,12 +297,12 @@ def described(server: Server, sent: Request) -> str:
     return f"{status}{trace}{echo}"
 
 
-def test_the_document_lists_what_is_measured() -> None:
+def test_the_document_lists_all_measured_requests() -> None:
     assert list(table_of_the_document()) == list(MLFLOW_ITSELF)
 
 
 @pytest.mark.parametrize("asked", MLFLOW_ITSELF)
-def test_what_mlflow_itself_answers(asked: str, plain: Server, guarded: Server) -> None:
+def test_both_servers_respond_as_documented(asked: str, plain: Server, guarded: Server) -> None:
     with unharmed(plain), unharmed(guarded):
         for sent in MLFLOW_ITSELF[asked]:
             answers = [described(plain, sent), described(guarded, sent)]

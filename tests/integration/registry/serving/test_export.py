@@ -206,9 +206,9 @@ def test_other_families_predict_the_same_alone_and_in_a_batch(
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
     together = session.run(None, {"images": pixels})
     alone = [session.run(None, {"images": pixels[row : row + 1]}) for row in range(3)]
-    for given in (together, [np.concatenate(parts) for parts in zip(*alone, strict=True)]):
-        np.testing.assert_allclose(given[0], own.probabilities, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(given[1], own.ood_scores, rtol=0, atol=1e-5)
+    for outputs in (together, [np.concatenate(parts) for parts in zip(*alone, strict=True)]):
+        np.testing.assert_allclose(outputs[0], own.probabilities, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(outputs[1], own.ood_scores, rtol=0, atol=1e-5)
 
 
 def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(
