@@ -37,13 +37,7 @@ def main() -> None:
 
 
 def _row(
-    variant: str,
-    folder: Path,
-    options: Namespace,
-    trials: int,
-    epochs: int,
-    validation: object,
-    limit: str | None,
+    variant: str, folder: Path, options: Namespace, trials: int, epochs: int, validation: object, limit: str | None
 ) -> Row:
     accuracies, seconds = [], []
     for seed in range(options.seeds):

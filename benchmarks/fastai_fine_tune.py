@@ -93,9 +93,7 @@ def _fastai(options: Namespace, folder: Path) -> ProcessResult:
     return run_process(command, folder, environment(options.threads))
 
 
-def _platform(
-    options: Namespace, frozen: str, epochs: int, folder: Path
-) -> tuple[ProcessResult, StudyResult]:
+def _platform(options: Namespace, frozen: str, epochs: int, folder: Path) -> tuple[ProcessResult, StudyResult]:
     recipe = ants_bees_recipe(
         options.photos,
         backbone__freeze_through=frozen,
@@ -113,9 +111,7 @@ def _platform(
     return platform_run(recipe, subfolder, subfolder / "cache", options.threads, options.device)
 
 
-def _row(
-    name: str, epochs: int, fastai: list[float], platform: tuple[ProcessResult, StudyResult]
-) -> dict[str, Any]:
+def _row(name: str, epochs: int, fastai: list[float], platform: tuple[ProcessResult, StudyResult]) -> dict[str, Any]:
     fastest = min(platform[1].epoch_seconds)
     return {
         "epochs": name,

@@ -57,14 +57,9 @@ def main() -> None:
     with work_folder(options.work) as folder:
         fastest = find_fastest_settings(options, folder)
         runs = [floor(options, fastest, folder / f"floor-{number}") for number in range(options.repeats)]
-    rows = [
-        {"run": at, "seconds": process.seconds, **last_json_line(process)}
-        for at, process in enumerate(runs, 1)
-    ]
+    rows = [{"run": at, "seconds": process.seconds, **last_json_line(process)} for at, process in enumerate(runs, 1)]
     notes = [f"fastest settings: {fastest['precision']}, batch size {fastest['batch']}"]
-    report(
-        options, rows, notes, seconds=statistics.median(process.seconds for process in runs), fastest=fastest
-    )
+    report(options, rows, notes, seconds=statistics.median(process.seconds for process in runs), fastest=fastest)
 
 
 def _options() -> Namespace:
@@ -191,9 +186,7 @@ def _tune(options: Namespace) -> dict[str, object]:
     for precision in ("float32", "bfloat16"):
         for batch in BATCHES[options.device]:
             # float32 is measured at every size, so that a short load peak does not end the search.
-            best_so_far = (
-                max(result["images_per_second"] for result in results) if precision != "float32" else 0.0
-            )
+            best_so_far = max(result["images_per_second"] for result in results) if precision != "float32" else 0.0
             speed = _speed(network, precision, batch, options.device, best_so_far)
             results.append({"precision": precision, "batch": batch, "images_per_second": speed})
             if speed < MIN_RELATIVE_SPEED * best_so_far:

@@ -52,9 +52,7 @@ def parser(description: str | None, *, photos: bool = True) -> argparse.Argument
         description: Docstring of the benchmark.
         photos: Whether to add `--photos`, the photographs of ants and bees.
     """
-    arguments = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if photos:
         arguments.add_argument(
             "--photos", type=existing_path, required=True, help="folder hymenoptera_data with train/ and val/"
@@ -62,9 +60,7 @@ def parser(description: str | None, *, photos: bool = True) -> argparse.Argument
     name = Path(sys.argv[0]).stem
     arguments.add_argument("--out", type=Path, default=Path(f"{name}.json"), help="JSON file for the result")
     arguments.add_argument(
-        "--work",
-        type=Path,
-        help="parent of the run folders, which are not deleted; default: a temporary folder",
+        "--work", type=Path, help="parent of the run folders, which are not deleted; default: a temporary folder"
     )
     arguments.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each measured process"
@@ -155,9 +151,7 @@ def table(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells
-    ]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
@@ -193,12 +187,7 @@ def _version(library: str) -> str | None:
         return None
 
 
-def report(
-    options: argparse.Namespace,
-    rows: Sequence[Row],
-    notes: Sequence[str] = (),
-    **more: object,
-) -> None:
+def report(options: argparse.Namespace, rows: Sequence[Row], notes: Sequence[str] = (), **more: object) -> None:
     """Prints the table; writes it to `--out` with the machine, the date and the command.
 
     Args:

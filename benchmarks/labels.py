@@ -35,9 +35,7 @@ def main() -> None:
 def _options() -> Namespace:
     arguments = parser(__doc__, photos=False)
     arguments.add_argument("--archive", type=existing_path, required=True, help="cifar10_images.zip")
-    arguments.add_argument(
-        "--unpacked", type=Path, required=True, help="folder for the extracted images; not deleted"
-    )
+    arguments.add_argument("--unpacked", type=Path, required=True, help="folder for the extracted images; not deleted")
     arguments.add_argument("--images", type=int, default=5_000, help="training images")
     arguments.add_argument("--share", type=float, default=0.05, help="share of labels to flip")
     arguments.add_argument("--seeds", type=int, default=3)

@@ -40,9 +40,7 @@ def _options() -> Namespace:
     arguments.add_argument("--epochs", type=int, default=5, help="epochs of the platform")
     arguments.add_argument("--batch-size", type=int, default=32, help="batch size of the platform")
     arguments.add_argument("--loop-epochs", type=int, default=2, help="epochs of the tutorial loop")
-    arguments.add_argument(
-        "--augmentation", default="none", help="augmentation of the platform; the loop has none"
-    )
+    arguments.add_argument("--augmentation", default="none", help="augmentation of the platform; the loop has none")
     precision_argument(arguments)
     return arguments.parse_args()
 
@@ -78,9 +76,7 @@ def compare(case: str, options: Namespace, folder: Path) -> Row:
         search=None,
         promotion=None,
     )
-    process, study = platform_run(
-        recipe, folder / "platform", folder / "cache", options.threads, options.device
-    )
+    process, study = platform_run(recipe, folder / "platform", folder / "cache", options.threads, options.device)
     baseline, fastest = loop["seconds_per_epoch"], min(study.epoch_seconds)
     outside = process.seconds - sum(study.epoch_seconds)
     return {

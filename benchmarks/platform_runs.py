@@ -72,12 +72,7 @@ def _set_field(recipe: dict[str, Any], field: Sequence[str], value: object) -> N
 
 
 def platform_run(
-    recipe: Mapping[str, Any],
-    folder: Path,
-    cache: Path,
-    threads: int,
-    device: str = "cpu",
-    limit: str | None = None,
+    recipe: Mapping[str, Any], folder: Path, cache: Path, threads: int, device: str = "cpu", limit: str | None = None
 ) -> tuple[ProcessResult, StudyResult]:
     """Runs `platform run` in a separate process.
 
@@ -108,20 +103,15 @@ def read_study(folder: Path) -> StudyResult:
         ).fetchone()
         children = "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?)"
         trials, first, last = database.execute(
-            f"SELECT count(*), min(start_time), max(end_time) FROM runs WHERE run_uuid IN {children}",
-            (parent,),
+            f"SELECT count(*), min(start_time), max(end_time) FROM runs WHERE run_uuid IN {children}", (parent,)
         ).fetchone()
         (epochs,) = database.execute(
             f"SELECT count(*) FROM metrics WHERE key = 'train/loss' AND run_uuid IN {children}", (parent,)
         ).fetchone()
         seconds = database.execute(
-            f"SELECT value FROM metrics WHERE key = 'seconds' AND run_uuid IN {children} ORDER BY step",
-            (parent,),
+            f"SELECT value FROM metrics WHERE key = 'seconds' AND run_uuid IN {children} ORDER BY step", (parent,)
         ).fetchall()
         accuracy = database.execute(
-            "SELECT value FROM metrics WHERE key = 'test/accuracy' AND run_uuid = ? ORDER BY timestamp DESC",
-            (parent,),
+            "SELECT value FROM metrics WHERE key = 'test/accuracy' AND run_uuid = ? ORDER BY timestamp DESC", (parent,)
         ).fetchone()
-    return StudyResult(
-        trials, epochs, tuple(value for (value,) in seconds), (last - first) / 1000, accuracy[0]
-    )
+    return StudyResult(trials, epochs, tuple(value for (value,) in seconds), (last - first) / 1000, accuracy[0])

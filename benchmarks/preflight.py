@@ -32,9 +32,7 @@ def main() -> None:
         return
     photographs = extract_archive(options.archive, options.unpacked)
     with work_folder(options.work) as folder:
-        imports = run_process(
-            [sys.executable, "-c", IMPORTS], folder / "imports", environment(options.threads)
-        )
+        imports = run_process([sys.executable, "-c", IMPORTS], folder / "imports", environment(options.threads))
         rows = [measure(size, photographs, imports.peak_bytes, folder, options) for size in options.sizes]
     report(options, rows, [f"memory of the imports: {imports.peak_bytes / 2**20:.0f} MiB"])
 
@@ -91,9 +89,7 @@ def resize_all(images: Path, side: int, folder: Path) -> Path:
     for file in images.rglob("*.jpg"):
         target = folder / file.relative_to(images)
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(
-            target, quality=85
-        )
+        Image.open(file).convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(target, quality=85)
     return folder
 
 

@@ -16,16 +16,7 @@ import zipfile
 from argparse import Namespace
 from pathlib import Path
 
-from harness import (
-    Row,
-    environment,
-    existing_path,
-    parser,
-    precision_argument,
-    report,
-    run_process,
-    work_folder,
-)
+from harness import Row, environment, existing_path, parser, precision_argument, report, run_process, work_folder
 from platform_runs import platform_run
 
 CLASSES = 10
@@ -119,11 +110,7 @@ def _recipe(data: Path, options: Namespace) -> dict[str, object]:
         "name": "scale",
         "dataset": {"source": str(data), "splits": splits, "image_size": options.image_size},
         "backbone": {"name": options.backbone, "freeze_through": "all"},
-        "training": {
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "precision": options.precision,
-        },
+        "training": {"epochs": options.epochs, "batch_size": options.batch_size, "precision": options.precision},
     }
 
 

@@ -57,13 +57,9 @@ def _options(argv: Sequence[str] | None) -> Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("--trials", type=int, default=20)
     arguments.add_argument("--epochs", type=int, default=15, help="epochs per trial")
-    arguments.add_argument(
-        "--repeats", type=int, default=3, help="rounds of lower bound, cold and warm search"
-    )
+    arguments.add_argument("--repeats", type=int, default=3, help="rounds of lower bound, cold and warm search")
     arguments.add_argument("--loop-epochs", type=int, default=2, help="measured epochs of the tutorial loop")
-    arguments.add_argument(
-        "--shipped", action="store_true", help="also measure the unmodified shipped recipe"
-    )
+    arguments.add_argument("--shipped", action="store_true", help="also measure the unmodified shipped recipe")
     precision_argument(arguments)
     arguments.set_defaults(backbone="efficientnet_lite0")
     return arguments.parse_args(argv)
@@ -72,9 +68,7 @@ def _options(argv: Sequence[str] | None) -> Namespace:
 Runs = list[tuple[ProcessResult, StudyResult]]
 
 
-def _rounds(
-    options: Namespace, fastest: dict[str, Any], folder: Path
-) -> tuple[list[ProcessResult], Runs, Runs, Runs]:
+def _rounds(options: Namespace, fastest: dict[str, Any], folder: Path) -> tuple[list[ProcessResult], Runs, Runs, Runs]:
     """Measures lower bound, cold, warm, and warm in the folder of the cold run, in turn in each round."""
     floors: list[ProcessResult] = []
     cold: Runs = []
@@ -91,9 +85,7 @@ def _rounds(
     return floors, cold, warm, same
 
 
-def _run(
-    options: Namespace, recipe: dict[str, Any], folder: Path, name: str
-) -> tuple[ProcessResult, StudyResult]:
+def _run(options: Namespace, recipe: dict[str, Any], folder: Path, name: str) -> tuple[ProcessResult, StudyResult]:
     return platform_run(recipe, folder / name, folder / "cache", options.threads, options.device)
 
 
@@ -120,14 +112,9 @@ def _loop_rows(loop: dict[str, Any], executed: int) -> list[dict[str, Any]]:
     """Returns rows for the epoch of the tutorial, and for one scaled to the images of the search."""
     train, validation = loop["train_images"], loop["validation_images"]
     held_out = round(VALIDATION * train)
-    scaled = (
-        loop["train_seconds"] * (train - held_out) / train
-        + loop["validation_seconds"] * held_out / validation
-    )
+    scaled = loop["train_seconds"] * (train - held_out) / train + loop["validation_seconds"] * held_out / validation
     return [
-        _loop_row(
-            f"tutorial loop, {train + validation} images per epoch", loop["seconds_per_epoch"], executed
-        ),
+        _loop_row(f"tutorial loop, {train + validation} images per epoch", loop["seconds_per_epoch"], executed),
         _loop_row(f"tutorial loop, scaled to {train} images per epoch", scaled, executed),
     ]
 
@@ -158,9 +145,7 @@ def _process_row(name: str, runs: Runs) -> dict[str, Any]:
 def _shipped(options: Namespace, folder: Path) -> list[dict[str, Any]]:
     """Measures the shipped recipe on local photographs, with and without promotion."""
     shipped = ants_bees_recipe(
-        options.photos,
-        dataset__splits__validation=_shipped_validation(),
-        training__precision=options.precision,
+        options.photos, dataset__splits__validation=_shipped_validation(), training__precision=options.precision
     )
     subfolder = folder / "shipped"
     cold = _run(options, shipped, subfolder, "cold")

@@ -76,11 +76,7 @@ def _measure(options: Namespace, folder: Path) -> dict[str, float]:
 
 def _columns(name: str, milliseconds: dict[str, float], count: int, threads: int) -> Row:
     one, several = milliseconds[f"{count} in 1"], milliseconds[f"{count} in {threads}"]
-    return {
-        f"{name}: 1 thread, ms": one,
-        f"{name}: {threads} threads, ms": several,
-        f"{name}: speedup": one / several,
-    }
+    return {f"{name}: 1 thread, ms": one, f"{name}: {threads} threads, ms": several, f"{name}: speedup": one / several}
 
 
 def steps(options: Namespace) -> dict[str, float]:

@@ -52,9 +52,7 @@ def _options() -> Namespace:
     arguments.add_argument("--frozen", default="all", help="all, none, or the last frozen stage")
     arguments.add_argument("--epochs", type=int, default=2)
     arguments.add_argument("--batch-size", type=int, default=4, help="4 in the tutorial")
-    arguments.add_argument(
-        "--workers", type=int, default=4, help="workers of the DataLoader; 4 in the tutorial"
-    )
+    arguments.add_argument("--workers", type=int, default=4, help="workers of the DataLoader; 4 in the tutorial")
     arguments.add_argument(
         "--layout",
         choices=("tutorial", "recipe"),
@@ -70,9 +68,7 @@ def frozen_network(options: Namespace) -> nn.Module:
     info = catalog.backbone_info(options.backbone)
     source = weight_sources.locate_weights(options.backbone, options.weights)
     if source.path is None and source.url is not None:
-        raise SystemExit(
-            f"the weights of {options.backbone} are not installed: use --weights none or --weights FILE"
-        )
+        raise SystemExit(f"the weights of {options.backbone} are not installed: use --weights none or --weights FILE")
     spec = NetworkSpec(options.backbone, classes=2, dropout=0.0, image_size=info.preprocessing.image_size)
     network = build_network(spec, source.path)
     for parameter in _frozen_parameters(network, options.frozen):
@@ -106,9 +102,7 @@ def datasets(photos: Path, layout: str, backbone: str) -> tuple[Images, Images]:
     return subsets[0], subsets[1]
 
 
-def epochs(
-    network: nn.Module, train: Images, validation: Images, options: Namespace
-) -> list[dict[str, float]]:
+def epochs(network: nn.Module, train: Images, validation: Images, options: Namespace) -> list[dict[str, float]]:
     """Trains and measures every epoch and its two phases."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.001, momentum=0.9)
@@ -137,10 +131,7 @@ def _loader(dataset: Images, options: Namespace, *, shuffle: bool = False) -> Da
 
 
 def train_epoch(
-    network: nn.Module,
-    batches: DataLoader[tuple[Tensor, int]],
-    optimizer: torch.optim.Optimizer,
-    device: str,
+    network: nn.Module, batches: DataLoader[tuple[Tensor, int]], optimizer: torch.optim.Optimizer, device: str
 ) -> float:
     """Trains for one epoch; returns the mean loss."""
     network.train()

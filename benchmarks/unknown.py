@@ -65,16 +65,11 @@ def _row(seed: int, model: Path, photos: Path, outliers: Mapping[str, Sequence[b
     before = remove_temperature(test["probabilities"], config.temperature)
     row: dict[str, Any] = {"seed": seed, "temperature": config.temperature}
     for name, metric in (("ece", expected_calibration_error), ("loss", cross_entropy)):
-        row |= {
-            f"{name} before": metric(labels, before),
-            f"{name} after": metric(labels, test["probabilities"]),
-        }
+        row |= {f"{name} before": metric(labels, before), f"{name} after": metric(labels, test["probabilities"])}
     row["false alarm rate"] = float(np.mean(test["ood_score"] > config.unknown.threshold))
     for kind, images in outliers.items():
         other = _scores(classifier, images)
-        row |= {
-            f"{kind}, {score}": _auroc(test[score], other[score]) for score in ("ood_score", *LOGIT_SCORES)
-        }
+        row |= {f"{kind}, {score}": _auroc(test[score], other[score]) for score in ("ood_score", *LOGIT_SCORES)}
         row[f"{kind} flagged as unknown"] = float(np.mean(other["ood_score"] > config.unknown.threshold))
     return row
 

@@ -1,7 +1,5 @@
 """Database URLs of studies and ledger."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

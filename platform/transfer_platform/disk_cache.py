@@ -1,15 +1,10 @@
 """Key-value cache on disk (SQLite). Any module may import it."""
 
-from __future__ import annotations
-
 import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
 
 from transfer_platform.paths import cache_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 FILE_NAME = "metadata/cache.db"
 """Relative to the cache folder."""

@@ -13,8 +13,6 @@ TransferError                (transfer_model.errors)
     └── StudyError           the search as a whole
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

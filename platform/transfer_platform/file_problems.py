@@ -1,7 +1,5 @@
 """Problems with single files, and printable file names."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

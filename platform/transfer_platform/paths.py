@@ -3,8 +3,6 @@
 By default, databases are stored in the current folder, beside MLflow's own `mlflow.db`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 An operation reports `Step`s to a `Progress` callback and does not know about terminals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -80,9 +78,7 @@ class Screen:
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}", markup=False),
         )
-        self._bars = Bars(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        )
+        self._bars = Bars(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:

@@ -1,12 +1,7 @@
 """Suggestions for misspelled names."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _SYNONYMS = {
     "lr": "learning_rate", "batch": "batch_size", "bs": "batch_size", "warmup": "warmup_epochs",

@@ -215,9 +215,7 @@ class TrialRun(Run):
         resumed: True if an earlier process may have logged to the run.
     """
 
-    def __init__(
-        self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool
-    ) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool) -> None:
         super().__init__(client, run_id)
         self._metrics: list[Metric] = []
         self._tags: dict[str, object] = {}
@@ -266,9 +264,7 @@ def read_text(run_id: str, path: str) -> str | None:
         with TemporaryDirectory() as temporary:
             return Path(client.download_artifacts(run_id, path, temporary)).read_text(encoding="utf-8")
     except MlflowException as error:
-        raise StorageError(
-            f"cannot read run {run_id} from {mlflow_server.tracking_uri()}: {error.message}"
-        ) from error
+        raise StorageError(f"cannot read run {run_id} from {mlflow_server.tracking_uri()}: {error.message}") from error
 
 
 def _params(values: Mapping[str, object]) -> list[Param]:

@@ -193,7 +193,5 @@ def _torchvision_network(architecture: str, classes: int, image_size: int, auxil
     }
     module = torchvision.models.get_model_builder(architecture).__module__.rpartition(".")[2]
     options = {name: values[name] for name in _TORCHVISION_OPTIONS.get(module, ())}
-    network: nn.Module = torchvision.models.get_model(
-        architecture, weights=None, num_classes=classes, **options
-    )
+    network: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=classes, **options)
     return network

@@ -6,14 +6,13 @@ Takes about twenty minutes of CPU time, spread over all cores. Run it after ever
 torchvision. Networks that a library cannot build are listed under "left out" with the reason.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,9 +20,6 @@ from . import catalog
 from .backbones import Backbone, installed_backbones
 from .catalog import BackboneInfo, Stage
 from .errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

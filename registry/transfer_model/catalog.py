@@ -5,24 +5,20 @@ Importing torch and timm takes seconds, so names, stages and parameter counts ar
 versions installed, the libraries are queried instead.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .backbones import BUNDLED, LIBRARIES, TIMM, Backbone, installed_backbones, preprocessings
 from .errors import UnknownBackboneError
 from .preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FILE = Path(__file__).with_name("catalog.json")
 
@@ -224,11 +220,7 @@ def _read_entry(name: str, backbone: Backbone, content: dict[str, Any]) -> Backb
 
 
 def _info(
-    name: str,
-    backbone: Backbone,
-    features: int,
-    stages: tuple[Stage, ...],
-    prepared: dict[str, Preprocessing],
+    name: str, backbone: Backbone, features: int, stages: tuple[Stage, ...], prepared: dict[str, Preprocessing]
 ) -> BackboneInfo:
     return BackboneInfo(
         name=name,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +28,6 @@ from .preprocessing import decode
 from .thread_pool import FairThreadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from .network import Network
@@ -87,9 +85,7 @@ class Classifier:
         device: Name of a torch device: `cpu`, `cuda`, `cuda:1`, `mps`.
     """
 
-    def __init__(
-        self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu"
-    ) -> None:
+    def __init__(self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
         self._batch_size = 1 if self.device.type == "cpu" else ACCELERATOR_BATCH
@@ -139,9 +135,7 @@ class Classifier:
                 as `row 3` (zero-based).
         """
         count, starts = len(images), range(0, len(images), self._batch_size)
-        result = ClassifierOutput(
-            np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32)
-        )
+        result = ClassifierOutput(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))
         batches = self._pool.map(lambda start: self._predict_batch(images, start), starts)
         for start, batch in zip(starts, batches, strict=True):
             rows = slice(start, start + len(batch.ood_scores))

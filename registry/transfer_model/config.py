@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ModelError
 from .network import NetworkSpec
 from .preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 CONFIG_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -42,13 +40,9 @@ class OodThreshold:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= MAX_OOD_SCORE:
-            raise ModelError(
-                f"unknown.threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {self.threshold}"
-            )
+            raise ModelError(f"unknown.threshold must be a number from 0 to {MAX_OOD_SCORE:g}, but is {self.threshold}")
         if not 0 < self.false_alarms < 1:
-            raise ModelError(
-                f"unknown.false_alarms must be a fraction above 0 and below 1, but is {self.false_alarms}"
-            )
+            raise ModelError(f"unknown.false_alarms must be a fraction above 0 and below 1, but is {self.false_alarms}")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,8 @@ TransferError                base of every error that a user can fix
     └── UnreadableImageError     the bytes are not a supported image, or the image is too large to decode
 """
 
-from __future__ import annotations
-
 import difflib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 
 class TransferError(Exception):

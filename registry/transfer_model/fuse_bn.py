@@ -3,8 +3,6 @@
 Pairs of convolution and batch norm are found in a forward pass; the outputs before and after are compared.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any
 
@@ -33,8 +31,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
     with torch.no_grad():
         before, pairs = _trace(network, images)
         originals = [
-            (norm, network.get_submodule(norm), convolution.weight, convolution.bias)
-            for convolution, norm in pairs
+            (norm, network.get_submodule(norm), convolution.weight, convolution.bias) for convolution, norm in pairs
         ]
         for convolution, norm in pairs:
             _fuse_pair(network, convolution, norm)
@@ -82,13 +79,7 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Co
 def _fuse_pair(network: nn.Module, convolution: nn.Conv2d, name: str) -> None:
     norm: Any = network.get_submodule(name)
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
     rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
     network.set_submodule(name, rest.eval())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,9 +17,6 @@ from .heads import Head, mean_pool
 from .structure import NetworkStructure, build_from_structure, find_structure, parameters_outside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
     from torch.utils.hooks import RemovableHandle
 
 
@@ -86,9 +85,7 @@ def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, t
     resolved = catalog.resolve(backbone)
     weights, preprocessing = next(iter(preprocessings(resolved).items()))
     names = class_names(resolved, weights)
-    return weight_files.load_pretrained_classifier(
-        resolved, path, len(names), preprocessing.image_size
-    ).eval(), names
+    return weight_files.load_pretrained_classifier(resolved, path, len(names), preprocessing.image_size).eval(), names
 
 
 class Network(nn.Module):
@@ -233,24 +230,18 @@ class Network(nn.Module):
         if stage == self.stages[0]:
             yield from self._parameters_outside_stages()
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:  # noqa: ANN401 - torch's return type
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
         """Loads weights as in torch, but also from mappings without a format version (from safetensors).
 
         Some torchvision networks (MNASNet) reject or modify weights without a format version.
         """
-        return super().load_state_dict(
-            weight_files.with_format_version(state_dict, self), strict=strict, assign=assign
-        )
+        return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:
         """Copies the heads of a `Network` checkpoint that have the same shapes; others are unchanged."""
         for name in self._head_names():
             prefix = f"{name}.{weight_files.HEAD_PREFIX}"
-            tensors = {
-                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-            }
+            tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             classifier = self._head(name).classifier
             if {key: value.shape for key, value in classifier.state_dict().items()} == {
                 key: value.shape for key, value in tensors.items()
@@ -265,9 +256,7 @@ class Network(nn.Module):
         for name in self._structure.heads:
             self.backbone.set_submodule(name, Head(self.backbone.get_submodule(name), classes, dropout))
         for extra in self._structure.auxiliary:
-            self.backbone.set_submodule(
-                extra.head, Head(self.backbone.get_submodule(extra.head), classes, 0.0)
-            )
+            self.backbone.set_submodule(extra.head, Head(self.backbone.get_submodule(extra.head), classes, 0.0))
 
     def _head_names(self) -> tuple[str, ...]:
         return (*self._structure.heads, *(extra.head for extra in self._structure.auxiliary))

@@ -7,7 +7,7 @@ is a sample of the training images.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -17,9 +17,6 @@ from torch.nn import functional
 
 from .config import MAX_OOD_SCORE
 from .errors import WeightsError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 REFERENCE_FILE = "reference.safetensors"
 

@@ -118,10 +118,7 @@ class ImageClassifier(PythonModel):
 
     def _top_classes(self, probabilities: NDArray[np.float32], top_k: int) -> dict[str, Any]:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
-        top = [
-            {"label": self.classifier.classes[index], "probability": float(probabilities[index])}
-            for index in best
-        ]
+        top = [{"label": self.classifier.classes[index], "probability": float(probabilities[index])} for index in best]
         return {**top[0], "top": top}
 
 

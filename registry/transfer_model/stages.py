@@ -3,14 +3,9 @@
 Works on names alone; no network is needed.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from .errors import UnknownStageError, suggestion
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NONE = "none"
 ALL = "all"

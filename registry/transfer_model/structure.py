@@ -4,12 +4,11 @@ A network is built twice, for two numbers of classes: the modules whose shapes d
 forward pass then shows which modules run, and in which order. No list of architectures is needed.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from torch import Tensor, nn
 from .backbones import Backbone, create_network
 from .errors import ModelError
 from .heads import PooledHead, in_features, mean_pool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _MAX_STAGE_SHARE = 0.9
 """A module with more than this share of all parameters is divided into several stages."""
@@ -114,9 +110,7 @@ class ForwardTrace:
         return record
 
 
-def build_from_structure(
-    backbone: Backbone, structure: NetworkStructure, classes: int, image_size: int
-) -> nn.Module:
+def build_from_structure(backbone: Backbone, structure: NetworkStructure, classes: int, image_size: int) -> nn.Module:
     """Builds a network with the library's own heads, or a `PooledHead` if the library has none."""
     network = create_network(backbone, classes, image_size, auxiliary=not structure.unused_auxiliary)
     return PooledHead(network, structure.features) if structure.pooled else network
@@ -175,9 +169,7 @@ def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
         auxiliary=auxiliary,
         stages=stages,
         sizes=_sizes(network, stages, (*heads, *branches)),
-        weightless_modules=_weightless_modules(
-            network, (*stages, *branches, *heads), first_calls, trace.order
-        ),
+        weightless_modules=_weightless_modules(network, (*stages, *branches, *heads), first_calls, trace.order),
         head_is_output=len(outputs) == 1 and outputs[0] is output,
         unused_auxiliary=() if auxiliary else tuple(branches),
         pooled=pooled,
@@ -282,9 +274,7 @@ def _auxiliary_heads(
             branch,
             head,
             position=next(i for i, output in enumerate(outputs) if output is trace.outputs[head][0]),
-            stages_before=sum(
-                trace.order[stage] < trace.order[branch] for stage in stages if stage in trace.order
-            ),
+            stages_before=sum(trace.order[stage] < trace.order[branch] for stage in stages if stage in trace.order),
         )
         for branch, head in branches.items()
     )

@@ -4,17 +4,13 @@ Threads that share one image synchronize after every operation, which is slow on
 image each never wait for each other.
 """
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")

@@ -9,6 +9,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import safetensors
@@ -21,8 +22,6 @@ from .backbones import BUNDLED, TORCHVISION, Backbone
 from .errors import WeightsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .structure import NetworkStructure
 
 NETWORK_PREFIX = "backbone."
@@ -100,9 +99,7 @@ def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, ima
         WeightsError: The weights are unreadable, belong to another network, or include no classifier.
     """
     if classes == 0:
-        raise WeightsError(
-            f"{backbone.key} was pretrained without classes: fine-tune it instead of using it directly"
-        )
+        raise WeightsError(f"{backbone.key} was pretrained without classes: fine-tune it instead of using it directly")
     tensors = read_tensors(path)
     if backbone.library == backbones.TIMM:
         return _timm_classifier(tensors, backbone, classes, image_size, path)
@@ -161,9 +158,7 @@ def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content
     return tensors
 
 
-def _differences(
-    tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()
-) -> list[str]:
+def _differences(tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()) -> list[str]:
     """Lists differences in names and shapes between a file and a network, sorted by name.
 
     `- name (shape)` is a tensor of the network, `+ name (shape)` one of the file. Missing
@@ -183,11 +178,7 @@ def _differences(
 
 
 def _convert(
-    tensors: dict[str, Tensor],
-    backbone: Backbone,
-    structure: NetworkStructure,
-    module: nn.Module,
-    image_size: int,
+    tensors: dict[str, Tensor], backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
     if backbone.library == TORCHVISION:
         return _convert_torchvision(tensors, module, image_size)
@@ -208,13 +199,9 @@ def _class_count(tensors: Mapping[str, Tensor], backbone: Backbone, structure: N
     return sizes[0] if sizes else int(backbones.timm_cfg(backbone).num_classes)
 
 
-def _convert_timm(
-    tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int
-) -> dict[str, Tensor]:
+def _convert_timm(tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int) -> dict[str, Tensor]:
     """Returns the tensors of a network into which timm loaded the file with its own conversions."""
-    network, missing = _timm_pretrained(
-        tensors, backbone, classes, image_size, num_classes=classes, label_offset=0
-    )
+    network, missing = _timm_pretrained(tensors, backbone, classes, image_size, num_classes=classes, label_offset=0)
     return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
 
 
@@ -242,9 +229,7 @@ def _timm_pretrained(
     overlay = {"state_dict": tensors, "custom_load": False, **overlay}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = backbones.timm_network(
-            backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay
-        )
+        network = backbones.timm_network(backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
         cast("Any", network).pretrained_cfg.pop("state_dict")  # frees the second copy
         state = network.state_dict()
         if state.keys() <= tensors.keys():
@@ -284,7 +269,4 @@ def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_si
 def _mismatch(path: Path, backbone: Backbone, differences: list[str]) -> str:
     listed = "\n".join(differences[:_MAX_LISTED])
     more = f"\n... and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
-    return (
-        f"the weights in {path} do not match {backbone.key}; - is in the network, + is in the file:\n"
-        f"{listed}{more}"
-    )
+    return f"the weights in {path} do not match {backbone.key}; - is in the network, + is in the file:\n{listed}{more}"

@@ -1,7 +1,5 @@
 """Locations of pretrained weights: an installed file, a local file, or a URL."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,6 +6,7 @@ by the alias.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow.tracking import MlflowClient
@@ -16,8 +17,6 @@ from transfer_registry.mlflow_registry import model_versions, registered_models
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.ledger import Ledger, LedgerEntry
@@ -61,10 +60,7 @@ def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterat
             continue
         number = tag.removeprefix(HASH_TAG)
         if number not in hashes:
-            yield (
-                f"{version.name} version {version.version} has a tag for entry {number}, which is not in the "
-                "ledger"
-            )
+            yield (f"{version.name} version {version.version} has a tag for entry {number}, which is not in the ledger")
         elif hashes[number] != value:
             yield (
                 f"{version.name} version {version.version} has another hash of entry {number} than the "

@@ -1,7 +1,5 @@
 """Candidate of the gate, its test predictions, and served predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,19 +109,13 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         shape = (len(self.images), len(self.classes))
-        if (
-            not self.images
-            or self.probabilities.shape != shape
-            or {len(self.sha256), len(self.labels)} != {shape[0]}
-        ):
+        if not self.images or self.probabilities.shape != shape or {len(self.sha256), len(self.labels)} != {shape[0]}:
             raise RegistryError(
                 f"an evaluation of {shape[0]} images and {shape[1]} classes has {len(self.labels)} labels, "
                 f"{len(self.sha256)} content hashes and probabilities of shape {self.probabilities.shape}"
             )
         if unknown := sorted(set(self.labels) - set(self.classes)):
-            raise RegistryError(
-                f"the test label {unknown[0]!r} is not one of the classes {', '.join(self.classes)}"
-            )
+            raise RegistryError(f"the test label {unknown[0]!r} is not one of the classes {', '.join(self.classes)}")
 
     @property
     def predicted(self) -> tuple[str, ...]:

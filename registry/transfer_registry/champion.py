@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from transfer_registry.errors import RegistryError
 from transfer_registry.gate import ChampionPredictions
 from transfer_registry.mlflow_registry import ALIAS
-from transfer_registry.version_files import (
-    StoredPredictions,
-    load_predictions,
-    load_training_hashes,
-    save_predictions,
-)
+from transfer_registry.version_files import StoredPredictions, load_predictions, load_training_hashes, save_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
@@ -90,11 +84,7 @@ def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
 
 
 def _load_or_predict(
-    client: MlflowClient,
-    version: ModelVersion,
-    classes: tuple[str, ...],
-    evaluation: Evaluation,
-    predict: Predict,
+    client: MlflowClient, version: ModelVersion, classes: tuple[str, ...], evaluation: Evaluation, predict: Predict
 ) -> StoredPredictions:
     """Returns the champion's predictions for a test set that is not the one of its verdict."""
     stored = load_predictions(client, version, evaluation.fingerprint)

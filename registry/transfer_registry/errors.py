@@ -7,8 +7,6 @@ TransferError
 └── LockHeldError            another process holds a lock
 """
 
-from __future__ import annotations
-
 from transfer_model.errors import TransferError
 
 

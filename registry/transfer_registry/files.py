@@ -1,21 +1,16 @@
 """Atomic writes: files, folders and databases that appear complete or not at all."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
 from transfer_registry.errors import StorageError
 from transfer_registry.locks import file_lock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 @contextmanager

@@ -6,6 +6,7 @@ All functions are pure: they read no file, database or registry, so stored data 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,6 @@ from transfer_registry.significance import PairedResult
 from transfer_registry.verdict import Figure, RuleResult, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from transfer_registry.rules import Rule
 
 NOTABLE_GAIN = 0.02
@@ -90,9 +89,7 @@ def evaluate_rules(
 def _apply_threshold(text: str, rule: Threshold, value: float) -> RuleResult:
     finite = math.isfinite(value)
     passed = (
-        finite
-        and (rule.at_least is None or value >= rule.at_least)
-        and (rule.at_most is None or value <= rule.at_most)
+        finite and (rule.at_least is None or value >= rule.at_least) and (rule.at_most is None or value <= rule.at_most)
     )
     reason = f"{value:.4g}" if finite else f"{value} is not a finite number"
     figures = {"value": value if finite else None, "at_least": rule.at_least, "at_most": rule.at_most}
@@ -136,9 +133,7 @@ class _PairedPredictions:
         """Returns the counts over all images, or over those selected by a boolean mask (N)."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
-        return PairedResult(
-            int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum())
-        )
+        return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))
 
 
 def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> RuleResult:

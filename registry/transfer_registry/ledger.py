@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import socket
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from enum import StrEnum
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
@@ -27,9 +29,6 @@ from transfer_registry.migrations import upgrade_tables
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from types import TracebackType
-
     from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -48,9 +47,7 @@ class EntryKind(StrEnum):
 MOVES = (EntryKind.PROMOTION, EntryKind.ROLLBACK)
 """Kinds of entries that make a version champion."""
 
-_KIND = sa.Enum(
-    EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds]
-)
+_KIND = sa.Enum(EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds])
 
 _HASHED_FIELDS = (
     "id",
@@ -247,9 +244,7 @@ class Ledger:
     def count_verdicts(self, test_fingerprint: str) -> int:
         """Returns the number of verdicts on a test set."""
         count = sa.select(sa.func.count()).select_from(LedgerEntry)
-        count = count.where(
-            LedgerEntry.kind == EntryKind.VERDICT, LedgerEntry.test_fingerprint == test_fingerprint
-        )
+        count = count.where(LedgerEntry.kind == EntryKind.VERDICT, LedgerEntry.test_fingerprint == test_fingerprint)
         with self._session() as session:
             return int(session.scalar(count) or 0)
 
@@ -306,9 +301,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError(
-            "the ledger's address is not a database URL such as sqlite:///ledger.db"
-        ) from error
+        raise StorageError("the ledger's address is not a database URL such as sqlite:///ledger.db") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)

@@ -3,16 +3,14 @@
 A lock is released as soon as its process ends, `kill -9` included.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import socket
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -20,10 +18,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from transfer_registry.errors import LockHeldError, StorageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
 
 class LockKind(IntEnum):

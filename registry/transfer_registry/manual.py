@@ -49,9 +49,7 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
             raise RegistryError(f"{discrepancy}; choose a champion with `platform models promote --override`")
         previous = _previous_champion(client, ledger, model)
         if previous is None:
-            raise RegistryError(
-                f"nothing to roll back to: {model} version {last.version} is the first champion"
-            )
+            raise RegistryError(f"nothing to roll back to: {model} version {last.version} is the first champion")
         version = _get_version(client, model, previous)
         text = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
         return _move(client, ledger, version, EntryKind.ROLLBACK, last, last.version, text)

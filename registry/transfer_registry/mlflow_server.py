@@ -1,7 +1,5 @@
 """Checks for MLflow's server or database, made once before any work starts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sqlalchemy.engine import make_url

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -38,23 +39,12 @@ from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 from transfer_registry.errors import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from mlflow.models.model import ModelInfo
 
 CLASSES_KEY = "classes"
 """Metadata key in the `MLmodel` file for the class names, in the order of the network's outputs."""
 
-_REQUIREMENTS = (
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pillow",
-    "safetensors",
-    "timm",
-    "torch",
-    "torchvision",
-)
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
 _LOADER = "loader.py"
 
 

@@ -15,6 +15,7 @@ written but not applied is applied by the next call for the same model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_registry import gate
-from transfer_registry.alias import (
-    alias_discrepancy,
-    apply_move,
-    finish_interrupted_move,
-    verdict_for_version,
-)
+from transfer_registry.alias import alias_discrepancy, apply_move, finish_interrupted_move, verdict_for_version
 from transfer_registry.champion import evaluate_champion
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
@@ -39,8 +35,6 @@ from transfer_registry.verdict import Verdict
 from transfer_registry.version_files import save_predictions, save_training_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.candidate import Candidate, Evaluation, Predict, Serve

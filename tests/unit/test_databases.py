@@ -26,9 +26,7 @@ def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@db/platform")
-    assert databases.studies_url() == (
-        "postgresql+psycopg://me:secret@db/platform?options=-csearch_path%3Dstudies"
-    )
+    assert databases.studies_url() == ("postgresql+psycopg://me:secret@db/platform?options=-csearch_path%3Dstudies")
     assert databases.ledger_url().endswith("search_path%3Dledger")
 
 

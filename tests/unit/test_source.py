@@ -64,9 +64,7 @@ def docstrings(module: ast.Module) -> list[str]:
     return [
         node.value.value
         for node in ast.walk(module)
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     ]
 
 

@@ -3,8 +3,6 @@
 Heavy modules are imported inside the commands, so that `--help` responds at once.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os
@@ -99,9 +97,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", metavar="FOLDER")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Recipe file; default: FOLDER.yaml in the current folder."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Recipe file; default: FOLDER.yaml in the current folder.")
 def init(source: str, out: Path | None) -> None:
     """Inspect the images in FOLDER and write a first recipe with comments.
 
@@ -130,9 +126,7 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        outcome = run.run(
-            recipe, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say
-        )
+        outcome = run.run(recipe, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say)
     click.echo(outcome)
 
 
@@ -220,9 +214,7 @@ def clear(everything: bool) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--model", required=True, help="Registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI."
-)
+@click.option("--model", required=True, help="Registered model: NAME, NAME@ALIAS, NAME/VERSION, or a model URI.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("predictions.csv"), show_default=True)
 def predict(folder: Path, model: str, out: Path) -> None:
     """Classify every image under FOLDER and write a CSV file."""
@@ -249,15 +241,9 @@ def evaluate(model: str, folder: Path) -> None:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--backbone", help="Pretrained network with its ImageNet classes.")
 @click.option("--model", help="Registered model.")
-@click.option(
-    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print."
-)
-@click.option(
-    "--annotate", type=click.Path(path_type=Path), help="Write the photo with its classes to this PNG file."
-)
-def classify(
-    photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None
-) -> None:
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print.")
+@click.option("--annotate", type=click.Path(path_type=Path), help="Write the photo with its classes to this PNG file.")
+def classify(photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None) -> None:
     """Classify PHOTOS, given as files or URLs."""
     if bool(backbone) == bool(model):
         raise click.UsageError("pass either --backbone or --model, e.g. --backbone efficientnet_lite0")

@@ -1,7 +1,5 @@
 """Command line of `platform data`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,18 +28,11 @@ def data() -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Also write the report: HTML (.html) or Markdown (.md)."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the report: HTML (.html) or Markdown (.md).")
 @click.option("--no-features", is_flag=True, help="Do not search for label errors and outliers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(
-    recipe: Path,
-    overrides: Sequence[str],
-    device: str,
-    out: Path | None,
-    no_features: bool,
-    as_json: bool,
+    recipe: Path, overrides: Sequence[str], device: str, out: Path | None, no_features: bool, as_json: bool
 ) -> None:
     """Find unreadable files, duplicates, leaks between splits and label errors in the data set of RECIPE.
 
@@ -53,13 +44,7 @@ def report(
 
     with Screen() as screen:
         result = data.inspect_dataset(
-            recipe,
-            overrides,
-            out=out,
-            features=not no_features,
-            device=device,
-            progress=screen.step,
-            say=screen.say,
+            recipe, overrides, out=out, features=not no_features, device=device, progress=screen.step, say=screen.say
         )
     click.echo(result.json if as_json else result.text)
     sys.exit(bool(result.inspection.errors))

@@ -1,7 +1,5 @@
 """Command line of `platform models`."""
 
-from __future__ import annotations
-
 import click
 
 from transfer_platform.cli.output import show as print_result
@@ -59,9 +57,7 @@ def diff(one: str, other: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version")
-@click.option(
-    "--override", default="", metavar="REASON", help="Override a failed verdict; recorded in the ledger."
-)
+@click.option("--override", default="", metavar="REASON", help="Override a failed verdict; recorded in the ledger.")
 def promote(version: str, override: str) -> None:
     """Make VERSION champion: one that passed the gate, or any with --override."""
     from transfer_platform.commands import models

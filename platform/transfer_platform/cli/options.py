@@ -1,7 +1,5 @@
 """Arguments and options shared by commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

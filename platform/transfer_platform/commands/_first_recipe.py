@@ -1,7 +1,5 @@
 """Text of a first recipe: values chosen for an inspected data set, with comments."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping

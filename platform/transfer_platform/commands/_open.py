@@ -1,7 +1,5 @@
 """Opening sequence: load the recipe, resolve its splits, inspect its images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`platform cache`: size and deletion of the cache, which can always be rebuilt."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import suppress

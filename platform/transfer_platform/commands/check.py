@@ -1,7 +1,5 @@
 """`platform check`: the plan of a run. Does not load torch."""
 
-from __future__ import annotations
-
 import ctypes.util
 import os
 import platform
@@ -178,12 +176,7 @@ def _cost_cells(
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch"
     choice += "" if fits else ": cache too small"
-    return (
-        decimal(costs.bytes),
-        f"{costs.stored_seconds:,.0f} s",
-        f"{costs.recomputed_seconds:,.0f} s",
-        choice,
-    )
+    return (decimal(costs.bytes), f"{costs.stored_seconds:,.0f} s", f"{costs.recomputed_seconds:,.0f} s", choice)
 
 
 def _study_table(recipe: Recipe) -> Table:

@@ -1,7 +1,5 @@
 """`platform classify`: photos by a pretrained backbone or a registered model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,8 +138,7 @@ def annotate_image(result: Classification, photo: Path, out: Path) -> None:
     font = ImageFont.load_default(height)
     box = pen.multiline_textbbox((height, height), text, font=font)
     pen.rectangle(
-        (box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2),
-        (0, 0, 0, 160),
+        (box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2), (0, 0, 0, 160)
     )
     pen.multiline_text((height, height), text, "white", font=font)
     with atomic_write(out) as unfinished:

@@ -1,7 +1,5 @@
 """Evaluates, registers and promotes the best trial of a study."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass
@@ -74,14 +72,7 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
 
 
 def conclude(
-    model: Path,
-    recipe: Recipe,
-    splits: Splits,
-    study: Study,
-    parent: Run,
-    best: Run | None,
-    logits: Tensor,
-    say: Say,
+    model: Path, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run | None, logits: Tensor, say: Say
 ) -> Conclusion:
     """Evaluates a model on the test images, logs the results and submits it to the gate.
 

@@ -1,7 +1,5 @@
 """`platform data`: inspects a data set, compares the data of two runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +11,7 @@ from transfer_platform.commands._open import OpenedRecipe, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.inspection import Inspection
-from transfer_platform.inspection.label_errors import (
-    find_label_errors,
-    find_outliers,
-    out_of_fold_probabilities,
-)
+from transfer_platform.inspection.label_errors import find_label_errors, find_outliers, out_of_fold_probabilities
 from transfer_platform.inspection.manifest_diff import diff_manifests, read_manifest
 from transfer_platform.inspection.report import MANIFEST, html_page, markdown_report, text_report
 from transfer_platform.progress import Progress, Say, silent
@@ -129,9 +123,7 @@ def _manifest(run: str) -> str:
     return text
 
 
-def _with_feature_checks(
-    opened: OpenedRecipe, features: bool, device: str, progress: Progress, say: Say
-) -> Inspection:
+def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, progress: Progress, say: Say) -> Inspection:
     inspection, splits = opened.inspection, opened.splits
     if splits is None:
         return inspection.with_findings(
@@ -166,9 +158,7 @@ def _frozen(recipe: Recipe) -> Recipe:
     return first.model_copy(update={"dataset": dataset, "backbone": backbone})
 
 
-def _extract(
-    recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say
-) -> np.ndarray:
+def _extract(recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say) -> np.ndarray:
     """Features (N, F) of the training and validation images, from the store where it has them."""
     from transfer_platform.commands.run import feature_store, fetch_all_weights
     from transfer_platform.training.device import choose_device

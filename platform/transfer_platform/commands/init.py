@@ -1,7 +1,5 @@
 """`platform init`: inspects a data set and writes a first recipe for it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from dataclasses import dataclass
@@ -64,9 +62,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     _require_free_place(out, source)
     dataset = _inspect(source, progress)
     with atomic_write(out) as unfinished:
-        unfinished.write_text(
-            render_recipe(dataset, name, _relative_source(source, out), out.name), encoding="utf-8"
-        )
+        unfinished.write_text(render_recipe(dataset, name, _relative_source(source, out), out.name), encoding="utf-8")
         load_recipe(unfinished)  # an invalid recipe would be a bug: leave no file behind
     return FirstRecipe(out, tuple(summary_lines(dataset)))
 
@@ -79,9 +75,7 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(
-            f"{source} is relative to the current folder, so the recipe must be in it: omit --out"
-        )
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it: omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} exists already; pass another file with --out, or delete it")
     require_writable(out)
@@ -98,9 +92,7 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         if not dataset.inspection.by_kind("cannot be split"):
             break
     if any(error.kind != LEAK for error in dataset.inspection.errors):
-        dataset.inspection.raise_errors(
-            "a recipe for this data set could not be run", "no recipe was written"
-        )
+        dataset.inspection.raise_errors("a recipe for this data set could not be run", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))

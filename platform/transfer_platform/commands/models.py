@@ -1,7 +1,5 @@
 """`platform models`: registered models as text. Does not load torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`platform predict` and `platform evaluate`: a registered model on a folder."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path

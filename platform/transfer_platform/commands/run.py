@@ -3,8 +3,6 @@
 Every step can be repeated: a run that was killed is resumed by the same command.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -39,13 +37,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, largest
-from transfer_platform.search.study import (
-    FinishedTrial,
-    Study,
-    count_studies,
-    create_tables,
-    numbered_name,
-)
+from transfer_platform.search.study import FinishedTrial, Study, count_studies, create_tables, numbered_name
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.tracking import Run, Tracker
@@ -150,10 +142,7 @@ def run(
     weights = fetch_all_weights(opened.recipe, opened.folder, progress)
     name, database = _study_name(opened.recipe, splits, weights), databases.studies_url()
     home = paths.studies_folder() / name
-    with (
-        study_lock(name, home, database),
-        closing(_open_study(name, database, opened.recipe, fresh)) as study,
-    ):
+    with study_lock(name, home, database), closing(_open_study(name, database, opened.recipe, fresh)) as study:
         trainer = TrialTrainer(
             splits,
             {key: found.path for key, found in weights.items()},
@@ -225,9 +214,7 @@ class _Session:
         if study.finished_count >= trials:
             self.say("all trials are finished")
         study.run(trials, self.engine.run_trial, report)
-        if study.user_attrs.get("reported") != (
-            logged := {"trials": study.finished_count, "run": self.parent.run_id}
-        ):
+        if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
 
@@ -247,14 +234,7 @@ class _Session:
         write_artifact(self.trainer, best, restored.fit, restored.network, folder, self.say)
         best_run = self.tracker.find_trial_run(self.parent, number)
         return conclude(
-            folder,
-            self.recipe,
-            self.splits,
-            self.study,
-            self.parent,
-            best_run,
-            restored.fit.logits,
-            self.say,
+            folder, self.recipe, self.splits, self.study, self.parent, best_run, restored.fit.logits, self.say
         )
 
 

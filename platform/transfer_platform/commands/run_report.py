@@ -1,7 +1,5 @@
 """Contents of a study's MLflow run: parameters, lineage, figures, tables, reports."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -40,9 +38,7 @@ def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, P
     run.log_params(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
-            **{
-                f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()
-            },
+            **{f"weights.{name}": f"{source.name} sha256:{source.sha256}" for name, source in weights.items()},
             **{f"software.{library}": version(library) for library in LIBRARIES},
             "software.python": platform.python_version(),
         }
@@ -161,16 +157,13 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         "worst_mistakes": figures.worst_mistakes(predictions),
     }
     if best:
-        images["learning_curves"] = figures.learning_curves(
-            {name: best.metric_history(name) for name in CURVES}
-        )
+        images["learning_curves"] = figures.learning_curves({name: best.metric_history(name) for name in CURVES})
     run.log_figures(images, FOLDER)
     run.log_table(report.class_table(predictions), f"{FOLDER}/classes.json")
     run.log_table(predictions.table(), f"{FOLDER}/predictions.json")
     facts = {"best trial": str(trial), "test images": str(len(predictions.labels))}
     run.log_text(
-        report.evaluation_report("Evaluation on the test images", facts, predictions, metrics),
-        f"{FOLDER}/report.md",
+        report.evaluation_report("Evaluation on the test images", facts, predictions, metrics), f"{FOLDER}/report.md"
     )
     return metrics
 

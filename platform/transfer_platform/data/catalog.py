@@ -3,12 +3,10 @@
 A file that is not a readable image is reported with its reason unless the recipe excludes it.
 """
 
-from __future__ import annotations
-
 import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.scan import scan_files
@@ -17,9 +15,6 @@ from transfer_platform.file_problems import FileProblem, display_name, printable
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 MAX_LISTED = 20
 """Files that an error message names."""
@@ -102,9 +97,7 @@ class Catalog:
         errors = []
         if unprintable := ", ".join(printable(label) for label in self.classes if printable(label) != label):
             names = "labels" if self.from_manifest else "names of class folders"
-            errors.append(
-                f"{self.folder} has {names} that are not printable text: {unprintable}; rename them"
-            )
+            errors.append(f"{self.folder} has {names} that are not printable text: {unprintable}; rename them")
         labels = {image.label for image in self.images}
         if empty := ", ".join(repr(label) for label in self.classes if label not in labels):
             noun = "classes without a readable" if self.from_manifest else "class folders without an"
@@ -165,9 +158,7 @@ def scan_folder(
             for file in in_classes
             if file.path in digests
         ),
-        classes=tuple(
-            sorted({normalize_label(path.name) for path in contents.folders if path not in excluded})
-        ),
+        classes=tuple(sorted({normalize_label(path.name) for path in contents.folders if path not in excluded})),
         excluded=tuple(sorted(Path(file.path) for file in contents.files if file.path in excluded_files)),
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,

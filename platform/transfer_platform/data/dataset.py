@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,6 @@ from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_platform.sources.open import open_manifest, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transfer_platform.data.catalog import Catalog
 
 
@@ -55,9 +54,7 @@ class ScannedDataset:
     def resolved_config(self) -> DatasetConfig:
         """Section `dataset` with every split spelled out; `config` itself if it leaves no split unset."""
         splits = self.resolved_splits.to_config()
-        return (
-            self.config if splits == self.config.splits else self.config.model_copy(update={"splits": splits})
-        )
+        return self.config if splits == self.config.splits else self.config.model_copy(update={"splits": splits})
 
     @property
     def split_messages(self) -> tuple[str, ...]:
@@ -159,6 +156,5 @@ def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec
             errors.append(f"{field} is {value}, but the manifest has rows for {split}; remove one of them")
     if errors:
         raise SplitError(
-            f"dataset.splits contradicts the manifest {manifest.file}:\n"
-            + "\n".join(f"  {error}" for error in errors)
+            f"dataset.splits contradicts the manifest {manifest.file}:\n" + "\n".join(f"  {error}" for error in errors)
         )

@@ -6,18 +6,13 @@ improved by moving single groups. Scikit-learn's `StratifiedGroupKFold` is not u
 assignment may change with its version, and on the same groups its folds are less even.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from transfer_platform.data.catalog import ImageRecord, sort_by_content
 from transfer_platform.data.hash_split import hash_to_int, require_fraction_bounds, select_test
 from transfer_platform.errors import SplitError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 _ALL = ""
 """Key of the images of all classes, beside the labels; no label is empty."""
@@ -132,19 +127,14 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
     for image, group in zip(images, group_of.tolist(), strict=True):
         names_of[component[group]].add(image.group)
         counts[component[group]].update((image.label, _ALL))
-    clusters = (
-        GroupCluster(tuple(sorted(names_of[key])), dict(sorted(counts[key].items()))) for key in names_of
-    )
+    clusters = (GroupCluster(tuple(sorted(names_of[key])), dict(sorted(counts[key].items()))) for key in names_of)
     return sorted(clusters, key=lambda cluster: cluster.names)
 
 
-def _select_test_clusters(
-    clusters: Sequence[GroupCluster], fraction: float, split_seed: int
-) -> set[tuple[str, ...]]:
+def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
     """Names of the clusters with a group in test, so that test groups stay test when groups are merged."""
     hashes = {
-        cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names)
-        for cluster in clusters
+        cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
     by_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for cluster in clusters:

@@ -1,16 +1,12 @@
 """Splits and folds of single images by their content and the split seed."""
 
-from __future__ import annotations
-
 import hashlib
 import math
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from transfer_platform.data.catalog import ImageRecord, sort_by_content
 from transfer_platform.errors import SplitError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 _HASHES = 2.0**256
 """Number of values of a SHA-256."""
@@ -44,16 +40,11 @@ def split_by_hash(
     split_of: dict[str, str] = {}
     remaining = _digests_by_class(images)
     if "test" in fractions:
-        hashes = {
-            digest: hash_to_int(f"{split_seed}:{digest}")
-            for digests in remaining.values()
-            for digest in digests
-        }
+        hashes = {digest: hash_to_int(f"{split_seed}:{digest}") for digests in remaining.values() for digest in digests}
         test = select_test(remaining, hashes, fractions["test"], "different images")
         split_of = dict.fromkeys(test, "test")
         remaining = {
-            label: [digest for digest in digests if digest not in test]
-            for label, digests in remaining.items()
+            label: [digest for digest in digests if digest not in test] for label, digests in remaining.items()
         }
     if "validation" in fractions:
         validation = _select_validation(remaining, fractions["validation"], split_seed)
@@ -141,13 +132,9 @@ def select_test(
     return test
 
 
-def _select_validation(
-    digests_by_class: Mapping[str, list[str]], fraction: float, split_seed: int
-) -> list[str]:
+def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: float, split_seed: int) -> list[str]:
     sizes = {label: max(1, round(fraction * len(digests))) for label, digests in digests_by_class.items()}
-    counts = {
-        label: (len(digests), len(digests) - sizes[label]) for label, digests in digests_by_class.items()
-    }
+    counts = {label: (len(digests), len(digests) - sizes[label]) for label, digests in digests_by_class.items()}
     _require_training_images(counts, "validation", fraction, "different images")
     # The prefix makes the order independent of the hashes that decide on test.
     return [
@@ -159,9 +146,7 @@ def _select_validation(
     ]
 
 
-def _require_training_images(
-    counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str
-) -> None:
+def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str) -> None:
     """Raises a `SplitError` for classes of which nothing remains; `counts` has total and rest by class."""
     lines = [
         f"  class {label!r}: {total} {noun}, none left for training"

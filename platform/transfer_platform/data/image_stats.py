@@ -6,6 +6,7 @@ import hashlib
 import os
 import struct
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +18,6 @@ from transfer_platform.disk_cache import DiskCache
 from transfer_registry.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
     from PIL import Image
 

@@ -6,14 +6,12 @@ cells and bad quotes, stops at the first row with extra cells, and takes longer 
 to read.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from transfer_platform.data.catalog import normalize_label
@@ -21,9 +19,6 @@ from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*DELIMITERS, ".parquet")
@@ -151,9 +146,7 @@ def _read_text(file: Path, delimiter: str) -> _Table:
             f"the manifest {printable(file)} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(
-            f"the manifest {printable(file)} cannot be read: {error}; check its quotes"
-        ) from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotes") from error
     except OSError as error:
         raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
 
@@ -177,14 +170,10 @@ def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
     try:
         names = list(parquet.read_schema(file).names)
         used = {*required, *STANDARD_COLUMNS}
-        columns = sorted(
-            {name for name in names if names.count(name) == 1 and {name, name.casefold()} & used}
-        )
+        columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & used})
         data = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"the manifest {printable(file)} is damaged or not a Parquet file: {error}"
-        ) from error
+        raise DataError(f"the manifest {printable(file)} is damaged or not a Parquet file: {error}") from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
         try:
@@ -209,25 +198,18 @@ def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
         return table
     return _Table(
         [new_names.get(name, name) for name in table.columns],
-        [
-            (number, {new_names.get(name, name): cell for name, cell in cells.items()})
-            for number, cells in table.rows
-        ],
+        [(number, {new_names.get(name, name): cell for name, cell in cells.items()}) for number, cells in table.rows],
         table.errors,
     )
 
 
-def _require_columns(
-    file: Path, columns: Sequence[str], required: Sequence[str], group_by: str | None
-) -> None:
+def _require_columns(file: Path, columns: Sequence[str], required: Sequence[str], group_by: str | None) -> None:
     errors = [
         f"it has no column {name!r}{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, columns)}"
         for name in required
         if name not in columns
     ]
-    errors += [
-        f"the column {name!r} occurs {count} times" for name, count in Counter(columns).items() if count > 1
-    ]
+    errors += [f"the column {name!r} occurs {count} times" for name, count in Counter(columns).items() if count > 1]
     if errors:
         hints = {",": "; cells must be separated by commas", "\t": "; cells must be separated by tabs"}
         if len(columns) == 1 and ";" in columns[0]:
@@ -269,14 +251,11 @@ def _column_notes(table: _Table) -> Iterator[str]:
     for name in table.columns:
         values = {cells[name].strip() for _, cells in table.rows if name in cells}
         if name not in STANDARD_COLUMNS and values and all(map(split_for_name, values)):
-            yield (
-                f"the column {name!r} contains names of splits but is not used; to use it, call it 'split'"
-            )
+            yield (f"the column {name!r} contains names of splits but is not used; to use it, call it 'split'")
     weights = [weight for _, cells in table.rows if "weight" in cells and (weight := _parse_weight(cells))]
     if weights:
         yield (
-            "the column 'weight' is the weight of a training image in the loss: "
-            f"{min(weights):g} to {max(weights):g}"
+            f"the column 'weight' is the weight of a training image in the loss: {min(weights):g} to {max(weights):g}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -23,8 +23,6 @@ from transfer_platform.sources.walk import FoundFile
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transfer_platform.data.image_stats import ImageStats
 
 _MAX_COMPARED_NAMES = 5000
@@ -95,19 +93,14 @@ class ManifestImages:
         scanned = scan_files(self.manifest.file, files, stats, progress)
         problems |= missing | scanned.problems
         problems = {
-            entry.path: replace(
-                problem, message=f"{problem.message} ({self.manifest.row_label(entry.row.number)})"
-            )
+            entry.path: replace(problem, message=f"{problem.message} ({self.manifest.row_label(entry.row.number)})")
             for entry in [*included, *present]
             if (problem := problems.get(entry.path))
         }
         entries = {entry.row.number: entry for entry in [*self.entries, *present]}.values()
         catalogs = {
             split: self._catalog(
-                [entry for entry in entries if entry.row.split in (split, "")],
-                scanned.digests,
-                problems,
-                excluded,
+                [entry for entry in entries if entry.row.split in (split, "")], scanned.digests, problems, excluded
             )
             for split in self.manifest.splits or ("train",)
         }
@@ -165,8 +158,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
         _, missing = _find_files([entry for entry in entries if not entry.url])
         rows = {entry.path: entry.row for entry in entries}
         errors += [
-            (rows[path].number, f"{printable(rows[path].path)}: {problem.message}")
-            for path, problem in missing.items()
+            (rows[path].number, f"{printable(rows[path].path)}: {problem.message}") for path, problem in missing.items()
         ]
     manifest.raise_errors(errors)
     return ManifestImages(manifest, tuple(entries))
@@ -178,9 +170,7 @@ def _path_error(path: str, *, downloaded: bool) -> str:
         return "contains a NUL character, which no file name can contain"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
-        return (
-            "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
-        )
+        return "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
     if not downloaded:
         return ""
     relative = PurePosixPath(path)
@@ -235,9 +225,7 @@ def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict
             if S_ISREG(status.st_mode):
                 files.append(FoundFile(str(entry.path), str(entry.path), FileStamp.of(status)))
             else:
-                problems[entry.path] = FileProblem(
-                    "special file", "it is a folder, a pipe or a device, not a file"
-                )
+                problems[entry.path] = FileProblem("special file", "it is a folder, a pipe or a device, not a file")
     return files, problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -14,8 +15,6 @@ from transfer_platform.errors import DataError
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from transfer_platform.recipe.schema import DatasetConfig
 
 _MAX_COMPARED_NAMES = 5000
@@ -33,9 +32,7 @@ class PatternMatches(NamedTuple):
     allowed: frozenset[Path]
 
 
-def match_patterns(
-    config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]
-) -> PatternMatches:
+def match_patterns(config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]) -> PatternMatches:
     """Matches the patterns of the fields `exclude` and `allow_duplicates`.
 
     Args:
@@ -74,17 +71,13 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     root = root.resolve()
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
     unmatched = [
-        f"{pattern!r} matches no file{_suggest_file(root, pattern)}"
-        for pattern, files in matches.items()
-        if not files
+        f"{pattern!r} matches no file{_suggest_file(root, pattern)}" for pattern, files in matches.items() if not files
     ]
     _raise_unmatched(unmatched, field, f"files below {root}")
     return frozenset().union(*matches.values())
 
 
-def match_rows(
-    names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str
-) -> frozenset[Path]:
+def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
     """Matches patterns with the images of a manifest.
 
     Args:
@@ -107,9 +100,7 @@ def match_rows(
     for pattern in patterns:
         plain = pattern.rstrip("/")
         parts = plain.split("/")
-        matching = (
-            [plain] if plain in below else [name for name in below if _is_match(name.split("/"), parts)]
-        )
+        matching = [plain] if plain in below else [name for name in below if _is_match(name.split("/"), parts)]
         matches |= {path for name in matching for path in below[name]}
         if not matching:
             hint = did_you_mean(pattern, islice(names, _MAX_COMPARED_NAMES))

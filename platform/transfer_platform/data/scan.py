@@ -100,9 +100,7 @@ def _unchanged_files(
     files: Sequence[FoundFile], checksums: ChecksumCache, cache: DiskCache, stats: ImageStats
 ) -> dict[str, str]:
     """Digests of the unchanged files with cached statistics, by path; adds these to `stats`."""
-    digests = {
-        file.path: digest for file in files if (digest := checksums.get(file.name, file.stamp)) is not None
-    }
+    digests = {file.path: digest for file in files if (digest := checksums.get(file.name, file.stamp)) is not None}
     missing = iter([digest for digest in digests.values() if digest not in stats])
     while batch := list(islice(missing, _SAVE_FILES)):  # limits the memory for a million images
         for digest, packed in _cached_stats(cache, batch).items():
@@ -114,9 +112,7 @@ def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
     return {digest: packed for digest, packed in cache.get(digests).items() if len(packed) == STATS_BYTES}
 
 
-def _read_files(
-    files: Sequence[FoundFile], cache: DiskCache
-) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
+def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
     """Yields each file with its result; a bounded number of chunks is in flight, so memory stays flat."""
     if not files:
         return
@@ -211,10 +207,7 @@ def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFil
         cache: Cache of packed statistics; None if it is empty.
     """
     contents = [_read_content(path) for path in paths]
-    digests = [
-        "" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest()
-        for content in contents
-    ]
+    digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}
     return [
         ("", b"", content) if isinstance(content, FileProblem) else _scan(content, digest, cached.get(digest))

@@ -70,9 +70,7 @@ def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> Reso
         listed: Splits that the rows name.
         splits: `dataset.splits` of the recipe.
     """
-    specs: dict[str, str | float] = {
-        split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT
-    }
+    specs: dict[str, str | float] = {split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT}
     unset = [split for split in _HELD_OUT if getattr(splits, split) is None]
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
@@ -123,9 +121,7 @@ def _choose_test(layout: FolderLayout, validation: object) -> tuple[str | float,
         return folder, "by its name"
     held_out = [name for name in layout.validation if name != validation]
     if len(held_out) == 1:
-        return held_out[
-            0
-        ], "the only held-out folder; promotion needs images unused in training and selection"
+        return held_out[0], "the only held-out folder; promotion needs images unused in training and selection"
     return HOLDOUT_FRACTION, NO_FOLDER
 
 
@@ -264,9 +260,7 @@ class _FolderTree:
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
-            return entry.is_dir() and (
-                not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root)
-            )
+            return entry.is_dir() and (not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root))
         except OSError:  # circular link
             return False
 
@@ -285,14 +279,10 @@ def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> Folder
 
 def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
     """Rejects folders that all contain the same folders: `fold1/ants` and `fold2/ants`, or `ants/train`."""
-    subfolders = {
-        folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)
-    }
+    subfolders = {folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)}
     shared = sorted(set.intersection(*subfolders.values()))
     if any(map(split_for_name, shared)):
-        names = [
-            f"{tree.name(folder)}/{name}" for folder in subfolders for name in shared if split_for_name(name)
-        ]
+        names = [f"{tree.name(folder)}/{name}" for folder in subfolders for name in shared if split_for_name(name)]
         raise SplitError(
             f"{classes} contains splits inside of class folders ({join_names(names)}), but class folders "
             "must be inside of the splits: move <class>/train to train/<class>, and likewise for the others"

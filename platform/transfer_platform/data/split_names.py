@@ -1,7 +1,5 @@
 """Common names of splits, in folders and in the column `split` of a manifest."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import lru_cache

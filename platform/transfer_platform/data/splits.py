@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -23,8 +24,6 @@ from transfer_platform.progress import Progress, silent
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
     from transfer_platform.data.image_stats import ImageStats
 
 MAX_LISTED = 10
@@ -78,9 +77,7 @@ class Splits:
 
         The fingerprint of train includes the weights of its images; those of other images are not used.
         """
-        return {
-            split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()
-        }
+        return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,9 +87,7 @@ class Splits:
         """
         grouped = any(image.group for image in self.train)
         folds = {
-            f"fold {fold}": fingerprint(
-                image for image, own in zip(self.train, self.folds, strict=True) if own == fold
-            )
+            f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
             for fold in range(self.fold_count if grouped else 0)
         }
         digests = self.fingerprints | folds
@@ -168,18 +163,14 @@ def images_in_several_splits(
     Returns:
         For each such image its files by split.
     """
-    counts = Counter(
-        digest for images in images_by_split.values() for digest in {each.sha256 for each in images}
-    )
+    counts = Counter(digest for images in images_by_split.values() for digest in {each.sha256 for each in images})
     files: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
     for split, images in images_by_split.items():
         for image in images:
             if counts[image.sha256] > 1 and image.path not in allowed:
                 files[image.sha256][split].append(image)
     return [
-        {split: tuple(images) for split, images in by_split.items()}
-        for by_split in files.values()
-        if len(by_split) > 1
+        {split: tuple(images) for split, images in by_split.items()} for by_split in files.values() if len(by_split) > 1
     ]
 
 
@@ -191,9 +182,7 @@ def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str
         weighted: Append `NUL weight` to the lines of images whose weight is not 1.
     """
     lines = (
-        f"{image.label}\0{image.sha256}"
-        + (f"\0{image.weight!r}" if weighted and image.weight != 1 else "")
-        + "\n"
+        f"{image.label}\0{image.sha256}" + (f"\0{image.weight!r}" if weighted and image.weight != 1 else "") + "\n"
         for image in images
     )
     return _sha256("".join(sorted(lines)))
@@ -217,9 +206,7 @@ def _split_folder(root: Path, split: str, name: str) -> Path:
     return folder
 
 
-def _require_disjoint_images(
-    images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]
-) -> None:
+def _require_disjoint_images(images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]) -> None:
     shared = images_in_several_splits(images_by_split, allowed)
     if shared:
         lines = [

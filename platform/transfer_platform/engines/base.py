@@ -1,7 +1,5 @@
 """Interface of the engines that run trials."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from transfer_platform.search.study import Trial

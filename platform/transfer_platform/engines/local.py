@@ -1,7 +1,5 @@
 """Engine that runs trials one after another in the current process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Temperature scaling, fitted on images that were not used for training."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar

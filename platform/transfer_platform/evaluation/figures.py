@@ -1,7 +1,5 @@
 """Matplotlib figures of predictions and learning curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Shared by validation, test and `platform evaluate`. Labels are class indices.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support

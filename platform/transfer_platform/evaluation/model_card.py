@@ -3,8 +3,6 @@
 Follows "Model Cards for Model Reporting" (Mitchell et al., 2019).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from transfer_model.config import MAX_OOD_SCORE, ModelConfig
@@ -56,9 +54,7 @@ def _evaluation(predictions: Predictions, metrics: Mapping[str, float]) -> str:
 
 def _training(recipe: Recipe, images: Mapping[str, tuple[int, str]]) -> str:
     backbone = recipe.backbone
-    counts = [
-        f"- {count} {split} images, fingerprint `{digest}`" for split, (count, digest) in images.items()
-    ]
+    counts = [f"- {count} {split} images, fingerprint `{digest}`" for split, (count, digest) in images.items()]
     network = (
         f"- `{backbone.name}` with weights `{backbone.weights}`, frozen through `{backbone.freeze_through}`, "
         f"and a new head; recipe `{recipe.name}`, seed {recipe.seed}"

@@ -1,7 +1,5 @@
 """Markdown reports of an evaluation and of decision thresholds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from transfer_platform.evaluation.metrics import per_class

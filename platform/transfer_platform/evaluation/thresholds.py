@@ -3,8 +3,6 @@
 Thresholds are chosen on validation images and measured on test images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve

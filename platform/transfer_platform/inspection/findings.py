@@ -1,7 +1,5 @@
 """Kinds of findings: severity, meaning and fix."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -81,11 +79,7 @@ _ERRORS = (
     ("link in circles", "a link that leads back to itself or to its own folder", _FIX_LINK),
     ("link to nothing", "a link whose target does not exist", _FIX_LINK),
     ("special file", "a pipe, a socket or a device", "remove it"),
-    (
-        "outside the class folders",
-        "its class is unknown",
-        "move it into a class folder, or add it to dataset.exclude",
-    ),
+    ("outside the class folders", "its class is unknown", "move it into a class folder, or add it to dataset.exclude"),
     (
         "invalid classes",
         "fewer than two classes, an empty class, or a class name that is not valid text",
@@ -132,11 +126,7 @@ _WARNINGS = (
         "check it; move it to its class, or add it to dataset.exclude",
     ),
     ("outlier", "far from all other images in feature space", _CHECK),
-    (
-        "wrong extension",
-        "the file name extension does not match the format",
-        "rename it; it is read in any case",
-    ),
+    ("wrong extension", "the file name extension does not match the format", "rename it; it is read in any case"),
     ("animated", "several frames in one file, of which only the first is used", _CHECK),
     ("unusual format", "hardly any other image has this format", _CHECK),
     ("blank", "an image of a single color", _CHECK),

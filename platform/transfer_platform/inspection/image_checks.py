@@ -73,11 +73,7 @@ def check_images(
     is_deep = np.char.startswith(headers["mode"], b"I") | (headers["mode"] == b"F")
     checks: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
         ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i], formats[i])),
-        (
-            "animated",
-            headers["frames"] > 1,
-            lambda i: f"{headers['frames'][i]} frames in a {formats[i]} file",
-        ),
+        ("animated", headers["frames"] > 1, lambda i: f"{headers['frames'][i]} frames in a {formats[i]} file"),
         (
             "unusual format",
             np.isin(formats, list(rare)) & (len(headers) >= RARE_FORMAT_MIN_IMAGES),

@@ -69,9 +69,7 @@ def _cross_validate(
 
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(labels).min())), shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MAX_ITERATIONS))
-    probabilities: NDArray[np.float64] = cross_val_predict(
-        model, features, labels, cv=folds, method="predict_proba"
-    )
+    probabilities: NDArray[np.float64] = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
     return probabilities
 
 
@@ -118,10 +116,7 @@ def _describe(
     probabilities: NDArray[np.floating],
 ) -> Iterator[Finding]:
     labels = _label_indices(images, classes)
-    label_probabilities, predicted = (
-        probabilities[np.arange(len(labels)), labels],
-        probabilities.argmax(axis=1),
-    )
+    label_probabilities, predicted = (probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1))
     for index in np.argsort(label_probabilities, kind="stable"):
         if mask[index]:
             yield Finding(

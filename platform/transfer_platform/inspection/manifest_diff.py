@@ -1,7 +1,5 @@
 """Differences between the datasets of two runs, compared by content."""
 
-from __future__ import annotations
-
 import csv
 from collections import defaultdict
 from collections.abc import Iterable
@@ -69,9 +67,7 @@ class ManifestDiff:
             "relabelled": [f"{b.file}: {a.label} -> {b.label}" for a, b in self.relabelled],
             "moved to another split": [f"{b.file}: {a.split} -> {b.split}" for a, b in self.moved],
             "reweighted": [f"{b.file}: {a.weight} -> {b.weight}" for a, b in self.reweighted],
-            "moved to another fold": [
-                f"{b.file}: {a.fold or 'none'} -> {b.fold or 'none'}" for a, b in self.refolded
-            ],
+            "moved to another fold": [f"{b.file}: {a.fold or 'none'} -> {b.fold or 'none'}" for a, b in self.refolded],
         }
         lines = [f"{self.same} images are the same"]
         for name, entries in parts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ import numpy as np
 from transfer_platform.data.image_stats import LUMA, THUMBNAIL_SIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from transfer_platform.data.image_stats import ImageStats
@@ -71,9 +70,7 @@ def _transform(
 
 def _cosine_basis() -> NDArray[np.float32]:
     """Returns a matrix (768, 64) that maps RGB thumbnails to the 8 x 8 lowest frequencies of their luma."""
-    waves = np.cos(
-        np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE)
-    )
+    waves = np.cos(np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE))
     waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / THUMBNAIL_SIDE)
     products = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))
     basis: NDArray[np.float32] = products.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2).astype(np.float32)

@@ -98,14 +98,8 @@ def inspect(
     headers, hashes = stats.headers(rows), compute_hashes(stats, rows)
     ends = np.cumsum([len(members) for members in splits.values()])
     parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
-    split_findings = [
-        *check_class_folders(catalogs),
-        *exact_duplicates(splits, allowed),
-        *check_groups(splits),
-    ]
-    if split_error and not any(
-        FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings
-    ):
+    split_findings = [*check_class_folders(catalogs), *exact_duplicates(splits, allowed), *check_groups(splits)]
+    if split_error and not any(FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings):
         split_findings.append(Finding("cannot be split", (), split_error))
     findings = [
         *check_files(catalogs),
@@ -133,9 +127,7 @@ def inspect(
 def _skippable_files(catalogs: Mapping[str, Catalog]) -> dict[Path, str]:
     problems = {path: problem for catalog in catalogs.values() for path, problem in catalog.problems.items()}
     return {
-        path: problem.message
-        for path, problem in sorted(problems.items())
-        if FINDING_KINDS[problem.kind].skippable
+        path: problem.message for path, problem in sorted(problems.items()) if FINDING_KINDS[problem.kind].skippable
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transfer_platform.data.splits import Splits
     from transfer_platform.inspection.inspection import Inspection
 
@@ -80,9 +78,7 @@ def html_page(inspection: Inspection, title: str) -> str:
     """Returns the report as an HTML page with embedded thumbnails, which loads no other files."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=title,
@@ -160,9 +156,7 @@ def _fix(kind: str, severity: Severity) -> str:
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 
-def _html_section(
-    inspection: Inspection, severity: Severity, kind: str, findings: Sequence[Finding]
-) -> dict[str, Any]:
+def _html_section(inspection: Inspection, severity: Severity, kind: str, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "severity": str(severity),
         "kind": kind,

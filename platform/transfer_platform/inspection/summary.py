@@ -48,9 +48,7 @@ def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[obje
     }
 
 
-def _quantities(
-    headers: NDArray[np.void], brightness: NDArray[np.floating]
-) -> dict[str, NDArray[np.floating]]:
+def _quantities(headers: NDArray[np.void], brightness: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
     return {
         "width, pixels": headers["width"].astype(np.float64),
         "height, pixels": headers["height"].astype(np.float64),

@@ -58,9 +58,7 @@ class BatchAugmentation:
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
-            raise ValueError(
-                f"the augmentation policy must be one of {', '.join(POLICIES)}, but got {self.policy!r}"
-            )
+            raise ValueError(f"the augmentation policy must be one of {', '.join(POLICIES)}, but got {self.policy!r}")
 
     def __call__(self, canvases: Tensor, aspects: Tensor, seeds: Sequence[int]) -> Tensor:
         """Returns one view of each image.

@@ -6,10 +6,8 @@ An image is resized to the square without keeping its aspect ratio, so that all 
 `augmentation.BatchAugmentation` undoes the distortion when it cuts a view.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +16,6 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from transfer_model.preprocessing import FORMATS, decode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SIDE_PER_PIXEL = 10 / 7
 """C / S. A crop has at least 0.7 of each side, as it has of the area, so that a view is never upscaled.

@@ -5,8 +5,6 @@
 Stored rows are uint8; normalization and augmentation run on the device.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -127,9 +125,7 @@ class ImageLoader:
             return decoding
         address = preprocessing_digest(kind, self.preprocessing)
         try:
-            return self._store.get_or_compute(
-                address, spec, self.digests, self._compute(decoding), self._waiting
-            )
+            return self._store.get_or_compute(address, spec, self.digests, self._compute(decoding), self._waiting)
         except StoreError as error:
             self._say(f"images are decoded in every epoch: {error}")
             return decoding
@@ -154,11 +150,7 @@ class _DecodingRows:
     """
 
     def __init__(
-        self,
-        images: Sequence[ImageRecord],
-        spec: RowSpec,
-        decode_row: Callable[[bytes, str], Tensor],
-        threads: int,
+        self, images: Sequence[ImageRecord], spec: RowSpec, decode_row: Callable[[bytes, str], Tensor], threads: int
     ) -> None:
         self._images, self._spec, self._decode_row = images, spec, decode_row
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")

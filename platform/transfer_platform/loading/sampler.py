@@ -3,8 +3,6 @@
 Every random choice is a function of explicit seeds and not of earlier choices, so that it is reproducible.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,13 +57,7 @@ class ViewSchedule:
 
 
 def batch_indices(
-    count: int,
-    batch_size: int,
-    *,
-    shuffle: bool,
-    seed: int = 0,
-    epoch: int = 0,
-    classes: Sequence[int] | None = None,
+    count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0, classes: Sequence[int] | None = None
 ) -> list[list[int]]:
     """Returns the indices of each batch of an epoch; without `classes`, each index occurs exactly once.
 

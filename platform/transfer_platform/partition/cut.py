@@ -4,8 +4,6 @@ Dependencies are arguments, and earlier writes to the storage of an argument. Op
 the images are copied to each part that needs them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,9 +132,7 @@ class AnalyzedGraph:
         graph, members = fx.Graph(), frozenset(nodes)
         features = graph.placeholder("features")
         size = graph.call_method("size", (features, 0))
-        copies: dict[fx.Node, Any] = {
-            node: _fill_batch_size(value, size) for node, value in self._constants.items()
-        }
+        copies: dict[fx.Node, Any] = {node: _fill_batch_size(value, size) for node, value in self._constants.items()}
         copies[cut] = features
         for node in self.nodes:
             if node in members:

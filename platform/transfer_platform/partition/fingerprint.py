@@ -84,9 +84,7 @@ def _settings(module: nn.Module) -> str:
     parts = []
     for name, part in module.named_modules():
         settings = {
-            key: _describe(value)
-            for key, value in vars(part).items()
-            if not key.startswith("_") and key != "training"
+            key: _describe(value) for key, value in vars(part).items() if not key.startswith("_") and key != "training"
         }
         parts.append(f"{name} {_describe(type(part))} {part.extra_repr()} {sorted(settings.items())}")
     return "; ".join(parts)

@@ -86,9 +86,7 @@ class _RecordingInterpreter(fx.Interpreter):
             writes=frozenset(writes),
             writes_state=any(storage < len(self._state) for storage in writes),
             draws_random=not equal_tensors(random_before, self._random_state.get()),
-            returned_argument=next(
-                (node for node in n.all_input_nodes if writes and self.env[node] is result), None
-            ),
+            returned_argument=next((node for node in n.all_input_nodes if writes and self.env[node] is result), None),
         )
         return result
 

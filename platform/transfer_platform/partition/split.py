@@ -130,11 +130,7 @@ def partition_network(network: Network) -> Partition:
     if network.frozen == 0:
         raise _error(network, "no stage is frozen")
     try:
-        with (
-            preserve_state(network),
-            torch.inference_mode(mode=False),
-            _full_precision(module_device(network)),
-        ):
+        with preserve_state(network), torch.inference_mode(mode=False), _full_precision(module_device(network)):
             return _verify(network, _split(network))
     except PartitionError:
         raise

@@ -1,19 +1,14 @@
 """Composition of a recipe from base recipes, its file and overrides."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.yaml_tree import Node, Place, merge, parse_yaml, recipe_error
 from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
 from transfer_platform.suggest import closest_match
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 EXTENDS = "extends"
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")

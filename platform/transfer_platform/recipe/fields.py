@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
@@ -13,8 +14,6 @@ from transfer_platform.recipe.search_space import Choice, Range
 from transfer_registry.rules import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 

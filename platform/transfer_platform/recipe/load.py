@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from transfer_platform.recipe.yaml_tree import Node, Place, format_path
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
 
     from transfer_platform.recipe.messages import FieldError
 
@@ -60,6 +60,4 @@ def _recipe_error(tree: Node, errors: Iterable[FieldError]) -> RecipeError:
         return place.line is None, place.source != tree.place.source, place.source, place.line or 0
 
     located = sorted(((tree.place_of(error.path), error) for error in errors), key=order)
-    return RecipeError(
-        [RecipeProblem(str(place), format_path(error.path), error.message) for place, error in located]
-    )
+    return RecipeError([RecipeProblem(str(place), format_path(error.path), error.message) for place, error in located])

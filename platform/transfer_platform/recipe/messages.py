@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, all_fields, field_names, paths_named
@@ -11,8 +12,6 @@ from transfer_platform.recipe.yaml_tree import FieldPath, Node, format_path
 from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
@@ -95,9 +94,7 @@ def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return FieldError(
-        path[:-1], "low and high are for numbers only; to search this field, use {choices: [a, b]}"
-    )
+    return FieldError(path[:-1], "low and high are for numbers only; to search this field, use {choices: [a, b]}")
 
 
 def _message(path: FieldPath, details: ErrorDetails) -> str:

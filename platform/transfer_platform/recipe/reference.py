@@ -3,18 +3,14 @@
 `python -m transfer_platform.recipe.reference`, run in the root of the repository, writes both files.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, SchemaField, all_fields, value_fields
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.yaml_tree import FieldPath, format_path
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SCHEMA_FILE = Path("recipes/recipe.schema.json")
 REFERENCE_FILE = Path("docs/recipe.md")
@@ -100,9 +96,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    body = {
-        key: _inlined(value, definitions) for key, value in schema.items() if key not in ("$ref", "title")
-    }
+    body = {key: _inlined(value, definitions) for key, value in schema.items() if key not in ("$ref", "title")}
     if "$ref" not in schema:
         return body
     name = schema["$ref"].rpartition("/")[2]
@@ -124,10 +118,7 @@ def _required(path: FieldPath) -> dict[str, Any]:
     sections = {field.path[-1]: _required(field.path) for field in children if field.section}
     properties = {name: schema for name, schema in sections.items() if schema}
     required = [field.path[-1] for field in children if field.info.is_required()]
-    return {
-        **({"required": required} if required else {}),
-        **({"properties": properties} if properties else {}),
-    }
+    return {**({"required": required} if required else {}), **({"properties": properties} if properties else {})}
 
 
 def _row(field: SchemaField, schema: Mapping[str, Any]) -> str:

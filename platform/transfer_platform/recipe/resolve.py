@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from io import StringIO
 from operator import attrgetter
@@ -25,8 +26,6 @@ from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_rang
 from transfer_platform.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from transfer_platform.recipe.search_space import Space
 
 _NO_EFFECT_ON_TRIALS: dict[str, Any] = {
@@ -75,9 +74,7 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         errors = validation_errors(error, Node(Place("trial"), {}))
-        raise RecipeError(
-            [RecipeProblem("trial", format_path(path), message) for path, message in errors]
-        ) from error
+        raise RecipeError([RecipeProblem("trial", format_path(path), message) for path, message in errors]) from error
 
 
 def study_identity(recipe: Recipe) -> str:

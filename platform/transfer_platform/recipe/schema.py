@@ -17,9 +17,7 @@ Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-SearchMetric = Literal[
-    "validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"
-]
+SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -264,9 +262,7 @@ class GateConfig(Section):
     @property
     def rules(self) -> dict[str, Rule]:
         """Rules that are set, by their names in a recipe."""
-        values = (
-            (field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items()
-        )
+        values = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
         return {name: rule for name, rule in values if rule is not None}
 
 

@@ -10,9 +10,7 @@ from typing_extensions import TypeAliasType
 
 T = TypeVar("T")
 
-MODEL_CONFIG = ConfigDict(
-    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-)
+MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """Settings of all models of a recipe: immutable, no unknown fields, no conversion between types."""
 
 
@@ -101,9 +99,7 @@ else:
     Searchable = TypeAliasType(
         "Searchable",
         Annotated[
-            Annotated[T, Tag("value")]
-            | Annotated[Range[T], Tag("range")]
-            | Annotated[Choice[T], Tag("choices")],
+            Annotated[T, Tag("value")] | Annotated[Range[T], Tag("range")] | Annotated[Choice[T], Tag("choices")],
             Discriminator(_tag),
         ],
         type_params=(T,),

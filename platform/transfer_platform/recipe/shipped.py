@@ -1,7 +1,5 @@
 """Recipes included in the installation, which commands accept by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]

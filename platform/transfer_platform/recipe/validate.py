@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,6 @@ from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, 
 from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from transfer_model.catalog import BackboneInfo
     from transfer_platform.recipe.yaml_tree import FieldPath, Node
 
@@ -54,9 +53,7 @@ class ValidFields:
         if node is not None:
             return node.plain()
         sections = (path[:length] for length in range(1, len(path)))
-        exists = all(
-            self._is_set(section) or all_fields()[section].default is not None for section in sections
-        )
+        exists = all(self._is_set(section) or all_fields()[section].default is not None for section in sections)
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
@@ -122,9 +119,7 @@ def _search_without_ranges(fields: ValidFields) -> Iterator[FieldError]:
     trials = fields.get("search.trials")
     if trials and trials > 1 and not fields.ranges():
         message = f"all {trials} trials would be identical because no field has a range"
-        yield FieldError(
-            ("search", "trials"), f"{message}; add one, such as {_EXAMPLE_RANGE}, or set trials: 1"
-        )
+        yield FieldError(("search", "trials"), f"{message}; add one, such as {_EXAMPLE_RANGE}, or set trials: 1")
 
 
 def _overlapping_folders(fields: ValidFields) -> Iterator[FieldError]:
@@ -161,9 +156,7 @@ def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
     epochs = min(fields.possible_values("training.epochs").values(), default=None)
     for path, warmup in fields.possible_values("training.warmup_epochs").items():
         if epochs is not None and warmup > epochs:
-            yield FieldError(
-                path, f"a warm-up of {warmup} epochs is longer than the training of {epochs} epochs"
-            )
+            yield FieldError(path, f"a warm-up of {warmup} epochs is longer than the training of {epochs} epochs")
 
 
 def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:

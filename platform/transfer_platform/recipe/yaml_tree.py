@@ -7,9 +7,9 @@ tag can construct an object, and a duplicate key is reported instead of overwrit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
@@ -19,9 +19,6 @@ from ruamel.yaml.nodes import Node as YamlNode
 from ruamel.yaml.reader import ReaderError
 
 from transfer_platform.errors import RecipeError, RecipeProblem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Scalar: TypeAlias = str | int | float | bool | None
 FieldPath: TypeAlias = tuple[str | int, ...]
@@ -216,9 +213,7 @@ class _TreeBuilder:
             elif name == "<<":
                 self._report(place, name, "merge keys are not part of YAML 1.2; use extends: FILE instead")
             elif name in entries:
-                self._report(
-                    place, name, f"duplicate field, first at {entries[name].place}; remove one of them"
-                )
+                self._report(place, name, f"duplicate field, first at {entries[name].place}; remove one of them")
             else:
                 entries[name] = self.build(value, place)
         return entries
@@ -245,11 +240,7 @@ def _syntax_error(error: YAMLError, text: str, source: str, first_line: int | No
         mark: Any = error.problem_mark
         if "end of stream" in str(error.problem) and error.context_mark is not None:
             mark = error.context_mark  # the opening quotation mark instead of the end of the file
-        line, column, message = (
-            mark.line,
-            f" at column {mark.column + 1}",
-            _syntax_message(str(error.problem)),
-        )
+        line, column, message = (mark.line, f" at column {mark.column + 1}", _syntax_message(str(error.problem)))
     place = Place(source, None if line is None or first_line is None else first_line + line)
     return recipe_error(place, "", f"invalid YAML{column}: {message}")
 

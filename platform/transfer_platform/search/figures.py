@@ -1,7 +1,5 @@
 """Matplotlib figures of a study."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Sampler whose proposals do not change when a study is interrupted."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 
@@ -24,9 +22,7 @@ class ReproducibleSampler(BaseSampler):
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def infer_relative_search_space(
-        self, study: OptunaStudy, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the parameters that all finished trials share; they are sampled jointly."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 

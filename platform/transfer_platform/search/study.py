@@ -4,8 +4,6 @@ Only this package imports Optuna. An objective receives a `Trial`: its number, i
 pruned.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,9 +100,7 @@ class Study:
         optuna_study: The underlying Optuna study.
     """
 
-    def __init__(
-        self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool
-    ) -> None:
+    def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
         pruner: BasePruner = MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner()
         self._storage = RDBStorage(url)
         self.optuna_study: OptunaStudy = optuna.create_study(
@@ -168,10 +164,7 @@ class Study:
         }
 
     def run(
-        self,
-        trials: int,
-        objective: Callable[[Trial], float],
-        on_trial_end: Callable[[FinishedTrial], None],
+        self, trials: int, objective: Callable[[Trial], float], on_trial_end: Callable[[FinishedTrial], None]
     ) -> None:
         """Runs trials until the study has the requested number; interrupted trials run first.
 
@@ -188,9 +181,7 @@ class Study:
         while self.finished_count < trials:
             on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
-    def _run_trial(
-        self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool
-    ) -> FinishedTrial:
+    def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
         # Not `ask(fixed_distributions=...)`: a trial that was killed while values were proposed lacks some.
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}
         try:

@@ -6,8 +6,6 @@ https://security.snyk.io/research/zip-slip-vulnerability) and decompression bomb
 and duplicate names, and strips the slash of absolute paths.
 """
 
-from __future__ import annotations
-
 import lzma
 import re
 import shutil
@@ -15,19 +13,17 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, Literal
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.checksums import cached_sha256
 from transfer_registry.files import build_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
@@ -79,10 +75,7 @@ class ArchiveEntry:
 
 
 def unpack(
-    archive: Path,
-    sha256: str | None = None,
-    progress: Progress = silent,
-    limits: ArchiveLimits = _DEFAULT_LIMITS,
+    archive: Path, sha256: str | None = None, progress: Progress = silent, limits: ArchiveLimits = _DEFAULT_LIMITS
 ) -> Path:
     """Unpacks an archive into the cache unless it is already there.
 
@@ -119,9 +112,7 @@ def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> Non
     _unpack(archive, folder, progress, _DEFAULT_LIMITS, mode="wb")
 
 
-def _unpack(
-    archive: Path, folder: Path, progress: Progress, limits: ArchiveLimits, mode: Literal["xb", "wb"]
-) -> None:
+def _unpack(archive: Path, folder: Path, progress: Progress, limits: ArchiveLimits, mode: Literal["xb", "wb"]) -> None:
     with _translate_errors(archive), _open_archive(archive, limits) as entries:
         checked = _check_entries(archive, entries, shutil.disk_usage(folder).free, limits)
         _write_entries(checked, folder, archive, progress, mode)
@@ -155,9 +146,7 @@ def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
     elif info.compress_type not in _READABLE_METHODS:
         violation = f"its compression method {info.compress_type} is not supported"
     # zipfile cuts `filename` at a NUL byte; the rules apply to the name as it is stored.
-    return ArchiveEntry(
-        info.orig_filename, info.file_size, info.is_dir(), violation, lambda: zipped.open(info)
-    )
+    return ArchiveEntry(info.orig_filename, info.file_size, info.is_dir(), violation, lambda: zipped.open(info))
 
 
 def _tar_entries(tarred: tarfile.TarFile, trailing_bytes: int) -> Iterator[ArchiveEntry]:
@@ -241,9 +230,7 @@ def _duplicate(path: PurePosixPath, entry: ArchiveEntry, checked: dict[PurePosix
     return ""
 
 
-def _check_size(
-    archive: Path, entries: int, total_bytes: int, free_bytes: int, limits: ArchiveLimits
-) -> None:
+def _check_size(archive: Path, entries: int, total_bytes: int, free_bytes: int, limits: ArchiveLimits) -> None:
     if entries >= limits.entries:
         raise SourceError(f"{archive} is refused: it has more than {limits.entries:,} entries")
     if total_bytes > limits.unchecked_bytes and total_bytes > limits.ratio * archive.stat().st_size:
@@ -284,8 +271,6 @@ def _translate_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        raise SourceError(
-            f"{archive} is damaged or incomplete ({error}); delete it and download it again"
-        ) from error
+        raise SourceError(f"{archive} is damaged or incomplete ({error}); delete it and download it again") from error
     except OSError as error:  # damage found by bz2 and gzip, or a full disk
         raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {error}") from error

@@ -1,16 +1,11 @@
 """Portable folder names for class names."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from transfer_platform.sources.walk import is_ignored
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 _MAX_BYTES = 200

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -28,8 +29,6 @@ from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.checksums import Checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from requests import Response
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60

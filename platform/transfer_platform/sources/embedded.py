@@ -4,23 +4,18 @@
 Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import struct
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.suggest import did_you_mean
 from transfer_registry.files import build_once
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 SIDE, LEVELS = 8, 16
 
@@ -42,9 +37,7 @@ def embedded_dataset(name: str) -> Path:
     """
     if name not in _WRITERS:
         known = ", ".join(f"embedded:{known}" for known in _WRITERS)
-        raise SourceError(
-            f"there is no embedded dataset {name!r}{did_you_mean(name, _WRITERS)}; available: {known}"
-        )
+        raise SourceError(f"there is no embedded dataset {name!r}{did_you_mean(name, _WRITERS)}; available: {known}")
     return build_once(cache_folder() / "embedded" / name, _WRITERS[name])
 
 
@@ -70,9 +63,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 def _zlib_stored(data: bytes) -> bytes:
     """Returns an uncompressed zlib stream (RFC 1950) with blocks of the largest possible size."""
     starts = range(0, len(data), _LARGEST_BLOCK)
-    blocks = [
-        _stored_block(data[start : start + _LARGEST_BLOCK], last=start == starts[-1]) for start in starts
-    ]
+    blocks = [_stored_block(data[start : start + _LARGEST_BLOCK], last=start == starts[-1]) for start in starts]
     return b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
 
 

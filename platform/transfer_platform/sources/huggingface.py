@@ -4,15 +4,15 @@ They come from the Hub, from folders written by `save_to_disk`, or from folders 
 reads, such as Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import re
 import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -22,10 +22,6 @@ from transfer_platform.sources.class_folders import folder_names
 from transfer_platform.sources.names import HuggingFaceSource, huggingface_source
 from transfer_platform.suggest import did_you_mean
 from transfer_registry.files import build_once
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-    from types import ModuleType
 
 EXTRA = "pip install --upgrade 'transfer-platform[huggingface]'"
 MIN_VERSION = 4
@@ -171,9 +167,7 @@ def _load_splits(
         _refuse_local_namesake(source.name)
     try:
         if local is None:
-            loaded = datasets.load_dataset(
-                source.name, source.config or None, revision=source.revision or None
-            )
+            loaded = datasets.load_dataset(source.name, source.config or None, revision=source.revision or None)
         elif (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
             loaded = datasets.load_from_disk(str(local))
         else:
@@ -205,9 +199,7 @@ def _load_failure(reason: str, local: Path | None) -> str:
 def _selected(splits: Mapping[str, Table], names: Sequence[str]) -> Mapping[str, Table]:
     for name in names:
         if name not in splits:
-            raise SourceError(
-                f"there is no split {name!r}, only {', '.join(splits)}{did_you_mean(name, splits)}"
-            )
+            raise SourceError(f"there is no split {name!r}, only {', '.join(splits)}{did_you_mean(name, splits)}")
     return {name: table for name, table in splits.items() if not names or name in names}
 
 
@@ -220,9 +212,7 @@ def _read_images(
     image = _image_column(table.features, source.image)
     label = _label_column(table.features, source.label)
     folders = _class_folders(table, label)
-    for number, row in enumerate(
-        table.select_columns([image, label]).cast_column(image, Image(decode=False))
-    ):
+    for number, row in enumerate(table.select_columns([image, label]).cast_column(image, Image(decode=False))):
         place = f"row {number} of the split {split!r}"
         if row[label] not in folders:
             raise SourceError(
@@ -250,9 +240,7 @@ def _label_column(features: Mapping[str, Feature], chosen: str) -> str:
     return _one_column(features, columns, chosen, "classes", "label")
 
 
-def _one_column(
-    features: Mapping[str, Feature], columns: list[str], chosen: str, content: str, option: str
-) -> str:
+def _one_column(features: Mapping[str, Feature], columns: list[str], chosen: str, content: str, option: str) -> str:
     """Returns the chosen column, or the only one with the right type."""
     if chosen:
         if chosen not in features:
@@ -264,8 +252,7 @@ def _one_column(
         return columns[0]
     if columns:
         raise SourceError(
-            f"the columns {' and '.join(columns)} hold {content}: choose one, for example "
-            f"?{option}={columns[0]}"
+            f"the columns {' and '.join(columns)} hold {content}: choose one, for example ?{option}={columns[0]}"
         )
     raise SourceError(
         f"no column is known to hold {content}; there are {_describe(features)}; choose one: ?{option}=COLUMN"
@@ -273,9 +260,7 @@ def _one_column(
 
 
 def _describe(features: Mapping[str, Feature]) -> str:
-    return ", ".join(
-        f"{name} ({getattr(kind, 'dtype', type(kind).__name__)})" for name, kind in features.items()
-    )
+    return ", ".join(f"{name} ({getattr(kind, 'dtype', type(kind).__name__)})" for name, kind in features.items())
 
 
 def _class_folders(table: Table, label: str) -> Mapping[object, str]:

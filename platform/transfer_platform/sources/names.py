@@ -3,19 +3,14 @@
 Names are parsed and checked without importing the libraries that provide the datasets.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from transfer_platform.sources.torchvision_table import TABLE
 from transfer_platform.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 EMBEDDED, TORCHVISION, HUGGINGFACE = "embedded:", "torchvision:", "huggingface:"
 NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
@@ -72,8 +67,7 @@ def torchvision_problem(name: str) -> str:
     if reason := _UNSUPPORTED.get(name):
         return f"the torchvision dataset {name!r} is not supported: {reason}"
     hint = (
-        did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED))
-        or f"; available: {', '.join(TORCHVISION_DATASETS)}"
+        did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED)) or f"; available: {', '.join(TORCHVISION_DATASETS)}"
     )
     return f"there is no supported torchvision dataset {name!r}{hint}"
 
@@ -118,9 +112,5 @@ def _parse_name(name: str) -> HuggingFaceSource:
         return HuggingFaceSource(name, local=True)
     parts = _ON_HUB.fullmatch(name)
     if parts is None:
-        raise ValueError(
-            f"{name!r} is not a dataset name; expected {_FORM}, or a folder that starts with ./ or /"
-        )
-    return HuggingFaceSource(
-        parts["name"], local=False, config=parts["config"] or "", revision=parts["revision"] or ""
-    )
+        raise ValueError(f"{name!r} is not a dataset name; expected {_FORM}, or a folder that starts with ./ or /")
+    return HuggingFaceSource(parts["name"], local=False, config=parts["config"] or "", revision=parts["revision"] or "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,6 @@ from transfer_platform.sources.download import redact_url
 from transfer_registry.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from fsspec import AbstractFileSystem
 
 STORES = {
@@ -169,12 +168,7 @@ def _refusal(error: BaseException) -> FileProblem | None:
 def _status_problem(status: int) -> FileProblem | None:
     if status == 429 or status >= 500:
         return None
-    reasons = {
-        401: "requires a password",
-        403: "denies access",
-        404: "has no such file",
-        410: "no longer has it",
-    }
+    reasons = {401: "requires a password", 403: "denies access", 404: "has no such file", 410: "no longer has it"}
     reason = reasons.get(status, f"answered {status}")
     return FileProblem("unreadable", f"it cannot be fetched: the store {reason}")
 

@@ -1,7 +1,5 @@
 """Opening of folders, archives, manifests, URLs and named datasets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from transfer_platform.errors import SourceError
@@ -81,9 +79,7 @@ def _open_named(source: str, base: Path, progress: Progress) -> Path:
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
-        raise SourceError(
-            f"sha256 is the checksum of an archive, and the source {source!r} is not one; remove sha256"
-        )
+        raise SourceError(f"sha256 is the checksum of an archive, and the source {source!r} is not one; remove sha256")
 
 
 def _suggestion(path: Path) -> str:

@@ -4,14 +4,13 @@ This package fetches the files (with mirrors and resumed downloads) and unpacks 
 torchvision only read them and never download anything.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -21,16 +20,8 @@ from transfer_platform.sources.class_folders import folder_names
 from transfer_platform.sources.download import fetch
 from transfer_platform.sources.embedded import encode_png
 from transfer_platform.sources.names import torchvision_problem
-from transfer_platform.sources.torchvision_table import (
-    TABLE,
-    DatasetInstance,
-    PublishedFile,
-    TorchvisionDataset,
-)
+from transfer_platform.sources.torchvision_table import TABLE, DatasetInstance, PublishedFile, TorchvisionDataset
 from transfer_registry.files import build_once
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
@@ -142,8 +133,7 @@ def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequenc
         import torchvision
 
         raise SourceError(
-            f"torchvision {torchvision.__version__} does not provide the class names; "
-            "pip install --upgrade torchvision"
+            f"torchvision {torchvision.__version__} does not provide the class names; pip install --upgrade torchvision"
         )
     return [name if isinstance(name, str) else name[0] for name in classes]
 

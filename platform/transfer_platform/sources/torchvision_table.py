@@ -5,15 +5,11 @@ torchvision defines them inside a function. Datasets whose loader unpickles file
 torchvision checks the MD5 of these files first (CIFAR10 and CIFAR100: every batch, and the class names).
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 DatasetClass = Any
 """A dataset class of torchvision, which has no type annotations."""
@@ -71,9 +67,7 @@ def _splits(**names: str) -> Mapping[str, Mapping[str, object]]:
     return {folder: {"split": name} for folder, name in names.items()}
 
 
-def _add_arguments(
-    splits: Mapping[str, Mapping[str, object]], **common: object
-) -> Mapping[str, Mapping[str, object]]:
+def _add_arguments(splits: Mapping[str, Mapping[str, object]], **common: object) -> Mapping[str, Mapping[str, object]]:
     return {folder: {**arguments, **common} for folder, arguments in splits.items()}
 
 
@@ -179,9 +173,7 @@ def _emnist(part: str) -> TorchvisionDataset:
 
 
 def _aircraft(level: str) -> TorchvisionDataset:
-    return TorchvisionDataset(
-        _single_archive(), _add_arguments(_TRAIN_VAL_TEST, annotation_level=level), _image_files
-    )
+    return TorchvisionDataset(_single_archive(), _add_arguments(_TRAIN_VAL_TEST, annotation_level=level), _image_files)
 
 
 def _imagenette(size: str) -> TorchvisionDataset:

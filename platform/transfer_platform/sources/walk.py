@@ -1,7 +1,5 @@
 """Recursive listing of folders; follows links only if it is safe."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

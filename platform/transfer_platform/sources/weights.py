@@ -1,7 +1,5 @@
 """Pretrained weights as local files: bundled, local, or fetched once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +24,7 @@ class PretrainedWeights:
     sha256: str | None = None
 
 
-def fetch_weights(
-    backbone: str, weights: str, folder: Path, progress: Progress = silent
-) -> PretrainedWeights:
+def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
     """Returns the pretrained weights of a backbone, fetched if necessary.
 
     Args:

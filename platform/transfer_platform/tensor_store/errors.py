@@ -8,8 +8,6 @@ TransferError
 The caller can continue without a store.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@
 Imports no torch, so that `platform cache` starts fast.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress

@@ -1,7 +1,5 @@
 """Random access to stored rows: small sets in memory, large ones in mapped files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -119,11 +117,7 @@ class MappedRows:
 
 
 def open_rows(
-    spec: RowSpec,
-    keys: Sequence[str],
-    locations: Mapping[str, RowLocation],
-    in_memory_bytes: int,
-    resident_bytes: int,
+    spec: RowSpec, keys: Sequence[str], locations: Mapping[str, RowLocation], in_memory_bytes: int, resident_bytes: int
 ) -> Rows:
     """Opens the rows of N keys, in memory if the distinct rows are at most `in_memory_bytes`.
 

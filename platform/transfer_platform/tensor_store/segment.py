@@ -9,8 +9,6 @@ The metadata follows the rows, so that rows are written as they are computed. `d
 the reasons for not using safetensors.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import mmap

@@ -1,7 +1,5 @@
 """Segments of one address: lookup and verification of stored rows."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -83,8 +81,7 @@ def _open(path: Path, spec: RowSpec) -> Segment | None:
         # Treating the rows as missing would silently compute all of them again.
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise StoreError(
-                f"cannot read the cache {path.parents[1]}: too many open files; "
-                "raise the limit with `ulimit -n`"
+                f"cannot read the cache {path.parents[1]}: too many open files; raise the limit with `ulimit -n`"
             ) from error
         return None
 

@@ -1,7 +1,5 @@
 """Store of tensor rows, each computed by the first process that requests it."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -114,9 +112,7 @@ class Store:
         def evict(rows: int) -> None:
             keep = frozenset(segment.path for segment, _ in locations.values())
             size = _disk_bytes(spec, rows)
-            eviction.evict(
-                self._folder, self._limit, size, address=address, keep=keep, free_bytes=self._free_bytes
-            )
+            eviction.evict(self._folder, self._limit, size, address=address, keep=keep, free_bytes=self._free_bytes)
 
         evict(len(missing))
         writer = _RowWriter(

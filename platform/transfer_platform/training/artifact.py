@@ -1,7 +1,5 @@
 """Artifact for serving: weights, calibration and out-of-distribution scorer."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -26,12 +24,7 @@ MAX_REFERENCE = 2000
 
 
 def write_artifact(
-    trainer: TrialTrainer,
-    recipe: Recipe,
-    result: FitResult,
-    network: Network,
-    folder: Path,
-    say: Say = silent,
+    trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, folder: Path, say: Say = silent
 ) -> Path:
     """Writes the network of a trial to a folder for `Classifier.load`, and returns the folder.
 

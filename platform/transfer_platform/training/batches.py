@@ -3,8 +3,6 @@
 Both kinds of inputs use the same augmented views in the same epochs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,8 +109,7 @@ class FeatureInputs:
         if self._augmented is None:
             return self.load(positions)
         rows = [
-            position * self._views.stored_count
-            + self._views.view_index(self._digests[position], epoch, repeat)
+            position * self._views.stored_count + self._views.view_index(self._digests[position], epoch, repeat)
             for position, repeat in zip(positions, repeats, strict=True)
         ]
         return self._to_device(self._augmented.take(rows))

@@ -1,7 +1,5 @@
 """Atomic saving and loading of tensors in safetensors files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

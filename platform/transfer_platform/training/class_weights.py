@@ -1,7 +1,5 @@
 """Class weights of the loss for imbalanced data sets."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -19,10 +17,7 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
     counts = torch.bincount(labels, minlength=classes)
     ratio = float(counts.max() / counts.min())
     resolved = "balanced" if ratio > IMBALANCE_RATIO else "none"
-    say(
-        f"class_weights: auto uses {resolved}: "
-        f"the largest class has {ratio:.2f} times as many images as the smallest"
-    )
+    say(f"class_weights: auto uses {resolved}: the largest class has {ratio:.2f} times as many images as the smallest")
     return config.model_copy(update={"class_weights": resolved})
 
 

@@ -3,8 +3,6 @@
 Costs measured on this machine are cached for `platform check`. This module does not import PyTorch.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version

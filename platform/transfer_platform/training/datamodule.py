@@ -3,8 +3,6 @@
 If a network can be partitioned, stored and recomputed features are bitwise equal; only the time differs.
 """
 
-from __future__ import annotations
-
 import torch
 from rich.filesize import decimal
 
@@ -58,16 +56,12 @@ class DataModule:
         key = (recipe.backbone.name, recipe.backbone.freeze_through, views)
         if key not in self._features:
             prefix = FrozenPrefix(cached.partition, precision, self._device, preprocessing.image_size)
-            self._features[key] = self._stored(recipe, prefix, images, views) or self._computed(
-                prefix, images, views
-            )
+            self._features[key] = self._stored(recipe, prefix, images, views) or self._computed(prefix, images, views)
         return FeatureInputs(cached.partition, *self._features[key], views, images.digests, self._device)
 
     def evict(self, backbone: str, frozen_through: str) -> None:
         """Releases the features of a network that is no longer cached."""
-        self._features = {
-            key: rows for key, rows in self._features.items() if key[:2] != (backbone, frozen_through)
-        }
+        self._features = {key: rows for key, rows in self._features.items() if key[:2] != (backbone, frozen_through)}
 
     def _report_limits(self, recipe: Recipe, cached: CachedNetwork, views: ViewSchedule) -> None:
         if views.policy != "none" and not views.varies:
@@ -107,9 +101,7 @@ class DataModule:
         images = ImageLoader(images.records, images.preprocessing, views.policy, self._device)
         positions = range(len(self._splits.development))
         try:
-            original = stored_features(
-                prefix, images, positions, None, self._store, self._progress, self._say
-            )
+            original = stored_features(prefix, images, positions, None, self._store, self._progress, self._say)
             if not views.varies:
                 return original, None
             rows = self._view_rows(views)

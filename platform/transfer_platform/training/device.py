@@ -1,7 +1,5 @@
 """Selection of the device, and settings of its execution."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 images or augmented views --prefix, fixed batch size--> features --store--> rows by position
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,11 +79,7 @@ class ComputedFeatures:
     """
 
     def __init__(
-        self,
-        prefix: FrozenPrefix,
-        images: ImageLoader,
-        positions: Sequence[int],
-        view_seeds: Sequence[int] | None,
+        self, prefix: FrozenPrefix, images: ImageLoader, positions: Sequence[int], view_seeds: Sequence[int] | None
     ) -> None:
         self._prefix, self._images, self._positions, self._view_seeds = prefix, images, positions, view_seeds
         self._threads = torch.get_num_threads()

@@ -1,7 +1,5 @@
 """Training loop of a trial, with a validation split or with cross-validation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Networks that are built, frozen and partitioned once, and reset between trials."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Optimizer, parameter groups and learning rate schedules."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 
@@ -22,18 +20,14 @@ def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
     rate = config.learning_rate
     groups = [
         *_parameter_groups(network.head_parameters(), rate, config.weight_decay),
-        *_parameter_groups(
-            network.backbone_parameters(), rate * config.backbone_lr_factor, config.weight_decay
-        ),
+        *_parameter_groups(network.backbone_parameters(), rate * config.backbone_lr_factor, config.weight_decay),
     ]
     if config.optimizer == "sgd":
         return SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
     return AdamW(groups, lr=rate, fused=True)
 
 
-def _parameter_groups(
-    parameters: Iterable[nn.Parameter], rate: float, weight_decay: float
-) -> list[dict[str, object]]:
+def _parameter_groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, object]]:
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.ndim > 1]
     not_decayed = [parameter for parameter in trainable if parameter.ndim <= 1]

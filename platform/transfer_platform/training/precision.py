@@ -1,7 +1,5 @@
 """Selection of the numeric precision of a study, and autocast contexts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager

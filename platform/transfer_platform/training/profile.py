@@ -1,7 +1,5 @@
 """Measurement of the size and computing time of features."""
 
-from __future__ import annotations
-
 import time
 
 import torch

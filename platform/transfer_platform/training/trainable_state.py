@@ -1,7 +1,5 @@
 """The part of a network that training changes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

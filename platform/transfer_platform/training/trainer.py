@@ -1,7 +1,5 @@
 """Training and validation epochs of one network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Training of one trial: resolved recipe -> fitted network."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -22,15 +20,7 @@ from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
-from transfer_platform.training.loop import (
-    EpochResult,
-    FitOptions,
-    FitResult,
-    Objective,
-    cross_validate,
-    fit,
-    refit,
-)
+from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
 

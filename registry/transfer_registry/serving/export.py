@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -38,8 +39,6 @@ from transfer_registry.model_uri import model_uri
 from transfer_registry.serving.export_readme import onnx_readme, safetensors_readme
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from torch.onnx import ONNXProgram
 
@@ -181,10 +180,7 @@ def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
     return f" (largest difference from torch on random images: {difference:.1g})"
 
 
-_WRITERS: dict[str, Callable[[_RegisteredFiles, Path], str]] = {
-    "onnx": _write_onnx,
-    "safetensors": _write_safetensors,
-}
+_WRITERS: dict[str, Callable[[_RegisteredFiles, Path], str]] = {"onnx": _write_onnx, "safetensors": _write_safetensors}
 
 
 def _to_onnx(model: _ExportedModel) -> ONNXProgram:
@@ -241,8 +237,7 @@ def _run_onnx(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[ND
         return [output for images in batches for output in session.run(None, {"images": images})]
     except Exception as error:  # ONNX Runtime's errors have no other base class
         raise RegistryError(
-            f"{uri} was not exported: ONNX Runtime cannot run the graph: {_root_cause(error)}; "
-            "use `--to safetensors`"
+            f"{uri} was not exported: ONNX Runtime cannot run the graph: {_root_cause(error)}; use `--to safetensors`"
         ) from error
 
 

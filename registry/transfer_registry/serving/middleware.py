@@ -120,9 +120,7 @@ class _SafeResponse:
         if self._started:
             return
         self._started = True
-        content = json.dumps(
-            {"error_code": error_code or status.name, "message": message or _default_message(status)}
-        )
+        content = json.dumps({"error_code": error_code or status.name, "message": message or _default_message(status)})
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         await self._send({"type": "http.response.start", "status": status.value, "headers": headers})
         await self._send({"type": "http.response.body", "body": content.encode()})

@@ -4,8 +4,6 @@ MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack t
 Requests that would cause them are rejected here, with a message that shows no part of the request.
 """
 
-from __future__ import annotations
-
 import json
 from http import HTTPStatus
 from io import StringIO
@@ -65,9 +63,7 @@ def _media_type(content_type: str) -> str:
     """Compares case-sensitively, as MLflow does, so that MLflow accepts what is accepted here."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
-        raise BadRequestError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8"
-        )
+        raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
     return media_type
 
 
@@ -118,9 +114,7 @@ def _values_of_format(content: object) -> list[object]:
     ((name, value),) = entries.items()
     values = _split_values(value) if name == "dataframe_split" else _column_values(value)
     if values is None:
-        _reject(
-            f'{name} must hold images in a column {_COLUMN!r}, such as {{"inputs": [{{"image": "..."}}]}}'
-        )
+        _reject(f'{name} must hold images in a column {_COLUMN!r}, such as {{"inputs": [{{"image": "..."}}]}}')
     return values
 
 

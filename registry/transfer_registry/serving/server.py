@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,6 @@ from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import ASGIApp
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
@@ -98,9 +97,7 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:
         try:
             if not wait_for_port(server, _connectable(host), port, _START_TIMEOUT):
-                raise StorageError(
-                    f"the MLflow UI did not start within {_START_TIMEOUT:.0f} s; see its output above"
-                )
+                raise StorageError(f"the MLflow UI did not start within {_START_TIMEOUT:.0f} s; see its output above")
             say(f"MLflow UI: {_url(host, port)}/{page}; press Ctrl-C to stop")
             server.wait()
         finally:

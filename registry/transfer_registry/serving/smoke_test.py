@@ -10,6 +10,7 @@ import base64
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,6 @@ from transfer_registry.errors import RegistryError
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import NDArray
 
 PARITY_IMAGES = 32

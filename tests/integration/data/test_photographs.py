@@ -38,11 +38,7 @@ def _isolated(isolated: Path) -> None:
 def test_the_flagship_data_set(photographs: Path, splits_of) -> None:
     splits = splits_of(photographs, "train", 0.2, "val", exclude=[STRAY])
     assert splits.classes == ("ants", "bees")
-    assert {role: len(side) for role, side in splits.by_name.items()} == {
-        "train": 195,
-        "validation": 49,
-        "test": 153,
-    }
+    assert {role: len(side) for role, side in splits.by_name.items()} == {"train": 195, "validation": 49, "test": 153}
     assert splits.fingerprint == "a017f86fbcda08bd705ef4415e5e178bca06e53e94ce4f378e266067abc2ff30"
 
 

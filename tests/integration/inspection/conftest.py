@@ -54,8 +54,7 @@ def _bomb() -> bytes:
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(*each)
-        for each in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(5_000_000))), (b"IEND", b""))
+        chunk(*each) for each in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(5_000_000))), (b"IEND", b""))
     )
 
 
@@ -119,10 +118,7 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/bee/deep.png": ("more than 8 bits", _deep),
     "train/bee/palette.png": ("transparency", _palette),
     "train/bee/grey.png": ("blank", lambda: encoded(Image.new("RGB", (96, 80), (128, 120, 110)), "PNG")),
-    "train/bee/night.png": (
-        "very dark or bright",
-        lambda: encoded(image(333).point(lambda v: v // 40), "PNG"),
-    ),
+    "train/bee/night.png": ("very dark or bright", lambda: encoded(image(333).point(lambda v: v // 40), "PNG")),
     "train/bee/stamp.png": ("tiny", lambda: encoded(image(334).resize((10, 9)), "PNG")),
     "train/bee/panorama.jpg": ("extreme aspect ratio", lambda: encoded(image(335, (600, 90)))),
 }

@@ -23,9 +23,7 @@ FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling
 
 def inspected(folder: Path) -> Inspection:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
-    found, _ = preflight(
-        open_dataset(DatasetConfig(source=str(folder), splits=splits, exclude=(STRAY,)), folder)
-    )
+    found, _ = preflight(open_dataset(DatasetConfig(source=str(folder), splits=splits, exclude=(STRAY,)), folder))
     return found
 
 

@@ -79,14 +79,7 @@ def test_valid_images_are_used_and_skipped_files_are_logged(
     folder = invalid.parent
     out, stderr = platform(
         folder,
-        *(
-            "run",
-            "recipe.yaml",
-            "-o",
-            "dataset.on_bad_image=skip",
-            "-o",
-            "dataset.exclude=[train/ant/locked]",
-        ),
+        *("run", "recipe.yaml", "-o", "dataset.on_bad_image=skip", "-o", "dataset.exclude=[train/ant/locked]"),
         *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
     )
     assert "19 files left out that are no readable images" in stderr

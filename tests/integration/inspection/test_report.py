@@ -61,9 +61,7 @@ def test_the_target_of_a_refused_link_is_not_shown(plain: Path, tmp_path: Path) 
     secret.write_bytes(next((plain / "train/ant").glob("*.jpg")).read_bytes())
     (plain / "train/ant/link.jpg").symlink_to(secret)
     splits = SplitsConfig(train="train", validation=0.2, test="test")
-    found, _ = preflight(
-        open_dataset(DatasetConfig(source=str(plain), splits=splits, on_bad_image="skip"), plain)
-    )
+    found, _ = preflight(open_dataset(DatasetConfig(source=str(plain), splits=splits, on_bad_image="skip"), plain))
     assert [found.name(each.files[0]) for each in found.by_kind("link leading out")] == ["train/ant/link.jpg"]
     shown = report_page(found, "ants")
     assert "train/ant/link.jpg" in shown

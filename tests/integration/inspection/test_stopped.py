@@ -61,9 +61,7 @@ def seconds(processes: set[int]) -> float:
     ticks = 0
     for process in processes:
         with suppress(OSError):
-            ticks += sum(
-                map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
-            )
+            ticks += sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

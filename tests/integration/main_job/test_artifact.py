@@ -33,12 +33,7 @@ def recipe(folder: Path, through: str, **changes: object) -> Recipe:
             "name": "strict",
             "dataset": {"source": str(folder), "image_size": 64},
             "backbone": {"name": BACKBONE, "freeze_through": through},
-            "training": {
-                "epochs": 6,
-                "learning_rate": 3e-3,
-                "backbone_lr_factor": 1.0,
-                "precision": "float32",
-            },
+            "training": {"epochs": 6, "learning_rate": 3e-3, "backbone_lr_factor": 1.0, "precision": "float32"},
             "promotion": {"model": "strict", "false_alarms": FALSE_ALARMS},
             **changes,
         }
@@ -80,16 +75,12 @@ def test_the_false_alarm_rate_is_the_configured_one(
     classifier, _, _ = export(recipe(photographs, through), splits, isolated)
     output = classifier.predict([image.path for image in splits.test])
     # Three standard errors of the 74 images, or more, that the threshold was set on, and of the 153 tested.
-    assert unknown_rate(classifier, output) == pytest.approx(
-        FALSE_ALARMS, abs=3 * (0.16 / 74 + 0.16 / 153) ** 0.5
-    )
+    assert unknown_rate(classifier, output) == pytest.approx(FALSE_ALARMS, abs=3 * (0.16 / 74 + 0.16 / 153) ** 0.5)
     labels = np.array([splits.classes.index(image.label) for image in splits.test])
     assert cross_entropy(labels, output.probabilities) < np.log(2)
 
 
-def test_a_threshold_from_training_images_would_be_too_strict(
-    photographs: Path, isolated: Path, split
-) -> None:
+def test_a_threshold_from_training_images_would_be_too_strict(photographs: Path, isolated: Path, split) -> None:
     splits, settings = split(0), recipe(photographs, "blocks.4")
     classifier, trainer, network = export(settings, splits, isolated)
     features = trainer.features(settings, network, range(len(splits.train)))

@@ -7,12 +7,7 @@ import re
 import pytest
 from mlflow import MlflowClient
 
-SMALL = (
-    "training.epochs=1",
-    "backbone.freeze_through=all",
-    "dataset.image_size=32",
-    "dataset.splits.test=0.1",
-)
+SMALL = ("training.epochs=1", "backbone.freeze_through=all", "dataset.image_size=32", "dataset.splits.test=0.1")
 QUICK = tuple(word for change in SMALL for word in ("-o", change))
 
 
@@ -20,9 +15,7 @@ QUICK = tuple(word for change in SMALL for word in ("-o", change))
 def refused(workplaces):
     """A folder in which a run by the recipe's name asked for more than one epoch can give."""
     place = workplaces("digits")
-    out, _ = place.run(
-        "platform", "run", "digits", *QUICK, "-o", "promotion.gate={test/accuracy: {at_least: 0.9999}}"
-    )
+    out, _ = place.run("platform", "run", "digits", *QUICK, "-o", "promotion.gate={test/accuracy: {at_least: 0.9999}}")
     return place, out
 
 
@@ -38,9 +31,7 @@ def test_a_failed_gate_registers_and_explains_but_moves_nothing(refused) -> None
 
 def test_other_rules_are_asked_of_the_same_version(refused) -> None:
     place, _ = refused
-    rules = (
-        "{test/accuracy: {at_least: 0.5}, served/latency_ms: {at_most: 60000}, served/size_mb: {at_most: 50}}"
-    )
+    rules = "{test/accuracy: {at_least: 0.5}, served/latency_ms: {at_most: 60000}, served/size_mb: {at_most: 50}}"
     out, err = place.run("platform", "run", "digits", *QUICK, "-o", f"promotion.gate={rules}")
     assert "digits version 1 is champion" in out
     assert re.search(r"^passed +served/latency_ms <= 60000: \d", out, re.MULTILINE)
@@ -51,14 +42,7 @@ def test_other_rules_are_asked_of_the_same_version(refused) -> None:
 def test_another_seed_meets_the_champion(refused) -> None:
     place, _ = refused
     out, _ = place.run(
-        "platform",
-        "run",
-        "digits",
-        *QUICK,
-        "-o",
-        "seed=1",
-        "-o",
-        "promotion.gate={over_champion: {confidence: 0.95}}",
+        "platform", "run", "digits", *QUICK, "-o", "seed=1", "-o", "promotion.gate={over_champion: {confidence: 0.95}}"
     )
     assert re.search(r"over_champion at 0.95: .*p = ", out)
     assert re.search(r"digits version 2 is ", out)

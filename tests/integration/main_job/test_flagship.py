@@ -143,9 +143,7 @@ def test_fifty_photographs_get_the_same_labels_over_http(flagship, photographs: 
     assert not any(row["error"] for row in rows)
     chosen = rows[::3][:50]
     with served(place, "mlflow", "models", "serve", "-m", "models:/ants-bees@champion") as ask:
-        answers = [
-            ask((photographs / "val" / row["file"]).read_bytes())["predictions"][0]["label"] for row in chosen
-        ]
+        answers = [ask((photographs / "val" / row["file"]).read_bytes())["predictions"][0]["label"] for row in chosen]
     assert answers == [row["label"] for row in chosen]
     hits = sum(row["label"] == row["file"].split("/")[0] for row in rows)
     assert hits / len(rows) >= 0.90

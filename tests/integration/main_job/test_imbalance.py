@@ -67,13 +67,7 @@ def fewer(splits: Splits) -> Splits:
 
 def make_trainer(splits: Splits, store: Path | None = None) -> TrialTrainer:
     weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
-    return TrialTrainer(
-        splits,
-        weights,
-        torch.device("cpu"),
-        trials=50,
-        store=store and Store(store, 10**9),
-    )
+    return TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store and Store(store, 10**9))
 
 
 def test_both_remedies_raise_macro_recall_and_the_recall_of_rare_classes(thinned, splits, tmp_path) -> None:
@@ -107,8 +101,6 @@ def test_stored_views_do_not_change_balanced_sampling(thinned, fewer, tmp_path) 
     )
     stored = make_trainer(fewer, tmp_path / "features").train(settings, lambda _: None)
     assert torch.equal(stored.logits, make_trainer(fewer).train(settings, lambda _: None).logits)
-    shuffled = settings.model_copy(
-        update={"training": settings.training.model_copy(update={"sampling": "shuffled"})}
-    )
+    shuffled = settings.model_copy(update={"training": settings.training.model_copy(update={"sampling": "shuffled"})})
     other = make_trainer(fewer, tmp_path / "features").train(shuffled, lambda _: None)
     assert not torch.equal(stored.logits, other.logits)

@@ -49,14 +49,10 @@ def recipe(folder: Path, through: str, **changes: dict[str, object]) -> Recipe:
     )
 
 
-def fit(
-    settings: Recipe, splits: Splits, store: Store | None, progress: list[Step] | None = None
-) -> FitResult:
+def fit(settings: Recipe, splits: Splits, store: Store | None, progress: list[Step] | None = None) -> FitResult:
     weights = {BACKBONE: fetch_weights(BACKBONE, "default", Path()).path}
     steps = progress if progress is not None else []
-    trainer = TrialTrainer(
-        splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append
-    )
+    trainer = TrialTrainer(splits, weights, torch.device("cpu"), trials=50, store=store, progress=steps.append)
     return trainer.train(settings, lambda _: None)
 
 

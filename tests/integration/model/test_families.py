@@ -152,9 +152,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_every_family_is_represented() -> None:
-    builders = map(
-        torchvision.models.get_model_builder, torchvision.models.list_models(module=torchvision.models)
-    )
+    builders = map(torchvision.models.get_model_builder, torchvision.models.list_models(module=torchvision.models))
     known = {f"torchvision/{builder.__module__.rpartition('.')[2]}" for builder in builders}
     known |= {f"timm/{module}" for module in timm.list_modules() if timm.list_models(module=module)}
     assert known == set(FAMILIES)
@@ -214,9 +212,7 @@ def step(network: Network, images: torch.Tensor, stage: str) -> None:
     hooks = []
     if stage != "none":
         module = network.backbone.get_submodule(stage)
-        hooks = [
-            module.register_forward_hook(lambda _module, _inputs, output: attached.append(tracked(output)))
-        ]
+        hooks = [module.register_forward_hook(lambda _module, _inputs, output: attached.append(tracked(output)))]
     optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=1e-3)
     network.train()
     logits, auxiliary = network.forward_with_auxiliary(images)
@@ -240,6 +236,4 @@ def tracked(output: object) -> bool:
 
 def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Compares bits, so that NaN equals itself."""
-    return not torch.equal(
-        one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8)
-    )
+    return not torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))

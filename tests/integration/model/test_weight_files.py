@@ -60,9 +60,7 @@ def test_position_embeddings_of_torchvision_are_resized(tmp_path: Path) -> None:
     assert torch.equal(resized[:, 0], original.encoder.pos_embedding[:, 0])
 
 
-@pytest.mark.parametrize(
-    "name", ["torchvision/mnasnet0_5", "torchvision/googlenet", "timm/qwen3_vit_88m_enc"]
-)
+@pytest.mark.parametrize("name", ["torchvision/mnasnet0_5", "torchvision/googlenet", "timm/qwen3_vit_88m_enc"])
 def test_a_checkpoint_of_a_network_as_safetensors(name: str, tmp_path: Path) -> None:
     network = build_network(spec(name))
     save_file(state(network), tmp_path / "weights.safetensors")

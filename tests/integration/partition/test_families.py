@@ -46,10 +46,7 @@ FAMILIES = {
 SLOW = ("torchvision/inception_v3", "torchvision/maxvit_t")
 """Large images: frozen through the middle stage only."""
 CASES = [
-    (name, through)
-    for name in FAMILIES
-    for through in ("middle", "all")
-    if through == "middle" or name not in SLOW
+    (name, through) for name in FAMILIES for through in ("middle", "all") if through == "middle" or name not in SLOW
 ]
 
 Run = Callable[[Network, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
@@ -73,9 +70,7 @@ def test_training_from_features_is_training_the_whole_network(name: str, through
 
 def frozen(name: str, through: str) -> Network:
     torch.manual_seed(0)
-    network = build_network(NetworkSpec(name, CLASSES, 0.2, FAMILIES[name])).to(
-        memory_format=torch.channels_last
-    )
+    network = build_network(NetworkSpec(name, CLASSES, 0.2, FAMILIES[name])).to(memory_format=torch.channels_last)
     network.freeze(len(network.stages) if through == "all" else len(network.stages) // 2)
     return network
 

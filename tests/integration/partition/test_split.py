@@ -29,13 +29,7 @@ def built(name: str, stage: str, dropout: float = 0.2, classes: int = 3, seed: i
 def hand_made(backbone: nn.Module, stages: tuple[str, ...] = ("first", "second")) -> Network:
     """A network of (B, 3, 4, 4) images, frozen through its first stage, its classifier called `head`."""
     structure = NetworkStructure(
-        heads=("head",),
-        features=6,
-        auxiliary=(),
-        stages=stages,
-        sizes=(),
-        weightless_modules=(),
-        head_is_output=False,
+        heads=("head",), features=6, auxiliary=(), stages=stages, sizes=(), weightless_modules=(), head_is_output=False
     )
     network = Network(backbone, structure, NetworkSpec("hand_made", 3, 0.5, 4))
     network.freeze(1)
@@ -137,10 +131,7 @@ def test_the_suffix_trains_the_network_itself() -> None:
 
 
 def test_other_weights_and_another_dropout_take_effect() -> None:
-    network, other = (
-        built("efficientnet_lite0", "all", dropout=0.0),
-        built("efficientnet_lite0", "all", seed=1),
-    )
+    network, other = (built("efficientnet_lite0", "all", dropout=0.0), built("efficientnet_lite0", "all", seed=1))
     partition = partition_network(network)
     for parameter, value in zip(network.parameters(), other.parameters(), strict=True):
         parameter.data.copy_(value.data)
@@ -166,10 +157,7 @@ def test_only_the_prefix_is_in_the_digest() -> None:
 
 
 def test_deeper_frozen_is_another_digest() -> None:
-    assert (
-        partition_network(built(SMALL, "blocks.2")).digest
-        != partition_network(built(SMALL, "blocks.3")).digest
-    )
+    assert partition_network(built(SMALL, "blocks.2")).digest != partition_network(built(SMALL, "blocks.3")).digest
 
 
 def test_a_setting_of_a_frozen_module_is_in_the_digest() -> None:

@@ -106,8 +106,7 @@ class World:
         evaluation = self.evaluation(wrong, classes)
         answers = self.folder / "answers.json"
         by_content = {
-            path.read_text(): row.tolist()
-            for path, row in zip(self.images, evaluation.probabilities, strict=True)
+            path.read_text(): row.tolist() for path, row in zip(self.images, evaluation.probabilities, strict=True)
         }
         answers.write_text(json.dumps(by_content))
         with mlflow.start_run() as run:
@@ -147,11 +146,7 @@ class World:
         )
 
     def promote(self, offered: tuple[Candidate, Evaluation], rules: Any = RULES) -> PromotionResult:
-        def serve(
-            model_uri: str,
-            images: Sequence[Path],
-            classes: Sequence[str],
-        ) -> ServedOutput:
+        def serve(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
             no_scores = np.full(len(images), np.nan, np.float32)
             return ServedOutput(self.predict(model_uri, images), no_scores, (None,) * len(images))
 
@@ -163,9 +158,7 @@ class World:
 
     def state(self, model: str) -> dict[str, Any]:
         """Everything stored about a registered model, without times and entry numbers."""
-        versions = sorted(
-            self.client.search_model_versions(f"name = '{model}'"), key=lambda v: int(v.version)
-        )
+        versions = sorted(self.client.search_model_versions(f"name = '{model}'"), key=lambda v: int(v.version))
         first = min((entry.id for entry in self.ledger.entries(model)), default=0)
         return {
             "champion": self.champion(model),

@@ -28,8 +28,7 @@ def test_the_schema_and_its_tables_are_made_and_nothing_elsewhere(url: str, post
     Ledger.open(url).close()
     with psycopg.connect(postgres) as connection:
         tables = connection.execute(
-            "SELECT schemaname, tablename FROM pg_tables "
-            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         ).fetchall()
     assert sorted(tables) == [("ledger", "entries"), ("ledger", "ledger_version")]
 

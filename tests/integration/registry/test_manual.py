@@ -73,9 +73,7 @@ def test_a_rollback_to_a_version_that_was_deleted_names_those_that_are_there(dec
 
 def test_an_alias_that_was_moved_by_hand_is_not_rolled_back_but_settled(decided) -> None:
     decided.client.set_registered_model_alias("ants-bees", "champion", "1")
-    with pytest.raises(
-        RegistryError, match="points to version 1, but the champion in the ledger is version 3"
-    ):
+    with pytest.raises(RegistryError, match="points to version 1, but the champion in the ledger is version 3"):
         roll_back("ants-bees", decided.ledger)
     with pytest.raises(RegistryError, match="changed by hand; promote it nevertheless with --override"):
         promote_version("ants-bees", 1, decided.ledger)
@@ -113,9 +111,7 @@ def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> Non
     move = promote_version("ants-bees", 4, decided.ledger, "the old camera is gone")
     assert decided.champion() == 4
     assert move.reason.startswith("override: the old camera is gone (it did not pass the gate")
-    assert (
-        "override: the old camera is gone" in decided.client.get_model_version("ants-bees", "4").description
-    )
+    assert "override: the old camera is gone" in decided.client.get_model_version("ants-bees", "4").description
     with pytest.raises(RegistryError, match="is already champion"):
         promote_version("ants-bees", 4, decided.ledger)
 
@@ -137,9 +133,7 @@ def test_a_version_that_passed_against_another_champion_or_was_never_judged_need
 def test_of_two_moves_that_were_decided_at_once_the_second_is_an_error(decided) -> None:
     last = decided.ledger.last_move("ants-bees")
     roll_back("ants-bees", decided.ledger)
-    late = LedgerEntry(
-        kind=EntryKind.PROMOTION, model="ants-bees", version=4, previous_version=3, reason="late"
-    )
+    late = LedgerEntry(kind=EntryKind.PROMOTION, model="ants-bees", version=4, previous_version=3, reason="late")
     with pytest.raises(ChampionMovedError, match="made ants-bees version 2 champion at"):
         decided.ledger.append_move(late, expected_last=last)
     assert decided.ledger.last_move("ants-bees").version == 2
@@ -184,10 +178,7 @@ def test_a_ledger_that_was_rewritten_as_a_whole_differs_from_the_tags(decided) -
 def test_an_alias_that_was_moved_or_removed_by_hand_is_found(decided) -> None:
     decided.client.set_registered_model_alias("ants-bees", "champion", "1")
     (error,) = verify(decided.ledger)
-    assert (
-        "points to version 1, but the champion in the ledger is version 3: the alias was changed by hand"
-        in error
-    )
+    assert "points to version 1, but the champion in the ledger is version 3: the alias was changed by hand" in error
     decided.client.delete_registered_model_alias("ants-bees", "champion")
     (error,) = verify(decided.ledger)
     assert "does not exist, but the champion in the ledger is version 3" in error
@@ -281,10 +272,7 @@ def test_versions_are_listed_and_described(decided) -> None:
         (1, False, "passed"),
     ]
     assert overview.describe_version(decided.ledger, "ants-bees", 3) == versions[1]
-    assert [finding["rule"] for finding in versions[1].rule_results] == [
-        "serving parity",
-        "over_champion at 0.95",
-    ]
+    assert [finding["rule"] for finding in versions[1].rule_results] == ["serving parity", "over_champion at 0.95"]
 
 
 def test_the_history_is_plain_values(decided) -> None:
@@ -303,9 +291,7 @@ def test_two_versions_differ_in_what_their_runs_differ_in(decided) -> None:
     client.log_param(other.run_id, "training.epochs", 5)
     client.log_param(other.run_id, "seed", 0)
     client.log_metric(one.run_id, "test/accuracy", 0.5)
-    assert [
-        (each.kind, each.name, each.one, each.other) for each in overview.compare_versions(one, other)
-    ] == [
+    assert [(each.kind, each.name, each.one, each.other) for each in overview.compare_versions(one, other)] == [
         ("parameter", "seed", None, "0"),
         ("parameter", "training.epochs", "3", "5"),
         ("metric", "test/accuracy", 0.5, None),
@@ -334,9 +320,7 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
     assert "promotion: version 3 after 2" in platform("history", "ants-bees")
     assert platform("diff", "ants-bees/1", "ants-bees/2") == "no difference\n"
     assert "7 entries of the ledger" in platform("verify")
-    assert platform("rollback", "ants-bees", "--reason", "wasps").startswith(
-        "ants-bees version 2 is champion again"
-    )
+    assert platform("rollback", "ants-bees", "--reason", "wasps").startswith("ants-bees version 2 is champion again")
     assert "promote it nevertheless with --override" in platform("promote", "ants-bees/4", code=1)
     assert "is champion; ledger entry 9" in platform("promote", "ants-bees/4", "--override", "so they said")
     assert "so they said" in platform("history", "ants-bees")
@@ -350,6 +334,4 @@ def test_a_command_names_what_is_there(platform) -> None:
 
 def test_a_verification_that_fails_exits_with_one(decided, platform) -> None:
     execute(decided, "UPDATE entries SET passed = 1 WHERE id = 7")
-    assert "entry 7 (verdict, ants-bees version 4) or the entry before it was changed" in platform(
-        "verify", code=1
-    )
+    assert "entry 7 (verdict, ants-bees version 4) or the entry before it was changed" in platform("verify", code=1)

@@ -97,8 +97,7 @@ def offered(world):
             for number in range(count)
         ]
         content = [
-            {"candidate": vars(candidate), "wrong": wrong(number)}
-            for number, candidate in enumerate(candidates)
+            {"candidate": vars(candidate), "wrong": wrong(number)} for number, candidate in enumerate(candidates)
         ]
         (world.folder / "offered.json").write_text(json.dumps(content))
         (world.folder / "script.py").write_text(SCRIPT)

@@ -154,9 +154,7 @@ def test_a_champion_that_never_went_through_the_gate_is_compared_if_it_names_its
     promotion = world.promote(world.candidate(wrong=0))
     assert promotion.promoted is described
     result = promotion.verdict.results[-1]
-    assert (
-        "discordant pairs: 9 better, 0 worse" if described else "its metadata has no class names"
-    ) in result.reason
+    assert ("discordant pairs: 9 better, 0 worse" if described else "its metadata has no class names") in result.reason
 
 
 def test_an_alias_moved_by_hand_is_not_moved_back(world) -> None:
@@ -185,9 +183,7 @@ def test_a_metric_that_was_not_measured_stops_before_anything_is_registered(worl
 def test_a_registry_that_refuses_is_an_error_for_a_person(world) -> None:
     candidate, evaluation = world.candidate(wrong=4)
     with pytest.raises(RegistryError, match="MLflow's registry at sqlite"):
-        world.promote(
-            (replace(candidate, model_uri="models:/m-0123456789abcdef0123456789abcdef"), evaluation)
-        )
+        world.promote((replace(candidate, model_uri="models:/m-0123456789abcdef0123456789abcdef"), evaluation))
 
 
 def test_an_evaluation_whose_sizes_differ_is_refused(world) -> None:
@@ -247,9 +243,7 @@ def killed_after(writes: int, call: Callable[[], object], monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("wrong", [1, 8], ids=["promoted", "refused"])
-def test_killed_after_any_write_the_same_call_ends_the_same(
-    world, monkeypatch: pytest.MonkeyPatch, wrong: int
-) -> None:
+def test_killed_after_any_write_the_same_call_ends_the_same(world, monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
     champion, offered = world.candidate(wrong=9), world.candidate(wrong=wrong)
     world.predict = world.without_loading(champion[1], offered[1])
 
@@ -289,9 +283,7 @@ def test_the_very_first_promotion_survives_being_killed_too(world, monkeypatch: 
             break
 
 
-def test_a_move_that_was_not_applied_is_applied_by_the_next_call(
-    world, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_move_that_was_not_applied_is_applied_by_the_next_call(world, monkeypatch: pytest.MonkeyPatch) -> None:
     world.promote(world.candidate(wrong=16))
     second, third = world.candidate(wrong=8), world.candidate(wrong=1)
 
@@ -359,9 +351,7 @@ def test_other_served_files_of_the_same_trial_are_another_version(world) -> None
     first, evaluation = world.candidate(wrong=4)
     assert world.promote((first, evaluation)).version == world.promote((first, evaluation)).version == 1
     other, _ = world.candidate(wrong=4)
-    assert (
-        world.promote((replace(other, run_id=first.run_id, artifact_digest="other"), evaluation)).version == 2
-    )
+    assert world.promote((replace(other, run_id=first.run_id, artifact_digest="other"), evaluation)).version == 2
 
 
 def test_a_later_trial_of_the_same_run_is_judged_anew_too(world) -> None:

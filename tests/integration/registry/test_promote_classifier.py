@@ -87,9 +87,7 @@ def older_code(folder: Path) -> Path:
     return package
 
 
-def test_champion_and_candidate_are_compared_each_by_its_own_code(
-    new_registry: Callable[[str], Path],
-) -> None:
+def test_champion_and_candidate_are_compared_each_by_its_own_code(new_registry: Callable[[str], Path]) -> None:
     from transfer_registry.packaging import log_model
 
     folder = new_registry("classifier")

@@ -189,9 +189,7 @@ def test_old_datasets_have_an_md5(site: Site) -> None:
     interrupt(site)
     assert fetch(site.url + NAME, md5=hashlib.md5(CONTENT).hexdigest()).read_bytes() == CONTENT
     site.files[NAME] = CHANGED
-    with pytest.raises(
-        SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, expected {'0' * 32}"
-    ):
+    with pytest.raises(SourceError, match=rf"its md5 is {hashlib.md5(CHANGED).hexdigest()}, expected {'0' * 32}"):
         fetch(site.url + NAME, md5="0" * 32)
 
 
@@ -256,16 +254,11 @@ class TestMirrors:
         site.files[NAME] = CONTENT
         assert fetch(site.url + NAME, SHA256).read_bytes() == CONTENT
 
-    def test_a_server_by_host_and_path_then_by_name(
-        self, site: Site, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_server_by_host_and_path_then_by_name(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PLATFORM_MIRROR", f"/nowhere , {site.url}/mirror/")
         site.files["/mirror/photos.zip"] = CONTENT
         assert fetch("https://host.invalid/data/photos.zip").read_bytes() == CONTENT
-        assert [path for path, _ in site.requests] == [
-            "/mirror/host.invalid/data/photos.zip",
-            "/mirror/photos.zip",
-        ]
+        assert [path for path, _ in site.requests] == ["/mirror/host.invalid/data/photos.zip", "/mirror/photos.zip"]
 
     def test_parts_of_two_servers_are_not_combined(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         interrupt(site)
@@ -294,9 +287,7 @@ print(fetch(sys.argv[1]))
 
 def start(url: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", FETCH, url], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen([sys.executable, "-c", FETCH, url], stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_two_processes_fetch_it_once(site: Site) -> None:

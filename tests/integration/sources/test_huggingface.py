@@ -85,9 +85,7 @@ def test_a_saved_set_keeps_its_splits_and_its_bytes(isolated: Path) -> None:
     steps: list[Step] = []
     folder = open_source("huggingface:./pets", isolated, progress=steps.append)
     assert folder.is_relative_to(cache_folder() / "huggingface")
-    assert written(folder) == (
-        under("train", EXPECTED) | under("validation", REVERSED) | under("extra_test", EXPECTED)
-    )
+    assert written(folder) == (under("train", EXPECTED) | under("validation", REVERSED) | under("extra_test", EXPECTED))
     assert Step("writing ./pets validation", 4, 4, "images") in steps
     assert scan_folder(folder / "train").classes == ("cat", "dog-wolf")
     assert not list(folder.glob(".*"))
@@ -126,9 +124,7 @@ def test_a_file_elsewhere_on_this_machine_is_not_read(isolated: Path) -> None:
     stored = Dataset.from_dict(rows, features=kinds).cast_column("image", Image())
     # Written without the library's own care, which would put the bytes of named files into the table.
     pyarrow.parquet.write_table(stored.data.table, "pets/train.parquet")
-    with pytest.raises(
-        SourceError, match=r"refers to the file .*secret\.jpg, which is outside of the dataset"
-    ):
+    with pytest.raises(SourceError, match=r"refers to the file .*secret\.jpg, which is outside of the dataset"):
         open_source("huggingface:./pets?label=label", isolated)
 
 
@@ -147,9 +143,9 @@ CLASSES = ClassLabel(names=NAMES)
 
 
 def test_columns_are_chosen_if_several_fit(isolated: Path) -> None:
-    table(
-        fine=(CLASSES, [0, 1, 1, 0]), coarse=(ClassLabel(names=["animal", "thing"]), [0, 1, 0, 1])
-    ).save_to_disk("pets")
+    table(fine=(CLASSES, [0, 1, 1, 0]), coarse=(ClassLabel(names=["animal", "thing"]), [0, 1, 0, 1])).save_to_disk(
+        "pets"
+    )
     with pytest.raises(
         SourceError, match=r"the columns fine and coarse hold classes: choose one, for example \?label=fine"
     ):
@@ -181,9 +177,7 @@ def test_plain_values_are_classes_if_they_are_chosen(isolated: Path) -> None:
 def test_splits_without_labels_are_left_out_by_name(isolated: Path) -> None:
     splits = {"train": table(), "test": table(label=(CLASSES, [-1] * 4))}
     DatasetDict(splits).save_to_disk("pets")
-    with pytest.raises(
-        SourceError, match=r"row 0 of the split 'test' has no class \(label is -1\); .*\?splits=train"
-    ):
+    with pytest.raises(SourceError, match=r"row 0 of the split 'test' has no class \(label is -1\); .*\?splits=train"):
         open_source("huggingface:./pets", isolated)
     assert not [path for path in (cache_folder() / "huggingface").iterdir() if path.is_dir()]
     assert written(open_source("huggingface:./pets?splits=train", isolated)) == under("train", EXPECTED)
@@ -228,15 +222,9 @@ def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch:
             "./pets?label=lable",
             r"there is no column 'lable', only image \(.*\), label \(int64\); did you mean 'label'\?",
         ),
-        (
-            "./pets?image=label",
-            r"the column 'label' holds no images; there are image \(.*\), label \(int64\)",
-        ),
+        ("./pets?image=label", r"the column 'label' holds no images; there are image \(.*\), label \(int64\)"),
         ("./pets?label=image", r"the column 'image' holds no classes"),
-        (
-            "./pets?lable=x",
-            r"there is no option 'lable'; expected huggingface:OWNER/NAME.*; did you mean 'label'\?",
-        ),
+        ("./pets?lable=x", r"there is no option 'lable'; expected huggingface:OWNER/NAME.*; did you mean 'label'\?"),
         ("./pets?label", r"'label' is not an option with a value; expected huggingface:OWNER/NAME"),
         ("a/b/c", r"'a/b/c' is not a dataset name; expected huggingface:OWNER/NAME"),
         ("./empty", r"empty cannot be read as a dataset"),
@@ -257,9 +245,7 @@ def test_without_the_extra_it_says_what_to_install(isolated: Path, monkeypatch: 
         open_source("huggingface:owner/pets", isolated)
 
 
-def test_a_library_that_runs_code_of_datasets_is_refused(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_library_that_runs_code_of_datasets_is_refused(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     with pytest.raises(SourceError, match=r"`datasets` 3\.6\.0 may run code .* 4 and later cannot"):
         open_source("huggingface:owner/pets", isolated)

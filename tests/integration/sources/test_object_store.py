@@ -194,9 +194,7 @@ class TestFetchedManifest:
         listed(names)
         photos.files["/set/photos.csv"] = Path("photos.csv").read_bytes()
         for name in [*photos.files]:
-            photos.files[name.replace(" ", "%20").replace("#", "%23").replace("%.", "%25.")] = photos.files[
-                name
-            ]
+            photos.files[name.replace(" ", "%20").replace("#", "%23").replace("%.", "%25.")] = photos.files[name]
         Path("photos.csv").unlink()
         found, splits = preflight(open_dataset(declared(f"{photos.url}/set/photos.csv"), Path()))
         assert digests(splits) == {png_sha("odd"), *(png_sha(name) for name in NAMES[1:])}
@@ -264,16 +262,9 @@ class TestOtherStores:
 def test_a_recipe_with_urls_on_the_command_line(photos: Site, isolated: Path) -> None:
     photos.refusals = {"/set/ant/0.png": 404}
     (isolated / "recipe.yaml").write_text(
-        "name: far\ndataset:\n  source: photos.csv\n  splits: {test: 0.4}\n"
-        "backbone: {name: efficientnet_lite0}\n"
+        "name: far\ndataset:\n  source: photos.csv\n  splits: {test: 0.4}\nbackbone: {name: efficientnet_lite0}\n"
     )
-    command = [
-        str(Path(sys.executable).with_name("platform")),
-        "data",
-        "recipe.yaml",
-        "--no-features",
-        "--json",
-    ]
+    command = [str(Path(sys.executable).with_name("platform")), "data", "recipe.yaml", "--no-features", "--json"]
     ended = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -157,9 +157,7 @@ def usps() -> Made:
     for split, name in (("train", "usps.bz2"), ("test", "usps.t.bz2")):
         images = RANDOM.integers(0, 2, (2, 256), np.uint8) * 255
         rows = [
-            " ".join(
-                [str(label), *(f"{place + 1}:{value / 127.5 - 1:.1f}" for place, value in enumerate(image))]
-            )
+            " ".join([str(label), *(f"{place + 1}:{value / 127.5 - 1:.1f}" for place, value in enumerate(image))])
             for label, image in zip((1, 10), images, strict=True)
         ]
         files[name] = bz2.compress("\n".join([*rows, ""]).encode())
@@ -290,9 +288,7 @@ def caltech101() -> Made:
     entries = expected | {"BACKGROUND_Google/image_0001.jpg": image()}
     inner = tgz({f"101_ObjectCategories/{name}": content for name, content in entries.items()})
     outer = {"101_ObjectCategories.tar.gz": inner, "Annotations.tar": b"not looked at"}
-    return {
-        "caltech-101.zip": zipped({f"caltech-101/{name}": part for name, part in outer.items()})
-    }, expected
+    return {"caltech-101.zip": zipped({f"caltech-101/{name}": part for name, part in outer.items()})}, expected
 
 
 def caltech256() -> Made:
@@ -336,9 +332,7 @@ GARMENTS = ["T-shirt-top", *datasets.FashionMNIST.classes[1:]]
 BATCHES = {f"data_batch_{number}": "train" for number in range(1, 6)} | {"test_batch": "test"}
 VALID = {"train": "train", "validation": "valid", "test": "test"}
 MAKERS: Mapping[str, Callable[[], Made]] = {
-    "CIFAR10": cifar(
-        "cifar-10-python.tar.gz", "cifar-10-batches-py", BATCHES, "batches.meta", "labels", "label_names"
-    ),
+    "CIFAR10": cifar("cifar-10-python.tar.gz", "cifar-10-batches-py", BATCHES, "batches.meta", "labels", "label_names"),
     "CIFAR100": cifar(
         "cifar-100-python.tar.gz",
         "cifar-100-python",
@@ -360,9 +354,7 @@ MAKERS: Mapping[str, Callable[[], Made]] = {
     "EuroSAT": eurosat,
     "FGVCAircraft": aircraft("variant", "variants", ("707-320", "F/A-18"), ("707-320", "F-A-18")),
     "FGVCAircraft/family": aircraft("family", "families", ("Boeing 707", "F/A-18"), ("Boeing 707", "F-A-18")),
-    "FGVCAircraft/manufacturer": aircraft(
-        "manufacturer", "manufacturers", ("ATR", "Airbus"), ("ATR", "Airbus")
-    ),
+    "FGVCAircraft/manufacturer": aircraft("manufacturer", "manufacturers", ("ATR", "Airbus"), ("ATR", "Airbus")),
     "FashionMNIST": idx_family(GARMENTS),
     "Flowers102": flowers,
     "Food101": food,
@@ -407,9 +399,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Files], None]:
             monkeypatch.setattr(kind, "md5_checksum", md5(files["semeion.data"]))
         if name == "SVHN":
             table = {
-                key: [url, file, md5(files[file])]
-                for key, (url, file, _) in kind.split_list.items()
-                if file in files
+                key: [url, file, md5(files[file])] for key, (url, file, _) in kind.split_list.items() if file in files
             }
             monkeypatch.setattr(kind, "split_list", table)
         if name in ("CIFAR10", "CIFAR100", "STL10"):
@@ -451,9 +441,7 @@ def test_a_set_becomes_class_folders(name: str, mirror: Path, trusted: Callable[
     folder = open_source(f"torchvision:{name}", Path(), progress=steps.append)
     assert folder.is_relative_to(cache_folder() / "torchvision")
     array = TABLE[name].images is None
-    written = {
-        str(file.relative_to(folder)): content(file, array) for file in folder.rglob("*") if file.is_file()
-    }
+    written = {str(file.relative_to(folder)): content(file, array) for file in folder.rglob("*") if file.is_file()}
     assert written == expected
     last = {step.task: step for step in steps if step.task.startswith("writing")}
     assert sum(step.done for step in last.values()) == len(expected)
@@ -508,9 +496,7 @@ def test_files_come_from_the_first_address_that_has_them(isolated: Path, site: S
     assert len(site.requests) == 8
 
 
-def test_a_mirror_may_be_a_folder_that_torchvision_downloaded_into(
-    mirror: Path, site: Site, kmnist: Files
-) -> None:
+def test_a_mirror_may_be_a_folder_that_torchvision_downloaded_into(mirror: Path, site: Site, kmnist: Files) -> None:
     """MNIST, FashionMNIST and KMNIST share the names of their files: only checksums tell them apart."""
     put(kmnist, mirror / "KMNIST" / "raw")
     put(dict.fromkeys(kmnist, b"of MNIST"), mirror)
@@ -523,9 +509,7 @@ def test_a_file_of_another_set_is_refused(mirror: Path, site: Site, kmnist: File
     with pytest.raises(SourceError) as caught:
         open_source("torchvision:KMNIST", Path())
     message = str(caught.value)
-    assert message.startswith(
-        f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be fetched:"
-    )
+    assert message.startswith(f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be fetched:")
     assert f"its md5 is {md5(b'of MNIST')}, expected {md5(kmnist['train-images-idx3-ubyte.gz'])}" in message
     assert f"{site.url}/kmnist/train-images-idx3-ubyte.gz: answered 404" in message
     assert "set PLATFORM_MIRROR to it" in message
@@ -543,24 +527,18 @@ def test_published_checksums_are_required(mirror: Path, site: Site, monkeypatch:
 def test_a_damaged_archive_without_a_checksum_leaves_nothing(mirror: Path) -> None:
     (archive,) = MAKERS["FGVCAircraft"]()[0].values()
     put({"fgvc-aircraft-2013b.tar.gz": archive[: len(archive) // 2]}, mirror)
-    with pytest.raises(
-        SourceError, match=r"torchvision:FGVCAircraft: .*2013b\.tar\.gz is damaged or incomplete"
-    ):
+    with pytest.raises(SourceError, match=r"torchvision:FGVCAircraft: .*2013b\.tar\.gz is damaged or incomplete"):
         open_source("torchvision:FGVCAircraft", Path())
     assert {path.suffix for path in (cache_folder() / "torchvision").iterdir()} == {".lock"}
 
 
 def test_an_archive_that_lacks_a_part_is_reported(mirror: Path) -> None:
     put({"fgvc-aircraft-2013b.tar.gz": tgz({"fgvc-aircraft-2013b/data/variants.txt": b"707"})}, mirror)
-    with pytest.raises(
-        SourceError, match=r"could not be written as class folders: .*images_variant_train\.txt"
-    ):
+    with pytest.raises(SourceError, match=r"could not be written as class folders: .*images_variant_train\.txt"):
         open_source("torchvision:FGVCAircraft", Path())
 
 
-def test_what_is_written_is_opened_without_torchvision(
-    mirror: Path, trusted: Callable[[str, Files], None]
-) -> None:
+def test_what_is_written_is_opened_without_torchvision(mirror: Path, trusted: Callable[[str, Files], None]) -> None:
     files, _ = MAKERS["USPS"]()
     put(files, mirror)
     trusted("USPS", files)

@@ -23,9 +23,7 @@ def modules_after(*arguments: str) -> set[str]:
         "import sys\nfrom transfer_platform.cli import main\n"
         "try:\n    main()\nfinally:\n    print('\\n' + ' '.join(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
 
@@ -158,11 +156,7 @@ def test_looking_for_a_model_where_none_is_creates_no_database(isolated: Path) -
     (isolated / "photos").mkdir()
     (isolated / "photos" / "a.txt").write_text("a")
     Image.new("RGB", (8, 8)).save(isolated / "photo.png")
-    for command in (
-        ["predict", "photos", "--model", "x"],
-        ["serve", "x"],
-        ["classify", "photo.png", "--model", "x"],
-    ):
+    for command in (["predict", "photos", "--model", "x"], ["serve", "x"], ["classify", "photo.png", "--model", "x"]):
         assert "no model is registered here" in refused(*command)
     assert not (isolated / "mlflow.db").exists()
 
@@ -195,9 +189,7 @@ def test_a_cache_that_is_a_file_is_an_error_describe_error(isolated: Path, monke
     assert str(isolated / "file") in refused("run", "digits")
 
 
-def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_describe_error(
-    isolated: Path, monkeypatch
-) -> None:
+def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_describe_error(isolated: Path, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     assert "nonsense" in refused("ui")
 

@@ -102,12 +102,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_image) -> No
     (folder / "bee" / "gone").symlink_to("nothing")
     written = write_first_recipe("Our photos")
     recipe = load_recipe(written.file)
-    assert sorted(recipe.dataset.exclude) == [
-        "ant/cut [1].png",
-        "bee/away.png",
-        "bee/empty: #1.png",
-        "bee/gone",
-    ]
+    assert sorted(recipe.dataset.exclude) == ["ant/cut [1].png", "bee/away.png", "bee/empty: #1.png", "bee/gone"]
     assert "4 unreadable files will be skipped" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = preflight(open_dataset(recipe.dataset, Path()))
@@ -164,8 +159,7 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
 def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
     with pytest.raises(
-        StorageError,
-        match=r"is inside the image folder; pass another file with --out, such as .*photos\.yaml",
+        StorageError, match=r"is inside the image folder; pass another file with --out, such as .*photos\.yaml"
     ):
         write_first_recipe(".")
     assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"

@@ -66,11 +66,7 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
         scan_valid(folder)
     message = str(raised.value)
     assert message.startswith(f"4 files in {folder} cannot be used:")
-    for name in (
-        "ant/notes.txt: it is not an image",
-        "bee/empty.jpg: it is empty",
-        "bee/cut.png: it is a truncated",
-    ):
+    for name in ("ant/notes.txt: it is not an image", "bee/empty.jpg: it is empty", "bee/cut.png: it is a truncated"):
         assert f"\n  {name}" in message
     assert "\n  loose.png: is beside the class folders" in message
     assert "dataset.exclude" in message
@@ -88,11 +84,7 @@ def test_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("remove", "message"),
-    [
-        (["bee"], "only one, 'ant'"),
-        (["ant", "bee"], "has none"),
-        (["bee/1.png", "bee/2.png", "bee/deep"], "'bee'"),
-    ],
+    [(["bee"], "only one, 'ant'"), (["ant", "bee"], "has none"), (["bee/1.png", "bee/2.png", "bee/deep"], "'bee'")],
 )
 def test_too_few_classes_and_empty_ones(remove: list[str], message: str, folder: Path) -> None:
     for name in remove:
@@ -112,13 +104,7 @@ class TestExclusion:
 
     @pytest.mark.parametrize(
         ("pattern", "left"),
-        [
-            ("set/ant/1.png", 5),
-            ("set/ant/*.png", 4),
-            ("**/3.png", 4),
-            ("set/*/deep", 4),
-            ("set/bee/2.png", 5),
-        ],
+        [("set/ant/1.png", 5), ("set/ant/*.png", 4), ("**/3.png", 4), ("set/*/deep", 4), ("set/bee/2.png", 5)],
     )
     def test_patterns(self, pattern: str, left: int, folder: Path) -> None:
         root = folder.parent
@@ -138,9 +124,7 @@ class TestExclusion:
 
     def test_all_patterns_without_a_match_are_named(self, folder: Path) -> None:
         with pytest.raises(DataError) as raised:
-            match_files(
-                folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""], "exclude"
-            )
+            match_files(folder, ["ant/11.png", "2.png", "*.gif", "../set/ant/1.png", "/etc/passwd", ""], "exclude")
         message = str(raised.value)
         assert "'ant/11.png' matches no file; did you mean 'ant/1.png'?" in message
         assert message.count("matches no file") == 6
@@ -218,9 +202,7 @@ class TestCache:
         scan_valid(folder, progress=steps.append)
         return len(steps)
 
-    def test_only_changed_files_are_read(
-        self, folder: Path, write_image: Callable[[Path, str], None]
-    ) -> None:
+    def test_only_changed_files_are_read(self, folder: Path, write_image: Callable[[Path, str], None]) -> None:
         assert self.steps(folder) == 6
         assert self.steps(folder) == 0
         write_image(folder / "ant" / "1.png", "another image of the same size")
@@ -244,9 +226,7 @@ class TestCache:
         os.utime(path, ns=times)
         assert scan_valid(folder).images != before
 
-    @pytest.mark.parametrize(
-        "damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}']
-    )
+    @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"ant/1.png": 3}', b"\xff\xfe", b'{"ant/1.png": []}'])
     def test_a_damaged_cache_is_computed_again(self, damage: bytes, folder: Path) -> None:
         before = scan_valid(folder).images
         (cache_folder() / FILE_NAME).write_bytes(damage)
@@ -273,13 +253,7 @@ def test_class_map_names_every_difference() -> None:
 
     assert class_names({"train": split("b", "a", "a"), "test": split("a", "b")}) == ("a", "b")
     with pytest.raises(SplitError) as raised:
-        class_names(
-            {
-                "train": split("ants", "bees"),
-                "validation": split("ants"),
-                "test": split("ants", "bee", "bees"),
-            }
-        )
+        class_names({"train": split("ants", "bees"), "validation": split("ants"), "test": split("ants", "bee", "bees")})
     assert "validation lacks the class 'bees'" in str(raised.value)
     assert "test has the class 'bee', which train lacks; did you mean 'bees'?" in str(raised.value)
 

@@ -116,9 +116,7 @@ def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None
         (label, fold) for label in ("ant", "bee") for fold in range(count)
     }
     doubled = sort_by_content([*images, *(replace(each, file=f"{each.file}/x") for each in images)])
-    again = dict(
-        zip((each.sha256 for each in doubled), assign_group_folds(doubled, count, seed), strict=True)
-    )
+    again = dict(zip((each.sha256 for each in doubled), assign_group_folds(doubled, count, seed), strict=True))
     assert [again[each.sha256] for each in images] == list(folds)
 
 
@@ -126,9 +124,7 @@ def test_folds_are_as_even_as_those_of_scikit_learn() -> None:
     ours, theirs = [], []
     for seed in range(20):
         draw = np.random.default_rng(seed)
-        images = sort_by_content(
-            make_groups(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True))
-        )
+        images = sort_by_content(make_groups(zip(draw.geometric(0.1, 30), draw.geometric(0.3, 30), strict=True)))
         labels = np.array([each.label for each in images])
         names = np.array([each.group for each in images])
         reference = np.empty(len(images), int)
@@ -164,9 +160,7 @@ def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
         split_by_group(images, {"validation": 0.2}, 0)
     with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* set fewer folds"):
         assign_group_folds(sort_by_content(images), 3, 0)
-    with pytest.raises(
-        SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"
-    ):
+    with pytest.raises(SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"):
         split_by_group(images, {"test": 0.999}, 0)
 
 

@@ -110,20 +110,7 @@ def error_message(read: Callable[[bytes, str], object], content: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "JPEG",
-        "JPEG CMYK",
-        "PNG",
-        "PNG P",
-        "PNG RGBA",
-        "PNG deep",
-        "GIF P",
-        "WEBP",
-        "WEBP RGBA",
-        "TIFF",
-        "BMP",
-    ],
+    "kind", ["JPEG", "JPEG CMYK", "PNG", "PNG P", "PNG RGBA", "PNG deep", "GIF P", "WEBP", "WEBP RGBA", "TIFF", "BMP"]
 )
 def test_exactly_the_files_are_rejected_that_decoding_rejects(kind: str) -> None:
     generator, content = np.random.default_rng(2), encoded(kind)
@@ -170,9 +157,7 @@ def test_statistics_are_found_by_digest() -> None:
     ]
     thumbnails = stats.thumbnails(rows)
     assert thumbnails.shape == (300, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
-    assert [each.tobytes() for each in thumbnails] == [
-        packed[each][HEADER_DTYPE.itemsize :] for each in digests
-    ]
+    assert [each.tobytes() for each in thumbnails] == [packed[each][HEADER_DTYPE.itemsize :] for each in digests]
     assert stats.thumbnails(rows[:0]).shape == (0, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
     assert ("7" in stats, "300" in stats) == (True, False)
 
@@ -231,9 +216,7 @@ class TestCache:
             assert scan_folder(folder).images == before
             assert len(decoded) == 6, "decoded once more, then cached again"
 
-    def test_a_damaged_cache_that_cannot_be_removed_costs_only_time(
-        self, isolated: Path, monkeypatch
-    ) -> None:
+    def test_a_damaged_cache_that_cannot_be_removed_costs_only_time(self, isolated: Path, monkeypatch) -> None:
         def refuse(path: Path) -> None:
             raise PermissionError(path)
 

@@ -38,9 +38,7 @@ def folder(isolated: Path, write_image: WriteImage) -> Path:
 
 def rows(folder: Path) -> list[list[object]]:
     """A path, relative to the folder above, and a label for each image."""
-    return [
-        [path.relative_to(folder.parent).as_posix(), path.parent.name] for path in sorted(folder.glob("*/*"))
-    ]
+    return [[path.relative_to(folder.parent).as_posix(), path.parent.name] for path in sorted(folder.glob("*/*"))]
 
 
 def table(file: Path, rows: Sequence[Row], head: Row = ("path", "label")) -> Path:
@@ -67,9 +65,7 @@ def inspected(base: Path, name: str = "photos.csv", **options: Any) -> Inspectio
 
 
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.parquet", "PHOTOS.CSV"])
-def test_the_same_images_as_folders_and_as_a_manifest_are_the_same_data(
-    name: str, folder: Path, splits_of
-) -> None:
+def test_the_same_images_as_folders_and_as_a_manifest_are_the_same_data(name: str, folder: Path, splits_of) -> None:
     base = folder.parent
     (base / "lists").mkdir()
     table(base / "lists" / name.lower(), [[f"../{path}", label] for path, label in rows(folder)])
@@ -78,9 +74,7 @@ def test_the_same_images_as_folders_and_as_a_manifest_are_the_same_data(
     from_manifest = read(base, f"lists/{name}")
     assert from_manifest.fingerprint == from_folders.fingerprint
     assert from_manifest.classes == from_folders.classes
-    assert [each.path for each in from_manifest.development] == [
-        each.path for each in from_folders.development
-    ]
+    assert [each.path for each in from_manifest.development] == [each.path for each in from_folders.development]
     deal = {"validation": {"folds": 3}, "test": 0.4}
     from_manifest = read(base, f"lists/{name}", splits=SplitsConfig.model_validate(deal))
     from_folders = splits_of(folder, ".", FoldsConfig(folds=3), 0.4)
@@ -145,11 +139,7 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
             ["train", "val"],
             r"is {folds: 3}, but the manifest has rows for validation",
         ),
-        (
-            {"validation": 0.3, "test": 0.3},
-            ["train", "val"],
-            "is 0.3, but the manifest has rows for validation",
-        ),
+        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest has rows for validation"),
         ({"test": 0.3}, ["val", "val"], "no row has the split train"),
     ],
 )
@@ -198,19 +188,14 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
 
 def test_twenty_wrong_rows_are_named_and_the_rest_counted(folder: Path) -> None:
     table(folder.parent / "photos.csv", [[path, ""] for path, _ in rows(folder)] + [["", "x"]] * 3)
-    with pytest.raises(
-        DataError, match=r"^the manifest .* has 23 errors:(.|\n)*line 21: .*\n  ... and 3 more$"
-    ):
+    with pytest.raises(DataError, match=r"^the manifest .* has 23 errors:(.|\n)*line 21: .*\n  ... and 3 more$"):
         read(folder.parent)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            "Paths,Labels\na,b\n",
-            "no column 'path'; did you mean 'Paths'.*no column 'label'.*'Paths', 'Labels'; cells",
-        ),
+        ("Paths,Labels\na,b\n", "no column 'path'; did you mean 'Paths'.*no column 'label'.*'Paths', 'Labels'; cells"),
         ("path;label\na;b\n", "separated by semicolons: save it with commas"),
         ("path,label,label\na,b,c\n", "the column 'label' occurs 2 times"),
         ("path,label\n", "has no rows below the header"),
@@ -281,10 +266,7 @@ def test_bad_files_are_reported_like_those_of_folders(folder: Path) -> None:
         ("empty", "set/ant/0.png: it is empty: it has 0 bytes (photos.csv, line 2)"),
         ("unsupported format", f"set/ant/2.png: {_detail(found, 'unsupported format')}"),
         ("damaged", f"set/ant/1.png: {_detail(found, 'damaged')}"),
-        (
-            "special file",
-            "set/ant/3.fifo: it is a folder, a pipe or a device, not a file (photos.csv, line 5)",
-        ),
+        ("special file", "set/ant/3.fifo: it is a folder, a pipe or a device, not a file (photos.csv, line 5)"),
     ]
     with pytest.raises(DataError, match=r"6 errors in .*; nothing was trained"):
         read(base)
@@ -321,9 +303,7 @@ class TestExclusion:
     def test_a_name_with_brackets_is_a_name(self, folder: Path) -> None:
         (folder / "ant" / "0.png").rename(folder / "ant" / "photo[1].png")
         table(folder.parent / "photos.csv", rows(folder))
-        [excluded] = (
-            open_dataset(listed(exclude=("set/ant/photo[1].png",)), folder.parent).catalogs["train"].excluded
-        )
+        [excluded] = open_dataset(listed(exclude=("set/ant/photo[1].png",)), folder.parent).catalogs["train"].excluded
         assert excluded.name == "photo[1].png"
 
     def test_all_patterns_without_a_row_are_named(self, folder: Path) -> None:
@@ -388,11 +368,7 @@ def test_the_columns_may_be_written_in_any_case(name: str, folder: Path) -> None
     entries = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
     table(base / name, entries, ["Path", "LABEL", "Split"])
     made = read(base, name, splits=SplitsConfig())
-    assert {role: len(images) for role, images in made.by_name.items()} == {
-        "train": 12,
-        "validation": 4,
-        "test": 4,
-    }
+    assert {role: len(images) for role, images in made.by_name.items()} == {"train": 12, "validation": 4, "test": 4}
 
 
 def test_a_column_with_names_of_splits_is_reported(folder: Path) -> None:
@@ -491,9 +467,7 @@ class TestGroups:
         assert all(folds)
         assert not folds[0] & folds[1]
         first = next(iter(folds[0]))
-        moved = [
-            1 if each.group == first else fold for each, fold in zip(splits.train, splits.folds, strict=True)
-        ]
+        moved = [1 if each.group == first else fold for each, fold in zip(splits.train, splits.folds, strict=True)]
         assert replace(splits, folds=tuple(moved)).fingerprint != splits.fingerprint
         assert replace(splits).fingerprint == splits.fingerprint
 
@@ -509,19 +483,14 @@ class TestGroups:
         assert error.kind == "group across splits"
         assert error.detail == "the group 'P4' has 2 in train and 2 in test"
         assert len(error.files) == 4
-        with pytest.raises(
-            SplitError, match=r"the splits share 1 group \(dataset.group_by\):\n  'P4': train and test"
-        ):
+        with pytest.raises(SplitError, match=r"the splits share 1 group \(dataset.group_by\):\n  'P4': train and test"):
             open_dataset(listed(group_by="patient", splits=SplitsConfig()), base).split()
         assert not inspected(base, splits=SplitsConfig()).errors
 
     @pytest.mark.parametrize(
         ("column", "message"),
         [
-            (
-                "patients",
-                r"no column 'patients' \(dataset.group_by\); did you mean 'patient'\?.*'path', 'label'",
-            ),
+            ("patients", r"no column 'patients' \(dataset.group_by\); did you mean 'patient'\?.*'path', 'label'"),
             ("patient", r"photos.csv, line 2: its 'patient' is empty"),
         ],
     )
@@ -533,8 +502,7 @@ class TestGroups:
 
     def test_folders_have_no_columns(self, folder: Path) -> None:
         with pytest.raises(
-            DataError,
-            match=r"group_by names the manifest column .patient., but the source set is not a manifest",
+            DataError, match=r"group_by names the manifest column .patient., but the source set is not a manifest"
         ):
             read(folder.parent, "set", group_by="patient", splits=SplitsConfig(train=".", test=0.4))
 
@@ -546,6 +514,4 @@ def test_a_path_through_a_link_and_up_again_is_the_file_that_it_names(folder: Pa
     (base / "link").symlink_to(elsewhere / "deep")
     table(base / "photos.csv", [["link/../0.png", "ant"], *rows(folder)])
     assert {image.path.parent.name for image in read(base).train} <= {"ant", "bee", "elsewhere"}
-    assert (elsewhere / "0.png").resolve() in {
-        image.path for images in read(base).by_name.values() for image in images
-    }
+    assert (elsewhere / "0.png").resolve() in {image.path for images in read(base).by_name.values() for image in images}

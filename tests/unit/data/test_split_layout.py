@@ -78,10 +78,7 @@ def test_messages_name_the_choices_and_the_unused_folders(folders, isolated, wri
 def test_splits_of_the_recipe_take_precedence(folders) -> None:
     names = classes("train", "val", "test")
     resolved = resolve(folders(*names, train="train", validation=0.5, test=0.1))
-    assert (resolved.split_specs, resolved.messages) == (
-        {"train": "train", "validation": 0.5, "test": 0.1},
-        (),
-    )
+    assert (resolved.split_specs, resolved.messages) == ({"train": "train", "validation": 0.5, "test": 0.1}, ())
     resolved = resolve(folders(validation={"folds": 3}))
     assert (resolved.train, resolved.validation, resolved.test) == ("train", FoldsConfig(folds=3), "test")
     resolved = resolve(folders(validation="test"))
@@ -94,27 +91,12 @@ def test_splits_of_the_recipe_take_precedence(folders) -> None:
     ("names", "message"),
     [
         (("ant/train", "ant/val", "bee/train", "bee/val"), "move <class>/train to train/<class>"),
-        (
-            classes("one/train", "two/train"),
-            "dataset.splits.train is ambiguous, several folders match: one/train, two",
-        ),
-        (
-            classes("photos", "test"),
-            "no folder of class folders beside it is named like a training split",
-        ),
-        (
-            ("train", "test"),
-            "train in .* contain no class folders; in each of them, move the images of each class",
-        ),
-        (
-            ("ant/val", "ant/test", "bee/val", "bee/test"),
-            r"inside of class folders \(ant/test, ant/val, b",
-        ),
+        (classes("one/train", "two/train"), "dataset.splits.train is ambiguous, several folders match: one/train, two"),
+        (classes("photos", "test"), "no folder of class folders beside it is named like a training split"),
+        (("train", "test"), "train in .* contain no class folders; in each of them, move the images of each class"),
+        (("ant/val", "ant/test", "bee/val", "bee/test"), r"inside of class folders \(ant/test, ant/val, b"),
         (classes("2021", "2022"), r"2021, 2022 in .* contain folders of the same names \(ant, bee\)"),
-        (
-            classes("train", "val", "dev"),
-            "dataset.splits.validation is ambiguous, several folders match: dev, val",
-        ),
+        (classes("train", "val", "dev"), "dataset.splits.validation is ambiguous, several folders match: dev, val"),
     ],
 )
 def test_ambiguous_folders_are_rejected_with_a_remedy(names, message, folders) -> None:

@@ -23,11 +23,7 @@ CLASSES = ("ant", "bee", "cat")
 
 def images(per_class: int, start: int = 0, folder: str = "a") -> list[ImageRecord]:
     return [
-        ImageRecord(
-            f"/{folder}/{label}/{number}",
-            label,
-            hashlib.sha256(f"{label}{number}".encode()).hexdigest(),
-        )
+        ImageRecord(f"/{folder}/{label}/{number}", label, hashlib.sha256(f"{label}{number}".encode()).hexdigest())
         for label in CLASSES
         for number in range(start, start + per_class)
     ]
@@ -51,9 +47,7 @@ def make_images(**counts: int) -> tuple[ImageRecord, ...]:
 def test_order_and_names_do_not_matter(shuffled: list[ImageRecord], seed: int) -> None:
     renamed = [ImageRecord(f"/b/{i}", each.label, each.sha256) for i, each in enumerate(shuffled)]
     fractions = {"validation": 0.25}
-    assert content(split_by_hash(images(12), fractions, seed)) == content(
-        split_by_hash(renamed, fractions, seed)
-    )
+    assert content(split_by_hash(images(12), fractions, seed)) == content(split_by_hash(renamed, fractions, seed))
 
 
 @given(st.integers(1, 60), st.integers(0, 1000))
@@ -80,8 +74,7 @@ def test_identical_bytes_stay_together(data: st.DataObject, seed: int) -> None:
     copied = data.draw(st.lists(st.sampled_from(originals), max_size=20))
     labels = data.draw(st.lists(st.sampled_from(CLASSES), min_size=len(copied), max_size=len(copied)))
     copies = [
-        ImageRecord(f"/c/{i}", label, each.sha256)
-        for i, (each, label) in enumerate(zip(copied, labels, strict=True))
+        ImageRecord(f"/c/{i}", label, each.sha256) for i, (each, label) in enumerate(zip(copied, labels, strict=True))
     ]
     division = split_by_hash([*originals, *copies], {"test": 0.4, "validation": 0.2}, seed)
     sides = [{each.sha256 for each in side} for side in division.values()]
@@ -100,18 +93,12 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
 def test_splits_never_change_between_versions_of_this_code() -> None:
     division = split_by_hash(images(30), {"test": 0.3, "validation": 0.2}, 0)
     splits = Splits(CLASSES, **division)
-    assert {role: len(side) for role, side in splits.by_name.items()} == {
-        "train": 50,
-        "validation": 12,
-        "test": 28,
-    }
+    assert {role: len(side) for role, side in splits.by_name.items()} == {"train": 50, "validation": 12, "test": 28}
     assert splits.fingerprint == "3c539aea60ee66914e889c76cd43b8f1a7a7c898c564deaac0384256862c84b9"
 
 
 def test_seeds_change_the_split() -> None:
-    divisions = {
-        fingerprint(split_by_hash(images(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)
-    }
+    divisions = {fingerprint(split_by_hash(images(30), {"validation": 0.3}, seed)["train"]) for seed in range(5)}
     assert len(divisions) == 5
 
 
@@ -133,9 +120,7 @@ def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, f
 
 def test_a_class_that_only_repeats_another_is_an_error() -> None:
     twins = [ImageRecord("/x", "dog", each.sha256) for each in images(4) if each.label == "ant"]
-    with pytest.raises(
-        SplitError, match="every image of 'dog' is an exact duplicate of an image in another class"
-    ):
+    with pytest.raises(SplitError, match="every image of 'dog' is an exact duplicate of an image in another class"):
         split_by_hash([*images(4), *twins], {"validation": 0.3}, 0)
 
 

@@ -20,9 +20,7 @@ from transfer_platform.evaluation.metrics import (
 )
 
 LABELS = np.array([0, 0, 1, 1, 2])
-PROBABILITIES = np.array(
-    [[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]]
-)
+PROBABILITIES = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]])
 
 
 def test_scores_by_hand() -> None:
@@ -55,8 +53,7 @@ def test_an_impossible_label_has_a_finite_loss() -> None:
 
 
 @given(
-    arrays.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)),
-    st.lists(st.integers(0, 3), min_size=7, max_size=7),
+    arrays.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)), st.lists(st.integers(0, 3), min_size=7, max_size=7)
 )
 def test_cross_entropy_agrees_with_scikit_learn(raw: np.ndarray, labels: list[int]) -> None:
     probabilities = raw / raw.sum(axis=1, keepdims=True)

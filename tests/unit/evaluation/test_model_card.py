@@ -52,9 +52,7 @@ def test_it_contains_metrics_training_and_preprocessing(tmp_path: Path) -> None:
 
 
 def test_it_states_that_no_image_is_flagged_as_unknown(tmp_path: Path) -> None:
-    assert "No image is flagged as unknown: there were too few held-out images" in card(
-        MAX_OOD_SCORE, tmp_path
-    )
+    assert "No image is flagged as unknown: there were too few held-out images" in card(MAX_OOD_SCORE, tmp_path)
 
 
 @pytest.mark.parametrize("heading", ["Evaluation", "Training", "Preprocessing", "Limitations"])

@@ -81,9 +81,7 @@ def test_images_that_differ_in_tint_are_distinguished_by_their_mean_colors() -> 
     frames = np.stack([scene + tint for tint in tints])
     headers, hashes = hashed(frames)
     read: list[int] = []
-    counting = replace(
-        hashes, thumbnails=lambda indices: read.append(len(indices)) or hashes.thumbnails(indices)
-    )
+    counting = replace(hashes, thumbnails=lambda indices: read.append(len(indices)) or hashes.thumbnails(indices))
     group_similar(headers, counting, np.arange(len(frames)))
     assert sum(read) == 0
 

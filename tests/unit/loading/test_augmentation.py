@@ -84,10 +84,7 @@ def test_the_number_of_threads_changes_no_bit(policy: str) -> None:
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            views += [
-                augment(noise(2, 300), torch.ones(2), [1, 2]),
-                augment(noise(2, 300)[:1], torch.ones(1), [1]),
-            ]
+            views += [augment(noise(2, 300), torch.ones(2), [1, 2]), augment(noise(2, 300)[:1], torch.ones(1), [1])]
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(views[0], views[2])
@@ -174,8 +171,7 @@ def test_medium_varies_brightness_contrast_and_saturation_by_a_fifth() -> None:
     brightness = varied.mean((1, 2)) / grays.mean((1, 2))
     contrast = varied.std((1, 2)) / grays.std((1, 2)) / brightness
     chroma = [
-        (views - gray[:, None]).square().mean((1, 2, 3)).sqrt()
-        for views, gray in ((light, grays), (medium, varied))
+        (views - gray[:, None]).square().mean((1, 2, 3)).sqrt() for views, gray in ((light, grays), (medium, varied))
     ]
     saturation = chroma[1] / chroma[0] / brightness / contrast
     for factor, slack in ((brightness, 0.005), (contrast, 0.005), (saturation, 0.03)):
@@ -209,9 +205,7 @@ def test_grays_stay_gray_and_colors_in_range() -> None:
     assert extremes.max() == pytest.approx(255)
 
 
-@pytest.mark.parametrize(
-    ("policy", "transform"), [("trivial", v2.TrivialAugmentWide), ("rand", v2.RandAugment)]
-)
+@pytest.mark.parametrize(("policy", "transform"), [("trivial", v2.TrivialAugmentWide), ("rand", v2.RandAugment)])
 def test_trivial_and_rand_apply_torchvision_after_light(policy: str, transform: type[v2.Transform]) -> None:
     canvases = noise(16)
     light = BatchAugmentation("light", PLAIN)(canvases, torch.ones(16), range(16)).round()
@@ -243,14 +237,10 @@ def test_different_lengths_are_an_error() -> None:
 def test_normalization_is_bitwise_equal_to_serving() -> None:
     pixels = noise(6, SIZE)
     images = [Image.fromarray(np.ascontiguousarray(square.permute(1, 2, 0).numpy())) for square in pixels]
-    assert torch.equal(
-        normalize_images(pixels, IMAGENET), torch.stack([IMAGENET.normalize(image) for image in images])
-    )
+    assert torch.equal(normalize_images(pixels, IMAGENET), torch.stack([IMAGENET.normalize(image) for image in images]))
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, -1, -1)
     assert torch.equal(
         normalize_images(every, IMAGENET)[0],
         IMAGENET.normalize(Image.fromarray(every[0].permute(1, 2, 0).numpy().copy())),
     )
-    assert all(
-        one < other for one, other in pairwise(normalize_images(every, IMAGENET)[0, 0].flatten().tolist())
-    )
+    assert all(one < other for one, other in pairwise(normalize_images(every, IMAGENET)[0, 0].flatten().tolist()))

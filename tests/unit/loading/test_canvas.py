@@ -16,9 +16,7 @@ from transfer_model.errors import UnreadableImageError
 from transfer_model.preprocessing import decode
 from transfer_platform.loading.canvas import canvas_side, make_canvas, pack, row_bytes, unpack
 
-PHOTOGRAPHS = [
-    Path(sklearn.__file__).parent / "datasets/images" / name for name in ("china.jpg", "flower.jpg")
-]
+PHOTOGRAPHS = [Path(sklearn.__file__).parent / "datasets/images" / name for name in ("china.jpg", "flower.jpg")]
 """Real ones, 640 x 427, that come with scikit-learn."""
 
 

@@ -52,9 +52,7 @@ def test_stored_images_are_not_decoded_again(records, tmp_path) -> None:
 
 def test_without_room_images_are_decoded_at_every_use(records, tmp_path) -> None:
     messages: list[str] = []
-    images = ImageLoader(
-        records, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100), say=messages.append
-    )
+    images = ImageLoader(records, PREPROCESSING, "none", CPU, Store(tmp_path / "features", 100), say=messages.append)
     assert images.load([0, 1]).shape == (2, 3, 32, 32)
     assert messages == [
         "images are decoded in every epoch: the cache has no room for 27.6 kB; "

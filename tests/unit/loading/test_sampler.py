@@ -24,9 +24,7 @@ def test_every_image_is_in_one_batch(count: int, size: int, shuffle: bool, epoch
 
 def test_orders_differ_by_epoch_and_seed() -> None:
     orders = {
-        tuple(batch_indices(50, 50, shuffle=True, seed=seed, epoch=epoch)[0])
-        for seed in range(3)
-        for epoch in range(3)
+        tuple(batch_indices(50, 50, shuffle=True, seed=seed, epoch=epoch)[0]) for seed in range(3) for epoch in range(3)
     }
     assert len(orders) == 9
 
@@ -76,18 +74,10 @@ def test_repeats_of_a_rare_image_are_counted_over_the_epoch() -> None:
 def test_one_view_is_the_original_image() -> None:
     assert not ViewSchedule("light", 1, seed=0).varies
     assert not ViewSchedule("none", 8, seed=0).varies
-    assert (
-        ViewSchedule("none", "unlimited", seed=0).stored_count
-        == ViewSchedule("light", 1, seed=0).stored_count
-        == 1
-    )
+    assert ViewSchedule("none", "unlimited", seed=0).stored_count == ViewSchedule("light", 1, seed=0).stored_count == 1
 
 
-@given(
-    st.lists(st.integers(0, 3), min_size=1, max_size=60),
-    st.integers(1, 7),
-    st.integers(0, 5),
-)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 7), st.integers(0, 5))
 def test_balanced_sampling_has_equal_class_counts(labels: list[int], size: int, epoch: int) -> None:
     batches = batch_indices(len(labels), size, shuffle=True, seed=1, epoch=epoch, classes=labels)
     sampled = [index for batch in batches for index in batch]

@@ -84,9 +84,7 @@ def test_the_info_of_the_bundled_network() -> None:
 def test_preprocessing_belongs_to_the_weights() -> None:
     info = catalog.backbone_info("resnet50")
     assert info.weights == ("IMAGENET1K_V2", "IMAGENET1K_V1")
-    assert (
-        info.preprocessing == info.preprocessing_for("IMAGENET1K_V2") == info.preprocessing_for("a file.pth")
-    )
+    assert info.preprocessing == info.preprocessing_for("IMAGENET1K_V2") == info.preprocessing_for("a file.pth")
     assert info.preprocessing.crop == pytest.approx(224 / 232, abs=1e-4)
     assert info.preprocessing_for("IMAGENET1K_V1").crop == 0.875
     assert catalog.backbone_info("resnet50.a1_in1k").preprocessing.crop == 0.95

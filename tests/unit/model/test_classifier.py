@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_rows_are_probabilities_in_the_order_of_the_images(
-    classifier: Classifier, images: list[bytes]
-) -> None:
+def test_rows_are_probabilities_in_the_order_of_the_images(classifier: Classifier, images: list[bytes]) -> None:
     probabilities = classifier.predict_proba(images)
     assert probabilities.shape == (11, 3)
     assert probabilities.dtype == np.float32
@@ -125,9 +123,7 @@ def test_an_unreadable_image_is_named(classifier: Classifier, images: list[bytes
         classifier.predict_proba([images[0], tmp_path / "text.jpg"])
 
 
-def test_saved_and_loaded_it_predicts_the_same(
-    classifier: Classifier, saved: Path, images: list[bytes]
-) -> None:
+def test_saved_and_loaded_it_predicts_the_same(classifier: Classifier, saved: Path, images: list[bytes]) -> None:
     loaded, again = Classifier.load(saved).predict(images), Classifier.load(saved).predict(images)
     assert (loaded.probabilities == again.probabilities).all()
     assert (loaded.ood_scores == again.ood_scores).all()
@@ -185,10 +181,7 @@ def test_a_config_survives_its_file(config: ModelConfig, tmp_path: Path) -> None
         ({"preprocessing": {"image_size": 3}}, "preprocessing must have exactly the fields image_size"),
         ({"temperature": 0.0}, "temperature must be a number above 0, but is 0.0"),
         ({"unknown": {"threshold": 3.0, "false_alarms": 0.05}}, "threshold must be a number from 0 to 2"),
-        (
-            {"unknown": {"threshold": 0.3, "false_alarms": 1}},
-            "false_alarms must be a fraction above 0 and below 1",
-        ),
+        ({"unknown": {"threshold": 0.3, "false_alarms": 1}}, "false_alarms must be a fraction above 0 and below 1"),
         ({"extra": 1}, "exactly the fields"),
         ({"network": None}, "config.network must have exactly"),
     ],

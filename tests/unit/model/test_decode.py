@@ -170,12 +170,9 @@ def test_many_threads_decode_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("min_side", "size"),
-    [(None, (640, 427)), (428, (640, 427)), (213, (320, 214)), (106, (160, 107)), (53, (80, 53))],
+    ("min_side", "size"), [(None, (640, 427)), (428, (640, 427)), (213, (320, 214)), (106, (160, 107)), (53, (80, 53))]
 )
-def test_a_large_jpeg_is_decoded_at_the_smallest_sufficient_size(
-    min_side: int | None, size: tuple[int, int]
-) -> None:
+def test_a_large_jpeg_is_decoded_at_the_smallest_sufficient_size(min_side: int | None, size: tuple[int, int]) -> None:
     content = encoded(smooth(640, 427), "JPEG")
     assert decode(content, min_side=min_side).size == size
 

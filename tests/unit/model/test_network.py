@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 LITE0 = 3_371_008
 
 
-def network(
-    name: str = "efficientnet_lite0", size: int = 32, classes: int = 3, dropout: float = 0.1
-) -> Network:
+def network(name: str = "efficientnet_lite0", size: int = 32, classes: int = 3, dropout: float = 0.1) -> Network:
     return build_network(NetworkSpec(name, classes, dropout, size))
 
 
@@ -122,9 +120,7 @@ def test_head_and_backbone_parameters_are_separate() -> None:
         ("timm/deit_tiny_distilled_patch16_224", 32, False),  # averages two heads
     ],
 )
-def test_the_head_is_separable_only_if_its_output_is_returned(
-    name: str, size: int, head_is_output: bool
-) -> None:
+def test_the_head_is_separable_only_if_its_output_is_returned(name: str, size: int, head_is_output: bool) -> None:
     built = network(name, size).eval()
     assert built.head_is_output == head_is_output
     if head_is_output:

@@ -22,9 +22,7 @@ def test_the_score_is_the_cosine_distance_to_the_nearest_reference_image() -> No
 def test_a_reference_image_is_compared_with_the_others() -> None:
     scorer = OodScorer(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]))
     near = 1 - 0.5**0.5
-    torch.testing.assert_close(
-        scorer.leave_one_out(), torch.tensor([0.0, near, 0.0, near]), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(scorer.leave_one_out(), torch.tensor([0.0, near, 0.0, near]), atol=1e-3, rtol=0)
 
 
 def test_the_only_reference_image_has_the_highest_score() -> None:

@@ -66,9 +66,7 @@ def test_label_and_top_agree_with_the_classifier(
     for row, probabilities in zip(model.predict(context, table(*images)), output.probabilities, strict=True):
         assert row["label"] == classifier.classes[probabilities.argmax()]
         assert row["probability"] == float(probabilities.max())
-        assert [entry["probability"] for entry in row["top"]] == sorted(
-            map(float, probabilities), reverse=True
-        )
+        assert [entry["probability"] for entry in row["top"]] == sorted(map(float, probabilities), reverse=True)
         assert {entry["label"] for entry in row["top"]} == set(classifier.classes)
 
 

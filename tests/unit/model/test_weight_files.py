@@ -77,9 +77,7 @@ class TestLocateWeights:
 
 
 class TestReadTensors:
-    @pytest.mark.parametrize(
-        "wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}]
-    )
+    @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
     def test_state_dicts_and_training_checkpoints(self, wrap: object, tmp_path: Path) -> None:
         file = tmp_path / "weights.pth"
         torch.save(wrap({"module.fc.weight": torch.ones(2, 3)}), file)  # type: ignore[operator] # the parameter
@@ -103,9 +101,7 @@ class TestReadTensors:
                 read_tensors(tmp_path / name)
         assert not ran.exists()
 
-    @pytest.mark.parametrize(
-        "content", [b"", b"{}", b"PK\x03\x04 cut off", b"\x00" * 8 + b"{", b"<html>404</html>"]
-    )
+    @pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04 cut off", b"\x00" * 8 + b"{", b"<html>404</html>"])
     def test_other_files_are_rejected(self, content: bytes, tmp_path: Path) -> None:
         (tmp_path / "weights.pth").write_bytes(content)
         with pytest.raises(WeightsError):
@@ -141,9 +137,7 @@ class TestBuildNetwork:
         network = build_network(spec(name))
         save_file(state(network), tmp_path / "weights.safetensors")
         again = build_network(spec(name), tmp_path / "weights.safetensors")
-        assert all(
-            torch.equal(tensor, again.state_dict()[key]) for key, tensor in network.state_dict().items()
-        )
+        assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in network.state_dict().items())
         again.load_state_dict(state(network))
         wider = build_network(spec(name, classes=4), tmp_path / "weights.safetensors")
         assert wider(torch.randn(2, 3, 32, 32)).shape == (2, 4)
@@ -159,12 +153,8 @@ class TestBuildNetwork:
 
     @pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/shufflenet_v2_x0_5"])
     def test_missing_unexpected_and_misshapen_tensors_are_listed(self, name: str, tmp_path: Path) -> None:
-        tensors = {
-            key.removeprefix("backbone."): tensor for key, tensor in state(build_network(spec(name))).items()
-        }
-        first, second, *_ = sorted(
-            key for key in tensors if key.endswith("weight") and ".classifier" not in key
-        )
+        tensors = {key.removeprefix("backbone."): tensor for key, tensor in state(build_network(spec(name))).items()}
+        first, second, *_ = sorted(key for key in tensors if key.endswith("weight") and ".classifier" not in key)
         missing = tuple(tensors.pop(first).shape)
         expected = tuple(tensors[second].shape)
         tensors[second] = torch.zeros(2, 2)
@@ -173,12 +163,7 @@ class TestBuildNetwork:
         with pytest.raises(WeightsError) as error:
             build_network(spec(name), tmp_path / "weights.safetensors")
         listed = [line for line in str(error.value).splitlines() if line[:2] in ("- ", "+ ")]
-        assert {
-            f"- {first} {missing}",
-            f"- {second} {expected}",
-            f"+ {second} (2, 2)",
-            "+ extra (1,)",
-        } <= set(listed)
+        assert {f"- {first} {missing}", f"- {second} {expected}", f"+ {second} (2, 2)", "+ extra (1,)"} <= set(listed)
         names = [line.split()[1] for line in listed]
         assert names == sorted(names)
 

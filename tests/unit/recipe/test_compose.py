@@ -48,10 +48,7 @@ def problems(path: str, *overrides: str) -> list[str]:
 
 
 def test_sections_merge_and_lists_replace(folder: Path) -> None:
-    write(
-        "mine.yaml",
-        "extends: bases/base.yaml\nname: mine\ndataset: {exclude: [c.gif]}\ntraining: {epochs: 9}\n",
-    )
+    write("mine.yaml", "extends: bases/base.yaml\nname: mine\ndataset: {exclude: [c.gif]}\ntraining: {epochs: 9}\n")
     recipe = load_recipe("mine.yaml")
     assert (recipe.name, recipe.training.epochs, recipe.backbone.name) == ("mine", 9, "resnet18")
     assert recipe.dataset.exclude == ("c.gif",)
@@ -85,12 +82,7 @@ def test_a_value_replaces_a_range(folder: Path) -> None:
 
 def test_a_range_replaces_a_value(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {epochs: {low: 2, high: 4}}\n")
-    assert load_recipe("mine.yaml").training.model_dump()["epochs"] == {
-        "low": 2,
-        "high": 4,
-        "step": None,
-        "log": False,
-    }
+    assert load_recipe("mine.yaml").training.model_dump()["epochs"] == {"low": 2, "high": 4, "step": None, "log": False}
 
 
 def test_a_range_replaces_a_range_whole(folder: Path) -> None:
@@ -144,9 +136,7 @@ def test_a_missing_base_names_its_nearest_sibling(folder: Path) -> None:
 @pytest.mark.parametrize("value", ["[a.yaml, b.yaml]", "", "3"])
 def test_extends_names_one_file(folder: Path, value: str) -> None:
     write("mine.yaml", f"name: a\nextends: {value}\n")
-    assert problems("mine.yaml") == [
-        "mine.yaml:2: extends: must be the path of a recipe file, such as base.yaml"
-    ]
+    assert problems("mine.yaml") == ["mine.yaml:2: extends: must be the path of a recipe file, such as base.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -202,10 +192,7 @@ def test_the_last_override_wins(folder: Path) -> None:
         ("training.epochs", "an override must be FIELD=VALUE, such as training.epochs=3"),
         ("training..epochs=3", "an override must be FIELD=VALUE, such as training.epochs=3"),
         ("extends=a.yaml", "extends: is only allowed in a recipe file"),
-        (
-            "training={epochs: 3",
-            "invalid YAML at column 11: a list or mapping is not closed: expected ',' or '}'",
-        ),
+        ("training={epochs: 3", "invalid YAML at column 11: a list or mapping is not closed: expected ',' or '}'"),
     ],
 )
 def test_an_invalid_override_is_reported_as_it_was_typed(folder: Path, override: str, message: str) -> None:
@@ -215,11 +202,7 @@ def test_an_invalid_override_is_reported_as_it_was_typed(folder: Path, override:
 def test_all_invalid_overrides_are_reported_together(folder: Path) -> None:
     write("bases/base.yaml", "name: [\n")
     found = problems("bases/base.yaml", "seed", "extends=a")
-    assert [problem.partition(": ")[0] for problem in found] == [
-        "bases/base.yaml:2",
-        "-o seed",
-        "-o extends=a",
-    ]
+    assert [problem.partition(": ")[0] for problem in found] == ["bases/base.yaml:2", "-o seed", "-o extends=a"]
 
 
 def test_a_folder_of_hugging_face_stays_relative_to_the_base(folder: Path) -> None:

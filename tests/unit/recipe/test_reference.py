@@ -23,9 +23,7 @@ def validate(values: object) -> None:
 
 
 def test_the_reference_is_current() -> None:
-    assert (REPOSITORY / reference.REFERENCE_FILE).read_text(
-        encoding="utf-8"
-    ) == reference.markdown_reference(), REMEDY
+    assert (REPOSITORY / reference.REFERENCE_FILE).read_text(encoding="utf-8") == reference.markdown_reference(), REMEDY
 
 
 def test_the_schema_file_is_current() -> None:
@@ -35,9 +33,7 @@ def test_the_schema_file_is_current() -> None:
 
 def test_every_field_is_in_the_reference_with_its_description() -> None:
     rows = re.findall(r"^\| `(\S+)` \|.*\| (.+) \|$", reference.markdown_reference(), re.MULTILINE)
-    assert [name for name, _ in rows] == sorted(
-        (name for name, _ in rows), key=[name for name, _ in rows].index
-    )
+    assert [name for name, _ in rows] == sorted((name for name, _ in rows), key=[name for name, _ in rows].index)
     assert {name for name, _ in rows} == {".".join(path) for path in value_fields()}
 
 
@@ -56,10 +52,7 @@ def test_the_schema_is_valid() -> None:
         {"extends": "base.yaml"},
         {"extends": "base.yaml", "dataset": {"image_size": 64}, "promotion": {"gate": {}}},
         {"extends": "base.yaml", "search": None},
-        {
-            "extends": "base.yaml",
-            "training": {"epochs": {"choices": [1, 2]}, "learning_rate": {"low": 1, "high": 2}},
-        },
+        {"extends": "base.yaml", "training": {"epochs": {"choices": [1, 2]}, "learning_rate": {"low": 1, "high": 2}}},
         {"extends": "base.yaml", "promotion": {"gate": {"test/accuracy": {"at_least": 0.9}}}},
     ],
 )

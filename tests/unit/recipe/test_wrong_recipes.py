@@ -58,11 +58,7 @@ CASES = {
         "features.views: must be one of unlimited, but got \"unlimitd\"; did you mean 'unlimited'?",
     ),
     # Unknown fields.
-    "misspelt field": (
-        changed("epochs:", "epoch:"),
-        10,
-        "training.epoch: unknown field; did you mean 'epochs'?",
-    ),
+    "misspelt field": (changed("epochs:", "epoch:"), 10, "training.epoch: unknown field; did you mean 'epochs'?"),
     "misspelt section": (changed("training:", "trainings:"), 9, "did you mean 'training'?"),
     "field of another section": (
         continued("head: {weight_decay: 0.1}\n"),
@@ -70,11 +66,7 @@ CASES = {
         "head.weight_decay: unknown field; did you mean 'training.weight_decay'?",
     ),
     "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean 'learning_rate'?"),
-    "nothing like it": (
-        continued("head: {zzz: 1}\n"),
-        12,
-        "head.zzz: unknown field; the fields of head are dropout",
-    ),
+    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "head.zzz: unknown field; the fields of head are dropout"),
     "gate metric without its split": (
         continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
         15,
@@ -101,11 +93,7 @@ CASES = {
         13,
         "head: the section is empty; add fields (dropout) or remove it",
     ),
-    "a value for a section": (
-        continued("head: 0.5\n"),
-        12,
-        "must be a section with fields (dropout), but got 0.5",
-    ),
+    "a value for a section": (continued("head: 0.5\n"), 12, "must be a section with fields (dropout), but got 0.5"),
     # Values of the wrong type.
     "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
     "quoted number": (changed("1e-4", "'1e-4'"), 11, 'must be a number, but got "1e-4"; remove the quotes'),
@@ -121,19 +109,11 @@ CASES = {
         4,
         'dataset.exclude: must be a list, such as [a, b], but got "a.gif"',
     ),
-    "list for a range": (
-        changed("1e-4", "[0.1, 0.2]"),
-        11,
-        "to search these values, use {choices: [0.1, 0.2]}",
-    ),
+    "list for a range": (changed("1e-4", "[0.1, 0.2]"), 11, "to search these values, use {choices: [0.1, 0.2]}"),
     # Values out of bounds.
     "too small": (changed("1e-4", "-0.1"), 11, "must be greater than 0, but got -0.1"),
     "infinite": (changed("1e-4", ".inf"), 11, "must be a finite number"),
-    "too large": (
-        changed("  splits:", "  image_size: 4096\n  splits:"),
-        4,
-        "must be at most 2048, but got 4096",
-    ),
+    "too large": (changed("  splits:", "  image_size: 4096\n  splits:"), 4, "must be at most 2048, but got 4096"),
     "literal": (
         continued("  optimizer: adamv\n"),
         12,
@@ -181,11 +161,7 @@ CASES = {
         11,
         "training.learning_rate.hihg: unknown field; did you mean 'high'?",
     ),
-    "half a range": (
-        changed("1e-4", "{low: 1e-4}") + "search: {}\n",
-        11,
-        "training.learning_rate.high: is missing",
-    ),
+    "half a range": (changed("1e-4", "{low: 1e-4}") + "search: {}\n", 11, "training.learning_rate.high: is missing"),
     "a range of words": (
         continued("  optimizer: {low: 1, high: 2}\nsearch: {}\n"),
         12,
@@ -252,8 +228,7 @@ CASES = {
     ),
     "unknown stage": (changed("  name: resnet18", "  name: resnet18\n  freeze_through: layer5"), 9, "layer4"),
     "stage that one of two backbones lacks": (
-        changed("resnet18", "{choices: [resnet18, efficientnet_lite0]}\n  freeze_through: layer1")
-        + "search: {}\n",
+        changed("resnet18", "{choices: [resnet18, efficientnet_lite0]}\n  freeze_through: layer1") + "search: {}\n",
         9,
         "efficientnet_lite0: unknown stage 'layer1'",
     ),
@@ -268,11 +243,7 @@ CASES = {
         6,
         "dataset.splits.validation: val overlaps train (.)",
     ),
-    "a split outside the source": (
-        changed("test: 0.2", "test: ../test"),
-        6,
-        "must be a folder inside the source",
-    ),
+    "a split outside the source": (changed("test: 0.2", "test: ../test"), 6, "must be a folder inside the source"),
     "nothing left to train on": (
         changed("test: 0.2", "test: 0.9"),
         5,
@@ -310,11 +281,7 @@ CASES = {
     "open quotation mark": (changed("resnet18", "'resnet18"), 8, "a quotation mark is never closed"),
     "crooked indentation": (changed("  learning_rate", " learning_rate"), 11, "not aligned"),
     "two documents": (continued("---\nname: b\n"), 12, "a second document"),
-    "tag": (
-        changed("resnet18", "!!python/object:os.system x"),
-        8,
-        "the tag !!python/object:os.system is not allowed",
-    ),
+    "tag": (changed("resnet18", "!!python/object:os.system x"), 8, "the tag !!python/object:os.system is not allowed"),
     "merge key": (continued("head: {<<: {dropout: 0.1}}\n"), 12, "use extends: FILE"),
     "control character": (changed("resnet18", "res\x00net"), 8, "a control character"),
     "no mapping": ("- name\n", 1, "not a recipe: expected fields, such as name: ants-bees"),
@@ -336,9 +303,7 @@ def problems(text: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("text", "line", "message"), CASES.values(), ids=CASES)
-def test_an_invalid_recipe_is_reported_with_line_rule_and_fix(
-    folder: Path, text: str, line: int, message: str
-) -> None:
+def test_an_invalid_recipe_is_reported_with_line_rule_and_fix(folder: Path, text: str, line: int, message: str) -> None:
     found = problems(text)
     assert len(found) == 1, "one mistake is one problem"
     assert found[0].startswith(f"recipe.yaml:{line}: ")
@@ -380,25 +345,17 @@ def test_everything_is_reported_at_once_in_the_order_of_the_file(folder: Path) -
 
 def test_duplicates_and_tags_are_reported_together(folder: Path) -> None:
     found = problems(PLAIN + "name: a\nseed: !!set {1}\nname: b\n")
-    assert [message.split(": ")[0] for message in found] == [
-        "recipe.yaml:12",
-        "recipe.yaml:13",
-        "recipe.yaml:14",
-    ]
+    assert [message.split(": ")[0] for message in found] == ["recipe.yaml:12", "recipe.yaml:13", "recipe.yaml:14"]
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n"])
 def test_an_empty_file_lists_the_required_fields(folder: Path, text: str) -> None:
-    assert problems(text) == (
-        "recipe.yaml: the file is empty; a recipe needs at least name, dataset and backbone",
-    )
+    assert problems(text) == ("recipe.yaml: the file is empty; a recipe needs at least name, dataset and backbone",)
 
 
 def test_latin_1_is_rejected_with_its_line(folder: Path) -> None:
     Path("recipe.yaml").write_bytes("name: a\n# Käfer\n".encode("latin-1"))
-    with pytest.raises(
-        RecipeError, match=r"recipe.yaml:2: the byte 0xe4 is not UTF-8; save the file as UTF-8"
-    ):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:2: the byte 0xe4 is not UTF-8; save the file as UTF-8"):
         load_recipe("recipe.yaml")
 
 
@@ -436,9 +393,7 @@ def test_endless_nesting_is_rejected(folder: Path, text: str) -> None:
 def test_a_path_of_the_current_folder_is_explained(folder: Path) -> None:
     Path("recipes").mkdir()
     Path("recipes/a.yaml").write_text(changed("embedded:digits", "photos"), encoding="utf-8")
-    with pytest.raises(
-        RecipeError, match="paths are relative to the recipe's folder, not to the current folder"
-    ):
+    with pytest.raises(RecipeError, match="paths are relative to the recipe's folder, not to the current folder"):
         load_recipe("recipes/a.yaml")
 
 

@@ -29,11 +29,7 @@ def outcomes(both: int, only_candidate: int, only_champion: int, neither: int = 
 def over_champion(both: int, only_candidate: int, only_champion: int, confidence: float = 0.95) -> RuleResult:
     labels, candidate, champion = outcomes(both, only_candidate, only_champion)
     verdict = evaluate_rules(
-        {},
-        labels,
-        candidate,
-        {"over_champion": OverChampion(confidence=confidence)},
-        ChampionPredictions(3, champion),
+        {}, labels, candidate, {"over_champion": OverChampion(confidence=confidence)}, ChampionPredictions(3, champion)
     )
     return verdict.results[0]
 
@@ -94,17 +90,13 @@ def test_a_candidate_that_is_worse_is_called_so() -> None:
 def test_a_negative_margin_lets_an_equal_candidate_pass_where_there_are_images_enough() -> None:
     labels, candidate, champion = outcomes(1980, 10, 10)
     rule = OverChampion(margin=-0.02)
-    result = evaluate_rules(
-        {}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)
-    ).results[0]
+    result = evaluate_rules({}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)).results[0]
     assert result.passed
     assert result.rule == "over_champion by -0.02 at 0.95"
     assert "p = " in result.reason
     assert "for a gain above -2.0 points (score test" in result.reason
     labels, candidate, champion = outcomes(93, 3, 4)
-    assert not evaluate_rules(
-        {}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)
-    ).passed
+    assert not evaluate_rules({}, labels, candidate, {"over_champion": rule}, ChampionPredictions(3, champion)).passed
 
 
 def of_classes(**classes: tuple[int, int, int]) -> tuple[list[str], list[str], list[str]]:
@@ -181,11 +173,7 @@ def test_without_a_champion_the_relative_rule_does_not_apply() -> None:
 
 def test_a_champion_that_cannot_be_compared_fails_the_rule() -> None:
     verdict = evaluate_rules(
-        {},
-        ["ant"],
-        ["ant"],
-        {"over_champion": OverChampion()},
-        ChampionPredictions(4, None, "their classes differ"),
+        {}, ["ant"], ["ant"], {"over_champion": OverChampion()}, ChampionPredictions(4, None, "their classes differ")
     )
     assert not verdict.passed
     assert "(version 4): their classes differ" in verdict.results[0].reason
@@ -215,20 +203,12 @@ def test_a_limit_itself_passes(rule: Threshold, passed: bool) -> None:
 
 
 def test_a_rule_on_a_metric_that_was_not_measured_lists_those_that_were() -> None:
-    with pytest.raises(
-        RegistryError, match="test/acc, which was not measured; measured: test/accuracy, test/ece"
-    ):
-        evaluate_rules(
-            {"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], {"test/acc": Threshold(at_least=0.9)}
-        )
+    with pytest.raises(RegistryError, match="test/acc, which was not measured; measured: test/accuracy, test/ece"):
+        evaluate_rules({"test/ece": 0.1, "test/accuracy": 1.0}, ["ant"], ["ant"], {"test/acc": Threshold(at_least=0.9)})
 
 
 def test_every_rule_is_applied_even_after_one_has_failed() -> None:
-    rules = {
-        "a": Threshold(at_least=1),
-        "b": Threshold(at_most=1),
-        "over_champion": OverChampion(confidence=0.9),
-    }
+    rules = {"a": Threshold(at_least=1), "b": Threshold(at_most=1), "over_champion": OverChampion(confidence=0.9)}
     verdict = evaluate_rules({"a": 0.0, "b": 0.0}, ["ant"], ["ant"], rules)
     assert [result.passed for result in verdict.results] == [False, True, True]
     assert not verdict.passed
@@ -239,9 +219,7 @@ def test_every_rule_is_applied_even_after_one_has_failed() -> None:
 def test_the_json_has_all_figures() -> None:
     labels, candidate, champion = outcomes(140, 9, 1)
     rules = {"test/accuracy": Threshold(at_least=0.9), "over_champion": OverChampion()}
-    verdict = evaluate_rules(
-        {"test/accuracy": 0.99}, labels, candidate, rules, ChampionPredictions(3, champion)
-    )
+    verdict = evaluate_rules({"test/accuracy": 0.99}, labels, candidate, rules, ChampionPredictions(3, champion))
     content = json.loads(verdict.to_json())
     assert content["passed"] is True
     assert content["results"][1]["figures"]["better"] == 9
@@ -273,9 +251,7 @@ def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
     with pytest.raises(RegistryError, match="1 test images"):
         evaluate_rules({}, ["ant"], predicted, {})
     with pytest.raises(RegistryError, match=r"the champion \(version 2\)"):
-        evaluate_rules(
-            {}, ["ant"], ["ant"], {"over_champion": OverChampion()}, ChampionPredictions(2, predicted)
-        )
+        evaluate_rules({}, ["ant"], ["ant"], {"over_champion": OverChampion()}, ChampionPredictions(2, predicted))
 
 
 OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
@@ -287,9 +263,7 @@ def said(
     novelty: NDArray[np.float32] | None = None,
     unknown: tuple[bool | None, ...] = (None, None, None),
 ) -> ServedOutput:
-    return ServedOutput(
-        probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown
-    )
+    return ServedOutput(probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown)
 
 
 @pytest.mark.parametrize(
@@ -367,8 +341,7 @@ def test_different_rules_have_different_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "ordinal"),
-    [(2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (21, "21st"), (112, "112th")],
+    ("evaluations", "ordinal"), [(2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (21, "21st"), (112, "112th")]
 )
 def test_repeated_verdicts_on_a_test_set_carry_a_warning(evaluations: int, ordinal: str) -> None:
     assert Verdict((), 1).reuse_warning == ""

@@ -89,11 +89,7 @@ def test_the_last_move_determines_the_champion(url: str) -> None:
         assert champion(ledger) == 2
         ledger.append(
             LedgerEntry(
-                kind=EntryKind.ROLLBACK,
-                model="ants-bees",
-                version=1,
-                previous_version=2,
-                reason="worse at night",
+                kind=EntryKind.ROLLBACK, model="ants-bees", version=1, previous_version=2, reason="worse at night"
             )
         )
         assert champion(ledger) == 1
@@ -129,8 +125,7 @@ def test_an_unknown_kind_is_refused_by_the_database_itself(url: str, tmp_path: P
     connection = sqlite3.connect(tmp_path / "ledger.db")
     with pytest.raises(sqlite3.IntegrityError, match="entries_kind"):
         connection.execute(
-            "INSERT INTO entries (at, actor, kind, model, version, reason, hash) "
-            "VALUES ('', '', 'edit', '', 1, '', '')"
+            "INSERT INTO entries (at, actor, kind, model, version, reason, hash) VALUES ('', '', 'edit', '', 1, '', '')"
         )
     connection.close()
 
@@ -216,11 +211,7 @@ def test_verdicts_are_counted_by_test_set(url: str) -> None:
             entry = verdict(1)
             entry.test_fingerprint = fingerprint
             ledger.append(entry)
-        assert (ledger.count_verdicts("a"), ledger.count_verdicts("b"), ledger.count_verdicts("c")) == (
-            2,
-            1,
-            0,
-        )
+        assert (ledger.count_verdicts("a"), ledger.count_verdicts("b"), ledger.count_verdicts("c")) == (2, 1, 0)
 
 
 def test_a_ledger_of_a_newer_version_is_an_error(url: str, tmp_path: Path) -> None:

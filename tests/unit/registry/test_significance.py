@@ -68,18 +68,12 @@ def test_without_a_margin_the_score_test_is_mcnemars() -> None:
 
 
 @pytest.mark.parametrize(("better", "worse", "margin"), [(30, 14, 0.05), (3, 5, -0.02), (0, 9, -0.1)])
-def test_the_score_test_assumes_the_likeliest_models_at_the_margin(
-    better: int, worse: int, margin: float
-) -> None:
+def test_the_score_test_assumes_the_likeliest_models_at_the_margin(better: int, worse: int, margin: float) -> None:
     n = 200
 
     def unlikely(share: float) -> float:
         both = n - better - worse
-        return -(
-            better * math.log(share + margin)
-            + worse * math.log(share)
-            + both * math.log(1 - 2 * share - margin)
-        )
+        return -(better * math.log(share + margin) + worse * math.log(share) + both * math.log(1 - 2 * share - margin))
 
     low, high = max(0.0, -margin) + 1e-12, (1 - margin) / 2 - 1e-12
     share = minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x

@@ -105,8 +105,7 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
-    [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")],
+    "error", [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")]
 )
 def test_a_failed_trial_does_not_end_the_study(url: str, error: Exception) -> None:
     study = open_study(url)

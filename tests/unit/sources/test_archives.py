@@ -64,9 +64,7 @@ every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def assert_refused(archive: Path, message: str, **limits: int) -> None:
@@ -77,9 +75,7 @@ def assert_refused(archive: Path, message: str, **limits: int) -> None:
 
 
 @every_kind
-def test_formats_are_detected_by_content(
-    make: Callable[[dict[str, bytes], Path], Path], isolated: Path
-) -> None:
+def test_formats_are_detected_by_content(make: Callable[[dict[str, bytes], Path], Path], isolated: Path) -> None:
     archive = make(CONTENT, isolated / "photos.download")
     assert files_of(unpack(archive)) == CONTENT
 
@@ -150,9 +146,7 @@ def test_zip_links_and_devices_are_refused(kind: int, isolated: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.BLKTYPE, tarfile.CHRTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.BLKTYPE, tarfile.CHRTYPE])
 def test_tar_links_and_devices_are_refused(kind: bytes, isolated: Path) -> None:
     with tarfile.open(isolated / "a.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("set/a"))
@@ -160,9 +154,7 @@ def test_tar_links_and_devices_are_refused(kind: bytes, isolated: Path) -> None:
         info.type, info.linkname = kind, "set/a"
         archive.addfile(info)
     links = (tarfile.SYMTYPE, tarfile.LNKTYPE)
-    assert_refused(
-        isolated / "a.tar", "links are not allowed" if kind in links else "neither a file nor a folder"
-    )
+    assert_refused(isolated / "a.tar", "links are not allowed" if kind in links else "neither a file nor a folder")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -242,9 +234,7 @@ def test_too_many_entries_are_refused(isolated: Path) -> None:
 
 @every_kind
 @pytest.mark.parametrize("keep", [0.5, 0.9])
-def test_a_cut_archive_is_an_error_and_leaves_nothing(
-    make: Callable[..., Path], keep: float, isolated: Path
-) -> None:
+def test_a_cut_archive_is_an_error_and_leaves_nothing(make: Callable[..., Path], keep: float, isolated: Path) -> None:
     noise = hashlib.shake_256(b"").digest(200_000)
     archive = make({"set/a": noise[:100_000], "set/b": noise[100_000:]}, isolated / "a")
     archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])

@@ -10,13 +10,7 @@ import pytest
 from transfer_platform.disk_cache import FILE_NAME, DiskCache
 from transfer_platform.paths import cache_folder
 from transfer_platform.sources import checksums
-from transfer_platform.sources.checksums import (
-    Checksum,
-    ChecksumCache,
-    FileStamp,
-    cached_sha256,
-    cached_sha256s,
-)
+from transfer_platform.sources.checksums import Checksum, ChecksumCache, FileStamp, cached_sha256, cached_sha256s
 
 STAMP = FileStamp(10, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790)
 DIGEST = "0123456789abcdef" * 4
@@ -81,9 +75,7 @@ def test_unchanged_files_are_not_read_again(isolated: Path, monkeypatch: pytest.
     assert read == ["a", "b", "b"]
 
 
-def test_what_was_read_before_an_interruption_is_saved(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_read_before_an_interruption_is_saved(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [isolated / name for name in ("a", "b")]
     files[0].write_text("a")
     with pytest.raises(FileNotFoundError):

@@ -71,9 +71,7 @@ def test_digits_show_what_scikit_learn_has(isolated: Path) -> None:
     package = importlib.util.find_spec("sklearn")
     assert package is not None
     assert package.origin is not None
-    rows = gzip.decompress(
-        (Path(package.origin).parent / "datasets/data/digits.csv.gz").read_bytes()
-    ).splitlines()
+    rows = gzip.decompress((Path(package.origin).parent / "datasets/data/digits.csv.gz").read_bytes()).splitlines()
     for number in (0, 1000, 1796):
         *levels, label = (int(float(value)) for value in rows[number].split(b","))
         with Image.open(folder / str(label) / f"{number:04d}.png") as image:

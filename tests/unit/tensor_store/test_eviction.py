@@ -126,9 +126,7 @@ class TestTooMuch:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB: a tmpfs, or a file size limit if mounting is not permitted."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], capture_output=True)
     if mounted.returncode == 0:
         yield tmp_path
         subprocess.run(["umount", "-l", tmp_path], check=True)
@@ -151,9 +149,7 @@ class TestFullDisk:
         assert fill(store, "aa", keys[:100]) == 100
         assert fill(store, "aa", keys[:100]) == 0
 
-    def test_a_small_disk_is_detected_before_computing(
-        self, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_small_disk_is_detected_before_computing(self, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         disk = shutil._ntuple_diskusage(total=1 << 20, used=0, free=1 << 20)
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
         store = Store(small_disk, 1 << 30)

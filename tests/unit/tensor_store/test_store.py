@@ -31,9 +31,7 @@ def kind(store_options: dict[str, Any]) -> type:
     return MappedRows if "in_memory_bytes" in store_options else InMemoryRows
 
 
-@pytest.mark.parametrize(
-    "store_options", [SMALL_SEGMENTS, SMALL_SEGMENTS | MAPPED], ids=["in memory", "mapped"]
-)
+@pytest.mark.parametrize("store_options", [SMALL_SEGMENTS, SMALL_SEGMENTS | MAPPED], ids=["in memory", "mapped"])
 class TestRows:
     def test_rows_equal_the_computed_ones_now_and_later(self, store: Store, source, kind: type) -> None:
         for _ in range(2):
@@ -78,9 +76,7 @@ class TestRows:
         assert torch.equal(rows.take(range(10)), source.values)
         assert torch.equal(rows_of(store, source).take(range(10)), source.values)
 
-    def test_dropping_mapped_pages_changes_nothing(
-        self, folder: Path, store_options: dict[str, Any], source
-    ) -> None:
+    def test_dropping_mapped_pages_changes_nothing(self, folder: Path, store_options: dict[str, Any], source) -> None:
         rows = rows_of(Store(folder, 100 << 20, resident_bytes=0, **store_options), source)
         for _ in range(3):
             assert torch.equal(rows.take([7, 2]), source.values[[7, 2]])
@@ -182,9 +178,7 @@ class TestUnwritableFolder:
             rows_of(store, source, [*source.keys, "new"])
 
 
-def test_too_many_open_files_are_not_missing_rows(
-    store: Store, source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_open_files_are_not_missing_rows(store: Store, source, monkeypatch: pytest.MonkeyPatch) -> None:
     rows_of(store, source)
 
     def refuse(*_: object, **__: object) -> None:

@@ -14,15 +14,7 @@ from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights, resolve_class_weights
-from transfer_platform.training.loop import (
-    EpochResult,
-    FitOptions,
-    FitResult,
-    Objective,
-    cross_validate,
-    fit,
-    refit,
-)
+from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import freeze_through
 from transfer_platform.training.optim import LearningRateSchedule, make_optimizer
 
@@ -126,9 +118,7 @@ def state(made: Network) -> dict[str, Tensor]:
 def test_the_weights_of_the_best_epoch_are_restored(tmp_path, features) -> None:
     made, settings = network(), recipe(tmp_path, learning_rate=0.5, schedule="constant", epochs=6)
     result = fitted_result(made, features, settings)
-    assert result.best.metrics["validation/loss"] == min(
-        epoch.metrics["validation/loss"] for epoch in result.epochs
-    )
+    assert result.best.metrics["validation/loss"] == min(epoch.metrics["validation/loss"] for epoch in result.epochs)
     made.eval()
     logits = made.forward_head(features.values[TRAIN:])
     assert torch.allclose(logits, result.logits, atol=1e-6)
@@ -186,22 +176,14 @@ def test_every_epoch_is_reported(tmp_path, features) -> None:
     result = fit(
         made,
         trial_data(features, settings),
-        FitOptions(
-            settings.training, "float32", Objective("validation/accuracy", minimizes=False), reported.append
-        ),
+        FitOptions(settings.training, "float32", Objective("validation/accuracy", minimizes=False), reported.append),
     )
     assert tuple(reported) == result.epochs
     assert [epoch.number for epoch in reported] == [1, 2, 3, 4]
-    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= reported[
-        0
-    ].metrics.keys()
+    assert {"train/loss", "validation/loss", "validation/macro_f1", "learning_rate"} <= reported[0].metrics.keys()
 
 
-REMEDIES = {
-    "none": {},
-    "weights": {"class_weights": "balanced"},
-    "sampling": {"sampling": "balanced"},
-}
+REMEDIES = {"none": {}, "weights": {"class_weights": "balanced"}, "sampling": {"sampling": "balanced"}}
 
 
 def test_class_weights_and_sampling_raise_the_recall_of_a_rare_class(tmp_path, features) -> None:
@@ -282,9 +264,7 @@ def test_cross_validation_ranks_epochs_by_the_out_of_fold_loss(tmp_path, feature
     result = cross_validated(network(), features, recipe(tmp_path, learning_rate=0.5, epochs=6))
     loss = torch.nn.functional.cross_entropy(result.logits.double(), features.labels)
     assert result.best.metrics["validation/loss"] == pytest.approx(loss.item(), rel=1e-6)
-    assert result.best.metrics["validation/loss"] == min(
-        epoch.metrics["validation/loss"] for epoch in result.epochs
-    )
+    assert result.best.metrics["validation/loss"] == min(epoch.metrics["validation/loss"] for epoch in result.epochs)
     assert not result.weights
 
 

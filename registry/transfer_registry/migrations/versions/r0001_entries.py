@@ -1,7 +1,5 @@
 """Table of ledger entries."""
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

@@ -47,9 +47,7 @@ FORMS: dict[str, Callable[[list[str]], Request]] = {
     "values": lambda images: as_json({"inputs": images}),
     "column": lambda images: as_json({"inputs": {"image": images}, "params": {"top_k": 1}}),
     "instances": lambda images: as_json({"instances": [{"image": image} for image in images]}),
-    "split": lambda images: as_json(
-        {"dataframe_split": {"columns": ["id", "image"], "data": list(enumerate(images))}}
-    ),
+    "split": lambda images: as_json({"dataframe_split": {"columns": ["id", "image"], "data": list(enumerate(images))}}),
     "records of a table": lambda images: as_json({"dataframe_records": [{"image": i} for i in images]}),
 }
 """Every way of MLflow's scoring protocol to say a column `image` of texts, in JSON."""
@@ -60,20 +58,7 @@ def _bad_params() -> dict[str, Request]:
         "0", "-1", "-3", "1e30", "-1e30", "2.5", "2.0", "true", "false", '"3"', '""', "null", "[3]", "{}",
         "NaN", "Infinity", "-Infinity", "1e400", "1" * 30, "-" + "1" * 30, "9" * 4_000, "-" + "9" * 4_000,
     ]  # fmt: skip
-    threshold = (
-        "-0.1",
-        "2.1",
-        "1e30",
-        "-1",
-        "true",
-        '"0.3"',
-        "null",
-        "[0.3]",
-        "{}",
-        "NaN",
-        "Infinity",
-        "9" * 400,
-    )
+    threshold = ("-0.1", "2.1", "1e30", "-1", "true", '"0.3"', "null", "[0.3]", "{}", "NaN", "Infinity", "9" * 400)
     params = (
         *("[]", '"top_k"', "3", "true", "NaN", "[1]"),
         *(f'{{"top_k":{value}}}' for value in top_k),
@@ -126,8 +111,7 @@ def _bad_json() -> dict[str, Request]:
         "half of a character": b'{"inputs":["\xe8\x9a"]}',
     }
     return {
-        f"JSON: {name}": Request(body if isinstance(body, bytes) else body.encode())
-        for name, body in bodies.items()
+        f"JSON: {name}": Request(body if isinstance(body, bytes) else body.encode()) for name, body in bodies.items()
     }
 
 
@@ -249,21 +233,13 @@ def _bad_http() -> dict[str, Request]:
     }  # fmt: skip
 
 
-BAD_REQUESTS: dict[str, Request] = {
-    **_bad_params(),
-    **_bad_json(),
-    **_bad_shapes(),
-    **_bad_csv(),
-    **_bad_http(),
-}
+BAD_REQUESTS: dict[str, Request] = {**_bad_params(), **_bad_json(), **_bad_shapes(), **_bad_csv(), **_bad_http()}
 """Requests around images that are good, mostly."""
 
 
 def any_json() -> st.SearchStrategy[Any]:
     leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40)
-    return st.recursive(
-        leaves, lambda inner: st.lists(inner) | st.dictionaries(_keys(), inner), max_leaves=12
-    )
+    return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(_keys(), inner), max_leaves=12)
 
 
 def _keys() -> st.SearchStrategy[str]:

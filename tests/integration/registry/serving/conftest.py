@@ -202,9 +202,7 @@ def running(
     command: list[str], folder: Path, output: int = subprocess.PIPE, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
     """Runs a process group in a folder within a `with` block."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PLATFORM_"))
-    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PLATFORM_"))}
     process = subprocess.Popen(
         command,
         cwd=folder,

@@ -148,9 +148,7 @@ def test_a_top_k_below_one_is_rejected_by_the_model(top_k: int | None, plain: Se
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 2.5, -(10**30), float("nan"), None])
-def test_a_threshold_outside_the_range_is_rejected_by_the_model(
-    threshold: float | None, plain: Server
-) -> None:
+def test_a_threshold_outside_the_range_is_rejected_by_the_model(threshold: float | None, plain: Server) -> None:
     message = refusal(plain, as_json({"inputs": [GOOD], "params": {"threshold": threshold}}))
     assert message.startswith("threshold must be a number from 0 to 2, but is ")
 
@@ -239,10 +237,7 @@ MLFLOW_ITSELF: dict[str, list[Request]] = {
         Request(b"[" * 200_000),
         Request(b'{"inputs":' + b"9" * 5_000 + b"}"),
     ],
-    "none of the forms, or two": [
-        as_json({"images": [GOOD]}),
-        as_json({"inputs": [GOOD], "instances": [GOOD]}),
-    ],
+    "none of the forms, or two": [as_json({"images": [GOOD]}), as_json({"inputs": [GOOD], "instances": [GOOD]})],
     "`messages`, `prompt` or `input` beside the form": [
         beside_good(**{key: "hello"}) for key in ("messages", "prompt", "input")
     ],

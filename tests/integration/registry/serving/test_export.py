@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     # pandas warns MLflow of how it counts the rows of an input example.
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 ]
 
 ALONE = """
@@ -211,9 +211,7 @@ def test_other_families_predict_the_same_alone_and_in_a_batch(
         np.testing.assert_allclose(outputs[1], own.ood_scores, rtol=0, atol=1e-5)
 
 
-def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(
-    here: Registered, tmp_path: Path
-) -> None:
+def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(here: Registered, tmp_path: Path) -> None:
     out = tmp_path / "exports" / "ants-bees"
     summary = export("ants-bees/1", "safetensors", out)
     assert summary == f"Exported models:/ants-bees/1 to {out}; see {out}/README.md for its use"
@@ -225,9 +223,7 @@ def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(
     program.write_text(snippet(out) + ASK)
     image = torch.rand(1, 3, 224, 224)
     save_file({"image": image}, tmp_path / "image.safetensors")
-    logits = json.loads(
-        run_isolated("runpy.run_path(sys.argv[0])", out, program, tmp_path / "image.safetensors")
-    )
+    logits = json.loads(run_isolated("runpy.run_path(sys.argv[0])", out, program, tmp_path / "image.safetensors"))
     with torch.inference_mode():
         np.testing.assert_allclose(logits, Classifier.load(here.model).network(image), rtol=0, atol=1e-5)
 
@@ -237,10 +233,7 @@ def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(
     [
         ("torchvision/vit_b_16", 'torchvision.models.get_model("vit_b_16", num_classes=2, image_size=64)'),
         ("torchvision/resnet18", 'torchvision.models.get_model("resnet18", num_classes=2)'),
-        (
-            "timm/vit_tiny_patch16_224",
-            'timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64)',
-        ),
+        ("timm/vit_tiny_patch16_224", 'timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64)'),
     ],
 )
 def test_the_call_that_builds_the_librarys_network(backbone: str, call: str) -> None:

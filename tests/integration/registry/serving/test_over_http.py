@@ -48,9 +48,7 @@ def test_predictions_equal_those_of_the_classifier_in_the_requested_class_order(
     with smoke_test.serve_isolated("models:/ants-bees/1") as address:
         output = smoke_test.post_images(address, images, ("bees", "ants"))
         assert smoke_test.post_images(address, [], ("bees", "ants")).probabilities.shape == (0, 2)
-        with pytest.raises(
-            RegistryError, match=r"rejected .*text\.jpg with HTTP 400: .*row 0 is not an image"
-        ):
+        with pytest.raises(RegistryError, match=r"rejected .*text\.jpg with HTTP 400: .*row 0 is not an image"):
             smoke_test.post_images(address, [photos[0], tmp_path / "text.jpg"], ("bees", "ants"))
     own = Classifier.load(here.model).predict(images)
     np.testing.assert_allclose(output.probabilities, own.probabilities[:, ::-1], rtol=0, atol=1e-6)
@@ -82,9 +80,7 @@ def test_a_served_model_cannot_import_the_project(here: Registered, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
-def test_the_server_ends_when_its_parent_process_is_killed(
-    here: Registered, kill: Callable[[int, int], None]
-) -> None:
+def test_the_server_ends_when_its_parent_process_is_killed(here: Registered, kill: Callable[[int, int], None]) -> None:
     command = [sys.executable, "-c", SERVING]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     port = int(parent.stdout.readline().rpartition(":")[2])

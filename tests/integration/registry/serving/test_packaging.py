@@ -15,20 +15,14 @@ import transfer_model
 from transfer_model.classifier import FILES
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
-from transfer_registry.packaging import (
-    artifact_digest,
-    code_digest,
-    find_logged_model,
-    log_model,
-    requirements,
-)
+from transfer_registry.packaging import artifact_digest, code_digest, find_logged_model, log_model, requirements
 
 if TYPE_CHECKING:
     from conftest import Registered
 
 pytestmark = [
     # pandas warns MLflow of how it counts the rows of an input example.
-    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 ]
 
 
