@@ -170,7 +170,8 @@ def test_the_ui_shows_the_runs(pages: Server, registered: Registered) -> None:
 
 
 def test_a_port_in_use(guarded: Server, here: Registered) -> None:
-    with pytest.raises(StorageError, match=f"127.0.0.1, port {guarded.port}: .*choose another port with --port"):
+    message = f"127.0.0.1, port {guarded.port}: .*choose another port with --port"
+    with pytest.raises(StorageError, match=message):
         serve("ants-bees", port=guarded.port)
 
 
