@@ -150,7 +150,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
 
 def _frozen(recipe: Recipe) -> Recipe:
     """First values of the search ranges, no augmentation, the whole backbone frozen."""
-    from transfer_platform.commands.run import first_values
+    from transfer_platform.commands._trainer import first_values
 
     first = first_values(recipe)
     dataset = first.dataset.model_copy(update={"augmentation": "none"})
@@ -160,20 +160,9 @@ def _frozen(recipe: Recipe) -> Recipe:
 
 def _extract(recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say) -> np.ndarray:
     """Features (N, F) of the training and validation images, from the store where it has them."""
-    from transfer_platform.commands.run import feature_store, fetch_all_weights
-    from transfer_platform.training.device import choose_device
-    from transfer_platform.training.trial_trainer import TrialTrainer
+    from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer
 
     weights = fetch_all_weights(recipe, folder, progress)
-    trainer = TrialTrainer(
-        splits,
-        {name: found.path for name, found in weights.items()},
-        choose_device(device),
-        trials=recipe.search.trials if recipe.search else 1,
-        epochs=recipe.training.epochs,
-        store=feature_store(),
-        progress=progress,
-        say=say,
-    )
+    trainer = make_trainer(recipe, splits, weights, device, feature_store(), progress, say)
     trainer.precision = trainer.select_precision(recipe)
     return trainer.pretrained_features(recipe).float().cpu().numpy()

@@ -18,6 +18,13 @@ from safetensors.torch import load_file
 from transfer_model.config import WEIGHTS_FILE, ModelConfig
 from transfer_model.network import Network, build_network
 from transfer_platform import databases, paths
+from transfer_platform.commands._trainer import (
+    feature_store,
+    fetch_all_weights,
+    first_values,
+    make_trainer,
+    trial_count,
+)
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.run_report import (
     log_data,
@@ -36,13 +43,10 @@ from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, largest
 from transfer_platform.search.study import FinishedTrial, Study, count_studies, create_tables, numbered_name
-from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
-from transfer_platform.tensor_store.store import Store
+from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
-from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 from transfer_registry import mlflow_server
 from transfer_registry.files import atomic_database
@@ -126,12 +130,10 @@ def run(
     An interrupted study is resumed. A finished study is neither trained nor evaluated again.
 
     Args:
-        recipe: File, name of a shipped recipe, or a loaded recipe (relative to the current folder).
+        recipe: File, name of a shipped recipe, or a loaded recipe, whose paths are relative to the current folder.
         overrides: `training.epochs=3`; only for a file or a shipped recipe.
         fresh: Start a new study.
         device: `auto` or a torch device.
-        progress: Called during long steps.
-        say: Called with lines that stay on the screen.
 
     Raises:
         TransferError: The recipe, its data, the databases or the registry cannot be used.
@@ -143,16 +145,7 @@ def run(
     name, database = _study_name(opened.recipe, splits, weights), databases.studies_url()
     home = paths.studies_folder() / name
     with study_lock(name, home, database), closing(_open_study(name, database, opened.recipe, fresh)) as study:
-        trainer = TrialTrainer(
-            splits,
-            {key: found.path for key, found in weights.items()},
-            choose_device(device),
-            trials=_trial_count(opened.recipe),
-            epochs=largest(opened.recipe.training.epochs),
-            store=store,
-            progress=progress,
-            say=say,
-        )
+        trainer = make_trainer(opened.recipe, splits, weights, device, store, progress, say)
         tracker = Tracker(opened.recipe.name)
         with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
@@ -193,7 +186,7 @@ class _Session:
         if "precision" not in study.user_attrs:  # decided once, so that a resumed study computes the same
             study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
         trainer.precision = str(study.user_attrs["precision"])
-        trials = _trial_count(self.recipe)
+        trials = trial_count(self.recipe)
         plural = "s" * (trials > 1)
         self.say(f"study {study.name}: {trials} trial{plural} on {trainer.device}, {trainer.precision}")
         log_inputs(parent, self.recipe, self.splits, weights)
@@ -205,7 +198,7 @@ class _Session:
 
     def search(self) -> None:
         """Runs the missing trials and logs the state of the study."""
-        study, trials = self.study, _trial_count(self.recipe)
+        study, trials = self.study, trial_count(self.recipe)
 
         def report(trial: FinishedTrial) -> None:
             self.progress(Step("study", trial.number + 1, trials, "trials"))
@@ -257,10 +250,6 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
     return text
 
 
-def _trial_count(recipe: Recipe) -> int:
-    return recipe.search.trials if recipe.search else 1
-
-
 def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
     """Recipe name and a digest of everything the study depends on: recipe, images, pretrained weights."""
     parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
@@ -280,25 +269,3 @@ def _open_study(name: str, url: str, recipe: Recipe, fresh: bool) -> Study:
         seed=recipe.seed,
         pruning=recipe.search is not None and recipe.search.pruning,
     )
-
-
-def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
-    """Pretrained weights of every backbone that the recipe may use, by backbone name."""
-    name = recipe.backbone.name
-    names = name.choices if isinstance(name, Choice) else (name,)
-    return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}
-
-
-def feature_store() -> Store | None:
-    """Store of extracted features in the cache; None if `PLATFORM_CACHE_LIMIT` is 0."""
-    limit = paths.cache_limit()
-    return Store(paths.features_folder(), limit) if limit else None
-
-
-def first_values(recipe: Recipe) -> Recipe:
-    """Recipe with the first of every choice and the low end of every range."""
-    values = {
-        field: space.choices[0] if isinstance(space, Choice) else space.low
-        for field, space in search_ranges(recipe).items()
-    }
-    return resolve(recipe, values)
