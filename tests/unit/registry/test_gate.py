@@ -255,15 +255,15 @@ def test_a_prediction_for_every_image_is_needed(predicted: list[str]) -> None:
 
 
 OWN = np.array([[0.9, 0.1], [0.51, 0.49], [0.3, 0.7]], dtype=np.float32)
-NOVELTY = np.array([0.1, 0.2, 0.8], dtype=np.float32)
+OOD_SCORES = np.array([0.1, 0.2, 0.8], dtype=np.float32)
 
 
-def said(
+def output(
     probabilities: NDArray[np.float32],
-    novelty: NDArray[np.float32] | None = None,
+    ood_scores: NDArray[np.float32] | None = None,
     unknown: tuple[bool | None, ...] = (None, None, None),
 ) -> ServedOutput:
-    return ServedOutput(probabilities, np.full(3, np.nan, np.float32) if novelty is None else novelty, unknown)
+    return ServedOutput(probabilities, np.full(3, np.nan, np.float32) if ood_scores is None else ood_scores, unknown)
 
 
 @pytest.mark.parametrize(
@@ -281,53 +281,53 @@ def said(
 )
 def test_parity_allows_what_the_precision_explains(shift: float, precision: str, passed: bool) -> None:
     served = OWN + np.array([-shift, shift], dtype=np.float32)
-    finding = parity(said(OWN), said(served), precision)
+    finding = parity(output(OWN), output(served), precision)
     assert finding.passed is passed
     json.dumps(dict(finding.figures), allow_nan=False)
 
 
 def test_the_reason_counts_identical_images_and_names_the_largest_differences() -> None:
-    assert parity(said(OWN), said(OWN)).reason == "3 of 3 images identical"
+    assert parity(output(OWN), output(OWN)).reason == "3 of 3 images identical"
     served = OWN.copy()
     served[0] += np.array([-5e-5, 5e-5], dtype=np.float32)
-    assert parity(said(OWN), said(served)).reason == (
+    assert parity(output(OWN), output(served)).reason == (
         "2 of 3 images identical; largest differences: probability 5e-05 (allowed in float32: 0.0001)"
     )
-    unknown = parity(said(OWN, NOVELTY, (False, False, True)), said(OWN, NOVELTY, (False, True, True)))
+    unknown = parity(output(OWN, OOD_SCORES, (False, False, True)), output(OWN, OOD_SCORES, (False, True, True)))
     assert unknown.reason == "2 of 3 images identical; different images are unknown"
 
 
 def test_parity_names_clear_labels_that_changed() -> None:
-    finding = parity(said(OWN), said(OWN[:, ::-1]), "bfloat16")
+    finding = parity(output(OWN), output(OWN[:, ::-1]), "bfloat16")
     assert finding.figures["clear_labels_changed"] == 2
     assert "2 labels changed" in finding.reason
 
 
 def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() -> None:
-    assert "returned (3, 1) probabilities, expected (3, 2)" in parity(said(OWN), said(OWN[:, :1])).reason
+    assert "returned (3, 1) probabilities, expected (3, 2)" in parity(output(OWN), output(OWN[:, :1])).reason
     with pytest.raises(RegistryError, match="int8"):
-        parity(said(OWN), said(OWN), "int8")
+        parity(output(OWN), output(OWN), "int8")
 
 
 @pytest.mark.parametrize(
     ("ood_score", "unknown", "passed"),
     [
-        (NOVELTY, (False, False, True), True),
-        (NOVELTY + np.float32(5e-5), (False, False, True), True),
-        (NOVELTY + np.float32(2e-4), (False, False, True), False),
-        (NOVELTY, (False, True, True), False),  # another threshold
-        (NOVELTY, (None, None, None), False),
-        (NOVELTY * np.float32(math.nan), (False, False, True), False),
+        (OOD_SCORES, (False, False, True), True),
+        (OOD_SCORES + np.float32(5e-5), (False, False, True), True),
+        (OOD_SCORES + np.float32(2e-4), (False, False, True), False),
+        (OOD_SCORES, (False, True, True), False),  # another threshold
+        (OOD_SCORES, (None, None, None), False),
+        (OOD_SCORES * np.float32(math.nan), (False, False, True), False),
     ],
 )
 def test_parity_is_asked_of_the_unknown_too(
     ood_score: NDArray[np.float32], unknown: tuple[bool | None, ...], passed: bool
 ) -> None:
-    own = said(OWN, NOVELTY, (False, False, True))
-    finding = parity(own, said(OWN, ood_score, unknown))
+    own = output(OWN, OOD_SCORES, (False, False, True))
+    finding = parity(own, output(OWN, ood_score, unknown))
     assert finding.passed is passed
     assert "difference_of_ood_score" in finding.figures
-    assert ("out-of-distribution score" in finding.reason) is bool((ood_score != NOVELTY).any())
+    assert ("out-of-distribution score" in finding.reason) is bool((ood_score != OOD_SCORES).any())
     json.dumps(dict(finding.figures), allow_nan=False)
 
 
