@@ -2,5 +2,5 @@
 
     download, archives, object_store  ->  embedded, torchvision, huggingface  ->  open
 
-Torch, torchvision and `datasets` are imported only when one of their datasets is written into the cache.
+Torch, torchvision and `datasets` are imported only when a dataset that needs them is written into the cache.
 """

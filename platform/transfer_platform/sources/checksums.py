@@ -49,7 +49,7 @@ def cached_sha256(path: Path) -> str:
 
 
 def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
-    """Like `cached_sha256` for several files; `scope` is the one of their `ChecksumCache`."""
+    """Like `cached_sha256` for several files; `scope` is described in `ChecksumCache`."""
     cache = ChecksumCache(scope)
     digests = []
     try:

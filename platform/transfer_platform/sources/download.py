@@ -224,7 +224,7 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Replaces the messages of the libraries, which contain the query of the URL and thus secrets."""
+    """Replaces the messages of the libraries, which contain the whole URL, including secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):

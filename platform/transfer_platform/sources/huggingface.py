@@ -61,7 +61,8 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
         progress: Receives the number of written images.
 
     Returns:
-        A folder with class folders for each split, or with class folders only if the dataset was saved without splits.
+        A folder with one folder per split, each with one folder per class; or with one folder per class if the dataset
+        was saved without splits.
 
     Raises:
         SourceError: The extra is not installed, the dataset cannot be loaded, or its columns are ambiguous.

@@ -1,4 +1,4 @@
-"""Names of published datasets, such as `torchvision:CIFAR10`; no library is imported."""
+"""Names of published datasets, such as `torchvision:CIFAR10`, without imports."""
 
 import re
 from collections.abc import Callable, Mapping

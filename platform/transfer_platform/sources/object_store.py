@@ -157,7 +157,7 @@ def _refusal(error: BaseException) -> FileProblem | None:
         return _status_problem(403)
     # fsspec raises FileNotFoundError also if an http server cannot be reached.
     unreachable = any(
-        # The class of aiohttp is compared by name: other stores do not install it.
+        # Compared by name: aiohttp is not installed for every store.
         isinstance(cause, ConnectionError | TimeoutError)
         or any(each.__name__ == "ClientConnectionError" for each in type(cause).__mro__)
         for cause in causes

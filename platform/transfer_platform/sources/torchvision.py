@@ -28,15 +28,15 @@ def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
     """Returns the folder of a torchvision dataset, written into the cache on first use.
 
     Published image files are copied unchanged; arrays are written as lossless PNG files, the same bytes on every
-    machine. Memory holds the arrays of one split, or a single image file.
+    machine. Arrays are in memory one split at a time, image files one by one.
 
     Args:
         name: One of `sources.names.TORCHVISION_DATASETS`.
         progress: Receives the progress of fetching, unpacking and writing.
 
     Returns:
-        A folder with `train`, `test` and, if the dataset has it, `validation`, each with class folders; or with class
-        folders only if the dataset has no splits.
+        A folder with `train`, `test` and, if the dataset has it, `validation`, each with one folder per class; or
+        with one folder per class if the dataset has no splits.
 
     Raises:
         SourceError: The name is unknown, or files cannot be fetched, have a different checksum or are damaged.

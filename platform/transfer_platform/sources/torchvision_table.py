@@ -1,8 +1,8 @@
 """The supported datasets of torchvision: their files, splits and images.
 
-URLs and checksums come from attributes of torchvision's classes, and are repeated only if torchvision defines them in a
-function. Datasets whose loader unpickles files are supported only if torchvision checks the MD5 of these files first
-(CIFAR10 and CIFAR100: every batch, and the class names).
+URLs and checksums come from attributes of torchvision's classes; those that torchvision defines in a function are
+repeated here. Datasets whose loader unpickles files are supported only if torchvision checks the MD5 of these files
+first (CIFAR10 and CIFAR100: every batch, and the class names).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
