@@ -1,4 +1,4 @@
-"""Names of published datasets, such as `torchvision:CIFAR10`, without imports."""
+"""Names of published datasets, such as `torchvision:CIFAR10`."""
 
 import re
 from collections.abc import Callable, Mapping
