@@ -27,8 +27,8 @@ def ledger_url() -> str:
     """Returns the database URL of the ledger.
 
     Raises:
-        StorageError: The configured URL is invalid or names the schema of MLflow, or the ledger would be a
-            local file although the models are on a shared server.
+        StorageError: The configured URL is invalid or names the schema of MLflow, or the ledger would be a local file
+            although the models are on a shared server.
     """
     tracking = tracking_uri()
     if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
@@ -70,11 +70,8 @@ def _database_url(schema: str, local_file: Path) -> str:
             "unset it to store studies and ledger in files of the current folder"
         )
     _refuse_shared_schema(url, schema)
-    return _with_schema(url, schema).render_as_string(hide_password=False)
-
-
-def _with_schema(url: URL, schema: str) -> URL:
-    return url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
+    with_schema = url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
+    return with_schema.render_as_string(hide_password=False)
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:

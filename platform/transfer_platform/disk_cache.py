@@ -16,12 +16,11 @@ _BATCH = 500
 class DiskCache:
     """Byte strings by key, shared by all processes of this user.
 
-    The cache saves time and nothing else: if the file is lost, damaged, locked or read-only, `get` finds
-    nothing and `put` does nothing. Keys may be file names that are not UTF-8.
+    If the file is missing, damaged, locked or read-only, `get` finds nothing and `put` does nothing. Keys may be file
+    names that are not UTF-8.
 
     Args:
-        namespace: Kind of the values, including everything that they depend on besides the key, such as
-            the version of a library.
+        namespace: Kind of the values, and whatever they depend on besides the key, such as the version of a library.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -63,7 +62,7 @@ class DiskCache:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         rows = sorted((self._namespace, _encode(key), value) for key, value in values.items())
         with closing(sqlite3.connect(self._file)) as database, database:
-            database.execute("PRAGMA synchronous = OFF")  # what a power failure damages is computed again
+            database.execute("PRAGMA synchronous = OFF")  # values damaged by a power failure are computed again
             database.execute(
                 "CREATE TABLE IF NOT EXISTS entries "
                 "(namespace BLOB, key BLOB, value BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID"

@@ -5,9 +5,9 @@ TransferError                (transfer_model.errors)
 ├── RegistryError, StorageError, LockHeldError       (transfer_registry.errors)
 └── PlatformError
     ├── RecipeError          all problems of a recipe file, with their lines
-    ├── DataError            images, labels and folder layout
-    │   ├── SourceError      the data set cannot be found, downloaded or unpacked
-    │   └── SplitError       train, validation and test cannot be formed
+    ├── DataError            images, labels, folder layout
+    │   ├── SourceError      a dataset or weights file cannot be found, fetched, verified or unpacked
+    │   └── SplitError       the splits cannot be formed from the images
     ├── TrainingError        a trial cannot continue
     │   └── DivergedError    its loss is not finite
     └── StudyError           the search as a whole
@@ -25,12 +25,12 @@ class PlatformError(TransferError):
 
 @dataclass(frozen=True)
 class RecipeProblem:
-    """One thing that is wrong with a recipe.
+    """A problem in a recipe.
 
     Attributes:
-        place: Where it stands, as `recipes/a.yaml:12` or `-o training.epochs=x`.
-        field: The dotted name of the field, `training.epochs`; empty for the file as a whole.
-        message: The rule that was broken, the value that broke it, and the nearest valid one.
+        place: Its location, such as `recipes/a.yaml:12` or `-o training.epochs=x`.
+        field: Dotted name of the field, such as `training.epochs`; empty for the file as a whole.
+        message: The broken rule, the value that broke it, and the nearest valid value.
     """
 
     place: str
@@ -43,11 +43,7 @@ class RecipeProblem:
 
 
 class RecipeError(PlatformError):
-    """A recipe that cannot be used; carries every problem that was found.
-
-    Args:
-        problems: At least one, in the order of the file.
-    """
+    """A recipe cannot be used; `problems` has at least one entry, in the order of the file."""
 
     def __init__(self, problems: Sequence[RecipeProblem]) -> None:
         self.problems = tuple(problems)
@@ -55,36 +51,31 @@ class RecipeError(PlatformError):
 
 
 class DataError(PlatformError):
-    """The images, their labels, or how they are laid out."""
+    """Images, labels or the folder layout cannot be used."""
 
 
 class SourceError(DataError):
-    """A data set (or a weights file) that cannot be found, fetched, verified or unpacked."""
+    """A dataset or weights file cannot be found, fetched, verified or unpacked."""
 
 
 class SplitError(DataError):
-    """Train, validation and test cannot be made from what is there."""
+    """Training, validation and test splits cannot be formed from the images."""
 
 
 class TrainingError(PlatformError):
-    """A trial that cannot go on."""
+    """A trial cannot continue."""
 
 
 class DivergedError(TrainingError):
-    """The loss stopped being a finite number.
-
-    Args:
-        step: Optimizer step at which it appeared, counted from 1 over the whole trial.
-        loss: The value, `nan` or infinite.
-    """
+    """The loss is not finite; `step` is the optimizer step, counted from 1 over the whole trial."""
 
     def __init__(self, step: int, loss: float) -> None:
         self.step = step
         super().__init__(
             f"the training loss became {loss} at step {step}; "
-            "a lower training.learning_rate, training.warmup_epochs or precision: float32 usually mend it"
+            "a lower training.learning_rate, training.warmup_epochs or precision: float32 usually fixes this"
         )
 
 
 class StudyError(PlatformError):
-    """The search as a whole."""
+    """The search as a whole cannot run."""

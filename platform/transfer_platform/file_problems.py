@@ -13,9 +13,7 @@ MAX_BYTES = 1 << 30
 class FileProblem:
     """The reason why a file cannot be used.
 
-    Attributes:
-        kind: Short name of the problem, such as `damaged`.
-        message: Description, shown after the name of the file and a colon.
+    `kind` is a short name, such as `damaged`; `message` follows the name of the file and a colon.
     """
 
     kind: str
@@ -36,13 +34,7 @@ def printable(path: Path | str) -> str:
 
 
 def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
-    """Returns the name of a dataset's file in messages and reports.
-
-    Args:
-        path: The file.
-        root: Folder of the dataset; files in it are named relative to it.
-        names: Names of files that are not named by their path, such as the URLs of fetched images.
-    """
+    """Returns the name of a file in messages and reports: that in `names`, such as a URL, or the path below `root`."""
     if path in names:
         return printable(names[path])
     return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

@@ -20,8 +20,7 @@ DEVICE_VARIABLE = "PLATFORM_DEVICE"
 DEFAULT_LIMIT = 20 * 10**9
 """Maximum size of stored features and decoded images, in bytes."""
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def studies_folder() -> Path:
@@ -53,7 +52,7 @@ def cache_limit() -> int:
     amount = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]I?)?B?", text.upper())
     if amount is None:
         raise StorageError(f"{LIMIT_VARIABLE} is {text!r}, but must be an amount such as 50GB, 512MiB or 0")
-    return round(float(amount[1]) * (_UNITS | _BINARY_UNITS)[amount[2] or ""])
+    return round(float(amount[1]) * _UNITS[amount[2] or ""])
 
 
 def mirrors() -> tuple[str, ...]:

@@ -1,11 +1,7 @@
-"""Progress of long operations, and progress bars on a terminal.
-
-An operation reports `Step`s to a `Progress` callback and does not know about terminals.
-"""
+"""Progress of long operations, and progress bars on a terminal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 
@@ -14,9 +10,9 @@ class Step:
     """Progress of one operation.
 
     Attributes:
-        task: Name of the operation, such as `fetching photos.zip`; the same for all of its steps.
-        done: Finished units.
-        total: All units; `None` if unknown.
+        task: Name of the operation, such as `fetching photos.zip`; the same for all steps.
+        done: Number of finished units.
+        total: Number of all units; `None` if unknown.
         unit: `bytes`, `images`, `epochs`, ...
         text: Additional information, such as the current loss.
     """
@@ -37,16 +33,6 @@ def silent(_: Step | str) -> None:
     """Discards a step or a line."""
 
 
-def tee(first: Say, second: Say) -> Say:
-    """Returns a callback that passes every line to both callbacks."""
-
-    def say_to_both(line: str) -> None:
-        first(line)
-        second(line)
-
-    return say_to_both
-
-
 def once(say: Say) -> Say:
     """Returns a callback that passes on every distinct line only once."""
     printed: set[str] = set()
@@ -60,10 +46,7 @@ def once(say: Say) -> Say:
 
 
 class Screen:
-    """Progress bars and lines on standard error; bars are drawn only if it is a terminal.
-
-    A context manager: on exit the bars are removed and the lines stay.
-    """
+    """Lines and (on a terminal) progress bars on standard error; on exit the bars are removed, the lines stay."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -85,9 +68,7 @@ class Screen:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def say(self, text: str) -> None:
@@ -95,7 +76,7 @@ class Screen:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: Step) -> None:
-        """Updates the bar of an operation and removes it when the operation is finished."""
+        """Updates the bar of an operation, or removes it when the operation is finished."""
         if step.task not in self._tasks:
             self._tasks[step.task] = self._bars.add_task(step.task, total=step.total, count="", text="")
         task = self._tasks[step.task]

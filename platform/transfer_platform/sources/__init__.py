@@ -2,6 +2,5 @@
 
     download, archives, object_store  ->  embedded, torchvision, huggingface  ->  open
 
-Importing these modules loads neither torch nor torchvision nor `datasets`; only writing a dataset of one of
-these libraries into the cache does.
+Torch, torchvision and `datasets` are imported only when a dataset that needs them is written into the cache.
 """

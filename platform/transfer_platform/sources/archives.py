@@ -2,8 +2,8 @@
 
 All entries are checked before the first byte is written, against path traversal (CVE-2007-4559,
 https://security.snyk.io/research/zip-slip-vulnerability) and decompression bombs
-(https://www.bamsoftware.com/hacks/zipbomb/). tarfile's own `filter="data"` is not enough: it extracts links
-and duplicate names, and strips the slash of absolute paths.
+(https://www.bamsoftware.com/hacks/zipbomb/). tarfile's `filter="data"` would extract links and duplicate names, and
+accept absolute paths without their slash.
 """
 
 import lzma
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -39,8 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Files and folders.
         ratio: Unpacked size divided by the size of the archive.
-        unchecked_bytes: Unpacked size up to which any ratio is allowed: a folder of uniform PNM images may
-            well compress a thousandfold.
+        unchecked_bytes: Unpacked size up to which any ratio is allowed; uniform PNM images compress a thousandfold.
         trailing_bytes: Data after the end of a tar archive.
         block_bytes: Disk space that an entry needs besides its content.
     """
@@ -57,14 +56,9 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """An entry of an archive, not yet checked.
+    """An entry of an archive, not yet checked; name and unpacked size (bytes) as stored in the archive.
 
-    Attributes:
-        name: As stored in the archive.
-        size: Unpacked size according to the archive, in bytes.
-        is_folder: `True` for folders.
-        violation: The rule that the type of the entry breaks; empty for files and folders.
-        open: Opens the content.
+    `violation` is the rule that the type of the entry breaks; it is empty for files and folders.
     """
 
     name: str
@@ -80,8 +74,7 @@ def unpack(
     """Unpacks an archive into the cache unless it is already there.
 
     Args:
-        archive: A zip or tar file, the latter optionally compressed with gzip, bzip2 or xz. The format is
-            detected from the content, not from the name.
+        archive: A zip or tar file, the latter plain or compressed with gzip, bzip2 or xz; detected from the content.
         sha256: Expected checksum, 64 hexadecimal digits.
         progress: Receives the number of unpacked bytes.
         limits: Limits above which the archive is refused.
@@ -90,8 +83,8 @@ def unpack(
         The complete folder; it must not be written to.
 
     Raises:
-        SourceError: The checksum differs, the archive is damaged or of an unknown format, or an entry
-            breaks a rule. Nothing stays on disk.
+        SourceError: The checksum differs, the archive is damaged or of an unknown format, or an entry breaks a rule.
+            Nothing stays on disk.
     """
     digest = cached_sha256(archive)
     if sha256 is not None and digest != sha256:
@@ -112,7 +105,7 @@ def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> Non
     _unpack(archive, folder, progress, _DEFAULT_LIMITS, mode="wb")
 
 
-def _unpack(archive: Path, folder: Path, progress: Progress, limits: ArchiveLimits, mode: Literal["xb", "wb"]) -> None:
+def _unpack(archive: Path, folder: Path, progress: Progress, limits: ArchiveLimits, mode: str) -> None:
     with _translate_errors(archive), _open_archive(archive, limits) as entries:
         checked = _check_entries(archive, entries, shutil.disk_usage(folder).free, limits)
         _write_entries(checked, folder, archive, progress, mode)
@@ -152,8 +145,7 @@ def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
 def _tar_entries(tarred: tarfile.TarFile, trailing_bytes: int) -> Iterator[ArchiveEntry]:
     for member in tarred:
         yield _tar_entry(tarred, member)
-    # The checksum of gzip follows the end of the tar, where tarfile stops reading; without it, damage goes
-    # unnoticed.
+    # tarfile stops at the end of the tar, but the checksum of gzip follows it; only reading on detects damage.
     file = tarred.fileobj
     for _ in range(trailing_bytes // _COPY_BYTES):
         if file is None or not file.read(_COPY_BYTES):
@@ -180,14 +172,16 @@ def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> ArchiveEntry
 def _check_entries(
     archive: Path, entries: Iterable[ArchiveEntry], free_bytes: int, limits: ArchiveLimits
 ) -> dict[PurePosixPath, ArchiveEntry]:
-    """Returns all entries by path; raises an error for the first one that breaks a rule."""
     checked: dict[PurePosixPath, ArchiveEntry] = {}
     total_bytes = 0
     for entry in entries:
         total_bytes += entry.size + limits.block_bytes
         path = PurePosixPath(entry.name)
-        if rule := entry.violation or _name_violation(entry.name) or _duplicate(path, entry, checked):
+        if rule := entry.violation or _name_violation(entry.name):
             raise _refusal(archive, entry, rule)
+        # Tar repeats folders when files are appended.
+        if path in checked and not (entry.is_folder and checked[path].is_folder):
+            raise _refusal(archive, entry, "another entry has the same name")
         _check_size(archive, len(checked), total_bytes, free_bytes, limits)
         checked[path] = entry
     for path, entry in checked.items():
@@ -223,13 +217,6 @@ def _name_violation(name: str) -> str:
     return next((rule for rule, broken in rules.items() if broken), "")
 
 
-def _duplicate(path: PurePosixPath, entry: ArchiveEntry, checked: dict[PurePosixPath, ArchiveEntry]) -> str:
-    """Allows duplicate folders, which tar writes when files are appended, but not duplicate files."""
-    if path in checked and not (entry.is_folder and checked[path].is_folder):
-        return "another entry has the same name"
-    return ""
-
-
 def _check_size(archive: Path, entries: int, total_bytes: int, free_bytes: int, limits: ArchiveLimits) -> None:
     if entries >= limits.entries:
         raise SourceError(f"{archive} is refused: it has more than {limits.entries:,} entries")
@@ -246,11 +233,7 @@ def _check_size(archive: Path, entries: int, total_bytes: int, free_bytes: int, 
 
 
 def _write_entries(
-    entries: dict[PurePosixPath, ArchiveEntry],
-    folder: Path,
-    archive: Path,
-    progress: Progress,
-    mode: Literal["xb", "wb"],
+    entries: dict[PurePosixPath, ArchiveEntry], folder: Path, archive: Path, progress: Progress, mode: str
 ) -> None:
     task, total, done = f"unpacking {archive.name}", sum(entry.size for entry in entries.values()), 0
     for path, entry in entries.items():

@@ -1,7 +1,6 @@
 """Checksums of files, with a cache for files that have not changed.
 
-A file counts as unchanged if its size, modification time and change time are the same. The cache saves time
-and nothing else: checksums that are missing from it are computed again.
+A file counts as unchanged if its size, modification time and change time are the same.
 """
 
 from __future__ import annotations
@@ -22,12 +21,9 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 
 
 class FileStamp(NamedTuple):
-    """Properties of a file that differ after every change.
+    """Size of a file in bytes and times in nanoseconds since 1970; differs after every change.
 
-    Attributes:
-        size: Bytes.
-        modified: Modification time of the content, in nanoseconds since 1970.
-        changed: Change time of content, name or permissions, in nanoseconds since 1970.
+    `modified` is when the content last changed; `changed`, when content, name or permissions last changed.
     """
 
     size: int
@@ -53,12 +49,7 @@ def cached_sha256(path: Path) -> str:
 
 
 def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
-    """Returns the SHA-256 of each file; reads only files that have changed since the last call.
-
-    Args:
-        paths: The files.
-        scope: As for `ChecksumCache`.
-    """
+    """Like `cached_sha256` for several files; `scope` is described in `ChecksumCache`."""
     cache = ChecksumCache(scope)
     digests = []
     try:
@@ -76,12 +67,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum of a file.
-
-    Attributes:
-        digits: The checksum or its first digits, lower-case hexadecimal; empty accepts any file.
-        algorithm: `sha256`, or `md5` for older datasets.
-    """
+    """Expected checksum of a file, or its first digits: lower-case hexadecimal; empty accepts any file."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
@@ -89,25 +75,21 @@ class Checksum:
     def mismatch(self, path: Path, *, cached: bool = True) -> str:
         """Returns a description of the mismatch, empty if the file has the expected checksum.
 
-        Args:
-            path: The file.
-            cached: Use the cache; `False` for files that are still being written.
+        Files that are still being written need `cached=False`.
         """
         if not self.digits:
             return ""
         use_cache = cached and self.algorithm == "sha256"
         actual = cached_sha256(path) if use_cache else file_digest(path, self.algorithm)
-        if actual.startswith(self.digits):
-            return ""
-        return f"its {self.algorithm} is {actual}, expected {self.digits}"
+        return "" if actual.startswith(self.digits) else f"its {self.algorithm} is {actual}, expected {self.digits}"
 
 
 class ChecksumCache:
     """SHA-256 checksums of a group of files by name.
 
     Args:
-        scope: Group of the files, usually the path of their folder. Includes everything that the checksums
-            depend on besides the files, such as the version of a library.
+        scope: The group, usually the path of its folder, and whatever else the checksums depend on, such as the
+            version of a library.
     """
 
     def __init__(self, scope: str) -> None:

@@ -1,12 +1,8 @@
 """Resumable downloads with checksums and mirrors.
 
-Each file is fetched once into the cache. `PLATFORM_MIRROR` names folders and URLs that are tried first, so
-that sites without internet access work too: for `https://host/path/file.zip` a mirror is searched for
-`host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place.
-
-A partial file is stored beside the target with the version that the server announced. The download resumes
-only if the server still has that version (RFC 9110, sections 13.1.5 If-Range and 14 Range), so that two
-versions are never combined.
+`PLATFORM_MIRROR` names folders and URLs that are tried first: for `https://host/path/file.zip`, a mirror is searched
+for `host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place. An interrupted download
+resumes only if the server still has the same version (RFC 9110, sections 13.1.5 If-Range and 14 Range).
 """
 
 from __future__ import annotations
@@ -67,8 +63,7 @@ def fetch(
         The file, in the cache or in a mirror folder; it must not be written to.
 
     Raises:
-        SourceError: The URL is invalid, or no location has a file with the expected checksum. The message
-            lists the answer of every location.
+        SourceError: The URL is invalid, or no location has a file with the expected checksum.
     """
     expected = Checksum(md5, "md5") if md5 else Checksum((sha256 or hash_prefix or "").lower())
     name = _path_on_host(url).name
@@ -90,20 +85,10 @@ def fetch(
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to a given path; the caller holds the lock on `target`.
-
-    Args:
-        url: An http or https URL.
-        target: Path of the file; its folder exists.
-        expected: Expected checksum.
-        progress: Receives the number of downloaded bytes.
-
-    Returns:
-        `target`.
+    """Downloads a file to `target`, in an existing folder, and returns `target`; the caller holds the lock on it.
 
     Raises:
-        DownloadError: The server cannot be reached, refuses, interrupts the download too often or has a
-            file with a different checksum.
+        DownloadError: The server cannot be reached, refuses, interrupts the download too often or has a different file.
         SourceError: The file cannot be written.
     """
     part = _PartialFile.beside(target, url)
@@ -132,7 +117,6 @@ def redact_url(url: str) -> str:
 
 
 def _locations(url: str, mirror_path: str) -> Iterator[str]:
-    """Yields all paths and URLs at which the file may be, mirrors first."""
     host, path = urlsplit(url).hostname or "", _path_on_host(url)
     for mirror in mirrors():
         if _is_web(mirror):
@@ -173,12 +157,7 @@ def _is_web(location: str) -> bool:
 
 @dataclass
 class _PartialFile:
-    """The bytes of a URL that have been downloaded so far.
-
-    Attributes:
-        file: The bytes.
-        metadata: Version and size of the file on the server, written before the first byte.
-    """
+    """The downloaded bytes of a URL; `metadata` has the version and the size on the server."""
 
     file: Path
     metadata: Path
@@ -210,11 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the rest of the file, with retries; stops after several attempts without new bytes.
-
-    Returns:
-        The checksum mismatch, or an empty string.
-    """
+    """Downloads the missing bytes, with retries; returns the checksum mismatch, or an empty string."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -229,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the missing bytes; without a version, resumes only if a checksum detects mixed versions."""
+    """Requests the missing bytes; resumes only with a version, or with a checksum that detects mixed versions."""
     import requests
     import urllib3
 
@@ -249,7 +224,7 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Replaces the messages of the libraries, which contain the whole URL and with it secrets."""
+    """Replaces the messages of the libraries, which contain the whole URL, including secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
@@ -265,7 +240,6 @@ def _translated(error: Exception, part: _PartialFile) -> DownloadError | _Interr
 
 
 def _resume_or_start(response: Response, part: _PartialFile) -> None:
-    """Prepares the partial file for the body of a response."""
     status = response.status_code
     if status == 206 and _resumes(response, part):
         return

@@ -1,6 +1,6 @@
 """Datasets in installed packages: the handwritten digits of scikit-learn.
 
-1,797 grey images of 8 x 8 pixels with 17 levels, from E. Alpaydin and C. Kaynak, "Optical Recognition of
+1,797 grayscale images of 8 x 8 pixels with 17 levels, from E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
 """
 
@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -19,18 +18,12 @@ from transfer_registry.files import build_once
 
 SIDE, LEVELS = 8, 16
 
-_COLOUR_TYPES = {1: 0, 3: 2}
+_COLOR_TYPES = {1: 0, 3: 2}
 _LARGEST_BLOCK = 65535
 
 
 def embedded_dataset(name: str) -> Path:
-    """Returns the folder of an embedded dataset, written into the cache on first use.
-
-    Args:
-        name: `digits`.
-
-    Returns:
-        A folder with one folder per class.
+    """Returns the class folders of an embedded dataset (`digits`), written into the cache on first use.
 
     Raises:
         SourceError: No embedded dataset has this name, or its file is not installed.
@@ -44,31 +37,29 @@ def embedded_dataset(name: str) -> Path:
 def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
     """Encodes an uncompressed 8-bit PNG, the same bytes on every machine.
 
-    Encoders choose row filters and compression depending on their version, and splits depend on the bytes.
-    Therefore this writes the necessary parts of https://www.w3.org/TR/png-3/ itself, with the stored blocks
-    of RFC 1951, section 3.2.4: the block sizes of zlib depend on its version and on the buffer of the caller.
+    Splits depend on these bytes, and other encoders change with their version. The file consists of the necessary
+    parts of https://www.w3.org/TR/png-3/ with the stored blocks of RFC 1951, section 3.2.4.
 
     Args:
         pixels: Rows from top to bottom, `channels` bytes per pixel.
         width: Pixels per row.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for grayscale, 3 for RGB.
     """
     stride = width * channels
     rows = b"".join(b"\0" + pixels[start : start + stride] for start in range(0, len(pixels), stride))
-    header = struct.pack(">IIBBBBB", width, len(pixels) // stride, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, len(pixels) // stride, 8, _COLOR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", _zlib_stored(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(kind, data) for kind, data in chunks)
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950) with blocks of the largest possible size."""
-    starts = range(0, len(data), _LARGEST_BLOCK)
-    blocks = [_stored_block(data[start : start + _LARGEST_BLOCK], last=start == starts[-1]) for start in starts]
-    return b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
-
-
-def _stored_block(data: bytes, *, last: bool) -> bytes:
-    return struct.pack("<BHH", last, len(data), len(data) ^ 0xFFFF) + data
+    """Returns an uncompressed zlib stream (RFC 1950); zlib's own block sizes depend on its version."""
+    stream = b"\x78\x01"
+    for start in range(0, len(data), _LARGEST_BLOCK):
+        block = data[start : start + _LARGEST_BLOCK]
+        is_last = start + _LARGEST_BLOCK >= len(data)
+        stream += struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF) + block
+    return stream + struct.pack(">I", zlib.adler32(data))
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -81,8 +72,8 @@ def _write_digits(folder: Path) -> None:
         (folder / str(label)).mkdir()
     for number, row in enumerate(rows):
         *levels, label = (int(float(value)) for value in row.split(","))
-        grey = bytes((level * 255 + LEVELS // 2) // LEVELS for level in levels)
-        (folder / str(label) / f"{number:04d}.png").write_bytes(encode_png(grey, SIDE))
+        pixels = bytes((level * 255 + LEVELS // 2) // LEVELS for level in levels)
+        (folder / str(label) / f"{number:04d}.png").write_bytes(encode_png(pixels, SIDE))
 
 
 def _digits_file() -> Path:
@@ -98,4 +89,4 @@ def _digits_file() -> Path:
     )
 
 
-_WRITERS: Mapping[str, Callable[[Path], None]] = MappingProxyType({"digits": _write_digits})
+_WRITERS: Mapping[str, Callable[[Path], None]] = {"digits": _write_digits}

@@ -1,7 +1,7 @@
 """Hugging Face datasets, written into the cache as class folders.
 
-They come from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets`
-reads, such as Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
+They come from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets` reads, such as
+Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
 """
 
 import hashlib
@@ -29,8 +29,6 @@ MIN_VERSION = 4
 
 Table = Any
 """A split: `datasets.Dataset`."""
-Feature = Any
-"""The type of a column in `datasets`."""
 
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
@@ -40,27 +38,22 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image of a Hugging Face dataset.
-
-    Attributes:
-        content: The bytes of an image file.
-        folder: Folder name of its class.
-    """
+    """An image file, with the folder name of its class."""
 
     content: bytes
     folder: str
 
     @property
     def suffix(self) -> str:
-        """File suffix for the format of the image; empty if the format is unknown."""
+        """File suffix for the format of the image; empty if unknown."""
         return next((suffix for start, suffix in _SUFFIXES.items() if self.content.startswith(start)), "")
 
 
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
     """Returns the folder of a Hugging Face dataset, written into the cache on first use.
 
-    The bytes of the images are not changed, and only one image at a time is in memory. Datasets of the Hub
-    are downloaded into Hugging Face's own cache (`HF_HOME`), from which they are also read offline.
+    The bytes of the images are not changed, and only one image at a time is in memory. Datasets of the Hub are
+    downloaded into Hugging Face's own cache (`HF_HOME`) and later read from it, also offline.
 
     Args:
         text: The part of the source after `huggingface:`, see `sources.names.huggingface_source`.
@@ -68,12 +61,11 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
         progress: Receives the number of written images.
 
     Returns:
-        A folder with one folder per split, each with one folder per class; or with one folder per class if
-        the dataset was saved without splits.
+        A folder with one folder per split, each with one folder per class; or with one folder per class if the dataset
+        was saved without splits.
 
     Raises:
-        SourceError: The extra is not installed, the dataset cannot be loaded, or the columns of images and
-            classes are ambiguous.
+        SourceError: The extra is not installed, the dataset cannot be loaded, or its columns are ambiguous.
     """
     try:
         source = huggingface_source(text)
@@ -120,8 +112,7 @@ def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
 
 
 def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress: Progress) -> None:
-    datasets = _import_datasets()
-    scratch = folder / ".loaded"
+    datasets, scratch = _import_datasets(), folder / ".loaded"
     task = f"loading {source.name}"
     progress(Step(task, 0, None, "splits"))
     splits = _load_splits(datasets, source, local, scratch)
@@ -138,7 +129,6 @@ def _write(source: HuggingFaceSource, local: Path | None, folder: Path, progress
 
 
 def _import_datasets() -> ModuleType:
-    """Imports `datasets` and disables its progress bars."""
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -163,8 +153,11 @@ def _load_splits(
     datasets: ModuleType, source: HuggingFaceSource, local: Path | None, scratch: Path
 ) -> Mapping[str, Table]:
     """Loads all splits by name; a dataset without splits is named `.`."""
-    if local is None:
-        _refuse_local_namesake(source.name)
+    if local is None and Path(source.name).exists():
+        raise SourceError(
+            f"the current folder contains {source.name!r}, which would be read instead of the dataset of the Hub; "
+            f"write huggingface:./{source.name} to read that folder, or run in another folder to read the Hub's"
+        )
     try:
         if local is None:
             loaded = datasets.load_dataset(source.name, source.config or None, revision=source.revision or None)
@@ -175,15 +168,6 @@ def _load_splits(
     except Exception as error:  # of the library, its file systems and its file formats
         raise SourceError(_load_failure(str(error) or type(error).__name__, local)) from error
     return {".": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
-
-
-def _refuse_local_namesake(name: str) -> None:
-    """Raises an error if `datasets` would read a local folder instead of a dataset of the Hub."""
-    if Path(name).exists():
-        raise SourceError(
-            f"the current folder contains {name!r}, which would be read instead of the dataset of the Hub; "
-            f"write huggingface:./{name} to read that folder, or run in another folder to read the Hub's"
-        )
 
 
 def _load_failure(reason: str, local: Path | None) -> str:
@@ -222,7 +206,7 @@ def _read_images(
         yield StoredImage(_image_content(row[image], place, allowed_folders), folders[row[label]])
 
 
-def _image_column(features: Mapping[str, Feature], chosen: str) -> str:
+def _image_column(features: Mapping[str, Any], chosen: str) -> str:
     from datasets import Image
 
     if chosen and chosen in features and not isinstance(features[chosen], Image):
@@ -231,7 +215,7 @@ def _image_column(features: Mapping[str, Feature], chosen: str) -> str:
     return _one_column(features, columns, chosen, "images", "image")
 
 
-def _label_column(features: Mapping[str, Feature], chosen: str) -> str:
+def _label_column(features: Mapping[str, Any], chosen: str) -> str:
     from datasets import ClassLabel, Value
 
     if chosen and chosen in features and not isinstance(features[chosen], ClassLabel | Value):
@@ -240,7 +224,7 @@ def _label_column(features: Mapping[str, Feature], chosen: str) -> str:
     return _one_column(features, columns, chosen, "classes", "label")
 
 
-def _one_column(features: Mapping[str, Feature], columns: list[str], chosen: str, content: str, option: str) -> str:
+def _one_column(features: Mapping[str, Any], columns: list[str], chosen: str, content: str, option: str) -> str:
     """Returns the chosen column, or the only one with the right type."""
     if chosen:
         if chosen not in features:
@@ -259,12 +243,12 @@ def _one_column(features: Mapping[str, Feature], columns: list[str], chosen: str
     )
 
 
-def _describe(features: Mapping[str, Feature]) -> str:
+def _describe(features: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} ({getattr(kind, 'dtype', type(kind).__name__)})" for name, kind in features.items())
 
 
 def _class_folders(table: Table, label: str) -> Mapping[object, str]:
-    """Returns the folder name for every value of the label column."""
+    """Returns folder names by value of the label column."""
     from datasets import ClassLabel
 
     feature = table.features[label]

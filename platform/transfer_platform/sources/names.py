@@ -1,12 +1,8 @@
-"""Names of published datasets, such as `torchvision:CIFAR10`.
-
-Names are parsed and checked without importing the libraries that provide the datasets.
-"""
+"""Names of published datasets, such as `torchvision:CIFAR10`."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from transfer_platform.sources.torchvision_table import TABLE
@@ -18,20 +14,18 @@ NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
 
 TORCHVISION_DATASETS = tuple(TABLE)
 
-_UNSUPPORTED: Mapping[str, str] = MappingProxyType(
-    {
-        "CLEVRClassification": "its test images have no labels",
-        "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
-        "FER2013": "it requires a login; unpack its images and use their folder as the source",
-        "INaturalist": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
-        "ImageNet": "it requires a login; unpack it and use its folder as the source",
-        "LFWPeople": "it is no longer published",
-        "Omniglot": "its two splits have no common class",
-        "PCAM": "it needs h5py and is stored on Google Drive; use a copy from huggingface:",
-        "Places365": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
-        "StanfordCars": "it is no longer published; use a copy from huggingface:",
-    }
-)
+_UNSUPPORTED: Mapping[str, str] = {
+    "CLEVRClassification": "its test images have no labels",
+    "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
+    "FER2013": "it requires a login; unpack its images and use their folder as the source",
+    "INaturalist": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
+    "ImageNet": "it requires a login; unpack it and use its folder as the source",
+    "LFWPeople": "it is no longer published",
+    "Omniglot": "its two splits have no common class",
+    "PCAM": "it needs h5py and is stored on Google Drive; use a copy from huggingface:",
+    "Places365": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
+    "StanfordCars": "it is no longer published; use a copy from huggingface:",
+}
 _LOCAL = re.compile(r"(\.{1,2}$|\.{1,2}/|/|~)")
 _ON_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<revision>[^@:]+))?")
 _FORM = "huggingface:OWNER/NAME, with :CONFIG, @REVISION and ?image=COLUMN&label=COLUMN&splits=A,B as needed"
@@ -43,12 +37,12 @@ class HuggingFaceSource:
 
     Attributes:
         name: Name of a dataset on the Hub, or path of a local folder.
-        local: `True` for a local folder.
-        config: Configuration; by default the only one.
+        local: Whether `name` is a path.
+        config: By default the only configuration.
         revision: Branch, tag or commit; by default the newest.
         image: Column of the images; by default the only image column.
         label: Column of the classes; by default the only class column.
-        splits: Splits to read; by default all.
+        splits: By default all.
     """
 
     name: str
@@ -66,17 +60,16 @@ def torchvision_problem(name: str) -> str:
         return ""
     if reason := _UNSUPPORTED.get(name):
         return f"the torchvision dataset {name!r} is not supported: {reason}"
-    hint = (
-        did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED)) or f"; available: {', '.join(TORCHVISION_DATASETS)}"
-    )
-    return f"there is no supported torchvision dataset {name!r}{hint}"
+    suggestion = did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED))
+    available = f"; available: {', '.join(TORCHVISION_DATASETS)}"
+    return f"there is no supported torchvision dataset {name!r}{suggestion or available}"
 
 
 def huggingface_source(text: str) -> HuggingFaceSource:
     """Parses the part of a source after `huggingface:`.
 
     Raises:
-        ValueError: The text has a different form than the one in the message.
+        ValueError: The text has a different form; the message shows the expected one.
 
     >>> huggingface_source("ylecun/mnist:mnist@main").config
     'mnist'
@@ -85,10 +78,8 @@ def huggingface_source(text: str) -> HuggingFaceSource:
     """
     name, _, options = text.partition("?")
     source = _parse_name(name)
-    if not options:
-        return source
     try:
-        values = dict(parse_qsl(options, strict_parsing=True))
+        values = dict(parse_qsl(options, strict_parsing=True)) if options else {}
     except ValueError as error:
         raise ValueError(f"{options!r} is not an option with a value; expected {_FORM}") from error
     for option in values:

@@ -1,7 +1,6 @@
 """Single images from web servers and object stores, fetched once into the cache.
 
-A cached image is identified by its URL and its version in the store, and fetched again if the version has
-changed. Images are stored completely or not at all, so an interrupted call resumes with the missing ones.
+An image is fetched again if its version in the store has changed. Interrupted calls resume with the missing images.
 """
 
 from __future__ import annotations
@@ -70,14 +69,13 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
     Args:
         urls: Distinct URLs, each with a scheme of `STORES`.
         task: Name of the operation for `progress`.
-        progress: Receives the number of images that are available.
+        progress: Receives the number of available images.
 
     Returns:
         For each URL the file in the cache, which must not be written to, or the reason why it is missing.
 
     Raises:
-        SourceError: A store cannot be reached, or the cache cannot be written to. Images that were already
-            fetched stay in the cache.
+        SourceError: A store cannot be reached, or the cache is not writable. Fetched images stay in the cache.
     """
     systems = {name: _file_system(name) for name in {scheme(url) for url in urls}}
     results: dict[str, Path | FileProblem] = {}
@@ -106,7 +104,6 @@ def _file_system(store: str) -> AbstractFileSystem:
 
 
 def _fetch_with_retries(system: AbstractFileSystem, url: str) -> Path | FileProblem:
-    """Fetches an image; retries if the store fails, but not if it refuses."""
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             return _fetch_image(system, url)
@@ -160,7 +157,10 @@ def _refusal(error: BaseException) -> FileProblem | None:
         return _status_problem(403)
     # fsspec raises FileNotFoundError also if an http server cannot be reached.
     unreachable = any(
-        isinstance(cause, ConnectionError | TimeoutError) or _is_connection_error(cause) for cause in causes
+        # Compared by name: aiohttp is not installed for every store.
+        isinstance(cause, ConnectionError | TimeoutError)
+        or any(each.__name__ == "ClientConnectionError" for each in type(cause).__mro__)
+        for cause in causes
     )
     return _status_problem(404) if isinstance(error, FileNotFoundError) and not unreachable else None
 
@@ -169,13 +169,7 @@ def _status_problem(status: int) -> FileProblem | None:
     if status == 429 or status >= 500:
         return None
     reasons = {401: "requires a password", 403: "denies access", 404: "has no such file", 410: "no longer has it"}
-    reason = reasons.get(status, f"answered {status}")
-    return FileProblem("unreadable", f"it cannot be fetched: the store {reason}")
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    """Recognizes the connection errors of aiohttp without importing it for other stores."""
-    return any(each.__name__ == "ClientConnectionError" for each in type(error).__mro__)
+    return FileProblem("unreadable", f"it cannot be fetched: the store {reasons.get(status, f'answered {status}')}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -185,7 +179,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException, url: str) -> str:
-    """Describes the innermost cause without the query of the URL, which may be secret."""
+    """Describes the innermost cause without the query of the URL, which may contain secrets."""
     cause = list(_causes(error))[-1]
     status = getattr(cause, "status", None)
     description = f"answered {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"

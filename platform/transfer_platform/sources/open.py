@@ -18,18 +18,17 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     """Returns the folder of a dataset, fetched and unpacked if necessary.
 
     Args:
-        source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the http(s) URL of an archive,
-            `embedded:digits`, `torchvision:NAME` or `huggingface:NAME`.
+        source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz) or its http(s) URL, `embedded:digits`,
+            `torchvision:NAME` or `huggingface:NAME`.
         base: Folder that relative paths start from, usually that of the recipe.
         sha256: Expected checksum of an archive, 64 hexadecimal digits.
         progress: Receives the progress of fetching, unpacking and writing.
 
     Returns:
-        The given folder, or a folder in the cache, which must not be written to.
+        The folder `source`, or a folder in the cache, which must not be written to.
 
     Raises:
-        SourceError: The source does not exist, cannot be fetched, has a different checksum, or is not safe
-            to unpack.
+        SourceError: The source does not exist, cannot be fetched, has a different checksum, or is not safe to unpack.
     """
     if source.startswith(NAMED_PREFIXES):
         _refuse_checksum(source, sha256)
@@ -48,13 +47,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Returns the file of a manifest, fetched if necessary; its images are not touched.
-
-    Args:
-        source: A CSV, TSV or Parquet file, or its http(s) URL.
-        base: Folder that relative paths start from, usually that of the recipe.
-        sha256: Expected checksum, 64 hexadecimal digits.
-        progress: Receives the progress of fetching.
+    """Like `open_source` for a CSV, TSV or Parquet file or its http(s) URL; does not fetch the images.
 
     Raises:
         SourceError: The manifest does not exist, cannot be fetched, or has a different checksum.

@@ -1,7 +1,6 @@
 """Datasets of torchvision by name, written into the cache as class folders.
 
-This package fetches the files (with mirrors and resumed downloads) and unpacks them safely. The classes of
-torchvision only read them and never download anything.
+This package fetches and unpacks the files; the classes of torchvision only read them and never download anything.
 """
 
 import gzip
@@ -10,7 +9,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -29,20 +27,19 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
     """Returns the folder of a torchvision dataset, written into the cache on first use.
 
-    Published image files are copied unchanged; arrays are written as lossless PNG files, the same bytes on
-    every machine. One split is in memory at a time: arrays as a whole, image files one by one.
+    Published image files are copied unchanged; arrays are written as lossless PNG files, the same bytes on every
+    machine. Arrays are in memory one split at a time, image files one by one.
 
     Args:
         name: One of `sources.names.TORCHVISION_DATASETS`.
         progress: Receives the progress of fetching, unpacking and writing.
 
     Returns:
-        A folder with `train`, `test` and, if the dataset has it, `validation`, each with one folder per
-        class; or with one folder per class if the dataset has no splits.
+        A folder with `train`, `test` and, if the dataset has it, `validation`, each with one folder per class; or
+        with one folder per class if the dataset has no splits.
 
     Raises:
-        SourceError: The name is unknown, or files cannot be fetched, have a different checksum or are
-            damaged.
+        SourceError: The name is unknown, or files cannot be fetched, have a different checksum or are damaged.
     """
     if problem := torchvision_problem(name):
         raise SourceError(problem)
@@ -71,7 +68,7 @@ def _write(name: str, folder: Path, progress: Progress) -> None:
 
 
 def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
-    """Puts a published file, or its content, into the folder in which torchvision expects it."""
+    """Puts a published file, or its content, where torchvision expects it."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
     _unpack_or_copy(_fetch(file, progress), folder, progress)
@@ -106,23 +103,16 @@ def _write_split(
     dataset: DatasetInstance, entry: TorchvisionDataset, folder: Path, task: str, progress: Progress
 ) -> None:
     class_folders = dict(enumerate(folder_names(_class_names(dataset, entry))))
-    for number, (image, label) in enumerate(_images(dataset, entry)):
+    images = entry.images(dataset) if entry.images else (dataset[number] for number in range(len(dataset)))
+    for number, (image, label) in enumerate(images):
         target = folder / class_folders[label]
         target.mkdir(parents=True, exist_ok=True)
         if isinstance(image, Path):
             _link_or_copy(image, target / image.name)
-        else:
+        else:  # a Pillow image of mode L or RGB
             content = encode_png(image.tobytes(), image.width, len(image.getbands()))
             (target / f"{number:06d}.png").write_bytes(content)
         progress(Step(task, number + 1, len(dataset), "images"))
-
-
-def _images(dataset: DatasetInstance, entry: TorchvisionDataset) -> Iterator[tuple[Any, int]]:
-    """Yields image files, or Pillow images of mode L or RGB, with their labels."""
-    if entry.images is not None:
-        yield from entry.images(dataset)
-    else:
-        yield from (dataset[number] for number in range(len(dataset)))
 
 
 def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequence[str]:
@@ -149,14 +139,12 @@ def _link_or_copy(file: Path, target: Path) -> None:
 
 @contextmanager
 def _translate_errors(name: str) -> Iterator[None]:
-    """Adds the name of the dataset to errors, including those of torchvision's readers."""
     try:
         yield
     except SourceError as error:
         raise SourceError(f"torchvision:{name}: {error}") from error
     except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
-            f"torchvision:{name} could not be written as class folders: "
-            f"{str(error) or type(error).__name__}; is the disk of {cache_folder()} full, or is a file "
-            "without a checksum damaged?"
+            f"torchvision:{name} could not be written as class folders: {str(error) or type(error).__name__}; "
+            f"is the disk of {cache_folder()} full, or is a file without a checksum damaged?"
         ) from error

@@ -1,14 +1,13 @@
 """The supported datasets of torchvision: their files, splits and images.
 
-URLs and checksums are read from the attributes of torchvision's classes if possible, and repeated here if
-torchvision defines them inside a function. Datasets whose loader unpickles files are supported only if
-torchvision checks the MD5 of these files first (CIFAR10 and CIFAR100: every batch, and the class names).
+URLs and checksums come from attributes of torchvision's classes; those that torchvision defines in a function are
+repeated here. Datasets whose loader unpickles files are supported only if torchvision checks the MD5 of these files
+first (CIFAR10 and CIFAR100: every batch, and the class names).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 DatasetClass = Any
@@ -22,9 +21,9 @@ class PublishedFile:
     """A published file of a dataset.
 
     Attributes:
-        urls: URLs of the file in order of preference.
+        urls: In order of preference.
         md5: Published checksum, 32 hexadecimal digits; `None` if there is none.
-        folder: Folder below torchvision's `root` that the file, or its content, belongs in.
+        folder: Folder of the file, or of its content, below torchvision's `root`.
         inner_archives: Patterns of compressed files in the archive that are unpacked into `folder` as well.
     """
 
@@ -72,6 +71,7 @@ def _add_arguments(splits: Mapping[str, Mapping[str, object]], **common: object)
 
 
 _TRAIN_TEST = _splits(train="train", test="test")
+_TRAIN_VALID_TEST = _splits(train="train", validation="valid", test="test")
 _TRAIN_VAL_TEST = _splits(train="train", validation="val", test="test")
 
 
@@ -156,16 +156,17 @@ def _pet_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
     return zip(dataset._images, dataset._labels, strict=True)
 
 
-def _caltech101_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
-    folder = Path(dataset.root, "101_ObjectCategories")
-    for number, label in zip(dataset.index, dataset.y, strict=True):
-        yield folder / dataset.categories[label] / f"image_{number:04d}.jpg", label
+def _caltech_images(folder: str, file_name: str) -> Callable[[DatasetInstance], Iterable[tuple[Path, int]]]:
+    def images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
+        for number, label in zip(dataset.index, dataset.y, strict=True):
+            name = file_name.format(class_number=label + 1, number=number)
+            yield Path(dataset.root, folder, dataset.categories[label], name), label
+
+    return images
 
 
-def _caltech256_images(dataset: DatasetInstance) -> Iterable[tuple[Path, int]]:
-    folder = Path(dataset.root, "256_ObjectCategories")
-    for number, label in zip(dataset.index, dataset.y, strict=True):
-        yield folder / dataset.categories[label] / f"{label + 1:03d}_{number:04d}.jpg", label
+_CALTECH101_IMAGES = _caltech_images("101_ObjectCategories", "image_{number:04d}.jpg")
+_CALTECH256_IMAGES = _caltech_images("256_ObjectCategories", "{class_number:03d}_{number:04d}.jpg")
 
 
 def _emnist(part: str) -> TorchvisionDataset:
@@ -181,43 +182,35 @@ def _imagenette(size: str) -> TorchvisionDataset:
     return TorchvisionDataset(_imagenette_files(size), splits, _samples_of)
 
 
-TABLE: Mapping[str, TorchvisionDataset] = MappingProxyType(
-    {
-        "CIFAR10": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
-        "CIFAR100": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
-        "Caltech101": TorchvisionDataset(_caltech101_files, _NO_SPLITS, _caltech101_images),
-        "Caltech256": TorchvisionDataset(_caltech256_files, _NO_SPLITS, _caltech256_images),
-        "Country211": TorchvisionDataset(
-            _single_archive(), _splits(train="train", validation="valid", test="test"), _samples_of
-        ),
-        "DTD": TorchvisionDataset(_single_archive("dtd"), _TRAIN_VAL_TEST, _image_files),
-        **{f"EMNIST/{part}": _emnist(part) for part in EMNIST_PARTS},
-        "EuroSAT": TorchvisionDataset(_eurosat_files, _NO_SPLITS, _samples_of),
-        "FGVCAircraft": _aircraft("variant"),
-        "FGVCAircraft/family": _aircraft("family"),
-        "FGVCAircraft/manufacturer": _aircraft("manufacturer"),
-        "FashionMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "Flowers102": TorchvisionDataset(_flowers_files, _TRAIN_VAL_TEST, _image_files),
-        "Food101": TorchvisionDataset(_single_archive(), _TRAIN_TEST, _image_files),
-        "GTSRB": TorchvisionDataset(
-            _gtsrb_files, _TRAIN_TEST, _samples_of, tuple(f"{number:02d}" for number in range(43))
-        ),
-        "Imagenette": _imagenette("full"),
-        **{f"Imagenette/{size}": _imagenette(size) for size in ("160px", "320px")},
-        "KMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "MNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
-        "OxfordIIITPet": TorchvisionDataset(_pet_files, _splits(train="trainval", test="test"), _pet_images),
-        "QMNIST": TorchvisionDataset(_qmnist_files, _TRAIN_OR_NOT),
-        "RenderedSST2": TorchvisionDataset(_single_archive(), _TRAIN_VAL_TEST, _samples_of),
-        "SEMEION": TorchvisionDataset(
-            lambda cls: [PublishedFile((cls.url,), cls.md5_checksum)], _NO_SPLITS, classes=_DIGITS
-        ),
-        "STL10": TorchvisionDataset(_batch_files, _TRAIN_TEST),
-        "SUN397": TorchvisionDataset(
-            lambda cls: [PublishedFile((cls._DATASET_URL,), cls._DATASET_MD5)], _NO_SPLITS, _image_files
-        ),
-        "SVHN": TorchvisionDataset(_split_list_files, _TRAIN_TEST, classes=_DIGITS),
-        "USPS": TorchvisionDataset(_split_list_files, _TRAIN_OR_NOT, classes=_DIGITS),
-    }
-)
+TABLE: Mapping[str, TorchvisionDataset] = {
+    "CIFAR10": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
+    "CIFAR100": TorchvisionDataset(_batch_files, _TRAIN_OR_NOT),
+    "Caltech101": TorchvisionDataset(_caltech101_files, _NO_SPLITS, _CALTECH101_IMAGES),
+    "Caltech256": TorchvisionDataset(_caltech256_files, _NO_SPLITS, _CALTECH256_IMAGES),
+    "Country211": TorchvisionDataset(_single_archive(), _TRAIN_VALID_TEST, _samples_of),
+    "DTD": TorchvisionDataset(_single_archive("dtd"), _TRAIN_VAL_TEST, _image_files),
+    **{f"EMNIST/{part}": _emnist(part) for part in EMNIST_PARTS},
+    "EuroSAT": TorchvisionDataset(_eurosat_files, _NO_SPLITS, _samples_of),
+    "FGVCAircraft": _aircraft("variant"),
+    "FGVCAircraft/family": _aircraft("family"),
+    "FGVCAircraft/manufacturer": _aircraft("manufacturer"),
+    "FashionMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+    "Flowers102": TorchvisionDataset(_flowers_files, _TRAIN_VAL_TEST, _image_files),
+    "Food101": TorchvisionDataset(_single_archive(), _TRAIN_TEST, _image_files),
+    "GTSRB": TorchvisionDataset(_gtsrb_files, _TRAIN_TEST, _samples_of, [f"{number:02d}" for number in range(43)]),
+    "Imagenette": _imagenette("full"),
+    **{f"Imagenette/{size}": _imagenette(size) for size in ("160px", "320px")},
+    "KMNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+    "MNIST": TorchvisionDataset(_idx_files, _TRAIN_OR_NOT),
+    "OxfordIIITPet": TorchvisionDataset(_pet_files, _splits(train="trainval", test="test"), _pet_images),
+    "QMNIST": TorchvisionDataset(_qmnist_files, _TRAIN_OR_NOT),
+    "RenderedSST2": TorchvisionDataset(_single_archive(), _TRAIN_VAL_TEST, _samples_of),
+    "SEMEION": TorchvisionDataset(lambda cls: [PublishedFile((cls.url,), cls.md5_checksum)], _NO_SPLITS, None, _DIGITS),
+    "STL10": TorchvisionDataset(_batch_files, _TRAIN_TEST),
+    "SUN397": TorchvisionDataset(
+        lambda cls: [PublishedFile((cls._DATASET_URL,), cls._DATASET_MD5)], _NO_SPLITS, _image_files
+    ),
+    "SVHN": TorchvisionDataset(_split_list_files, _TRAIN_TEST, classes=_DIGITS),
+    "USPS": TorchvisionDataset(_split_list_files, _TRAIN_OR_NOT, classes=_DIGITS),
+}
 """Datasets by name in a recipe: the class of torchvision, with a variant after a slash."""

@@ -18,7 +18,6 @@ class FoundFile:
     Attributes:
         path: Path below the listed folder, with links not resolved; a string, as there may be millions.
         name: The same path relative to that folder, with `/` between folders.
-        stamp: Size and times.
     """
 
     path: str
@@ -44,17 +43,12 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Returns `True` for hidden names and names of files that file managers create."""
+    """Returns whether a name is hidden or one of `IGNORED_NAMES`."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
 def walk(folder: Path, root: Path) -> FolderContents:
-    """Lists everything below a folder.
-
-    Args:
-        folder: The folder to list, inside `root`; absolute and resolved.
-        root: Folder that links must not leave; absolute and resolved.
-    """
+    """Lists everything below `folder`; links must not leave `root`. Both are absolute and resolved."""
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:
@@ -62,9 +56,8 @@ def walk(folder: Path, root: Path) -> FolderContents:
         try:
             entries = list(os.scandir(current))
         except OSError as error:
-            contents.problems[current] = FileProblem(
-                "unreadable folder", f"is a folder that cannot be read: {error.strerror}"
-            )
+            message = f"is a folder that cannot be read: {error.strerror}"
+            contents.problems[current] = FileProblem("unreadable folder", message)
             continue
         for entry in entries:
             if is_ignored(entry.name):
@@ -91,7 +84,6 @@ def _found_file(entry: os.DirEntry[str], prefix: str) -> FoundFile | FileProblem
 
 
 def _problem(entry: os.DirEntry[str], root: Path, ancestors: frozenset[Path]) -> FileProblem | None:
-    """Returns the reason why an entry can be neither read nor entered, if any."""
     if entry.is_symlink() and (problem := _link_problem(Path(entry.path), root, ancestors)):
         return problem
     if entry.is_file() or entry.is_dir():

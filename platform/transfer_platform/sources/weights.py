@@ -15,7 +15,7 @@ class PretrainedWeights:
 
     Attributes:
         name: `none`, the name of the weights in their library, or the name of the local file.
-        path: The file; `None` for random initialization.
+        path: `None` for random initialization.
         sha256: Checksum of the file, hexadecimal; `None` for random initialization.
     """
 
