@@ -36,12 +36,7 @@ def check_class_names(labels: Collection[str]) -> Iterator[Finding]:
 
 
 def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
-    """Yields small classes and class imbalance.
-
-    Args:
-        train: Training images.
-        few: Number of images below which a class is small.
-    """
+    """Yields classes with fewer than `few` training images, and class imbalance."""
     counts = Counter(image.label for image in train)
     for label, count in sorted(counts.items()):
         if count < few:

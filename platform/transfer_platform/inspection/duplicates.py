@@ -29,19 +29,11 @@ MAX_ASPECT_DIFFERENCE = 0.05
 MIN_CONTRAST = 4.0
 """Smallest standard deviation of brightness, 0 to 255; skies and blank pages are not compared."""
 
-_COLOR_ROUNDING = 0.01
-"""Tolerance for rounding errors in mean colors."""
-
 
 def exact_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Yields images whose files are identical.
-
-    Args:
-        splits: The images of each split.
-        allowed: Files that may be in two splits.
-    """
+    """Yields images whose files are identical; `allowed` files may be in two splits."""
     for copies in images_in_several_splits(splits, allowed):
         yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
     counts = Counter(image.sha256 for images in splits.values() for image in images)
@@ -76,10 +68,7 @@ def near_duplicates(
 ) -> Iterator[Finding]:
     """Yields almost identical images: resized, compressed again, or consecutive video frames.
 
-    Args:
-        splits: The images of each split, N in total.
-        headers: Their `HEADER_DTYPE` records (N,), split by split.
-        hashes: Their perceptual hashes, in the same order.
+    `headers` (N,) are `HEADER_DTYPE` records; they and the hashes have the order of the splits and their images.
     """
     images = [(split, image) for split, members in splits.items() for image in members]
     for group in group_similar(headers, hashes, _distinct(splits)):
@@ -119,15 +108,15 @@ def group_similar(
 ) -> list[list[int]]:
     """Groups almost identical images.
 
-    Pairs of similar brightness are compared by their perceptual hashes, the lowest frequencies of a cosine
-    transform (Zauner, 2010), and those with similar hashes by the colors of their thumbnails. Images that
-    are already in the same group are not compared: a thousand frames of a video would make a million pairs.
+    Pairs of similar brightness are compared by their perceptual hashes, the lowest frequencies of a cosine transform
+    (Zauner, 2010), and those with similar hashes by the colors of their thumbnails. Images in the same group are not
+    compared again: a thousand frames of a video would make a million pairs.
 
     Args:
-        headers: `HEADER_DTYPE` records (N,).
-        hashes: Perceptual hashes of the same N images.
+        headers: `HEADER_DTYPE` records (N,) of all images.
+        hashes: Perceptual hashes of all images.
         indices: Indices (M,) of the images to compare.
-        block: How many hashes are compared with how many others at once.
+        block: Rows and columns of the hash comparisons that are made at once.
         pairs_at_once: Number of pairs whose thumbnails are compared at once.
 
     Returns:
@@ -166,9 +155,8 @@ def _may_match(
     """Selects pairs (P, 2) with the same aspect ratio whose mean colors do not exclude similar thumbnails."""
     first, second = pairs.T
     differences = np.abs(mean_color[first] - mean_color[second]).mean(axis=1)
-    matches: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE + _COLOR_ROUNDING
-    matches &= np.abs(aspects[first] - aspects[second]) <= MAX_ASPECT_DIFFERENCE
-    return matches
+    is_similar = differences <= MAX_COLOR_DIFFERENCE + 0.01  # mean colors have rounding errors
+    return np.asarray(is_similar & (np.abs(aspects[first] - aspects[second]) <= MAX_ASPECT_DIFFERENCE))
 
 
 def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -176,9 +164,7 @@ def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDA
     indices, inverse = np.unique(pairs, return_inverse=True)
     pixels = hashes.thumbnails(indices).astype(np.int16)
     first, second = inverse.reshape(pairs.shape).T
-    differences = np.abs(pixels[first] - pixels[second]).mean(axis=(1, 2, 3))
-    matches: NDArray[np.bool_] = differences <= MAX_COLOR_DIFFERENCE
-    return matches
+    return np.asarray(np.abs(pixels[first] - pixels[second]).mean(axis=(1, 2, 3)) <= MAX_COLOR_DIFFERENCE)
 
 
 def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -190,8 +176,7 @@ def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray
 
     count = len(group)
     links = coo_array((np.ones(len(pairs), np.int8), tuple(group[pairs].T)), shape=(count, count))
-    merged: NDArray[np.int64] = connected_components(links, directed=False)[1].astype(np.int64)[group]
-    return merged
+    return np.asarray(connected_components(links, directed=False)[1][group], np.int64)
 
 
 def _members(group: NDArray[np.int64], order: NDArray[np.int64]) -> list[list[int]]:

@@ -54,56 +54,38 @@ def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 def check_images(
     images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Yields readable but unusual images.
-
-    Args:
-        images: N images.
-        headers: Their `HEADER_DTYPE` records (N,).
-        hashes: Their perceptual hashes.
-    """
+    """Yields readable but unusual images; `headers` (N,) are their `HEADER_DTYPE` records."""
     if not len(headers):
         return
-    formats = headers["format"].astype(str)
+    formats, modes = headers["format"].astype(str), headers["mode"].astype(str)
     names, counts = np.unique(formats, return_counts=True)
     rare = {name: n for name, n in zip(names, counts, strict=True) if n < RARE_FORMAT_FRACTION * len(headers)}
+    is_rare = np.isin(formats, list(rare)) & (len(headers) >= RARE_FORMAT_MIN_IMAGES)
     shorter = np.minimum(headers["width"], headers["height"])
-    aspect_ratios = np.maximum(headers["width"], headers["height"]) / shorter
     median_side = float(np.median(shorter))
+    is_tiny = shorter < TINY_FRACTION * median_side
+    ratios = np.maximum(headers["width"], headers["height"]) / shorter
     brightness, is_blank = hashes.brightness, hashes.contrast < BLANK_CONTRAST
-    is_deep = np.char.startswith(headers["mode"], b"I") | (headers["mode"] == b"F")
+    is_extreme = ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank
+    is_deep = np.char.startswith(modes, "I") | (modes == "F")
+    is_escaped = np.array([image.file != image.file.encode(errors="ignore").decode() for image in images])
     checks: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
         ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i], formats[i])),
         ("animated", headers["frames"] > 1, lambda i: f"{headers['frames'][i]} frames in a {formats[i]} file"),
-        (
-            "unusual format",
-            np.isin(formats, list(rare)) & (len(headers) >= RARE_FORMAT_MIN_IMAGES),
-            lambda i: f"{rare[formats[i]]} of {len(headers)} images are {formats[i]}",
-        ),
+        ("unusual format", is_rare, lambda i: f"{rare[formats[i]]} of {len(headers)} images are {formats[i]}"),
         ("blank", is_blank, lambda _: "a single color"),
-        (
-            "very dark or bright",
-            ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank,
-            lambda i: f"mean brightness {brightness[i]:.0f} of 255",
-        ),
-        (
-            "tiny",
-            shorter < TINY_FRACTION * median_side,
-            lambda i: f"{_size(headers[i])}; the median shorter side is {median_side:.0f}",
-        ),
+        ("very dark or bright", is_extreme, lambda i: f"mean brightness {brightness[i]:.0f} of 255"),
+        ("tiny", is_tiny, lambda i: f"{_size(headers[i])}; the median shorter side is {median_side:.0f}"),
         (
             "extreme aspect ratio",
-            aspect_ratios > EXTREME_ASPECT_RATIO,
-            lambda i: f"{_size(headers[i])}, an aspect ratio of {aspect_ratios[i]:.1f}",
+            ratios > EXTREME_ASPECT_RATIO,
+            lambda i: f"{_size(headers[i])}, an aspect ratio of {ratios[i]:.1f}",
         ),
         ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
-        ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {_mode(headers[i])}"),
-        ("CMYK", headers["mode"] == b"CMYK", lambda _: "converted to RGB"),
-        ("more than 8 bits", is_deep, lambda i: f"mode {_mode(headers[i])}"),
-        (
-            "name not UTF-8",
-            np.array([not _is_utf8(image.file) for image in images]),
-            lambda i: printable(images[i].path.name),
-        ),
+        ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {modes[i]}"),
+        ("CMYK", modes == "CMYK", lambda _: "converted to RGB"),
+        ("more than 8 bits", is_deep, lambda i: f"mode {modes[i]}"),
+        ("name not UTF-8", is_escaped, lambda i: printable(images[i].path.name)),
     ]
     for kind, mask, describe in checks:
         yield from (Finding(kind, (images[i].path,), describe(i)) for i in np.flatnonzero(mask).tolist())
@@ -121,15 +103,3 @@ def _extension(image: ImageRecord, format_: str) -> str:
 
 def _size(header: np.void) -> str:
     return f"{header['width']} x {header['height']} pixels"
-
-
-def _mode(header: np.void) -> str:
-    return str(header["mode"].decode())
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

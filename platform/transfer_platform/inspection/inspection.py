@@ -23,7 +23,7 @@ class Inspection:
         root: The dataset's folder; file names are relative to it.
         classes: Class names of all splits, sorted.
         counts: Number of images of each class, by split.
-        findings: All findings, in the order of `FINDING_KINDS`.
+        findings: In the order of `FINDING_KINDS`.
         statistics: See `summary.image_statistics`.
         formats: See `summary.format_table`.
         quarantine: Invalid files that are left out, with the reasons.
@@ -82,17 +82,8 @@ class Inspection:
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
     def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
-        """Raises an error with all error findings, up to 20 of a kind, if there are any.
-
-        Args:
-            hint: Where to find the complete list.
-            outcome: Consequence of the errors.
-
-        Raises:
-            DataError: There are errors.
-        """
-        errors = self.errors
-        if not errors:
+        """Raises a `DataError` that lists errors, up to 20 of a kind, if there are any; it ends with `hint`."""
+        if not (errors := self.errors):
             return
         lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]
         for kind, count in Counter(error.kind for error in errors).items():

@@ -35,8 +35,7 @@ def out_of_fold_probabilities(
 ) -> NDArray[np.float64]:
     """Cross-validates a logistic regression on standardized features.
 
-    The regularization is the one of `REGULARIZATION` with the smallest out-of-fold loss on up to
-    `TUNING_IMAGES` images.
+    Uses the regularization with the smallest out-of-fold loss on up to `TUNING_IMAGES` images.
 
     Args:
         features: Features (N, D).
@@ -69,8 +68,7 @@ def _cross_validate(
 
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(labels).min())), shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=MAX_ITERATIONS))
-    probabilities: NDArray[np.float64] = cross_val_predict(model, features, labels, cv=folds, method="predict_proba")
-    return probabilities
+    return np.asarray(cross_val_predict(model, features, labels, cv=folds, method="predict_proba"))
 
 
 def find_label_errors(
@@ -78,9 +76,9 @@ def find_label_errors(
 ) -> Iterator[Finding]:
     """Yields label errors by confident learning (Northcutt et al., 2021), then other misclassified images.
 
-    Confident learning estimates the number n of label errors: labels for which another class is as probable
-    as it is on average for its own images. The n labels with the smallest probability are reported. Other
-    misclassified images are difficult or untypical. The least probable label comes first.
+    Confident learning estimates the number n of label errors: labels for which another class is as probable as it is
+    on average for its own images. The n labels with the smallest probability are reported. Other misclassified images
+    are difficult or untypical. The least probable label comes first.
 
     Args:
         images: N images.
@@ -116,24 +114,16 @@ def _describe(
     probabilities: NDArray[np.floating],
 ) -> Iterator[Finding]:
     labels = _label_indices(images, classes)
-    label_probabilities, predicted = (probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1))
+    label_probabilities, predicted = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     for index in np.argsort(label_probabilities, kind="stable"):
         if mask[index]:
-            yield Finding(
-                kind,
-                (images[index].path,),
-                f"labeled {images[index].label!r} (probability {label_probabilities[index]:.3f}), predicted "
-                f"{classes[predicted[index]]!r} ({probabilities[index, predicted[index]]:.3f})",
-            )
+            label = f"labeled {images[index].label!r} (probability {label_probabilities[index]:.3f})"
+            prediction = f"predicted {classes[predicted[index]]!r} ({probabilities[index, predicted[index]]:.3f})"
+            yield Finding(kind, (images[index].path,), f"{label}, {prediction}")
 
 
 def find_outliers(images: Sequence[ImageRecord], features: NDArray[np.float32]) -> Iterator[Finding]:
-    """Yields images that are far from their nearest neighbors, the farthest first.
-
-    Args:
-        images: N images.
-        features: Their features (N, D).
-    """
+    """Yields images whose features (N, D) are far from their nearest neighbors, the farthest first."""
     if len(images) <= NEIGHBORS:
         return
     distances = _neighbor_distances(features)
@@ -142,19 +132,15 @@ def find_outliers(images: Sequence[ImageRecord], features: NDArray[np.float32]) 
     for index in np.argsort(-distances):
         if distances[index] <= median + OUTLIER_DEVIATIONS * deviation:
             return
-        yield Finding(
-            "outlier",
-            (images[index].path,),
-            f"mean cosine distance to the {NEIGHBORS} nearest neighbors {distances[index]:.2f} "
-            f"(median of all images: {median:.2f})",
-        )
+        distance = f"mean cosine distance to the {NEIGHBORS} nearest neighbors {distances[index]:.2f}"
+        yield Finding("outlier", (images[index].path,), f"{distance} (median of all images: {median:.2f})")
 
 
 def _neighbor_distances(features: NDArray[np.float32]) -> NDArray[np.float64]:
     """Returns the mean cosine distance of each image to its nearest neighbors (N,).
 
-    `cleanlab.outlier.OutOfDistribution` computes the same distances in 3 times the time and 5.8 times the
-    memory: 52 s and 1.6 GiB instead of 17 s and 0.3 GiB for 12,000 images of 1,280 features on one core.
+    `cleanlab.outlier.OutOfDistribution` computes the same distances, but takes 52 s and 1.6 GiB instead of 17 s and
+    0.3 GiB for 12,000 images of 1,280 features on one core.
     """
     rows = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     means = []

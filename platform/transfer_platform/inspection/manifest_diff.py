@@ -5,11 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import StringIO
+from operator import attrgetter
 from typing import NamedTuple
 
 from transfer_platform.errors import DataError
 
 _MAX_LISTED = 20
+_PAIRS = ("changed", "relabelled", "moved", "reweighted", "refolded")
 
 
 class ManifestLine(NamedTuple):
@@ -54,8 +56,7 @@ class ManifestDiff:
     @property
     def is_empty(self) -> bool:
         """True if both runs were trained and tested on the same data."""
-        pairs = (self.changed, self.relabelled, self.moved, self.reweighted, self.refolded)
-        return not any((self.added, self.removed, *pairs))
+        return not any(getattr(self, name) for name in ("added", "removed", *_PAIRS))
 
     def __str__(self) -> str:
         if self.is_empty:
@@ -79,31 +80,21 @@ class ManifestDiff:
 
     def as_json(self) -> dict[str, object]:
         """Returns the differences with rows as dicts and pairs as lists of two."""
-        return {
-            "same": self.same,
-            **{name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")},
-            **{
-                name: [[a._asdict(), b._asdict()] for a, b in getattr(self, name)]
-                for name in ("changed", "relabelled", "moved", "reweighted", "refolded")
-            },
-        }
+        rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")}
+        pairs = {name: [[a._asdict(), b._asdict()] for a, b in getattr(self, name)] for name in _PAIRS}
+        return {"same": self.same, **rows, **pairs}
 
 
 def read_manifest(text: str, name: str) -> list[ManifestLine]:
-    """Parses a manifest.
-
-    Args:
-        text: CSV as written by `report.manifest`.
-        name: Name of the run for errors.
+    """Parses CSV as written by `report.manifest`; `name` is the run's name for errors.
 
     Raises:
         DataError: A column is missing.
     """
     reader = csv.DictReader(StringIO(text))
     if missing := [field for field in ManifestLine._fields if field not in (reader.fieldnames or ())]:
-        raise DataError(
-            f"the manifest of {name} has no column {', '.join(missing)}; it was not written by this platform"
-        )
+        columns = ", ".join(missing)
+        raise DataError(f"the manifest of {name} has no column {columns}; it was not written by this platform")
     return [ManifestLine(**{field: row[field] for field in ManifestLine._fields}) for row in reader]
 
 
@@ -112,28 +103,20 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
-    pairs = []
-    for fields in (
-        ("sha256", "split", "label", "weight", "fold"),
-        ("sha256", "split", "label", "weight"),
-        ("sha256", "split", "label"),
-        ("sha256", "label"),
-        ("sha256",),
-        ("file",),
-    ):
+    equal_fields = {
+        "same": ("sha256", "split", "label", "weight", "fold"),
+        "refolded": ("sha256", "split", "label", "weight"),
+        "reweighted": ("sha256", "split", "label"),
+        "moved": ("sha256", "label"),
+        "relabelled": ("sha256",),
+        "changed": ("file",),
+    }
+    pairs: dict[str, tuple[Pair, ...]] = {}
+    for kind, fields in equal_fields.items():
         matches, left, right = _match(left, right, fields)
-        pairs.append(tuple(sorted(matches)))
-    same, refolded, reweighted, moved, relabelled, changed = pairs
-    return ManifestDiff(
-        same=len(same),
-        added=tuple(sorted(right)),
-        removed=tuple(sorted(left)),
-        changed=changed,
-        relabelled=relabelled,
-        moved=moved,
-        reweighted=reweighted,
-        refolded=refolded,
-    )
+        pairs[kind] = tuple(sorted(matches))
+    same = len(pairs.pop("same"))
+    return ManifestDiff(same, tuple(sorted(right)), tuple(sorted(left)), **pairs)
 
 
 def _location(a: ManifestLine, b: ManifestLine) -> str:
@@ -146,13 +129,13 @@ def _match(
     left: Iterable[ManifestLine], right: Iterable[ManifestLine], fields: tuple[str, ...]
 ) -> tuple[list[Pair], list[ManifestLine], list[ManifestLine]]:
     """Returns pairs of rows with equal fields, and the unmatched rows of both sides."""
-    candidates: dict[tuple[str, ...], list[ManifestLine]] = defaultdict(list)
+    key = attrgetter(*fields)
+    candidates: dict[object, list[ManifestLine]] = defaultdict(list)
     for row in sorted(right, reverse=True):
-        candidates[tuple(getattr(row, field) for field in fields)].append(row)
+        candidates[key(row)].append(row)
     pairs, unmatched = [], []
     for row in sorted(left):
-        matches = candidates[tuple(getattr(row, field) for field in fields)]
-        if matches:
+        if matches := candidates[key(row)]:
             pairs.append((row, matches.pop()))
         else:
             unmatched.append(row)

@@ -73,5 +73,4 @@ def _cosine_basis() -> NDArray[np.float32]:
     waves = np.cos(np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE))
     waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / THUMBNAIL_SIDE)
     products = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))
-    basis: NDArray[np.float32] = products.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2).astype(np.float32)
-    return basis
+    return np.asarray(products.reshape(3 * THUMBNAIL_SIDE**2, _FREQUENCIES**2), np.float32)

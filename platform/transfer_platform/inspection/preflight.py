@@ -1,9 +1,9 @@
-"""Inspection of a dataset before training: all checks that need no network."""
+"""Inspection of a dataset before training."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,10 @@ from transfer_platform.inspection.summary import format_table, image_statistics
 
 if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
-    from transfer_platform.data.image_stats import ImageStats
 
 
 def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
-    """Runs all checks and splits the images.
+    """Runs all checks that need no network, and splits the images.
 
     Returns:
         The inspection, and the splits; None if the images cannot be split, which is then one of the findings.
@@ -43,22 +42,11 @@ def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
         except SplitError as error:
             split_error = str(error)
     images = {split: catalog.images for split, catalog in dataset.catalogs.items()}
-    inspection = inspect(
-        dataset.root,
-        dataset.catalogs,
-        dataset.stats,
-        splits.by_name if splits else images,
-        skip=dataset.config.on_bad_image == "skip",
-        few=dataset.config.few_images,
-        allowed=dataset.allowed,
-        split_error=split_error,
-        notes=dataset.notes,
-    )
-    return inspection, splits
+    return _inspect(dataset, splits.by_name if splits else images, split_error), splits
 
 
 def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
-    """Returns the splits of a dataset that will be used for training.
+    """Returns the splits for training.
 
     Raises:
         DataError: The preflight found errors; the message lists them.
@@ -68,37 +56,14 @@ def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
     return splits
 
 
-def inspect(
-    root: Path,
-    catalogs: Mapping[str, Catalog],
-    stats: ImageStats,
-    splits: Mapping[str, tuple[ImageRecord, ...]],
-    *,
-    skip: bool = False,
-    few: int = 10,
-    allowed: Collection[Path] = frozenset(),
-    split_error: str = "",
-    notes: Iterable[str] = (),
-) -> Inspection:
-    """Runs all checks that need no network.
-
-    Args:
-        root: The dataset's folder.
-        catalogs: Files by split that has a folder.
-        stats: Headers and thumbnails of all images.
-        splits: The images of each split; those of the catalogs if they cannot be split.
-        skip: Leave out invalid files, which are reported as notes.
-        few: Number of training images below which a class is small.
-        allowed: Files that may be in two splits.
-        split_error: Reason why the images cannot be split.
-        notes: Notes about the interpretation of a manifest.
-    """
+def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]], split_error: str) -> Inspection:
     images = [image for members in splits.values() for image in members]
+    catalogs, stats = dataset.catalogs, dataset.stats
     rows = stats.rows(image.sha256 for image in images)
     headers, hashes = stats.headers(rows), compute_hashes(stats, rows)
     ends = np.cumsum([len(members) for members in splits.values()])
     parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
-    split_findings = [*check_class_folders(catalogs), *exact_duplicates(splits, allowed), *check_groups(splits)]
+    split_findings = [*check_class_folders(catalogs), *exact_duplicates(splits, dataset.allowed), *check_groups(splits)]
     if split_error and not any(FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings):
         split_findings.append(Finding("cannot be split", (), split_error))
     findings = [
@@ -107,19 +72,19 @@ def inspect(
         *near_duplicates(splits, headers, hashes),
         *check_images(images, headers, hashes),
         *check_class_names({image.label for image in images}),
-        *check_class_sizes(splits["train"], few),
-        *(Finding("manifest", (), note) for note in notes),
+        *check_class_sizes(splits["train"], dataset.config.few_images),
+        *(Finding("manifest", (), note) for note in dataset.notes),
     ]
     filled = {name: part for name, part in parts.items() if splits[name]}
     return Inspection(
-        root=root,
+        root=dataset.root,
         classes=tuple(sorted({image.label for image in images})),
         counts={name: Counter(image.label for image in members) for name, members in splits.items()},
         findings=sorted_findings(findings),
         statistics=image_statistics(headers, hashes.brightness, filled),
         formats=format_table({name: headers[part] for name, part in parts.items()}),
         skipped_checks=_skipped_comparisons(hashes),
-        quarantine=_skippable_files(catalogs) if skip else {},
+        quarantine=_skippable_files(catalogs) if dataset.config.on_bad_image == "skip" else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
     )
 

@@ -31,17 +31,13 @@ THUMBNAIL_SIDE = 112
 MAX_THUMBNAIL_BYTES = 100_000_000
 """Maximum size of a file for which a thumbnail is made."""
 
-_REFUSED_LINKS = ("link leading out", "link in circles")
-"""Kinds without thumbnails: the target of such a link must not be disclosed."""
-_JPEG_QUALITY = 70
-_TEMPLATE = Path(__file__).with_name("report.html.jinja")
-
 
 def summary(inspection: Inspection) -> str:
     """Returns one line with the numbers of images, classes and findings."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
-    counts = ", ".join(_plural(inspection.count(severity), severity) for severity in Severity)
-    return f"{images} images of {len(inspection.classes)} classes; {counts}"
+    counts = {severity: inspection.count(severity) for severity in Severity}
+    findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
+    return f"{images} images of {len(inspection.classes)} classes; {findings}"
 
 
 def text_report(inspection: Inspection) -> str:
@@ -79,8 +75,8 @@ def html_page(inspection: Inspection, title: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    template = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
         title=title,
         summary=summary(inspection),
         sections=[_html_section(inspection, *section) for section in _sections(inspection)],
@@ -122,10 +118,7 @@ def quarantine(inspection: Inspection) -> str:
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Returns all images as CSV, in an order that does not depend on file names.
-
-    Columns are `split`, `label`, `sha256`, `weight` (in the training loss), `fold` and `file`.
-    """
+    """Returns all images as CSV, in an order that does not depend on file names; weights are those of the loss."""
     folds = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
     rows = (
         (
@@ -143,7 +136,6 @@ def manifest(inspection: Inspection, splits: Splits) -> str:
 
 
 def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Finding]]]:
-    """Yields the findings of each severity and kind."""
     for severity in Severity:
         for kind in Counter(finding.kind for finding in inspection.findings):
             findings = [each for each in inspection.by_kind(kind) if inspection.severity(each) == severity]
@@ -170,7 +162,7 @@ def _html_section(inspection: Inspection, severity: Severity, kind: str, finding
 
 
 def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
-    hidden = finding.kind in _REFUSED_LINKS
+    hidden = finding.kind in ("link leading out", "link in circles")  # their targets must not be disclosed
     return {
         "images": [
             {"source": "" if hidden else thumbnail_uri(path), "name": inspection.name(path)}
@@ -194,12 +186,8 @@ def thumbnail_uri(path: Path) -> str:
         return ""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     content = BytesIO()
-    image.save(content, "JPEG", quality=_JPEG_QUALITY)
+    image.save(content, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _rows(columns: Mapping[str, Sequence[object]]) -> list[list[object]]:

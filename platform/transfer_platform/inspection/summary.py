@@ -17,12 +17,9 @@ _QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quart
 def image_statistics(
     headers: NDArray[np.void], brightness: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
-    """Returns a table of quartiles with a row for each split and quantity.
+    """Returns a table of quartiles with a row for each split, which must have images, and each quantity.
 
-    Args:
-        headers: `HEADER_DTYPE` records of all images (N,).
-        brightness: Mean brightness (N,), 0 to 255.
-        splits: The images of each split, at least one.
+    `headers` are `HEADER_DTYPE` records (N,); `brightness` (N,) is 0 to 255.
     """
     columns: dict[str, list[object]] = {name: [] for name in ("split", "quantity", *_QUANTILES)}
     for split, rows in splits.items():

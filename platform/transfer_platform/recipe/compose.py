@@ -1,7 +1,7 @@
 """Composition of a recipe from base recipes, its file and overrides."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
 
@@ -15,24 +15,16 @@ _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
-    """Reads a recipe file with all that it extends, and merges the overrides into it.
+    """Reads a recipe file and the recipes that it extends, and merges the overrides into it.
 
-    Problems of the file and of all overrides are reported together.
-
-    Args:
-        path: The file.
-        overrides: FIELD=VALUE, such as `training.epochs=3`; the last one wins. Values are YAML.
+    An override is FIELD=VALUE, such as `training.epochs=3`, where the value is YAML; the last one wins.
 
     Raises:
-        RecipeError: A file or an override cannot be parsed, or a file extends itself.
+        RecipeError: Files or overrides cannot be parsed, or a file extends itself; holds all problems.
     """
     problems: list[RecipeProblem] = []
     layers: list[Node] = []
-    readers: list[Callable[[], Node]] = [
-        partial(_read_file, path, (), None),
-        *(partial(_parse_override, text) for text in overrides),
-    ]
-    for read in readers:
+    for read in [partial(_read_file, path), *(partial(_parse_override, text) for text in overrides)]:
         try:
             layers.append(read())
         except RecipeError as error:
@@ -71,14 +63,8 @@ def _parse_override(text: str) -> Node:
     return node
 
 
-def _read_file(path: Path, extended_by: tuple[Path, ...], named_at: Place | None) -> Node:
-    """Reads a file and merges it into the one that it extends.
-
-    Args:
-        path: The file.
-        extended_by: The recipes that extend it, the outermost first.
-        named_at: Place of the `extends` that names it; None for the recipe itself.
-    """
+def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
+    """Reads a file and merges it into its base; `named_at` is the place of the `extends` that names the file."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree
@@ -112,9 +98,8 @@ def _with_absolute_paths(tree: Node, folder: Path) -> Node:
 def _parse_file(path: Path, named_at: Place | None) -> Node:
     tree = parse_yaml(_read_text(path, named_at), str(path))
     if tree is None:
-        raise recipe_error(
-            Place(str(path)), "", "the file is empty; a recipe needs at least name, dataset and backbone"
-        )
+        message = "the file is empty; a recipe needs at least name, dataset and backbone"
+        raise recipe_error(Place(str(path)), "", message)
     if not isinstance(tree.value, dict):
         raise recipe_error(tree.place, "", "not a recipe: expected fields, such as name: ants-bees")
     return tree

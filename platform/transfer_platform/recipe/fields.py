@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
-from pydantic_core import PydanticUndefined
-
 from transfer_platform.recipe.schema import Recipe, Section
 from transfer_platform.recipe.search_space import Choice, Range
 from transfer_registry.rules import Rule
@@ -29,13 +27,17 @@ class SchemaField:
 
     Attributes:
         path: Names as written in a recipe (`test/accuracy`, not `accuracy`).
-        info: pydantic's description of the field.
         section: The model of a section; None for a field that holds a value.
     """
 
     path: tuple[str, ...]
     info: FieldInfo
     section: type[BaseModel] | None
+
+    @property
+    def description(self) -> str:
+        """Docstring of the field or, if it has none, of its section."""
+        return self.info.description or (self.section and self.section.__doc__) or ""
 
     @property
     def range_keys(self) -> tuple[str, ...]:
@@ -52,8 +54,7 @@ class SchemaField:
     @property
     def default(self) -> Any:  # noqa: ANN401 - any field type
         """The default value; None for a required field."""
-        default = self.info.get_default()
-        return None if default is PydanticUndefined else default
+        return None if self.info.is_required() else self.info.get_default()
 
 
 @cache

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Loads a recipe file, the recipes that it extends, and overrides from the command line.
+    """Loads a recipe file, the recipes that it extends, and overrides from the command line, without downloads.
 
-    Relative paths, also in overrides, are relative to the file and are not changed; those of a base recipe
-    are relative to the base and become absolute. Nothing is downloaded.
+    Relative paths, also in overrides, are relative to the file and are not changed; those of a base recipe are
+    relative to the base and become absolute.
 
     Args:
         path: A YAML 1.2 file. `extends: base.yaml` in it names a recipe to build on.

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """An error without its line number.
-
-    Attributes:
-        path: The field; for a missing field, its expected path.
-        message: Rule, value and fix, without the name of the field.
-    """
+    """An error without its line number, and a message without the name of the field."""
 
     path: FieldPath
     message: str
@@ -55,12 +50,7 @@ _PATTERN_RULES = {
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Returns one error for each mistake in the recipe.
-
-    Args:
-        error: Raised by `Recipe.model_validate(tree.plain())`.
-        tree: The recipe as it was written.
-    """
+    """Returns one error for each mistake, where `error` was raised by `Recipe.model_validate(tree.plain())`."""
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     messages = [
@@ -83,13 +73,13 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
-    """A missing `source` next to an unknown `sorce` is one mistake, not two."""
+    """Returns True for a missing `source` next to an unknown `sorce`: one mistake, not two."""
     siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
     return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 
 
 def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
-    """`optimizer: {low: 1, high: 2}` is one error of the field instead of one for each key."""
+    """Returns one error for `optimizer: {low: 1, high: 2}`, instead of one for each key."""
     field = all_fields().get(path[:-1])
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
@@ -132,7 +122,7 @@ def _fix(path: FieldPath, details: ErrorDetails) -> str:
 
 def _missing(path: FieldPath) -> str:
     if path in all_fields():
-        return f"required field is missing: {all_fields()[path].info.description}"
+        return f"required field is missing: {all_fields()[path].description}"
     return "is missing; a range needs low and high, or choices"
 
 

@@ -73,9 +73,9 @@ def markdown_reference() -> str:
         fields = [field for field in value_fields().values() if field.path[:-1] == path]
         if fields:
             heading = f"`{format_path(path)}`" if path else "Top level"
-            text = (all_fields()[path].info.description if path else Recipe.__doc__) or ""
+            text = all_fields()[path].description if path else Recipe.__doc__
             rows = [_row(field, _property(schema, field.path)) for field in fields]
-            parts.append("\n".join([f"## {heading}", "", text, "", *_TABLE, *rows, ""]))
+            parts.append("\n".join([f"## {heading}", "", text or "", "", *_TABLE, *rows, ""]))
     return "\n".join(parts)
 
 
@@ -124,8 +124,7 @@ def _required(path: FieldPath) -> dict[str, Any]:
 def _row(field: SchemaField, schema: Mapping[str, Any]) -> str:
     search = {RANGE_KEYS + CHOICE_KEYS: "range, choices", CHOICE_KEYS: "choices"}.get(field.range_keys, "")
     default = "**required**" if field.info.is_required() else _literal(field.default)
-    description = field.info.description or ""
-    return f"| `{format_path(field.path)}` | {_describe(schema)} | {search} | {default} | {description} |"
+    return f"| `{format_path(field.path)}` | {_describe(schema)} | {search} | {default} | {field.description} |"
 
 
 def _literal(value: object) -> str:

@@ -28,12 +28,6 @@ from transfer_platform.suggest import did_you_mean
 if TYPE_CHECKING:
     from transfer_platform.recipe.search_space import Space
 
-_NO_EFFECT_ON_TRIALS: dict[str, Any] = {
-    "search": {"trials"},
-    "promotion": True,
-    "dataset": {"on_bad_image", "allow_duplicates", "few_images"},
-}
-
 _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 """Text that ruamel.yaml writes without quotes and reads back unchanged, unlike `[?0]` or line separators."""
 
@@ -49,17 +43,14 @@ def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Returns the recipe of one trial, in which every range is replaced by a value.
+    """Returns the recipe of one trial: without ranges, and with `search.trials: 1`.
 
     Args:
         recipe: The recipe of the study.
         values: Dotted field -> value, for exactly the fields of `search_ranges(recipe)`.
 
-    Returns:
-        A recipe without ranges and with `search.trials: 1`.
-
     Raises:
-        RecipeError: Values are missing, unexpected, or outside their range; the error holds all of them.
+        RecipeError: Values are missing, unexpected, or outside their range; holds all problems.
     """
     plain = {field: _to_python(value) for field, value in values.items()}
     if problems := sorted(_value_errors(search_ranges(recipe), plain)):
@@ -78,17 +69,15 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def study_identity(recipe: Recipe) -> str:
-    """Hashes everything in a recipe that its trials depend on.
+    """Returns the SHA-256, 64 hexadecimal digits, of everything in a recipe that its trials depend on.
 
-    Excluded are the number of trials, the promotion, and options that only decide which files are valid
-    images: these are covered by the data's fingerprint. Comments, the order of fields and explicit defaults
-    make no difference. Unset splits give another identity than equal explicit ones; resolve them first with
-    `data.split_layout.resolve_recipe_splits`.
-
-    Returns:
-        SHA-256 of canonical JSON, 64 hexadecimal digits.
+    Excluded are the number of trials, the promotion, and options that only decide which files are valid images,
+    which the data's fingerprint covers. Comments, the order of fields and explicit defaults make no difference.
+    Unset splits give another identity than equal explicit ones; first set them with `resolve_recipe_splits`.
     """
-    content = recipe.model_dump(mode="json", by_alias=True, exclude=_NO_EFFECT_ON_TRIALS)
+    image_options = {"on_bad_image", "allow_duplicates", "few_images"}
+    excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
+    content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

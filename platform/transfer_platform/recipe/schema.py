@@ -1,7 +1,6 @@
 """Recipe schema: every field with its type, unit, bounds and default.
 
-The models are frozen. A field declared as `Searchable` or `Option` may hold a range until `recipe.resolve`
-replaces it with the value of a trial. This module imports nothing heavy.
+A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces it with the value of a trial.
 """
 
 from __future__ import annotations
@@ -94,7 +93,6 @@ class DatasetConfig(Section):
     """SHA-256 of the archive or manifest, 64 hexadecimal digits; a file with another checksum is rejected."""
 
     splits: SplitsConfig = SplitsConfig()
-    """Training, validation and test images; unset splits are detected from folder names."""
 
     split_seed: int = Field(default=0, ge=0)
     """Seed of fractional splits, independent of `seed`: runs with different seeds have the same splits."""
@@ -202,9 +200,8 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:
         if self.sampling == "balanced" and self.class_weights in ("balanced", "auto"):
-            raise ValueError(
-                "sampling: balanced and class_weights correct the same imbalance twice; use only one of them"
-            )
+            message = "sampling: balanced and class_weights correct the same imbalance twice; use only one of them"
+            raise ValueError(message)
         return self
 
 
@@ -273,7 +270,6 @@ class PromotionConfig(Section):
     """Name of the registered model."""
 
     gate: GateConfig = GateConfig()
-    """Rules that a candidate must pass to become champion."""
 
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
     """Fraction of in-distribution images that the served model may classify as unknown."""
@@ -289,19 +285,10 @@ class Recipe(Section):
     """Seed of the head's initial weights, the order of images, dropout and the search."""
 
     dataset: DatasetConfig
-    """The images: where they are and how they are read."""
-
     backbone: BackboneConfig
-    """The pretrained feature extractor."""
-
     features: FeaturesConfig = FeaturesConfig()
-    """Features from the frozen part of the backbone, computed once and stored."""
-
     head: HeadConfig = HeadConfig()
-    """The new classification head."""
-
     training: TrainingConfig = TrainingConfig()
-    """Optimization of a trial."""
 
     search: SearchConfig | None = None
     """The Optuna study. Without this section, a run is a single trial."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,37 +24,35 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.yaml_tree import FieldPath, Node
 
 _SOURCE = ("dataset", "source")
+_SPLITS = ("dataset", "splits")
+_SHA256 = ("dataset", "sha256")
 _WEIGHTS = ("backbone", "weights")
 _GATE = ("promotion", "gate")
 _UNBOUNDED_METRICS = ("test/loss", "served/latency_ms", "served/size_mb")
 _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 
 
+@dataclass(frozen=True)
 class ValidFields:
-    """The valid fields of a recipe, with defaults for unset ones, so that a broken recipe can be checked too.
+    """The valid fields of a recipe, which may be incomplete, with defaults for unset ones.
 
-    Args:
+    Attributes:
         tree: The recipe as it was written.
         invalid: Paths that the schema rejects; values at, above and below them are hidden.
     """
 
-    def __init__(self, tree: Node, invalid: Iterable[FieldPath]) -> None:
-        self._tree = tree
-        self._invalid = tuple(invalid)
+    tree: Node
+    invalid: Sequence[FieldPath]
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
-        """Returns the value of a dotted field, a range as a dict.
-
-        Returns None for a field that is unset, invalid, or in an optional section that is missing.
-        """
+        """Returns the value of a dotted field (a range as a dict); None if it is invalid or has no value."""
         path = tuple(name.split("."))
-        if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self._invalid):
+        if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self.invalid):
             return None
-        node = self._tree.find(path)
-        if node is not None:
+        if (node := self.tree.find(path)) is not None:
             return node.plain()
         sections = (path[:length] for length in range(1, len(path)))
-        exists = all(self._is_set(section) or all_fields()[section].default is not None for section in sections)
+        exists = all(self.is_set(section) or all_fields()[section].default is not None for section in sections)
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
@@ -67,22 +66,18 @@ class ValidFields:
 
     def ranges(self) -> list[FieldPath]:
         """Returns the fields that have a range, including invalid ones."""
-        nodes = {path: self._tree.find(path) for path, field in value_fields().items() if field.range_keys}
+        nodes = {path: self.tree.find(path) for path, field in value_fields().items() if field.range_keys}
         return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
 
-    def has_section(self, name: str) -> bool:
-        """Returns True if an optional section is present and not null, even if it is invalid."""
-        return self._is_set((name,))
-
-    def _is_set(self, path: FieldPath) -> bool:
-        node = self._tree.find(path)
+    def is_set(self, path: FieldPath) -> bool:
+        """Returns True if a field or section is present and not null, even if it is invalid."""
+        node = self.tree.find(path)
         return node is not None and node.value is not None
 
 
 def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
     """Yields contradictions between valid fields."""
-    yield from _ranges_without_search(fields)
-    yield from _search_without_ranges(fields)
+    yield from _search_errors(fields)
     yield from _overlapping_folders(fields)
     yield from _oversized_fractions(fields)
     yield from _long_warmups(fields)
@@ -90,34 +85,27 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
 
 
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
-    """Yields references to data, weights, backbones and stages that do not exist. Nothing is downloaded.
+    """Yields references to data, weights, backbones and stages that do not exist, without downloads.
 
-    Args:
-        fields: The valid fields.
-        folder: The recipe's folder, which paths are relative to.
+    Paths are relative to `folder`, the folder of the recipe.
     """
     if source := fields.get("dataset.source"):
         yield from _source_errors(source, folder)
         if fields.get("dataset.sha256") and _has_no_checksum(source, folder):
-            message = "only an archive or a manifest can have a checksum; remove this field"
-            yield FieldError(("dataset", "sha256"), message)
+            yield FieldError(_SHA256, "only an archive or a manifest can have a checksum; remove this field")
     if (weights := fields.get("backbone.weights")) and is_weights_file(weights):
         yield from _missing_file(_WEIGHTS, weights, folder, "weights file")
     yield from _backbone_errors(fields)
 
 
-def _ranges_without_search(fields: ValidFields) -> Iterator[FieldError]:
-    if fields.has_section("search") or not fields.ranges():
-        return
-    first, *others = fields.ranges()
-    also = f" (also for {', '.join(map(format_path, others))})" if others else ""
-    fix = f"add one, such as search: {{trials: 20}}, or use a value instead{also}"
-    yield FieldError(first, f"a range requires a search section; {fix}")
-
-
-def _search_without_ranges(fields: ValidFields) -> Iterator[FieldError]:
-    trials = fields.get("search.trials")
-    if trials and trials > 1 and not fields.ranges():
+def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
+    ranges, trials = fields.ranges(), fields.get("search.trials")
+    if ranges and not fields.is_set(("search",)):
+        first, *others = ranges
+        also = f" (also for {', '.join(map(format_path, others))})" if others else ""
+        fix = f"add one, such as search: {{trials: 20}}, or use a value instead{also}"
+        yield FieldError(first, f"a range requires a search section; {fix}")
+    elif trials and trials > 1 and not ranges:
         message = f"all {trials} trials would be identical because no field has a range"
         yield FieldError(("search", "trials"), f"{message}; add one, such as {_EXAMPLE_RANGE}, or set trials: 1")
 
@@ -127,16 +115,12 @@ def _overlapping_folders(fields: ValidFields) -> Iterator[FieldError]:
     folders = {name: posixpath.normpath(value) for name, value in values.items() if isinstance(value, str)}
     for name, folder in folders.items():
         if folder.startswith(("..", "/")):
-            yield FieldError(_split(name), f"must be a folder inside the source, but got {folder}")
+            yield FieldError((*_SPLITS, name), f"must be a folder inside the source, but got {folder}")
     for (one, first), (other, second) in combinations(folders.items(), 2):
         if _is_inside(first, second) or _is_inside(second, first):
             relation = "is the same folder as" if first == second else "overlaps"
             fix = "use another folder or a fraction such as 0.2"
-            yield FieldError(_split(other), f"{second} {relation} {one} ({first}); {fix}")
-
-
-def _split(name: str) -> FieldPath:
-    return ("dataset", "splits", name)
+            yield FieldError((*_SPLITS, other), f"{second} {relation} {one} ({first}); {fix}")
 
 
 def _is_inside(folder: str, outer: str) -> bool:
@@ -149,7 +133,7 @@ def _oversized_fractions(fields: ValidFields) -> Iterator[FieldError]:
     if sum(fractions) >= 1:
         total = " + ".join(map(str, fractions))
         message = f"validation and test use {total} of the images, which leaves none for training"
-        yield FieldError(_split("validation"), message)
+        yield FieldError((*_SPLITS, "validation"), message)
 
 
 def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
@@ -166,8 +150,7 @@ def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:
             continue
         low, high = (fields.get(f"{'.'.join(path)}.{name}") for name in ("at_least", "at_most"))
         if low is not None and high is not None and low > high:
-            message = f"at_least <= at_most must hold, but got {low} and {high}"
-            yield FieldError((*path, "at_least"), message)
+            yield FieldError((*path, "at_least"), f"at_least <= at_most must hold, but got {low} and {high}")
         bounded = metric not in _UNBOUNDED_METRICS
         for name, bound in (("at_least", low), ("at_most", high)):
             if bound is not None and (bound < 0 or (bounded and bound > 1)):
@@ -187,9 +170,8 @@ def _source_errors(source: str, folder: Path) -> Iterator[FieldError]:
     elif kind == "torchvision" and (problem := torchvision_problem(name)):
         yield FieldError(_SOURCE, problem)
     elif kind == "embedded" and name not in EMBEDDED_DATASETS:
-        hint = did_you_mean(name, EMBEDDED_DATASETS)
-        expected = ", ".join(EMBEDDED_DATASETS)
-        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}, expected {expected}{hint}")
+        expected = f"{', '.join(EMBEDDED_DATASETS)}{did_you_mean(name, EMBEDDED_DATASETS)}"
+        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}, expected {expected}")
 
 
 def _has_no_checksum(source: str, folder: Path) -> bool:

@@ -1,7 +1,6 @@
 """Trees of YAML values that know the lines they were written on.
 
-Values are built from ruamel.yaml's node graph instead of by its constructors: every value has its line, no
-tag can construct an object, and a duplicate key is reported instead of overwritten.
+Built from ruamel.yaml's node graph: no tag constructs an object, and duplicate keys are reported.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ _CONSTRUCTORS: dict[str, Callable[[SafeConstructor, ScalarNode], Scalar]] = {
     "float": SafeConstructor.construct_yaml_float,
     "bool": SafeConstructor.construct_yaml_bool,
     "null": SafeConstructor.construct_yaml_null,
+    "str": SafeConstructor.construct_yaml_str,
+    "timestamp": SafeConstructor.construct_yaml_str,
 }
-_TEXT_TAGS = ("str", "timestamp")
 
 _SYNTAX_MESSAGES = (
     (r"mapping values are not allowed here", "a second ': ' on this line, or a line indented too far"),
@@ -54,12 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Origin of a value.
-
-    Attributes:
-        source: A file, or an override as it was typed.
-        line: Line number, starting at 1; None for overrides.
-    """
+    """Origin of a value: a file and a line number from 1, or an override as typed, without a line number."""
 
     source: str
     line: int | None = None
@@ -118,8 +113,7 @@ class Node:
 def merge(base: Node, override: Node) -> Node:
     """Merges two trees: mappings field by field; any other value of `override` replaces that of `base`.
 
-    A complete range (`low` and `high`, or `choices`) also replaces the value in `base`. An incomplete one
-    (`high: 0.1`) changes the range in `base`.
+    A complete range (`low` and `high`, or `choices`) replaces the value in `base`; `high: 0.1` changes its range.
     """
     if not isinstance(base.value, dict) or not isinstance(override.value, dict) or is_range(override.value):
         return override
@@ -147,15 +141,9 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 
 
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
-    """Parses one YAML document.
+    """Parses one YAML document; returns None if it is empty.
 
-    Args:
-        text: The document.
-        source: Name for messages, usually the file as the user typed it.
-        first_line: Number of the first line; None for an override, which has no lines.
-
-    Returns:
-        The tree, or None if the document is empty.
+    Messages name `source` and count lines from `first_line`, which is None for an override.
 
     Raises:
         RecipeError: The text is not valid YAML, or has duplicate fields, tags or too many values.
@@ -220,8 +208,6 @@ class _TreeBuilder:
 
     def _scalar(self, node: YamlNode, place: Place) -> Scalar:
         kind = str(node.tag).removeprefix(_TAG_PREFIX)
-        if isinstance(node, ScalarNode) and kind in _TEXT_TAGS:
-            return str(node.value)
         if isinstance(node, ScalarNode) and kind in _CONSTRUCTORS:
             return _CONSTRUCTORS[kind](self._constructor, node)
         tag = kind if kind == node.tag else f"!!{kind}"
