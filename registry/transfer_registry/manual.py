@@ -10,30 +10,23 @@ from mlflow.tracking import MlflowClient
 from transfer_registry.alias import (
     alias_discrepancy,
     apply_move,
+    create_move,
     finish_interrupted_move,
     matches_version,
     verdict_for_version,
 )
 from transfer_registry.errors import RegistryError
-from transfer_registry.ledger import EntryKind, LedgerEntry
-from transfer_registry.mlflow_registry import RUN_TAG, champion_version, model_versions
+from transfer_registry.ledger import EntryKind
+from transfer_registry.mlflow_registry import champion_version, model_versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.ledger import Ledger
+    from transfer_registry.ledger import Ledger, LedgerEntry
 
 
 def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
-    """Makes the previous champion champion again; a second rollback goes back one more promotion.
-
-    Args:
-        model: Name of the registered model.
-        ledger: The rollback is appended to it.
-        reason: Reason for the ledger.
-
-    Returns:
-        The ledger entry of the rollback.
+    """Restores the previous champion and returns the ledger entry; a second rollback goes back one more promotion.
 
     Raises:
         RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
@@ -56,16 +49,9 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
 
 
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
-    """Makes a version champion if it passed the gate against the current champion, or with an override.
+    """Makes a version champion if it passed the gate against the current champion, and returns the ledger entry.
 
-    Args:
-        model: Name of the registered model.
-        number: Version number.
-        ledger: The promotion is appended to it.
-        override: Reason to promote a version that did not pass; recorded in the ledger.
-
-    Returns:
-        The ledger entry of the promotion.
+    `override` is the reason to promote a version that did not pass; it is recorded in the ledger.
 
     Raises:
         RegistryError: The version does not exist, is already champion, or needs an override.
@@ -140,17 +126,7 @@ def _move(
     reason: str,
 ) -> LedgerEntry:
     verdict = verdict_for_version(ledger, version)
-    move = LedgerEntry(
-        kind=kind,
-        model=version.name,
-        version=int(version.version),
-        previous_version=previous,
-        run_id=version.tags.get(RUN_TAG),
-        recipe_fingerprint=verdict.recipe_fingerprint if verdict else None,
-        train_fingerprint=verdict.train_fingerprint if verdict else None,
-        test_fingerprint=verdict.test_fingerprint if verdict else None,
-        reason=reason,
-    )
+    move = create_move(version, kind, verdict, previous, reason)
     ledger.append_move(move, expected_last=expected_last)
     apply_move(client, verdict, move)
     return move
