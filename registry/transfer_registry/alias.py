@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_move(
     version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
 ) -> LedgerEntry:
-    """Returns an unwritten promotion or rollback from the champion `previous` to a version with this last verdict."""
+    """Creates a promotion or rollback to a version, which replaces `previous`; nothing is written yet."""
     return LedgerEntry(
         kind=kind,
         model=version.name,
@@ -39,8 +39,8 @@ def create_move(
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
     """Writes alias, description and tags of a version, unless they have been written for this entry.
 
-    The tag with the entry's hash is written last: it marks the entry as applied. `verdict` is the last one on the
-    version, or None if it was never judged; `move` is None if the gate rejected the version.
+    The tag with the entry's hash is written last: it marks the entry as applied. `verdict` is the last verdict on
+    the version, or None if it was never judged; `move` is None if the gate rejected the version.
     """
     entry = move or verdict
     assert entry is not None, "there is nothing to apply"
@@ -60,7 +60,7 @@ def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Applies the last move of the ledger if an interrupted process did not, and its version still exists."""
+    """Applies the last move in the ledger if a process was interrupted before it did and the version still exists."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))
@@ -69,7 +69,7 @@ def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) ->
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Returns True if an entry belongs to this version, and not to a deleted one with the same number.
 
-    MLflow reuses the numbers of a deleted model, also for a later trial of the same run.
+    MLflow reuses the version numbers of a deleted model, even for a later trial of the same run.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp

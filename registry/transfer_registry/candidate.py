@@ -35,9 +35,9 @@ Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
-    """Parses the output of the pyfunc for all C classes, which are the columns in this order.
+    """Parses the output of the pyfunc; `classes` sets the order of the columns (C).
 
-    The mapping of each image has `top`, and `ood_score` and `unknown` if the model has them.
+    There is one mapping per image with `top`, and `ood_score` and `unknown` if the model has them.
     """
     rows = list(predictions)
     top = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)

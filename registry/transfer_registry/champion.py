@@ -34,7 +34,7 @@ def evaluate_champion(
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """Returns the champion's predictions, stored ones if it has predicted all images before.
+    """Returns the champion's predictions for the test images; stored ones are used if they cover all images.
 
     Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images of the
     champion's own verdict; None if it was never judged. `predict` is called only if an image is new to the champion,

@@ -1,6 +1,6 @@
 """Promotion gate: applies rules to a candidate's metrics and predictions.
 
-All functions are pure, so stored data reproduce a verdict.
+All functions are pure, so a verdict can be reproduced from stored data.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def evaluate_rules(
     """Applies every rule to a candidate, even after one has failed.
 
     `labels` and `predicted` are class names (N). The name of a threshold in `rules` is a metric, such as
-    `test/accuracy`. `champion` has predictions for the same images; None without a champion.
+    `test/accuracy`. `champion` holds the predictions for the same images; None if there is no champion.
 
     Raises:
         RegistryError: A metric was not measured, or the numbers of images differ.
@@ -165,7 +165,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns a conclusion, significantly worse or too few images, and its figures."""
+    """Returns the conclusion (significantly worse, or too few images) and its figures."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}

@@ -168,11 +168,10 @@ class Ledger:
         engine = _create_engine(url)
         try:
             upgrade_tables(engine)
-        except OperationalError as error:
+        except BaseException as error:
             engine.dispose()
-            raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
-        except BaseException:
-            engine.dispose()
+            if isinstance(error, OperationalError):
+                raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
             raise
         return cls(engine)
 
@@ -236,7 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        MLflow reuses the numbers of deleted models; `run_id`, the run that created the version, tells them apart.
+        MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, tells them
+        apart. None matches any run.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT

@@ -1,6 +1,6 @@
 """Locks between processes: local files, advisory locks in PostgreSQL.
 
-A lock is released as soon as its process ends, `kill -9` included.
+A lock is released as soon as its process ends, even by `kill -9`.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock among all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
+    """Returns a lock shared by all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -66,7 +66,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a lock file, and writes the name of the process to `holder` beside it if `busy` is set.
 
-    The lock file is not removed. `busy` is the error message if another process holds the lock; None waits for it.
+    The lock file is not removed. `busy` is the error message if another process holds the lock; None means wait.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
@@ -87,7 +87,7 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None = None) -> Iterator[None]:
-    """Holds an advisory lock of PostgreSQL on a connection of its own; `busy` as in `file_lock`.
+    """Holds a PostgreSQL advisory lock on its own connection; `busy` works as in `file_lock`.
 
     Locks of different kinds do not exclude each other.
 

@@ -45,7 +45,9 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
             raise RegistryError(f"nothing to roll back to: {model} version {last.version} is the first champion")
         version = _get_version(client, model, previous)
         text = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
-        return _move(client, ledger, version, EntryKind.ROLLBACK, last, last.version, text)
+        verdict = verdict_for_version(ledger, version)
+        move = create_move(version, EntryKind.ROLLBACK, verdict, last.version, text)
+        return _write_move(client, ledger, verdict, move, last)
 
 
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
@@ -74,7 +76,8 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
             )
         passed = f"passed the gate (ledger entry {verdict.id if verdict else '?'})"
         reason = f"override: {override.strip()} ({obstacle})" if obstacle else passed
-        return _move(client, ledger, version, EntryKind.PROMOTION, last, previous, reason)
+        move = create_move(version, EntryKind.PROMOTION, verdict, previous, reason)
+        return _write_move(client, ledger, verdict, move, last)
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
@@ -116,17 +119,9 @@ def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
         raise RegistryError(f"{model} has no version {number}; {existing}") from error
 
 
-def _move(
-    client: MlflowClient,
-    ledger: Ledger,
-    version: ModelVersion,
-    kind: EntryKind,
-    expected_last: LedgerEntry | None,
-    previous: int | None,
-    reason: str,
+def _write_move(
+    client: MlflowClient, ledger: Ledger, verdict: LedgerEntry | None, move: LedgerEntry, last: LedgerEntry | None
 ) -> LedgerEntry:
-    verdict = verdict_for_version(ledger, version)
-    move = create_move(version, kind, verdict, previous, reason)
-    ledger.append_move(move, expected_last=expected_last)
+    ledger.append_move(move, expected_last=last)
     apply_move(client, verdict, move)
     return move

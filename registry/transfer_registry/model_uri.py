@@ -57,7 +57,7 @@ def parse_version(model: str) -> tuple[str, int]:
     """Returns registered model and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: As `model_uri`, and for references that are not a registered version.
+        RegistryError: As for `model_uri`, or the reference is not a registered version.
     """
     match = _match_registered(model)
     if match is None:
@@ -69,7 +69,7 @@ def run_id_of(reference: str) -> str:
     """Returns a run ID unchanged, or the ID of the run that a registered version comes from.
 
     Raises:
-        RegistryError: As `parse_version`, or the version does not record its run.
+        RegistryError: As for `parse_version`, or the version does not record its run.
     """
     if _RUN_ID.fullmatch(reference):
         return reference

@@ -29,7 +29,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema
+from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema, TensorSpec
 from PIL import Image
 
 import transfer_model
@@ -56,7 +56,7 @@ def log_model(
     tags: Mapping[str, str] | None = None,
     package: Path | None = None,
 ) -> ModelInfo:
-    """Logs a model that `classifier.save` wrote to a folder, without registering it.
+    """Logs a model that `classifier.save` wrote to a folder; does not register it.
 
     It is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to the
     `MLmodel` file; `package` is the package to ship, by default the imported `transfer_model`.
@@ -114,7 +114,7 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
 def signature(config: ModelConfig) -> ModelSignature:
     """Returns the signature: base64 images in, top classes and out-of-distribution scores out."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
-    outputs = [
+    outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
         ColSpec(DataType.double, "probability"),
         ColSpec(Array(Object(prediction)), "top"),
@@ -183,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns Python files only; networks are built without the catalog data."""
+    """Returns the Python files only; networks are built without the catalog data."""
     return sorted(package.rglob("*.py"))
 
 

@@ -6,6 +6,7 @@ Only images that exactly one of the two models classifies correctly (discordant 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def power(images: int, effect: TrueEffect, confidence: float) -> float:
 
 
 def required_images(effect: TrueEffect, confidence: float, target_power: float) -> int:
-    """Returns the approximate number of test images needed for a power, by bisection to 1 %."""
+    """Returns the approximate number of test images needed to reach a power, by bisection to 1 %."""
     low, high = 1, 2
     while power(high, effect, confidence) < target_power and high < _MAX_IMAGES:
         low, high = high, 2 * high
@@ -145,8 +146,6 @@ def holm_adjust(p_values: Mapping[str, float]) -> dict[str, float]:
 
     Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scand. Journal of Statistics 6, 65-70.
     """
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return adjusted
+    names = sorted(p_values, key=p_values.__getitem__)
+    scaled = (min(1.0, (len(names) - rank) * p_values[name]) for rank, name in enumerate(names))
+    return dict(zip(names, accumulate(scaled, max), strict=True))

@@ -1,7 +1,7 @@
 """Files of a version: predictions on test sets, hashes of training images.
 
-They are artifacts of its run, below `registry/<model>/v<version>/`. Nothing is stored for a version without a run, as
-other tools may register.
+They are artifacts of its run, below `registry/<model>/v<version>/`. Nothing is stored for a version without a run, such
+as one registered by another tool.
 """
 
 from __future__ import annotations

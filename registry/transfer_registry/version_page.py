@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from transfer_registry.verdict import RuleResult
 
 LEDGER_TAG = "platform.ledger_entry"
-"""Id of the last ledger entry in a version's tags and description."""
+"""Tag with the id of the last ledger entry on a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix, before an entry's id, of the tag with its hash; it reveals a rewritten ledger."""
+"""Prefix of tags that hold the hash of a ledger entry, followed by its id; they reveal a rewritten ledger."""
 
 _MAX_LENGTH = 5000  # characters in a tag or description that every MLflow store accepts
 
