@@ -1,13 +1,14 @@
 """Champion alias: applies ledger entries to MLflow and finds discrepancies.
 
-A move is written to the ledger first and then applied once. If a process is killed in between, the next one
-applies it; an alias that is changed by hand afterwards stays as it is and is reported by `audit`.
+A move is written to the ledger first and then applied once. If a process is killed in between, the next one applies
+it. `audit` reports an alias that was changed by hand; it stays as it is.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from transfer_registry.ledger import LedgerEntry
 from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, champion_version, model_versions
 from transfer_registry.version_page import HASH_TAG, version_description, version_tags
 
@@ -15,18 +16,31 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from transfer_registry.ledger import Ledger, LedgerEntry
+    from transfer_registry.ledger import EntryKind, Ledger
+
+
+def create_move(
+    version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
+) -> LedgerEntry:
+    """Creates a promotion or rollback to a version, which replaces `previous`; nothing is written yet."""
+    return LedgerEntry(
+        kind=kind,
+        model=version.name,
+        version=int(version.version),
+        previous_version=previous,
+        run_id=verdict.run_id if verdict else version.tags.get(RUN_TAG),
+        recipe_fingerprint=verdict.recipe_fingerprint if verdict else None,
+        train_fingerprint=verdict.train_fingerprint if verdict else None,
+        test_fingerprint=verdict.test_fingerprint if verdict else None,
+        reason=reason,
+    )
 
 
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
     """Writes alias, description and tags of a version, unless they have been written for this entry.
 
-    The tag with the entry's hash is written last: it marks the entry as applied.
-
-    Args:
-        client: Client of the registry.
-        verdict: Last verdict on the version; None if it was never judged.
-        move: Promotion or rollback after the verdict; None if the candidate was rejected.
+    The tag with the entry's hash is written last: it marks the entry as applied. `verdict` is the last verdict on
+    the version, or None if it was never judged; `move` is None if the gate rejected the version.
     """
     entry = move or verdict
     assert entry is not None, "there is nothing to apply"
@@ -41,12 +55,12 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if a version has the tag of this entry, and not of another ledger's with the same id."""
+    """Returns True if a version's tag has the hash of this entry, not of another ledger's entry with the same id."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Applies the last move of the ledger if an interrupted process did not, and its version still exists."""
+    """Applies the last move in the ledger if a process was interrupted before it did and the version still exists."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))
@@ -55,7 +69,7 @@ def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) ->
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Returns True if an entry belongs to this version, and not to a deleted one with the same number.
 
-    MLflow reuses the numbers of a deleted model, also for a later trial of the same run.
+    MLflow reuses the version numbers of a deleted model, even for a later trial of the same run.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp
@@ -72,8 +86,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
     move = ledger.last_move(model)
     if move is None:
         return None
-    versions = model_versions(client, model)
-    return next((version for version in versions if matches_version(move, version)), None)
+    return next((version for version in model_versions(client, model) if matches_version(move, version)), None)
 
 
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:

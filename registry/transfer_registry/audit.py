@@ -1,7 +1,6 @@
 """Consistency checks of the ledger and MLflow's registry.
 
-Changes are detected by the ledger's hash chain, by the copies of its hashes in the tags of the versions, and
-by the alias.
+The checks use the hash chain of the ledger, the copies of its hashes in version tags, and the alias.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
 
 
 def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Compares the hashes in a version's tags with the ledger."""
     hashes = {str(entry.id): entry.hash for entry in entries}
     for tag, value in sorted(version.tags.items()):
         if not tag.startswith(HASH_TAG):

@@ -1,5 +1,6 @@
 """Candidate of the gate, its test predictions, and served predictions."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,9 @@ Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
-    """Parses the output of the pyfunc for all classes.
+    """Parses the output of the pyfunc; `classes` sets the order of the columns (C).
 
-    Args:
-        predictions: One mapping per image with `top`, and `ood_score` and `unknown` if the model has them.
-        classes: Order of the columns (C).
+    There is one mapping per image with `top`, and `ood_score` and `unknown` if the model has them.
     """
     rows = list(predictions)
     top = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)
@@ -55,15 +54,12 @@ class Candidate:
     """The best model of a study, logged to MLflow and not yet registered.
 
     Attributes:
-        model: Name of the registered model that it becomes a version of.
+        model: Registered model that it becomes a version of.
         model_uri: URI of the logged model, `models:/m-...`.
         run_id: MLflow run of the study.
-        trial: Number of the trial that trained the model.
-        artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). With `run_id` and `trial`
-            it identifies the version.
-        recipe_fingerprint: Fingerprint of the resolved recipe.
-        train_fingerprint: Fingerprint of the training images.
-        precision: Precision in which the model is served: float32, bfloat16 or float16.
+        artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). With `run_id` and `trial` it
+            identifies the version.
+        precision: float32, bfloat16 or float16, in which the model is served.
         training_sha256: Content hashes of all training and validation images.
     """
 
@@ -85,11 +81,9 @@ class Evaluation:
     Attributes:
         metrics: Metrics by name, such as `test/accuracy`.
         classes: Class names, in the order of the columns of `probabilities` (C).
-        images: Test images (N).
-        sha256: Content hashes (N).
+        sha256: Content hashes of the images (N).
         labels: True class names (N).
         probabilities: (N, C), float32.
-        fingerprint: Fingerprint of the test images.
         ood_scores: Out-of-distribution scores (N,); None if the candidate has none.
         threshold: Score above which an image is unknown.
 
@@ -133,13 +127,12 @@ class Evaluation:
 
     def sample(self, count: int) -> tuple[int, ...]:
         """Returns indices of up to `count` images, balanced over the classes, in order of content hash."""
-        per_class: dict[str, int] = {}
-        ranked = []
-        for index in sorted(range(len(self.images)), key=lambda index: self.sha256[index]):
-            rank = per_class.get(self.labels[index], 0)
-            per_class[self.labels[index]] = rank + 1
-            ranked.append((rank, index))
-        return tuple(index for _, index in sorted(ranked, key=lambda pair: pair[0])[:count])
+        per_class = Counter[str]()
+        ranks: dict[int, int] = {}
+        for index in sorted(range(len(self.images)), key=self.sha256.__getitem__):
+            ranks[index] = per_class[self.labels[index]]
+            per_class[self.labels[index]] += 1
+        return tuple(sorted(ranks, key=ranks.__getitem__)[:count])
 
     @property
     def stored_predictions(self) -> StoredPredictions:

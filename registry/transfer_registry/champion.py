@@ -34,16 +34,11 @@ def evaluate_champion(
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """Returns the champion's predictions, stored ones if it has predicted all images before.
+    """Returns the champion's predictions for the test images; stored ones are used if they cover all images.
 
-    Classes are matched by name, so their order may differ.
-
-    Args:
-        client: Client of the registry.
-        version: The champion.
-        verdict_fingerprint: Fingerprint of the test images of its own verdict; None if it was never judged.
-        evaluation: Evaluation of the candidate.
-        predict: Called only if an image is new to the champion; the result is stored with the version.
+    Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images of the
+    champion's own verdict; None if it was never judged. `predict` is called only if an image is new to the champion,
+    and the result is stored with the version.
 
     Raises:
         RegistryError: The champion cannot be loaded, or returns the wrong number of probabilities.
@@ -68,7 +63,7 @@ def evaluate_champion(
 
 def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
     """Returns the class names in a version's `MLmodel` file; empty if another tool logged it."""
-    # Imports torch; needed only for champions that were not judged here or whose run was deleted.
+    # Imports torch; only needed for champions that were not judged here or whose run was deleted.
     from mlflow.models import get_model_info
 
     from transfer_registry.packaging import CLASSES_KEY
@@ -86,7 +81,7 @@ def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
 def _load_or_predict(
     client: MlflowClient, version: ModelVersion, classes: tuple[str, ...], evaluation: Evaluation, predict: Predict
 ) -> StoredPredictions:
-    """Returns the champion's predictions for a test set that is not the one of its verdict."""
+    """Returns the champion's predictions for a test set other than that of its verdict."""
     stored = load_predictions(client, version, evaluation.fingerprint)
     if stored and stored.labels(evaluation.sha256):
         return stored

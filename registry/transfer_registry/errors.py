@@ -1,17 +1,17 @@
 """Exceptions of the registry that a user can fix.
 
 TransferError
-├── RegistryError            registering, judging, promoting or loading a model failed
-│   └── ChampionMovedError   another process moved the champion at the same time
-├── StorageError             a database, folder or server is missing, unreachable or in conflict
-└── LockHeldError            another process holds a lock
+├── RegistryError
+│   └── ChampionMovedError
+├── StorageError
+└── LockHeldError
 """
 
 from transfer_model.errors import TransferError
 
 
 class RegistryError(TransferError):
-    """A model cannot be registered, judged by the gate, promoted or loaded."""
+    """Registering, judging, promoting or loading a model failed."""
 
 
 class ChampionMovedError(RegistryError):

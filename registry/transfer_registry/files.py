@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -16,9 +16,6 @@ from transfer_registry.locks import file_lock
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
     """Replaces a file when its new content is complete; if writing fails, the old file stays.
-
-    Args:
-        file: Output file.
 
     Yields:
         Path to write to: a hidden file beside it, or `file` itself if it is a device or pipe (/dev/stdout).
@@ -54,13 +51,7 @@ def require_writable(file: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Creates a folder with all of its files, or not at all.
-
-    Args:
-        folder: Output folder; must be empty if it exists.
-
-    Yields:
-        A hidden folder beside it to write to.
+    """Creates a folder with all of its files or not at all, and yields a hidden folder beside it to write to.
 
     Raises:
         StorageError: `folder` is a file or not empty.
@@ -83,17 +74,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Builds a cache folder unless it exists with all of its files; other processes wait.
+    """Builds a cache folder unless it exists with all of its files, and returns it; other processes wait.
 
-    The number of files is stored beside the folder: a folder that lost files, as when a cache is cleaned by
-    age, is built again.
-
-    Args:
-        folder: Target folder.
-        build: Fills the empty temporary folder it receives. Its exceptions propagate, and nothing is left.
-
-    Returns:
-        `folder`.
+    The number of files is stored beside the folder: a folder that lost files, as when a cache is cleaned by age, is
+    built again. `build` fills an empty temporary folder; its exceptions propagate, and nothing is left.
     """
     if _is_complete(folder):
         return folder
@@ -120,13 +104,9 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    try:
-        expected = _count_path(folder).read_text(encoding="ascii")
-    except FileNotFoundError:
-        return False
-    return expected == str(_count_files(folder))
+    with suppress(FileNotFoundError):
+        return folder.is_dir() and _count_path(folder).read_text(encoding="ascii") == str(_count_files(folder))
+    return False
 
 
 def _count_path(folder: Path) -> Path:
@@ -143,11 +123,9 @@ def atomic_database(url: str) -> Iterator[str]:
 
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
-    Args:
-        url: Database URL. A database that exists or is not a SQLite file is left alone.
-
     Yields:
-        URL to create tables in: a temporary file that becomes the database, or `url` if nothing is created.
+        URL to create tables in: a temporary file that becomes the database, or `url` if the database exists or is
+        not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():

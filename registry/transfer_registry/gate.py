@@ -1,6 +1,6 @@
 """Promotion gate: applies rules to a candidate's metrics and predictions.
 
-All functions are pure: they read no file, database or registry, so stored data reproduce a verdict.
+All functions are pure, so a verdict can be reproduced from stored data.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ class ChampionPredictions:
     """Predictions of the current champion for the candidate's N test images.
 
     Attributes:
-        version: Version of the registered model.
-        predicted: Predicted class names, in the order of the candidate's labels (N); None if the two models
-            cannot be compared.
+        predicted: Predicted class names (N); None if the two models cannot be compared.
         incomparable: Reason why they cannot be compared; else empty.
         warning: Reservation about the comparison; may be empty.
     """
@@ -62,14 +60,10 @@ def evaluate_rules(
     rules: Mapping[str, Rule],
     champion: ChampionPredictions | None = None,
 ) -> Verdict:
-    """Applies every rule to a candidate, even if another rule has failed.
+    """Applies every rule to a candidate, even after one has failed.
 
-    Args:
-        metrics: The candidate's metrics by name, such as `test/accuracy`.
-        labels: True class names of the test images (N).
-        predicted: The candidate's predicted class names (N).
-        rules: Rules by name; the name of a threshold is a metric.
-        champion: The champion's predictions for the same images; None without a champion.
+    `labels` and `predicted` are class names (N). The name of a threshold in `rules` is a metric, such as
+    `test/accuracy`. `champion` holds the predictions for the same images; None if there is no champion.
 
     Raises:
         RegistryError: A metric was not measured, or the numbers of images differ.
@@ -88,12 +82,11 @@ def evaluate_rules(
 
 def _apply_threshold(text: str, rule: Threshold, value: float) -> RuleResult:
     finite = math.isfinite(value)
-    passed = (
-        finite and (rule.at_least is None or value >= rule.at_least) and (rule.at_most is None or value <= rule.at_most)
-    )
+    high_enough = rule.at_least is None or value >= rule.at_least
+    low_enough = rule.at_most is None or value <= rule.at_most
     reason = f"{value:.4g}" if finite else f"{value} is not a finite number"
     figures = {"value": value if finite else None, "at_least": rule.at_least, "at_most": rule.at_most}
-    return RuleResult(text, passed, True, reason, figures)
+    return RuleResult(text, finite and high_enough and low_enough, True, reason, figures)
 
 
 def _compare(
@@ -130,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Returns the counts over all images, or over those selected by a boolean mask (N)."""
+        """Counts all images, or those that a boolean mask (N) selects."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))
@@ -172,7 +165,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns a conclusion and its figures: significantly worse, or too few images."""
+    """Returns the conclusion (significantly worse, or too few images) and its figures."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}
@@ -229,7 +222,6 @@ def _describe_class(name: str, paired: PairedResult, p: float) -> str:
 
 
 def _points(difference: float) -> str:
-    """Formats a difference of accuracies in percentage points."""
     return f"{100 * difference:+.1f} points"
 
 

@@ -1,8 +1,7 @@
 """Append-only ledger of the verdicts, promotions and rollbacks of all models.
 
-Entries cannot be changed or deleted here, and each entry's hash covers its content and the previous hash, so
-`audit` detects changes made by other means. The ledger is a SQLite file or a schema of a PostgreSQL database;
-its tables are created when it is opened.
+The hash of each entry covers its content and the previous hash, so `audit` detects changes made by other means. The
+ledger is a SQLite file or a schema of a PostgreSQL database; its tables are created when it is opened.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import socket
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from enum import StrEnum
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
@@ -103,17 +101,12 @@ class LedgerEntry(_Base, kw_only=True):
         id: 1, 2, 3, ...; set by the ledger.
         at: Time in UTC.
         actor: User as `user@host`.
-        kind: Verdict on a version, or promotion or rollback to it.
-        model: Name of the registered model.
         version: Version that was judged or became champion.
-        previous_version: Champion before; None if there was none.
+        previous_version: Previous champion; None if there was none.
         run_id: MLflow run that created the version.
-        recipe_fingerprint: Fingerprint of the resolved recipe.
-        train_fingerprint: Fingerprint of the training images.
         test_fingerprint: Fingerprint of the test images of the verdict.
         passed: True if the version passed the gate; None for promotions and rollbacks.
         verdict: `Verdict.to_json()`; None for promotions and rollbacks.
-        reason: Reason in words.
         hash: Hash chain value, see `digest`; set by the ledger.
     """
 
@@ -165,21 +158,20 @@ class Ledger:
         If several processes open it at once, one creates the tables in one transaction and the others wait.
 
         Args:
-            url: SQLAlchemy URL of a SQLite file or PostgreSQL (psycopg 3). A PostgreSQL schema named by
-                `options=-csearch_path=NAME` is created first.
+            url: SQLAlchemy URL of a SQLite file or PostgreSQL (psycopg 3). `options=-csearch_path=NAME` names a
+                PostgreSQL schema, which is created first.
 
         Raises:
-            StorageError: The URL is not supported, the database cannot be reached, or its tables were
-                created by a newer version of the platform.
+            StorageError: The URL is not supported, the database cannot be reached, or its tables were created by a
+                newer version of the platform.
         """
         engine = _create_engine(url)
         try:
             upgrade_tables(engine)
-        except OperationalError as error:
+        except BaseException as error:
             engine.dispose()
-            raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
-        except BaseException:
-            engine.dispose()
+            if isinstance(error, OperationalError):
+                raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
             raise
         return cls(engine)
 
@@ -190,21 +182,15 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def exclusive(self, model: str) -> AbstractContextManager[None]:
-        """Returns a lock on a registered model, so that one process at a time judges its candidates."""
+        """Returns a lock on a registered model: one process at a time judges its candidates or moves its champion."""
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Appends a new entry and returns it with its id and hash.
-
-        Raises:
-            ValueError: The entry is already in a ledger.
-        """
+        """Appends an entry and returns it with its id and hash; raises ValueError if it is already in a ledger."""
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry
@@ -212,9 +198,7 @@ class Ledger:
     def append_move(self, entry: LedgerEntry, *, expected_last: LedgerEntry | None) -> LedgerEntry:
         """Appends a promotion or rollback unless another process has moved the champion.
 
-        Args:
-            entry: Promotion or rollback.
-            expected_last: The model's last move when this one was decided; None if there was none.
+        `expected_last` is the last move of the model when this one was decided; None if there was none.
 
         Raises:
             ChampionMovedError: There is a later move; nothing was written.
@@ -251,10 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        Args:
-            model: Name of the registered model.
-            version: Version number; MLflow reuses numbers after a model was deleted.
-            run_id: Run that created the version; None for any.
+        MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, tells them
+        apart. None matches any run.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT

@@ -1,6 +1,6 @@
 """Locks between processes: local files, advisory locks in PostgreSQL.
 
-A lock is released as soon as its process ends, `kill -9` included.
+A lock is released as soon as its process ends, even by `kill -9`.
 """
 
 import hashlib
@@ -38,10 +38,7 @@ _HOLDER = sa.text(
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
     """Locks a study for one process, on this machine and among all users of a PostgreSQL database.
 
-    Args:
-        study: Name of the study.
-        folder: Folder of the study's files on this machine; created if it does not exist.
-        url: URL of the study database.
+    The lock file is in `folder`, which is created if it does not exist; `url` is that of the study database.
 
     Raises:
         LockHeldError: Another process holds the lock; the message names it.
@@ -58,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock among all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
+    """Returns a lock shared by all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -69,9 +66,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a lock file, and writes the name of the process to `holder` beside it if `busy` is set.
 
-    Args:
-        file: Created if it does not exist, and not removed.
-        busy: Error message if another process holds the lock; None waits for the lock.
+    The lock file is not removed. `busy` is the error message if another process holds the lock; None means wait.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
@@ -92,13 +87,9 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None = None) -> Iterator[None]:
-    """Holds an advisory lock of PostgreSQL on a connection of its own.
+    """Holds a PostgreSQL advisory lock on its own connection; `busy` works as in `file_lock`.
 
-    Args:
-        engine: Engine of the database.
-        kind: Locks of different kinds do not exclude each other.
-        name: Locked name.
-        busy: As in `file_lock`.
+    Locks of different kinds do not exclude each other.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

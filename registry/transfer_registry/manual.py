@@ -10,30 +10,23 @@ from mlflow.tracking import MlflowClient
 from transfer_registry.alias import (
     alias_discrepancy,
     apply_move,
+    create_move,
     finish_interrupted_move,
     matches_version,
     verdict_for_version,
 )
 from transfer_registry.errors import RegistryError
-from transfer_registry.ledger import EntryKind, LedgerEntry
-from transfer_registry.mlflow_registry import RUN_TAG, champion_version, model_versions
+from transfer_registry.ledger import EntryKind
+from transfer_registry.mlflow_registry import champion_version, model_versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from transfer_registry.ledger import Ledger
+    from transfer_registry.ledger import Ledger, LedgerEntry
 
 
 def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
-    """Makes the previous champion champion again; a second rollback goes back one more promotion.
-
-    Args:
-        model: Name of the registered model.
-        ledger: The rollback is appended to it.
-        reason: Reason for the ledger.
-
-    Returns:
-        The ledger entry of the rollback.
+    """Restores the previous champion and returns the ledger entry; a second rollback goes back one more promotion.
 
     Raises:
         RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
@@ -52,20 +45,15 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
             raise RegistryError(f"nothing to roll back to: {model} version {last.version} is the first champion")
         version = _get_version(client, model, previous)
         text = f"rolled back from version {last.version}" + (f": {reason}" if reason else "")
-        return _move(client, ledger, version, EntryKind.ROLLBACK, last, last.version, text)
+        verdict = verdict_for_version(ledger, version)
+        move = create_move(version, EntryKind.ROLLBACK, verdict, last.version, text)
+        return _write_move(client, ledger, verdict, move, last)
 
 
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
-    """Makes a version champion if it passed the gate against the current champion, or with an override.
+    """Makes a version champion if it passed the gate against the current champion, and returns the ledger entry.
 
-    Args:
-        model: Name of the registered model.
-        number: Version number.
-        ledger: The promotion is appended to it.
-        override: Reason to promote a version that did not pass; recorded in the ledger.
-
-    Returns:
-        The ledger entry of the promotion.
+    `override` is the reason to promote a version that did not pass; it is recorded in the ledger.
 
     Raises:
         RegistryError: The version does not exist, is already champion, or needs an override.
@@ -88,7 +76,8 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
             )
         passed = f"passed the gate (ledger entry {verdict.id if verdict else '?'})"
         reason = f"override: {override.strip()} ({obstacle})" if obstacle else passed
-        return _move(client, ledger, version, EntryKind.PROMOTION, last, previous, reason)
+        move = create_move(version, EntryKind.PROMOTION, verdict, previous, reason)
+        return _write_move(client, ledger, verdict, move, last)
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
@@ -130,27 +119,9 @@ def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
         raise RegistryError(f"{model} has no version {number}; {existing}") from error
 
 
-def _move(
-    client: MlflowClient,
-    ledger: Ledger,
-    version: ModelVersion,
-    kind: EntryKind,
-    expected_last: LedgerEntry | None,
-    previous: int | None,
-    reason: str,
+def _write_move(
+    client: MlflowClient, ledger: Ledger, verdict: LedgerEntry | None, move: LedgerEntry, last: LedgerEntry | None
 ) -> LedgerEntry:
-    verdict = verdict_for_version(ledger, version)
-    move = LedgerEntry(
-        kind=kind,
-        model=version.name,
-        version=int(version.version),
-        previous_version=previous,
-        run_id=version.tags.get(RUN_TAG),
-        recipe_fingerprint=verdict.recipe_fingerprint if verdict else None,
-        train_fingerprint=verdict.train_fingerprint if verdict else None,
-        test_fingerprint=verdict.test_fingerprint if verdict else None,
-        reason=reason,
-    )
-    ledger.append_move(move, expected_last=expected_last)
+    ledger.append_move(move, expected_last=last)
     apply_move(client, verdict, move)
     return move

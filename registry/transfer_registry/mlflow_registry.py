@@ -21,14 +21,12 @@ ARTIFACT_TAG = "platform.served_form"
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
     """Returns every registered model; MLflow's own search returns one page."""
-    models: list[RegisteredModel] = []
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token)
+    page = client.search_registered_models()
+    models = list(page)
+    while page.token:
+        page = client.search_registered_models(page_token=page.token)
         models += page
-        token = page.token
-        if not token:
-            return models
+    return models
 
 
 def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
@@ -48,8 +46,6 @@ def is_registered(model: str, number: int, run_id: str) -> bool:
 
 def champion_version(model: str) -> int | None:
     """Returns the version that the alias points to; None without an alias or a model."""
-    for registered in registered_models(MlflowClient()):
-        if registered.name == model:
-            version = registered.aliases.get(ALIAS)
-            return None if version is None else int(version)
-    return None
+    aliases = {registered.name: registered.aliases for registered in registered_models(MlflowClient())}
+    version = aliases.get(model, {}).get(ALIAS)
+    return None if version is None else int(version)

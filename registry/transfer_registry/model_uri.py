@@ -36,8 +36,7 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist; the message lists those
-            that do.
+        RegistryError: The folder, registered model, version or alias does not exist; the message lists those that do.
     """
     if Path(model, "MLmodel").is_file():
         return str(Path(model).absolute())
@@ -51,35 +50,26 @@ def model_uri(model: str) -> str:
             f"{model} is not a model: expected NAME, NAME/VERSION, NAME@ALIAS, an MLflow URI, "
             "or a folder with an MLmodel file"
         )
-    registered = _registered_model(match["name"])
-    if match["version"]:
-        return _version_uri(registered, match["version"])
-    return _alias_uri(registered, match["alias"] or ALIAS)
+    return _resolve(match)[0]
 
 
 def parse_version(model: str) -> tuple[str, int]:
     """Returns registered model and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: As `model_uri`, and for references that are not a registered version.
+        RegistryError: As for `model_uri`, or the reference is not a registered version.
     """
     match = _match_registered(model)
     if match is None:
         raise RegistryError(f"{model} is not a registered version: expected NAME/VERSION, NAME@ALIAS or NAME")
-    registered = _registered_model(match["name"])
-    if match["version"]:
-        _version_uri(registered, match["version"])
-        return registered.name, int(match["version"])
-    alias = match["alias"] or ALIAS
-    _alias_uri(registered, alias)
-    return registered.name, int(registered.aliases[alias])
+    return _resolve(match)[1:]
 
 
 def run_id_of(reference: str) -> str:
     """Returns a run ID unchanged, or the ID of the run that a registered version comes from.
 
     Raises:
-        RegistryError: As `parse_version`, or the version does not record its run.
+        RegistryError: As for `parse_version`, or the version does not record its run.
     """
     if _RUN_ID.fullmatch(reference):
         return reference
@@ -108,19 +98,20 @@ def _registered_model(name: str) -> RegisteredModel:
         raise RegistryError(f"no model {name!r} is registered; registered models: {names}") from error
 
 
-def _version_uri(registered: RegisteredModel, version: str) -> str:
-    numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]
-    if int(version) not in numbers:
-        available = ", ".join(map(str, numbers)) or "none"
-        raise RegistryError(f"{registered.name} has no version {version}; its versions: {available}")
-    return f"models:/{registered.name}/{version}"
-
-
-def _alias_uri(registered: RegisteredModel, alias: str) -> str:
+def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
+    """Returns URI, registered model and version number of a reference."""
+    registered = _registered_model(match["name"])
+    if version := match["version"]:
+        numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]
+        if int(version) not in numbers:
+            available = ", ".join(map(str, numbers)) or "none"
+            raise RegistryError(f"{registered.name} has no version {version}; its versions: {available}")
+        return f"models:/{registered.name}/{version}", registered.name, int(version)
+    alias = match["alias"] or ALIAS
     if alias not in registered.aliases:
         available = ", ".join(sorted(registered.aliases)) or "none"
         raise RegistryError(
             f"{registered.name} has no alias {alias!r}; its aliases: {available}. "
             f"To use a version, write {registered.name}/1"
         )
-    return f"models:/{registered.name}@{alias}"
+    return f"models:/{registered.name}@{alias}", registered.name, int(registered.aliases[alias])

@@ -26,13 +26,11 @@ class VersionInfo:
     """A version of a registered model.
 
     Attributes:
-        model: Name of the registered model.
-        version: Version number.
         champion: True if the alias points to this version.
         registered: Creation time, ISO 8601 in UTC.
         run_id: Run that created the version; empty if another tool registered it.
         verdict: `passed`, `failed`, or `none` if the gate never judged it.
-        rule_results: Result of every rule of the last verdict.
+        rule_results: Results of the last verdict, one per rule.
         description: Markdown description in MLflow.
     """
 
@@ -52,7 +50,6 @@ class VersionDifference:
 
     Attributes:
         kind: `parameter` of the recipe, `metric`, or `data`.
-        name: Name of the parameter, metric or tag.
         one: Value for the first version; None if missing.
         other: Value for the second version; None if missing.
     """

@@ -5,8 +5,8 @@
     loader.py                        creates the model from both (models-from-code)
     MLmodel, requirements.txt, ...   written by MLflow
 
-Nothing is pickled. The name of the copied package includes a digest of its content, so that versions with
-different code can be loaded into one process.
+Nothing is pickled. The name of the copied package includes a digest of its content, so versions with different code
+can be loaded into one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema
+from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property, Schema, TensorSpec
 from PIL import Image
 
 import transfer_model
@@ -56,18 +56,10 @@ def log_model(
     tags: Mapping[str, str] | None = None,
     package: Path | None = None,
 ) -> ModelInfo:
-    """Logs a model to the current tracking server without registering it.
+    """Logs a model that `classifier.save` wrote to a folder; does not register it.
 
-    Args:
-        folder: Folder written by `classifier.save`.
-        name: Name of the logged model in the MLflow UI.
-        run_id: Source run; the model is listed in its experiment, with its parameters.
-        metadata: Added to the metadata in the `MLmodel` file.
-        tags: Tags of the logged model.
-        package: Package to ship; default: the imported `transfer_model`.
-
-    Returns:
-        MLflow's model info; `model_uri` (`models:/m-...`) and `model_id` identify the model.
+    It is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to the
+    `MLmodel` file; `package` is the package to ship, by default the imported `transfer_model`.
 
     Raises:
         ModelError: `folder` has no valid `model.json`.
@@ -112,11 +104,7 @@ def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
 
 
 def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
-    """Returns the class names in a logged model's metadata, in the order of the network's outputs.
-
-    Raises:
-        RegistryError: There are none.
-    """
+    """Returns the class names in a model's metadata, in output order; raises RegistryError if there are none."""
     classes = (metadata or {}).get(CLASSES_KEY)
     if not classes:
         raise RegistryError(f"{uri} is not a classifier of this platform: its metadata has no class names")
@@ -126,39 +114,29 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
 def signature(config: ModelConfig) -> ModelSignature:
     """Returns the signature: base64 images in, top classes and out-of-distribution scores out."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, IMAGE_COLUMN)]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(Array(Object(prediction)), "top"),
-                ColSpec(DataType.boolean, "unknown"),
-                ColSpec(DataType.double, "ood_score"),
-            ]
-        ),
-        params=ParamSchema(
-            [
-                ParamSpec("top_k", DataType.long, DEFAULT_TOP_K),
-                ParamSpec("threshold", DataType.double, config.unknown.threshold),
-            ]
-        ),
-    )
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "label"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Array(Object(prediction)), "top"),
+        ColSpec(DataType.boolean, "unknown"),
+        ColSpec(DataType.double, "ood_score"),
+    ]
+    params = [
+        ParamSpec("top_k", DataType.long, DEFAULT_TOP_K),
+        ParamSpec("threshold", DataType.double, config.unknown.threshold),
+    ]
+    return ModelSignature(Schema([ColSpec(DataType.string, IMAGE_COLUMN)]), Schema(outputs), ParamSchema(params))
 
 
 def requirements() -> list[str]:
-    """Returns the imports of the shipped package, pinned to the installed versions.
-
-    Local version labels such as `+cpu` are removed, since package indexes do not have them.
-    """
+    """Returns the imports of the shipped package, pinned to the installed versions without labels such as `+cpu`."""
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    Artifacts of the same trial differ after a change of calibration or code, and if training was not
-    deterministic on an accelerator. A test of one artifact is not valid for another.
+    Artifacts of one trial differ after a change of calibration or code, or if training was not deterministic.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -205,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns Python files only; networks are built without the catalog data."""
+    """Returns the Python files only; networks are built without the catalog data."""
     return sorted(package.rglob("*.py"))
 
 
@@ -255,7 +233,7 @@ def _metadata(config: ModelConfig, package: str) -> dict[str, object]:
 
 
 def _input_example() -> pd.DataFrame:
-    """Returns a small gray image, which is a valid request."""
+    """Returns a request with a small gray image."""
     content = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(content, "PNG")
     return pd.DataFrame({IMAGE_COLUMN: [base64.b64encode(content.getvalue()).decode()]})

@@ -31,9 +31,9 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         precision: float32, bfloat16 or float16.
 
     Returns:
-        Failed if the shapes differ; a probability or out-of-distribution score differs by more than
-        `TOLERANCE`; the two cannot have used the same threshold for unknown images; or, in half precision, a
-        label changed whose margin was above `CLEAR_MARGIN`.
+        Failed if the shapes differ; a probability or out-of-distribution score differs by more than `TOLERANCE`; the
+        two cannot have used the same threshold for unknown images; or, in half precision, a label changed whose
+        margin was above `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.

@@ -1,16 +1,8 @@
 """Registration and promotion of a candidate.
 
-Every step can be repeated: if the process is killed at any point, the same call resumes and ends in the same
-state.
-
-    register the version        found again by its tags: run, trial, artifact digest
-    store its predictions       overwritten with equal ones
-    verdict                     reused from the ledger while rules, test images and champion are the same
-    promotion                   at most one ledger entry after a verdict
-    alias, description, tags    written until the last tag, the entry's hash, is there
-
-The ledger is written before the alias, so every served version was promoted by an entry. A move that was
-written but not applied is applied by the next call for the same model.
+If the process is killed at any point, the same call resumes and ends in the same state: it finds the version by its
+tags, reuses its verdict, and writes at most one promotion after it. The ledger is written before the alias, so every
+champion was promoted by an entry; the next call for the model applies a move that was written but not applied.
 """
 
 from __future__ import annotations
@@ -24,7 +16,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_registry import gate
-from transfer_registry.alias import alias_discrepancy, apply_move, finish_interrupted_move, verdict_for_version
+from transfer_registry.alias import (
+    alias_discrepancy,
+    apply_move,
+    create_move,
+    finish_interrupted_move,
+    verdict_for_version,
+)
 from transfer_registry.champion import evaluate_champion
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
@@ -47,8 +45,6 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        model: Name of the registered model.
-        version: Version of the candidate.
         verdict: Verdict of the gate, serving parity first.
         promoted: True if this verdict made the version champion, even if it has been replaced since.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
@@ -71,20 +67,15 @@ def promote_candidate(
 ) -> PromotionResult:
     """Registers a candidate, judges it, records the verdict, and makes it champion if it passed.
 
-    Uses the registry of MLflow's current tracking URI. A repeated call returns the recorded verdict, unless
-    rules, test images or champion have changed.
+    Uses the registry of MLflow's current tracking URI. A repeated call returns the recorded verdict, unless rules,
+    test images or champion have changed.
 
-    Args:
-        candidate: Logged model.
-        evaluation: Its predictions on the test images, computed from the served files.
-        rules: Rules of the gate by name.
-        ledger: Verdict and promotion are appended to it.
-        serve: Serves the registered version and predicts a sample of the test images over HTTP.
-        predict: Predicts test images that are new to the champion, with the champion's own code.
+    `evaluation` is computed from the served files. `serve` serves the registered version and predicts a sample of the
+    test images over HTTP; `predict` predicts images that are new to the champion, with the champion's own code.
 
     Raises:
-        RegistryError: A rule's metric was not measured, a model cannot be served or loaded, or MLflow's
-            registry returned an error. There is no verdict then, and the call can be repeated.
+        RegistryError: The metric of a rule was not measured, a model cannot be served or loaded, or MLflow's registry
+            returned an error. There is no verdict then, and the call can be repeated.
     """
     gate.require_metrics(rules, evaluation.metrics)
     try:
@@ -117,14 +108,12 @@ class _Promotion:
         entry = self._reusable_verdict(version, champion) or self._judge(version, champion)
         move = self._promotion_after(entry)
         if entry.passed and move is None:
-            move = self.ledger.append_move(_promotion_entry(entry), expected_last=last_move)
+            reason = f"passed the gate (ledger entry {entry.id})"
+            move = create_move(version, EntryKind.PROMOTION, entry, entry.previous_version, reason)
+            self.ledger.append_move(move, expected_last=last_move)
         apply_move(self.client, entry, move)
         return PromotionResult(
-            model=version.name,
-            version=entry.version,
-            verdict=entry.parse_verdict(),
-            promoted=move is not None,
-            previous_champion=entry.previous_version,
+            version.name, entry.version, entry.parse_verdict(), move is not None, entry.previous_version
         )
 
     def _register(self) -> ModelVersion:
@@ -140,16 +129,12 @@ class _Promotion:
         return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
 
     def _champion(self, version: ModelVersion) -> int | None:
-        """Returns the version that the alias points to; None if there is none or it is the candidate."""
+        """Returns the current champion; None if there is none or it is the candidate."""
         champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict on a version if judging it again would repeat the same comparison.
-
-        The champion's verdict is always reused: it is not compared with itself. Any other is reused if test
-        images, rules and champion are the same.
-        """
+        """Returns the last verdict if it is the champion's, or if test images, rules and champion are the same."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None
@@ -162,17 +147,13 @@ class _Promotion:
         return last if same and last.previous_version == champion else None
 
     def _promotion_after(self, verdict: LedgerEntry) -> LedgerEntry | None:
-        promotions = (
-            entry
-            for entry in self.ledger.entries(verdict.model)
-            if entry.kind == EntryKind.PROMOTION
-            and (entry.version, entry.run_id) == (verdict.version, verdict.run_id)
-            and entry.id > verdict.id
-        )
-        return next(promotions, None)
+        for entry in self.ledger.entries(verdict.model):
+            same_version = (entry.version, entry.run_id) == (verdict.version, verdict.run_id)
+            if entry.kind == EntryKind.PROMOTION and same_version and entry.id > verdict.id:
+                return entry
+        return None
 
     def _judge(self, version: ModelVersion, champion: int | None) -> LedgerEntry:
-        """Evaluates all rules and appends the verdict to the ledger."""
         candidate, evaluation = self.candidate, self.evaluation
         save_predictions(self.client, version, evaluation.fingerprint, evaluation.stored_predictions)
         save_training_hashes(self.client, version, candidate.training_sha256)
@@ -212,17 +193,3 @@ class _Promotion:
         verdict = verdict_for_version(self.ledger, version)
         fingerprint = verdict.test_fingerprint if verdict else None
         return evaluate_champion(self.client, version, fingerprint, self.evaluation, self.predict)
-
-
-def _promotion_entry(verdict: LedgerEntry) -> LedgerEntry:
-    return LedgerEntry(
-        kind=EntryKind.PROMOTION,
-        model=verdict.model,
-        version=verdict.version,
-        previous_version=verdict.previous_version,
-        run_id=verdict.run_id,
-        recipe_fingerprint=verdict.recipe_fingerprint,
-        train_fingerprint=verdict.train_fingerprint,
-        test_fingerprint=verdict.test_fingerprint,
-        reason=f"passed the gate (ledger entry {verdict.id})",
-    )

@@ -1,4 +1,4 @@
-"""Rules of the promotion gate, as they are written in a recipe."""
+"""Rules of the promotion gate, as written in a recipe."""
 
 from __future__ import annotations
 

@@ -1,18 +1,17 @@
 """Paired comparison of two classifiers: significance tests, intervals, power.
 
-All functions are pure. Only images that exactly one of the two models classifies correctly (discordant pairs)
-carry evidence.
+Only images that exactly one of the two models classifies correctly (discordant pairs) carry evidence.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 BOOTSTRAP_SAMPLES = 10_000
-_MAX_IMAGES = 10_000_000
-"""Upper bound of `required_images`."""
+_MAX_IMAGES = 10_000_000  # of `required_images`
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class PairedResult:
     """Counts of two models' results on the same images.
 
     Attributes:
-        images: Number of images, at least 1.
+        images: At least 1.
         better: Images that only the candidate classifies correctly.
         worse: Images that only the champion classifies correctly.
     """
@@ -41,30 +40,20 @@ class PairedResult:
 
 
 def p_value(paired: PairedResult, margin: float = 0.0) -> float:
-    """Returns the one-sided p-value of the null hypothesis that the true gain is at most the margin.
+    """Returns the one-sided p-value of the null hypothesis that the true gain is at most the margin, -1 to 1.
 
-    Args:
-        paired: Observed counts.
-        margin: Difference in accuracy; below 0 the test is for non-inferiority.
-
-    Returns:
-        Exact p-value of `mcnemar` if the margin is 0, else the asymptotic one of `score_test`.
+    The test is `mcnemar`, which is exact, if the margin is 0, else `score_test`, which is asymptotic.
     """
     return mcnemar(paired.better, paired.worse) if margin == 0 else score_test(paired, margin)
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Returns the p-value of the one-sided exact McNemar test.
+    """Returns the p-value of the one-sided exact McNemar test for the counts of discordant images.
 
-    McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or
-    percentages. Psychometrika 12, 153-157.
+    P(X >= better), X ~ Binomial(better + worse, 1/2); 1 without discordant images.
 
-    Args:
-        better: Images that only the candidate classifies correctly.
-        worse: Images that only the champion classifies correctly.
-
-    Returns:
-        P(X >= better), X ~ Binomial(better + worse, 1/2); 1 without discordant images.
+    McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or percentages.
+    Psychometrika 12, 153-157.
     """
     if better + worse == 0:
         return 1.0
@@ -74,16 +63,12 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def score_test(paired: PairedResult, margin: float) -> float:
-    """Returns the asymptotic p-value of Tango's one-sided score test for a gain above the margin.
+    """Returns the asymptotic p-value of Tango's one-sided score test for a gain above the margin, -1 to 1.
 
     With a margin of 0 it is McNemar's test without continuity correction.
 
-    Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design. Statistics in Medicine 17, 891-908.
-
-    Args:
-        paired: Observed counts.
-        margin: Difference in accuracy, above -1 and below 1.
+    Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design. Statistics in Medicine 17, 891-908.
     """
     n, b, c = paired.images, paired.better, paired.worse
     # Maximum likelihood estimate of the rate of `worse` if the gain equals the margin: root of a quadratic.
@@ -143,7 +128,7 @@ def power(images: int, effect: TrueEffect, confidence: float) -> float:
 
 
 def required_images(effect: TrueEffect, confidence: float, target_power: float) -> int:
-    """Returns the approximate number of test images needed for a power, by bisection to 1 %."""
+    """Returns the approximate number of test images needed to reach a power, by bisection to 1 %."""
     low, high = 1, 2
     while power(high, effect, confidence) < target_power and high < _MAX_IMAGES:
         low, high = high, 2 * high
@@ -159,11 +144,8 @@ def required_images(effect: TrueEffect, confidence: float, target_power: float) 
 def holm_adjust(p_values: Mapping[str, float]) -> dict[str, float]:
     """Returns p-values adjusted for multiple tests by Holm's method.
 
-    Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of
-    Statistics 6, 65-70.
+    Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scand. Journal of Statistics 6, 65-70.
     """
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return adjusted
+    names = sorted(p_values, key=p_values.__getitem__)
+    scaled = (min(1.0, (len(names) - rank) * p_values[name]) for rank, name in enumerate(names))
+    return dict(zip(names, accumulate(scaled, max), strict=True))

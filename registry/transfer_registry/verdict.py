@@ -15,10 +15,9 @@ class RuleResult:
     """Result of one rule.
 
     Attributes:
-        rule: The rule as text; equal rules have equal texts.
+        rule: Text of the rule; equal rules have equal texts.
         passed: True if the candidate passes the rule, or if the rule does not apply.
         applicable: False if there was nothing to compare, such as no champion.
-        reason: Explanation in one sentence.
         figures: Values behind the reason.
     """
 
@@ -38,7 +37,7 @@ class Verdict:
     """Results of all rules; as text, one line per rule.
 
     Attributes:
-        results: Result of every rule, in the order of the rules.
+        results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, this one included; 0 if unknown.
         note: Remark on the circumstances of the verdict; may be empty.
     """
@@ -66,13 +65,11 @@ class Verdict:
         """Warning about repeated verdicts on one test set; empty for the first."""
         if self.evaluations < 2:
             return ""
-        count = _ordinal(self.evaluations)
-        return f"{count} evaluation on this test set; reuse raises the risk of a false promotion"
+        return f"{_ordinal(self.evaluations)} evaluation on this test set; reuse raises the risk of a false promotion"
 
     def to_json(self) -> str:
         """Returns one line of JSON, which `from_json` parses to an equal verdict."""
-        content = {"passed": self.passed, **asdict(self)}
-        return json.dumps(content, allow_nan=False, ensure_ascii=False)
+        return json.dumps({"passed": self.passed, **asdict(self)}, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:

@@ -1,7 +1,7 @@
 """Files of a version: predictions on test sets, hashes of training images.
 
-They are artifacts of the version's run, below `registry/<model>/v<version>/`. A version without a run, such
-as one registered by other tools, has none, and nothing is stored for it.
+They are artifacts of its run, below `registry/<model>/v<version>/`. Nothing is stored for a version without a run, such
+as one registered by another tool.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ _TRAINING_HASHES = "training_sha256.txt"
 
 @dataclass(frozen=True)
 class StoredPredictions:
-    """Predictions of one model for N images of C classes.
-
-    Images are identified by content, so neither their order nor their file names matter.
+    """Predictions of one model for N images of C classes; images are identified by content.
 
     Attributes:
         classes: Class names, in the order of the columns (C).
@@ -42,7 +40,7 @@ class StoredPredictions:
     probabilities: NDArray[np.float32]
 
     def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
-        """Returns the most probable class name of each given image, or None if one of them is missing."""
+        """Returns the most probable class name of each of these images (M); None if one of them is missing."""
         rows = {digest: row for row, digest in enumerate(self.sha256)}
         if not set(sha256) <= rows.keys():
             return None
@@ -53,10 +51,7 @@ class StoredPredictions:
 def save_predictions(
     client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
 ) -> None:
-    """Stores a version's predictions on one test set; replaces earlier ones.
-
-    The file `test-<fingerprint>.npz` holds plain arrays without pickle.
-    """
+    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`; replaces earlier ones."""
     with _write_file(client, version, _predictions_name(fingerprint)) as file:
         np.savez_compressed(
             file,
@@ -98,9 +93,8 @@ def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Itera
 def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
     """Yields a copy of a stored file for the duration of the `with` block; None if it does not exist."""
     path = f"{_artifact_folder(version)}/{name}"
-    if not version.run_id or path not in {
-        artifact.path for artifact in client.list_artifacts(version.run_id, _artifact_folder(version))
-    }:
+    stored = client.list_artifacts(version.run_id, _artifact_folder(version)) if version.run_id else []
+    if path not in {artifact.path for artifact in stored}:
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:

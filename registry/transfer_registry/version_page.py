@@ -11,31 +11,24 @@ if TYPE_CHECKING:
     from transfer_registry.verdict import RuleResult
 
 LEDGER_TAG = "platform.ledger_entry"
-"""Id of the last ledger entry in a version's tags and description."""
+"""Tag with the id of the last ledger entry on a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix, before an entry's id, of the tag with its hash; it reveals a rewritten ledger."""
+"""Prefix of tags that hold the hash of a ledger entry, followed by its id; they reveal a rewritten ledger."""
 
-_MAX_LENGTH = 5000
-"""Characters in a tag or description that every MLflow store accepts."""
+_MAX_LENGTH = 5000  # characters in a tag or description that every MLflow store accepts
 
 
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    Args:
-        verdict: Last verdict on the version; None if it was never judged.
-        last: Promotion or rollback after the verdict, or the verdict itself.
-
-    Returns:
-        The hash of `last` is last: if a version has this tag, it has all the others.
+    `last` is the promotion or rollback after the verdict, or the verdict itself. The tag with its hash comes last: if a
+    version has it, it has all the others.
     """
-    outcome = (
-        {"platform.verdict": "passed" if verdict.passed else "failed", "platform.reasons": verdict.reason[:_MAX_LENGTH]}
-        if verdict
-        else {}
-    )
-    return {
-        **outcome,
+    tags = {}
+    if verdict:
+        tags["platform.verdict"] = "passed" if verdict.passed else "failed"
+        tags["platform.reasons"] = verdict.reason[:_MAX_LENGTH]
+    return tags | {
         "platform.recipe_fingerprint": last.recipe_fingerprint or "",
         "platform.train_fingerprint": last.train_fingerprint or "",
         "platform.test_fingerprint": last.test_fingerprint or "",
@@ -45,12 +38,7 @@ def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, st
 
 
 def version_description(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
-    """Returns a Markdown page with a version's status, the result of every rule, and fingerprints.
-
-    Args:
-        verdict: Last verdict on the version; None if it was never judged.
-        move: Promotion or rollback after the verdict; None if there was none.
-    """
+    """Returns a Markdown page with status, rule results and fingerprints of a version; arguments as in `apply_move`."""
     entry = move or verdict
     assert entry is not None, "the ledger has no entry on the version"
     lines = [

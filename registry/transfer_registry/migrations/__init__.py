@@ -40,8 +40,7 @@ def upgrade_tables(engine: Engine) -> None:
     shared = engine.dialect.name == "postgresql"
     lock = advisory_lock(engine, LockKind.MIGRATION, "ledger") if shared else nullcontext()
     with lock, engine.begin() as connection:
-        schema = _schema_name(engine.url) if shared else None
-        if schema:
+        if shared and (schema := _schema_name(engine.url)):
             connection.execute(CreateSchema(schema, if_not_exists=True))
         _upgrade(connection)
 
