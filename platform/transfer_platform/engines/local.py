@@ -80,7 +80,7 @@ class LocalEngine(Engine):
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """Returns the final network and the result of the study's best trial; its recipe is resolved.
+        """Returns the final network and the result of the study's best trial; `recipe` has its values.
 
         They are read from the checkpoint; if it is missing, the trial is trained again with the same result.
         """

@@ -69,7 +69,7 @@ def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tup
         Canvas (3, C, C), uint8, and the aspect ratio (width / height) of its content: the image up to `MAX_ASPECT`.
 
     Raises:
-        UnreadableImageError: See `decode`; without a path, the message calls the image `name`.
+        UnreadableImageError: See `decode`; unless `source` is a path, `name` identifies the image in the message.
     """
     image = decode(source, name, min_side=2 * side)
     width = min(image.width, MAX_ASPECT * image.height)

@@ -75,7 +75,7 @@ class Partition:
     def features(self, images: Tensor) -> Tensor:
         """Runs the prefix without gradients, in the precision of the current autocast context.
 
-        Images (B, 3, S, S) -> features (B, *shape), in any memory layout; they may share memory.
+        Images (B, 3, S, S) -> features (B, *shape), in any memory layout; both may share memory.
         """
         with torch.no_grad():
             features: Tensor = self._graphs.prefix(images)

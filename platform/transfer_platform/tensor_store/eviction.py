@@ -45,7 +45,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Bytes and files that `clear` removed, and addresses whose rows another process is computing."""
+    """Bytes and files that `clear` removed, and addresses skipped because another process computes their rows."""
 
     bytes: int
     files: int

@@ -36,7 +36,7 @@ class Rows(Protocol):
 class InMemoryRows:
     """Distinct rows in one tensor (D, *shape).
 
-    `order` (N,) has the index of the row of each key in `values`; None if that is the order of the keys.
+    `order` (N,) maps each key to its row in `values`; None if the rows are in the order of the keys.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows that stay in memory-mapped files; pages are dropped whenever `resident_bytes` were read."""
+    """Rows in memory-mapped files, whose pages are dropped each time `resident_bytes` have been read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes

@@ -139,7 +139,7 @@ class Store:
 
 
 class _RowWriter:
-    """Writes rows to consecutive segments and adds them to `locations`; the caller locks the address.
+    """Writes rows to consecutive segments and adds them to `locations`; the caller holds the lock.
 
     `evict` frees space for a number of rows.
     """

@@ -123,7 +123,7 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
 def refit(network: Network, data: TrialData, config: TrainingConfig, *, precision: str, epochs: int) -> None:
     """Trains a network in place for a fixed number of epochs without validation.
 
-    The learning rate follows the schedule of `config.epochs`, of which `epochs` are run.
+    The learning rate follows the schedule for `config.epochs`, even if `epochs` is smaller.
 
     Raises:
         DivergedError: The loss is not finite.

@@ -68,7 +68,7 @@ class Trainer:
         """Returns the logits of the validation images (N, C), float32, on the CPU.
 
         Raises:
-            DivergedError: A logit is not finite, even after finite training losses: the last step can cause this.
+            DivergedError: A logit is not finite; the last step can cause this even if all training losses are finite.
         """
         self.trainable.train(mode=False)
         batches = []
