@@ -8,8 +8,8 @@ from transfer_platform.search.study import Trial
 class Engine(Protocol):
     """Runs the trials of one study.
 
-    `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains
-    in the current process; another engine could submit the trial to a cluster and wait for it. An engine
+    `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains in the
+    current process; another engine could submit the trial to a cluster and wait for it. An engine
 
     - resolves the recipe of the study with `trial.values` (`recipe.resolve.resolve`) and trains it
       (`TrialTrainer.train`);
@@ -27,7 +27,6 @@ class Engine(Protocol):
 
         Raises:
             Pruned: `trial.report` stopped the trial.
-            TrainingError: The trial failed, for example because the loss is not finite. The study marks it
-                as failed and continues with the next one. Other exceptions end the study, except when the
-                memory is exhausted.
+            TrainingError: The trial failed, for example because the loss is not finite. The study marks it as failed
+                and continues with the next one. Other exceptions end the study, except when the memory is exhausted.
         """

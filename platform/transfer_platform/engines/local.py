@@ -29,13 +29,11 @@ class RestoredTrial:
 
 
 class LocalEngine(Engine):
-    """Runs the trials of one study; each is logged to a child run, and the best one is saved to a checkpoint.
+    """Runs the trials of one study and saves the best one to a checkpoint.
 
     Args:
         recipe: Recipe of the study, with search ranges.
-        trainer: Trains the networks.
-        tracker: Tracker of the experiment.
-        parent: MLflow run of the study.
+        parent: MLflow run of the study; each trial is logged to a child run.
         checkpoint_path: File with weights and validation logits of the best trial.
         progress: Called after every epoch.
     """
@@ -82,13 +80,9 @@ class LocalEngine(Engine):
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """Returns the final network and the result of the study's best trial.
+        """Returns the final network and the result of the study's best trial; `recipe` has its values.
 
         They are read from the checkpoint; if it is missing, the trial is trained again with the same result.
-
-        Args:
-            number: Number of the trial.
-            recipe: Recipe resolved with the trial's values.
         """
         result = self._load(number)
         if result is None:

@@ -1,20 +1,16 @@
 """Augmentation policies, applied to batches of canvases on any device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms import InterpolationMode, v2
 
-if TYPE_CHECKING:
-    from transfer_model.preprocessing import Preprocessing
+from transfer_model.preprocessing import Preprocessing
 
 POLICIES = ("light", "medium", "trivial", "rand")
 _TRANSFORMS = MappingProxyType({"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment})
@@ -35,17 +31,15 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 class BatchAugmentation:
     """Cuts augmented views of a batch from canvases.
 
-    A view depends on the canvas, aspect ratio and seed of its image and not on the batch; on a CPU, bitwise.
-    Random numbers are drawn on the CPU, so that crops are the same on every device; PyTorch's global
-    generators are not changed.
+    A view depends on the canvas, aspect ratio and seed of its image and not on the batch; on a CPU, bitwise. Random
+    numbers are drawn on the CPU, so that crops are the same on every device. PyTorch's global generators do not change.
 
     Attributes:
-        policy: `light`: random crop of 70 to 100 % of the area with an aspect ratio of 3:4 to 4:3 in the
-            original image, and a random horizontal flip, in one bilinear resampling. `medium`: light, and
-            brightness, contrast, saturation (see `color_jitter`) and hue (2 % of the circle) jitter.
-            `trivial`: light, and TrivialAugment (https://arxiv.org/abs/2103.10158). `rand`: light, and
-            RandAugment (https://arxiv.org/abs/1909.13719). The last two process images one by one.
-        preprocessing: Preprocessing of the network: S, normalization and fill color.
+        policy: `light`: random crop of 70 to 100 % of the area with an aspect ratio of 3:4 to 4:3 in the original
+            image, and a random horizontal flip, in one bilinear resampling. `medium`: light, and brightness, contrast,
+            saturation (see `color_jitter`) and hue (2 % of the circle) jitter. `trivial`: light, and TrivialAugment
+            (https://arxiv.org/abs/2103.10158). `rand`: light, and RandAugment (https://arxiv.org/abs/1909.13719).
+            `trivial` and `rand` process images one by one.
         color_jitter: Maximum relative change of brightness, contrast and saturation.
 
     Raises:
@@ -84,9 +78,8 @@ class BatchAugmentation:
             pixels = _jitter_colors(pixels, numbers[:, -4:], self.color_jitter)
         elif self.policy in _TRANSFORMS:
             # Bilinear is sufficient for rotations and shears, whatever filter the network uses for resizing.
-            transform = _TRANSFORMS[self.policy](
-                interpolation=InterpolationMode.BILINEAR, fill=_mean_color(self.preprocessing)
-            )
+            fill = [round(channel * 255) for channel in self.preprocessing.mean]  # zero after normalization
+            transform = _TRANSFORMS[self.policy](interpolation=InterpolationMode.BILINEAR, fill=fill)
             pixels = _apply_transform(pixels, transform, seeds)
         return _normalize_(pixels, self.preprocessing)
 
@@ -116,12 +109,9 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 
 
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Samples crops as torchvision's RandomResizedCrop does.
+    """Samples crops (left, width, top, height) as RandomResizedCrop does, as fractions of the image's sides.
 
     The first attempt that fits into the image is used; if none fits, the largest allowed crop at the center.
-
-    Returns:
-        Left, width, top and height, each (B,), as fractions of the image's width and height.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     low, high = map(math.log, _RATIO)
@@ -150,8 +140,8 @@ def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
 def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
     """Changes brightness, contrast, saturation and hue of (B, 3, S, S) with one affine color map per image.
 
-    Saturation and hue scale and rotate the IQ plane of YIQ; brightness and contrast act on luma. Values are
-    clamped once at the end, so that the four changes commute and need no random order.
+    Saturation and hue scale and rotate the IQ plane of YIQ; brightness and contrast act on luma. Values are clamped
+    once at the end, so that the four changes commute and need no random order.
     """
     matrices, contrasts = _color_matrices(numbers, jitter)
     # The order of summation of a mean over all pixels at once would depend on the batch size.
@@ -192,8 +182,3 @@ def _normalize_(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
     return pixels.div_(255).sub_(mean).div_(std)
-
-
-def _mean_color(preprocessing: Preprocessing) -> list[int]:
-    """Returns the color that is zero after normalization."""
-    return [round(channel * 255) for channel in preprocessing.mean]

@@ -20,8 +20,8 @@ from transfer_model.preprocessing import FORMATS, decode
 SIDE_PER_PIXEL = 10 / 7
 """C / S. A crop has at least 0.7 of each side, as it has of the area, so that a view is never upscaled.
 
-Compared with bicubic crops of the full photographs (64 of ants/bees, S = 224), 10/7 preserves 95 % of the
-sharpness (standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80 % at 217 KB.
+Compared with bicubic crops of the full photographs (64 of ants/bees, S = 224), 10/7 preserves 95 % of the sharpness
+(standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80 % at 217 KB.
 """
 
 MAX_ASPECT = 2.0
@@ -59,23 +59,17 @@ def row_bytes(side: int) -> int:
 
 
 def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
-    """Decodes an image and resizes it to a square.
+    """Decodes the content or path of a file and resizes the image to a square of `side` C pixels.
 
-    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2 C
-    pixels. The mean absolute difference to canvases of the fully decoded images, C = 23 to 320, is 0.6 of 255
-    over ants/bees, and 2.2 for the worst photograph.
-
-    Args:
-        source: Content or path of the file.
-        side: Side C in pixels.
-        name: Name of the image in error messages if `source` is not a path.
+    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2 C pixels. The mean
+    absolute difference to canvases of the fully decoded images, C = 23 to 320, is 0.6 of 255 over ants/bees, and 2.2
+    for the worst photograph.
 
     Returns:
-        Canvas (3, C, C), uint8, and the aspect ratio (width / height) of the shown part, which is the whole
-        image up to `MAX_ASPECT`.
+        Canvas (3, C, C), uint8, and the aspect ratio (width / height) of its content: the image up to `MAX_ASPECT`.
 
     Raises:
-        UnreadableImageError: See `decode`.
+        UnreadableImageError: See `decode`; unless `source` is a path, `name` identifies the image in the message.
     """
     image = decode(source, name, min_side=2 * side)
     width = min(image.width, MAX_ASPECT * image.height)

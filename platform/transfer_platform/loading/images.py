@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -45,11 +45,7 @@ class ImageLoader:
         policy: Augmentation policy of `load_views`, or `none` if it is not used.
         device: Device of the batches.
         store: Where decoded images are stored; None: images are decoded at every use.
-        progress: Called while images are decoded into the store.
         say: Called if images cannot be stored, and before waiting for another process.
-
-    Attributes:
-        digests: SHA-256 of every image.
     """
 
     def __init__(
@@ -65,7 +61,6 @@ class ImageLoader:
         self.records, self.preprocessing, self.policy = images, preprocessing, policy
         self.digests = [image.sha256 for image in images]
         self.device, self._store, self._progress, self._say = device, store, progress, say
-        self._threads = min(8, os.cpu_count() or 1)
 
     def load(self, positions: Sequence[int]) -> Tensor:
         """Returns images as in serving: (B, 3, S, S) float32, normalized, on the device."""
@@ -89,17 +84,16 @@ class ImageLoader:
 
     @cached_property
     def _squares(self) -> Rows:
-        size = 3 * self.preprocessing.image_size**2
-        return self._rows("square", size, self._decode_square)
+        return self._rows("square", 3 * self.preprocessing.image_size**2, self._decode_square)
 
     @cached_property
     def _canvases(self) -> Rows:
         side = self._canvas_side
-        return self._rows(
-            f"canvas {side}",
-            canvas.row_bytes(side),
-            lambda content, name: canvas.pack(*canvas.make_canvas(content, side, name)),
-        )
+
+        def decode_canvas(content: bytes, name: str) -> Tensor:
+            return canvas.pack(*canvas.make_canvas(content, side, name))
+
+        return self._rows(f"canvas {side}", canvas.row_bytes(side), decode_canvas)
 
     @cached_property
     def _canvas_side(self) -> int:
@@ -113,7 +107,7 @@ class ImageLoader:
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
         """Returns rows from the store; without a store or without room, rows decoded at every use."""
         spec = RowSpec((size,), "uint8")
-        decoding = _DecodingRows(self.records, spec, decode_row, self._threads)
+        decoding = _DecodingRows(self.records, spec, decode_row)
         if self._store is None:
             return decoding
         if not self._store.fits(spec, len(self.records)):
@@ -124,23 +118,18 @@ class ImageLoader:
             )
             return decoding
         address = preprocessing_digest(kind, self.preprocessing)
+        waiting = partial(self._say, "waiting for another process that is decoding the same images")
         try:
-            return self._store.get_or_compute(address, spec, self.digests, self._compute(decoding), self._waiting)
+            return self._store.get_or_compute(address, spec, self.digests, partial(self._decode, decoding), waiting)
         except StoreError as error:
             self._say(f"images are decoded in every epoch: {error}")
             return decoding
 
-    def _waiting(self) -> None:
-        self._say("waiting for another process that is decoding the same images")
-
-    def _compute(self, decoding: Rows) -> Callable[[Sequence[int]], Iterator[Tensor]]:
-        def compute(missing: Sequence[int]) -> Iterator[Tensor]:
-            for start in range(0, len(missing), CHUNK):
-                chunk = missing[start : start + CHUNK]
-                yield decoding.take(chunk)
-                self._progress(Step("decoding", start + len(chunk), len(missing), "images"))
-
-        return compute
+    def _decode(self, decoding: Rows, missing: Sequence[int]) -> Iterator[Tensor]:
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            yield decoding.take(chunk)
+            self._progress(Step("decoding", start + len(chunk), len(missing), "images"))
 
 
 class _DecodingRows:
@@ -150,15 +139,10 @@ class _DecodingRows:
     """
 
     def __init__(
-        self, images: Sequence[ImageRecord], spec: RowSpec, decode_row: Callable[[bytes, str], Tensor], threads: int
+        self, images: Sequence[ImageRecord], spec: RowSpec, decode_row: Callable[[bytes, str], Tensor]
     ) -> None:
-        self._images, self._spec, self._decode_row = images, spec, decode_row
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoding")
-
-    @property
-    def spec(self) -> RowSpec:
-        """Shape and type of each row."""
-        return self._spec
+        self._images, self.spec, self._decode_row = images, spec, decode_row
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decoding")
 
     def __len__(self) -> int:
         return len(self._images)

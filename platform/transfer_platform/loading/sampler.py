@@ -59,18 +59,11 @@ class ViewSchedule:
 def batch_indices(
     count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0, classes: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Returns the indices of each batch of an epoch; without `classes`, each index occurs exactly once.
+    """Returns the indices (0 to `count` - 1) of each batch of an epoch; without `classes`, each occurs exactly once.
 
-    No image is dropped. A last training batch of one image is merged into the batch before it, because batch
-    norm needs at least two images; with `batch_size=1` nothing is merged.
-
-    Args:
-        count: Number of images.
-        batch_size: Images per batch; the last batch may have fewer, or one more.
-        shuffle: Shuffle by (seed, epoch), for training.
-        seed: Seed of the order.
-        epoch: Counted from 1.
-        classes: Class of every image, to sample the same number of images from each class.
+    Training batches are shuffled by (`seed`, `epoch`). `classes`, one per image, samples the same number of images from
+    each class. No image is dropped. A last training batch of one image is merged into the batch before it, because
+    batch norm needs at least two images; with `batch_size=1` nothing is merged.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
@@ -108,8 +101,7 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
     """Returns as many indices as there are images, with class counts that differ by at most 1.
 
-    Large classes are subsampled. In small classes, no image is repeated before all others of its class have
-    occurred as often.
+    Large classes are subsampled. In small classes, images are repeated only after all others have occurred as often.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):

@@ -1,7 +1,7 @@
 """Cut points of a traced graph, and the prefix and suffix of a cut.
 
-Dependencies are arguments, and earlier writes to the storage of an argument. Operations that do not depend on
-the images are copied to each part that needs them.
+Dependencies are arguments, and earlier writes to the storage of an argument. Operations that do not depend on the
+images are copied to each part that needs them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,9 +29,7 @@ class BatchSize:
 class AnalyzedGraph:
     """A traced network with the data dependencies of its operations.
 
-    Args:
-        module: Result of `trace`.
-        records: Results of `observe` for each of `PROBE_BATCH_SIZES`.
+    `records` are the results of `observe` for each of `PROBE_BATCH_SIZES`.
     """
 
     def __init__(self, module: fx.GraphModule, records: tuple[dict[fx.Node, OpRecord], ...]) -> None:
@@ -80,11 +78,8 @@ class AnalyzedGraph:
     def cut_candidates(self) -> Iterator[fx.Node]:
         """Yields tensors with one row per image that training cannot change, last one first."""
         for node in reversed(self.nodes):
-            if (
-                node.op not in ("placeholder", "output")
-                and node not in self.trainable
-                and self._has_row_per_image(node)
-            ):
+            is_operation = node.op not in ("placeholder", "output")
+            if is_operation and node not in self.trainable and self._has_row_per_image(node):
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
@@ -103,13 +98,10 @@ class AnalyzedGraph:
 
     def prefix_nodes(self, cut: fx.Node) -> frozenset[fx.Node]:
         """Returns all nodes that `cut` depends on, and `cut`."""
-        nodes: set[fx.Node] = set()
-        queue = [cut]
-        while queue:
-            node = queue.pop()
-            if node not in nodes:
-                nodes.add(node)
-                queue.extend(self.dependencies[node])
+        nodes = {cut}
+        for node in reversed(self.nodes):
+            if node in nodes:
+                nodes.update(self.dependencies[node])
         return frozenset(nodes)
 
     def prefix(self, cut: fx.Node) -> fx.GraphModule:
@@ -123,12 +115,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def suffix(self, cut: fx.Node, nodes: Iterable[fx.Node]) -> fx.GraphModule:
-        """Builds the suffix: result of `cut` -> output of the graph.
-
-        Args:
-            cut: A candidate.
-            nodes: Result of `suffix_nodes`.
-        """
+        """Builds the suffix: result of `cut` -> output of the graph; `nodes` are its `suffix_nodes`."""
         graph, members = fx.Graph(), frozenset(nodes)
         features = graph.placeholder("features")
         size = graph.call_method("size", (features, 0))
@@ -161,14 +148,10 @@ class AnalyzedGraph:
             return
 
     def _has_row_per_image(self, node: fx.Node) -> bool:
-        shapes = (self._records[node].shape, self._other_records[node].shape)
-        return (
-            all(
-                shape is not None and shape[:1] == (size,)
-                for shape, size in zip(shapes, PROBE_BATCH_SIZES, strict=True)
-            )
-            and (shapes[0] or ())[1:] == (shapes[1] or ())[1:]
-        )
+        first, second = self._records[node].shape, self._other_records[node].shape
+        if not first or not second:
+            return False
+        return (first[0], second[0]) == PROBE_BATCH_SIZES and first[1:] == second[1:]
 
     def _may_change(self, node: fx.Node) -> bool:
         records = self._records[node], self._other_records[node]

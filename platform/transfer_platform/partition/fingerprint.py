@@ -22,9 +22,6 @@ def graph_digest(module: fx.GraphModule) -> str:
     """Returns the SHA-256 of a graph, its weights and buffers, and the library versions, in hexadecimal.
 
     It does not depend on the mode, the device or the memory layout of the weights.
-
-    Args:
-        module: A graph with the modules that it calls.
     """
     sha = hashlib.sha256()
     for library in ("torch", "torchvision", "timm"):
@@ -49,13 +46,7 @@ def graph_lines(module: fx.GraphModule) -> list[str]:
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """Returns one operation with its target and arguments.
-
-    Args:
-        module: The module of the graph.
-        node: A node of the graph.
-        numbers: Numbers that stand for the preceding nodes.
-    """
+    """Returns one operation with its target and arguments; `numbers` represent the preceding nodes."""
     arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
     return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-if TYPE_CHECKING:
-    from transfer_model.network import Network
+from transfer_model.network import Network
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,11 @@ class OpRecord:
 
     Attributes:
         value: The result if `is_plain`, otherwise None.
-        is_plain: Whether the result contains no tensor, as a size does.
+        is_plain: True if the result contains no tensor, as a size does.
         shape: Shape of the result if it is a single tensor, otherwise None.
         reads: Ids of the storages of its tensor arguments.
         writes: Ids of those storages that it modifies.
-        writes_state: Whether it modifies a parameter or a buffer.
-        draws_random: Whether it draws random numbers.
+        writes_state: True if it modifies a parameter or a buffer.
         returned_argument: The argument that it modifies in place and returns.
     """
 
@@ -42,9 +40,7 @@ class OpRecord:
 def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
     """Runs a graph once and records the effects of each operation.
 
-    Args:
-        module: Result of `trace`.
-        images: (B, 3, S, S) on the network's device; modified if the network modifies its input.
+    The images (B, 3, S, S) are modified if the network modifies its input.
     """
     interpreter = _RecordingInterpreter(module, RandomState(images.device))
     with torch.no_grad():
@@ -90,12 +86,7 @@ class _RecordingInterpreter(fx.Interpreter):
         )
         return result
 
-    def _identify_storages(
-        self,
-        n: fx.Node,
-        inputs: list[tuple[fx.Node, list[Tensor]]],
-        result: Any,  # noqa: ANN401 - any value that a network computes
-    ) -> None:
+    def _identify_storages(self, n: fx.Node, inputs: list[tuple[fx.Node, list[Tensor]]], result: object) -> None:
         """Assigns ids: a result shares the storage of an argument or of a weight, or has a new one."""
         ids = dict(self._state)
         for node, tensors in inputs:
@@ -136,11 +127,7 @@ def _is_plain(value: object) -> bool:
 
 
 class RandomState:
-    """State of the random number generators of the CPU and of one device.
-
-    Args:
-        device: The network's device.
-    """
+    """State of the random number generators of the CPU and of one device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from torch import Tensor, fx
 
+from transfer_model.network import Network
 from transfer_platform.errors import PlatformError
 from transfer_platform.partition.cut import PROBE_BATCH_SIZES, AnalyzedGraph
 from transfer_platform.partition.fingerprint import graph_digest, graph_lines
@@ -28,9 +29,6 @@ from transfer_platform.partition.observe import (
     restore_buffers,
 )
 from transfer_platform.partition.trace import trace
-
-if TYPE_CHECKING:
-    from transfer_model.network import Network
 
 _TOLERANCE: Final = 1e-3
 """Tolerance, relative to the largest absolute value, where results need not be bitwise equal."""
@@ -52,21 +50,18 @@ class _Graphs:
 
 
 class Partition:
-    """A network that is split after its frozen operations.
+    """A network that is split after its frozen operations; both parts share its parameters.
 
-    It remains valid as long as the same stages are frozen: weights may be changed in place, and the dropout
-    of heads too.
+    It remains valid as long as the same stages are frozen: weights and the dropout of heads may change in place.
 
     Args:
-        network: Shares its parameters with both parts.
-        graphs: The parts.
         example: Features (B, ...) of some images.
 
     Attributes:
         shape: Shape of one image's features.
         dtype: Dtype of features that are computed in float32.
-        digest: SHA-256 of the operations of the prefix, its weights and buffers, and the library versions;
-            hexadecimal. Features depend on it, on the images and on the precision.
+        digest: SHA-256 of the operations of the prefix, its weights and buffers, and the library versions; hexadecimal.
+            Features depend on it, on the images and on the precision.
     """
 
     def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:
@@ -80,24 +75,16 @@ class Partition:
     def features(self, images: Tensor) -> Tensor:
         """Runs the prefix without gradients, in the precision of the current autocast context.
 
-        Args:
-            images: (B, 3, S, S) on the network's device.
-
-        Returns:
-            (B, *shape), in any memory layout; may share memory with the images.
+        Images (B, 3, S, S) -> features (B, *shape), in any memory layout; both may share memory.
         """
         with torch.no_grad():
             features: Tensor = self._graphs.prefix(images)
         return features
 
     def logits(self, features: Tensor) -> Outputs:
-        """Runs the suffix in the network's current mode.
+        """Runs the suffix in the network's current mode, with the result of `Network.forward_with_auxiliary`.
 
-        Args:
-            features: Result of `features` (B, *shape) on the network's device; may be modified.
-
-        Returns:
-            The result of `Network.forward_with_auxiliary` for the images.
+        The features (B, *shape), on the network's device, may be modified.
         """
         suffix = self._graphs.train_suffix if self._network.training else self._graphs.eval_suffix
         outputs: Outputs = suffix(self._to_prefix_layout(features))
@@ -118,11 +105,7 @@ class Partition:
 def partition_network(network: Network) -> Partition:
     """Splits a network after the last operation that training cannot change.
 
-    The parts are verified against the whole network, in train and in eval mode. The network and the random
-    state are not changed.
-
-    Args:
-        network: With frozen stages, on its device; S is `network.spec.image_size`.
+    The parts are verified against the network in train and in eval mode. Network and random state do not change.
 
     Raises:
         PartitionError: The network has to be trained as a whole.
@@ -164,8 +147,7 @@ def _split(network: Network) -> _Graphs:
         nodes_in_eval = eval_graph.suffix_nodes(eval_cut)
         if nodes_in_eval is not None:
             suffix = train_graph.suffix(cut, nodes)
-            same = eval_graph is train_graph
-            eval_suffix = suffix if same else eval_graph.suffix(eval_cut, nodes_in_eval)
+            eval_suffix = suffix if eval_graph is train_graph else eval_graph.suffix(eval_cut, nodes_in_eval)
             return _Graphs(train_graph.prefix(cut), suffix, eval_suffix)
     raise _error(network, "no single tensor separates the frozen operations from the trainable ones")
 

@@ -9,41 +9,31 @@ import inspect
 import math
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from transfer_model.heads import Head
-
-if TYPE_CHECKING:
-    from transfer_model.network import Network
+from transfer_model.network import Network
 
 
 def trace(network: Network) -> fx.GraphModule:
-    """Traces a network in its current mode.
+    """Traces a network in its current mode: images (B, 3, S, S) -> result of `forward_with_auxiliary`.
 
-    Library modules that cannot be traced become single operations; if that does not suffice, whole stages do.
-    Not thread-safe: `torch.fx` patches modules while it traces.
-
-    Args:
-        network: Not changed, except for buffers that count calls.
-
-    Returns:
-        Images (B, 3, S, S) -> result of `forward_with_auxiliary`. Parameters, buffers and untraced modules
-        are those of the network, under the same names.
+    Parameters, buffers and untraced modules are those of the network, under the same names. Buffers that count calls
+    may change. Library modules that cannot be traced become single operations; if that does not suffice, whole stages
+    do. Not thread-safe: `torch.fx` patches modules while it traces.
 
     Raises:
         Exception: Any exception that a network raises for proxies instead of tensors.
     """
-    stages = tuple(f"backbone.{name}" for name in network.stages)
-    for leaves, proxy_buffers in (((), False), ((), True)):
-        try:
-            return _trace(network, leaves, proxy_buffers)
-        except Exception:  # noqa: BLE001, S112 - libraries raise anything when they receive proxies
-            continue
-    return _trace(network, stages, proxy_buffers=False)
+    for proxy_buffers in (False, True):
+        with suppress(Exception):  # libraries raise anything when they receive proxies
+            return _trace(network, (), proxy_buffers)
+    return _trace(network, tuple(f"backbone.{name}" for name in network.stages), proxy_buffers=False)
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:

@@ -26,13 +26,7 @@ RESERVE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A finished or unfinished segment.
-
-    Attributes:
-        path: Its location.
-        size: In bytes.
-        last_use: When its rows were last requested, in seconds since 1970.
-    """
+    """A segment, finished or not; `last_use` is when its rows were last requested, in seconds since 1970."""
 
     path: Path
     size: int
@@ -41,14 +35,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Usage:
-    """Disk usage of a store.
-
-    Attributes:
-        bytes: Total size of the files.
-        files: Number of files.
-        addresses: Number of distinct addresses.
-        last_use: When rows were last requested; `None` if the store is empty.
-    """
+    """Disk usage of a store; `last_use` is when rows were last requested, None if the store is empty."""
 
     bytes: int
     files: int
@@ -58,13 +45,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Result of `clear`.
-
-    Attributes:
-        bytes: Number of bytes that were removed.
-        files: Number of files that were removed.
-        skipped: Addresses that were left alone because another process is computing their rows.
-    """
+    """Bytes and files that `clear` removed, and addresses skipped because another process computes their rows."""
 
     bytes: int
     files: int
@@ -135,15 +116,9 @@ def evict(
     keep: frozenset[Path],
     free_bytes: Callable[[Path], int] = free_bytes,
 ) -> None:
-    """Removes the least recently used files until `size` more bytes fit.
+    """Removes the least recently used files until `size` more bytes fit into `limit` and on the disk.
 
-    Args:
-        folder: Folder of the store.
-        limit: Maximum size of all files, in bytes.
-        size: Number of bytes that are about to be written.
-        address: The address whose lock the caller holds.
-        keep: Files that must not be removed.
-        free_bytes: Returns the writable bytes on the disk of a folder.
+    The caller holds the lock of `address`. Files in `keep` are not removed.
 
     Raises:
         StoreFullError: The bytes would not fit even then; nothing was removed.
@@ -188,9 +163,7 @@ def _remove(path: Path, locked_address: str = "") -> None:
 class _AddressLocks(ExitStack):
     """Locks of addresses, acquired without waiting and held until the `with` block ends.
 
-    Args:
-        folder: Folder of the store.
-        locked_address: An address whose lock the caller already holds.
+    The caller already holds the lock of `locked_address`.
     """
 
     def __init__(self, folder: Path, locked_address: str = "") -> None:
@@ -198,7 +171,7 @@ class _AddressLocks(ExitStack):
         self._folder, self._acquired = folder, {locked_address: True}
 
     def acquire(self, address: str) -> bool:
-        """Returns whether this process holds the lock of an address, which it tries to acquire once."""
+        """Returns True if this process holds the lock of an address; tries once to acquire it."""
         if address not in self._acquired:
             self._acquired[address] = self._try(address)
         return self._acquired[address]

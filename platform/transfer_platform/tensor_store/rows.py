@@ -17,10 +17,7 @@ RowLocation = tuple[Segment, int]
 
 
 class Rows(Protocol):
-    """Rows in the order of the requested keys.
-
-    They remain readable when the store evicts or clears its files.
-    """
+    """Rows in the order of the requested keys; readable even after the store evicts or clears its files."""
 
     @property
     def spec(self) -> RowSpec:
@@ -29,13 +26,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns copies of rows.
-
-        Args:
-            indices: Row indices (B,), each 0 to N - 1; may repeat.
-
-        Returns:
-            (B, *shape), on the CPU.
+        """Returns copies of rows (B, *shape) on the CPU; the indices (B,), 0 to N - 1, may repeat.
 
         Raises:
             IndexError: An index is out of range.
@@ -43,21 +34,13 @@ class Rows(Protocol):
 
 
 class InMemoryRows:
-    """Rows in one tensor.
+    """Distinct rows in one tensor (D, *shape).
 
-    Args:
-        spec: Shape and dtype of each row.
-        values: Distinct rows (D, *shape).
-        order: For each of the N keys the index of its row in `values` (N,); `None` for the order of `values`.
+    `order` (N,) maps each key to its row in `values`; None if the rows are in the order of the keys.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
-        self._spec, self._values, self._order = spec, values, order
-
-    @property
-    def spec(self) -> RowSpec:
-        """Shape and dtype of each row."""
-        return self._spec
+        self.spec, self._values, self._order = spec, values, order
 
     def __len__(self) -> int:
         return len(self._values if self._order is None else self._order)
@@ -71,26 +54,15 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows that stay in memory-mapped files.
-
-    Args:
-        spec: Shape and dtype of each row.
-        locations: Locations of the N rows.
-        resident_bytes: Bytes that are read before the mapped pages are dropped.
-    """
+    """Rows in memory-mapped files, whose pages are dropped each time `resident_bytes` have been read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
-        self._spec, self._resident_bytes = spec, resident_bytes
+        self.spec, self._resident_bytes = spec, resident_bytes
         self._segments = list({id(segment): segment for segment, _ in locations}.values())
         number = {id(segment): position for position, segment in enumerate(self._segments)}
         self._numbers = np.array([number[id(segment)] for segment, _ in locations], np.int32)
         self._offsets = np.array([offset for _, offset in locations], np.int64)
         self._bytes_read = 0
-
-    @property
-    def spec(self) -> RowSpec:
-        """Shape and dtype of each row."""
-        return self._spec
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -101,7 +73,7 @@ class MappedRows:
         if len(selected) and selected.min() < 0:
             raise IndexError(f"row index {selected.min()} is negative")
         numbers, offsets = self._numbers[selected].tolist(), self._offsets[selected].tolist()
-        rows, memory = empty_rows(len(selected), self._spec)
+        rows, memory = empty_rows(len(selected), self.spec)
         for target, number, offset in zip(memory, numbers, offsets, strict=True):
             target[:] = self._segments[number].rows[offset]
         self._limit_resident_memory(len(selected))
@@ -109,7 +81,7 @@ class MappedRows:
 
     def _limit_resident_memory(self, rows_read: int) -> None:
         """Drops the mapped pages, which count as memory of this process, once enough rows were read."""
-        self._bytes_read += rows_read * (self._spec.row_bytes + FAULT_BYTES)
+        self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0
             for segment in self._segments:
@@ -119,14 +91,9 @@ class MappedRows:
 def open_rows(
     spec: RowSpec, keys: Sequence[str], locations: Mapping[str, RowLocation], in_memory_bytes: int, resident_bytes: int
 ) -> Rows:
-    """Opens the rows of N keys, in memory if the distinct rows are at most `in_memory_bytes`.
+    """Opens the rows of N keys, which may repeat; `resident_bytes` as in `MappedRows`.
 
-    Args:
-        spec: Shape and dtype of each row.
-        keys: N keys; may repeat.
-        locations: Location of the row of every distinct key.
-        in_memory_bytes: Maximum size of rows that are read into memory.
-        resident_bytes: See `MappedRows`.
+    Distinct rows of at most `in_memory_bytes` in total are read into memory.
     """
     if len(locations) * spec.row_bytes > in_memory_bytes:
         return MappedRows(spec, [locations[key] for key in keys], resident_bytes)

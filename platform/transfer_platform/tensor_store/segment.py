@@ -5,8 +5,8 @@
     footer            JSON: shape, dtype, keys and the CRC-32 of every row
     last 24 bytes     length of the footer (8), its CRC-32 (8), magic (8); little endian
 
-The metadata follows the rows, so that rows are written as they are computed. `docs/architecture.md` gives
-the reasons for not using safetensors.
+The metadata follows the rows, so that rows are written as they are computed. `docs/architecture.md` gives the reasons
+for not using safetensors.
 """
 
 import json
@@ -18,7 +18,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,7 @@ ByteRows = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RowSpec:
-    """Shape and dtype of every row at one address.
-
-    Attributes:
-        shape: Shape of one row; `()` for a scalar.
-        dtype: Name of a torch dtype: `float32`, `bfloat16`, `float16`, `uint8`.
+    """Shape and dtype of every row at one address; `()` is the shape of a scalar.
 
     >>> RowSpec((3, 224, 224), "uint8").row_bytes
     150528
@@ -96,14 +92,9 @@ def empty_rows(count: int, spec: RowSpec) -> tuple[Tensor, ByteRows]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A memory-mapped file of rows. It remains readable after the file is removed.
+    """A memory-mapped file of rows, with their keys and CRC-32 in the same order.
 
-    Attributes:
-        path: Path from which it was opened.
-        keys: Keys of its rows, in order.
-        checksums: CRC-32 of its rows, in order.
-        rows: Bytes of its rows (N, row_bytes), read-only.
-        mapping: The memory that `rows` is a view of.
+    It remains readable after the file is removed. `rows` (N, row_bytes) is a read-only view of `mapping`.
     """
 
     path: Path
@@ -159,12 +150,7 @@ def _read_footer(mapping: mmap.mmap, path: Path, spec: RowSpec) -> tuple[list[st
 
 
 class SegmentWriter:
-    """Writes one segment, which becomes visible to other processes in `finish`.
-
-    Args:
-        path: Final path; `.part` is appended to it until `finish`.
-        spec: Shape and dtype of its rows.
-    """
+    """Writes one segment, as a `.part` file that `finish` renames to its final path."""
 
     def __init__(self, path: Path, spec: RowSpec) -> None:
         self._path, self._spec = path, spec
@@ -199,11 +185,6 @@ class SegmentWriter:
         self._part.unlink(missing_ok=True)
 
     def _footer(self) -> bytes:
-        footer = {
-            "shape": self._spec.shape,
-            "dtype": self._spec.dtype,
-            "keys": self._keys,
-            "checksums": self._checksums,
-        }
+        footer = {**asdict(self._spec), "keys": self._keys, "checksums": self._checksums}
         text = json.dumps(footer, separators=(",", ":")).encode()
         return text + TRAILER.pack(len(text), zlib.crc32(text), MAGIC)

@@ -18,12 +18,7 @@ MAX_THREADS = 4
 
 
 class SegmentFolder:
-    """The folder of one address.
-
-    Args:
-        folder: Need not exist.
-        spec: Shape and dtype of its rows; segments with another spec count as corrupt.
-    """
+    """The folder of one address, which need not exist; segments with another row spec count as corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec

@@ -75,8 +75,7 @@ class Store:
         Raises:
             StoreFullError: There is no room; rows in finished segments remain stored.
             StoreUnwritableError: Rows are missing and the folder is not writable.
-            ValueError: `compute` returned the wrong number of rows, or rows of another shape or dtype. Its
-                own exceptions propagate.
+            ValueError: `compute` returned a wrong number, shape or dtype of rows. Its own exceptions propagate.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
             raise ValueError(f"an address must be a digest, but is {address!r}")
@@ -140,15 +139,9 @@ class Store:
 
 
 class _RowWriter:
-    """Writes rows to consecutive segments.
+    """Writes rows to consecutive segments and adds them to `locations`; the caller holds the lock.
 
-    Args:
-        segments: Where segments are created; the caller holds its lock.
-        spec: Shape and dtype of the rows.
-        locations: Rows that are already stored; written rows are added.
-        evict: Frees space for a number of rows.
-        segment_rows: Maximum number of rows in a segment.
-        segment_seconds: Age at which a smaller segment is finished, too.
+    `evict` frees space for a number of rows.
     """
 
     def __init__(

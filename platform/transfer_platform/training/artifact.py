@@ -28,13 +28,7 @@ def write_artifact(
 ) -> Path:
     """Writes the network of a trial to a folder for `Classifier.load`, and returns the folder.
 
-    Args:
-        trainer: Trainer of the trial.
-        recipe: Recipe of the trial.
-        result: Result of the trial.
-        network: Returned by `TrialTrainer.finalize`.
-        folder: Created if missing.
-        say: Called if out-of-distribution detection is disabled.
+    `network` is the result of `TrialTrainer.finalize`. `say` is called if out-of-distribution detection is disabled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits
@@ -73,8 +67,7 @@ def _held_out_scores(
 ) -> tuple[OodScorer, Tensor]:
     """Returns the scorer of a network, and the scores of images that were not used for training.
 
-    With cross-validation, folds are scored by networks trained on the other folds, until there are
-    `required` scores.
+    With cross-validation, the networks of the folds score their held-out images until there are `required` scores.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):

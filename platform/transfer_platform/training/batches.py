@@ -29,7 +29,6 @@ class InputSource(Protocol):
     """Inputs of the trainable part of a network."""
 
     evaluation_batch: int
-    """Evaluation batch size."""
     elements: int
     """Elements per image."""
 
@@ -62,11 +61,8 @@ class ImageInputs:
         """Returns the views (B, 3, S, S) of an epoch; see `InputSource`."""
         if not self._views.varies:
             return self.load(positions)
-        digests = (self._images.digests[position] for position in positions)
-        seeds = [
-            self._views.augmentation_seed(digest, epoch, repeat)
-            for digest, repeat in zip(digests, repeats, strict=True)
-        ]
+        pairs = zip(positions, repeats, strict=True)
+        seeds = [self._views.augmentation_seed(self._images.digests[image], epoch, repeat) for image, repeat in pairs]
         return self._images.load_views(positions, seeds).contiguous(memory_format=torch.channels_last)
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -78,12 +74,9 @@ class FeatureInputs:
     """Features of a frozen prefix for the trainable suffix of a network.
 
     Args:
-        partition: Prefix and suffix of the network.
         original: Features of every image without augmentation, by position.
         augmented: Features of the views of the training images, grouped by image; None without augmentation.
-        views: Augmented views of each epoch.
         digests: SHA-256 of every image.
-        device: Device of the network.
     """
 
     def __init__(
@@ -127,11 +120,9 @@ class TrialData:
     """Training and validation batches of a trial.
 
     Attributes:
-        inputs: Inputs of all images.
         labels: Class index of every image (N,).
         train: Positions of the training images.
         validation: Positions of the validation images; may be empty for a refit.
-        batch_size: Training batch size.
         seed: Seed of the order of the training images.
         balanced: Sample the same number of training images from every class in each epoch.
         weights: Weight of every image in the training loss (N,); None for equal weights.

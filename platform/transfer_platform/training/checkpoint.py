@@ -14,8 +14,8 @@ from transfer_registry.files import atomic_write
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Writes named tensors to a file, which is replaced atomically; missing parent folders are created.
 
-    Tensors that share memory are written separately, so that every reader gets a plain state dict. The
-    metadata can be read without loading the tensors.
+    Tensors that share memory are written separately, so that every reader gets a plain state dict. The metadata can be
+    read without loading the tensors.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

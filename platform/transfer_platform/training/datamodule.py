@@ -48,7 +48,9 @@ class DataModule:
         self, recipe: Recipe, cached: CachedNetwork, preprocessing: Preprocessing, precision: str
     ) -> InputSource:
         """Returns the inputs of a trial; the recipe is without search ranges."""
-        views = view_schedule(recipe, frozen=cached.network.frozen > 0)
+        # If no layer is frozen, new views in every epoch cost nothing more.
+        count = recipe.features.views if cached.network.frozen else "unlimited"
+        views = ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)
         images = self._image_loader(preprocessing, views.policy)
         self._report_limits(recipe, cached, views)
         if cached.partition is None or not views.stored_count:
@@ -81,13 +83,7 @@ class DataModule:
         key = (preprocessing, policy)
         if key not in self._images:
             self._images[key] = ImageLoader(
-                self._splits.development,
-                preprocessing,
-                policy,
-                self._device,
-                self._store,
-                self._progress,
-                self._say_once,
+                self._splits.development, *key, self._device, self._store, self._progress, self._say_once
             )
         return self._images[key]
 
@@ -141,9 +137,3 @@ class DataModule:
             for index in range(views.stored_count)
         ]
         return [position for position, _ in rows], [seed for _, seed in rows]
-
-
-def view_schedule(recipe: Recipe, *, frozen: bool) -> ViewSchedule:
-    """Returns the augmented views of a trial; if nothing is frozen, every epoch uses new views."""
-    count = recipe.features.views if frozen else "unlimited"
-    return ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)

@@ -14,11 +14,9 @@ MIN_PARALLEL_ELEMENTS = 200_000
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns the device to train on.
+    """Returns a PyTorch device by its name, such as `cuda:1`.
 
-    Args:
-        name: A PyTorch device such as `cuda:1`. `auto` means the value of `PLATFORM_DEVICE` if it is set,
-            otherwise the first available one of CUDA, MPS and CPU.
+    `auto` means the value of `PLATFORM_DEVICE` if it is set, otherwise the first available one of CUDA, MPS and CPU.
 
     Raises:
         TrainingError: The device is not available.
@@ -48,8 +46,8 @@ def _available_device(name: str) -> torch.device:
 def threads_for(step_elements: int) -> Iterator[None]:
     """Limits PyTorch to one CPU thread within the context if a step is small.
 
-    Synchronizing threads after operations of microseconds costs more than it saves, and many times more when
-    another process occupies one of the cores.
+    Synchronizing threads after operations of microseconds costs more than it saves, and many times more when another
+    process occupies one of the cores.
     """
     threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:

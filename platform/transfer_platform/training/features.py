@@ -6,7 +6,7 @@ images or augmented views --prefix, fixed batch size--> features --store--> rows
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -48,13 +48,8 @@ class FrozenPrefix:
 
     def address(self, images: ImageLoader) -> str:
         """Returns the SHA-256 of everything that features depend on besides the images and their views."""
-        parts = (
-            self.partition.digest,
-            self.precision,
-            self.device.type,
-            str(PREFIX_BATCH),
-            preprocessing_digest("features", images.preprocessing),
-        )
+        preprocessing = preprocessing_digest("features", images.preprocessing)
+        parts = (self.partition.digest, self.precision, self.device.type, str(PREFIX_BATCH), preprocessing)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -73,7 +68,6 @@ class ComputedFeatures:
 
     Args:
         prefix: Runs with the number of threads set in PyTorch at construction.
-        images: Images by position.
         positions: Position of the image of each row.
         view_seeds: Seed of the augmented view of each row; None for images without augmentation.
     """
@@ -98,8 +92,7 @@ class ComputedFeatures:
         threads = torch.get_num_threads()  # may be 1 because the training step is small
         torch.set_num_threads(self._threads)
         try:
-            batches = feature_batches(self._prefix, self._images, self._positions, self._view_seeds, rows)
-            return torch.cat([*batches])
+            return torch.cat([*feature_batches(self._prefix, self._images, self._positions, self._view_seeds, rows)])
         finally:
             torch.set_num_threads(threads)
 
@@ -115,11 +108,10 @@ def feature_batches(
     for start in range(0, len(rows), PREFIX_BATCH):
         batch = rows[start : start + PREFIX_BATCH]
         batch_positions = [positions[row] for row in batch]
-        pixels = (
-            images.load(batch_positions)
-            if view_seeds is None
-            else images.load_views(batch_positions, [view_seeds[row] for row in batch])
-        )
+        if view_seeds is None:
+            pixels = images.load(batch_positions)
+        else:
+            pixels = images.load_views(batch_positions, [view_seeds[row] for row in batch])
         yield to_row_order(prefix.run(pixels))
 
 
@@ -134,8 +126,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store; missing ones are computed and stored first.
 
-    The first four arguments are those of `ComputedFeatures`. `say` is called before waiting for another
-    process.
+    The first four arguments are those of `ComputedFeatures`. `say` is called before waiting for another process.
 
     Raises:
         StoreError: The features do not fit, or the store is not writable.
@@ -149,10 +140,8 @@ def stored_features(
             done += len(features)
             progress(Step(task, done, len(missing), "images"))
 
-    def waiting() -> None:
-        say("waiting for another process that is computing the same features")
-
     keys = [images.digests[position] for position in positions]
     if view_seeds is not None:
         keys = [f"{key}-{images.view_digest}-{seed:x}" for key, seed in zip(keys, view_seeds, strict=True)]
+    waiting = partial(say, "waiting for another process that is computing the same features")
     return store.get_or_compute(prefix.address(images), prefix.spec, keys, compute, waiting)

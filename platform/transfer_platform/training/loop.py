@@ -41,12 +41,9 @@ class FitResult:
     """Result of a trial.
 
     Attributes:
-        epochs: All epochs in order.
-        best: The best epoch.
-        logits: Logits of the validation images at the best epoch (N, C); with cross-validation, out-of-fold
-            logits of all training images.
-        weights: Trained tensors at the best epoch by their names in the network's state dict; empty with
-            cross-validation.
+        logits: Logits of the validation images at the best epoch (N, C); with cross-validation, out-of-fold logits of
+            all training images.
+        weights: Trained tensors at the best epoch by name in the network's state dict; empty with cross-validation.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -62,7 +59,6 @@ class FitOptions:
     Attributes:
         config: Without search ranges.
         precision: `float32`, `bfloat16` or `float16`; weights stay float32.
-        objective: Ranks the epochs.
         after_epoch: Called after every epoch; an exception that it raises ends the training.
     """
 
@@ -73,12 +69,7 @@ class FitOptions:
 
 
 def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
-    """Trains a network and restores the weights of its best epoch.
-
-    Args:
-        network: Frozen as configured, on its device; changed in place.
-        data: With validation images.
-        options: Configuration, precision and callback.
+    """Trains a network in place and restores the weights of its best epoch.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -102,10 +93,8 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
     """Trains one network per fold, all folds one epoch at a time; metrics are out-of-fold.
 
-    Args:
-        network: Initial state of every fold. Its weights are overwritten and not usable afterwards.
-        folds: Their validation sets are a partition of all images.
-        options: Configuration, precision and callback.
+    The validation sets of the folds are a partition of all images. Each fold starts from the weights of `network`,
+    which are overwritten and not usable afterwards.
 
     Raises:
         DivergedError: The loss of a fold is not finite.
@@ -132,14 +121,9 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
 
 
 def refit(network: Network, data: TrialData, config: TrainingConfig, *, precision: str, epochs: int) -> None:
-    """Trains a network for a fixed number of epochs without validation.
+    """Trains a network in place for a fixed number of epochs without validation.
 
-    Args:
-        network: Frozen as configured, on its device; changed in place.
-        data: Validation images are not used.
-        config: Without search ranges. The learning rate follows the schedule of `config.epochs`.
-        precision: As in `FitOptions`.
-        epochs: At most `config.epochs`.
+    The learning rate follows the schedule for `config.epochs`, even if `epochs` is smaller.
 
     Raises:
         DivergedError: The loss is not finite.
@@ -171,17 +155,9 @@ def _train_epochs(
     return FitResult(tuple(epochs), best.best, best.logits, best.weights)
 
 
-def _epoch_result(
-    number: int, train_loss: float, targets: Tensor, logits: Tensor, rate: float, start: float
-) -> EpochResult:
+def _epoch_result(number: int, loss: float, targets: Tensor, logits: Tensor, rate: float, start: float) -> EpochResult:
     probabilities = functional.softmax(logits.double(), dim=1)
     validation = scores(targets.numpy(), probabilities.numpy())
-    return EpochResult(
-        number,
-        {
-            "train/loss": train_loss,
-            **{f"validation/{name}": value for name, value in validation.items()},
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - start,
-        },
-    )
+    metrics = {f"validation/{name}": value for name, value in validation.items()}
+    seconds = time.perf_counter() - start
+    return EpochResult(number, {"train/loss": loss, **metrics, "learning_rate": rate, "seconds": seconds})

@@ -14,14 +14,12 @@ from transfer_platform.training.trainable_state import TrainableState
 
 @dataclass(frozen=True)
 class CachedNetwork:
-    """A backbone frozen through one stage.
+    """A backbone frozen through one stage, shared by consecutive trials.
 
     Attributes:
-        network: Shared by consecutive trials.
         partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.
         partition_error: Reason why partitioning failed, otherwise empty.
-        trainable: The part of the network that training changes.
-        initial_state: Copies of its tensors before the first trial.
+        initial_state: Copies of the trainable tensors before the first trial.
     """
 
     network: Network
@@ -63,13 +61,12 @@ def prepare_network(
 def freeze_through(network: Network, stage: str) -> int:
     """Freezes the backbone from the input through one stage, and unfreezes the rest.
 
-    Frozen modules get no gradients and stay in eval mode: batch norms keep their running statistics, dropout
-    and stochastic depth are off.
+    Frozen modules get no gradients and stay in eval mode: batch norms keep their running statistics, dropout and
+    stochastic depth are off.
 
     Args:
         network: Changed in place. Images (B, 3, H, W) -> logits (B, C).
-        stage: Name in `network.stages`, or a common prefix of several (`layer1`: through the last of them),
-            or `none` or `all`.
+        stage: Name in `network.stages`, a common prefix (`layer1` means through the last match), `none` or `all`.
 
     Returns:
         Number of trainable parameters, head included.

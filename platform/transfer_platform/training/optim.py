@@ -14,8 +14,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
     """Returns AdamW or SGD over all trainable parameters, with a lower learning rate for the backbone.
 
-    Biases and normalization weights are not decayed (He et al., "Bag of Tricks for Image Classification",
-    2019, section 3.1).
+    Biases and normalization weights are not decayed (He et al., "Bag of Tricks for Image Classification", 2019, 3.1).
     """
     rate = config.learning_rate
     groups = [
@@ -45,8 +44,7 @@ class LearningRateSchedule:
         total = config.epochs * steps_per_epoch
         warmup = min(round(config.warmup_epochs * steps_per_epoch), total)
         self._by_step = _step_scheduler(optimizer, config.schedule, warmup, total)
-        plateau = config.schedule == "plateau"
-        self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2) if plateau else None
+        self._plateau = ReduceLROnPlateau(optimizer, factor=0.3, patience=2) if config.schedule == "plateau" else None
 
     def after_step(self) -> None:
         """Advances the schedule by one optimizer step."""
@@ -64,8 +62,7 @@ def _step_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total: int
         return LambdaLR(optimizer, lambda step: _one_cycle_factor(step, rise, total))
     if schedule == "plateau":
         return LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-    cosine = schedule == "cosine"
-    return LambdaLR(optimizer, lambda step: _warmup_factor(step, warmup, total, cosine=cosine))
+    return LambdaLR(optimizer, lambda step: _warmup_factor(step, warmup, total, cosine=schedule == "cosine"))
 
 
 def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float:

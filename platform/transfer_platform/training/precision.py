@@ -25,12 +25,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
     """Returns the configured precision or, for `auto`, the fastest one on a device.
 
-    `auto` times one training step, or one forward pass if the whole backbone is frozen.
-
-    Args:
-        recipe: Without search ranges.
-        device: Device of the network.
-        build_network: Called only for `auto`.
+    `auto` builds the network and times one training step, or one forward pass if the whole backbone is frozen.
     """
     config = recipe.training
     if config.precision != "auto":
@@ -38,8 +33,7 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
     network = build_network()
     size = network.spec.image_size
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else config.batch_size
-    images = torch.zeros(batch_size, 3, size, size, device=device)
-    images = images.to(memory_format=torch.channels_last)
+    images = torch.zeros(batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
     trainable = recipe.backbone.freeze_through != "all"
 
     def step() -> None:
@@ -57,12 +51,12 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
 def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
     """Returns the precision in which a step is fastest, measured under autocast.
 
-    The step is timed because hardware support alone does not decide: on some CPUs with bfloat16 units, small
-    networks are slower in bfloat16.
+    Hardware support alone does not decide: on some CPUs with bfloat16 units, small networks are slower in bfloat16.
     """
     if device.type == "cpu" and _emulates_bfloat16():
         return "float32"
-    lower = _lower_precision(device)
+    only_float16 = device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported())
+    lower = "float16" if only_float16 else "bfloat16"
     limit = SPEEDUP_THRESHOLD * _step_seconds("float32", device, step)
     return lower if _step_seconds(lower, device, step, limit) <= limit else "float32"
 
@@ -71,12 +65,6 @@ def _emulates_bfloat16() -> bool:
     """Returns True if the CPU has no bfloat16 instructions; even a timed step would take too long then."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _lower_precision(device: torch.device) -> str:
-    if device.type == "mps" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
-        return "float16"
-    return "bfloat16"
 
 
 def _step_seconds(

@@ -9,17 +9,14 @@ from transfer_model.network import Network
 
 
 class TrainableState:
-    """The tensors and modules of a network that are not frozen.
+    """The tensors and modules of a network that are not frozen; puts the network into train mode.
 
-    They are collected once: a network has hundreds of modules, and iterating over them at every mode switch
-    would take longer than a trial on stored features.
-
-    Args:
-        network: Frozen as configured, on its device. Is put into train mode.
+    They are collected once: a network has hundreds of modules, and iterating over them at every mode switch would take
+    longer than a trial on stored features.
 
     Attributes:
-        tensors: Trainable parameters and running statistics by their names in `network.state_dict()`; they
-            share the network's memory.
+        tensors: Trainable parameters and running statistics by their names in `network.state_dict()`; they share the
+            network's memory.
     """
 
     def __init__(self, network: Network) -> None:

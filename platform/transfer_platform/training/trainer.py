@@ -23,16 +23,9 @@ CHECK_EVERY = 50
 
 
 class Trainer:
-    """Trains one network.
+    """Trains one network in place; under autocast to a lower precision, weights stay float32.
 
-    Args:
-        network: Frozen as configured, on its device; changed in place.
-        data: Training and validation batches.
-        config: Without search ranges, class weights resolved.
-        precision: `float32`, `bfloat16` or `float16`; weights stay float32.
-
-    Attributes:
-        trainable: The part of the network that training changes.
+    The configuration has no search ranges, and its class weights are resolved.
     """
 
     def __init__(self, network: Network, data: TrialData, config: TrainingConfig, precision: str) -> None:
@@ -41,8 +34,9 @@ class Trainer:
         self._device = next(network.parameters()).device
         self._optimizer = make_optimizer(network, config)
         self._schedule = LearningRateSchedule(self._optimizer, config, data.steps_per_epoch)
-        self._loss = _loss(config, data.labels[list(data.train)], network.spec.classes)
-        self._loss.to(self._device)
+        balanced = config.class_weights == "balanced"
+        weights = balanced_weights(data.labels[list(data.train)], network.spec.classes) if balanced else None
+        self._loss = nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing).to(self._device)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
         self._steps = 0
 
@@ -74,8 +68,7 @@ class Trainer:
         """Returns the logits of the validation images (N, C), float32, on the CPU.
 
         Raises:
-            DivergedError: A logit is not finite. The last step of an epoch can cause this after a finite
-                training loss.
+            DivergedError: A logit is not finite; the last step can cause this even if all training losses are finite.
         """
         self.trainable.train(mode=False)
         batches = []
@@ -125,13 +118,7 @@ class Trainer:
         return tensor.to(self._device, non_blocking=True)
 
     def _check_finite(self, losses: Sequence[Tensor]) -> None:
-        """Raises DivergedError if one of the losses of the last steps is not finite."""
         values = torch.stack(list(losses)).tolist() if losses else []
         for step, loss in enumerate(values, start=self._steps - len(losses) + 1):
             if not math.isfinite(loss):
                 raise DivergedError(step, loss)
-
-
-def _loss(config: TrainingConfig, labels: Tensor, classes: int) -> nn.CrossEntropyLoss:
-    weights = balanced_weights(labels, classes) if config.class_weights == "balanced" else None
-    return nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)

@@ -30,15 +30,13 @@ class TrialTrainer:
 
     Args:
         splits: Images of the study.
-        pretrained: File with pretrained weights of each backbone by its name in the recipe; None for random
-            weights.
+        pretrained: File with pretrained weights of each backbone by its name in the recipe; None for random weights.
         device: Device of the networks.
         trials: Trials of the study; used to decide whether storing features saves time.
-        epochs: Maximum number of epochs per trial; likewise.
+        epochs: Maximum number of epochs per trial; used likewise.
         store: Where features and decoded images are stored; None disables storing.
         cached_networks: Networks in memory; the least recently used one is removed first.
         progress: Called while features are computed.
-        say: Called with messages for the user.
 
     Attributes:
         precision: Precision of the networks, initially float32; see `select_precision`.
@@ -69,9 +67,7 @@ class TrialTrainer:
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
         """Trains a network from its pretrained weights; with cross-validation, one network per fold.
 
-        Args:
-            recipe: Without search ranges.
-            after_epoch: Called after every epoch; an exception that it raises ends the training.
+        The recipe is without search ranges. An exception that `after_epoch` raises ends the training.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -89,8 +85,8 @@ class TrialTrainer:
     def finalize(self, recipe: Recipe, result: FitResult) -> Network:
         """Returns the final network of a trial in eval mode.
 
-        It has the weights of the best epoch; with cross-validation, it is trained again on all images for
-        the number of epochs that was best. `result` may be from an earlier process.
+        It has the weights of the best epoch; with cross-validation, it is trained again on all images for the number of
+        epochs that was best. `result` may be from an earlier process.
         """
         cached = self._cached_network(recipe)
         if result.weights:
@@ -123,8 +119,8 @@ class TrialTrainer:
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
         """Yields, for each fold, the network trained on the other folds, and the data of the fold.
 
-        Networks are trained for the trial's best number of epochs. The yielded network is always the same
-        object; closing the generator restores its weights.
+        Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
+        closing the generator restores its weights.
         """
         cached = self._cached_network(recipe)
         weights = cached.trainable.copy()
@@ -136,18 +132,13 @@ class TrialTrainer:
 
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
-        return NetworkSpec(
-            backbone=recipe.backbone.name,
-            classes=len(self.splits.classes),
-            dropout=recipe.head.dropout,
-            image_size=self.preprocessing(recipe).image_size,
-        )
+        size = self.preprocessing(recipe).image_size
+        return NetworkSpec(recipe.backbone.name, len(self.splits.classes), recipe.head.dropout, size)
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """Returns the preprocessing of a trial's network."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
-        size = recipe.dataset.image_size or preprocessing.image_size
-        return replace(preprocessing, image_size=size)
+        return replace(preprocessing, image_size=recipe.dataset.image_size or preprocessing.image_size)
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
