@@ -1,7 +1,6 @@
 """MLflow runs of a study and its trials, with their artifacts.
 
-The only module of this package that imports MLflow; registered models are handled by `transfer_registry`. A
-study uses one client, and a trial buffers what it logs: a short trial costs three calls.
+The only module of this package that imports MLflow; `transfer_registry` handles registered models.
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ FLUSH_SECONDS = 2.0
 
 
 class Tracker:
-    """One experiment of the tracking server.
-
-    Args:
-        experiment: Name of the experiment; created if it does not exist, restored if it was deleted.
+    """An experiment of the tracking server; created if it does not exist, restored if it was deleted.
 
     Raises:
         StorageError: The tracking server or its database cannot be used.
@@ -66,27 +62,19 @@ class Tracker:
         run = self._resume_or_create_run(name, {STUDY_TAG: name}, tags)
         try:
             yield run
-        except Exception:
-            run.end("FAILED")
-            raise
-        except BaseException:  # Ctrl-C: running the same command again resumes the study
-            run.end("KILLED")
+        except BaseException as error:  # after Ctrl-C, the same command resumes the study
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         run.end()
 
     def start_trial_run(
         self, parent: Run, number: int, values: Mapping[str, object], *, resumed: bool = True
     ) -> TrialRun:
-        """Resumes or creates the child run of a trial.
+        """Resumes or creates the child run of a trial and logs the searched values as parameters.
 
-        Args:
-            parent: Run of the study.
-            number: Number of the trial.
-            values: Searched values, logged as parameters.
-            resumed: True if an earlier process may have created the run, which is then searched for.
+        `resumed` is True if an earlier process may have created the run, which is then looked up.
         """
-        identity = {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
-        name = f"trial {number}"
+        name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
         return TrialRun(self._client, run.run_id, values, resumed=resumed)
 
@@ -121,18 +109,13 @@ class Tracker:
 
 
 class Run:
-    """The MLflow run of a study or a trial.
-
-    Attributes:
-        run_id: MLflow's identifier.
-    """
+    """The MLflow run of a study or a trial."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self._client = client
-        self.run_id = run_id
+        self._client, self.run_id = client, run_id
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        """Logs parameters; those already logged are skipped, since MLflow does not allow changes."""
+        """Logs parameters; skips those already logged, since MLflow does not allow changes."""
         logged = self._client.get_run(self.run_id).data.params
         new = {key: value for key, value in values.items() if key not in logged}
         self._client.log_batch(self.run_id, params=_params(new))
@@ -143,8 +126,7 @@ class Run:
 
     def metric_history(self, metric: str) -> list[tuple[int, float]]:
         """Returns (step, value) pairs of a metric, sorted by step."""
-        entries = self._client.get_metric_history(self.run_id, metric)
-        return sorted((entry.step, entry.value) for entry in entries)
+        return sorted((entry.step, entry.value) for entry in self._client.get_metric_history(self.run_id, metric))
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs the metrics of one step in one call."""
@@ -155,14 +137,10 @@ class Run:
         self._client.log_batch(self.run_id, tags=_tags(values))
 
     def log_dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
-        """Records a dataset as an input of the run.
+        """Records a dataset with its number of images as an input of the run.
 
-        Args:
-            name: Name of the dataset.
-            source: Path or URL as written in the recipe.
-            fingerprint: SHA-256 of the content, hexadecimal.
-            images: Number of images.
-            context: `train`, `validation` or `test`.
+        The source is a path or URL as written in the recipe, the fingerprint the hexadecimal SHA-256 of the content,
+        and the context `train`, `validation` or `test`.
         """
         dataset = Dataset(
             name=name,
@@ -171,9 +149,8 @@ class Run:
             source=json.dumps({"url" if "://" in source else "uri": source}),
             profile=json.dumps({"images": images, "fingerprint": fingerprint}),
         )
-        self._client.log_inputs(
-            self.run_id, datasets=[DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])]
-        )
+        dataset_input = DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+        self._client.log_inputs(self.run_id, datasets=[dataset_input])
 
     def log_text(self, text: str, path: str) -> None:
         """Logs a text artifact."""
@@ -188,7 +165,7 @@ class Run:
             plt.close(figure)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
-        """Logs a table that the MLflow UI can display, replacing an earlier one at the same path."""
+        """Logs a table that the MLflow UI can display, and replaces an earlier one at the same path."""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self.log_text(json.dumps({"columns": list(columns), "data": rows}), path)
         tags = self._client.get_run(self.run_id).data.tags
@@ -205,14 +182,8 @@ class Run:
 class TrialRun(Run):
     """The run of a trial, which buffers what it logs: a call may take longer than an epoch.
 
-    Unlike MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error. A
-    resumed trial continues after its last logged step, which must not follow a gap.
-
-    Args:
-        client: Client of the tracking server.
-        run_id: An existing run.
-        values: Parameters to log.
-        resumed: True if an earlier process may have logged to the run.
+    Unlike MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed trial
+    continues after its last logged step, so no step before it may be missing.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool) -> None:
@@ -220,7 +191,7 @@ class TrialRun(Run):
         self._metrics: list[Metric] = []
         self._tags: dict[str, object] = {}
         self._flushed_at = time.monotonic()
-        if resumed:
+        if resumed:  # an earlier process may have logged them
             self.log_params(values)
         self._params = [] if resumed else _params(values)
 

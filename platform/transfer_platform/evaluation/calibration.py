@@ -11,9 +11,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Returns the temperature that minimizes the cross-entropy of logits divided by it.
 
-    See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if each image
-    came with one more, spread evenly over all classes (compare Platt, 1999); otherwise a few dozen images
-    without an error would lead to unlimited confidence.
+    See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one more image were
+    spread evenly over all classes (compare Platt, 1999); otherwise a few dozen images without an error would lead to
+    unlimited confidence.
 
     Args:
         logits: Logits of images that were not used for training (N, C), N at least 1.
@@ -36,7 +36,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
     """Returns the uncalibrated probabilities (N, C) of probabilities calibrated with a temperature."""
-    tiny = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(probabilities.astype(np.float64), tiny)) * temperature
+    positive = np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)
+    logits = np.log(positive) * temperature
     uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
     return uncalibrated

@@ -42,21 +42,13 @@ def calibration(predictions: Predictions) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     axes.scatter(confidence, accuracy, s=20 + 400 * counts / counts.sum())
-    axes.set(
-        xlabel=f"confidence (mean of each of {CALIBRATION_BINS} bins)",
-        ylabel="accuracy",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
-    )
+    xlabel = f"confidence (mean of each of {CALIBRATION_BINS} bins)"
+    axes.set(xlabel=xlabel, ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     return figure
 
 
 def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Plots the metrics of one trial by epoch, losses in a separate panel.
-
-    Args:
-        history: (epoch, value) pairs by metric name.
-    """
+    """Plots (epoch, value) pairs of the metrics of one trial, with losses in a separate panel."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, others = figure.subplots(1, 2)
     for metric, points in history.items():
@@ -69,7 +61,7 @@ def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figur
 
 
 def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
-    """Shows the misclassified images whose true class has the lowest probability."""
+    """Shows the misclassified images with the lowest probability of the true class."""
     indices = predictions.mistakes()[:limit]
     rows = max(1, -(-len(indices) // COLUMNS))
     figure = Figure(figsize=(2.6 * COLUMNS, 3 * rows), layout="constrained")

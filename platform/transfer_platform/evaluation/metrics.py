@@ -1,7 +1,4 @@
-"""Classification metrics of labels (N,) and probabilities (N, C).
-
-Shared by validation, test and `platform evaluate`. Labels are class indices.
-"""
+"""Classification metrics of labels, class indices (N,), and probabilities (N, C)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +11,7 @@ CALIBRATION_BINS = 15
 
 
 def scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
-    """Returns all scalar metrics that a search or a gate can use.
-
-    Returns:
-        `loss` (mean cross-entropy in nats), `accuracy`, `macro_f1`, `macro_recall` and `ece` (each 0 to 1).
-    """
+    """Returns `loss` in nats, and `accuracy`, `macro_f1`, `macro_recall` and `ece`, each from 0 to 1."""
     predicted = probabilities.argmax(axis=1)
     return {
         "loss": cross_entropy(labels, probabilities),

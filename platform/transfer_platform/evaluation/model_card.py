@@ -1,7 +1,4 @@
-"""Model card of a registered version.
-
-Follows "Model Cards for Model Reporting" (Mitchell et al., 2019).
-"""
+"""Model card, see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 
@@ -20,14 +17,14 @@ def model_card(
     predictions: Predictions,
     metrics: Mapping[str, float],
 ) -> str:
-    """Returns the model card in Markdown.
+    """Returns the model card of a registered version in Markdown.
 
     Args:
         recipe: The recipe with the values of the best trial instead of ranges.
         config: Configuration of the served model.
         images: Number of images and fingerprint by split (train, validation, test).
         predictions: Predictions of the served model on the test images.
-        metrics: Metrics by name.
+        metrics: Metrics of these predictions by name.
     """
     title = recipe.promotion.model if recipe.promotion else recipe.name
     sections = {

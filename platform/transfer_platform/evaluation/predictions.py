@@ -1,4 +1,4 @@
-"""Predictions of a model for labelled images."""
+"""Predictions of a model for labeled images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,7 @@ from transfer_platform.evaluation.metrics import scores
 
 @dataclass(frozen=True)
 class Predictions:
-    """Class probabilities of N labelled images.
-
-    Attributes:
-        classes: Class names, in the order of the columns of `probabilities`.
-        paths: Files of the images.
-        labels: Class indices (N,).
-        probabilities: (N, C), each row summing to 1.
-    """
+    """Probabilities (N, C) and class indices (N,) of N labeled images, columns in the order of `classes`."""
 
     classes: tuple[str, ...]
     paths: Sequence[Path]
@@ -28,7 +21,7 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """Index of the most probable class of each image (N,)."""
+        """Index of the most probable class of each image."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
@@ -39,18 +32,16 @@ class Predictions:
     def mistakes(self) -> list[int]:
         """Returns the indices of misclassified images, lowest probability of the true class first."""
         assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
-        order = np.argsort(assigned, kind="stable")
-        return [int(index) for index in order if self.predicted[index] != self.labels[index]]
+        wrong = self.predicted != self.labels
+        return [int(index) for index in np.argsort(assigned, kind="stable") if wrong[index]]
 
     def table(self) -> dict[str, list[object]]:
         """Returns columns `file`, `label`, `predicted`, `probability`, and one per class."""
+        columns = zip(self.classes, self.probabilities.T.tolist(), strict=True)
         return {
             "file": [path.name for path in self.paths],
             "label": [self.classes[index] for index in self.labels],
             "predicted": [self.classes[index] for index in self.predicted],
             "probability": self.probabilities.max(axis=1).tolist(),
-            **{
-                f"probability of {name}": self.probabilities[:, index].tolist()
-                for index, name in enumerate(self.classes)
-            },
+            **{f"probability of {name}": column for name, column in columns},
         }

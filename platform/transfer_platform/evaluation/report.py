@@ -19,14 +19,7 @@ def class_table(predictions: Predictions) -> dict[str, list[object]]:
 def evaluation_report(
     title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
 ) -> str:
-    """Returns the report of an evaluation in Markdown.
-
-    Args:
-        title: Heading.
-        facts: Names and values of the list below the heading, such as the model and the images.
-        predictions: Predictions of the evaluated images.
-        metrics: Metrics by name.
-    """
+    """Returns the report of an evaluation in Markdown; facts, such as the model, are listed below the title."""
     total = len(predictions.labels)
     lines = [
         f"# {title}",
@@ -46,13 +39,7 @@ def evaluation_report(
 def threshold_report(
     thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """Returns the report of decision thresholds in Markdown.
-
-    Args:
-        thresholds: Result of `thresholds.class_thresholds`.
-        coverage: Result of `thresholds.coverage`.
-        images: Number of images on which the thresholds were chosen.
-    """
+    """Returns the results of `class_thresholds`, chosen on `images` images, and of `coverage` in Markdown."""
     lines = [
         "# Thresholds",
         "",

@@ -1,7 +1,4 @@
-"""Decision thresholds by class, and coverage by confidence.
-
-Thresholds are chosen on validation images and measured on test images.
-"""
+"""Decision thresholds by class, and coverage by confidence."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +11,9 @@ CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, list[object]]:
-    """Returns the one-vs-rest threshold with the best F1 for each class.
+    """Returns the one-vs-rest threshold with the best F1 on validation images, one row per class.
 
-    Args:
-        validation: Predictions on which thresholds are chosen.
-        test: Predictions on which they are measured, of the same classes.
-
-    Returns:
-        Columns `class`, `threshold`, and `precision`, `recall` of both; one row per class.
+    The columns are `class`, `threshold`, and `precision` and `recall` on validation images and on test images.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")
@@ -37,10 +29,9 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns the share of images whose confidence reaches each of `CONFIDENCES`, and their accuracy.
+    """Returns the columns `confidence`, `decided` (share of images that reach it) and `accuracy` on them.
 
-    Returns:
-        Columns `confidence`, `decided` (share of the images) and `accuracy` on them, None if there are none.
+    The rows are `CONFIDENCES`; the accuracy is None if no image reaches the confidence.
     """
     confidence = test.probabilities.max(axis=1)
     correct = test.predicted == test.labels

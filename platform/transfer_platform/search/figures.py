@@ -13,11 +13,9 @@ from transfer_platform.search.study import Study
 
 
 def study_figures(study: Study) -> dict[str, Any]:
-    """Plots a study.
+    """Returns figures by name: `history`, `pruning` and `importance`.
 
-    Returns:
-        Matplotlib figures by name: `history`; `pruning` if the study prunes trials; `importance` if it
-        searches fields and at least two trials were completed.
+    `pruning` requires a study that prunes trials, `importance` a search space and two completed trials.
     """
     optuna_study = study.optuna_study
     functions: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}

@@ -12,11 +12,8 @@ from optuna.trial import FrozenTrial
 class ReproducibleSampler(BaseSampler):
     """TPE whose proposals depend only on the seed, trial number, parameter and finished trials.
 
-    Optuna's samplers draw from one random stream per process, so a study that is resumed in another process
-    proposes different values. This sampler starts a new stream for every draw.
-
-    Args:
-        seed: Seed of the proposals.
+    Optuna's samplers draw from one random stream per process, so a study that is resumed in another process proposes
+    different values. This sampler starts a new stream for every draw.
     """
 
     def __init__(self, seed: int) -> None:

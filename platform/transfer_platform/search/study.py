@@ -1,7 +1,6 @@
 """Resumable Optuna study: proposes values, runs trials and ranks them.
 
-Only this package imports Optuna. An objective receives a `Trial`: its number, its values, and whether it is
-pruned.
+Only this package imports Optuna.
 """
 
 import itertools
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.pruners import MedianPruner, NopPruner
 from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +19,6 @@ from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -34,7 +32,7 @@ class FinishedTrial:
     """A trial that has ended.
 
     Attributes:
-        number: Number of the trial, from 0.
+        number: From 0.
         state: `COMPLETE`, `PRUNED` or `FAIL`.
         value: Ranked metric at the best epoch; None unless the trial was completed.
         params: Values by dotted recipe field.
@@ -53,23 +51,16 @@ class FinishedTrial:
 
 
 class Trial:
-    """A running trial, as an engine sees it.
+    """A running trial, with proposed `values` by dotted recipe field.
 
-    Attributes:
-        number: Number of the trial, from 0.
-        values: Proposed values by dotted recipe field.
-        resumed: True if an earlier process started the trial.
+    `number` counts from 0; `resumed` is True if an earlier process started the trial.
     """
 
     def __init__(self, trial: optuna.Trial, values: dict[str, Any], *, resumed: bool, pruning: bool) -> None:
         self._trial, self._pruning = trial, pruning
-        self._reported: set[int] = set()
-        if pruning:
-            stored = trial.study.get_trials(deepcopy=False)[trial.number]
-            self._reported |= set(stored.intermediate_values)
-        self.number = trial.number
-        self.values = values
-        self.resumed = resumed
+        self.number, self.values, self.resumed = trial.number, values, resumed
+        stored = trial.study.get_trials(deepcopy=False)[trial.number] if pruning else None
+        self._reported = set(stored.intermediate_values) if stored else set()
 
     def report(self, epoch: int, value: float) -> None:
         """Reports the ranked metric of an epoch to the pruner; does nothing in a study without pruning.
@@ -94,20 +85,16 @@ class Study:
         space: Search space; empty for a single trial.
         minimizes: True if lower values are better.
         seed: Seed of the proposals.
-        pruning: True to stop trials early that are worse than the median.
-
-    Attributes:
-        optuna_study: The underlying Optuna study.
+        pruning: True to stop trials that are worse than the median.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
-        pruner: BasePruner = MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner()
         self._storage = RDBStorage(url)
         self.optuna_study: OptunaStudy = optuna.create_study(
             storage=self._storage,
             study_name=name,
             sampler=ReproducibleSampler(seed),
-            pruner=pruner,
+            pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner(),
             direction="minimize" if minimizes else "maximize",
             load_if_exists=True,
         )
@@ -129,17 +116,16 @@ class Study:
     @property
     def finished_count(self) -> int:
         """Number of trials that have ended, in any state."""
-        return len(self.optuna_study.get_trials(deepcopy=False, states=FINISHED))
+        return len(self.trials)
 
     @property
     def trials(self) -> list[FinishedTrial]:
         """Trials that have ended, by number."""
-        trials = self.optuna_study.get_trials(deepcopy=False, states=FINISHED)
-        return [_finished_trial(trial) for trial in trials]
+        return [_finished_trial(trial) for trial in self.optuna_study.get_trials(deepcopy=False, states=FINISHED)]
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; the first of several with equal values.
+        """Completed trial with the best value; the first one in a tie.
 
         Raises:
             StudyError: No trial was completed.
@@ -148,8 +134,7 @@ class Study:
         if any(trial.state == TrialState.COMPLETE.name for trial in trials):
             return _finished_trial(self.optuna_study.best_trial)
         raise StudyError(
-            "no trial of the study was completed:\n"
-            + "\n".join(f"  {trial}" for trial in trials)
+            "\n  ".join(["no trial of the study was completed:", *map(str, trials)])
             + "\nchange the recipe as the messages suggest, or start a new study with --fresh"
         )
 
@@ -168,21 +153,17 @@ class Study:
     ) -> None:
         """Runs trials until the study has the requested number; interrupted trials run first.
 
-        Args:
-            trials: Total number of trials, earlier ones included.
-            objective: Runs one trial and returns its value. `Pruned`, `TrainingError` and running out of
-                memory end the trial; other exceptions end the study.
-            on_trial_end: Called with every trial that has ended.
+        The number includes earlier trials. In the objective, `Pruned`, `TrainingError` and running out of memory end
+        the trial; other exceptions end the study.
         """
-        running = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for interrupted in running:
+        for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
             on_trial_end(self._run_trial(trial, objective, resumed=True))
         while self.finished_count < trials:
             on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
-        # Not `ask(fixed_distributions=...)`: a trial that was killed while values were proposed lacks some.
+        # not `ask(fixed_distributions=...)`: a trial that was killed while values were proposed lacks some
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}
         try:
             value = objective(Trial(trial, values, resumed=resumed, pruning=self.pruning))
@@ -203,8 +184,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-        or "out of memory" in str(error)
+        or any(text in str(error) for text in ("can't allocate memory", "out of memory"))
     )
 
 
@@ -214,7 +194,7 @@ def create_tables(url: str) -> None:
 
 
 def count_studies(name: str, url: str) -> int:
-    """Returns the number of studies that were started under a name, see `numbered_name`."""
+    """Returns the number of studies started under a name, see `numbered_name`."""
     storage = RDBStorage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
@@ -222,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns the name of the first, second, ... study that is started under a name."""
+    """Returns the name of the n-th study started under a name, n at least 1."""
     return name if number == 1 else f"{name}-{number}"
 
 
@@ -236,5 +216,4 @@ def _suggest(trial: optuna.Trial, field: str, span: Range[Any] | Choice[Any]) ->
 
 def _finished_trial(trial: FrozenTrial) -> FinishedTrial:
     value = trial.value if trial.state is TrialState.COMPLETE else None
-    failure = trial.user_attrs.get("failure", "")
-    return FinishedTrial(trial.number, trial.state.name, value, trial.params, failure)
+    return FinishedTrial(trial.number, trial.state.name, value, trial.params, trial.user_attrs.get("failure", ""))

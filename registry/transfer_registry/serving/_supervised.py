@@ -1,11 +1,9 @@
 """Runs a command that ends when the parent process does.
 
-Started by `smoke_test`, never imported.
-
     python -I _supervised.py COMMAND [ARGUMENT ...]      with a pipe as standard input
 
-Nothing is written to the pipe. It is closed when the parent process ends, even by `kill -9`; the command and
-its child processes are killed then, so that no server is left behind.
+Nothing is written to the pipe. It closes when the parent process ends, even by `kill -9`, and the command and its
+child processes are then killed. Never imported.
 """
 
 import os

@@ -3,11 +3,8 @@
 onnx          model.onnx, model.json, README.md: pixels in, probabilities and out-of-distribution scores out
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
-The ONNX graph takes pixels from Pillow, uint8 (N, S, S, 3). Normalization by mean and standard deviation is
-exact in any runtime and therefore part of the graph. Decoding and resizing are not: ONNX does not read EXIF,
-and its interpolation modes differ from Pillow's.
-
-Network, head and out-of-distribution scorer are built with the code that was registered with the model.
+The ONNX graph normalizes pixels, which is exact in any runtime. It does not decode or resize images: ONNX does not
+read EXIF, and its interpolation modes differ from Pillow's.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +23,7 @@ import numpy as np
 import torch
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer_model.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
@@ -39,7 +36,6 @@ from transfer_registry.model_uri import model_uri
 from transfer_registry.serving.export_readme import onnx_readme, safetensors_readme
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch.onnx import ONNXProgram
 
     from transfer_model.classifier import Classifier
@@ -51,44 +47,29 @@ OPSET = 18
 TOLERANCE = 1e-3
 """Maximum difference between ONNX Runtime and torch in any probability or out-of-distribution score."""
 
-_BATCH_SIZES = (1, 3)
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
 
 def export(model: str, file_format: str, out: Path) -> str:
-    """Exports a registered model to a folder; on an error nothing is left behind.
+    """Exports a model (see `model_uri`) to a new or empty folder and returns a one-line summary.
 
-    Args:
-        model: Registered model, see `transfer_registry.model_uri`.
-        file_format: `onnx` or `safetensors`.
-        out: A new or empty folder.
-
-    Returns:
-        A one-line summary.
+    The format is `onnx` or `safetensors`. After an error nothing is left behind.
 
     Raises:
         StorageError: The folder is not empty.
-        RegistryError: The model does not exist, has an unsupported format, cannot be expressed in ONNX or
-            computes different values there, or the extra `onnx` is not installed.
+        RegistryError: The model does not exist, has an unsupported format, cannot be expressed in ONNX or computes
+            different values there, or the extra `onnx` is not installed.
     """
+    writers = {"onnx": _write_onnx, "safetensors": _write_safetensors}
     if file_format == "onnx":
         _require_onnx_packages()
     with atomic_folder(out) as folder, TemporaryDirectory() as temporary:
         registered = _download(model_uri(model), temporary)
-        remark = _WRITERS[file_format](registered, folder)
+        remark = writers[file_format](registered, folder)
     return f"Exported {registered.uri} to {out}{remark}; see {out / README_FILE} for its use"
 
 
 @dataclass(frozen=True)
 class _RegisteredFiles:
-    """Downloaded files of a registered model.
-
-    Attributes:
-        uri: Name of the model in messages.
-        folder: The MLflow model.
-        files: Folder of `model.json` and the safetensors files.
-        config: Content of `model.json`.
-    """
+    """Downloaded files of a registered model: `folder` is the MLflow model, `files` the artifact in it."""
 
     uri: str
     folder: Path
@@ -96,7 +77,7 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the model with the code that was registered with it."""
+        """Loads the classifier with the code that was registered with it."""
         try:
             model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
         except MlflowException as error:
@@ -105,12 +86,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """The exported computation: everything from prepared pixels to predictions.
-
-    Args:
-        classifier: Loaded with the registered code; moved to the CPU in place.
-        uri: Name of the model in messages.
-    """
+    """The exported computation, from resized pixels to predictions; moves the classifier to the CPU in place."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
@@ -131,7 +107,7 @@ class _ExportedModel(nn.Module):
 
 
 def _require_onnx_packages() -> None:
-    for package in _ONNX_PACKAGES:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             import_module(package)
         except ImportError as error:
@@ -180,9 +156,6 @@ def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
     return f" (largest difference from torch on random images: {difference:.1g})"
 
 
-_WRITERS: dict[str, Callable[[_RegisteredFiles, Path], str]] = {"onnx": _write_onnx, "safetensors": _write_safetensors}
-
-
 def _to_onnx(model: _ExportedModel) -> ONNXProgram:
     try:
         with warnings.catch_warnings():
@@ -199,8 +172,8 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
             )
     except torch.onnx.OnnxExporterError as error:
         raise RegistryError(
-            f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; use `--to safetensors`, which "
-            "supports every network"
+            f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; "
+            "use `--to safetensors`, which supports every network"
         ) from error
     assert program is not None, "returned if no file is named"
     return program
@@ -222,7 +195,7 @@ def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
 def _largest_difference(model: _ExportedModel, file: Path) -> float:
     """Compares both outputs of ONNX Runtime and torch on random images; NaN if any output is NaN."""
     shape, generator = (model.size, model.size, 3), np.random.default_rng(0)
-    batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in _BATCH_SIZES]
+    batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in (1, 3)]
     with torch.inference_mode():
         expected = [output.numpy() for images in batches for output in model(torch.from_numpy(images))]
     pairs = zip(expected, _run_onnx(file, batches, model.uri), strict=True)

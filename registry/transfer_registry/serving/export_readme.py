@@ -1,16 +1,10 @@
 """README.md of an exported model, for users who have only its folder."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
+from transfer_model.config import ModelConfig
+from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
-
-if TYPE_CHECKING:
-    from transfer_model.config import ModelConfig
-    from transfer_model.network import NetworkSpec
 
 _ONNX = """\
 # Image classifier with {count} classes (ONNX)
@@ -158,7 +152,6 @@ def _build_call(spec: NetworkSpec) -> str:
 def _values(config: ModelConfig) -> dict[str, object]:
     preprocessing = config.preprocessing
     size, resample = preprocessing.image_size, preprocessing.interpolation.upper()
-    precision = config.precision
     return {
         "count": len(config.classes),
         "size": size,
@@ -167,5 +160,5 @@ def _values(config: ModelConfig) -> dict[str, object]:
         "temperature": config.temperature,
         "threshold": config.unknown.threshold,
         "steps": _STEPS.format(crop=preprocessing.crop, size=size, filter=resample),
-        "precision": "" if precision == "float32" else f"; the registered model computes in {precision}",
+        "precision": "" if config.precision == "float32" else f"; the registered model computes in {config.precision}",
     }

@@ -1,33 +1,27 @@
 """A registered model loaded into this process, with a fixed class order."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
+import pandas as pd
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import classes_of
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that runs with the code it was registered with.
 
-    Attributes:
-        uri: URI it was loaded from; aliases are not resolved.
-        classes: Class order of the probabilities (C).
-        pyfunc: MLflow's model.
+    `uri` may contain an alias; `classes` is the class order of the probabilities (C).
     """
 
     uri: str
@@ -38,10 +32,8 @@ class LoadedModel:
         """Classifies images.
 
         Raises:
-            RegistryError: The model rejects an image; the message gives the row and the reason.
+            RegistryError: The model rejects an image; the message names the row and the reason.
         """
-        import pandas as pd
-
         frame = pd.DataFrame({"image": [path.read_bytes() for path in images]})
         try:
             predictions = self.pyfunc.predict(frame, params={"top_k": len(self.classes)})

@@ -5,20 +5,15 @@ POST /invocations               validated, then answered by MLflow
 any error                       {"error_code": ..., "message": ...} without stack trace or request content
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from transfer_registry.serving.request import BadRequestError, validate_request
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_LIMIT = 32 * 1024 * 1024
 """Maximum size of a request body in bytes."""
@@ -33,16 +28,10 @@ _logger = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """ASGI application that protects MLflow's scoring application.
-
-    Args:
-        app: MLflow's scoring application.
-        body_limit: Maximum size of a request body in bytes.
-    """
+    """ASGI application that protects MLflow's scoring application `app`; `body_limit` is in bytes."""
 
     def __init__(self, app: ASGIApp, body_limit: int = BODY_LIMIT) -> None:
-        self._app = app
-        self._body_limit = body_limit
+        self._app, self._body_limit = app, body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection; see the ASGI specification."""
@@ -99,8 +88,7 @@ class _SafeResponse:
     """Forwards 2xx responses and replaces all others by a short JSON error."""
 
     def __init__(self, send: Send) -> None:
-        self._send = send
-        self._started = False
+        self._send, self._started = send, False
         self._error_status: HTTPStatus | None = None
         self._error_body = b""
 
@@ -116,7 +104,7 @@ class _SafeResponse:
                 await self.send_error(self._error_status, *_model_error(self._error_body))
 
     async def send_error(self, status: HTTPStatus, message: str = "", error_code: str = "") -> None:
-        """Sends an error, unless a response has been started."""
+        """Sends an error, unless a response has already started."""
         if self._started:
             return
         self._started = True
@@ -141,6 +129,6 @@ def _model_error(body: bytes) -> tuple[str, str]:
 
 
 def _default_message(status: HTTPStatus) -> str:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _MESSAGES.get(status, "the model failed; see the server's log")
-    return _MESSAGES.get(status, "the request does not match the model's input")
+    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    default = "the model failed; see the server's log" if failed else "the request does not match the model's input"
+    return _MESSAGES.get(status, default)

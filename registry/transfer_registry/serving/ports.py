@@ -1,14 +1,9 @@
 """Ports of server processes."""
 
-from __future__ import annotations
-
 import socket
+import subprocess
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import subprocess
 
 LOOPBACK = "127.0.0.1"
 
@@ -20,11 +15,7 @@ def free_port() -> int:
 
 
 def wait_for_port(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
-    """Waits until a server process accepts connections.
-
-    Returns:
-        False if the process ends first or the time is over.
-    """
+    """Waits until a server process accepts connections; returns False if it ends first or time runs out."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):

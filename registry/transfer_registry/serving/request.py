@@ -1,7 +1,7 @@
 """Validation of scoring requests before MLflow parses them.
 
-MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack trace for an empty CSV.
-Requests that would cause them are rejected here, with a message that shows no part of the request.
+MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack trace for an empty CSV. Requests that
+would cause them are rejected here, with a message that shows no part of the request.
 """
 
 import json
@@ -24,12 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """A request that is rejected without calling the model.
-
-    Args:
-        status: HTTP status, 4xx.
-        message: One sentence for the client.
-    """
+    """A request that is rejected with an HTTP status (4xx) and one sentence, without calling the model."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -60,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Compares case-sensitively, as MLflow does, so that MLflow accepts what is accepted here."""
+    """Compares case-sensitively, as MLflow does."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -94,11 +89,10 @@ def _json_values(text: str) -> list[object]:
 
 
 def _deeper_than(levels: int, value: object) -> bool:
-    if isinstance(value, dict):
-        return levels == 0 or any(_deeper_than(levels - 1, item) for item in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_deeper_than(levels - 1, item) for item in value)
-    return False
+    if not isinstance(value, (dict, list)):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper_than(levels - 1, item) for item in items)
 
 
 def _values_of_format(content: object) -> list[object]:
@@ -106,10 +100,8 @@ def _values_of_format(content: object) -> list[object]:
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):
-        _reject(
-            f"the JSON must be an object with exactly one of the keys {', '.join(FORMATS)}, "
-            "and no other key except params"
-        )
+        keys = ", ".join(FORMATS)
+        _reject(f"the JSON must be an object with exactly one of the keys {keys}, and no other key except params")
     _check_params(params)
     ((name, value),) = entries.items()
     values = _split_values(value) if name == "dataframe_split" else _column_values(value)
@@ -132,10 +124,10 @@ def _check_params(params: object) -> None:
 
 
 def _column_values(value: object) -> list[object] | None:
-    """Accepts a list of records, columns, or a plain list of the only column's values."""
+    """Accepts a list of records, a dictionary of columns, or a plain list of the only column's values."""
     if isinstance(value, dict):
-        column = value.get(_COLUMN)
-        return column if isinstance(column, list) else None
+        value = value.get(_COLUMN)
+        return value if isinstance(value, list) else None
     if not isinstance(value, list):
         return None
     if not any(isinstance(item, dict) for item in value):

@@ -1,7 +1,5 @@
 """`platform serve` and `platform ui`: MLflow's scoring server and MLflow's UI."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -9,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import mlflow
 import uvicorn
 from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
+from starlette.types import ASGIApp
 
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
@@ -22,31 +20,20 @@ from transfer_registry.model_uri import model_uri
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _START_TIMEOUT = 120.0
 """Seconds in which MLflow's UI must have started; creating a database takes most of the time."""
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns MLflow's ASGI application for it, behind a `RequestGuard`.
-
-    Args:
-        uri: URI or path for `mlflow.pyfunc.load_model`. An alias is resolved once, by this call.
-    """
+    """Loads a model, resolving an alias once, and returns MLflow's ASGI application behind a `RequestGuard`."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
-    """Serves a model until interrupted.
+    """Serves a model (see `model_uri`) until interrupted; port 0 chooses a free port.
 
-    Args:
-        model: Name, `name/3`, `name@alias`, URI or folder.
-        host: Address to listen on.
-        port: Port to listen on; 0 chooses a free port.
-        say: Called with the address and an example command once the server is ready.
+    Calls `say` with the address and an example command once the server is ready.
 
     Raises:
         RegistryError: The model does not exist.
@@ -61,7 +48,7 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[
 
 
 def serving_banner(uri: str, url: str) -> str:
-    """Returns the start message of `serve`, with a shell command that posts an image."""
+    """Returns the address and a shell command that posts an image to it."""
     return (
         f"Serving {uri} at {url}/invocations; press Ctrl-C to stop. Try:\n\n"
         """  printf '{"inputs":[{"image":"%s"}]}' "$(base64 < IMAGE.jpg | tr -d '\\n')" |\n"""
@@ -72,10 +59,7 @@ def serving_banner(uri: str, url: str) -> str:
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
     """Runs MLflow's UI until interrupted; for a remote tracking server, only prints its link.
 
-    Args:
-        host: Address to listen on.
-        port: Port to listen on; must be free.
-        say: Called with the link to the last used experiment once the UI is ready.
+    Calls `say` with the link to the most recently used experiment once the UI is ready.
 
     Raises:
         StorageError: The address is not available, or MLflow does not start.
@@ -114,9 +98,8 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise StorageError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; choose another port with --port"
-        ) from error
+        problem = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise StorageError(f"{problem}; choose another port with --port") from error
 
 
 def _connectable(host: str) -> str:

@@ -1,10 +1,7 @@
 """Predictions of a registered model over HTTP, from a real `mlflow models serve`.
 
-The server runs in an isolated process: the project cannot be imported there, even if it is installed, and
-pickle is disabled.
+The server runs in an isolated process, where the project cannot be imported and pickle is disabled.
 """
-
-from __future__ import annotations
 
 import base64
 import os
@@ -15,46 +12,42 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import numpy as np
 import requests
+from numpy.typing import NDArray
 from requests.adapters import HTTPAdapter
 
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Images that are posted at once, one per request: together within the pixel limit of a single request."""
+"""Images posted at once, one per request; together they are within the pixel limit of a single request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
 _START_TIMEOUT = 180.0
-"""Seconds in which a server must have loaded its model; importing torch takes most of the time."""
+"""Seconds in which a server must load its model; importing torch takes most of the time."""
 _REQUEST_TIMEOUT = 120.0
-"""Seconds in which an image must be answered."""
-_OUTPUT_LINES = 5
+"""Seconds in which the server must answer for an image."""
 
 
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Serves a model, posts images to it, and stops it.
+    """Serves a model with `mlflow models serve`, posts images to it, and stops it.
 
     Args:
-        model_uri: URI or path for `mlflow models serve -m`, resolved with the tracking server and the current
-            folder of this process.
+        model_uri: URI or path, resolved with the tracking server and the current folder of this process.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
     Raises:
-        RegistryError: The server does not start or rejects an image. The message includes the last lines of
-            the server's output or its response.
+        RegistryError: The server does not start or rejects an image. The message includes the last lines of its
+            output, or its response.
     """
     with serve_isolated(model_uri) as address:
         return post_images(address, images, classes)
@@ -62,7 +55,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
 
 def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
     """Returns the probabilities (N, C) of `predict_over_http`, in the model's own class order."""
-    # these import torch, which most promotions do not need
+    # both import torch, which most promotions do not need
     from mlflow.models import get_model_info
 
     from transfer_registry.packaging import classes_of
@@ -76,8 +69,13 @@ def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) ->
     with requests.Session() as session, ThreadPoolExecutor(CONCURRENT_IMAGES) as pool:
         session.trust_env = False  # requests to this machine must not use a proxy
         session.mount(address, HTTPAdapter(pool_maxsize=CONCURRENT_IMAGES))
-        outputs = pool.map(lambda image: _post_image(session, address, image, classes), images)
-        return _concatenate([parse_predictions([], classes), *outputs])
+        outputs = list(pool.map(lambda image: _post_image(session, address, image, classes), images))
+    outputs.append(parse_predictions([], classes))  # shapes and types for no images
+    return ServedOutput(
+        np.concatenate([output.probabilities for output in outputs]),
+        np.concatenate([output.ood_scores for output in outputs]),
+        tuple(flag for output in outputs for flag in output.unknown),
+    )
 
 
 @contextmanager
@@ -108,7 +106,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Writes modules that shadow this project's packages to a folder, and puts it first in PYTHONPATH."""
+    """Writes modules that shadow this project's packages to a folder that comes first in PYTHONPATH."""
     for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from a served model')\n")
     search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -130,7 +128,7 @@ def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -
     problem = "did not respond" if status is None else f"ended with exit status {status}"
     # the last traceback is that of MLflow's command line, which only reports the end of the server
     cause = output.rpartition("Traceback (most recent call last):")[0] or output
-    last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-_OUTPUT_LINES:])
+    last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-5:])
     return RegistryError(f"`mlflow models serve` of {model_uri} {problem}:\n{last_lines}")
 
 
@@ -140,17 +138,8 @@ def _post_image(session: requests.Session, address: str, image: Path, classes: S
     try:
         response = session.post(f"{address}/invocations", json=body, timeout=_REQUEST_TIMEOUT)
         if not response.ok:
-            raise RegistryError(
-                f"the served model rejected {image} with HTTP {response.status_code}: {response.text[:500]}"
-            )
+            status = f"HTTP {response.status_code}: {response.text[:500]}"
+            raise RegistryError(f"the served model rejected {image} with {status}")
         return parse_predictions(response.json()["predictions"][:1], classes)
     except (requests.RequestException, KeyError, IndexError) as error:
         raise RegistryError(f"no valid response of the served model for {image}: {error!r}") from error
-
-
-def _concatenate(outputs: Sequence[ServedOutput]) -> ServedOutput:
-    return ServedOutput(
-        np.concatenate([output.probabilities for output in outputs]),
-        np.concatenate([output.ood_scores for output in outputs]),
-        tuple(flag for output in outputs for flag in output.unknown),
-    )
