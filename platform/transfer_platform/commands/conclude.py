@@ -13,8 +13,8 @@ from transfer_model.classifier import FILES, Classifier, ClassifierOutput
 from transfer_platform import databases
 from transfer_platform.commands.run_report import log_evaluation, log_thresholds, validation_predictions
 from transfer_platform.data.splits import Splits
-from transfer_platform.evaluation.calibration import remove_temperature
-from transfer_platform.evaluation.metrics import cross_entropy, expected_calibration_error
+from transfer_platform.evaluation.calibration import expected_calibration_error, remove_temperature
+from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.evaluation.model_card import FILE as CARD_FILE
 from transfer_platform.evaluation.model_card import model_card
 from transfer_platform.evaluation.predictions import Predictions

@@ -1,4 +1,4 @@
-"""Temperature scaling, fitted on images that were not used for training."""
+"""Temperature scaling and the expected calibration error."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+CALIBRATION_BINS = 15
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -40,3 +41,23 @@ def remove_temperature(probabilities: NDArray[np.floating], temperature: float) 
     logits = np.log(positive) * temperature
     uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
     return uncalibrated
+
+
+def calibration_curve(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], bins: int = CALIBRATION_BINS
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Returns mean confidence, accuracy and number of images of each non-empty bin of equal width."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    filled = counts > 0
+    mean_confidence = np.bincount(index, confidence, bins)[filled] / counts[filled]
+    accuracy = np.bincount(index, correct, bins)[filled] / counts[filled]
+    return mean_confidence, accuracy, counts[filled]
+
+
+def expected_calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+    """Returns the mean difference between confidence and accuracy over 15 bins (Guo et al., 2017)."""
+    confidence, accuracy, counts = calibration_curve(labels, probabilities)
+    return float(np.abs(confidence - accuracy) @ counts / counts.sum())

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from transfer_model.preprocessing import decode
-from transfer_platform.evaluation.metrics import CALIBRATION_BINS, calibration_curve
+from transfer_platform.evaluation.calibration import CALIBRATION_BINS, calibration_curve
 from transfer_platform.evaluation.predictions import Predictions
 
 THUMBNAIL_SIZE = 160

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
+from transfer_platform.evaluation.calibration import expected_calibration_error
+
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
-
-CALIBRATION_BINS = 15
 
 
 def scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
@@ -51,23 +51,3 @@ def per_class(labels: Labels, predicted: Labels, classes: int) -> dict[str, NDAr
     """Returns `precision`, `recall`, `f1` and `support` by class, (C,) each; undefined values are 0."""
     metrics = precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
     return dict(zip(("precision", "recall", "f1", "support"), map(np.asarray, metrics), strict=True))
-
-
-def calibration_curve(
-    labels: Labels, probabilities: Probabilities, bins: int = CALIBRATION_BINS
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Returns mean confidence, accuracy and number of images of each non-empty bin of equal width."""
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    filled = counts > 0
-    mean_confidence = np.bincount(index, confidence, bins)[filled] / counts[filled]
-    accuracy = np.bincount(index, correct, bins)[filled] / counts[filled]
-    return mean_confidence, accuracy, counts[filled]
-
-
-def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> float:
-    """Returns the mean difference between confidence and accuracy over 15 bins (Guo et al., 2017)."""
-    confidence, accuracy, counts = calibration_curve(labels, probabilities)
-    return float(np.abs(confidence - accuracy) @ counts / counts.sum())

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from transfer_platform.evaluation.calibration import fit_temperature, remove_temperature
+from transfer_platform.evaluation.calibration import (
+    calibration_curve,
+    expected_calibration_error,
+    fit_temperature,
+    remove_temperature,
+)
 from transfer_platform.evaluation.metrics import cross_entropy
+
+
+LABELS = np.array([0, 0, 1, 1, 2])
+PROBABILITIES = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]])
 
 
 def overconfident_logits(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -48,3 +57,14 @@ def test_calibration_can_be_removed() -> None:
     logits, _ = overconfident_logits(1.0, 50)
     before, after = (np.exp(log_softmax(logits / divisor, axis=1)) for divisor in (1, 2.5))
     np.testing.assert_allclose(remove_temperature(after.astype(np.float32), 2.5), before, rtol=1e-4)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins of five: confidences 0.5 | 0.9, 0.7, 0.8, 0.6, with 0.7 being the mistake.
+    error = (1 * abs(0.5 - 1) + 1 * abs(0.6 - 1) + 1 * abs(0.7 - 0) + 1 * abs(0.8 - 1) + 1 * abs(0.9 - 1)) / 5
+    assert expected_calibration_error(LABELS, PROBABILITIES) == pytest.approx(error)
+
+
+def test_full_confidence_belongs_to_the_last_bin() -> None:
+    confidence, accuracy, counts = calibration_curve(np.array([0]), np.array([[1.0, 0.0]]))
+    assert (confidence.tolist(), accuracy.tolist(), counts.tolist()) == ([1.0], [1.0], [1])

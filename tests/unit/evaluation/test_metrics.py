@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import f1_score, log_loss, recall_score
 
-from transfer_platform.evaluation.metrics import (
-    calibration_curve,
-    cross_entropy,
-    expected_calibration_error,
-    macro_f1,
-    macro_recall,
-    per_class,
-    scores,
-)
+from transfer_platform.evaluation.metrics import cross_entropy, macro_f1, macro_recall, per_class, scores
 
 LABELS = np.array([0, 0, 1, 1, 2])
 PROBABILITIES = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]])
@@ -29,17 +21,6 @@ def test_scores_by_hand() -> None:
     assert metrics["loss"] == pytest.approx(-np.log([0.9, 0.2, 0.8, 0.6, 0.5]).mean())
     # F1: class 0 2*1/(2+1), class 1 2*2/(2+3), class 2 1
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 1) / 3)
-
-
-def test_calibration_error_by_hand() -> None:
-    # Two bins of five: confidences 0.5 | 0.9, 0.7, 0.8, 0.6, with 0.7 being the mistake.
-    error = (1 * abs(0.5 - 1) + 1 * abs(0.6 - 1) + 1 * abs(0.7 - 0) + 1 * abs(0.8 - 1) + 1 * abs(0.9 - 1)) / 5
-    assert expected_calibration_error(LABELS, PROBABILITIES) == pytest.approx(error)
-
-
-def test_full_confidence_belongs_to_the_last_bin() -> None:
-    confidence, accuracy, counts = calibration_curve(np.array([0]), np.array([[1.0, 0.0]]))
-    assert (confidence.tolist(), accuracy.tolist(), counts.tolist()) == ([1.0], [1.0], [1])
 
 
 def test_a_class_without_images_or_predictions_has_zeros() -> None:
