@@ -25,7 +25,7 @@ class GroupCluster:
     """Groups that stay together because they share an image; usually a single one.
 
     Attributes:
-        names: Sorted.
+        names: Sorted names of the groups.
         counts: Images of each class, and of all classes under `_ALL`.
     """
 
@@ -40,7 +40,7 @@ def split_by_group(
 
     A group is test if `sha256(split_seed:group:NAME)` as a number from 0 to 1 is below the test fraction, so test has
     about that fraction of the groups, and they stay test when the dataset grows. Validation has about its fraction of
-    the remaining images of every class. `fractions` may have `test` and `validation`.
+    the remaining images of every class. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -68,7 +68,7 @@ def split_by_group(
 
 
 def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the fold of each training image, 0 to `folds` - 1: whole groups, with each class as even as possible.
+    """Returns the fold of each training image, 0 to `folds` - 1, by whole groups and each class as even as possible.
 
     Raises:
         SplitError: A class would be missing from a fold.
@@ -122,7 +122,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
     """Returns the part of each cluster, so that each part has about its share of every class.
 
-    Clusters are assigned in order of size, each to the part with the lowest cost, and then moved while this lowers it.
+    Large clusters come first, each to the part with the lowest cost; then clusters are moved while the cost decreases.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:

@@ -22,7 +22,7 @@ def split_by_hash(
 
     An image is test if `sha256(split_seed:digest)` as a number from 0 to 1 is below the test fraction; validation is
     the exact fraction of the remaining images of each class with the smallest hashes. Files with the same bytes count
-    as one image of the first of their labels, so they stay together. `fractions` may have `test` and `validation`.
+    as one image of the first of their labels, so they stay together. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -51,6 +51,8 @@ def split_by_hash(
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
     """Returns the stratified fold of each training image, 0 to `folds` - 1; files with the same bytes share a fold.
+
+    The images must be sorted by label.
 
     Raises:
         SplitError: A class has fewer different images than there are folds.

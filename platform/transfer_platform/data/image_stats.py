@@ -58,7 +58,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
     image = open_image(content, name)
     image_format, mode, size = image.format or "", image.mode, image.size
-    # First, to reject exactly what `decode` rejects: reading other attributes may seek in the file or load it.
+    # Comes first to reject exactly what `decode` rejects: reading other attributes may seek in the file or load it.
     pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
     reopened = open_image(content, name) if image_format in _ANIMATED_FORMATS else image
     orientation = exif_orientation(reopened if image_format == "TIFF" else image)

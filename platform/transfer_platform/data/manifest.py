@@ -79,7 +79,7 @@ class Manifest:
 
 @dataclass
 class _Table:
-    """The cells of a table as text: number and cells of each row, and of rows with too many or few cells the error."""
+    """The cells of a table as text, with row numbers, and the errors of rows with the wrong number of cells."""
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)

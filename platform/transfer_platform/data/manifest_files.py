@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; paths are relative to it.
 
-    A local manifest may list any file. A downloaded one, with its `url`, may list files below that URL, or URLs.
+    A local manifest may list any file; one downloaded from `url` may list files below this URL, or other URLs.
 
     Raises:
         DataError: Rows have errors; all of them are listed, and missing files as well.
