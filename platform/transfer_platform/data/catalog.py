@@ -1,11 +1,10 @@
-"""Catalog of the labelled images in a folder of class folders.
-
-A file that is not a readable image is reported with its reason unless the recipe excludes it.
-"""
+"""Catalog of the labelled images in a folder of class folders."""
 
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
@@ -17,7 +16,7 @@ from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
 
 MAX_LISTED = 20
-"""Files that an error message names."""
+"""Files or rows that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class ImageRecord:
     Attributes:
         file: Absolute path; text, because a million `Path` objects need far more memory.
         label: Class, in Unicode normal form NFC.
-        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        sha256: Digest of the file, 64 hexadecimal digits.
         group: Images of one group stay in one split and one fold; empty without groups.
         weight: Weight of the image in the training loss.
     """
@@ -40,7 +39,7 @@ class ImageRecord:
 
     @property
     def path(self) -> Path:
-        """Absolute path of the file."""
+        """`file` as a `Path`."""
         return Path(self.file)
 
 
@@ -53,11 +52,10 @@ class Catalog:
         root: Source folder that contains it, with links resolved.
         images: Sorted by label, then by digest, so that file names do not matter.
         classes: Sorted names of the class folders, or labels of the manifest.
-        excluded: Files that the recipe excludes.
+        excluded: Files that `dataset.exclude` names.
         ignored: Hidden files and folders, and system files such as `Thumbs.db`.
-        problems: Files that are not readable images in a class folder, with the reason.
-        names: Names for messages of files that were fetched: their URLs.
-        from_manifest: Whether the images are listed in a manifest.
+        problems: Files that are not readable images in a class folder.
+        names: URLs of files that were fetched, for messages.
     """
 
     folder: Path
@@ -71,19 +69,14 @@ class Catalog:
     from_manifest: bool = False
 
     def require_readable(self) -> None:
-        """Raises a `DataError` that names the first 20 files with problems, if there are any."""
-        if not self.problems:
-            return
-        lines = [
-            f"  {display_name(path, self.root, self.names)}: {self.problems[path].message}"
-            for path in sorted(self.problems)
-        ]
-        more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-        raise DataError(
-            f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n"
-            + "\n".join(lines[:MAX_LISTED] + more)
-            + "\nfix or remove them, or list them under dataset.exclude"
-        )
+        """Raises a `DataError` that lists the first 20 files with problems, if there are any."""
+        problems = sorted(self.problems.items())
+        lines = [f"  {display_name(path, self.root, self.names)}: {problem.message}" for path, problem in problems]
+        if lines:
+            raise DataError(
+                f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
+                "fix or remove them, or list them under dataset.exclude"
+            )
 
     def require_classes(self) -> None:
         """Raises a `DataError` if there are fewer than two classes, or a class has no image."""
@@ -127,11 +120,13 @@ def scan_folder(
 ) -> Catalog:
     """Scans the images of a folder that has one folder per class, with or without subfolders.
 
+    Files that are not readable images are reported as `problems` of the catalog.
+
     Args:
         folder: Folder that contains the class folders.
         excluded: Files and folders to leave out.
-        root: Source that contains `folder`; links must not leave it, and messages name files relative to
-            it. By default `folder`.
+        root: Source that contains `folder`, which it is by default; links must not leave it, and messages name files
+            relative to it.
         stats: The statistics of the images are added to it.
         progress: Called after each file.
 
@@ -149,14 +144,13 @@ def scan_folder(
     outside = FileProblem("outside the class folders", "is beside the class folders, not in one of them")
     problems = {path: problem for path, problem in contents.problems.items() if path not in excluded}
     problems |= {Path(file.path): outside for file in files if "/" not in file.name} | scanned.problems
-    digests = scanned.digests
     return Catalog(
         folder=folder,
         root=root,
         images=sort_by_content(
-            ImageRecord(file.path, normalize_label(file.name.partition("/")[0]), digests[file.path])
+            ImageRecord(file.path, normalize_label(file.name.partition("/")[0]), scanned.digests[file.path])
             for file in in_classes
-            if file.path in digests
+            if file.path in scanned.digests
         ),
         classes=tuple(sorted({normalize_label(path.name) for path in contents.folders if path not in excluded})),
         excluded=tuple(sorted(Path(file.path) for file in contents.files if file.path in excluded_files)),
@@ -171,15 +165,12 @@ def normalize_label(text: str) -> str:
 
 
 def sort_by_content(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """Sorts images by label, then by digest; the path decides only between copies of one image."""
+    """Sorts images by label, then by digest; the path orders only copies of one image."""
     return tuple(sorted(images, key=lambda image: (image.label, image.sha256, image.file)))
 
 
 def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[str, ...]:
     """Returns the sorted classes of `train`; the position of a class is its index in the network.
-
-    Args:
-        images_by_split: The images of each split, `train` among them.
 
     Raises:
         SplitError: Another split does not have the same classes.
@@ -204,6 +195,33 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
             for label in sorted(actual - expected)
         ]
     return lines
+
+
+def in_several_splits(
+    images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
+) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
+    """Returns the images whose value of a field is in several splits, by value and split.
+
+    Images with an empty value and `allowed` files are ignored.
+    """
+    value_of = attrgetter(field_name)
+    counts = Counter(value for images in images_by_split.values() for value in set(map(value_of, images)))
+    found: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
+    for split, images in images_by_split.items():
+        for image in images:
+            if (value := value_of(image)) and counts[value] > 1 and image.path not in allowed:
+                found[value][split].append(image)
+    return {
+        value: {split: tuple(images) for split, images in by_split.items()}
+        for value, by_split in found.items()
+        if len(by_split) > 1
+    }
+
+
+def join_lines(lines: Sequence[str]) -> str:
+    """Joins the first 20 lines and the number of the others."""
+    more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+    return "\n".join([*lines[:MAX_LISTED], *more])
 
 
 def _suggest_sibling(folder: Path) -> str:

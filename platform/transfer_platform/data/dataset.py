@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
@@ -33,11 +33,8 @@ class ScannedDataset:
     """A dataset whose image files were all read.
 
     Attributes:
-        config: Section `dataset` of the recipe.
-        resolved_splits: Source of each split: a folder, a fraction of train, or folds.
         root: Source folder; the folder of a manifest.
-        catalogs: Scanned images by split, for each split that has a folder or rows in the manifest.
-        stats: Statistics of all images.
+        catalogs: Scanned images of each split that has a folder or rows in the manifest.
         allowed: Files that may be in two splits.
         notes: Messages about the columns of a manifest.
     """
@@ -65,20 +62,12 @@ class ScannedDataset:
         self, *, validation: float | FoldsConfig | None = None, test: float | None = None
     ) -> ScannedDataset:
         """Returns the dataset with other fractions or folds; no file is read again."""
-        splits = self.resolved_splits
-        changed = replace(
-            splits,
-            validation=splits.validation if validation is None else validation,
-            test=splits.test if test is None else test,
-        )
-        return replace(self, resolved_splits=changed)
+        specs: dict[str, Any] = {"validation": validation, "test": test}
+        changed = {split: spec for split, spec in specs.items() if spec is not None}
+        return replace(self, resolved_splits=replace(self.resolved_splits, **changed))
 
     def split(self) -> Splits:
-        """Splits the images; files with problems are left out.
-
-        Raises:
-            SplitError: The images cannot be split as configured.
-        """
+        """Splits the images like `build_splits`, as configured in the recipe."""
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]
         return build_splits(
@@ -93,16 +82,12 @@ class ScannedDataset:
 def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
     """Fetches a dataset, resolves its splits and reads every image once.
 
-    Problems of single files are collected in the catalogs, not raised.
-
-    Args:
-        config: Section `dataset` of a recipe.
-        folder: Base of relative paths in it: the folder of the recipe file.
-        progress: Called while files are fetched, unpacked and read.
+    Problems of single files are collected in the catalogs, not raised. Relative paths in `config` start at `folder`,
+    the folder of the recipe file.
 
     Raises:
-        DataError: The source is not available, the folder of a split does not exist, a pattern matches no
-            file, or the manifest has errors.
+        DataError: The source is not available, a pattern matches no file, or the manifest has errors.
+        SplitError: The folder of a split does not exist, or the splits are ambiguous or contradict the manifest.
     """
     if is_manifest(config.source) and not (folder / config.source).is_dir():
         return _open_manifest(config, folder, progress)
@@ -117,10 +102,9 @@ def _open_folder(config: DatasetConfig, folder: Path, progress: Progress) -> Sca
             f"{config.group_by}, and set dataset.source to it"
         )
     root = open_source(config.source, folder, config.sha256, progress).resolve()
-    splits = resolve_folder_splits(root, config.splits)
+    splits, stats = resolve_folder_splits(root, config.splits), ImageStats()
     excluded, allowed = match_patterns(config, partial(match_files, root))
     folders = {split: spec for split, spec in splits.split_specs.items() if isinstance(spec, str)}
-    stats = ImageStats()
     catalogs = scan_splits(root, folders, stats, excluded, progress)
     return ScannedDataset(config, splits, root, catalogs, stats, allowed)
 

@@ -1,21 +1,19 @@
 """Splits and folds by whole groups, such as patients or animals.
 
-The groups in test depend on their names and the split seed alone, so they stay test when the dataset grows.
-Groups that share an image, byte for byte, stay together. Validation and folds are assigned greedily and then
-improved by moving single groups. Scikit-learn's `StratifiedGroupKFold` is not used: it has no fractions, its
-assignment may change with its version, and on the same groups its folds are less even.
+Groups that share an image, byte for byte, stay together. Scikit-learn's `StratifiedGroupKFold` is not used: it has no
+fractions, and its assignment may change with its version.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from transfer_platform.data.catalog import ImageRecord, sort_by_content
+from transfer_platform.data.catalog import ImageRecord, in_several_splits, sort_by_content
 from transfer_platform.data.hash_split import hash_to_int, require_fraction_bounds, select_test
 from transfer_platform.errors import SplitError
 
 _ALL = ""
-"""Key of the images of all classes, beside the labels; no label is empty."""
+"""Key of the count of all classes; no label is empty."""
 _MISSING_CLASS_COST = 100.0
 """Cost of a class that is missing from a part; larger than any imbalance."""
 _MIN_GAIN = 1e-9
@@ -28,7 +26,7 @@ class GroupCluster:
 
     Attributes:
         names: Sorted names of the groups.
-        counts: Images by class, and of all classes under `_ALL`.
+        counts: Images of each class, and of all classes under `_ALL`.
     """
 
     names: tuple[str, ...]
@@ -40,14 +38,9 @@ def split_by_group(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test by whole groups.
 
-    A group is test if `sha256(split_seed:group:NAME)` as a number from 0 to 1 is below the test fraction, so
-    test has about that fraction of the groups; validation has about its fraction of the remaining images of
-    every class.
-
-    Args:
-        images: All images, each with a group.
-        fractions: Fractions of `test` and `validation`, of both, one or none; each between 0 and 1.
-        split_seed: Seed of the hashes.
+    A group is test if `sha256(split_seed:group:NAME)` as a number from 0 to 1 is below the test fraction, so test has
+    about that fraction of the groups, and they stay test when the dataset grows. Validation has about its fraction of
+    the remaining images of every class. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -75,15 +68,7 @@ def split_by_group(
 
 
 def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Assigns the training images to folds by whole groups, each class as evenly as they allow.
-
-    Args:
-        images: Training images, each with a group.
-        folds: Number of folds K, at least 2.
-        split_seed: Seed of the assignment.
-
-    Returns:
-        The fold of each image, 0 to K - 1.
+    """Returns the fold of each training image, 0 to `folds` - 1, by whole groups and each class as even as possible.
 
     Raises:
         SplitError: A class would be missing from a fold.
@@ -99,16 +84,7 @@ def groups_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]],
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
     """Returns the images of each group that is in more than one split, by group and split."""
-    by_group: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for split, images in images_by_split.items():
-        for image in images:
-            if image.group:
-                by_group[image.group][split].append(image)
-    return {
-        name: {split: tuple(images) for split, images in by_split.items()}
-        for name, by_split in sorted(by_group.items())
-        if len(by_split) > 1
-    }
+    return dict(sorted(in_several_splits(images_by_split, "group").items()))
 
 
 def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
@@ -132,23 +108,21 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Names of the clusters with a group in test, so that test groups stay test when groups are merged."""
+    """Returns the names of the clusters with a group in test; test groups stay test when groups are merged."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
     by_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for cluster in clusters:
-        for label in cluster.counts:
-            if label != _ALL:
-                by_class[label].append(cluster.names)
+        for label in cluster.counts.keys() - {_ALL}:
+            by_class[label].append(cluster.names)
     return select_test(dict(sorted(by_class.items())), hashes, fraction, "groups")
 
 
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """Returns a part for each cluster, so that each part has about its share of every class.
+    """Returns the part of each cluster, so that each part has about its share of every class.
 
-    Large clusters come first, each to the part with the lowest cost; then single clusters are moved as long
-    as this lowers the cost.
+    Large clusters come first, each to the part with the lowest cost; then clusters are moved while the cost decreases.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:
@@ -174,13 +148,7 @@ def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], sal
 
 @dataclass(frozen=True)
 class _Assignment:
-    """Class counts of the parts, and the cost of changing them.
-
-    Attributes:
-        totals: Images by class.
-        shares: Share of every class that each part should have.
-        counts: Images by class in each part.
-    """
+    """Images of each class in total and in each part, and the share of every class that each part should have."""
 
     totals: Mapping[str, int]
     shares: Sequence[float]
@@ -192,10 +160,8 @@ class _Assignment:
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]
             cost += count * (2 * sign * (current - self.shares[part] * total) + count) / total**2
-            if sign > 0:
-                cost -= _MISSING_CLASS_COST * (current == 0)
-            else:
-                cost += _MISSING_CLASS_COST * (current == count)
+            without_cluster = 0 if sign > 0 else count
+            cost -= sign * _MISSING_CLASS_COST * (current == without_cluster)
         return cost
 
     def move(self, parts: list[int], index: int, counts: Mapping[str, int]) -> bool:

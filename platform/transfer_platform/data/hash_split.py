@@ -20,14 +20,9 @@ def split_by_hash(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test.
 
-    An image is test if `sha256(split_seed:digest)` as a number from 0 to 1 is below the test fraction;
-    validation is the exact fraction of the remaining images of each class with the smallest hashes. Files
-    with the same bytes count as one image of the first of their labels, so they stay together.
-
-    Args:
-        images: All images.
-        fractions: Fractions of `test` and `validation`, of both, one or none; each between 0 and 1.
-        split_seed: Seed of the hashes.
+    An image is test if `sha256(split_seed:digest)` as a number from 0 to 1 is below the test fraction; validation is
+    the exact fraction of the remaining images of each class with the smallest hashes. Files with the same bytes count
+    as one image of the first of their labels, so they stay together. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -37,8 +32,7 @@ def split_by_hash(
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
-    split_of: dict[str, str] = {}
-    remaining = _digests_by_class(images)
+    remaining, split_of = _digests_by_class(images), dict[str, str]()
     if "test" in fractions:
         hashes = {digest: hash_to_int(f"{split_seed}:{digest}") for digests in remaining.values() for digest in digests}
         test = select_test(remaining, hashes, fractions["test"], "different images")
@@ -56,23 +50,16 @@ def split_by_hash(
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Assigns the training images to stratified folds; files with the same bytes share a fold.
+    """Returns the stratified fold of each training image, 0 to `folds` - 1; files with the same bytes share a fold.
 
-    Args:
-        images: Training images, sorted by label.
-        folds: Number of folds K, at least 2.
-        split_seed: Seed of the assignment.
-
-    Returns:
-        The fold of each image, 0 to K - 1.
+    The images must be sorted by label.
 
     Raises:
         SplitError: A class has fewer different images than there are folds.
     """
     digests_by_class = _digests_by_class(images)
-    counts = {label: len(digests) for label, digests in digests_by_class.items() if len(digests) < folds}
-    if counts:
-        too_few = ", ".join(f"{label!r} has {count}" for label, count in counts.items())
+    too_small = {label: len(digests) for label, digests in digests_by_class.items() if len(digests) < folds}
+    if too_few := ", ".join(f"{label!r} has {count}" for label, count in too_small.items()):
         raise SplitError(
             f"each of {folds} folds needs an image of every class, but the number of different images is too "
             f"small: {too_few}; add images, or set fewer folds in dataset.splits.validation"
@@ -108,7 +95,7 @@ def select_test(
         units_by_class: Images or groups with images of each class.
         hashes: Hash of each unit, below 2**256.
         fraction: Between 0 and 1.
-        noun: Plural noun for the units in error messages.
+        noun: Plural of the unit in error messages.
 
     Raises:
         SplitError: A class has no unit in test, or none outside of it.
@@ -119,11 +106,13 @@ def select_test(
             "add some, or list the class in dataset.exclude"
         )
     smallest = {label: min(hashes[unit] for unit in units) for label, units in units_by_class.items()}
-    if max(smallest.values()) >= fraction * _HASHES:
+    largest = max(smallest.values())
+    if largest >= fraction * _HASHES:
+        sufficient = (math.floor(largest / _HASHES * 10_000) + 1) / 10_000  # rounded up; a hash must be below it
         missing = ", ".join(repr(label) for label, value in smallest.items() if value >= fraction * _HASHES)
         raise SplitError(
             f"with the fraction {fraction:g}, test has no image of {missing}; the smallest fraction that "
-            f"gives every class one is {_round_up(max(smallest.values()) / _HASHES):g}; "
+            f"gives every class one is {sufficient:g}; "
             "set dataset.splits.test to it, add images, or set another dataset.split_seed"
         )
     test = {unit for unit, value in hashes.items() if value < fraction * _HASHES}
@@ -147,7 +136,7 @@ def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: floa
 
 
 def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str) -> None:
-    """Raises a `SplitError` for classes of which nothing remains; `counts` has total and rest by class."""
+    """Raises a `SplitError` for classes without remaining units; `counts` has total and rest by class."""
     lines = [
         f"  class {label!r}: {total} {noun}, none left for training"
         for label, (total, rest) in counts.items()
@@ -162,22 +151,16 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Different images of each class; an image with several labels counts for the first one."""
+    """Different images of each class; an image with several labels belongs to the first one."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)
     digests: dict[str, list[str]] = {image.label: [] for image in images}
     for digest, label in label_of.items():
         digests[label].append(digest)
-    duplicated = ", ".join(repr(label) for label, own in digests.items() if not own)
-    if duplicated:
+    if duplicated := ", ".join(repr(label) for label, own in digests.items() if not own):
         raise SplitError(
             f"every image of {duplicated} is an exact duplicate of an image in another class; "
             "remove it from one of the classes"
         )
     return digests
-
-
-def _round_up(fraction: float) -> float:
-    """Returns the next larger number with four decimals; strictly larger, because hashes must be below it."""
-    return (math.floor(fraction * 10_000) + 1) / 10_000

@@ -28,46 +28,29 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness, ITU-R BT.601."""
 
 HEADER_DTYPE = np.dtype(
-    [
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("format", "S8"),
-        ("mode", "S8"),
-        ("frames", "<u2"),
-        ("orientation", "u1"),
-        ("transparent", "u1"),
-    ]
+    {
+        "names": ["width", "height", "format", "mode", "frames", "orientation", "transparent"],
+        "formats": ["<u4", "<u4", "S8", "S8", "<u2", "u1", "u1"],
+    }
 )
-"""Header of one image: width and height in pixels after the EXIF rotation, Pillow's names of the format and
-of the mode before the conversion to RGB, number of frames, EXIF orientation (1 to 8), transparency (0 or 1).
+"""Header of one image: size in pixels after the EXIF rotation, Pillow's names of the format and the original mode,
+number of frames, EXIF orientation (1 to 8), transparency (0 or 1).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
 """Size of the packed statistics of one image: header, then the thumbnail (16, 16, 3)."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
-_MAX_FRAMES = 65535
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
-_DRAFT_FORMATS = ("JPEG", "MPO")
-"""Formats that Pillow can decode at a reduced size."""
 _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
-"""Shorter side in pixels to which a JPEG is decoded at least."""
-_FIRST_TRANSPOSED = 5
-"""First EXIF orientation that exchanges width and height."""
+"""Lower limit of the shorter side of a decoded JPEG, in pixels."""
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
-    """Decodes an image to its last pixel and returns its packed statistics.
-
-    Args:
-        content: Bytes of the file.
-        name: Name for error messages.
-
-    Returns:
-        `STATS_BYTES` bytes: a `HEADER_DTYPE` record, then the thumbnail as RGB.
+    """Decodes an image to its last pixel; returns a `HEADER_DTYPE` record, then the thumbnail as RGB.
 
     Raises:
-        UnreadableImageError: `transfer_model.preprocessing.decode` raises it as well.
+        UnreadableImageError: Whenever `transfer_model.preprocessing.decode` raises it.
     """
     from PIL import Image
 
@@ -75,21 +58,20 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
     image = open_image(content, name)
     image_format, mode, size = image.format or "", image.mode, image.size
-    # `to_rgb` comes first: it must reject exactly what `decode` rejects, and reading other attributes may
-    # seek in the file or load it.
+    # Comes first to reject exactly what `decode` rejects: reading other attributes may seek in the file or load it.
     pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
     reopened = open_image(content, name) if image_format in _ANIMATED_FORMATS else image
     orientation = exif_orientation(reopened if image_format == "TIFF" else image)
-    if image_format not in _DRAFT_FORMATS:
+    if image_format not in ("JPEG", "MPO"):  # these may be decoded at a reduced size
         size = pixels.size
-    elif orientation >= _FIRST_TRANSPOSED:
+    elif orientation >= 5:  # exchanges width and height
         size = size[::-1]
     thumbnail = pixels.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     header = _HEADER.pack(
         *size,
         image_format.encode("ascii"),
         mode.encode("ascii"),
-        min(_count_frames(reopened), _MAX_FRAMES),
+        min(_count_frames(reopened), 65535),
         orientation,
         image.has_transparency_data,
     )
@@ -109,8 +91,8 @@ def image_stats_cache() -> DiskCache:
 class ImageStats:
     """Statistics of many images by the SHA-256 of their files.
 
-    Thumbnails are stored in a temporary file: those of a million images would take most of a gigabyte of
-    memory. Methods raise a `StorageError` if the file cannot be written.
+    Thumbnails are in a temporary file, because those of a million images take most of a gigabyte. Methods raise a
+    `StorageError` if it cannot be written.
     """
 
     def __init__(self) -> None:
@@ -162,9 +144,8 @@ class ImageStats:
 
 
 def _storage_error(error: OSError) -> StorageError:
-    folder = tempfile.tempdir or "any temporary folder"
     return StorageError(
-        f"image statistics cannot be written to {folder}: {error.strerror}; "
+        f"image statistics cannot be written to {tempfile.tempdir or 'any temporary folder'}: {error.strerror}; "
         "set the environment variable TMPDIR to a folder with more space"
     )
 

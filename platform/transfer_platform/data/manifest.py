@@ -1,9 +1,7 @@
 """Manifest: a CSV, TSV or Parquet table with path and label of each image.
 
-All errors of a table are reported together, with line numbers. The files themselves are located by
-`manifest_files`. Text is read by `csv`, not pandas, which drops the line numbers, accepts rows with missing
-cells and bad quotes, stops at the first row with extra cells, and takes longer to import than most files take
-to read.
+Text is read by `csv`, not pandas, which drops the line numbers, accepts rows with missing cells and bad quotes, and
+stops at the first row with extra cells.
 """
 
 import csv
@@ -14,18 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from transfer_platform.data.catalog import normalize_label
+from transfer_platform.data.catalog import join_lines, normalize_label
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.suggest import did_you_mean
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*DELIMITERS, ".parquet")
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
 """Columns with a meaning, in any case."""
-MAX_LISTED = 20
-"""Errors that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +29,7 @@ class ManifestRow:
 
     Attributes:
         number: Line in a CSV or TSV file, row in a Parquet file, counted from 1.
-        path: Path or URL as written.
+        path: Path or URL as written in the file.
         label: Class, in Unicode normal form NFC.
         split: `train`, `validation` or `test`; empty without a column `split`.
         group: Value of the `group_by` column, NFC; empty without one.
@@ -54,7 +49,6 @@ class Manifest:
     """The rows of a manifest.
 
     Attributes:
-        file: The table.
         rows: All rows with the right number of cells.
         errors: Row number and message of each error; empty if the manifest is valid.
         notes: Messages about its columns.
@@ -67,7 +61,7 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that its rows name, `train` first; empty without a column `split`."""
+        """Splits that the rows name, `train` first; empty without a column `split`."""
         named = {row.split for row in self.rows}
         return tuple(split for split in SPLIT_NAMES if split in named)
 
@@ -78,25 +72,14 @@ class Manifest:
 
     def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` that lists the first 20 errors, if there are any."""
-        if not errors:
-            return
-        lines = [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]
-        more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-        raise DataError(
-            f"the manifest {printable(self.file)} has {len(lines)} error{'s' * (len(lines) > 1)}:\n"
-            + "\n".join([*lines[:MAX_LISTED], *more])
-        )
+        if lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]:
+            count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
+            raise DataError(f"the manifest {printable(self.file)} has {count}:\n{join_lines(lines)}")
 
 
 @dataclass
 class _Table:
-    """The cells of a table as text.
-
-    Attributes:
-        columns: Names of all columns.
-        rows: Number and cells by column of each row.
-        errors: Number and error of each row with the wrong number of cells.
-    """
+    """The cells of a table as text, with row numbers, and the errors of rows with the wrong number of cells."""
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -110,15 +93,15 @@ def is_manifest(source: str) -> bool:
     (True, True, False)
     """
     path = urlsplit(source).path if "://" in source else source
-    return PurePosixPath(path).suffix.lower() in SUFFIXES
+    return PurePosixPath(path).suffix.lower() in (*DELIMITERS, ".parquet")
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     """Reads a manifest; errors in single rows are collected, not raised.
 
     Args:
-        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8. It has the columns `path`
-            and `label`, optionally `split` and `weight`, and ignores others.
+        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8. Its columns are `path`, `label` and
+            optionally `split` and `weight`; others are ignored.
         group_by: Another required column, with the groups.
 
     Raises:
@@ -188,7 +171,7 @@ def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
 
 
 def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
-    """Renames `Path` to `path` and so on, unless that column exists as well."""
+    """Renames `Path` to `path` and so on, unless both exist."""
     new_names = {
         name: name.casefold()
         for name in table.columns

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 from typing import TYPE_CHECKING
@@ -35,7 +36,6 @@ class ManifestEntry:
     """A row of a manifest with the location of its image.
 
     Attributes:
-        row: The row.
         path: File on this machine; its folder in the cache for an image that is not fetched yet.
         url: URL to fetch; empty for a file on this machine.
         name: Name in messages and for `dataset.exclude`: the path as written, or the URL.
@@ -49,40 +49,30 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class ManifestImages:
-    """The located images of a manifest.
-
-    Attributes:
-        manifest: The manifest.
-        entries: One per row.
-    """
+    """A manifest with the locations of its images; one entry per row."""
 
     manifest: Manifest
     entries: tuple[ManifestEntry, ...]
 
     @property
     def root(self) -> Path:
-        """Folder of the manifest, which names are relative to."""
+        """Folder of the manifest; names are relative to it."""
         return self.manifest.file.parent
 
     @property
     def names(self) -> dict[str, Path]:
-        """Path of each entry by its name and by its path as written."""
+        """Path of each entry by its name and by its path as written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
     def scan(
         self, excluded: Collection[Path], stats: ImageStats, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
-        """Fetches and scans the images.
-
-        Args:
-            excluded: Paths of entries to leave out.
-            stats: The statistics of the images are added to it.
-            progress: Called after each fetched or read file.
+        """Fetches and scans the images, except for `excluded` paths; adds their statistics to `stats`.
 
         Returns:
-            A catalog for each split that the manifest names, or one for `train` if it names none; and the
-            file of each fetched entry by the path of the entry.
+            A catalog for each split that the manifest names, or one for `train` if it names none; and the file of each
+            fetched entry by the path of the entry.
 
         Raises:
             SourceError: A store is not available.
@@ -131,18 +121,14 @@ class ManifestImages:
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Locates the images of a manifest.
+    """Locates the images of a manifest; paths are relative to it.
 
-    Args:
-        manifest: Its paths are relative to its folder. A local manifest may list any file; a downloaded one
-            may list files below its own URL, or URLs.
-        url: URL of a downloaded manifest; empty for a local one.
+    A local manifest may list any file; one downloaded from `url` may list files below this URL, or other URLs.
 
     Raises:
         DataError: Rows have errors; all of them are listed, and missing files as well.
     """
-    entries: list[ManifestEntry] = []
-    errors = list(manifest.errors)
+    entries, errors = list[ManifestEntry](), list(manifest.errors)
     first_rows: dict[Path, int] = {}
     for row in manifest.rows:
         if not row.path.strip():
@@ -165,7 +151,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
 
 
 def _path_error(path: str, *, downloaded: bool) -> str:
-    """Returns the error of a path, or nothing; a downloaded manifest must not list files of this machine."""
+    """Returns the error of a path, or ""; a downloaded manifest must not list files of this machine."""
     if "\0" in path:
         return "contains a NUL character, which no file name can contain"
     if store := scheme(path):
@@ -188,7 +174,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
         path = (folder / row.path).resolve() if has_parent else Path(os.path.normpath(folder / row.path))
         return ManifestEntry(row, path, "", posixpath.normpath(row.path))
     url = row.path if scheme(row.path) else urljoin(base_url, quote(posixpath.normpath(row.path)))
-    # The query is redacted, because it may contain a secret; the line makes the name unique.
+    # The query is redacted, because it may contain a secret; the line number makes the name unique.
     suffix = f" (line {row.number})" if urlsplit(url).query else ""
     return ManifestEntry(row, cache_folder_for(url), url, redact_url(url) + suffix)
 
@@ -199,8 +185,7 @@ def _fetch(
     """Returns the entries whose file is on this machine, and the problems of the others by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"fetching {manifest.file.name}", progress) if urls else {}
-    present: list[ManifestEntry] = []
-    problems: dict[Path, FileProblem] = {}
+    present, problems = list[ManifestEntry](), dict[Path, FileProblem]()
     for entry in entries:
         result = results.get(entry.url, entry.path)
         if isinstance(result, FileProblem):
@@ -211,8 +196,7 @@ def _fetch(
 
 
 def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict[Path, FileProblem]]:
-    files: list[FoundFile] = []
-    problems: dict[Path, FileProblem] = {}
+    files, problems = list[FoundFile](), dict[Path, FileProblem]()
     for entry in entries:
         try:
             status = entry.path.stat()
@@ -232,8 +216,5 @@ def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict
 def _suggest_file(entry: ManifestEntry) -> str:
     if "\\" in entry.row.path:
         return "; separate folders by /"
-    siblings: Iterator[Path] = iter(())
-    if entry.path.parent.is_dir():
-        siblings = entry.path.parent.iterdir()
-    names = (path.name for path, _ in zip(siblings, range(_MAX_COMPARED_NAMES), strict=False))
-    return did_you_mean(entry.path.name, names)
+    siblings = entry.path.parent.iterdir() if entry.path.parent.is_dir() else iter(())
+    return did_you_mean(entry.path.name, (path.name for path in islice(siblings, _MAX_COMPARED_NAMES)))

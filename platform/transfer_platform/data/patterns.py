@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from transfer_platform.errors import DataError
 from transfer_platform.suggest import did_you_mean
@@ -20,20 +20,10 @@ if TYPE_CHECKING:
 _MAX_COMPARED_NAMES = 5000
 
 
-class PatternMatches(NamedTuple):
-    """Files that match the patterns of a recipe.
-
-    Attributes:
-        excluded: Files to leave out.
-        allowed: Files that may be in two splits.
-    """
-
-    excluded: frozenset[Path]
-    allowed: frozenset[Path]
-
-
-def match_patterns(config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]) -> PatternMatches:
-    """Matches the patterns of the fields `exclude` and `allow_duplicates`.
+def match_patterns(
+    config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]
+) -> list[frozenset[Path]]:
+    """Returns the files that match the patterns in `exclude`, and those that match the ones in `allow_duplicates`.
 
     Args:
         config: Section `dataset` of a recipe.
@@ -42,7 +32,7 @@ def match_patterns(config: DatasetConfig, match: Callable[[Sequence[str], str], 
     Raises:
         DataError: Some patterns match nothing; those of both fields are listed.
     """
-    matches, errors = [], []
+    matches, errors = list[frozenset[Path]](), []
     for field in ("exclude", "allow_duplicates"):
         try:
             matches.append(match(getattr(config, field), field))
@@ -50,7 +40,7 @@ def match_patterns(config: DatasetConfig, match: Callable[[Sequence[str], str], 
             errors.append(str(error))
     if errors:
         raise DataError("\n".join(errors))
-    return PatternMatches(*matches)
+    return matches
 
 
 def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
@@ -58,8 +48,8 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
     Args:
         root: Source folder.
-        patterns: Files, folders (with everything in them) or globs such as `**/*.gif`, relative to `root`,
-            with `/` between folders.
+        patterns: Files, folders (with everything in them) or globs such as `**/*.gif`, relative to `root`, with `/`
+            between folders.
         field: Field of `dataset` that contains the patterns.
 
     Returns:
@@ -70,21 +60,14 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
     """
     root = root.resolve()
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
-    unmatched = [
-        f"{pattern!r} matches no file{_suggest_file(root, pattern)}" for pattern, files in matches.items() if not files
-    ]
-    _raise_unmatched(unmatched, field, f"files below {root}")
+    unmatched = [pattern for pattern, files in matches.items() if not files]
+    lines = [f"{pattern!r} matches no file{_suggest_file(root, pattern)}" for pattern in unmatched]
+    _raise_unmatched(lines, field, f"files below {root}")
     return frozenset().union(*matches.values())
 
 
 def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Matches patterns with the images of a manifest.
-
-    Args:
-        names: Path of each image by its name.
-        manifest: Manifest for error messages.
-        patterns: Like those of `match_files`, for names in the manifest, including URLs.
-        field: Field of `dataset` that contains the patterns.
+    """Matches patterns with the images of a manifest: like `match_files`, but by their names, including URLs.
 
     Raises:
         DataError: Some patterns match no row; all of them are listed.

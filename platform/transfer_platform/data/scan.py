@@ -1,7 +1,4 @@
-"""Parallel scan of image files: each is decoded completely and hashed.
-
-Worker processes import this module, so it imports nothing heavy.
-"""
+"""Parallel scan of image files; without heavy imports, for its worker processes."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -48,28 +45,17 @@ ScannedFile = tuple[str, bytes, FileProblem | None]
 
 @dataclass
 class ScanResult:
-    """Result of reading some files.
-
-    Attributes:
-        digests: SHA-256 of each file that is an image, by path.
-        problems: Problem of each other file.
-    """
+    """SHA-256 of each file that is an image, by path, and the problem of each other file."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
 
 
 def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, progress: Progress) -> ScanResult:
-    """Hashes files and checks that they are images.
+    """Hashes files in `folder`, decodes them completely and adds their statistics to `stats`.
 
-    A file that has not changed since an earlier scan with the same Pillow is not read again, and one whose
-    content is known under another name is hashed but not decoded.
-
-    Args:
-        folder: Folder that the names of the files are relative to.
-        files: Files to read.
-        stats: The statistics of the images are added to it.
-        progress: Called after each file.
+    A file that has not changed since an earlier scan with the same Pillow is not read again, and one whose content is
+    known under another name is hashed but not decoded.
     """
     checksums, cache = ChecksumCache(str(folder)), image_stats_cache()
     result = ScanResult(_unchanged_files(files, checksums, cache, stats))
@@ -99,10 +85,10 @@ def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, prog
 def _unchanged_files(
     files: Sequence[FoundFile], checksums: ChecksumCache, cache: DiskCache, stats: ImageStats
 ) -> dict[str, str]:
-    """Digests of the unchanged files with cached statistics, by path; adds these to `stats`."""
+    """Returns the digests of unchanged files with cached statistics, by path; adds the statistics to `stats`."""
     digests = {file.path: digest for file in files if (digest := checksums.get(file.name, file.stamp)) is not None}
     missing = iter([digest for digest in digests.values() if digest not in stats])
-    while batch := list(islice(missing, _SAVE_FILES)):  # limits the memory for a million images
+    while batch := list(islice(missing, _SAVE_FILES)):  # limits memory
         for digest, packed in _cached_stats(cache, batch).items():
             stats.add(digest, packed)
     return {path: digest for path, digest in digests.items() if digest in stats}
@@ -113,20 +99,18 @@ def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
 
 
 def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
-    """Yields each file with its result; a bounded number of chunks is in flight, so memory stays flat."""
+    """Yields each file with its result; few chunks are in flight, so memory stays flat."""
     if not files:
         return
     known = None if cache.is_empty() else cache
     chunks = _chunks(files)
     with _workers(len(files)) as (pool, in_flight):
 
-        def submit(
-            some: Iterable[Sequence[FoundFile]],
-        ) -> Iterator[tuple[Sequence[FoundFile], Future[list[ScannedFile]]]]:
-            for chunk in some:
+        def submit(count: int) -> Iterator[tuple[Sequence[FoundFile], Future[list[ScannedFile]]]]:
+            for chunk in islice(chunks, count):
                 yield chunk, pool.submit(scan_chunk, [file.path for file in chunk], known)
 
-        pending = deque(submit(islice(chunks, in_flight)))
+        pending = deque(submit(in_flight))
         while pending:
             chunk, future = pending.popleft()
             try:
@@ -137,25 +121,24 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
                     "either the machine ran out of memory, or one of the files crashes Pillow: free memory, "
                     "or list the file in dataset.exclude"
                 ) from error
-            pending.extend(submit(islice(chunks, 1)))
+            pending.extend(submit(1))
             yield from zip(chunk, scanned, strict=True)
 
 
 @contextmanager
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
-    """Yields an executor and the number of chunks to have in flight.
+    """Yields an executor and the number of chunks in flight.
 
-    Many files are read in processes: decoding small images spends more time in Python than in Pillow. The
-    number of chunks does not exceed what loky's queue and its processes hold: killing its workers with more
-    than that prints a traceback.
+    Many files are read in processes, because small images spend more time in Python than in Pillow. The chunks must
+    fit into loky's queue and processes; otherwise, killing its workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             yield threads, 2 * count
         return
-    # Unlike the executor of the standard library, loky does not run the caller's script in its workers, and
-    # its workers are reused for the next split. Its `cpu_count` respects the CPU limit of a container.
+    # Unlike the standard library, loky does not run the caller's script in its workers and reuses them for the next
+    # split. Its `cpu_count` respects the CPU limit of a container.
     from joblib.externals.loky import cpu_count, get_reusable_executor
 
     count = cpu_count()
@@ -184,11 +167,7 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Initializes a worker process: ignores Ctrl-C, and exits soon after its parent process has ended.
-
-    Args:
-        parent: ID of the parent process.
-    """
+    """Initializes a worker process: ignores Ctrl-C, and exits soon after the process with ID `parent` has ended."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -200,12 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes some files and decodes those that are not in the cache.
-
-    Args:
-        paths: Files whose contents fit into memory together.
-        cache: Cache of packed statistics; None if it is empty.
-    """
+    """Hashes files, which must fit into memory together, and decodes those that are not in `cache` (None: empty)."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

@@ -1,7 +1,4 @@
-"""Splits that a recipe leaves unset, resolved by folder names or manifest rows.
-
-Folders are listed and no file is opened. Links are followed only inside the source.
-"""
+"""Splits that a recipe leaves unset, resolved by folder names or manifest rows."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ class ResolvedSplits:
 
     @property
     def split_specs(self) -> dict[str, SplitSpec]:
-        """The three sources by split name."""
+        """The three sources by split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
@@ -64,31 +61,21 @@ class ResolvedSplits:
 
 
 def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
-    """Completes splits by the rows of a manifest.
-
-    Args:
-        listed: Splits that the rows name.
-        splits: `dataset.splits` of the recipe.
-    """
+    """Completes `dataset.splits` by the splits that the rows of a manifest name."""
     specs: dict[str, str | float] = {split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT}
-    unset = [split for split in _HELD_OUT if getattr(splits, split) is None]
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
         specs["validation"] if splits.validation is None else splits.validation,
         specs["test"] if splits.test is None else splits.test,
-        {split: NOT_LISTED for split in unset if split not in listed},
+        {split: NOT_LISTED for split in _HELD_OUT if getattr(splits, split) is None and split not in listed},
     )
 
 
 def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Completes splits by the names of folders in the source.
+    """Completes `dataset.splits` by the names of folders in the source `root`; no file is opened.
 
-    A validation folder without a test folder becomes the test split: it was held out by its author, and
-    promotion needs images that were not used for training or selection.
-
-    Args:
-        root: Source folder.
-        splits: `dataset.splits` of the recipe.
+    A validation folder without a test folder becomes the test split, because promotion needs images that were not used
+    for training or selection.
 
     Raises:
         SplitError: The folder names are ambiguous.
@@ -112,8 +99,7 @@ def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
 def _choose_train(layout: FolderLayout) -> tuple[str, str]:
     if layout.train in (None, "."):
         return ".", "the source itself"
-    by_name = layout.validation or layout.test
-    return str(layout.train), "by its name" if by_name else "the folder that has class folders"
+    return str(layout.train), "by its name" if layout.validation or layout.test else "the folder that has class folders"
 
 
 def _choose_test(layout: FolderLayout, validation: object) -> tuple[str | float, str]:
@@ -148,9 +134,8 @@ class FolderLayout:
     """Folders of a source by split. Names are relative to the source, with `/` between folders.
 
     Attributes:
-        train: Folder with the class folders for training, `.` for the source itself; None if there is none.
-        validation: Folders of class folders that are named like a validation split.
-        test: Folders of class folders that are named like a test split.
+        train: Folder that contains the class folders, `.` for the source itself; None if there is none.
+        validation: Folders of class folders that are named like a validation split; `test` likewise.
         unlabelled: Folders that are named like a split but contain no class folders.
         others: Folders beside the training folder that are not named like a split.
     """
@@ -165,12 +150,8 @@ class FolderLayout:
 def find_layout(root: Path) -> FolderLayout:
     """Finds the training folder and the held-out folders beside it, in the source or one folder deeper.
 
-    Args:
-        root: Source folder.
-
     Raises:
-        SplitError: Splits are inside of class folders, there are several training folders, or held-out
-            folders without a training folder.
+        SplitError: Splits are inside class folders, training folders are ambiguous, or one is missing.
     """
     tree = _FolderTree(root)
     parents = [folder for folder in (tree.root, *tree.subfolders(tree.root)) if tree.splits(folder)["train"]]
@@ -187,12 +168,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders beside a training folder.
-
-    Args:
-        root: Source folder.
-        train: Training folder, relative to the source.
-    """
+    """Finds the held-out folders beside a training folder, which is relative to the source."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -220,12 +196,12 @@ def pick_folder(split: str, names: Sequence[str]) -> str | None:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Returns the first three names as text."""
+    """Joins the first three names for a message."""
     return ", ".join(map(printable, names[:_MAX_LISTED])) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
 class _FolderTree:
-    """The folders of a source; each is listed once."""
+    """The folders of a source; each is listed once, and links are followed only inside the source."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -235,7 +211,7 @@ class _FolderTree:
         return folder.relative_to(self.root).as_posix()
 
     def subfolders(self, folder: Path) -> list[Path]:
-        """Sorted subfolders, without hidden and system folders and links that leave the source."""
+        """Sorted subfolders, without hidden folders, system folders and links that leave the source."""
         if folder not in self._subfolders:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries if self._is_folder(entry)]
@@ -243,7 +219,7 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """The folder that contains the class folders: `folder`, or its only subfolder if that has several."""
+        """Folder that contains the class folders: `folder`, or its only subfolder if that has several."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
@@ -278,7 +254,7 @@ def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> Folder
 
 
 def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
-    """Rejects folders that all contain the same folders: `fold1/ants` and `fold2/ants`, or `ants/train`."""
+    """Rejects folders that all contain the same folders, such as `fold1/ants` and `fold2/ants`, or `ants/train`."""
     subfolders = {folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)}
     shared = sorted(set.intersection(*subfolders.values()))
     if any(map(split_for_name, shared)):
@@ -296,7 +272,7 @@ def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
 
 
 def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
-    """Rejects held-out folders without a training folder: they would be read as classes."""
+    """Rejects held-out folders without a training folder, because they would be read as classes."""
     splits = tree.splits(classes)
     if held_out := [name for split in _HELD_OUT for name in splits[split]]:
         raise SplitError(

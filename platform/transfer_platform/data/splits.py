@@ -1,21 +1,19 @@
 """Training, validation and test images of a study, and their fingerprints.
 
-The split of an image depends on its bytes and the split seed, never on file names or order. Identical files
-are therefore in the same split, and a test image stays test when the folder grows. With `dataset.group_by`,
+The split of an image depends on its bytes and the split seed, never on file names or order; with `dataset.group_by`,
 groups are split instead of images. A change of these rules makes all earlier results incomparable.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, scan_folder
+from transfer_platform.data.catalog import Catalog, ImageRecord, class_names, in_several_splits, scan_folder
 from transfer_platform.data.group_split import assign_group_folds, groups_in_several_splits, split_by_group
 from transfer_platform.data.hash_split import assign_folds, split_by_hash
 from transfer_platform.errors import SplitError
@@ -36,9 +34,9 @@ class Splits:
 
     Attributes:
         classes: Sorted names; the position of a class is its index in the network.
-        train: Training images, sorted by label and digest.
-        validation: Images that rank the trials, sorted likewise; empty with cross-validation.
-        test: Images for the promotion checks, sorted likewise.
+        train: Training images, sorted by label and digest, like the other splits.
+        validation: Images that rank the trials; empty with cross-validation.
+        test: Images for the promotion checks.
         ignored: Hidden and system files that were ignored.
         folds: Cross-validation fold of each training image, 0 to K - 1; empty without cross-validation.
     """
@@ -73,25 +71,18 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the content of each split: labels and bytes, without names, folders and order.
-
-        The fingerprint of train includes the weights of its images; those of other images are not used.
-        """
+        """SHA-256 of the labels, bytes and (in train) weights of each split, independent of names and order."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits.
-
-        Folds follow from the images and the recipe, except for grouped images: there they are included.
-        """
+        """SHA-256 of all splits, and of the folds of grouped images; other folds follow from the recipe."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
             for fold in range(self.fold_count if grouped else 0)
         }
-        digests = self.fingerprints | folds
-        return _sha256("".join(f"{split}\0{digest}\n" for split, digest in digests.items()))
+        return _sha256("".join(f"{name}\0{digest}\n" for name, digest in (self.fingerprints | folds).items()))
 
 
 def scan_splits(
@@ -101,14 +92,7 @@ def scan_splits(
     excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
-    """Scans the folder of each split.
-
-    Args:
-        root: Source folder.
-        folders: Folder of each split, `train` among them, relative to `root`; `.` is the root.
-        stats: The statistics of the images are added to it.
-        excluded: Files and folders to leave out.
-        progress: Called after each file.
+    """Scans the folder of each split, relative to `root`, without `excluded`; adds the image statistics to `stats`.
 
     Raises:
         SplitError: A folder does not exist or is inside the folder of another split.
@@ -129,11 +113,11 @@ def build_splits(
     """Builds the splits from the scanned images; files with problems are left out.
 
     Args:
-        catalogs: Images of each split that has a folder or manifest rows, `train` among them.
-        fractions: Fractions of train for `test` and `validation`, for both, one or none.
+        catalogs: Images of each split that has a folder or manifest rows, including `train`.
+        fractions: Fraction of train for each other split: `test`, `validation`, both or none.
         folds: Number of cross-validation folds; 0 for none.
-        split_seed: Seed of the splits.
-        allowed: Files that may be in two splits, byte for byte.
+        split_seed: Seed of the splits and folds.
+        allowed: Files that may be in two splits.
 
     Raises:
         SplitError: The classes differ, a class has too few images, or two splits share an image or a group.
@@ -154,32 +138,14 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Finds images that are in more than one split, byte for byte.
-
-    Args:
-        images_by_split: The images of each split.
-        allowed: Files that may be in two splits.
-
-    Returns:
-        For each such image its files by split.
-    """
-    counts = Counter(digest for images in images_by_split.values() for digest in {each.sha256 for each in images})
-    files: dict[str, dict[str, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for split, images in images_by_split.items():
-        for image in images:
-            if counts[image.sha256] > 1 and image.path not in allowed:
-                files[image.sha256][split].append(image)
-    return [
-        {split: tuple(images) for split, images in by_split.items()} for by_split in files.values() if len(by_split) > 1
-    ]
+    """Returns the files of each image that is in several splits, byte for byte, by split; ignores `allowed` files."""
+    return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 
 def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str:
-    """Returns the SHA-256 of the sorted lines `label NUL sha256` of labelled images.
+    """Returns the SHA-256 of the sorted lines `label NUL sha256` of images.
 
-    Args:
-        images: In any order.
-        weighted: Append `NUL weight` to the lines of images whose weight is not 1.
+    With `weighted`, `NUL weight` is appended to the lines of images whose weight is not 1.
     """
     lines = (
         f"{image.label}\0{image.sha256}" + (f"\0{image.weight!r}" if weighted and image.weight != 1 else "") + "\n"
@@ -207,8 +173,7 @@ def _split_folder(root: Path, split: str, name: str) -> Path:
 
 
 def _require_disjoint_images(images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path]) -> None:
-    shared = images_in_several_splits(images_by_split, allowed)
-    if shared:
+    if shared := images_in_several_splits(images_by_split, allowed):
         lines = [
             "  " + ", ".join(f"{split}: {printable(images[0].path)}" for split, images in by_split.items())
             for by_split in shared
@@ -237,7 +202,7 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects a folder inside of another: its images would be read twice, and it would be read as a class."""
+    """Rejects a folder inside another, because its images would be read twice, and the folder as a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():
