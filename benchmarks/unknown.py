@@ -54,8 +54,7 @@ def _row(seed: int, model: Path, photos: Path, outliers: Mapping[str, Sequence[b
     import numpy as np
 
     from transfer_model.classifier import Classifier
-    from transfer_platform.evaluation.calibration import remove_temperature
-    from transfer_platform.evaluation.calibration import expected_calibration_error
+    from transfer_platform.evaluation.calibration import expected_calibration_error, remove_temperature
     from transfer_platform.evaluation.metrics import cross_entropy
 
     classifier = Classifier.load(model)

@@ -12,7 +12,6 @@ from transfer_platform.evaluation.calibration import (
 )
 from transfer_platform.evaluation.metrics import cross_entropy
 
-
 LABELS = np.array([0, 0, 1, 1, 2])
 PROBABILITIES = np.array([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1], [0.25, 0.25, 0.5]])
 
