@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Input width of a new head, which will have (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing by name of the weights, the default first; the only key is "" without weights.
+        preprocessings: Preprocessing by name of the weights, the default first; one item "" if there are no weights.
     """
 
     name: str

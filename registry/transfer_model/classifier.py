@@ -1,4 +1,4 @@
-"""Image classifier: class probabilities and out-of-distribution scores, the same in evaluation and serving."""
+"""Image classifier: class probabilities and out-of-distribution scores."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Network(nn.Module):
     are constant, and dropout and stochastic depth are off.
 
     Attributes:
-        backbone: The library's network and module names; the classifiers are replaced by `Head` modules in place.
+        backbone: The library's network with its module names; `Head` modules replace its classifiers, in place.
         spec: Architecture.
         stages: Stage names from the input to the head (excluded), in execution order.
         frozen: Number of frozen stages, counted from the input.
@@ -140,8 +140,8 @@ class Network(nn.Module):
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
         """Calls a function with the head's input in every forward pass, averaged over positions to (B, F).
 
-        It is called in the thread that runs the network. The hook is on the head's last layer, so that it also runs in
-        parts that were cut out of the network; the returned handle removes it by `remove()` or as a context manager.
+        The call is made in the thread that runs the network. The hook is on the head's last layer, so it also runs in
+        parts that were cut out of the network. The returned handle removes it by `remove()` or as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -208,7 +208,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch, but also from safetensors, where MNASNet would miss a format version."""
+        """Loads weights as in torch; adds the format version that safetensors lack and MNASNet needs."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

@@ -119,7 +119,7 @@ def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None 
         return _to_rgb(_turn_upright(_load(image, min_side)))
     except MemoryError:
         raise
-    except Exception as error:  # Pillow raises nearly any for damaged data: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # damaged data raises nearly anything: OSError, SyntaxError, struct.error, ...
         raise UnreadableImageError(f"{name} is a truncated or damaged {image.format} image", "damaged") from error
 
 
@@ -228,7 +228,7 @@ def _full_scale(mode: str, brightest: float) -> float:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; real problems are raised as errors.
 
-    `warnings.catch_warnings` is not thread-safe, so the filter is permanent; it is put first again if another precedes.
+    `warnings.catch_warnings` is not thread-safe, so the filter is permanent and returns to the front of the list.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

@@ -1,4 +1,4 @@
-"""Loads pretrained weights from safetensors and torch files, which are never unpickled."""
+"""Loads pretrained weights from safetensors and torch files, without unpickling."""
 
 from __future__ import annotations
 
