@@ -1,6 +1,6 @@
 """Backbones of torchvision and timm, and one with installed weights.
 
-A `Backbone` is only a resolved name; every function imports the library that it needs.
+Every function imports the library that it needs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ BUNDLED_ARCHITECTURE = "tf_efficientnet_lite0"
 """timm's name for the network of the installed weights."""
 
 BUNDLED_WEIGHTS = "installed"
-
-_HALF = (0.5, 0.5, 0.5)
 
 _TORCHVISION_OPTIONS = {
     "googlenet": ("aux_logits", "transform_input", "init_weights"),
@@ -76,8 +74,8 @@ def installed_backbones() -> tuple[Backbone, ...]:
 def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary: bool = True) -> nn.Module:
     """Builds a network with random weights and the library's own classifier.
 
-    torchvision's Inception and GoogLeNet always expect images normalized with ImageNet's statistics and
-    rescale them internally (`transform_input=True`), with or without pretrained weights.
+    torchvision's Inception and GoogLeNet always expect images normalized with ImageNet's statistics and rescale them
+    internally (`transform_input=True`), with or without pretrained weights.
 
     Args:
         backbone: From `catalog.resolve`.
@@ -101,15 +99,14 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns the preprocessing of each set of pretrained weights by name, the default first.
-
-    For a network without pretrained weights, the only key is an empty string.
-    """
+    """Returns the preprocessing for each name of pretrained weights, the default first; the only key may be ""."""
     if backbone.library == BUNDLED:
-        return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", _HALF, _HALF)}
+        return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:
-        return _torchvision_preprocessings(backbone.architecture)
-    return _timm_preprocessings(backbone)
+        weights = torchvision_weights(backbone.architecture)
+        return {name: _from_torchvision(member) for name, member in weights.items()}
+    tags = (backbone.tag,) if backbone.tag else timm_tags(backbone) or ("",)
+    return {tag: _from_timm(timm_cfg(backbone, tag)) for tag in tags}
 
 
 def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
@@ -153,15 +150,9 @@ def timm_tags(backbone: Backbone) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _timm_cfg(name: str) -> Any:  # noqa: ANN401 - timm's PretrainedCfg
-    import timm
-    from timm.models import get_pretrained_cfg
+    from timm.models import PretrainedCfg, get_pretrained_cfg
 
-    return get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-
-
-def _timm_preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    tags = (backbone.tag,) if backbone.tag else timm_tags(backbone) or ("",)
-    return {tag: _from_timm(timm_cfg(backbone, tag)) for tag in tags}
+    return get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _from_timm(cfg: Any) -> Preprocessing:  # noqa: ANN401 - timm's PretrainedCfg
@@ -170,15 +161,11 @@ def _from_timm(cfg: Any) -> Preprocessing:  # noqa: ANN401 - timm's PretrainedCf
     return Preprocessing(cfg.input_size[-1], float(cfg.crop_pct), interpolation, mean, std)  # type: ignore[arg-type] # three each
 
 
-def _torchvision_preprocessings(architecture: str) -> dict[str, Preprocessing]:
-    return {name: _from_torchvision(member) for name, member in torchvision_weights(architecture).items()}
-
-
 def _from_torchvision(weights: Any) -> Preprocessing:  # noqa: ANN401 - a member of one of many enums
     transform = weights.transforms()
-    size, resized = transform.crop_size[0], transform.resize_size[0]
-    mean, std = tuple(transform.mean), tuple(transform.std)
-    return Preprocessing(size, round(size / resized, 4), transform.interpolation.value, mean, std)
+    size = transform.crop_size[0]
+    crop = round(size / transform.resize_size[0], 4)
+    return Preprocessing(size, crop, transform.interpolation.value, tuple(transform.mean), tuple(transform.std))
 
 
 def _torchvision_network(architecture: str, classes: int, image_size: int, auxiliary: bool) -> nn.Module:

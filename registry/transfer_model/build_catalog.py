@@ -2,8 +2,8 @@
 
     python -m transfer_model.build_catalog
 
-Takes about twenty minutes of CPU time, spread over all cores. Run it after every update of timm or
-torchvision. Networks that a library cannot build are listed under "left out" with the reason.
+Run it after every update of timm or torchvision; it takes about twenty minutes of CPU time, spread over all cores.
+Networks that a library cannot build are listed under "left out" with the reason.
 """
 
 import json
@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,16 +40,15 @@ def compress_stages(stages: Iterable[Stage]) -> dict[str, int | list[int]]:
 
 
 def _is_next(earlier: str, later: str) -> bool:
-    first, second = (re.fullmatch(r"(.*?)(\d+)", name) for name in (earlier, later))
-    return bool(first and second and first[1] == second[1] and int(first[2]) + 1 == int(second[2]))
+    numbered = re.fullmatch(r"(.*?)(\d+)", earlier)
+    return numbered is not None and later == f"{numbered[1]}{int(numbered[2]) + 1}"
 
 
 def _range_entry(run: list[Stage]) -> tuple[str, int | list[int]]:
     sizes = [stage.parameters for stage in run]
     last = re.search(r"\d+$", run[-1].name)
     name = f"{run[0].name}..{last[0]}" if len(run) > 1 and last else run[0].name
-    same = all(one == other for one, other in pairwise(sizes))
-    return name, sizes[0] if same else sizes
+    return name, sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def catalog_entry(info: BackboneInfo, normalizations: dict[str, Any]) -> dict[str, Any]:

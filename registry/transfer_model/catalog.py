@@ -1,15 +1,15 @@
 """Catalog of all backbones with stages and weights, without importing torch.
 
 Importing torch and timm takes seconds, so names, stages and parameter counts are stored in `catalog.json`.
-`python -m transfer_model.build_catalog` creates it for specific versions of timm and torchvision. With other
-versions installed, the libraries are queried instead.
+`python -m transfer_model.build_catalog` creates it for the installed versions of timm and torchvision. With other
+versions, the libraries are queried instead.
 """
 
 import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import version
@@ -25,12 +25,7 @@ FILE = Path(__file__).with_name("catalog.json")
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of a backbone.
-
-    Attributes:
-        name: Name that a recipe freezes the backbone up to.
-        parameters: Number of parameters; the first stage includes those outside of all stages.
-    """
+    """Stage of a backbone; the first one also counts the parameters outside of all stages."""
 
     name: str
     parameters: int
@@ -43,22 +38,31 @@ class BackboneInfo:
     Attributes:
         name: Name as passed to `backbone_info`.
         library: `torchvision`, `timm` or `bundled`.
-        parameters: Number of parameters of all stages; heads are excluded because they are replaced.
         features: Input width of a new head, which will have (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessing: Preprocessing of the default weights.
-        weights: Names of the pretrained weights, the default first; may be empty.
-        preprocessings: Preprocessing by the name of the weights.
+        preprocessings: Preprocessing by name of the weights, the default first; one item "" if there are no weights.
     """
 
     name: str
     library: str
-    parameters: int
     features: int
     stages: tuple[Stage, ...]
-    preprocessing: Preprocessing
-    weights: tuple[str, ...]
-    preprocessings: Mapping[str, Preprocessing] = field(default_factory=dict, repr=False)
+    preprocessings: Mapping[str, Preprocessing]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of all stages; heads are excluded because they are replaced."""
+        return sum(stage.parameters for stage in self.stages)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the pretrained weights, the default first; may be empty."""
+        return tuple(filter(None, self.preprocessings))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing of the default weights."""
+        return next(iter(self.preprocessings.values()))
 
     def preprocessing_for(self, weights: str) -> Preprocessing:
         """Returns the preprocessing of named weights, or the default one for any other name."""
@@ -70,7 +74,7 @@ def resolve(name: str) -> Backbone:
 
     Args:
         name: `resnet18` (torchvision has priority over timm), `timm/resnet18`, `torchvision/resnet18`,
-            `resnet50.a1_in1k` with timm's tag of the weights, or `efficientnet_lite0`.
+            `resnet50.a1_in1k` with timm's tag for the weights, or `efficientnet_lite0`.
 
     Raises:
         UnknownBackboneError: No library has this backbone; the message suggests similar names.
@@ -87,18 +91,11 @@ def resolve(name: str) -> Backbone:
 def names(pattern: str = "*") -> tuple[str, ...]:
     """Returns the shortest unambiguous names of the matching backbones, sorted.
 
-    Args:
-        pattern: Shell wildcards such as `*b0` or `timm/vit*`, or a substring of the name.
+    `pattern` has shell wildcards, such as `*b0` or `timm/vit*`, or is a part of the name.
     """
     glob = pattern if any(wildcard in pattern for wildcard in "*?[") else f"*{pattern}*"
-    keys = _keys()
-    return tuple(
-        sorted(
-            short
-            for key, short in ((key, _shortest_name(key, keys)) for key in keys)
-            if fnmatchcase(short, glob) or fnmatchcase(key, glob)
-        )
-    )
+    shortest = {key: _shortest_name(key) for key in _keys()}
+    return tuple(sorted(name for key, name in shortest.items() if fnmatchcase(name, glob) or fnmatchcase(key, glob)))
 
 
 @lru_cache(maxsize=64)
@@ -110,10 +107,7 @@ def backbone_info(name: str) -> BackboneInfo:
         ModelError: The library cannot build it.
     """
     backbone = resolve(name)
-    content = _matching_content()
-    if content is not None and backbone.key in content["networks"]:
-        return _read_entry(name, backbone, content)
-    return describe_backbone(backbone, name)
+    return _read_entry(name, backbone, _matching_content()) or describe_backbone(backbone, name)
 
 
 def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
@@ -127,15 +121,12 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
     prepared = preprocessings(backbone)
     structure = find_structure(backbone, next(iter(prepared.values())).image_size)
     stages = tuple(map(Stage, structure.stages, structure.sizes))
-    return _info(name, backbone, structure.features, stages, prepared)
+    return BackboneInfo(name, backbone.library, structure.features, stages, prepared)
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
     """Describes a backbone from `catalog.json`, regardless of installed versions; None if not listed."""
-    backbone, content = resolve(name), _content()
-    if content is None or backbone.key not in content["networks"]:
-        return None
-    return _read_entry(name, backbone, content)
+    return _read_entry(name, resolve(name), _content())
 
 
 def shipped_versions() -> dict[str, str]:
@@ -190,10 +181,10 @@ def _tags(backbone: Backbone) -> tuple[str, ...]:
     return tuple(preprocessings(Backbone(backbone.library, backbone.architecture)))
 
 
-def _shortest_name(key: str, keys: frozenset[str]) -> str:
+def _shortest_name(key: str) -> str:
     library, _, architecture = key.rpartition("/")
     earlier = LIBRARIES[: LIBRARIES.index(library or BUNDLED)]
-    shadowed = any(Backbone(other, architecture).key in keys for other in earlier)
+    shadowed = any(Backbone(other, architecture).key in _keys() for other in earlier)
     return key if shadowed else architecture
 
 
@@ -208,7 +199,9 @@ def _unknown_backbone(name: str, library: str, architecture: str, tag: str) -> s
     return f"unknown backbone {name!r}{hint}; `platform backbones` lists all backbones"
 
 
-def _read_entry(name: str, backbone: Backbone, content: dict[str, Any]) -> BackboneInfo:
+def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -> BackboneInfo | None:
+    if content is None or backbone.key not in content["networks"]:
+        return None
     entry = content["networks"][backbone.key]
     prepared = {
         weights: Preprocessing(size, crop, interpolation, *map(tuple, content["normalisations"][label]))
@@ -216,19 +209,4 @@ def _read_entry(name: str, backbone: Backbone, content: dict[str, Any]) -> Backb
     }
     if backbone.tag:
         prepared = {backbone.tag: prepared[backbone.tag]}
-    return _info(name, backbone, entry["features"], expand_stages(entry["stages"]), prepared)
-
-
-def _info(
-    name: str, backbone: Backbone, features: int, stages: tuple[Stage, ...], prepared: dict[str, Preprocessing]
-) -> BackboneInfo:
-    return BackboneInfo(
-        name=name,
-        library=backbone.library,
-        parameters=sum(stage.parameters for stage in stages),
-        features=features,
-        stages=stages,
-        preprocessing=next(iter(prepared.values())),
-        weights=tuple(weights for weights in prepared if weights),
-        preprocessings=prepared,
-    )
+    return BackboneInfo(name, backbone.library, entry["features"], expand_stages(entry["stages"]), prepared)

@@ -1,7 +1,4 @@
-"""Image classifier: class probabilities and out-of-distribution scores.
-
-Used by evaluation, promotion checks, `platform predict` and the scoring server alike.
-"""
+"""Image classifier: class probabilities and out-of-distribution scores."""
 
 from __future__ import annotations
 
@@ -38,9 +35,8 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE)
 ACCELERATOR_BATCH = 8
 """Batch size on an accelerator; the last batch is padded.
 
-The last bits of float32 results depend on the batch size, and an image's probabilities must not depend on the
-other images of a request. On a CPU the batch size is 1 for the same reason: the time per image is the same,
-and a single image is not padded.
+The last bits of float32 results depend on the batch size, but the result for an image must not depend on the other
+images of a request. On a CPU the batch size is therefore 1: the time per image is the same, and nothing is padded.
 """
 
 THREADS_VARIABLE = "PLATFORM_THREADS"
@@ -77,22 +73,18 @@ def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodSco
 class Classifier:
     """Network with class names, preprocessing and out-of-distribution scorer, ready for inference.
 
-    Args:
-        config: Configuration of the model.
-        network: Maps images (B, 3, S, S) to logits (B, C). Moved to `device` and set to evaluation mode, in
-            place.
-        ood_scorer: Scores the inputs of the network's head; moved to `device`, in place.
-        device: Name of a torch device: `cpu`, `cuda`, `cuda:1`, `mps`.
+    Network and scorer are moved to `device` (`cpu`, `cuda`, `cuda:1`, `mps`) in place, and the network is set to
+    evaluation mode. The scorer expects the features that `Network.register_feature_hook` passes on.
     """
 
     def __init__(self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
         self._batch_size = 1 if self.device.type == "cpu" else ACCELERATOR_BATCH
-        self._network = network.to_device(self.device).eval()
-        self._ood_scorer = ood_scorer.to(self.device)
+        self.network = network.to_device(self.device).eval()
+        self.ood_scorer = ood_scorer.to(self.device)
         self._local = threading.local()
-        self._network.register_feature_hook(lambda features: setattr(self._local, "features", features))
+        self.network.register_feature_hook(lambda features: setattr(self._local, "features", features))
         self._pool = self._make_pool()
 
     @classmethod
@@ -104,9 +96,11 @@ class Classifier:
             WeightsError: Weights or reference are unreadable or belong to another network.
         """
         config = ModelConfig.read(folder)
+        size = config.preprocessing.image_size
         network = build_network(config.network)
         _load_weights(network, folder / WEIGHTS_FILE)
-        fuse_batch_norms(network.eval(), _example_image(config.preprocessing.image_size))
+        noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        fuse_batch_norms(network.eval(), noise)
         return cls(config, network, OodScorer.load(folder), device)
 
     @property
@@ -114,25 +108,12 @@ class Classifier:
         """Class names in the order of the columns of `probabilities`."""
         return self.config.classes
 
-    @property
-    def network(self) -> Network:
-        """The network in evaluation mode, on the device; not a copy."""
-        return self._network
-
-    @property
-    def ood_scorer(self) -> OodScorer:
-        """The scorer of the features passed to `Network.register_feature_hook`; not a copy."""
-        return self._ood_scorer
-
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Classifies images; the result for an image is bitwise independent of the other images.
-
-        Args:
-            images: File contents or paths.
+        """Classifies file contents or paths; the result for an image is bitwise independent of the other images.
 
         Raises:
-            UnreadableImageError: An image cannot be decoded; the message names the first one by its path, or
-                as `row 3` (zero-based).
+            UnreadableImageError: An image cannot be decoded; the message names the first one by its path, or as
+                `row 3` (zero-based).
         """
         count, starts = len(images), range(0, len(images), self._batch_size)
         result = ClassifierOutput(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))
@@ -165,9 +146,9 @@ class Classifier:
         batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding)).to(self.device)
         with torch.inference_mode():
             with self._autocast():
-                logits = self._network(batch.contiguous(memory_format=torch.channels_last))
+                logits = self.network(batch.contiguous(memory_format=torch.channels_last))
             probabilities = (logits.float() / self.config.temperature).softmax(dim=1)
-            ood_scores = self._ood_scorer(self._local.features)
+            ood_scores = self.ood_scorer(self._local.features)
         count = len(images)
         return ClassifierOutput(probabilities[:count].cpu().numpy(), ood_scores[:count].cpu().numpy())
 
@@ -182,11 +163,6 @@ def _threads_per_image() -> int:
     if not setting.isdecimal() or not int(setting):
         raise ModelError(f"{THREADS_VARIABLE} must be a whole number of at least 1, but is {setting!r}")
     return int(setting)
-
-
-def _example_image(size: int) -> torch.Tensor:
-    """Returns one image (1, 3, S, S) of deterministic noise."""
-    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _load_weights(network: Network, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Configuration of a model, stored as `model.json` beside `weights.safetensors`.
 
-{"network": {"backbone": ...}, "classes": [...], "preprocessing": {...}, "precision": ..., "temperature": ...,
- "unknown": {"threshold": ..., "false_alarms": ...}, "format": 2}
+The keys of the JSON are the fields of `ModelConfig`.
 """
 
 from __future__ import annotations
@@ -28,11 +27,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class OodThreshold:
-    """Threshold for flagging images as unknown.
+    """Images with a higher out-of-distribution score than `threshold` (0 to 2) are flagged as unknown.
 
-    Attributes:
-        threshold: Images with a higher out-of-distribution score are unknown; see `ood`.
-        false_alarms: Accepted fraction of in-distribution images above the threshold.
+    `false_alarms` is the accepted fraction of in-distribution images above the threshold.
     """
 
     threshold: float
@@ -50,13 +47,10 @@ class ModelConfig:
     """Everything except the weights that a classifier is built from.
 
     Attributes:
-        network: Argument of `build_network`.
         classes: Class names in the order of the network's outputs.
-        preprocessing: Preprocessing of decoded images.
-        precision: `float32`, or the dtype of autocast. It belongs to the model, so that evaluation, promotion
-            and serving compute the same numbers.
+        precision: `float32`, or the dtype of autocast. It belongs to the model, so that evaluation, promotion and
+            serving compute the same numbers.
         temperature: Divisor of the logits before the softmax, above 0.
-        unknown: Threshold for flagging images as unknown.
         format: Version of the file format.
 
     Raises:
@@ -134,5 +128,4 @@ def _tuple(hints: tuple[Any, ...], content: object, place: str) -> tuple[object,
         hints = (hints[0],) * len(content)
     if len(content) != len(hints):
         raise ModelError(f"{place} must have {len(hints)} items, but has {len(content)}")
-    pairs = enumerate(zip(hints, content, strict=True))
-    return tuple(_value(hint, item, f"{place}[{index}]") for index, (hint, item) in pairs)
+    return tuple(_value(hint, content[index], f"{place}[{index}]") for index, hint in enumerate(hints))

@@ -1,12 +1,4 @@
-"""Exceptions about networks, weights and images.
-
-TransferError                base of every error that a user can fix
-└── ModelError
-    ├── UnknownBackboneError     no library has a backbone of this name
-    ├── UnknownStageError        the backbone has no such stage
-    ├── WeightsError             a weights file is missing, unreadable, or belongs to another network
-    └── UnreadableImageError     the bytes are not a supported image, or the image is too large to decode
-"""
+"""Exceptions about networks, weights and images."""
 
 import difflib
 from collections.abc import Sequence
@@ -37,8 +29,7 @@ class UnreadableImageError(ModelError):
 
     Args:
         message: One sentence.
-        kind: Category: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or
-            `colour space`.
+        kind: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or `colour space`.
     """
 
     def __init__(self, message: str, kind: str) -> None:

@@ -1,9 +1,8 @@
-"""Fusion of batch norms into the preceding convolutions, for faster inference.
+"""Fusion of batch norms into the preceding convolutions, for faster inference."""
 
-Pairs of convolution and batch norm are found in a forward pass; the outputs before and after are compared.
-"""
-
+from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,22 +22,20 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
     Args:
         network: Network in evaluation mode.
-        images: Images (B, 3, S, S) for tracing the network and comparing outputs.
+        images: Images (B, 3, S, S) for tracing the network and comparing outputs before and after.
 
     Returns:
         Number of fused batch norms. If outputs would change, the network is restored and 0 is returned.
     """
     with torch.no_grad():
         before, pairs = _trace(network, images)
-        originals = [
-            (norm, network.get_submodule(norm), convolution.weight, convolution.bias) for convolution, norm in pairs
-        ]
+        originals = [(network.get_submodule(norm), conv.weight, conv.bias) for conv, norm in pairs]
         for convolution, norm in pairs:
             _fuse_pair(network, convolution, norm)
         change, largest = (network(images) - before).abs().max(), before.abs().max()
         if change <= _TOLERANCE * largest:  # False if there is a NaN
             return len(pairs)
-        for (convolution, _), (norm, module, weight, bias) in zip(pairs, originals, strict=True):
+        for (convolution, norm), (module, weight, bias) in zip(pairs, originals, strict=True):
             network.set_submodule(norm, module)
             convolution.weight, convolution.bias = weight, bias
     return 0
@@ -48,32 +45,28 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Co
     """Returns the network's output, and each convolution whose output is the input of a named batch norm."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
-    calls: dict[nn.Module, int] = {}
+    calls: Counter[nn.Module] = Counter()
 
-    def record_output(module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - a torch hook
+    def record_output(module: nn.Module, _inputs: object, output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
-        calls[module] = calls.get(module, 0) + 1
+        calls[module] += 1
         outputs[id(output)] = (module, output)  # stores the tensor so that its id is not reused
 
-    def record_input(name: str) -> Any:  # noqa: ANN401 - a torch hook
-        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            producers.setdefault(name, []).append(outputs.get(id(inputs[0]), (None, None))[0])
-
-        return record
+    def record_input(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        producers.setdefault(name, []).append(outputs.get(id(inputs[0]), (None, None))[0])
 
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             if type(module) in _CONVOLUTIONS:
                 hooks.callback(module.register_forward_hook(record_output).remove)
             elif type(module) in (nn.BatchNorm2d, BatchNormAct2d):
-                hooks.callback(module.register_forward_pre_hook(record_input(name)).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(record_input, name)).remove)
         result = network(images)
-    pairs = [
-        (convolutions[0], name)
-        for name, convolutions in producers.items()
-        if len(convolutions) == 1 and convolutions[0] is not None
+    return result, [
+        (convolution, name)
+        for name, (convolution, *others) in producers.items()
+        if convolution is not None and not others and calls[convolution] == 1
     ]
-    return result, [(convolution, name) for convolution, name in pairs if calls[convolution] == 1]
 
 
 def _fuse_pair(network: nn.Module, convolution: nn.Conv2d, name: str) -> None:

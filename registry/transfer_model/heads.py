@@ -9,14 +9,12 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import torch
 
-_INITIAL_STD = 0.01
-
 
 class Head(nn.Module):
     """Dropout followed by a linear classifier.
 
-    As in torchvision's classifiers, weights are initialized from a normal distribution with standard
-    deviation 0.01, and biases with zero, so the first predictions are nearly uniform.
+    As in torchvision's classifiers, weights are initialized from a normal distribution with standard deviation
+    0.01, and biases with zero, so the first predictions are nearly uniform.
 
     Args:
         original: The library's classifier to replace: a convolution becomes a 1x1 convolution
@@ -32,13 +30,8 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.classifier = _new_classifier(original, classes)
-        self.reset_parameters(generator)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws new initial weights."""
-        nn.init.normal_(self.classifier.weight, std=_INITIAL_STD, generator=generator)
-        if self.classifier.bias is not None:
-            nn.init.zeros_(self.classifier.bias)
+        nn.init.normal_(self.classifier.weight, std=0.01, generator=generator)
+        nn.init.zeros_(cast("Tensor", self.classifier.bias))
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features (..., F) or (B, F, H, W) to logits (..., C) or (B, C, H, W)."""

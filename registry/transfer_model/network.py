@@ -40,12 +40,8 @@ class NetworkSpec:
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network with a new head and no frozen stages.
 
-    Random weights are drawn from torch's global generator.
-
-    Args:
-        spec: Architecture.
-        pretrained: Safetensors or torch file of backbone weights, for any number of classes; None means
-            random weights.
+    Loads `pretrained`, a safetensors or torch file of backbone weights for any number of classes. All other weights are
+    drawn from torch's global generator.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -55,25 +51,17 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     backbone = catalog.resolve(spec.backbone)
     structure = find_structure(backbone, spec.image_size)
     module = build_from_structure(backbone, structure, spec.classes, spec.image_size)
-    state = (
-        weight_files.load_backbone_weights(pretrained, backbone, structure, module, spec.image_size)
-        if pretrained
-        else None
-    )
-    if state is not None:
-        weight_files.copy_weights(module, state)
+    if pretrained is None:
+        return Network(module, structure, spec)
+    state = weight_files.load_backbone_weights(pretrained, backbone, structure, module, spec.image_size)
+    weight_files.copy_weights(module, state)
     network = Network(module, structure, spec)
-    if state is not None:
-        network.load_matching_heads(state)
+    network.load_matching_heads(state)
     return network
 
 
 def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a network with its original pretrained classifier.
-
-    Args:
-        backbone: Name known to `catalog.resolve`.
-        path: Local file of the default weights.
+    """Builds a network with its original pretrained classifier from a local file of the default weights.
 
     Returns:
         The network in evaluation mode, images (B, 3, S, S) to logits (B, C), and its C class names.
@@ -91,16 +79,11 @@ def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, t
 class Network(nn.Module):
     """Backbone with a new head: maps images (B, 3, S, S) to logits (B, C).
 
-    Frozen stages receive no gradients and stay in evaluation mode whatever `train` sets: their batch-norm
-    statistics are constant, and dropout and stochastic depth are off.
-
-    Args:
-        backbone: The library's network; its classifiers are replaced by `Head` modules in place.
-        structure: Result of `find_structure` for the network.
-        spec: Architecture.
+    Frozen stages receive no gradients and stay in evaluation mode whatever `train` sets: their batch-norm statistics
+    are constant, and dropout and stochastic depth are off.
 
     Attributes:
-        backbone: The library's network, heads included, with the library's module names.
+        backbone: The library's network with its module names; `Head` modules replace its classifiers, in place.
         spec: Architecture.
         stages: Stage names from the input to the head (excluded), in execution order.
         frozen: Number of frozen stages, counted from the input.
@@ -125,8 +108,7 @@ class Network(nn.Module):
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns logits (B, C), and in training mode also those of the trainable auxiliary heads.
 
-        The second item contains one (B, C) per auxiliary head; it is empty in evaluation mode and for most
-        networks.
+        The second item has one (B, C) for each auxiliary head; it is empty in evaluation mode and for most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -158,13 +140,8 @@ class Network(nn.Module):
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
         """Calls a function with the head's input in every forward pass, averaged over positions to (B, F).
 
-        The hook is on the head's last layer, so that it also runs in parts that were cut out of the network.
-
-        Args:
-            hook: Called in the thread that runs the network.
-
-        Returns:
-            Handle that removes the hook by `remove()` or as a context manager.
+        The call is made in the thread that runs the network. The hook is on the head's last layer, so it also runs in
+        parts that were cut out of the network. The returned handle removes it by `remove()` or as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -187,14 +164,15 @@ class Network(nn.Module):
     def freeze(self, count: int) -> None:
         """Freezes exactly the first `count` stages; if these are all stages, only the head is trainable.
 
-        Parameters outside of all stages (class tokens, position embeddings) are frozen with the first stage.
-        An auxiliary head is trainable as long as the stage before it is; otherwise its loss would train
-        only the head itself.
+        Parameters outside of all stages (class tokens, position embeddings) are frozen with the first stage. An
+        auxiliary head is trainable as long as the stage before it is; otherwise its loss would train only itself.
         """
         self.frozen = count
         for parameter in self._trainable:
             parameter.requires_grad_(True)
-        for parameter in self._frozen_parameters():
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        for parameter in self._parameters_outside_stages() if count else ():
             parameter.requires_grad_(False)
         self.train(self.training)
 
@@ -216,8 +194,7 @@ class Network(nn.Module):
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the trainable parameters of the new heads, including auxiliary ones."""
-        heads = map(self._head, self._head_names())
-        return (p for head in heads for p in head.parameters() if p.requires_grad)
+        return (p for name in self._head_names() for p in self._head(name).parameters() if p.requires_grad)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the trainable parameters outside of the heads."""
@@ -231,10 +208,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch, but also from mappings without a format version (from safetensors).
-
-        Some torchvision networks (MNASNet) reject or modify weights without a format version.
-        """
+        """Loads weights as in torch; adds the format version that safetensors lack and MNASNet needs."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:
@@ -243,9 +217,8 @@ class Network(nn.Module):
             prefix = f"{name}.{weight_files.HEAD_PREFIX}"
             tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             classifier = self._head(name).classifier
-            if {key: value.shape for key, value in classifier.state_dict().items()} == {
-                key: value.shape for key, value in tensors.items()
-            }:
+            shapes = {key: value.shape for key, value in classifier.state_dict().items()}
+            if shapes == {key: value.shape for key, value in tensors.items()}:
                 classifier.load_state_dict(tensors)
 
     def _replace_heads(self, classes: int, dropout: float) -> None:
@@ -278,12 +251,6 @@ class Network(nn.Module):
             *(extra.branch for extra in auxiliary if extra.stages_before <= self.frozen),
         ]
         return (self.backbone.get_submodule(name) for name in names)
-
-    def _frozen_parameters(self) -> Iterator[nn.Parameter]:
-        for module in self._frozen_modules():
-            yield from module.parameters()
-        if self.frozen:
-            yield from self._parameters_outside_stages()
 
     def _parameters_outside_stages(self) -> Iterator[nn.Parameter]:
         branches = (extra.branch for extra in self._structure.auxiliary)

@@ -1,7 +1,6 @@
 """Out-of-distribution scores: cosine distances to the nearest training image.
 
-Method: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022). The reference
-is a sample of the training images.
+Method: "Out-of-Distribution Detection with Deep Nearest Neighbors" (Sun et al., ICML 2022).
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ class OodScorer:
     """Computes out-of-distribution scores from features.
 
     Args:
-        features: Features of the reference images (M, F), M at least 1, on any device; no zero vectors.
+        features: Features (M, F) of a sample of the training images, M at least 1, on any device; no zero vectors.
 
     Attributes:
-        reference: The features, normalized to length 1 and rounded to half precision (M, F).
+        reference: The features (M, F), normalized to length 1 and rounded to half precision.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -38,7 +37,7 @@ class OodScorer:
         self._float_reference = self.reference.float()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Returns the scores of images from their features (B, F): (B,), 0 to 2, float32."""
+        """Returns the scores (B,) of images, 0 to 2, float32, from their features (B, F)."""
         return 1 - self._similarity(features).amax(dim=1)
 
     def leave_one_out(self) -> Tensor:
@@ -83,8 +82,7 @@ def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     fraction of new images from the same distribution is above it, whatever the distribution is.
 
     Args:
-        scores: Scores (N,) of images that were not used for training and that are not compared with
-            themselves in the reference.
+        scores: Scores (N,) of images that did not train the network, none compared with itself in the reference.
         false_alarms: Accepted fraction of false alarms, above 0 and below 1.
 
     Returns:

@@ -29,8 +29,7 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Supported formats by Pillow's names; JPEG includes the MPO files of phones and stereo cameras.
 
-The list is fixed, so that it does not depend on installed plugins, and excludes EPS, which would start
-Ghostscript.
+The list is fixed, so that it does not depend on installed plugins, and excludes EPS, which would start Ghostscript.
 """
 
 _ORIENTATION = 0x0112
@@ -83,27 +82,25 @@ class Preprocessing:
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return ((pixels / 255 - mean) / std).contiguous()
 
 
 def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
     """Decodes an image to upright 8-bit RGB; a file and its content in memory give the same pixels.
 
-    Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales
-    high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
+    Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales high-bit-depth
+    grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
         source: Content or path of a file in one of the `FORMATS`.
         name: Name of an image without a path in error messages.
-        min_side: Decodes a larger JPEG at 1/2, 1/4 or 1/8 of its size, which is faster: the smallest of these
-            with both sides at least this long, in pixels. None means full size.
+        min_side: Decodes a larger JPEG at 1/2, 1/4 or 1/8 of its size, which is faster: the smallest of these with both
+            sides at least this long, in pixels. None means full size.
 
     Raises:
-        UnreadableImageError: The image has an unsupported format or colour space (LAB), is truncated or
-            damaged, or has more than `MAX_PIXELS` pixels. The message is one sentence that contains the path,
-            if there is one, and no image data.
+        UnreadableImageError: The image has an unsupported format or color space (LAB), is truncated or damaged, or has
+            more than `MAX_PIXELS` pixels. The message is one sentence with the path, if any, and without image data.
     """
     name = name if isinstance(source, bytes) else str(source)
     return to_rgb(open_image(source, name), name, min_side=min_side)
@@ -120,13 +117,10 @@ def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None 
     """Decodes an image returned by `open_image`; arguments and errors are those of `decode`."""
     try:
         return _to_rgb(_turn_upright(_load(image, min_side)))
-    # Pillow's decoders raise nearly any exception for damaged data: OSError, SyntaxError, struct.error,
-    # zlib.error, IndexError, ...
     except MemoryError:
         raise
-    except Exception as error:
-        message = f"{name} is a truncated or damaged {image.format} image"
-        raise UnreadableImageError(message, "damaged") from error
+    except Exception as error:  # damaged data raises nearly anything: OSError, SyntaxError, struct.error, ...
+        raise UnreadableImageError(f"{name} is a truncated or damaged {image.format} image", "damaged") from error
 
 
 def pixel_count(source: bytes | Path, name: str = "the image") -> int:
@@ -138,8 +132,8 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged.
 
-    Call it after loading a PNG, which Pillow would otherwise load here. Pillow rotates a TIFF while loading
-    it, so the orientation is 1 afterwards.
+    Call it after loading a PNG, which Pillow would otherwise load here. The orientation of a loaded TIFF is 1, because
+    Pillow has already rotated it.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -163,20 +157,19 @@ def _open(name: str, content: bytes) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        message = f"{name} has more than the {MAX_PIXELS:,} pixels allowed"
-        raise UnreadableImageError(message, "too many pixels") from error
+        raise UnreadableImageError(
+            f"{name} has more than the {MAX_PIXELS:,} pixels allowed", "too many pixels"
+        ) from error
     except UnidentifiedImageError as error:
         message = f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
         raise UnreadableImageError(message, "unsupported format") from error
     except Exception as error:  # as in to_rgb(), any exception is possible
-        message = f"{name} is an image whose header is truncated or damaged"
-        raise UnreadableImageError(message, "damaged") from error
+        raise UnreadableImageError(f"{name} is an image whose header is truncated or damaged", "damaged") from error
     if image.width * image.height > MAX_PIXELS:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
         raise UnreadableImageError(message, "too many pixels")
     if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
-        message = f"{name} is in the colour space {image.mode}: convert it to RGB"
-        raise UnreadableImageError(message, "colour space")
+        raise UnreadableImageError(f"{name} is in the color space {image.mode}: convert it to RGB", "colour space")
     return image
 
 
@@ -186,8 +179,8 @@ def _load(image: Image.Image, min_side: int | None) -> Image.Image:
     if draft is None:
         return image
     _, box = draft
-    size = (round(box[2]), round(box[3]))
     # libjpeg rounds scaled sides up, so the last pixels may be partial: resize only the exact box.
+    size = (round(box[2]), round(box[3]))
     return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
@@ -233,10 +226,9 @@ def _full_scale(mode: str, brightest: float) -> float:
 
 
 def _hide_pillow_warnings() -> None:
-    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs.
+    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; real problems are raised as errors.
 
-    Relevant problems are raised as errors. `warnings.catch_warnings` is not thread-safe, so the filter is
-    permanent; it is moved to the front again if another filter precedes it.
+    `warnings.catch_warnings` is not thread-safe, so the filter is permanent and returns to the front of the list.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

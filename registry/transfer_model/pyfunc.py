@@ -1,7 +1,7 @@
 """MLflow pyfunc: base64 images to labels, probabilities and OOD scores.
 
-Error messages are sent to the client, so they are one short sentence that names the row and never contains
-image data. Client errors are HTTP 400; all others are logged and returned as HTTP 500 without details.
+Error messages are sent to the client: one short sentence that names the row and never contains image data. Client
+errors are HTTP 400; all others are logged and returned as HTTP 500 without details.
 """
 
 from __future__ import annotations
@@ -42,11 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """Error whose response contains only the original message.
-
-    MLflow's scoring server prepends the whole request to `message` and responds with `serialize_as_json`, so
-    the latter is overridden.
-    """
+    """Error whose response contains only the original message; MLflow would prepend the whole request."""
 
     def serialize_as_json(self) -> str:
         """Returns the body of the HTTP response: `error_code` and `message`."""
@@ -54,10 +50,7 @@ class RequestError(MlflowException):
 
 
 class ImageClassifier(PythonModel):
-    """Serves a `Classifier` through MLflow.
-
-    The device is set by MLflow's `MLFLOW_DEFAULT_PREDICTION_DEVICE`, the CPU by default.
-    """
+    """Serves a `Classifier` on the device in `MLFLOW_DEFAULT_PREDICTION_DEVICE`, the CPU by default."""
 
     classifier: Classifier
 
@@ -77,13 +70,12 @@ class ImageClassifier(PythonModel):
         Args:
             context: Ignored.
             model_input: Table of base64 texts, base64 `data:` URIs, or, if called from Python, bytes.
-            params: `top_k`, the number of classes to list, 5 by default; `threshold`, the out-of-distribution
-                score above which an image is flagged as unknown, by default the model's own.
+            params: `top_k`, the number of classes to list, 5 by default; `threshold`, the out-of-distribution score
+                above which an image is flagged as unknown, by default the model's own.
 
         Returns:
-            For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most
-            probable classes, best first; `unknown`, whether the score is above the threshold; `ood_score`,
-            0 to 2.
+            For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most probable
+            classes, best first; `unknown`, whether the score is above the threshold; `ood_score`, 0 to 2.
 
         Raises:
             RequestError: The request is invalid, or the model failed.
@@ -93,13 +85,10 @@ class ImageClassifier(PythonModel):
             images = [_image_bytes(value, row) for row, value in enumerate(_image_column(model_input))]
             _check_total_pixels(images)
             output = self.classifier.predict(images)
+            rows = zip(output.probabilities, output.ood_scores.tolist(), strict=True)
             return [
-                {
-                    **self._top_classes(probabilities, top_k),
-                    "unknown": float(score) > threshold,
-                    "ood_score": float(score),
-                }
-                for probabilities, score in zip(output.probabilities, output.ood_scores, strict=True)
+                {**self._top_classes(probabilities, top_k), "unknown": score > threshold, "ood_score": score}
+                for probabilities, score in rows
             ]
         except UnreadableImageError as error:
             _reject(str(error))

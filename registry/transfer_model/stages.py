@@ -1,7 +1,4 @@
-"""Stage names, up to which a backbone can be frozen.
-
-Works on names alone; no network is needed.
-"""
+"""Counts the stages that a stage name freezes, from names alone."""
 
 from collections.abc import Sequence
 
@@ -16,8 +13,7 @@ def count_through(stages: Sequence[str], stage: str) -> int:
 
     Args:
         stages: Names in execution order, as in `Network.stages`.
-        stage: One of the names, `none`, `all`, or a common prefix: `layer1` means the last of `layer1.0` and
-            `layer1.1`.
+        stage: One of the names, `none`, `all`, or a common prefix: `layer1` is the last of `layer1.0` and `layer1.1`.
 
     Raises:
         UnknownStageError: No stage has this name; the message lists all stages.

