@@ -134,6 +134,8 @@ def run(
         overrides: `training.epochs=3`; only for a file or a shipped recipe.
         fresh: Start a new study.
         device: `auto` or a torch device.
+        progress: Called during long steps.
+        say: Called with lines that stay on the screen.
 
     Raises:
         TransferError: The recipe, its data, the databases or the registry cannot be used.
