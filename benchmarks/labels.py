@@ -72,8 +72,8 @@ def measure(seed: int, photographs: Path, folder: Path, options: Namespace) -> R
     command = [BIN / "platform", "data", recipe, "--json", "--device", options.device]
     process = run_process(command, folder, environment(options.threads, options.unpacked / "runs" / "cache"))
     findings = json.loads(process.output[process.output.index("{") :])["findings"]
-    errors = _files(findings, "likely mislabelled")
-    suspicious = errors | _files(findings, "taken for another class")
+    errors = _files(findings, "label error")
+    suspicious = errors | _files(findings, "predicted as another class")
     return {
         "seed": seed,
         "flipped": len(flipped),

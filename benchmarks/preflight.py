@@ -105,12 +105,13 @@ def loop(folder: Path) -> float:
 
 def preflight(folder: Path) -> float:
     """Runs the preflight on the files; returns the seconds."""
+    from transfer_platform.data.dataset import open_dataset
     from transfer_platform.inspection.preflight import preflight as run_preflight
     from transfer_platform.recipe.schema import DatasetConfig, SplitsConfig
 
     start = time.perf_counter()
     splits = SplitsConfig(train="train", validation=0.1, test="test")
-    run_preflight(DatasetConfig(source=str(folder), splits=splits), folder)
+    run_preflight(open_dataset(DatasetConfig(source=str(folder), splits=splits), folder))
     return time.perf_counter() - start
 
 

@@ -84,7 +84,7 @@ LOGIT_SCORES: dict[str, Callable[[Any], Any]] = {
 def _scores(classifier: Classifier, images: Sequence[bytes]) -> dict[str, NDArray[Any]]:
     import torch
 
-    from transfer_model.preprocessing import decode
+    from transfer_model.decode import decode
 
     output = classifier.predict(images)
     with torch.inference_mode():

@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
+from .decode import decode
 from .errors import ModelError, WeightsError
 from .fuse_bn import fuse_batch_norms
+from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from .network import build_network
 from .ood import REFERENCE_FILE, OodScorer
-from .preprocessing import decode
 from .thread_pool import FairThreadPool
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from .config import MAX_OOD_SCORE
 from .errors import WeightsError
+from .model_config import MAX_OOD_SCORE
 
 REFERENCE_FILE = "reference.safetensors"
 

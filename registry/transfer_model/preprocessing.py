@@ -1,50 +1,20 @@
-"""Image decoding and preprocessing, shared by training and serving.
+"""Preprocessing of decoded images, shared by training and serving.
 
-    bytes or path --decode--> RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
+    RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
 Importing this module does not import torch, which `platform check` does not need.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from .errors import UnreadableImageError
+from PIL import Image
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
-
-MAX_PIXELS = 64_000_000
-"""Images with more pixels are rejected by their header, before memory is allocated."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Supported formats by Pillow's names; JPEG includes the MPO files of phones and stereo cameras.
-
-The list is fixed, so that it does not depend on installed plugins, and excludes EPS, which would start Ghostscript.
-"""
-
-_ORIENTATION = 0x0112
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_CHUNK = 1 << 20
-_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @dataclass(frozen=True)
@@ -84,151 +54,3 @@ class Preprocessing:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return ((pixels / 255 - mean) / std).contiguous()
-
-
-def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image to upright 8-bit RGB; a file and its content in memory give the same pixels.
-
-    Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales high-bit-depth
-    grayscale to 8 bits, and uses the first frame of an animation.
-
-    Args:
-        source: Content or path of a file in one of the `FORMATS`.
-        name: Name of an image without a path in error messages.
-        min_side: Decodes a larger JPEG at 1/2, 1/4 or 1/8 of its size, which is faster: the smallest of these with both
-            sides at least this long, in pixels. None means full size.
-
-    Raises:
-        UnreadableImageError: The image has an unsupported format or color space (LAB), is truncated or damaged, or has
-            more than `MAX_PIXELS` pixels. The message is one sentence with the path, if any, and without image data.
-    """
-    name = name if isinstance(source, bytes) else str(source)
-    return to_rgb(open_image(source, name), name, min_side=min_side)
-
-
-def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises the errors of `decode` that the header reveals."""
-    name = name if isinstance(source, bytes) else str(source)
-    _hide_pillow_warnings()
-    return _open(name, _content(source, name))
-
-
-def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image returned by `open_image`; arguments and errors are those of `decode`."""
-    try:
-        return _to_rgb(_turn_upright(_load(image, min_side)))
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged data raises nearly anything: OSError, SyntaxError, struct.error, ...
-        raise UnreadableImageError(f"{name} is a truncated or damaged {image.format} image", "damaged") from error
-
-
-def pixel_count(source: bytes | Path, name: str = "the image") -> int:
-    """Returns width x height from the header; raises the errors of `open_image`."""
-    image = open_image(source, name)
-    return image.width * image.height
-
-
-def exif_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged.
-
-    Call it after loading a PNG, which Pillow would otherwise load here. The orientation of a loaded TIFF is 1, because
-    Pillow has already rotated it.
-    """
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-        return int(orientation) if orientation in _TRANSPOSITIONS else 1
-    except Exception:  # noqa: BLE001 - damaged EXIF data raises any exception; the image is usable
-        return 1
-
-
-def _content(source: bytes | Path, name: str) -> bytes:
-    try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}", "unreadable") from error
-    if not content:
-        raise UnreadableImageError(f"{name} is empty: it has 0 bytes", "empty")
-    return content
-
-
-def _open(name: str, content: bytes) -> Image.Image:
-    """Reads the header and rejects images that must not be decoded."""
-    try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(
-            f"{name} has more than the {MAX_PIXELS:,} pixels allowed", "too many pixels"
-        ) from error
-    except UnidentifiedImageError as error:
-        message = f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
-        raise UnreadableImageError(message, "unsupported format") from error
-    except Exception as error:  # as in to_rgb(), any exception is possible
-        raise UnreadableImageError(f"{name} is an image whose header is truncated or damaged", "damaged") from error
-    if image.width * image.height > MAX_PIXELS:
-        message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
-        raise UnreadableImageError(message, "too many pixels")
-    if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
-        raise UnreadableImageError(f"{name} is in the color space {image.mode}: convert it to RGB", "colour space")
-    return image
-
-
-def _load(image: Image.Image, min_side: int | None) -> Image.Image:
-    draft = None if min_side is None else image.draft(None, (min_side, min_side))
-    image.load()
-    if draft is None:
-        return image
-    _, box = draft
-    # libjpeg rounds scaled sides up, so the last pixels may be partial: resize only the exact box.
-    size = (round(box[2]), round(box[3]))
-    return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    transposition = _TRANSPOSITIONS.get(exif_orientation(image))
-    return image if transposition is None else image.transpose(transposition)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if _is_high_bit_depth(image):
-        return _scale_to_8_bits(image).convert("RGB")
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-
-
-def _is_high_bit_depth(image: Image.Image) -> bool:
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).reshape(-1)
-    # Processed in chunks: a whole image as float64 would need sixteen times the memory.
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
-    scale = _full_scale(image.mode, max(float(_finite(values[chunk]).max()) for chunk in chunks))
-    gray = np.empty(len(values), np.uint8)
-    for chunk in chunks:
-        gray[chunk] = np.rint(np.clip(_finite(values[chunk]) / scale, 0, 1) * 255)
-    if "transparency" in image.info:
-        gray[values == image.info["transparency"]] = 255
-    return Image.fromarray(gray.reshape(image.height, image.width))
-
-
-def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-
-
-def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 for integers; 1, 255, 65535 or the maximum for floats."""
-    scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-    return next((scale for scale in scales if brightest <= scale), brightest)
-
-
-def _hide_pillow_warnings() -> None:
-    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; real problems are raised as errors.
-
-    `warnings.catch_warnings` is not thread-safe, so the filter is permanent and returns to the front of the list.
-    """
-    if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
-        warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

@@ -20,9 +20,9 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .classifier import Classifier
-from .config import MAX_OOD_SCORE
+from .decode import pixel_count
 from .errors import UnreadableImageError
-from .preprocessing import pixel_count
+from .model_config import MAX_OOD_SCORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

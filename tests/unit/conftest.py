@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from transfer_platform.sources.embedded import encode_png
+from transfer_platform.sources.png import encode_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,9 @@ from PIL import ImageDraw, ImageFont
 from torch import nn
 
 from transfer_model import catalog
+from transfer_model.decode import decode
 from transfer_model.network import build_pretrained_classifier
-from transfer_model.preprocessing import Preprocessing, decode
+from transfer_model.preprocessing import Preprocessing
 from transfer_platform.errors import DataError, SourceError
 from transfer_platform.progress import silent
 from transfer_platform.sources.checksums import Checksum

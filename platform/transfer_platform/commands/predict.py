@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer_model.decode import decode
 from transfer_model.errors import UnreadableImageError
-from transfer_model.preprocessing import decode
 from transfer_platform.data.catalog import scan_folder
 from transfer_platform.errors import DataError
 from transfer_platform.evaluation.predictions import Predictions

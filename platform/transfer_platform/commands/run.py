@@ -15,7 +15,7 @@ from transfer_platform.commands._open import OpenedRecipe, open_recipe
 # isort: split
 from safetensors.torch import load_file
 
-from transfer_model.config import WEIGHTS_FILE, ModelConfig
+from transfer_model.model_config import WEIGHTS_FILE, ModelConfig
 from transfer_model.network import Network, build_network
 from transfer_platform import databases, paths
 from transfer_platform.commands._trainer import (

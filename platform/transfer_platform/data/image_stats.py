@@ -50,11 +50,11 @@ def compute_stats(content: bytes, name: str) -> bytes:
     """Decodes an image to its last pixel; returns a `HEADER_DTYPE` record, then the thumbnail as RGB.
 
     Raises:
-        UnreadableImageError: Whenever `transfer_model.preprocessing.decode` raises it.
+        UnreadableImageError: Whenever `transfer_model.decode.decode` raises it.
     """
     from PIL import Image
 
-    from transfer_model.preprocessing import exif_orientation, open_image, to_rgb
+    from transfer_model.decode import exif_orientation, open_image, to_rgb
 
     image = open_image(content, name)
     image_format, mode, size = image.format or "", image.mode, image.size
@@ -80,10 +80,10 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 def image_stats_cache() -> DiskCache:
     """Returns the cache of packed statistics by SHA-256, for the installed version of Pillow."""
-    import transfer_model.preprocessing
+    import transfer_model.decode
 
     digest = hashlib.sha256(version("pillow").encode())
-    for file in (__file__, transfer_model.preprocessing.__file__):
+    for file in (__file__, transfer_model.decode.__file__):
         digest.update(Path(str(file)).read_bytes())
     return DiskCache(f"image statistics {digest.hexdigest()[:16]}")
 

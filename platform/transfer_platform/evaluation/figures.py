@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from transfer_model.preprocessing import decode
+from transfer_model.decode import decode
 from transfer_platform.evaluation.calibration import CALIBRATION_BINS, calibration_curve
 from transfer_platform.evaluation.predictions import Predictions
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from transfer_model.config import MAX_OOD_SCORE, ModelConfig
+from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import class_table, table
 from transfer_platform.recipe.schema import Recipe

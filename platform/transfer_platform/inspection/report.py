@@ -175,8 +175,8 @@ def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
 
 def thumbnail_uri(path: Path) -> str:
     """Returns a JPEG thumbnail as a `data:` URI; empty if the file is not an image or too large."""
+    from transfer_model.decode import decode
     from transfer_model.errors import UnreadableImageError
-    from transfer_model.preprocessing import decode
 
     try:
         if not path.is_file() or path.stat().st_size > MAX_THUMBNAIL_BYTES:  # opening a pipe would block

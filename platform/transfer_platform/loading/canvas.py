@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor
 
-from transfer_model.preprocessing import FORMATS, decode
+from transfer_model.decode import FORMATS, decode
 
 SIDE_PER_PIXEL = 10 / 7
 """C / S. A crop has at least 0.7 of each side, as it has of the area, so that a view is never upscaled.

@@ -20,8 +20,10 @@ import torchvision
 from rich.filesize import decimal
 from torch import Tensor
 
+import transfer_model.decode
 import transfer_model.preprocessing
-from transfer_model.preprocessing import Preprocessing, decode
+from transfer_model.decode import decode
+from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.errors import DataError
 from transfer_platform.loading import augmentation, canvas
@@ -172,7 +174,7 @@ class _DecodingRows:
 
 def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
     """Returns the SHA-256 of all settings, code and library versions that a row depends on."""
-    return _code_digest(f"{kind}\0{preprocessing}", transfer_model.preprocessing, canvas)
+    return _code_digest(f"{kind}\0{preprocessing}", transfer_model.decode, transfer_model.preprocessing, canvas)
 
 
 def _code_digest(settings: str, *modules: ModuleType) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.archives import unpack
+from transfer_platform.sources.builtin import embedded_dataset
 from transfer_platform.sources.checksums import cached_sha256
 from transfer_platform.sources.download import fetch
-from transfer_platform.sources.embedded import embedded_dataset
 from transfer_platform.sources.huggingface import huggingface_dataset
 from transfer_platform.sources.names import EMBEDDED, HUGGINGFACE, NAMED_PREFIXES, TORCHVISION
 from transfer_platform.sources.torchvision import torchvision_dataset

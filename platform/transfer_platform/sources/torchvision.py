@@ -16,8 +16,8 @@ from transfer_platform.progress import Progress, Step, silent
 from transfer_platform.sources.archives import unpack_into
 from transfer_platform.sources.class_folders import folder_names
 from transfer_platform.sources.download import fetch
-from transfer_platform.sources.embedded import encode_png
 from transfer_platform.sources.names import torchvision_problem
+from transfer_platform.sources.png import encode_png
 from transfer_platform.sources.torchvision_table import TABLE, DatasetInstance, PublishedFile, TorchvisionDataset
 from transfer_registry.files import build_once
 

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,34 +33,12 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """Disk usage of a store; `last_use` is when rows were last requested, None if the store is empty."""
-
-    bytes: int
-    files: int
-    addresses: int
-    last_use: datetime | None
-
-
-@dataclass(frozen=True)
 class ClearResult:
     """Bytes and files that `clear` removed, and addresses skipped because another process computes their rows."""
 
     bytes: int
     files: int
     skipped: tuple[str, ...]
-
-
-def usage(folder: Path) -> Usage:
-    """Returns the disk usage of the store in a folder, which need not exist."""
-    files = list_files(folder)
-    last = max((file.last_use for file in files), default=None)
-    return Usage(
-        bytes=sum(file.size for file in files),
-        files=len(files),
-        addresses=len({file.path.parent for file in files}),
-        last_use=None if last is None else datetime.fromtimestamp(last, UTC),
-    )
 
 
 def clear(folder: Path) -> ClearResult:
@@ -93,6 +70,11 @@ def list_files(folder: Path) -> list[StoredFile]:
                 stat = path.stat()
                 files.append(StoredFile(path, stat.st_size, stat.st_mtime))
     return sorted(files, key=lambda file: (file.last_use, file.path))
+
+
+def total_bytes(folder: Path) -> int:
+    """Returns the size of all files of the store in a folder, which need not exist."""
+    return sum(file.size for file in list_files(folder))
 
 
 def address_lock(folder: Path, address: str) -> FileLock:

@@ -52,7 +52,7 @@ class Store:
 
     def fits(self, spec: RowSpec, count: int) -> bool:
         """Returns whether `count` rows fit the limit and the disk once all other rows are evicted."""
-        available = self._free_bytes(self._folder) + eviction.usage(self._folder).bytes
+        available = self._free_bytes(self._folder) + eviction.total_bytes(self._folder)
         return _disk_bytes(spec, count) <= min(self._limit, available)
 
     def get_or_compute(

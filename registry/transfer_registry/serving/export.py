@@ -26,8 +26,8 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transfer_model.config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.errors import ModelError
+from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
 from transfer_model.pyfunc import ARTIFACT
 from transfer_registry.errors import RegistryError

@@ -2,7 +2,7 @@
 
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
-from transfer_model.config import ModelConfig
+from transfer_model.model_config import ModelConfig
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
 

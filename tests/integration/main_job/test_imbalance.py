@@ -13,7 +13,7 @@ import torch
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import macro_recall
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.sources.embedded import embedded_dataset
+from transfer_platform.sources.builtin import embedded_dataset
 from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.trial_trainer import TrialTrainer

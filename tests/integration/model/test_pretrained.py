@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from transfer_model import catalog, weight_sources
+from transfer_model.decode import decode
 from transfer_model.network import NetworkSpec, build_network, build_pretrained_classifier
-from transfer_model.preprocessing import decode
 
 if TYPE_CHECKING:
     from pathlib import Path

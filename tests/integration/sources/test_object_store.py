@@ -25,7 +25,7 @@ from transfer_platform.progress import Step
 from transfer_platform.recipe.schema import DatasetConfig
 from transfer_platform.recipe.schema import SplitsConfig as Declared
 from transfer_platform.sources import object_store
-from transfer_platform.sources.embedded import encode_png
+from transfer_platform.sources.png import encode_png
 
 if TYPE_CHECKING:
     from .conftest import Site

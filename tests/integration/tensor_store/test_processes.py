@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from transfer_platform.tensor_store.eviction import clear, usage
+from transfer_platform.tensor_store.eviction import clear, list_files
 from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
 
@@ -134,5 +134,5 @@ def test_cleared_rows_remain_readable(tmp_path: Path) -> None:
         "ab", RowSpec((1000,), "float32"), [f"{n}" for n in range(50)], lambda missing: iter([values])
     )
     assert clear(tmp_path).files == 1
-    assert usage(tmp_path).files == 0
+    assert not list_files(tmp_path)
     assert torch.equal(rows.take(range(50)), values)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from transfer_model import preprocessing, pyfunc
+from transfer_model import decode, pyfunc
 from transfer_platform.commands import classify, predict
 from transfer_platform.errors import SourceError
 from transfer_registry.errors import RegistryError
@@ -60,8 +60,8 @@ class Sure:
 
 
 def test_the_largest_images_fit_into_one_request() -> None:
-    assert predict.BATCH * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
-    assert smoke_test.CONCURRENT_IMAGES * preprocessing.MAX_PIXELS <= pyfunc.MAX_PIXELS
+    assert predict.BATCH * decode.MAX_PIXELS <= pyfunc.MAX_PIXELS
+    assert smoke_test.CONCURRENT_IMAGES * decode.MAX_PIXELS <= pyfunc.MAX_PIXELS
 
 
 def test_an_earlier_answer_is_no_image(isolated: Path, monkeypatch) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfer_model.decode import decode
 from transfer_model.errors import UnreadableImageError
-from transfer_model.preprocessing import decode
 from transfer_platform.data import scan
 from transfer_platform.data.catalog import scan_folder
 from transfer_platform.data.image_stats import (

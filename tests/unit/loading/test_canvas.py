@@ -12,8 +12,8 @@ import sklearn
 import torch
 from PIL import Image
 
+from transfer_model.decode import decode
 from transfer_model.errors import UnreadableImageError
-from transfer_model.preprocessing import decode
 from transfer_platform.loading.canvas import canvas_side, make_canvas, pack, row_bytes, unpack
 
 PHOTOGRAPHS = [Path(sklearn.__file__).parent / "datasets/images" / name for name in ("china.jpg", "flower.jpg")]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from transfer_model.decode import decode
 from transfer_model.errors import UnreadableImageError
-from transfer_model.preprocessing import Preprocessing, decode
+from transfer_model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transfer_model.config import MAX_OOD_SCORE
+from transfer_model.model_config import MAX_OOD_SCORE
 from transfer_model.ood import OodScorer, ood_threshold
 
 

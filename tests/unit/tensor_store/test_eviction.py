@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from filelock import FileLock
 
 from transfer_model.errors import TransferError
 from transfer_platform.tensor_store.errors import StoreFullError
-from transfer_platform.tensor_store.eviction import clear, usage
+from transfer_platform.tensor_store.eviction import clear, list_files, total_bytes
 from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
 
@@ -57,7 +56,7 @@ class TestEviction:
         assert fill(store, "aa") == 0  # used now
         fill(store, "dd")
         assert addresses(folder) == {"aa", "cc", "dd"}
-        assert usage(folder).bytes <= 3 * TEN_ROWS
+        assert total_bytes(folder) <= 3 * TEN_ROWS
         assert not (folder / "bb").exists()
 
     def test_an_evicted_address_is_computed_again(self, folder: Path) -> None:
@@ -86,7 +85,7 @@ class TestEviction:
         fill(store, "aa", list("0123456789"))
         assert fill(store, "aa", KEYS) == 10
         assert fill(store, "aa", KEYS) == 0
-        assert usage(folder).bytes <= TEN_ROWS
+        assert total_bytes(folder) <= TEN_ROWS
 
     def test_evicted_rows_remain_readable(self, folder: Path) -> None:
         store = Store(folder, limit=TEN_ROWS, in_memory_bytes=0)
@@ -170,32 +169,32 @@ class TestFullDisk:
 
 class TestCacheCommands:
     def test_an_empty_store(self, folder: Path) -> None:
-        assert usage(folder) == usage(folder.parent / "other")
-        assert (usage(folder).bytes, usage(folder).files, usage(folder).last_use) == (0, 0, None)
+        assert list_files(folder) == list_files(folder.parent / "other") == []
+        assert total_bytes(folder) == 0
         assert clear(folder).files == 0
 
-    def test_usage_of_stored_rows(self, store: Store, folder: Path) -> None:
+    def test_stored_files_least_recently_used_first(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         fill(store, "bb", KEYS[:2])
         fill(store, "bb")
         age(folder, "aa", 7)
         age(folder, "bb", 9)
-        used = usage(folder)
-        assert (used.files, used.addresses, used.last_use) == (3, 2, datetime.fromtimestamp(9, UTC))
-        assert used.bytes == sum(path.stat().st_size for path in folder.glob("*/*.rows"))
+        files = list_files(folder)
+        assert [(file.path.parent.name, file.last_use) for file in files] == [("aa", 7), ("bb", 9), ("bb", 9)]
+        assert total_bytes(folder) == sum(path.stat().st_size for path in folder.glob("*/*.rows"))
 
     def test_clear_skips_rows_that_are_being_computed(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         fill(store, "bb")
-        before = usage(folder)
+        before = total_bytes(folder)
         with FileLock(folder / ".locks" / "bb.lock"):
             cleared = clear(folder)
         assert (cleared.files, cleared.skipped) == (1, ("bb",))
-        assert cleared.bytes + usage(folder).bytes == before.bytes
+        assert cleared.bytes + total_bytes(folder) == before
         assert (fill(store, "aa"), fill(store, "bb")) == (10, 0)
 
     def test_clear_removes_unfinished_files(self, store: Store, folder: Path) -> None:
         fill(store, "aa")
         (folder / "aa" / "000002.rows.part").write_bytes(b"half")
         assert clear(folder).files == 2
-        assert usage(folder).files == 0
+        assert not list_files(folder)

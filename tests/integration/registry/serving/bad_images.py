@@ -14,8 +14,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from PIL import Image
 
+from transfer_model.decode import decode
 from transfer_model.errors import UnreadableImageError
-from transfer_model.preprocessing import decode
 
 
 def text(content: bytes) -> str:

@@ -8,7 +8,7 @@ import io
 import pytest
 from PIL import Image
 
-from transfer_platform.sources.embedded import encode_png
+from transfer_platform.sources.png import encode_png
 
 
 @pytest.mark.parametrize(
