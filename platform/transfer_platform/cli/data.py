@@ -21,7 +21,7 @@ class _RecipeOrCommand(click.Group):
 
 @click.group(cls=_RecipeOrCommand)
 def data() -> None:
-    """Inspect the data set of a recipe: `platform data RECIPE`."""
+    """Inspect the dataset of a recipe: `platform data RECIPE`."""
 
 
 @data.command()
@@ -34,9 +34,9 @@ def data() -> None:
 def report(
     recipe: Path, overrides: Sequence[str], device: str, out: Path | None, no_features: bool, as_json: bool
 ) -> None:
-    """Find unreadable files, duplicates, leaks between splits and label errors in the data set of RECIPE.
+    """Find unreadable files, duplicates, leaks between splits and label errors in the dataset of RECIPE.
 
-    The exit code is 1 if the data set cannot be trained on. `platform run` makes the same checks, except
+    The exit code is 1 if the dataset cannot be trained on. `platform run` makes the same checks, except
     those that need a network.
     """
     from transfer_platform.commands import data

@@ -1,4 +1,4 @@
-"""Text of a first recipe: values chosen for an inspected data set, with comments."""
+"""Text of a first recipe: values chosen for an inspected dataset, with comments."""
 
 import math
 from collections import Counter
@@ -31,7 +31,7 @@ Line = tuple[str, str]
 
 @dataclass(frozen=True)
 class InspectedDataset:
-    """A data set with the findings of its inspection and its splits."""
+    """A dataset with the findings of its inspection and its splits."""
 
     inspection: Inspection
     splits: ResolvedSplits
@@ -73,7 +73,7 @@ def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: 
     """Returns the YAML text of a first recipe.
 
     Args:
-        dataset: Inspected data set.
+        dataset: Inspected dataset.
         name: Name of the study and of the registered model.
         source: Value of `dataset.source`.
         file_name: Name of the recipe file.

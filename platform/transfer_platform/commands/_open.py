@@ -21,7 +21,7 @@ from transfer_platform.recipe.shipped import recipe_path
 
 @dataclass(frozen=True)
 class OpenedRecipe:
-    """A recipe and the data set it names.
+    """A recipe and the dataset it names.
 
     Attributes:
         recipe: With its splits resolved.
@@ -50,7 +50,7 @@ def open_recipe(
     say: Say = silent,
     check: Callable[[Recipe], None] | None = None,
 ) -> OpenedRecipe:
-    """Loads a recipe, opens its data set and runs the preflight.
+    """Loads a recipe, opens its dataset and runs the preflight.
 
     Args:
         recipe: File, name of a shipped recipe, or a loaded recipe, whose relative paths then refer to the
@@ -62,7 +62,7 @@ def open_recipe(
 
     Raises:
         RecipeError: The recipe is invalid, or overrides were given for a loaded one.
-        DataError: The data set cannot be opened.
+        DataError: The dataset cannot be opened.
     """
     folder, loaded = _load(recipe, overrides)
     if check:

@@ -19,12 +19,12 @@ from transfer_platform.tensor_store.eviction import clear
 DESCRIPTIONS = {
     "metadata": "file checksums, image statistics, measured costs",
     "archives": "unpacked archives",
-    "downloads": "downloaded data sets and weights",
-    "embedded": "data sets included in the package, as files",
+    "downloads": "downloaded datasets and weights",
+    "embedded": "datasets included in the package, as files",
     "features": "features extracted by frozen networks, decoded images",
-    "huggingface": "Hugging Face data sets, as class folders",
+    "huggingface": "Hugging Face datasets, as class folders",
     "images": "downloaded images of manifests",
-    "torchvision": "torchvision data sets, as class folders",
+    "torchvision": "torchvision datasets, as class folders",
 }
 
 

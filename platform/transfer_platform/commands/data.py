@@ -1,4 +1,4 @@
-"""`platform data`: inspects a data set, compares the data of two runs."""
+"""`platform data`: inspects a dataset, compares the data of two runs."""
 
 import json
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def inspect_dataset(
     progress: Progress = silent,
     say: Say = silent,
 ) -> DataReport:
-    """Inspects the data set of a recipe. Trains nothing and logs nothing.
+    """Inspects the dataset of a recipe. Trains nothing and logs nothing.
 
     Args:
         recipe: File, or name of a shipped recipe.
@@ -73,7 +73,7 @@ def inspect_dataset(
         say: Called with lines that stay on the screen.
 
     Raises:
-        TransferError: The recipe or the data set cannot be opened, or `out` cannot be written.
+        TransferError: The recipe or the dataset cannot be opened, or `out` cannot be written.
     """
     if out:
         _require_report_name(out)
@@ -82,7 +82,7 @@ def inspect_dataset(
     inspection = _with_feature_checks(opened, features, device, progress, say)
     if out:
         markdown = out.suffix.lower() == ".md"
-        title = f"Data set of {opened.recipe.name}"
+        title = f"Dataset of {opened.recipe.name}"
         text = markdown_report(inspection) if markdown else html_page(inspection, title)
         with atomic_write(out) as unfinished:
             unfinished.write_text(text, encoding="utf-8")

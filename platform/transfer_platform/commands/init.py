@@ -1,4 +1,4 @@
-"""`platform init`: inspects a data set and writes a first recipe for it."""
+"""`platform init`: inspects a dataset and writes a first recipe for it."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ class FirstRecipe:
 
     Attributes:
         file: Path of the recipe.
-        notes: Summary of the data set, one sentence each.
+        notes: Summary of the dataset, one sentence each.
     """
 
     file: Path
@@ -42,7 +42,7 @@ class FirstRecipe:
 
 
 def write_first_recipe(source: str, out: Path | None = None, progress: Progress = silent) -> FirstRecipe:
-    """Inspects all images of a data set and writes a recipe for it.
+    """Inspects all images of a dataset and writes a recipe for it.
 
     Args:
         source: As in `dataset.source`; a relative path refers to the current folder.
@@ -51,7 +51,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
 
     Raises:
         StorageError: The file exists already or cannot be written.
-        DataError: The data set cannot be opened or cannot be trained on.
+        DataError: The dataset cannot be opened or cannot be trained on.
     """
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
@@ -92,7 +92,7 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         if not dataset.inspection.by_kind("cannot be split"):
             break
     if any(error.kind != LEAK for error in dataset.inspection.errors):
-        dataset.inspection.raise_errors("a recipe for this data set could not be run", "no recipe was written")
+        dataset.inspection.raise_errors("a recipe for this dataset could not be run", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))

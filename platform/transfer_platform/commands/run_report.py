@@ -34,7 +34,7 @@ DATA = "data"
 
 
 def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> None:
-    """Logs the recipe, the data set, the pretrained weights and the library versions."""
+    """Logs the recipe, the dataset, the pretrained weights and the library versions."""
     run.log_params(
         {
             **_flat(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)),
@@ -50,7 +50,7 @@ def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, P
 
 def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
     """Logs the findings of the preflight, the manifest of all images, and the skipped files."""
-    run.log_text(data_report.html_page(inspection, "Data set"), f"{DATA}/report.html")
+    run.log_text(data_report.html_page(inspection, "Dataset"), f"{DATA}/report.html")
     run.log_text(data_report.markdown_report(inspection), f"{DATA}/report.md")
     run.log_table(data_report.findings_table(inspection), f"{DATA}/findings.json")
     run.log_text(data_report.manifest(inspection, splits), data_report.MANIFEST)

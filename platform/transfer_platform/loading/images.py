@@ -153,7 +153,7 @@ class _DecodingRows:
         """Returns rows (B, bytes), uint8; each distinct image is decoded once.
 
         Raises:
-            DataError: A file was modified or removed after the data set was read.
+            DataError: A file was modified or removed after the dataset was read.
         """
         positions = torch.as_tensor(indices).tolist()
         distinct = list(dict.fromkeys(positions))

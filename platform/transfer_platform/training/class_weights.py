@@ -1,4 +1,4 @@
-"""Class weights of the loss for imbalanced data sets."""
+"""Class weights of the loss for imbalanced datasets."""
 
 import torch
 from torch import Tensor

@@ -74,7 +74,7 @@ def test_file_names_cannot_inject_scripts(plain: Path, isolated: Path, browser_p
     splits = SplitsConfig(train="train", validation=0.2, test="test")
     found, _ = preflight(open_dataset(DatasetConfig(source=str(plain), splits=splits), plain))
     file = isolated / "report.html"
-    file.write_text(report_page(found, "Data set"), encoding="utf-8")
+    file.write_text(report_page(found, "Dataset"), encoding="utf-8")
     browser_page.goto(file.as_uri())
-    assert browser_page.title() == "Data set"
+    assert browser_page.title() == "Dataset"
     assert browser_page.get_by_text(name).count() == 1

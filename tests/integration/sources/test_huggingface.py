@@ -200,7 +200,7 @@ def test_damaged_files_are_reported(isolated: Path) -> None:
 
 
 def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set of the Hub whose table names downloaded files; the download alone is left out."""
+    """A dataset of the Hub whose table names downloaded files; the download alone is left out."""
     hub = isolated / "hub"
     snapshot = hub / "datasets--owner--pets" / "snapshots" / ("0" * 40)
     for name, content in {"cat/a.jpg": IMAGES[0], "dog/b.png": IMAGES[1]}.items():
