@@ -63,7 +63,7 @@ def _preprocessing(config: ModelConfig) -> str:
     preprocessing = config.preprocessing
     size = preprocessing.image_size
     return (
-        f"A centre square of {preprocessing.crop:g} of the shorter side is resized to {size} x {size} pixels "
+        f"A center square of {preprocessing.crop:g} of the shorter side is resized to {size} x {size} pixels "
         f"({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} and standard "
         f"deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided by "
         f"the temperature {config.temperature:.4g} before the softmax."

@@ -82,7 +82,7 @@ def test_valid_images_are_used_and_skipped_files_are_logged(
         *("run", "recipe.yaml", "-o", "dataset.on_bad_image=skip", "-o", "dataset.exclude=[train/ant/locked]"),
         *("-o", "dataset.allow_duplicates=[test/ant/leak.jpg]"),
     )
-    assert "19 files left out that are no readable images" in stderr
+    assert "19 unreadable files skipped" in stderr
     assert "test/accuracy" in out
     [quarantine] = folder.glob("mlruns/*/*/artifacts/data/quarantine.csv")
     with quarantine.open() as file:
@@ -90,7 +90,7 @@ def test_valid_images_are_used_and_skipped_files_are_logged(
     assert left_out == sorted(name for kind in bad_kinds for name in expected[kind])
     artifacts = quarantine.parent
     assert {path.stem for path in artifacts.iterdir()} == {
-        *("report", "findings", "manifest", "quarantine", "doubtful_labels")
+        *("report", "findings", "manifest", "quarantine", "label_errors")
     }
     with (artifacts / "manifest.csv").open() as file:
         used = {row["file"] for row in csv.DictReader(file)}
@@ -124,7 +124,7 @@ def test_differences_between_two_runs_are_reported(plain: Path) -> None:
     out, _ = platform(folder, "data", "diff", runs[0], runs[0])
     assert out == "the same 52 images, labels and splits\n"
     _, stderr = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
-    assert "cannot be read" in stderr
+    assert "cannot read run" in stderr
 
 
 def _ran(folder: Path) -> str:

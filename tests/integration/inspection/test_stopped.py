@@ -73,8 +73,8 @@ def until(condition: object, what: str) -> None:
     pytest.fail(f"{what} after {PATIENCE} s")
 
 
-def looks(cache: Path) -> int:
-    """How many images are remembered."""
+def cached_images(cache: Path) -> int:
+    """Number of images with cached statistics."""
     with sqlite3.connect(cache / FILE_NAME) as database:
         query = "SELECT count(*) FROM entries WHERE CAST(namespace AS TEXT) LIKE 'image statistics%'"
         [[count]] = database.execute(query)
@@ -108,10 +108,10 @@ def test_it_ends_and_leaves_no_process_behind(long: Path, tmp_path: Path, number
         until(lambda: seconds(session(process.pid)) > 13, "hardly anything was read")
         assert process.poll() is None, "it was to be stopped, but ended by itself"
         (os.killpg if group else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, output = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     until(lambda: not session(process.pid), "processes are left")
     if number != signal.SIGKILL:
-        assert said.endswith("\nstopped\n")
-        assert "Traceback" not in said
-        assert looks(tmp_path / "cache") > 0
+        assert output.endswith("\nstopped\n")
+        assert "Traceback" not in output
+        assert cached_images(tmp_path / "cache") > 0

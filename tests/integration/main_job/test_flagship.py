@@ -102,7 +102,7 @@ def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> No
     logged = client.get_logged_model(source.rpartition("/")[2])
     files = Path(logged.artifact_location)
     card = (files / "artifacts" / "model" / "README.md").read_text()
-    assert card.startswith("# ants-bees\n\nTells 2 classes of photographs apart: ants, bees.")
+    assert card.startswith("# ants-bees\n\nClassifies photographs into 2 classes: ants, bees.")
     assert "| test/accuracy | 0.9" in card
     assert "image" in json.loads((files / "input_example.json").read_text())["columns"]
 
@@ -167,7 +167,7 @@ def test_classify_with_the_champion_draws_on_the_photograph(flagship, photograph
 def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are(flagship, photographs: Path) -> None:
     place, _ = flagship
     _, err = place.run("platform", "predict", photographs / "val", "--model", "ants", code=1)
-    assert err == "error: no model 'ants' is registered; registered here: ants-bees\n"
+    assert err == "error: no model 'ants' is registered; registered models: ants-bees\n"
 
 
 def test_the_model_predicts_in_a_process_that_has_never_seen_the_project(flagship, photographs: Path) -> None:

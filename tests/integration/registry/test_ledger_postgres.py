@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from transfer_platform.paths import ledger_url
+from transfer_platform.databases import ledger_url
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
 
 

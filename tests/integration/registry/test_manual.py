@@ -317,8 +317,8 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
     assert [each["version"] for each in json.loads(platform("list", "--json"))] == [4, 3, 2, 1]
     assert "Made champion" in platform("show", "ants-bees")
     assert json.loads(platform("show", "ants-bees/4", "--json"))["verdict"] == "failed"
-    assert "promotion: version 3 after 2" in platform("history", "ants-bees")
-    assert platform("diff", "ants-bees/1", "ants-bees/2") == "no difference\n"
+    assert "promotion: version 3 replaces version 2" in platform("history", "ants-bees")
+    assert platform("diff", "ants-bees/1", "ants-bees/2") == "no differences\n"
     assert "7 entries of the ledger" in platform("verify")
     assert platform("rollback", "ants-bees", "--reason", "wasps").startswith("ants-bees version 2 is champion again")
     assert "promote it nevertheless with --override" in platform("promote", "ants-bees/4", code=1)
@@ -327,7 +327,7 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
 
 
 def test_a_command_names_what_is_there(platform) -> None:
-    assert "registered here: ants-bees" in platform("show", "wasps", code=1)
+    assert "registered models: ants-bees" in platform("show", "wasps", code=1)
     assert "its versions: 1, 2, 3, 4" in platform("show", "ants-bees/9", code=1)
     assert "it has entries on ants-bees" in platform("history", "wasps", code=1)
 
