@@ -319,7 +319,7 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
     assert json.loads(platform("show", "ants-bees/4", "--json"))["verdict"] == "failed"
     assert "promotion: version 3 replaces version 2" in platform("history", "ants-bees")
     assert platform("diff", "ants-bees/1", "ants-bees/2") == "no differences\n"
-    assert "7 entries of the ledger" in platform("verify")
+    assert "verified 7 ledger entries" in platform("verify")
     assert platform("rollback", "ants-bees", "--reason", "wasps").startswith("ants-bees version 2 is champion again")
     assert "promote it nevertheless with --override" in platform("promote", "ants-bees/4", code=1)
     assert "is champion; ledger entry 9" in platform("promote", "ants-bees/4", "--override", "so they said")
