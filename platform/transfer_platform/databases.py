@@ -41,7 +41,7 @@ def ledger_url() -> str:
 
 
 def create_schema(url: str) -> None:
-    """Creates the PostgreSQL schema in a database URL if it does not exist; does nothing for SQLite."""
+    """Creates the PostgreSQL schema specified in a database URL if it does not exist; does nothing for SQLite."""
     if not url.startswith("postgresql"):
         return
     schema = str(make_url(url).query["options"]).rpartition("=")[2]

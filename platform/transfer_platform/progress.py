@@ -46,7 +46,7 @@ def once(say: Say) -> Say:
 
 
 class Screen:
-    """Messages and (on a terminal) progress bars on standard error; on exit, the bars are removed, not the messages."""
+    """Messages and (on a terminal) progress bars on standard error; on exit, only the messages remain."""
 
     def __init__(self) -> None:
         from rich.console import Console

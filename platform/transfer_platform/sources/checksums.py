@@ -23,7 +23,7 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 class FileStamp(NamedTuple):
     """Size of a file in bytes and its timestamps in nanoseconds since 1970; any change to the file alters the stamp.
 
-    `modified` is the time of the last change to the content; `changed`, to the content, name or permissions.
+    `modified` is the time of the last content change; `changed` also covers changes to the name and permissions.
     """
 
     size: int

@@ -28,7 +28,7 @@ def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _portable(name: str) -> str:
-    """Removes characters not allowed on all operating systems; returns an empty string if no visible name is left."""
+    """Removes characters that some operating systems forbid; returns an empty string if no visible name is left."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
     shortened = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
     return "" if is_ignored(shortened) else shortened

@@ -81,7 +81,7 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
         except (OSError, ValueError) as error:
             raise SourceError(
                 f"huggingface:{text} could not be converted to class folders: {error}; "
-                f"is the disk that contains {cache_folder()} full, or is one of the files corrupt?"
+                f"the disk that contains {cache_folder()} may be full, or one of the files may be corrupt"
             ) from error
 
     return build_once(cache_folder() / "huggingface" / _cache_key(source, local), build)
@@ -238,7 +238,9 @@ def _one_column(features: Mapping[str, Any], columns: list[str], chosen: str, co
         raise SourceError(
             f"columns {' and '.join(columns)} contain {content}; choose one, for example ?{option}={columns[0]}"
         )
-    raise SourceError(f"no column has a type for {content}: {_describe(features)}; choose one with ?{option}=COLUMN")
+    raise SourceError(
+        f"cannot tell which column contains {content}: {_describe(features)}; choose one with ?{option}=COLUMN"
+    )
 
 
 def _describe(features: Mapping[str, Any]) -> str:

@@ -146,5 +146,5 @@ def _translate_errors(name: str) -> Iterator[None]:
     except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
             f"torchvision:{name} could not be converted to class folders: {str(error) or type(error).__name__}; "
-            f"is the disk that contains {cache_folder()} full, or is a file that has no checksum corrupt?"
+            f"the disk that contains {cache_folder()} may be full, or a file that has no checksum may be corrupt"
         ) from error

@@ -169,7 +169,7 @@ def test_images_are_chosen_if_several_columns_have_them(isolated: Path) -> None:
 
 def test_plain_values_are_classes_if_they_are_chosen(isolated: Path) -> None:
     table(kind=(Value("string"), ["cat", "dog/wolf", "dog/wolf", "cat"])).save_to_disk("pets")
-    with pytest.raises(SourceError, match=r"no column has a type for classes: .*kind \(string\)"):
+    with pytest.raises(SourceError, match=r"cannot tell which column contains classes: .*kind \(string\)"):
         open_source("huggingface:./pets", isolated)
     assert written(open_source("huggingface:./pets?label=kind", isolated)) == EXPECTED
 
@@ -232,7 +232,7 @@ def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch:
         ("a/b/c", r"'a/b/c' is not a dataset name; expected huggingface:OWNER/NAME"),
         ("./empty", r"empty cannot be read as a dataset"),
         ("owner/pets", r"owner/pets: cannot be loaded: .*(?s:.)*save_to_disk.*huggingface:\./FOLDER"),
-        ("pets", r"the current folder contains 'pets'.*write huggingface:\./pets"),
+        ("pets", r"the current folder contains 'pets'.*use huggingface:\./pets"),
     ],
 )
 def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> None:
