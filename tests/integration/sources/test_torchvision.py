@@ -509,9 +509,7 @@ def test_a_file_of_another_set_is_refused(mirror: Path, site: Site, kmnist: File
     with pytest.raises(SourceError) as caught:
         open_source("torchvision:KMNIST", Path())
     message = str(caught.value)
-    assert message.startswith(
-        f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be downloaded:"
-    )
+    assert message.startswith(f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be")
     assert f"its md5 is {md5(b'of MNIST')}, expected {md5(kmnist['train-images-idx3-ubyte.gz'])}" in message
     assert f"{site.url}/kmnist/train-images-idx3-ubyte.gz: HTTP status 404" in message
     assert "set PLATFORM_MIRROR to it" in message
