@@ -1,4 +1,4 @@
-"""Database URLs of studies and ledger."""
+"""Database URLs for the studies and the ledger."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def studies_url() -> str:
     """Returns the database URL of the Optuna studies.
 
     Raises:
-        StorageError: The configured URL is invalid, or names the schema of MLflow.
+        StorageError: The configured URL is invalid, or points to the schema used by MLflow.
     """
     return _database_url("studies", studies_folder() / "studies.db")
 
@@ -27,21 +27,21 @@ def ledger_url() -> str:
     """Returns the database URL of the ledger.
 
     Raises:
-        StorageError: The configured URL is invalid or names the schema of MLflow, or the ledger would be a local file
-            although the models are on a shared server.
+        StorageError: The configured URL is invalid or points to the schema used by MLflow, or the ledger would be a
+            local file although the models are registered on a shared server.
     """
     tracking = tracking_uri()
     if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
         raise StorageError(
-            f"models are registered at {tracking}, but the ledger of promotions would be a local file that "
-            f"other users cannot read: set {DATABASE_VARIABLE} to a shared PostgreSQL database, for example "
+            f"models are registered at {tracking}, but the promotion ledger would be a local file that other "
+            f"users cannot read; set {DATABASE_VARIABLE} to a shared PostgreSQL database, for example "
             "postgresql://user:password@host/platform"
         )
     return _database_url("ledger", Path.cwd() / "ledger.db")
 
 
 def create_schema(url: str) -> None:
-    """Creates the PostgreSQL schema that a database URL names, unless it exists; SQLite has no schemas."""
+    """Creates the PostgreSQL schema specified in a database URL if it does not exist; does nothing for SQLite."""
     if not url.startswith("postgresql"):
         return
     schema = str(make_url(url).query["options"]).rpartition("=")[2]
@@ -50,7 +50,7 @@ def create_schema(url: str) -> None:
         with engine.begin() as connection:
             connection.execute(CreateSchema(schema, if_not_exists=True))
     except OperationalError as error:
-        raise StorageError(f"the database of {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
+        raise StorageError(f"the database in {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
 
 
 def _database_url(schema: str, local_file: Path) -> str:
@@ -67,7 +67,7 @@ def _database_url(schema: str, local_file: Path) -> str:
     if url.get_backend_name() != "postgresql":
         raise StorageError(
             f"{DATABASE_VARIABLE} is a {url.get_backend_name()} URL, but must be a PostgreSQL URL; "
-            "unset it to store studies and ledger in files of the current folder"
+            "unset it to store the studies and the ledger in files in the current folder"
         )
     _refuse_shared_schema(url, schema)
     with_schema = url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
@@ -75,7 +75,7 @@ def _database_url(schema: str, local_file: Path) -> str:
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:
-    """Raises an error if MLflow uses the schema: its table `alembic_version` collides with Optuna's."""
+    """Raises an error if MLflow uses the same schema: its `alembic_version` table would collide with Optuna's."""
     tracking = tracking_uri()
     if not tracking.startswith("postgresql"):
         return
@@ -83,7 +83,6 @@ def _refuse_shared_schema(url: URL, schema: str) -> None:
     databases = {(each.host, each.port or 5432, each.database) for each in (mlflow_url, url)}
     if len(databases) == 1 and f"search_path={schema}" in str(mlflow_url.query.get("options", "")):
         raise StorageError(
-            f"MLFLOW_TRACKING_URI and {DATABASE_VARIABLE} name the same schema {schema!r} of the same "
-            "database, in which the tables of MLflow and the platform would collide: set MLFLOW_TRACKING_URI "
-            "to another schema"
+            f"MLFLOW_TRACKING_URI and {DATABASE_VARIABLE} both point to schema {schema!r} of the same database, "
+            "where MLflow's tables would collide with the platform's; point MLFLOW_TRACKING_URI to another schema"
         )

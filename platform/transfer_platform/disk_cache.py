@@ -1,4 +1,4 @@
-"""Key-value cache on disk (SQLite). Any module may import it."""
+"""Key-value cache on disk (SQLite); may be imported by any module."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,20 +7,20 @@ from contextlib import closing, suppress
 from transfer_platform.paths import cache_folder
 
 FILE_NAME = "metadata/cache.db"
-"""Relative to the cache folder."""
+"""Path of the database, relative to the cache folder."""
 
 _BATCH = 500
-"""Parameters per statement; every SQLite build accepts this many."""
+"""Parameters per SQL statement; within the limit of every SQLite build."""
 
 
 class DiskCache:
-    """Byte strings by key, shared by all processes of this user.
+    """Persistent mapping from keys to byte strings, shared by all processes of this user.
 
-    If the file is missing, damaged, locked or read-only, `get` finds nothing and `put` does nothing. Keys may be file
-    names that are not UTF-8.
+    If the file is missing, corrupt or locked, `get` finds nothing; if it is locked or read-only, `put` does nothing.
+    Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of the values, and whatever they depend on besides the key, such as the version of a library.
+        namespace: Kind of value, plus whatever the values depend on besides the key, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -28,11 +28,11 @@ class DiskCache:
         self._file = cache_folder() / FILE_NAME
 
     def is_empty(self) -> bool:
-        """Returns `True` if the namespace has no entries."""
+        """Returns whether the namespace has no entries."""
         return next(self._rows("SELECT key, value FROM entries WHERE namespace = ? LIMIT 1"), None) is None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Returns the values of those keys that are in the cache."""
+        """Returns the cached values, keyed by key; keys that are not in the cache are omitted."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
             batch = [_encode(key) for key in keys[start : start + _BATCH]]
@@ -42,19 +42,19 @@ class DiskCache:
         return found
 
     def get_all(self) -> dict[str, bytes]:
-        """Returns all values of the namespace by key."""
+        """Returns all entries of the namespace."""
         return dict(self._rows("SELECT key, value FROM entries WHERE namespace = ?"))
 
     def put(self, values: Mapping[str, bytes]) -> None:
-        """Adds values, replacing those under the same keys."""
+        """Adds values, overwriting existing values that have the same keys."""
         if not values:
             return
-        with suppress(sqlite3.Error, OSError):  # locked, full or read-only
+        with suppress(sqlite3.Error, OSError):  # the file is locked or read-only, or the disk is full
             try:
                 self._write(values)
             except sqlite3.OperationalError:
                 raise
-            except sqlite3.DatabaseError:  # damaged: start over
+            except sqlite3.DatabaseError:  # the file is corrupt: start over
                 self._file.unlink()
                 self._write(values)
 
@@ -62,7 +62,7 @@ class DiskCache:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         rows = sorted((self._namespace, _encode(key), value) for key, value in values.items())
         with closing(sqlite3.connect(self._file)) as database, database:
-            database.execute("PRAGMA synchronous = OFF")  # values damaged by a power failure are computed again
+            database.execute("PRAGMA synchronous = OFF")  # values lost in a power failure are recomputed
             database.execute(
                 "CREATE TABLE IF NOT EXISTS entries "
                 "(namespace BLOB, key BLOB, value BLOB, PRIMARY KEY (namespace, key)) WITHOUT ROWID"

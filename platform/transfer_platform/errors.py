@@ -1,16 +1,16 @@
-"""Exceptions of the platform that a user can fix.
+"""Platform exceptions for errors that the user can fix.
 
 TransferError                (transfer_model.errors)
 ├── ModelError               (transfer_model.errors) networks, weights, images
 ├── RegistryError, StorageError, LockHeldError       (transfer_registry.errors)
 └── PlatformError
-    ├── RecipeError          all problems of a recipe file, with their lines
+    ├── RecipeError          all problems in a recipe file, with line numbers
     ├── DataError            images, labels, folder layout
-    │   ├── SourceError      a dataset or weights file cannot be found, fetched, verified or unpacked
+    │   ├── SourceError      a dataset or weights file cannot be found, downloaded, verified or unpacked
     │   └── SplitError       the splits cannot be formed from the images
     ├── TrainingError        a trial cannot continue
-    │   └── DivergedError    its loss is not finite
-    └── StudyError           the search as a whole
+    │   └── DivergedError    the training loss is not finite
+    └── StudyError           a study cannot run
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from transfer_model.errors import TransferError
 
 
 class PlatformError(TransferError):
-    """A recipe, its data or its training cannot be used."""
+    """Base class for errors in a recipe, in its data or during training."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class RecipeProblem:
     """A problem in a recipe.
 
     Attributes:
-        place: Its location, such as `recipes/a.yaml:12` or `-o training.epochs=x`.
-        field: Dotted name of the field, such as `training.epochs`; empty for the file as a whole.
-        message: The broken rule, the value that broke it, and the nearest valid value.
+        place: Location of the problem, such as `recipes/a.yaml:12` or `-o training.epochs=x`.
+        field: Dotted field name, such as `training.epochs`; empty for the file as a whole.
+        message: The violated rule, the offending value, and the nearest valid value.
     """
 
     place: str
@@ -43,7 +43,7 @@ class RecipeProblem:
 
 
 class RecipeError(PlatformError):
-    """A recipe cannot be used; `problems` has at least one entry, in the order of the file."""
+    """A recipe is invalid; `problems` has at least one entry, in file order."""
 
     def __init__(self, problems: Sequence[RecipeProblem]) -> None:
         self.problems = tuple(problems)
@@ -55,7 +55,7 @@ class DataError(PlatformError):
 
 
 class SourceError(DataError):
-    """A dataset or weights file cannot be found, fetched, verified or unpacked."""
+    """A dataset or weights file cannot be found, downloaded, verified or unpacked."""
 
 
 class SplitError(DataError):
@@ -67,15 +67,15 @@ class TrainingError(PlatformError):
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite; `step` is the optimizer step, counted from 1 over the whole trial."""
+    """The training loss is not finite; `step` is the optimizer step, counted from 1 over the whole trial."""
 
     def __init__(self, step: int, loss: float) -> None:
         self.step = step
         super().__init__(
             f"the training loss became {loss} at step {step}; "
-            "a lower training.learning_rate, training.warmup_epochs or precision: float32 usually fixes this"
+            "try a lower training.learning_rate, more training.warmup_epochs or precision: float32"
         )
 
 
 class StudyError(PlatformError):
-    """The search as a whole cannot run."""
+    """A study cannot run."""

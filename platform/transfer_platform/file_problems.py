@@ -1,4 +1,4 @@
-"""Problems with single files, and printable file names."""
+"""Problems with individual files, and printable file names."""
 
 import os
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BYTES = 1 << 30
-"""Largest size of a file that is read as an image."""
+"""Maximum size of an image file; larger files are not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
     """The reason why a file cannot be used.
 
-    `kind` is a short name, such as `damaged`; `message` follows the name of the file and a colon.
+    `kind` is a short category, such as `damaged`; `message` is shown after the file name and a colon.
     """
 
     kind: str
@@ -21,20 +21,20 @@ class FileProblem:
 
 
 def unreadable(error: OSError) -> FileProblem:
-    """Returns the problem of a file that the operating system failed to read."""
+    """Returns the problem for a file that the operating system failed to read."""
     if isinstance(error, PermissionError):
         return FileProblem("unreadable", f"it cannot be read: {error.strerror}")
     return FileProblem("not read", f"it could not be read: {error.strerror}")
 
 
 def printable(path: Path | str) -> str:
-    """Returns a file name with control characters and bytes that are not UTF-8 escaped."""
+    """Escapes control characters and invalid UTF-8 bytes in a file name."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
-    """Returns the name of a file in messages and reports: that in `names`, such as a URL, or the path below `root`."""
+    """Returns the file name shown in messages and reports: its entry in `names`, if any, or its path below `root`."""
     if path in names:
         return printable(names[path])
     return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

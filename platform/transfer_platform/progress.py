@@ -1,4 +1,4 @@
-"""Progress of long operations, and progress bars on a terminal."""
+"""Progress reporting for long operations, with progress bars on a terminal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Progress of one operation.
+    """Progress of a single operation.
 
     Attributes:
-        task: Name of the operation, such as `fetching photos.zip`; the same for all steps.
-        done: Number of finished units.
-        total: Number of all units; `None` if unknown.
-        unit: `bytes`, `images`, `epochs`, ...
+        task: Name of the operation, such as `downloading photos.zip`; identical for all of its steps.
+        done: Number of completed units.
+        total: Total number of units; `None` if unknown.
+        unit: Name of the unit, such as `bytes`, `images` or `epochs`.
         text: Additional information, such as the current loss.
     """
 
@@ -26,15 +26,15 @@ class Step:
 
 Progress = Callable[[Step], None]
 Say = Callable[[str], None]
-"""Prints one line that stays on the screen."""
+"""Called with a message to print permanently."""
 
 
 def silent(_: Step | str) -> None:
-    """Discards a step or a line."""
+    """Discards a step or a message."""
 
 
 def once(say: Say) -> Say:
-    """Returns a callback that passes on every distinct line only once."""
+    """Wraps a callback so that each distinct message is printed only once."""
     printed: set[str] = set()
 
     def say_once(line: str) -> None:
@@ -46,7 +46,7 @@ def once(say: Say) -> Say:
 
 
 class Screen:
-    """Lines and (on a terminal) progress bars on standard error; on exit the bars are removed, the lines stay."""
+    """Messages and (on a terminal) progress bars on standard error; on exit, only the messages remain."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -72,11 +72,11 @@ class Screen:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Prints a line above the bars."""
+        """Prints a message above the progress bars."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: Step) -> None:
-        """Updates the bar of an operation, or removes it when the operation is finished."""
+        """Updates the progress bar of an operation, or removes it once the operation is complete."""
         if step.task not in self._tasks:
             self._tasks[step.task] = self._bars.add_task(step.task, total=step.total, count="", text="")
         task = self._tasks[step.task]

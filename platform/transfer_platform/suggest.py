@@ -10,13 +10,13 @@ _SYNONYMS = {
     "min": "low", "max": "high", "values": "choices",
     "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
 }  # fmt: skip
-"""Names that other tools use for the same thing; their spelling is too different to be matched."""
+"""Names used by other tools for the same setting, spelled too differently to be matched by similarity."""
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate most similar to `name`, ignoring case; `None` if there is none.
+    """Returns the candidate most similar to `name`, ignoring case; `None` if no candidate is similar.
 
-    A path that ends in `name` is preferred to a synonym, and a synonym to a similar spelling.
+    A path ending in `name` takes precedence over a synonym, and a synonym over a similar spelling.
 
     >>> closest_match("epoch", ["epochs", "optimizer"])
     'epochs'
@@ -37,7 +37,7 @@ def closest_match(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Returns the end of a message about an unknown name, empty if no candidate is similar.
+    """Returns a suffix for a message about an unknown name, or an empty string if no candidate is similar.
 
     >>> did_you_mean("tarin", ["train", "test"])
     "; did you mean 'train'?"

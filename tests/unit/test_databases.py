@@ -47,7 +47,7 @@ def test_other_databases_are_refused(monkeypatch: pytest.MonkeyPatch, url: str, 
 def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me@db/platform")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me@db:5432/platform?options=-csearch_path=ledger")
-    with pytest.raises(StorageError, match="the same schema 'ledger'"):
+    with pytest.raises(StorageError, match="both point to schema 'ledger'"):
         databases.ledger_url()
     assert databases.studies_url()
 

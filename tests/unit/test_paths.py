@@ -33,5 +33,5 @@ def test_the_limit_of_the_cache_is_an_amount(monkeypatch: pytest.MonkeyPatch, te
 @pytest.mark.parametrize("text", ["much", "-1", "5 PB", "GB"])
 def test_an_invalid_limit_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PLATFORM_CACHE_LIMIT", text)
-    with pytest.raises(StorageError, match="must be an amount such as 50GB, 512MiB or 0"):
+    with pytest.raises(StorageError, match="must be a size such as 50GB, 512MiB or 0"):
         paths.cache_limit()

@@ -1,6 +1,6 @@
-"""Dataset sources: from a name, path or URL to a local folder.
+"""Dataset sources: resolve a name, path or URL to a local folder.
 
-    download, archives, object_store  ->  embedded, torchvision, huggingface  ->  open
+    download, archives, object_store  ->  builtin, torchvision, huggingface  ->  open
 
-Torch, torchvision and `datasets` are imported only when a dataset that needs them is written into the cache.
+Torch, torchvision and `datasets` are imported lazily, when a dataset that needs them is written to the cache.
 """

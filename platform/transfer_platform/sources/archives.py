@@ -1,9 +1,9 @@
-"""Safe unpacking of zip and tar archives.
+"""Safely unpacks zip and tar archives.
 
-All entries are checked before the first byte is written, against path traversal (CVE-2007-4559,
+Before the first byte is written, all entries are checked for path traversal (CVE-2007-4559,
 https://security.snyk.io/research/zip-slip-vulnerability) and decompression bombs
-(https://www.bamsoftware.com/hacks/zipbomb/). tarfile's `filter="data"` would extract links and duplicate names, and
-accept absolute paths without their slash.
+(https://www.bamsoftware.com/hacks/zipbomb/). `filter="data"` of tarfile is not sufficient: it extracts links and
+duplicate names, and strips the leading slash from absolute paths instead of rejecting them.
 """
 
 import lzma
@@ -34,14 +34,14 @@ _READABLE_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """Limits above which an archive is refused.
+    """Limits beyond which an archive is rejected.
 
     Attributes:
-        entries: Files and folders.
-        ratio: Unpacked size divided by the size of the archive.
-        unchecked_bytes: Unpacked size up to which any ratio is allowed; uniform PNM images compress a thousandfold.
-        trailing_bytes: Data after the end of a tar archive.
-        block_bytes: Disk space that an entry needs besides its content.
+        entries: Maximum number of files and folders.
+        ratio: Maximum ratio of unpacked size to archive size.
+        unchecked_bytes: Unpacked size up to which any ratio is allowed, as uniform PNM images compress a thousandfold.
+        trailing_bytes: Maximum amount of data after the end of a tar archive.
+        block_bytes: Disk space counted for each entry in addition to its content.
     """
 
     entries: int = 5_000_000
@@ -56,9 +56,9 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """An entry of an archive, not yet checked; name and unpacked size (bytes) as stored in the archive.
+    """An unchecked archive entry; its name and unpacked size in bytes are as stored in the archive.
 
-    `violation` is the rule that the type of the entry breaks; it is empty for files and folders.
+    `violation` is the rule broken by its type, encryption or compression method; empty if there is none.
     """
 
     name: str
@@ -74,17 +74,17 @@ def unpack(
     """Unpacks an archive into the cache unless it is already there.
 
     Args:
-        archive: A zip or tar file, the latter plain or compressed with gzip, bzip2 or xz; detected from the content.
+        archive: A zip or tar file (uncompressed, gzip, bzip2 or xz); the format is detected from the content.
         sha256: Expected checksum, 64 hexadecimal digits.
-        progress: Receives the number of unpacked bytes.
-        limits: Limits above which the archive is refused.
+        progress: Receives the number of bytes unpacked so far.
+        limits: Limits beyond which the archive is rejected.
 
     Returns:
-        The complete folder; it must not be written to.
+        The complete folder, which must be treated as read-only.
 
     Raises:
-        SourceError: The checksum differs, the archive is damaged or of an unknown format, or an entry breaks a rule.
-            Nothing stays on disk.
+        SourceError: The checksum differs, the archive is corrupt or has an unknown format, or an entry breaks a rule.
+            Nothing is left on disk.
     """
     digest = cached_sha256(archive)
     if sha256 is not None and digest != sha256:
@@ -97,10 +97,10 @@ def unpack(
 
 
 def unpack_into(archive: Path, folder: Path, progress: Progress = silent) -> None:
-    """Unpacks an archive into an existing folder, replacing files of the same names.
+    """Unpacks an archive into an existing folder, overwriting existing files.
 
     Raises:
-        SourceError: As for `unpack`; if the archive is damaged, the folder may hold a part of it.
+        SourceError: As for `unpack`, except that a corrupt archive may leave some of its files in the folder.
     """
     _unpack(archive, folder, progress, _DEFAULT_LIMITS, mode="wb")
 
@@ -122,7 +122,7 @@ def _open_archive(archive: Path, limits: ArchiveLimits) -> Iterator[Iterator[Arc
     try:
         tarred = tarfile.open(archive)  # noqa: SIM115 - closed below; opening it detects the format
     except (tarfile.TarError, EOFError) as error:
-        raise SourceError(f"{archive} is neither a zip nor a tar archive, or its start is damaged") from error
+        raise SourceError(f"{archive} is neither a zip nor a tar archive, or its header is corrupt") from error
     with tarred:
         yield _tar_entries(tarred, limits.trailing_bytes)
 
@@ -138,19 +138,19 @@ def _zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArchiveEntry:
         violation = "it is encrypted"
     elif info.compress_type not in _READABLE_METHODS:
         violation = f"its compression method {info.compress_type} is not supported"
-    # zipfile cuts `filename` at a NUL byte; the rules apply to the name as it is stored.
+    # zipfile truncates `filename` at a NUL byte; the rules apply to the name as stored.
     return ArchiveEntry(info.orig_filename, info.file_size, info.is_dir(), violation, lambda: zipped.open(info))
 
 
 def _tar_entries(tarred: tarfile.TarFile, trailing_bytes: int) -> Iterator[ArchiveEntry]:
     for member in tarred:
         yield _tar_entry(tarred, member)
-    # tarfile stops at the end of the tar, but the checksum of gzip follows it; only reading on detects damage.
+    # tarfile stops at the end of the tar data; only reading on to the gzip checksum behind it detects corruption.
     file = tarred.fileobj
     for _ in range(trailing_bytes // _COPY_BYTES):
         if file is None or not file.read(_COPY_BYTES):
             return
-    raise tarfile.ReadError("too much data after its end")
+    raise tarfile.ReadError("too much trailing data")
 
 
 def _tar_entry(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> ArchiveEntry:
@@ -179,7 +179,7 @@ def _check_entries(
         path = PurePosixPath(entry.name)
         if rule := entry.violation or _name_violation(entry.name):
             raise _refusal(archive, entry, rule)
-        # Tar repeats folders when files are appended.
+        # Appending files to a tar archive repeats its folder entries.
         if path in checked and not (entry.is_folder and checked[path].is_folder):
             raise _refusal(archive, entry, "another entry has the same name")
         _check_size(archive, len(checked), total_bytes, free_bytes, limits)
@@ -192,11 +192,11 @@ def _check_entries(
 
 
 def _refusal(archive: Path, entry: ArchiveEntry, rule: str) -> SourceError:
-    return SourceError(f"{archive}: the entry {entry.name!r} is refused: {rule}; nothing was unpacked")
+    return SourceError(f"{archive}: entry {entry.name!r} was rejected: {rule}; nothing was unpacked")
 
 
 def _name_violation(name: str) -> str:
-    """Returns the rule that the name of an entry breaks, or an empty string."""
+    """Returns the rule broken by the name of an entry, or an empty string if the name is valid."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
@@ -205,7 +205,7 @@ def _name_violation(name: str) -> str:
     rules = {
         "its path is absolute": name.startswith("/"),
         "its path starts with a drive letter": bool(re.match(r"[A-Za-z]:", name)),
-        "its path leaves the archive (..)": ".." in parts,
+        "its path leads outside the archive (..)": ".." in parts,
         "its name contains a backslash": "\\" in name,
         "its name contains control characters": bool(re.search(r"[\x00-\x1f\x7f]", name)),
         "its name is empty": not name,
@@ -219,16 +219,16 @@ def _name_violation(name: str) -> str:
 
 def _check_size(archive: Path, entries: int, total_bytes: int, free_bytes: int, limits: ArchiveLimits) -> None:
     if entries >= limits.entries:
-        raise SourceError(f"{archive} is refused: it has more than {limits.entries:,} entries")
+        raise SourceError(f"{archive} was rejected: it has more than {limits.entries:,} entries")
     if total_bytes > limits.unchecked_bytes and total_bytes > limits.ratio * archive.stat().st_size:
         raise SourceError(
-            f"{archive} is refused: it unpacks to more than {limits.ratio} times its size, like a "
-            "decompression bomb; if you trust it, unpack it yourself and use the folder as the source"
+            f"{archive} was rejected as a possible decompression bomb: it unpacks to more than {limits.ratio} "
+            "times its size; if you trust it, unpack it yourself and use the folder as the source"
         )
     if total_bytes > free_bytes:
         raise SourceError(
-            f"{archive} needs at least {total_bytes / 1e9:.2f} GB, but only {free_bytes / 1e9:.2f} GB are "
-            f"free in {cache_folder()}; free some space, or set PLATFORM_CACHE to a folder on a larger disk"
+            f"{archive} needs at least {total_bytes / 1e9:.2f} GB, but only {free_bytes / 1e9:.2f} GB is free "
+            f"in {cache_folder()}; free up some space, or set PLATFORM_CACHE to a folder on a larger disk"
         )
 
 
@@ -254,6 +254,6 @@ def _translate_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        raise SourceError(f"{archive} is damaged or incomplete ({error}); delete it and download it again") from error
-    except OSError as error:  # damage found by bz2 and gzip, or a full disk
+        raise SourceError(f"{archive} is corrupt or incomplete ({error}); delete it and download it again") from error
+    except OSError as error:  # corruption detected by bz2 or gzip, or a full disk
         raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {error}") from error

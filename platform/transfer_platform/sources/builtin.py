@@ -1,6 +1,6 @@
-"""Datasets in installed packages: the handwritten digits of scikit-learn.
+"""Datasets bundled with installed packages: scikit-learn's handwritten digits.
 
-1,797 grayscale images of 8 x 8 pixels with 17 levels, from E. Alpaydin and C. Kaynak, "Optical Recognition of
+1,797 grayscale images (8 x 8 pixels, 17 gray levels) from E. Alpaydin and C. Kaynak, "Optical Recognition of
 Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
 """
 
@@ -19,14 +19,14 @@ SIDE, LEVELS = 8, 16
 
 
 def embedded_dataset(name: str) -> Path:
-    """Returns the class folders of an embedded dataset (`digits`), written into the cache on first use.
+    """Returns the folder of an embedded dataset (`digits`), which is written to the cache on first use.
 
     Raises:
-        SourceError: No embedded dataset has this name, or its file is not installed.
+        SourceError: There is no embedded dataset with this name, or its file is not installed.
     """
     if name not in _WRITERS:
         known = ", ".join(f"embedded:{known}" for known in _WRITERS)
-        raise SourceError(f"there is no embedded dataset {name!r}{did_you_mean(name, _WRITERS)}; available: {known}")
+        raise SourceError(f"unknown embedded dataset {name!r}{did_you_mean(name, _WRITERS)}; available: {known}")
     return build_once(cache_folder() / "embedded" / name, _WRITERS[name])
 
 
@@ -41,15 +41,15 @@ def _write_digits(folder: Path) -> None:
 
 
 def _digits_file() -> Path:
-    """Locates the file without importing scikit-learn, which takes two seconds."""
+    """Locates the data file without importing scikit-learn, which would take two seconds."""
     package = importlib.util.find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
         if file.is_file():
             return file
     raise SourceError(
-        "embedded:digits needs the file datasets/data/digits.csv.gz of scikit-learn, which is not installed; "
-        "pip install --force-reinstall scikit-learn"
+        "embedded:digits requires the scikit-learn file datasets/data/digits.csv.gz, which is not installed; "
+        "run pip install --force-reinstall scikit-learn"
     )
 
 

@@ -1,6 +1,6 @@
-"""Checksums of files, with a cache for files that have not changed.
+"""File checksums, cached for as long as a file is unchanged.
 
-A file counts as unchanged if its size, modification time and change time are the same.
+A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 
 
 class FileStamp(NamedTuple):
-    """Size of a file in bytes and times in nanoseconds since 1970; differs after every change.
+    """Size of a file in bytes and its timestamps in nanoseconds since 1970; any change to the file alters the stamp.
 
-    `modified` is when the content last changed; `changed`, when content, name or permissions last changed.
+    `modified` is the time of the last content change; `changed` also covers changes to the name and permissions.
     """
 
     size: int
@@ -32,12 +32,12 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
-        """Creates the stamp from the result of `stat`."""
+        """Creates the stamp from a `stat` result."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def file_digest(path: Path, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
-    """Returns the checksum of a file as hexadecimal digits; reads the file in pieces."""
+    """Returns the hexadecimal checksum of a file, which is read in chunks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
@@ -49,7 +49,7 @@ def cached_sha256(path: Path) -> str:
 
 
 def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
-    """Like `cached_sha256` for several files; `scope` is described in `ChecksumCache`."""
+    """Like `cached_sha256`, but for several files; see `ChecksumCache` for `scope`."""
     cache = ChecksumCache(scope)
     digests = []
     try:
@@ -67,15 +67,15 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum of a file, or its first digits: lower-case hexadecimal; empty accepts any file."""
+    """Expected checksum of a file, or its first digits, in lowercase hexadecimal; if empty, any file is accepted."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
 
     def mismatch(self, path: Path, *, cached: bool = True) -> str:
-        """Returns a description of the mismatch, empty if the file has the expected checksum.
+        """Returns a description of the mismatch, or an empty string if the file has the expected checksum.
 
-        Files that are still being written need `cached=False`.
+        Pass `cached=False` for files that are still being written.
         """
         if not self.digits:
             return ""
@@ -85,11 +85,11 @@ class Checksum:
 
 
 class ChecksumCache:
-    """SHA-256 checksums of a group of files by name.
+    """Persistent cache of SHA-256 checksums for a group of files, keyed by file name.
 
     Args:
-        scope: The group, usually the path of its folder, and whatever else the checksums depend on, such as the
-            version of a library.
+        scope: Identifies the group: usually the path of its folder, plus whatever else the checksums depend on, such
+            as a library version.
     """
 
     def __init__(self, scope: str) -> None:
@@ -98,7 +98,7 @@ class ChecksumCache:
         self._new: dict[str, bytes] = {}
 
     def get(self, name: str, stamp: FileStamp) -> str | None:
-        """Returns the checksum of a file, `None` if it is unknown or the file has changed."""
+        """Returns the cached checksum of a file; `None` if there is none or the file has changed."""
         entry = self._entries.get(name)
         if entry is None or len(entry) != _ENTRY_BYTES or entry[_DIGEST_BYTES:] != _STAMP.pack(*stamp):
             return None
@@ -109,6 +109,6 @@ class ChecksumCache:
         self._entries[name] = self._new[name] = bytes.fromhex(digest) + _STAMP.pack(*stamp)
 
     def save(self) -> None:
-        """Writes the checksums that were added since the last call."""
+        """Writes the checksums added since the last call to disk."""
         self._cache.put(self._new)
         self._new = {}

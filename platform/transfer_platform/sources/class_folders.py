@@ -1,4 +1,4 @@
-"""Portable folder names for class names."""
+"""Portable folder names derived from class names."""
 
 import re
 import unicodedata
@@ -12,9 +12,9 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns a folder name for every class, the same on all systems and usually the class name itself.
+    """Returns a folder name for each class: identical on all operating systems, and usually the class name itself.
 
-    Class numbers are appended to names that would collide, also on file systems that ignore case.
+    Class indices are appended to names that would collide, including on case-insensitive file systems.
 
     >>> folder_names(["T-shirt/top", "A", "a", ".."])
     ('T-shirt-top', 'A_1', 'a_2', 'class_3')
@@ -28,7 +28,7 @@ def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _portable(name: str) -> str:
-    """Removes everything that a system forbids or hides; the result may be empty."""
+    """Removes characters that some operating systems forbid; returns an empty string if no visible name is left."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
     shortened = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
     return "" if is_ignored(shortened) else shortened

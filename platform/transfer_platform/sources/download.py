@@ -1,8 +1,8 @@
 """Resumable downloads with checksums and mirrors.
 
-`PLATFORM_MIRROR` names folders and URLs that are tried first: for `https://host/path/file.zip`, a mirror is searched
-for `host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place. An interrupted download
-resumes only if the server still has the same version (RFC 9110, sections 13.1.5 If-Range and 14 Range).
+`PLATFORM_MIRROR` lists folders and URLs that are tried first: for `https://host/path/file.zip`, each mirror is
+searched for `host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place. An interrupted
+download is resumed only if the server still has the same version (RFC 9110, sections 13.1.5 If-Range and 14 Range).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _CHUNK_BYTES = 1 << 18
 
 
 class DownloadError(Exception):
-    """A location does not have the file or has a different one; another location may have it."""
+    """The file is missing or different at this location, but another location may have it."""
 
 
 class _InterruptedDownloadError(Exception):
-    """The download failed in a way that is worth a retry."""
+    """The download failed with a transient error and can be retried."""
 
 
 def fetch(
@@ -49,18 +49,18 @@ def fetch(
     mirror_path: str = "",
     progress: Progress = silent,
 ) -> Path:
-    """Downloads a file into the cache unless it is already there; concurrent processes share the download.
+    """Downloads a file to the cache unless it is already there; concurrent processes share a single download.
 
     Args:
-        url: An http or https URL.
-        sha256: Expected checksum, 64 hexadecimal digits.
-        hash_prefix: First digits of the checksum, as in `resnet18-f37072fd.pth`; ignored if `sha256` is set.
-        md5: Expected MD5 instead, 32 hexadecimal digits.
-        mirror_path: Another relative path of the file in mirrors, tried between the two standard ones.
-        progress: Receives the number of downloaded bytes.
+        url: An HTTP or HTTPS URL.
+        sha256: Expected SHA-256 checksum, 64 hexadecimal digits.
+        hash_prefix: First digits of the SHA-256 checksum, as in `resnet18-f37072fd.pth`; ignored if `sha256` is set.
+        md5: Expected MD5 checksum, 32 hexadecimal digits; checked instead of the SHA-256 checksum.
+        mirror_path: Additional relative path to try in each mirror, between the two standard paths.
+        progress: Receives the number of bytes downloaded so far.
 
     Returns:
-        The file, in the cache or in a mirror folder; it must not be written to.
+        The file in the cache or in a mirror folder, which must be treated as read-only.
 
     Raises:
         SourceError: The URL is invalid, or no location has a file with the expected checksum.
@@ -79,16 +79,16 @@ def fetch(
             except DownloadError as error:
                 failures.append(f"  {redact_url(location)}: {error}")
     raise SourceError(
-        f"{redact_url(url)} could not be fetched:\n" + "\n".join(failures) + "\n"
-        f"check the URL and the network, or put the file into a folder and set {MIRROR_VARIABLE} to it"
+        f"{redact_url(url)} could not be downloaded:\n" + "\n".join(failures) + "\n"
+        f"check the URL and the network connection, or set {MIRROR_VARIABLE} to a folder that contains the file"
     )
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to `target`, in an existing folder, and returns `target`; the caller holds the lock on it.
+    """Downloads a file to `target` and returns `target`; its folder must exist, and the caller must hold its lock.
 
     Raises:
-        DownloadError: The server cannot be reached, refuses, interrupts the download too often or has a different file.
+        DownloadError: The server is unreachable, rejects the request, disconnects too often, or has a different file.
         SourceError: The file cannot be written.
     """
     part = _PartialFile.beside(target, url)
@@ -109,7 +109,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
 
 
 def redact_url(url: str) -> str:
-    """Removes user, password and query from a URL, as they may be secret; paths are returned unchanged."""
+    """Removes the user name, password and query of a URL, as they may be secret; returns paths unchanged."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
@@ -141,7 +141,7 @@ def _fetch_from(location: str, target: Path, expected: Checksum, progress: Progr
 
 
 def _path_on_host(url: str) -> PurePosixPath:
-    """Returns the unquoted path of a URL; refuses paths that could leave a mirror folder."""
+    """Returns the unquoted path of a URL; rejects paths that could lead outside a mirror folder."""
     parts = urlsplit(url)
     if not _is_web(url) or not parts.hostname:
         raise SourceError(f"{redact_url(url)!r} is not a valid URL; it must start with http:// or https://")
@@ -157,7 +157,7 @@ def _is_web(location: str) -> bool:
 
 @dataclass
 class _PartialFile:
-    """The downloaded bytes of a URL; `metadata` has the version and the size on the server."""
+    """A partially downloaded file; `metadata` stores the version and total size reported by the server."""
 
     file: Path
     metadata: Path
@@ -172,7 +172,7 @@ class _PartialFile:
         return self.file.stat().st_size if self.file.exists() else 0
 
     def version_and_total(self) -> tuple[str, int | None]:
-        """Returns the version (strong ETag or date; empty if unknown) and the size of the whole file."""
+        """Returns the version (strong ETag or date; empty if unknown) and the total size (`None` if unknown)."""
         try:
             metadata = json.loads(self.metadata.read_bytes())
             return str(metadata["version"]), metadata["total"]
@@ -189,7 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the missing bytes, with retries; returns the checksum mismatch, or an empty string."""
+    """Downloads the remaining bytes, with retries; returns the checksum mismatch, or an empty string."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the missing bytes; resumes only with a version, or with a checksum that detects mixed versions."""
+    """Requests the remaining bytes; resumes only if a version or a checksum would reveal a mix of file versions."""
     import requests
     import urllib3
 
@@ -218,25 +218,25 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
     try:
         with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
             _resume_or_start(response, part)
-            _append(response, part, f"fetching {Path(urlsplit(url).path).name}", progress)
+            _append(response, part, f"downloading {Path(urlsplit(url).path).name}", progress)
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _translated(error, part) from error
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Replaces the messages of the libraries, which contain the whole URL, including secrets."""
+    """Replaces library messages, which contain the full URL, including secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
-        return DownloadError("is not a valid URL, or redirects to an invalid one")
+        return DownloadError("the URL is not valid, or redirects to an invalid one")
     if isinstance(error, exceptions.SSLError):
-        return DownloadError("its certificate is not trusted")
+        return DownloadError("the server's certificate is not trusted")
     if isinstance(error, exceptions.Timeout):
-        return _InterruptedDownloadError(f"did not answer within {CONNECT_SECONDS} to {READ_SECONDS} s")
+        return _InterruptedDownloadError(f"no response within {CONNECT_SECONDS} to {READ_SECONDS} s")
     if isinstance(error, exceptions.ConnectionError):
-        return _InterruptedDownloadError("cannot be reached")
+        return _InterruptedDownloadError("the server cannot be reached")
     total = part.version_and_total()[1]
-    return _InterruptedDownloadError(f"interrupted after {part.size:,} of {total or '?'} bytes")
+    return _InterruptedDownloadError(f"connection lost after {part.size:,} of {total or '?'} bytes")
 
 
 def _resume_or_start(response: Response, part: _PartialFile) -> None:
@@ -251,8 +251,8 @@ def _resume_or_start(response: Response, part: _PartialFile) -> None:
         part.discard()
         raise _InterruptedDownloadError("the file changed during the download")
     if status == 429 or status >= 500:
-        raise _InterruptedDownloadError(f"answered {status} {response.reason}")
-    raise DownloadError(f"answered {status} {response.reason}")
+        raise _InterruptedDownloadError(f"HTTP status {status} {response.reason}")
+    raise DownloadError(f"HTTP status {status} {response.reason}")
 
 
 def _resumes(response: Response, part: _PartialFile) -> bool:
@@ -263,7 +263,7 @@ def _resumes(response: Response, part: _PartialFile) -> bool:
 
 
 def _version(response: Response) -> str:
-    """Returns the strong ETag or the date; weak ETags do not promise equal bytes."""
+    """Returns the strong ETag or the last-modified date; weak ETags do not guarantee identical bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
@@ -271,7 +271,7 @@ def _version(response: Response) -> str:
 def _append(response: Response, part: _PartialFile, task: str, progress: Progress) -> None:
     done, total = part.size, part.version_and_total()[1]
     with part.file.open("ab") as file:
-        # Not decoded: servers that mark `.tar.gz` as gzip-encoded send the file itself.
+        # Not decoded, because servers that declare `.tar.gz` files as gzip-encoded send the file itself.
         for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
             file.write(chunk)
             done += len(chunk)
@@ -279,4 +279,4 @@ def _append(response: Response, part: _PartialFile, task: str, progress: Progres
     if total is not None and done > total:
         part.discard()
     if total is not None and done != total:
-        raise _InterruptedDownloadError(f"sent {done:,} bytes instead of {total:,}")
+        raise _InterruptedDownloadError(f"received {done:,} bytes instead of {total:,}")

@@ -1,7 +1,7 @@
-"""Hugging Face datasets, written into the cache as class folders.
+"""Hugging Face datasets, converted to class folders in the cache.
 
-They come from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets` reads, such as
-Parquet. Their code is never run: the extra requires `datasets` 4, which cannot run it.
+They are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets` supports,
+such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4, which no longer supports them.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from transfer_registry.files import build_once
 
 EXTRA = "pip install --upgrade 'transfer-platform[huggingface]'"
 MIN_VERSION = 4
-"""First major version of `datasets` that cannot run the code of a dataset."""
+"""First major version of `datasets` that cannot run dataset scripts."""
 
 Table = Any
-"""A split: `datasets.Dataset`."""
+"""A `datasets.Dataset` that contains one split."""
 
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
@@ -38,31 +38,31 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image file, with the folder name of its class."""
+    """The content of an image file, and the folder name of its class."""
 
     content: bytes
     folder: str
 
     @property
     def suffix(self) -> str:
-        """File suffix for the format of the image; empty if unknown."""
+        """File suffix for the image format; empty if the format is unknown."""
         return next((suffix for start, suffix in _SUFFIXES.items() if self.content.startswith(start)), "")
 
 
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
-    """Returns the folder of a Hugging Face dataset, written into the cache on first use.
+    """Returns the folder of a Hugging Face dataset, which is written to the cache on first use.
 
-    The bytes of the images are not changed, and only one image at a time is in memory. Datasets of the Hub are
-    downloaded into Hugging Face's own cache (`HF_HOME`) and later read from it, also offline.
+    Image bytes are copied unchanged, and only one image at a time is held in memory. Hub datasets are downloaded to
+    Hugging Face's own cache (`HF_HOME`) and later read from there, even offline.
 
     Args:
-        text: The part of the source after `huggingface:`, see `sources.names.huggingface_source`.
-        base: Folder that local paths start from.
-        progress: Receives the number of written images.
+        text: The part of the source after `huggingface:`; see `sources.names.huggingface_source`.
+        base: Folder that local paths are relative to.
+        progress: Receives the number of images written so far.
 
     Returns:
-        A folder with one folder per split, each with one folder per class; or with one folder per class if the dataset
-        was saved without splits.
+        A folder with one subfolder per split, each with one folder per class; or, if the dataset was saved without
+        splits, a folder with one subfolder per class.
 
     Raises:
         SourceError: The extra is not installed, the dataset cannot be loaded, or its columns are ambiguous.
@@ -80,8 +80,8 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
             raise SourceError(f"huggingface:{text}: {error}") from error
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"huggingface:{text} could not be written as class folders: {error}; "
-                f"is the disk of {cache_folder()} full, or one of the files damaged?"
+                f"huggingface:{text} could not be converted to class folders: {error}; "
+                f"the disk that contains {cache_folder()} may be full, or one of the files may be corrupt"
             ) from error
 
     return build_once(cache_folder() / "huggingface" / _cache_key(source, local), build)
@@ -98,7 +98,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a folder name that differs for all options and, for local folders, for all contents."""
+    """Returns a folder name that is unique to the options and, for local folders, to the content."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
@@ -132,11 +132,11 @@ def _import_datasets() -> ModuleType:
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
-        raise SourceError(f"Hugging Face datasets need an extra: {EXTRA}") from error
+        raise SourceError(f"Hugging Face datasets require an extra: {EXTRA}") from error
     if int(datasets.__version__.partition(".")[0]) < MIN_VERSION:
         raise SourceError(
-            f"`datasets` {datasets.__version__} may run code of a dataset, which {MIN_VERSION} and later "
-            f"cannot: {EXTRA}"
+            f"`datasets` {datasets.__version__} is not supported because it can run dataset scripts; "
+            f"version {MIN_VERSION} or later is required: {EXTRA}"
         )
     datasets.disable_progress_bars()
     return datasets
@@ -152,11 +152,11 @@ def _library_caches(datasets: ModuleType) -> list[Path]:
 def _load_splits(
     datasets: ModuleType, source: HuggingFaceSource, local: Path | None, scratch: Path
 ) -> Mapping[str, Table]:
-    """Loads all splits by name; a dataset without splits is named `.`."""
+    """Loads all splits, keyed by name; the key is `.` if the dataset has no splits."""
     if local is None and Path(source.name).exists():
         raise SourceError(
-            f"the current folder contains {source.name!r}, which would be read instead of the dataset of the Hub; "
-            f"write huggingface:./{source.name} to read that folder, or run in another folder to read the Hub's"
+            f"the current folder contains {source.name!r}, which would be read instead of the Hub dataset; use "
+            f"huggingface:./{source.name} to read that folder, or run from another folder to load the Hub dataset"
         )
     try:
         if local is None:
@@ -165,7 +165,7 @@ def _load_splits(
             loaded = datasets.load_from_disk(str(local))
         else:
             loaded = datasets.load_dataset(str(local), cache_dir=str(scratch))
-    except Exception as error:  # of the library, its file systems and its file formats
+    except Exception as error:  # raised by the library, its file systems or its file formats
         raise SourceError(_load_failure(str(error) or type(error).__name__, local)) from error
     return {".": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
 
@@ -175,8 +175,8 @@ def _load_failure(reason: str, local: Path | None) -> str:
         return f"{local} cannot be read as a dataset: {reason}"
     return (
         f"cannot be loaded: {reason}\n"
-        "check the name, the configuration (NAME:CONFIG) and the network; without network access, load it on "
-        "another machine, save it with save_to_disk, and use that folder: huggingface:./FOLDER"
+        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; if there is no network "
+        "access, load it on another machine, save it with save_to_disk, and use that folder: huggingface:./FOLDER"
     )
 
 
@@ -190,18 +190,18 @@ def _selected(splits: Mapping[str, Table], names: Sequence[str]) -> Mapping[str,
 def _read_images(
     table: Table, split: str, source: HuggingFaceSource, allowed_folders: Collection[Path]
 ) -> Iterator[StoredImage]:
-    """Yields the images of a split in order, not decoded; files are read from `allowed_folders` only."""
+    """Yields the undecoded images of a split in order; only files in `allowed_folders` may be read."""
     from datasets import Image
 
     image = _image_column(table.features, source.image)
     label = _label_column(table.features, source.label)
     folders = _class_folders(table, label)
     for number, row in enumerate(table.select_columns([image, label]).cast_column(image, Image(decode=False))):
-        place = f"row {number} of the split {split!r}"
+        place = f"row {number} of split {split!r}"
         if row[label] not in folders:
             raise SourceError(
                 f"{place} has no class ({label} is {row[label]!r}); "
-                "select the splits with labels, for example ?splits=train"
+                "select only splits that have labels, for example ?splits=train"
             )
         yield StoredImage(_image_content(row[image], place, allowed_folders), folders[row[label]])
 
@@ -210,7 +210,7 @@ def _image_column(features: Mapping[str, Any], chosen: str) -> str:
     from datasets import Image
 
     if chosen and chosen in features and not isinstance(features[chosen], Image):
-        raise SourceError(f"the column {chosen!r} holds no images; there are {_describe(features)}")
+        raise SourceError(f"column {chosen!r} does not contain images; available columns: {_describe(features)}")
     columns = [name for name, feature in features.items() if isinstance(feature, Image)]
     return _one_column(features, columns, chosen, "images", "image")
 
@@ -219,13 +219,13 @@ def _label_column(features: Mapping[str, Any], chosen: str) -> str:
     from datasets import ClassLabel, Value
 
     if chosen and chosen in features and not isinstance(features[chosen], ClassLabel | Value):
-        raise SourceError(f"the column {chosen!r} holds no classes; there are {_describe(features)}")
+        raise SourceError(f"column {chosen!r} does not contain classes; available columns: {_describe(features)}")
     columns = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
     return _one_column(features, columns, chosen, "classes", "label")
 
 
 def _one_column(features: Mapping[str, Any], columns: list[str], chosen: str, content: str, option: str) -> str:
-    """Returns the chosen column, or the only one with the right type."""
+    """Returns the chosen column or, if none was chosen, the only column of the right type."""
     if chosen:
         if chosen not in features:
             raise SourceError(
@@ -236,10 +236,10 @@ def _one_column(features: Mapping[str, Any], columns: list[str], chosen: str, co
         return columns[0]
     if columns:
         raise SourceError(
-            f"the columns {' and '.join(columns)} hold {content}: choose one, for example ?{option}={columns[0]}"
+            f"columns {' and '.join(columns)} contain {content}; choose one, for example ?{option}={columns[0]}"
         )
     raise SourceError(
-        f"no column is known to hold {content}; there are {_describe(features)}; choose one: ?{option}=COLUMN"
+        f"cannot tell which column contains {content}: {_describe(features)}; choose one with ?{option}=COLUMN"
     )
 
 
@@ -248,7 +248,7 @@ def _describe(features: Mapping[str, Any]) -> str:
 
 
 def _class_folders(table: Table, label: str) -> Mapping[object, str]:
-    """Returns folder names by value of the label column."""
+    """Returns the folder name of each class, keyed by its value in the label column."""
     from datasets import ClassLabel
 
     feature = table.features[label]
@@ -259,12 +259,12 @@ def _class_folders(table: Table, label: str) -> Mapping[object, str]:
 
 
 def _image_content(stored: Mapping[str, Any] | None, place: str, allowed_folders: Collection[Path]) -> bytes:
-    """Returns the bytes that a row contains, or those of the file that it names."""
+    """Returns the bytes stored in a row, or the content of the file that the row refers to."""
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise SourceError(f"{place} has no image")
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
     file = Path(stored["path"])
     if not any(file.resolve().is_relative_to(folder.resolve()) for folder in allowed_folders):
-        raise SourceError(f"{place} refers to the file {file}, which is outside of the dataset")
+        raise SourceError(f"{place} refers to the file {file}, which is outside the dataset")
     return file.read_bytes()

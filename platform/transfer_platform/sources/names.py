@@ -17,32 +17,32 @@ TORCHVISION_DATASETS = tuple(TABLE)
 _UNSUPPORTED: Mapping[str, str] = {
     "CLEVRClassification": "its test images have no labels",
     "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
-    "FER2013": "it requires a login; unpack its images and use their folder as the source",
-    "INaturalist": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
-    "ImageNet": "it requires a login; unpack it and use its folder as the source",
+    "FER2013": "its download requires a login; download and unpack it, and use the image folder as the source",
+    "INaturalist": "it is hundreds of gigabytes in size; unpack a part of it and use that folder as the source",
+    "ImageNet": "its download requires a login; download and unpack it, and use that folder as the source",
     "LFWPeople": "it is no longer published",
-    "Omniglot": "its two splits have no common class",
-    "PCAM": "it needs h5py and is stored on Google Drive; use a copy from huggingface:",
-    "Places365": "it has hundreds of gigabytes; unpack a part of it and use that folder as the source",
+    "Omniglot": "its two splits have no classes in common",
+    "PCAM": "it requires h5py and is stored on Google Drive; use a copy from huggingface:",
+    "Places365": "it is hundreds of gigabytes in size; unpack a part of it and use that folder as the source",
     "StanfordCars": "it is no longer published; use a copy from huggingface:",
 }
 _LOCAL = re.compile(r"(\.{1,2}$|\.{1,2}/|/|~)")
 _ON_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<revision>[^@:]+))?")
-_FORM = "huggingface:OWNER/NAME, with :CONFIG, @REVISION and ?image=COLUMN&label=COLUMN&splits=A,B as needed"
+_FORM = "huggingface:OWNER/NAME, optionally with :CONFIG, @REVISION and ?image=COLUMN&label=COLUMN&splits=A,B"
 
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
-    """A parsed `huggingface:` source. Empty attributes stand for the defaults.
+    """A parsed `huggingface:` source; empty attributes select the defaults.
 
     Attributes:
-        name: Name of a dataset on the Hub, or path of a local folder.
+        name: Dataset name on the Hub, or path to a local folder.
         local: Whether `name` is a path.
-        config: By default the only configuration.
-        revision: Branch, tag or commit; by default the newest.
-        image: Column of the images; by default the only image column.
-        label: Column of the classes; by default the only class column.
-        splits: By default all.
+        config: Dataset configuration; defaults to the only one.
+        revision: Branch, tag or commit; defaults to the latest commit.
+        image: Image column; defaults to the only column of image type.
+        label: Label column; defaults to the only column of class type.
+        splits: Splits to use; defaults to all.
     """
 
     name: str
@@ -55,21 +55,21 @@ class HuggingFaceSource:
 
 
 def torchvision_problem(name: str) -> str:
-    """Returns the reason why `torchvision:NAME` is not available, empty if it is."""
+    """Returns the reason why `torchvision:NAME` is not available, or an empty string if it is available."""
     if name in TORCHVISION_DATASETS:
         return ""
     if reason := _UNSUPPORTED.get(name):
         return f"the torchvision dataset {name!r} is not supported: {reason}"
     suggestion = did_you_mean(name, (*TORCHVISION_DATASETS, *_UNSUPPORTED))
     available = f"; available: {', '.join(TORCHVISION_DATASETS)}"
-    return f"there is no supported torchvision dataset {name!r}{suggestion or available}"
+    return f"unknown torchvision dataset {name!r}{suggestion or available}"
 
 
 def huggingface_source(text: str) -> HuggingFaceSource:
     """Parses the part of a source after `huggingface:`.
 
     Raises:
-        ValueError: The text has a different form; the message shows the expected one.
+        ValueError: The text is malformed; the message shows the expected format.
 
     >>> huggingface_source("ylecun/mnist:mnist@main").config
     'mnist'
@@ -81,17 +81,17 @@ def huggingface_source(text: str) -> HuggingFaceSource:
     try:
         values = dict(parse_qsl(options, strict_parsing=True)) if options else {}
     except ValueError as error:
-        raise ValueError(f"{options!r} is not an option with a value; expected {_FORM}") from error
+        raise ValueError(f"{options!r} does not have the form OPTION=VALUE; expected {_FORM}") from error
     for option in values:
         if option not in ("image", "label", "splits"):
             hint = did_you_mean(option, ("image", "label", "splits"))
-            raise ValueError(f"there is no option {option!r}; expected {_FORM}{hint}")
+            raise ValueError(f"unknown option {option!r}; expected {_FORM}{hint}")
     splits = tuple(values["splits"].split(",")) if "splits" in values else ()
     return replace(source, image=values.get("image", ""), label=values.get("label", ""), splits=splits)
 
 
 def with_folder(source: str, rebase: Callable[[str], str]) -> str:
-    """Applies a function to the local folder of a `huggingface:` source; returns others unchanged."""
+    """Applies a function to the local folder of a `huggingface:` source; returns other sources unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source
@@ -103,5 +103,5 @@ def _parse_name(name: str) -> HuggingFaceSource:
         return HuggingFaceSource(name, local=True)
     parts = _ON_HUB.fullmatch(name)
     if parts is None:
-        raise ValueError(f"{name!r} is not a dataset name; expected {_FORM}, or a folder that starts with ./ or /")
+        raise ValueError(f"{name!r} is not a dataset name; expected {_FORM}, or a folder path starting with ./ or /")
     return HuggingFaceSource(parts["name"], local=False, config=parts["config"] or "", revision=parts["revision"] or "")

@@ -1,6 +1,6 @@
-"""Single images from web servers and object stores, fetched once into the cache.
+"""Downloads individual images from web servers and object stores to the cache.
 
-An image is fetched again if its version in the store has changed. Interrupted calls resume with the missing images.
+An image is downloaded again only if its version in the store changes; an interrupted call can be resumed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes and the packages that they need; none of them reads local files."""
+"""Supported URL schemes and the package required for each; none of them can read local files."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3
@@ -40,15 +40,15 @@ _VERSION_FIELDS = (
     *("ETag", "etag", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated", "mtime"),
     *("generation", "VersionId", "size", "created"),
 )
-"""Metadata that changes with the content of a file, by its names in the different stores."""
+"""Metadata fields, as named by the various stores, whose values change with the content of a file."""
 
 
 class _TooLargeError(Exception):
-    """The file is larger than any image."""
+    """The file is larger than `MAX_BYTES`."""
 
 
 def scheme(path: str) -> str:
-    """Returns the scheme of a URL in lower case, an empty string for a path.
+    """Returns the scheme of a URL in lowercase, or an empty string for a path.
 
     >>> scheme("S3://bucket/a.jpg"), scheme("c:/a.jpg"), scheme("a/b.jpg")
     ('s3', '', '')
@@ -58,24 +58,24 @@ def scheme(path: str) -> str:
 
 
 def cache_folder_for(url: str) -> Path:
-    """Returns the cache folder that holds all versions of an image."""
+    """Returns the cache folder for all versions of an image."""
     digest = hashlib.sha256(url.encode()).hexdigest()
     return cache_folder() / "images" / digest[:2] / digest
 
 
 def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str, Path | FileProblem]:
-    """Fetches images that are not in the cache.
+    """Downloads the images that are not in the cache.
 
     Args:
-        urls: Distinct URLs, each with a scheme of `STORES`.
-        task: Name of the operation for `progress`.
-        progress: Receives the number of available images.
+        urls: Distinct URLs, each with a scheme listed in `STORES`.
+        task: Name of the operation, passed to `progress`.
+        progress: Receives the number of images processed so far.
 
     Returns:
-        For each URL the file in the cache, which must not be written to, or the reason why it is missing.
+        For each URL, the file in the cache, which must be treated as read-only, or the reason why it is missing.
 
     Raises:
-        SourceError: A store cannot be reached, or the cache is not writable. Fetched images stay in the cache.
+        SourceError: A store cannot be reached, or the cache is not writable. Downloaded images stay in the cache.
     """
     systems = {name: _file_system(name) for name in {scheme(url) for url in urls}}
     results: dict[str, Path | FileProblem] = {}
@@ -93,13 +93,13 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
 def _file_system(store: str) -> AbstractFileSystem:
     import fsspec
 
-    # aiohttp ignores proxy variables by default, unlike requests.
+    # Unlike requests, aiohttp ignores proxy environment variables by default.
     options = {"client_kwargs": {"trust_env": True}} if store in ("http", "https") else {}
     try:
         return fsspec.filesystem(store, **options)
     except ImportError as error:
         raise SourceError(
-            f"{store}:// images need a package that is not installed; pip install {STORES[store]}"
+            f"{store}:// images require a package that is not installed; run pip install {STORES[store]}"
         ) from error
 
 
@@ -108,14 +108,14 @@ def _fetch_with_retries(system: AbstractFileSystem, url: str) -> Path | FileProb
         try:
             return _fetch_image(system, url)
         except _TooLargeError:
-            return FileProblem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, more than any image")
-        except Exception as error:  # every store has its own exceptions
+            return FileProblem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, the limit for an image file")
+        except Exception as error:  # each store raises its own exception types
             if refusal := _refusal(error):
                 return refusal
             if attempt == MAX_ATTEMPTS:
                 raise SourceError(
-                    f"{redact_url(url)} could not be fetched: {_describe(error, url)}; images fetched so far "
-                    "stay in the cache: run the command again"
+                    f"{redact_url(url)} could not be downloaded: {_describe(error, url)}; images downloaded so far "
+                    "stay in the cache; run the command again to resume"
                 ) from error
         time.sleep(0.5 * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
@@ -136,7 +136,7 @@ def _fetch_image(system: AbstractFileSystem, url: str) -> Path:
 
 
 def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
-    """Returns a callback that aborts oversized transfers, whatever size the store announced."""
+    """Returns a callback that aborts oversized transfers, regardless of the size reported by the store."""
     from fsspec.callbacks import Callback
 
     class SizeLimit(Callback):  # type: ignore[misc]
@@ -148,16 +148,16 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns the problem if the store refused this one file, `None` if the store failed."""
+    """Returns the problem if the store rejected the request for this file; `None` if the store itself failed."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:
         return _status_problem(codes[0])
     if isinstance(error, PermissionError):
         return _status_problem(403)
-    # fsspec raises FileNotFoundError also if an http server cannot be reached.
+    # fsspec also raises FileNotFoundError if an HTTP server cannot be reached.
     unreachable = any(
-        # Compared by name: aiohttp is not installed for every store.
+        # Compared by name, because aiohttp may not be installed.
         isinstance(cause, ConnectionError | TimeoutError)
         or any(each.__name__ == "ClientConnectionError" for each in type(cause).__mro__)
         for cause in causes
@@ -168,8 +168,8 @@ def _refusal(error: BaseException) -> FileProblem | None:
 def _status_problem(status: int) -> FileProblem | None:
     if status == 429 or status >= 500:
         return None
-    reasons = {401: "requires a password", 403: "denies access", 404: "has no such file", 410: "no longer has it"}
-    return FileProblem("unreadable", f"it cannot be fetched: the store {reasons.get(status, f'answered {status}')}")
+    reasons = {401: "requires authentication", 403: "denies access", 404: "has no such file", 410: "no longer has it"}
+    return FileProblem("unreadable", f"it cannot be downloaded: the store {reasons.get(status, f'returned {status}')}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -179,15 +179,15 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException, url: str) -> str:
-    """Describes the innermost cause without the query of the URL, which may contain secrets."""
+    """Describes the innermost cause, omitting the query of the URL, which may contain secrets."""
     cause = list(_causes(error))[-1]
     status = getattr(cause, "status", None)
-    description = f"answered {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"
+    description = f"HTTP status {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"
     return description.replace(url, redact_url(url))
 
 
 def _file_name(url: str) -> str:
-    """Returns the last part of a URL's path as a portable file name."""
+    """Returns the last component of the URL path as a portable file name."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
     plain = re.sub(r"[\x00-\x1f\x7f/\\:]", "_", stem).encode()[:100].decode("utf-8", "ignore").lstrip(".")

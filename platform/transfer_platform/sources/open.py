@@ -1,4 +1,4 @@
-"""Opening of folders, archives, manifests, URLs and named datasets."""
+"""Opens folders, archives, manifests, URLs and named datasets."""
 
 from pathlib import Path
 
@@ -15,20 +15,20 @@ from transfer_platform.suggest import did_you_mean
 
 
 def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Returns the folder of a dataset, fetched and unpacked if necessary.
+    """Returns the folder of a dataset, downloading and unpacking it if necessary.
 
     Args:
         source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz) or its http(s) URL, `embedded:digits`,
             `torchvision:NAME` or `huggingface:NAME`.
-        base: Folder that relative paths start from, usually that of the recipe.
+        base: Folder that relative paths are resolved against, usually the folder of the recipe.
         sha256: Expected checksum of an archive, 64 hexadecimal digits.
-        progress: Receives the progress of fetching, unpacking and writing.
+        progress: Receives the progress of downloading, unpacking and writing.
 
     Returns:
-        The folder `source`, or a folder in the cache, which must not be written to.
+        The folder `source`, or a folder in the cache, which must be treated as read-only.
 
     Raises:
-        SourceError: The source does not exist, cannot be fetched, has a different checksum, or is not safe to unpack.
+        SourceError: The source does not exist, cannot be downloaded, has a different checksum, or is unsafe to unpack.
     """
     if source.startswith(NAMED_PREFIXES):
         _refuse_checksum(source, sha256)
@@ -47,10 +47,10 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Like `open_source` for a CSV, TSV or Parquet file or its http(s) URL; does not fetch the images.
+    """Like `open_source`, but for a CSV, TSV or Parquet file or its http(s) URL; does not download the images.
 
     Raises:
-        SourceError: The manifest does not exist, cannot be fetched, or has a different checksum.
+        SourceError: The manifest does not exist, cannot be downloaded, or has a different checksum.
     """
     if "://" in source:
         return fetch(source, sha256, progress=progress)
@@ -72,7 +72,7 @@ def _open_named(source: str, base: Path, progress: Progress) -> Path:
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
-        raise SourceError(f"sha256 is the checksum of an archive, and the source {source!r} is not one; remove sha256")
+        raise SourceError(f"sha256 is only supported for archives; remove it, as the source {source!r} is not one")
 
 
 def _suggestion(path: Path) -> str:

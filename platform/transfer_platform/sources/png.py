@@ -8,10 +8,10 @@ _LARGEST_BLOCK = 65535
 
 
 def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
-    """Encodes an uncompressed 8-bit PNG, the same bytes on every machine.
+    """Encodes pixels as an uncompressed 8-bit PNG, byte-identical on every machine.
 
-    Splits depend on these bytes, and other encoders change with their version. The file consists of the necessary
-    parts of https://www.w3.org/TR/png-3/ with the stored blocks of RFC 1951, section 3.2.4.
+    Splits depend on these bytes, and the output of other encoders varies between versions. The file consists of the
+    mandatory chunks of https://www.w3.org/TR/png-3/ and uses uncompressed blocks (RFC 1951, section 3.2.4).
 
     Args:
         pixels: Rows from top to bottom, `channels` bytes per pixel.
@@ -26,7 +26,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950); zlib's own block sizes depend on its version."""
+    """Returns an uncompressed zlib stream (RFC 1950); the block sizes chosen by zlib itself vary between versions."""
     stream = b"\x78\x01"
     for start in range(0, len(data), _LARGEST_BLOCK):
         block = data[start : start + _LARGEST_BLOCK]

@@ -1,6 +1,6 @@
-"""Datasets of torchvision by name, written into the cache as class folders.
+"""Torchvision datasets, converted to class folders in the cache.
 
-This package fetches and unpacks the files; the classes of torchvision only read them and never download anything.
+This package downloads and unpacks the files; the torchvision classes only read them and never download anything.
 """
 
 import gzip
@@ -25,21 +25,21 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
 def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
-    """Returns the folder of a torchvision dataset, written into the cache on first use.
+    """Returns the folder of a torchvision dataset, which is written to the cache on first use.
 
-    Published image files are copied unchanged; arrays are written as lossless PNG files, the same bytes on every
-    machine. Arrays are in memory one split at a time, image files one by one.
+    Published image files are copied unchanged; arrays are written as lossless PNG files, byte-identical on every
+    machine. Arrays are loaded into memory one split at a time, and image files one at a time.
 
     Args:
         name: One of `sources.names.TORCHVISION_DATASETS`.
-        progress: Receives the progress of fetching, unpacking and writing.
+        progress: Receives the progress of downloading, unpacking and writing.
 
     Returns:
-        A folder with `train`, `test` and, if the dataset has it, `validation`, each with one folder per class; or
-        with one folder per class if the dataset has no splits.
+        A folder with the subfolders `train`, `test` and, if available, `validation`, each with one folder per class;
+        or, if the dataset has no splits, a folder with one subfolder per class.
 
     Raises:
-        SourceError: The name is unknown, or files cannot be fetched, have a different checksum or are damaged.
+        SourceError: The name is unknown, or files cannot be downloaded, have a different checksum or are corrupt.
     """
     if problem := torchvision_problem(name):
         raise SourceError(problem)
@@ -61,14 +61,14 @@ def _write(name: str, folder: Path, progress: Progress) -> None:
         _prepare(file, root, progress)
     for split, arguments in entry.splits.items():
         task = f"writing {name}" if split == "." else f"writing {name} {split}"
-        # torchvision verifies the MD5 of the files that it unpickles here: the batches of CIFAR.
+        # torchvision verifies the MD5 checksums of the files it unpickles here (the CIFAR batches).
         dataset = dataset_class(str(root), download=False, **arguments)
         _write_split(dataset, entry, folder / split, task, progress)
     shutil.rmtree(root)
 
 
 def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
-    """Puts a published file, or its content, where torchvision expects it."""
+    """Places a published file, or its content, where torchvision expects it."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
     _unpack_or_copy(_fetch(file, progress), folder, progress)
@@ -78,7 +78,7 @@ def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
 
 
 def _fetch(file: PublishedFile, progress: Progress) -> Path:
-    """Fetches a file from its first available URL; a mirror may be a `root` folder of torchvision."""
+    """Downloads a file from the first available URL; a mirror may be a torchvision `root` folder."""
     mirror_path = f"{file.folder}/{file.name}".lstrip("/")
     failures = []
     for url in file.urls:
@@ -109,7 +109,7 @@ def _write_split(
         target.mkdir(parents=True, exist_ok=True)
         if isinstance(image, Path):
             _link_or_copy(image, target / image.name)
-        else:  # a Pillow image of mode L or RGB
+        else:  # a Pillow image in mode L or RGB
             content = encode_png(image.tobytes(), image.width, len(image.getbands()))
             (target / f"{number:06d}.png").write_bytes(content)
         progress(Step(task, number + 1, len(dataset), "images"))
@@ -123,13 +123,13 @@ def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequenc
         import torchvision
 
         raise SourceError(
-            f"torchvision {torchvision.__version__} does not provide the class names; pip install --upgrade torchvision"
+            f"torchvision {torchvision.__version__} does not provide class names; run pip install --upgrade torchvision"
         )
     return [name if isinstance(name, str) else name[0] for name in classes]
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
-    """Creates a hard link if the file system supports it; raises `FileExistsError` if `target` exists."""
+    """Creates a hard link, or a copy if that is not supported; raises `FileExistsError` if `target` exists."""
     with suppress(OSError):
         target.hardlink_to(file)
         return
@@ -145,6 +145,6 @@ def _translate_errors(name: str) -> Iterator[None]:
         raise SourceError(f"torchvision:{name}: {error}") from error
     except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
-            f"torchvision:{name} could not be written as class folders: {str(error) or type(error).__name__}; "
-            f"is the disk of {cache_folder()} full, or is a file without a checksum damaged?"
+            f"torchvision:{name} could not be converted to class folders: {str(error) or type(error).__name__}; "
+            f"the disk that contains {cache_folder()} may be full, or a file that has no checksum may be corrupt"
         ) from error

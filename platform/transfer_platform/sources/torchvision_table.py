@@ -1,8 +1,8 @@
-"""The supported datasets of torchvision: their files, splits and images.
+"""Supported torchvision datasets: their files, splits and images.
 
-URLs and checksums come from attributes of torchvision's classes; those that torchvision defines in a function are
-repeated here. Datasets whose loader unpickles files are supported only if torchvision checks the MD5 of these files
-first (CIFAR10 and CIFAR100: every batch, and the class names).
+URLs and checksums are taken from attributes of the torchvision classes; those hard-coded in torchvision functions are
+duplicated here. Datasets whose loader unpickles files are supported only if torchvision first verifies the MD5
+checksum of every unpickled file (CIFAR10 and CIFAR100: every batch and the class names).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 DatasetClass = Any
-"""A dataset class of torchvision, which has no type annotations."""
+"""A torchvision dataset class; torchvision has no type annotations."""
 DatasetInstance = Any
-"""An instance of such a class."""
+"""An instance of a torchvision dataset class."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A published file of a dataset.
+    """A downloadable file of a dataset.
 
     Attributes:
-        urls: In order of preference.
-        md5: Published checksum, 32 hexadecimal digits; `None` if there is none.
-        folder: Folder of the file, or of its content, below torchvision's `root`.
-        inner_archives: Patterns of compressed files in the archive that are unpacked into `folder` as well.
+        urls: URLs of the file, in order of preference.
+        md5: Published MD5 checksum, 32 hexadecimal digits; `None` if there is none.
+        folder: Folder for the file or its content, relative to torchvision's `root`.
+        inner_archives: Glob patterns for compressed files inside the archive that are also unpacked into `folder`.
     """
 
     urls: tuple[str, ...]
@@ -34,19 +34,19 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """File name in the URL."""
+        """File name, taken from the first URL."""
         return self.urls[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionDataset:
-    """Description of a dataset class of torchvision.
+    """Description of a torchvision dataset class.
 
     Attributes:
-        files: Returns the files to fetch for the class.
-        splits: Arguments of the class for each split folder; `.` if the dataset has no splits.
-        images: Returns image files with their labels; `None` if the dataset holds arrays.
-        classes: Class names, if torchvision does not have them.
+        files: Returns the files to download for the class.
+        splits: Constructor arguments, keyed by split folder; the key is `.` if the dataset has no splits.
+        images: Returns the image files and their labels; `None` if the dataset stores its images as arrays.
+        classes: Class names, if not provided by torchvision.
     """
 
     files: Callable[[DatasetClass], Iterable[PublishedFile]]
@@ -213,4 +213,4 @@ TABLE: Mapping[str, TorchvisionDataset] = {
     "SVHN": TorchvisionDataset(_split_list_files, _TRAIN_TEST, classes=_DIGITS),
     "USPS": TorchvisionDataset(_split_list_files, _TRAIN_OR_NOT, classes=_DIGITS),
 }
-"""Datasets by name in a recipe: the class of torchvision, with a variant after a slash."""
+"""Datasets, keyed by recipe name: the torchvision class name, optionally followed by a slash and a variant."""

@@ -1,4 +1,4 @@
-"""Recursive listing of folders; follows links only if it is safe."""
+"""Lists folders recursively; follows symbolic links only if it is safe."""
 
 import os
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.sources.checksums import FileStamp
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-"""Files and folders that file managers create, in lower case; ignored like hidden files."""
+"""Lowercase names of files and folders created by file managers; ignored like hidden files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,8 @@ class FoundFile:
     """A file that has been listed but not read.
 
     Attributes:
-        path: Path below the listed folder, with links not resolved; a string, as there may be millions.
-        name: The same path relative to that folder, with `/` between folders.
+        path: Path of the file, with symlinks not resolved; a string, because there may be millions of files.
+        name: The same path relative to the listed folder, with `/` as separator.
     """
 
     path: str
@@ -27,13 +27,13 @@ class FoundFile:
 
 @dataclass
 class FolderContents:
-    """Everything below a folder, in no particular order.
+    """Contents of a folder and all of its subfolders, in no particular order.
 
     Attributes:
-        files: Files that may be read.
+        files: Regular files, including links that may be followed.
         folders: Direct subfolders, including links to folders.
-        ignored: Hidden files and files of file managers; hidden folders are not entered.
-        problems: Unreadable folders, refused links, and special files such as pipes.
+        ignored: Hidden files and files created by file managers; hidden folders are not entered.
+        problems: Unreadable folders, rejected links, and special files such as pipes, keyed by path.
     """
 
     files: list[FoundFile] = field(default_factory=list)
@@ -43,12 +43,12 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Returns whether a name is hidden or one of `IGNORED_NAMES`."""
+    """Returns whether a name is hidden or listed in `IGNORED_NAMES`."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
 def walk(folder: Path, root: Path) -> FolderContents:
-    """Lists everything below `folder`; links must not leave `root`. Both are absolute and resolved."""
+    """Lists everything below `folder`; links must not lead outside `root`. Both paths must be absolute and resolved."""
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:
@@ -56,7 +56,7 @@ def walk(folder: Path, root: Path) -> FolderContents:
         try:
             entries = list(os.scandir(current))
         except OSError as error:
-            message = f"is a folder that cannot be read: {error.strerror}"
+            message = f"the folder cannot be read: {error.strerror}"
             contents.problems[current] = FileProblem("unreadable folder", message)
             continue
         for entry in entries:
@@ -79,7 +79,7 @@ def walk(folder: Path, root: Path) -> FolderContents:
 def _found_file(entry: os.DirEntry[str], prefix: str) -> FoundFile | FileProblem:
     try:
         return FoundFile(entry.path, prefix + entry.name, FileStamp.of(entry.stat()))
-    except OSError as error:  # its folder may be listed but not entered, or the file was just deleted
+    except OSError as error:  # the folder can be listed but not entered, or the file was just deleted
         return unreadable(error)
 
 
@@ -92,15 +92,15 @@ def _problem(entry: os.DirEntry[str], root: Path, ancestors: frozenset[Path]) ->
 
 
 def _link_problem(link: Path, root: Path, ancestors: frozenset[Path]) -> FileProblem | None:
-    circle = FileProblem("link in circles", "is a link that leads in circles")
+    circle = FileProblem("link in circles", "is part of a symbolic link loop")
     try:
         target = link.resolve(strict=True)
     except FileNotFoundError:
-        return FileProblem("link to nothing", "is a link whose target does not exist")
+        return FileProblem("link to nothing", "is a symbolic link whose target does not exist")
     except PermissionError as error:
-        return FileProblem("unreadable", f"is a link that cannot be followed: {error.strerror}")
+        return FileProblem("unreadable", f"is a symbolic link that cannot be followed: {error.strerror}")
     except (OSError, RuntimeError):
         return circle
     if not target.is_relative_to(root):
-        return FileProblem("link leading out", f"is a link that leaves the dataset, to {printable(target)}")
+        return FileProblem("link leading out", f"is a symbolic link to {printable(target)}, outside the dataset")
     return circle if target in ancestors else None

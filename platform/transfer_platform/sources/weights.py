@@ -1,4 +1,4 @@
-"""Pretrained weights as local files: bundled, local, or fetched once."""
+"""Locates pretrained weights: bundled, local, or downloaded once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ class PretrainedWeights:
     """The initial weights of a backbone.
 
     Attributes:
-        name: `none`, the name of the weights in their library, or the name of the local file.
-        path: `None` for random initialization.
-        sha256: Checksum of the file, hexadecimal; `None` for random initialization.
+        name: `none`, the name used by the library that published the weights, or the name of the local file.
+        path: Weights file; `None` for random initialization.
+        sha256: Hexadecimal SHA-256 checksum of the file; `None` for random initialization.
     """
 
     name: str
@@ -25,17 +25,17 @@ class PretrainedWeights:
 
 
 def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
-    """Returns the pretrained weights of a backbone, fetched if necessary.
+    """Returns the pretrained weights of a backbone, downloading them if necessary.
 
     Args:
-        backbone: Its name in a recipe.
-        weights: `default`, `none`, the name of published weights, or a file.
-        folder: Folder that the path of a file is relative to.
-        progress: Receives the number of fetched bytes.
+        backbone: Name of the backbone in a recipe.
+        weights: `default`, `none`, the name of published weights, or the path to a weights file.
+        folder: Folder that relative file paths are resolved against.
+        progress: Receives the number of bytes downloaded so far.
 
     Raises:
-        WeightsError: The backbone has no such weights.
-        SourceError: The weights cannot be fetched.
+        WeightsError: The requested weights do not exist for this backbone.
+        SourceError: The weights cannot be downloaded.
     """
     local = folder / Path(weights).expanduser()
     source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else weights)

@@ -38,7 +38,7 @@ def interrupt(site: Site, after: int = 400_000) -> None:
     """Leaves a part of the file in the cache, as a lost connection does."""
     site.files[NAME], site.cuts = CONTENT, [after]
     site.failures = [200, 503, 503, 503]
-    with pytest.raises(SourceError, match="answered 503"):
+    with pytest.raises(SourceError, match="HTTP status 503"):
         fetch(site.url + NAME)
     site.requests.clear()
 
@@ -50,7 +50,7 @@ def test_a_file_is_fetched_once(site: Site) -> None:
     assert path.read_bytes() == CONTENT
     assert path.name == "photos.zip"
     assert path.is_relative_to(cache_folder() / "downloads")
-    assert steps[-1] == Step("fetching photos.zip", 1_000_000, 1_000_000, "bytes")
+    assert steps[-1] == Step("downloading photos.zip", 1_000_000, 1_000_000, "bytes")
     assert fetch(site.url + NAME) == fetch(site.url + NAME, SHA256) == path
     assert len(site.requests) == 1
     assert {each.suffix for each in path.parent.iterdir()} == {".zip", ".lock"}
@@ -119,7 +119,7 @@ def test_a_server_without_ranges_restarts(site: Site) -> None:
 
 def test_a_server_that_always_cuts_is_abandoned(site: Site) -> None:
     site.files[NAME], site.ranges, site.cuts = CONTENT, False, [100_000] * 50
-    with pytest.raises(SourceError, match="interrupted after 100,000 of 1000000 bytes"):
+    with pytest.raises(SourceError, match="connection lost after 100,000 of 1000000 bytes"):
         fetch(site.url + NAME)
     assert len(site.requests) == 1 + FAILURES_IN_A_ROW
 
@@ -196,7 +196,7 @@ def test_old_datasets_have_an_md5(site: Site) -> None:
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (500, 3), (429, 3)])
 def test_refusals_are_reported_and_temporary_ones_retried(site: Site, status: int, tries: int) -> None:
     site.files[NAME], site.failures = CONTENT, [status] * tries
-    with pytest.raises(SourceError, match=rf"answered {status} .*\n.*PLATFORM_MIRROR"):
+    with pytest.raises(SourceError, match=rf"HTTP status {status} .*\n.*PLATFORM_MIRROR"):
         fetch(site.url + NAME)
     assert len(site.requests) == tries
     site.failures = [503]
@@ -204,7 +204,7 @@ def test_refusals_are_reported_and_temporary_ones_retried(site: Site, status: in
 
 
 def test_an_unreachable_server(isolated: Path) -> None:
-    with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:9/a\.zip: cannot be reached"):
+    with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:9/a\.zip: the server cannot be reached"):
         fetch("http://127.0.0.1:9/a.zip")
 
 
@@ -270,11 +270,11 @@ class TestMirrors:
         with pytest.raises(SourceError) as raised:
             fetch(site.url + NAME)
         assert str(raised.value).splitlines() == [
-            f"{site.url}{NAME} could not be fetched:",
+            f"{site.url}{NAME} could not be downloaded:",
             f"  {mirror}/127.0.0.1/data/photos.zip: no such file",
             f"  {mirror}/photos.zip: no such file",
-            f"  {site.url}{NAME}: answered 404 Not Found",
-            "check the URL and the network, or put the file into a folder and set PLATFORM_MIRROR to it",
+            f"  {site.url}{NAME}: HTTP status 404 Not Found",
+            "check the URL and the network connection, or set PLATFORM_MIRROR to a folder that contains the file",
         ]
 
 

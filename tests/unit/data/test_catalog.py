@@ -165,23 +165,23 @@ class TestLinks:
     @pytest.mark.parametrize(
         ("link", "target", "message"),
         [
-            ("ant/link.png", "/etc/passwd", "leaves the dataset, to /etc/passwd"),
-            ("ant/link", "..", "in circles"),
-            ("ant/link", ".", "in circles"),
-            ("ant/link", "link", "in circles|target does not exist"),
+            ("ant/link.png", "/etc/passwd", "to /etc/passwd, outside the dataset"),
+            ("ant/link", "..", "loop"),
+            ("ant/link", ".", "loop"),
+            ("ant/link", "link", "loop|target does not exist"),
             ("ant/link.png", "nothing.png", "target does not exist"),
-            ("ant/link", "/tmp", "leaves the dataset"),
+            ("ant/link", "/tmp", "outside the dataset"),
         ],
     )
     def test_refused(self, link: str, target: str, message: str, folder: Path) -> None:
         (folder / link).symlink_to(target)
-        with pytest.raises(DataError, match=f"{link}: is a link .*({message})"):
+        with pytest.raises(DataError, match=f"{link}: is (a|part of a) symbolic link .*({message})"):
             scan_valid(folder)
 
     def test_two_folders_that_link_each_other(self, folder: Path) -> None:
         (folder / "ant" / "to_bee").symlink_to("../bee")
         (folder / "bee" / "to_ant").symlink_to("../ant")
-        with pytest.raises(DataError, match="in circles"):
+        with pytest.raises(DataError, match="symbolic link loop"):
             scan_valid(folder)
 
     def test_a_pipe_is_not_waited_for(self, folder: Path) -> None:

@@ -183,12 +183,12 @@ CASES = {
     "set of torchvision that is not there": (
         changed("embedded:digits", "torchvision:cifar-10"),
         3,
-        "dataset.source: there is no supported torchvision dataset 'cifar-10'; did you mean 'CIFAR10'?",
+        "dataset.source: unknown torchvision dataset 'cifar-10'; did you mean 'CIFAR10'?",
     ),
     "set of Hugging Face in another form": (
         changed("embedded:digits", "huggingface:mnist?labels=digit"),
         3,
-        "there is no option 'labels'; expected huggingface:OWNER/NAME",
+        "unknown option 'labels'; expected huggingface:OWNER/NAME",
     ),
     "folder of Hugging Face that is not there": (
         changed("embedded:digits", "huggingface:./phots"),

@@ -41,9 +41,9 @@ def test_an_archive_is_unpacked(isolated: Path) -> None:
         ("embedded:digit", "did you mean 'digits'"),
         ("ftp://host/photos.zip", r"must start with http:// or https://"),
         ("file:///etc/passwd", r"must start with http:// or https://"),
-        ("photos", "sha256 is the checksum of an archive"),
-        ("embedded:digits", "sha256 is the checksum of an archive"),
-        ("torchvision:CIFAR10", "sha256 is the checksum of an archive"),
+        ("photos", "sha256 is only supported for archives"),
+        ("embedded:digits", "sha256 is only supported for archives"),
+        ("torchvision:CIFAR10", "sha256 is only supported for archives"),
     ],
 )
 def test_what_cannot_be_opened(source: str, message: str, isolated: Path) -> None:
