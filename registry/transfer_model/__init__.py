@@ -1,5 +1,5 @@
-"""Code of a registered model: preprocessing, networks, classifier, pyfunc.
+"""Code shipped with every model: preprocessing, networks, classifier, pyfunc.
 
-Training uses this package, and every registered model contains a copy of it. It therefore imports only torch,
-torchvision, timm, Pillow, safetensors, NumPy, pandas and MLflow, and its own modules by relative imports.
+Training uses this package, and every registered model contains a copy of it. It therefore depends only on
+torch, torchvision, timm, Pillow, safetensors, NumPy, pandas and MLflow, and uses relative imports for its own modules.
 """

@@ -1,6 +1,6 @@
-"""Backbones of torchvision and timm, and one with installed weights.
+"""Backbones from torchvision and timm, plus one with bundled weights.
 
-Every function imports the library that it needs.
+Each function lazily imports the libraries it needs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 BUNDLED, TORCHVISION, TIMM = "bundled", "torchvision", "timm"
 LIBRARIES = (BUNDLED, TORCHVISION, TIMM)
-"""Libraries that a name without a prefix is looked up in, in this order."""
+"""Libraries searched, in this order, for a backbone name without a library prefix."""
 
 BUNDLED_NAME = "efficientnet_lite0"
 BUNDLED_ARCHITECTURE = "tf_efficientnet_lite0"
-"""timm's name for the network of the installed weights."""
+"""timm name of the network to which the bundled weights belong."""
 
 BUNDLED_WEIGHTS = "installed"
 
@@ -30,17 +30,17 @@ _TORCHVISION_OPTIONS = {
     "maxvit": ("input_size",),
     "vision_transformer": ("image_size",),
 }
-"""Constructor arguments besides the number of classes, by torchvision's module."""
+"""Constructor arguments other than the number of classes, keyed by torchvision module."""
 
 
 @dataclass(frozen=True, order=True)
 class Backbone:
-    """Resolved name of a network.
+    """Resolved backbone name.
 
     Attributes:
         library: `torchvision`, `timm` or `bundled`.
-        architecture: The library's name for the network.
-        tag: timm's tag of the pretrained weights, as in `resnet50.a1_in1k`; empty if unspecified.
+        architecture: Name of the network in that library.
+        tag: timm tag of the pretrained weights, such as `a1_in1k` in `resnet50.a1_in1k`; empty if unspecified.
     """
 
     library: str
@@ -54,13 +54,13 @@ class Backbone:
 
     @property
     def timm_name(self) -> str:
-        """Name in timm, including the tag; only for networks that timm builds."""
+        """Name in timm, including any tag; only valid for networks built by timm."""
         architecture = BUNDLED_ARCHITECTURE if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
 
 
 def installed_backbones() -> tuple[Backbone, ...]:
-    """Returns every classification network of the installed libraries."""
+    """Returns all classification networks available in the installed libraries."""
     import timm
     import torchvision
 
@@ -72,16 +72,16 @@ def installed_backbones() -> tuple[Backbone, ...]:
 
 
 def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary: bool = True) -> nn.Module:
-    """Builds a network with random weights and the library's own classifier.
+    """Builds a network with random weights and the library's original classifier.
 
-    torchvision's Inception and GoogLeNet always expect images normalized with ImageNet's statistics and rescale them
-    internally (`transform_input=True`), with or without pretrained weights.
+    torchvision's Inception and GoogLeNet are always built with `transform_input=True`, even without pretrained weights:
+    they expect images normalized with ImageNet statistics and renormalize them internally.
 
     Args:
-        backbone: From `catalog.resolve`.
-        classes: Number of outputs; 0 omits the classifier if timm supports that.
-        image_size: S in pixels, used by networks whose weights depend on it.
-        auxiliary: Builds the auxiliary heads of GoogLeNet and Inception.
+        backbone: Result of `catalog.resolve`.
+        classes: Number of outputs; 0 omits the classifier if the timm network supports it.
+        image_size: Image side S in pixels; only used by networks whose weights depend on it.
+        auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
     if backbone.library == TORCHVISION:
         return _torchvision_network(backbone.architecture, classes, image_size, auxiliary)
@@ -89,7 +89,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
 
 def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - passed to timm
-    """Builds a timm network; passes `image_size` on if timm declares a fixed input size."""
+    """Builds a timm network; `image_size` is only passed on if timm declares a fixed input size."""
     import timm
 
     if _timm_cfg(backbone.timm_name).fixed_input_size:
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns the preprocessing for each name of pretrained weights, the default first; the only key may be ""."""
+    """Returns preprocessing keyed by weights name, default first; the only key is "" if no weights have names."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:
@@ -110,7 +110,7 @@ def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
 
 
 def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
-    """Returns the class names of pretrained weights in the order of the logits; may be empty."""
+    """Returns the class names of the given pretrained weights in logit order; empty if unknown."""
     if backbone.library == TORCHVISION:
         return tuple(torchvision_weights(backbone.architecture)[weights].meta["categories"])
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
@@ -123,7 +123,7 @@ def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
 
 
 def torchvision_weights(architecture: str) -> dict[str, Any]:
-    """Returns the weights enum of a torchvision network as a dictionary, the default first."""
+    """Returns the members of a torchvision network's weights enum, keyed by name, default first."""
     import torchvision
 
     weights = torchvision.models.get_model_weights(architecture)
@@ -132,14 +132,14 @@ def torchvision_weights(architecture: str) -> dict[str, Any]:
 
 
 def timm_cfg(backbone: Backbone, tag: str = "") -> Any:  # noqa: ANN401 - timm's PretrainedCfg
-    """Returns timm's `PretrainedCfg` for a network and a tag of its weights."""
+    """Returns timm's `PretrainedCfg` for a network and a weights tag."""
     if backbone.library == BUNDLED:
         return _timm_cfg(backbone.timm_name)
     return _timm_cfg(Backbone(TIMM, backbone.architecture, tag or backbone.tag).timm_name)
 
 
 def timm_tags(backbone: Backbone) -> tuple[str, ...]:
-    """Returns the tags of a timm network's pretrained weights, the default first."""
+    """Returns the tags of a timm network's pretrained weights, default first."""
     import timm
 
     default = timm_cfg(Backbone(backbone.library, backbone.architecture)).tag or ""
@@ -158,10 +158,10 @@ def _timm_cfg(name: str) -> Any:  # noqa: ANN401 - timm's PretrainedCfg
 def _from_timm(cfg: Any) -> Preprocessing:  # noqa: ANN401 - timm's PretrainedCfg
     mean, std = tuple(map(float, cfg.mean)), tuple(map(float, cfg.std))
     interpolation = cfg.interpolation if cfg.interpolation != "random" else "bicubic"
-    return Preprocessing(cfg.input_size[-1], float(cfg.crop_pct), interpolation, mean, std)  # type: ignore[arg-type] # three each
+    return Preprocessing(cfg.input_size[-1], float(cfg.crop_pct), interpolation, mean, std)  # type: ignore[arg-type] # 3 values
 
 
-def _from_torchvision(weights: Any) -> Preprocessing:  # noqa: ANN401 - a member of one of many enums
+def _from_torchvision(weights: Any) -> Preprocessing:  # noqa: ANN401 - member of a weights enum
     transform = weights.transforms()
     size = transform.crop_size[0]
     crop = round(size / transform.resize_size[0], 4)

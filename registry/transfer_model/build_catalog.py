@@ -1,9 +1,9 @@
-"""Builds `catalog.json` from the networks of the installed libraries.
+"""Builds `catalog.json` from the networks in the installed libraries.
 
     python -m transfer_model.build_catalog
 
-Run it after every update of timm or torchvision; it takes about twenty minutes of CPU time, spread over all cores.
-Networks that a library cannot build are listed under "left out" with the reason.
+Run it after every timm or torchvision update. It takes about 20 minutes of CPU time, spread over all cores.
+Networks that fail to build are listed under "left out" with the reason.
 """
 
 import json
@@ -29,7 +29,7 @@ _NORMALIZATIONS = {
 
 
 def compress_stages(stages: Iterable[Stage]) -> dict[str, int | list[int]]:
-    """Joins consecutively numbered stages into ranges, the inverse of `catalog.expand_stages`."""
+    """Merges consecutively numbered stages into ranges; the inverse of `catalog.expand_stages`."""
     runs: list[list[Stage]] = []
     for stage in stages:
         if runs and _is_next(runs[-1][-1].name, stage.name):
@@ -52,7 +52,7 @@ def _range_entry(run: list[Stage]) -> tuple[str, int | list[int]]:
 
 
 def catalog_entry(info: BackboneInfo, normalizations: dict[str, Any]) -> dict[str, Any]:
-    """Converts a description to a catalog entry; adds new pairs of mean and std to `normalizations`."""
+    """Converts a `BackboneInfo` to a catalog entry; adds new (mean, std) pairs to `normalizations` in place."""
     prepared = {}
     for weights, preprocessing in info.preprocessings.items():
         pair = (preprocessing.mean, preprocessing.std)

@@ -1,8 +1,8 @@
-"""Catalog of all backbones with stages and weights, without importing torch.
+"""Catalog of all backbones, their stages and weights; does not import torch.
 
 Importing torch and timm takes seconds, so names, stages and parameter counts are stored in `catalog.json`.
-`python -m transfer_model.build_catalog` creates it for the installed versions of timm and torchvision. With other
-versions, the libraries are queried instead.
+`python -m transfer_model.build_catalog` generates it for the installed versions of timm and torchvision. If the file
+was generated for other versions, the libraries are queried instead.
 """
 
 import difflib
@@ -25,7 +25,7 @@ FILE = Path(__file__).with_name("catalog.json")
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of a backbone; the first one also counts the parameters outside of all stages."""
+    """Backbone stage; the parameter count of the first stage includes parameters that belong to no stage."""
 
     name: str
     parameters: int
@@ -38,9 +38,9 @@ class BackboneInfo:
     Attributes:
         name: Name as passed to `backbone_info`.
         library: `torchvision`, `timm` or `bundled`.
-        features: Input width of a new head, which will have (features + 1) x classes parameters.
+        features: Input width of a new head, which has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing by name of the weights, the default first; one item "" if there are no weights.
+        preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights have names.
     """
 
     name: str
@@ -51,30 +51,30 @@ class BackboneInfo:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters of all stages; heads are excluded because they are replaced."""
+        """Total number of parameters in all stages; excludes the head, which is replaced."""
         return sum(stage.parameters for stage in self.stages)
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Names of the pretrained weights, the default first; may be empty."""
+        """Names of the pretrained weights, default first; empty if there are none."""
         return tuple(filter(None, self.preprocessings))
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Preprocessing of the default weights."""
+        """Preprocessing for the default weights."""
         return next(iter(self.preprocessings.values()))
 
     def preprocessing_for(self, weights: str) -> Preprocessing:
-        """Returns the preprocessing of named weights, or the default one for any other name."""
+        """Returns the preprocessing for the given weights, or the default preprocessing if the name is unknown."""
         return self.preprocessings.get(weights, self.preprocessing)
 
 
 def resolve(name: str) -> Backbone:
-    """Resolves the name of a backbone.
+    """Resolves a backbone name.
 
     Args:
-        name: `resnet18` (torchvision has priority over timm), `timm/resnet18`, `torchvision/resnet18`,
-            `resnet50.a1_in1k` with timm's tag for the weights, or `efficientnet_lite0`.
+        name: Such as `resnet18` (torchvision takes precedence over timm), `timm/resnet18`, `torchvision/resnet18`,
+            `resnet50.a1_in1k` (with a timm weights tag), or `efficientnet_lite0`.
 
     Raises:
         UnknownBackboneError: No library has this backbone; the message suggests similar names.
@@ -89,9 +89,9 @@ def resolve(name: str) -> Backbone:
 
 
 def names(pattern: str = "*") -> tuple[str, ...]:
-    """Returns the shortest unambiguous names of the matching backbones, sorted.
+    """Returns the shortest unambiguous names of all matching backbones, sorted.
 
-    `pattern` has shell wildcards, such as `*b0` or `timm/vit*`, or is a part of the name.
+    `pattern` contains shell wildcards, as in `*b0` or `timm/vit*`, or is a substring of the name.
     """
     glob = pattern if any(wildcard in pattern for wildcard in "*?[") else f"*{pattern}*"
     shortest = {key: _shortest_name(key) for key in _keys()}
@@ -100,11 +100,11 @@ def names(pattern: str = "*") -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def backbone_info(name: str) -> BackboneInfo:
-    """Describes a backbone, from `catalog.json` if it matches the installed libraries.
+    """Describes a backbone; uses `catalog.json` if it matches the installed library versions.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
-        ModelError: The library cannot build it.
+        ModelError: The library cannot build the backbone.
     """
     backbone = resolve(name)
     return _read_entry(name, backbone, _matching_content()) or describe_backbone(backbone, name)
@@ -114,7 +114,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
     """Describes a backbone by querying its library.
 
     Raises:
-        ModelError: The library cannot build it.
+        ModelError: The library cannot build the backbone.
     """
     from .structure import find_structure
 
@@ -125,17 +125,17 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json`, regardless of installed versions; None if not listed."""
+    """Describes a backbone using `catalog.json`, whatever library versions are installed; None if it is not listed."""
     return _read_entry(name, resolve(name), _content())
 
 
 def shipped_versions() -> dict[str, str]:
-    """Returns the library versions that `catalog.json` was made with; empty without the file."""
+    """Returns the library versions for which `catalog.json` was generated; empty if the file does not exist."""
     return dict((_content() or {}).get("made with", {}))
 
 
 def library_versions() -> dict[str, str]:
-    """Returns the installed versions of timm and torchvision, without local parts such as `+cpu`."""
+    """Returns the installed versions of timm and torchvision, without local suffixes such as `+cpu`."""
     return {library: version(library).partition("+")[0] for library in ("timm", "torchvision")}
 
 
@@ -190,13 +190,13 @@ def _shortest_name(key: str) -> str:
 
 def _unknown_backbone(name: str, library: str, architecture: str, tag: str) -> str:
     if library and library not in LIBRARIES:
-        return f"unknown library {library!r} in the backbone {name!r}; expected torchvision/ or timm/"
+        return f"unknown library {library!r} in the backbone name {name!r}; expected torchvision/ or timm/"
     tagged = Backbone(TIMM, architecture)
     if tag and library in ("", TIMM) and tagged.key in _keys():
         return f"{tagged.key} has no weights {tag!r}; available: {', '.join(_tags(tagged)) or 'none'}"
     nearest = difflib.get_close_matches(architecture, {key.rpartition("/")[2] for key in _keys()}, n=5)
     hint = f"; similar names: {', '.join(nearest)}" if nearest else ""
-    return f"unknown backbone {name!r}{hint}; `platform backbones` lists all backbones"
+    return f"unknown backbone {name!r}{hint}; run `platform backbones` to list all backbones"
 
 
 def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -> BackboneInfo | None:

@@ -35,18 +35,18 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE)
 ACCELERATOR_BATCH = 8
 """Batch size on an accelerator; the last batch is padded.
 
-The last bits of float32 results depend on the batch size, but the result for an image must not depend on the other
-images of a request. On a CPU the batch size is therefore 1: the time per image is the same, and nothing is padded.
+The least significant bits of float32 results depend on the batch size, but the result for an image must not depend on
+the other images in the request. On a CPU, the batch size is 1: the time per image is the same without any padding.
 """
 
 THREADS_VARIABLE = "PLATFORM_THREADS"
-"""Environment variable: number of threads per image on a CPU, 1 by default.
+"""Environment variable that sets the number of threads per image on a CPU; defaults to 1.
 
-More threads reduce the latency of a large network on idle cores, but also the throughput.
+More threads reduce the latency of large networks if cores are idle, but they also reduce throughput.
 """
 
 _DECODING_THREADS = 4
-"""Number of threads that decode images for an accelerator; each holds up to one batch."""
+"""Number of threads that decode images for an accelerator; each thread holds at most one batch in memory."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClassifierOutput:
     """Predictions for N images.
 
     Attributes:
-        probabilities: Calibrated probabilities (N, C); each row sums to 1.
+        probabilities: Calibrated class probabilities (N, C); each row sums to 1.
         ood_scores: Out-of-distribution scores (N,), 0 to 2.
     """
 
@@ -63,7 +63,7 @@ class ClassifierOutput:
 
 
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
-    """Writes `FILES` into an existing folder."""
+    """Writes `FILES` to an existing folder."""
     config.write(folder)
     ood_scorer.save(folder)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
@@ -71,10 +71,10 @@ def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodSco
 
 
 class Classifier:
-    """Network with class names, preprocessing and out-of-distribution scorer, ready for inference.
+    """Network with class names, preprocessing and an out-of-distribution scorer, ready for inference.
 
-    Network and scorer are moved to `device` (`cpu`, `cuda`, `cuda:1`, `mps`) in place, and the network is set to
-    evaluation mode. The scorer expects the features that `Network.register_feature_hook` passes on.
+    The network and the scorer are moved to `device` (`cpu`, `cuda`, `cuda:1`, `mps`) in place, and the network is set
+    to evaluation mode. The scorer expects the features that `Network.register_feature_hook` passes to its hook.
     """
 
     def __init__(self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu") -> None:
@@ -89,11 +89,11 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Classifier:
-        """Loads a model written by `save`, and fuses batch norms into convolutions.
+        """Loads a model written by `save` and fuses its batch norm layers into convolutions.
 
         Raises:
             ModelError: The config is invalid, or `PLATFORM_THREADS` is not a positive integer.
-            WeightsError: Weights or reference are unreadable or belong to another network.
+            WeightsError: The weights or reference features are unreadable or belong to another network.
         """
         config = ModelConfig.read(folder)
         size = config.preprocessing.image_size
@@ -105,15 +105,15 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the columns of `probabilities`."""
+        """Class names in the column order of `probabilities`."""
         return self.config.classes
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Classifies file contents or paths; the result for an image is bitwise independent of the other images.
+        """Classifies images given as file contents or paths; each result is bitwise independent of the other images.
 
         Raises:
-            UnreadableImageError: An image cannot be decoded; the message names the first one by its path, or as
-                `row 3` (zero-based).
+            UnreadableImageError: An image cannot be decoded; the message identifies the first such image by its path,
+                or by its zero-based row, such as `row 3`.
         """
         count, starts = len(images), range(0, len(images), self._batch_size)
         result = ClassifierOutput(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))
@@ -124,7 +124,7 @@ class Classifier:
         return result
 
     def predict_proba(self, images: Sequence[bytes | Path]) -> NDArray[np.float32]:
-        """Returns only the probabilities (N, C) of `predict`."""
+        """Returns only the `probabilities` (N, C) computed by `predict`."""
         return self.predict(images).probabilities
 
     def _make_pool(self) -> FairThreadPool:

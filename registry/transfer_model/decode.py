@@ -1,4 +1,4 @@
-"""Image decoding, shared by training and serving: file content -> upright 8-bit RGB image."""
+"""Decodes image files to upright 8-bit RGB, for both training and serving."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 64_000_000
-"""Images with more pixels are rejected by their header, before memory is allocated."""
+"""Images with more pixels are rejected based on their header, before memory for the pixels is allocated."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Supported formats by Pillow's names; JPEG includes the MPO files of phones and stereo cameras.
+"""Pillow names of the supported formats; JPEG includes MPO files from phones and stereo cameras.
 
-The list is fixed, so that it does not depend on installed plugins, and excludes EPS, which would start Ghostscript.
+The list is fixed, so it does not depend on installed plugins. EPS is excluded because it would start Ghostscript.
 """
 
 _ORIENTATION = 0x0112
@@ -41,58 +41,58 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image to upright 8-bit RGB; a file and its content in memory give the same pixels.
+    """Decodes an image to upright 8-bit RGB; a path and the content of the file yield the same pixels.
 
     Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales high-bit-depth
     grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
         source: Content or path of a file in one of the `FORMATS`.
-        name: Name of an image without a path in error messages.
-        min_side: Decodes a larger JPEG at 1/2, 1/4 or 1/8 of its size, which is faster: the smallest of these with both
-            sides at least this long, in pixels. None means full size.
+        name: Name used in error messages if `source` is not a path.
+        min_side: If set, larger JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, which is faster: at the smallest
+            scale for which both sides have at least this many pixels. None means full size.
 
     Raises:
-        UnreadableImageError: The image has an unsupported format or color space (LAB), is truncated or damaged, or has
-            more than `MAX_PIXELS` pixels. The message is one sentence with the path, if any, and without image data.
+        UnreadableImageError: The image has an unsupported format or color space (such as LAB), is truncated or corrupt,
+            or has more than `MAX_PIXELS` pixels. The message is one sentence with the path, if any, and no image data.
     """
     name = name if isinstance(source, bytes) else str(source)
     return to_rgb(open_image(source, name), name, min_side=min_side)
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises the errors of `decode` that the header reveals."""
+    """Opens an image and reads only its header; raises those errors of `decode` that are detectable from the header."""
     name = name if isinstance(source, bytes) else str(source)
     _hide_pillow_warnings()
     return _open(name, _content(source, name))
 
 
 def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image returned by `open_image`; arguments and errors are those of `decode`."""
+    """Decodes an image returned by `open_image`; arguments and errors are the same as for `decode`."""
     try:
         return _to_rgb(_turn_upright(_load(image, min_side)))
     except MemoryError:
         raise
-    except Exception as error:  # damaged data raises nearly anything: OSError, SyntaxError, struct.error, ...
-        raise UnreadableImageError(f"{name} is a truncated or damaged {image.format} image", "damaged") from error
+    except Exception as error:  # corrupt data can raise almost anything: OSError, SyntaxError, struct.error, ...
+        raise UnreadableImageError(f"{name} is a truncated or corrupt {image.format} image", "damaged") from error
 
 
 def pixel_count(source: bytes | Path, name: str = "the image") -> int:
-    """Returns width x height from the header; raises the errors of `open_image`."""
+    """Returns width x height according to the header; raises the same errors as `open_image`."""
     image = open_image(source, name)
     return image.width * image.height
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or damaged.
+    """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or invalid.
 
-    Call it after loading a PNG, which Pillow would otherwise load here. The orientation of a loaded TIFF is 1, because
-    Pillow has already rotated it.
+    Load PNG images before calling this; otherwise, Pillow loads them here. The orientation of a loaded TIFF is 1
+    because Pillow has already rotated it.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
         return int(orientation) if orientation in _TRANSPOSITIONS else 1
-    except Exception:  # noqa: BLE001 - damaged EXIF data raises any exception; the image is usable
+    except Exception:  # noqa: BLE001 - corrupt EXIF data can raise any exception, but the image is usable
         return 1
 
 
@@ -118,12 +118,12 @@ def _open(name: str, content: bytes) -> Image.Image:
         message = f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
         raise UnreadableImageError(message, "unsupported format") from error
     except Exception as error:  # as in to_rgb(), any exception is possible
-        raise UnreadableImageError(f"{name} is an image whose header is truncated or damaged", "damaged") from error
+        raise UnreadableImageError(f"{name} has a truncated or corrupt image header", "damaged") from error
     if image.width * image.height > MAX_PIXELS:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
         raise UnreadableImageError(message, "too many pixels")
     if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
-        raise UnreadableImageError(f"{name} is in the color space {image.mode}: convert it to RGB", "colour space")
+        raise UnreadableImageError(f"{name} has an unsupported color space ({image.mode}); use RGB", "colour space")
     return image
 
 
@@ -133,7 +133,7 @@ def _load(image: Image.Image, min_side: int | None) -> Image.Image:
     if draft is None:
         return image
     _, box = draft
-    # libjpeg rounds scaled sides up, so the last pixels may be partial: resize only the exact box.
+    # libjpeg rounds scaled dimensions up, so the last row and column may be partial: resize only the exact box.
     size = (round(box[2]), round(box[3]))
     return image if box[2:] == image.size else image.resize(size, Image.Resampling.BICUBIC, box=box)
 
@@ -158,7 +158,7 @@ def _is_high_bit_depth(image: Image.Image) -> bool:
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).reshape(-1)
-    # Processed in chunks: a whole image as float64 would need sixteen times the memory.
+    # Processed in chunks, because converting the whole image to float64 would need sixteen times the memory.
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
     scale = _full_scale(image.mode, max(float(_finite(values[chunk]).max()) for chunk in chunks))
     gray = np.empty(len(values), np.uint8)
@@ -174,7 +174,7 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 for integers; 1, 255, 65535 or the maximum for floats."""
+    """Returns the value of white: 65535 for integers; 1, 255 or 65535 for floats; the maximum if that is larger."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
@@ -182,7 +182,7 @@ def _full_scale(mode: str, brightest: float) -> float:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; real problems are raised as errors.
 
-    `warnings.catch_warnings` is not thread-safe, so the filter is permanent and returns to the front of the list.
+    `warnings.catch_warnings` is not thread-safe, so the filter is permanent; it is moved back to the front if needed.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

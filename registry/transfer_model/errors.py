@@ -1,4 +1,4 @@
-"""Exceptions about networks, weights and images."""
+"""Exceptions for problems with networks, weights and images."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ class ModelError(TransferError):
 
 
 class UnknownBackboneError(ModelError):
-    """No library has a backbone of this name; the message suggests similar names."""
+    """No library has a backbone with this name; the message suggests similar names."""
 
 
 class UnknownStageError(ModelError):
-    """The backbone has no stage of this name; the message lists its stages."""
+    """The backbone has no stage with this name; the message lists its stages."""
 
 
 class WeightsError(ModelError):
@@ -25,10 +25,10 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """The bytes are not a supported image, are damaged, or decode to too many pixels.
+    """The bytes are not a supported image, are corrupt, or would decode to too many pixels.
 
     Args:
-        message: One sentence.
+        message: Error message, one sentence.
         kind: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or `colour space`.
     """
 

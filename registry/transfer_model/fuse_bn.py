@@ -1,4 +1,4 @@
-"""Fusion of batch norms into the preceding convolutions, for faster inference."""
+"""Fuses batch norm layers into the preceding convolutions for faster inference."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Exact types: other convolutions, such as those with standardized weights, cannot be fused."""
+"""Matched by exact type, because other convolutions, such as weight-standardized ones, cannot be fused."""
 _TOLERANCE = 1e-4
-"""Largest accepted change of an output, relative to the largest output; rounding causes about 1e-6."""
+"""Maximum accepted change in any output, relative to the largest output; rounding alone causes about 1e-6."""
 
 
 def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
-    """Fuses batch norms into convolutions, in place; the result supports inference only.
+    """Fuses batch norm layers into convolutions in place; the resulting network only supports inference.
 
     Args:
         network: Network in evaluation mode.
-        images: Images (B, 3, S, S) for tracing the network and comparing outputs before and after.
+        images: Images (B, 3, S, S) used to trace the network and to compare its outputs before and after fusion.
 
     Returns:
-        Number of fused batch norms. If outputs would change, the network is restored and 0 is returned.
+        Number of fused layers. If the outputs change by more than rounding, the network is restored and 0 is returned.
     """
     with torch.no_grad():
         before, pairs = _trace(network, images)
@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output, and each convolution whose output is the input of a named batch norm."""
+    """Returns the network's output, and pairs of a convolution and the name of the batch norm that follows it."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()
@@ -50,7 +50,7 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Co
     def record_output(module: nn.Module, _inputs: object, output: Tensor) -> None:
         assert isinstance(module, nn.Conv2d)
         calls[module] += 1
-        outputs[id(output)] = (module, output)  # stores the tensor so that its id is not reused
+        outputs[id(output)] = (module, output)  # keeps the tensor alive so that its id is not reused
 
     def record_input(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         producers.setdefault(name, []).append(outputs.get(id(inputs[0]), (None, None))[0])

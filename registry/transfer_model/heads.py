@@ -1,4 +1,4 @@
-"""New classifiers that replace those of a library."""
+"""New classifier heads that replace a library's original ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 class Head(nn.Module):
     """Dropout followed by a linear classifier.
 
-    As in torchvision's classifiers, weights are initialized from a normal distribution with standard deviation
-    0.01, and biases with zero, so the first predictions are nearly uniform.
+    As in torchvision's classifiers, weights are drawn from a normal distribution with standard deviation 0.01, and
+    biases are initialized to zero, so the initial predictions are nearly uniform.
 
     Args:
-        original: The library's classifier to replace: a convolution becomes a 1x1 convolution
-            (B, F, H, W) -> (B, C, H, W), any other module a linear layer (..., F) -> (..., C).
-        classes: C, at least 1.
-        dropout: Dropout probability in training, 0 to 1 exclusive.
-        generator: Source of the initial weights; None means torch's global generator.
+        original: Library classifier to replace: a convolution is replaced by a 1x1 convolution
+            (B, F, H, W) -> (B, C, H, W), any other module by a linear layer (..., F) -> (..., C).
+        classes: Number of classes C, at least 1.
+        dropout: Dropout probability during training, 0 to 1 exclusive.
+        generator: Random generator for the initial weights; defaults to torch's global generator.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PooledHead(nn.Module):
 
 
 def mean_pool(features: Tensor) -> Tensor:
-    """Averages tokens (B, N, F) or feature maps (B, F, H, W) over positions, to (B, F)."""
+    """Averages tokens (B, N, F) or feature maps (B, F, H, W) over all positions; returns (B, F)."""
     if features.ndim == 4:
         return features.mean(dim=(2, 3))
     return features.mean(dim=1) if features.ndim == 3 else features

@@ -1,6 +1,6 @@
-"""Configuration of a model, stored as `model.json` beside `weights.safetensors`.
+"""Model configuration, stored in `model.json` next to `weights.safetensors`.
 
-The keys of the JSON are the fields of `ModelConfig`.
+The JSON keys are the fields of `ModelConfig`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ WEIGHTS_FILE = "weights.safetensors"
 FORMAT = 2
 PRECISIONS = ("float32", "bfloat16", "float16")
 MAX_OOD_SCORE = 2.0
-"""Largest possible out-of-distribution score, a cosine distance; as a threshold it flags no image."""
+"""Largest possible out-of-distribution score (a cosine distance); if used as the threshold, no image is flagged."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class OodThreshold:
-    """Images with a higher out-of-distribution score than `threshold` (0 to 2) are flagged as unknown.
+    """Out-of-distribution score (0 to 2) above which images are flagged as unknown.
 
     `false_alarms` is the accepted fraction of in-distribution images above the threshold.
     """
@@ -44,14 +44,14 @@ class OodThreshold:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything except the weights that a classifier is built from.
+    """Everything needed to build a classifier, except the weights.
 
     Attributes:
         classes: Class names in the order of the network's outputs.
-        precision: `float32`, or the dtype of autocast. It belongs to the model, so that evaluation, promotion and
-            serving compute the same numbers.
-        temperature: Divisor of the logits before the softmax, above 0.
-        format: Version of the file format.
+        precision: `float32`, or the autocast dtype. It is stored with the model so that evaluation, promotion and
+            serving compute identical results.
+        temperature: Value above 0 by which the logits are divided before the softmax.
+        format: File format version.
 
     Raises:
         ModelError: A field is invalid, or the fields are inconsistent.
@@ -67,7 +67,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
-            raise ModelError(f"the config has format {self.format}, but this version reads {FORMAT}")
+            raise ModelError(f"the config has format {self.format}, but this version only reads format {FORMAT}")
         if self.precision not in PRECISIONS:
             raise ModelError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
         if not 0 < self.temperature < float("inf"):
@@ -76,19 +76,19 @@ class ModelConfig:
             raise ModelError("class names must be unique")
         if len(self.classes) != self.network.classes:
             raise ModelError(
-                f"there are {len(self.classes)} class names for a network of {self.network.classes} classes"
+                f"there are {len(self.classes)} class names for a network with {self.network.classes} classes"
             )
 
     def write(self, folder: Path) -> None:
-        """Writes `model.json` into an existing folder."""
+        """Writes `model.json` to an existing folder."""
         (folder / CONFIG_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
-        """Reads `model.json`; requires every field with its type, and no others.
+        """Reads `model.json`, which must contain exactly the expected fields with the correct types.
 
         Raises:
-            ModelError: The file does not exist, is not JSON, or is invalid; the message names file and field.
+            ModelError: The file does not exist, is not JSON, or is invalid; the message states the file and the field.
         """
         path = folder / CONFIG_FILE
         try:
@@ -96,13 +96,13 @@ class ModelConfig:
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise ModelError(f"{path} is not JSON: {error}") from error
+            raise ModelError(f"{path} is not valid JSON: {error}") from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
 
 
 def _from_json(kind: Callable[..., _T], content: object, place: str) -> _T:
-    """Builds a dataclass from JSON; fields are plain values, tuples of them, or dataclasses."""
+    """Builds a dataclass from parsed JSON; fields may be plain values, tuples or nested dataclasses."""
     hints = get_type_hints(kind)
     if not isinstance(content, dict) or set(content) != set(hints):
         raise ModelError(f"{place} must have exactly the fields {', '.join(hints)}")

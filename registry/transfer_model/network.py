@@ -1,4 +1,4 @@
-"""Network of a backbone, whose first stages can be frozen, and a new head."""
+"""Network that consists of a backbone with freezable stages and a new head."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that determines the architecture of a network; stored with a model.
+    """Everything that determines a network's architecture; stored with the model.
 
     Attributes:
-        backbone: Name known to `catalog.resolve`.
-        classes: Number of classes, C.
+        backbone: Name accepted by `catalog.resolve`.
+        classes: Number of classes C.
         dropout: Dropout probability of the head, 0 to 1 exclusive.
-        image_size: Side of the images in pixels, S.
+        image_size: Image side S in pixels.
     """
 
     backbone: str
@@ -40,8 +40,8 @@ class NetworkSpec:
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network with a new head and no frozen stages.
 
-    Loads `pretrained`, a safetensors or torch file of backbone weights for any number of classes. All other weights are
-    drawn from torch's global generator.
+    `pretrained` is a safetensors or torch file with backbone weights for any number of classes. Weights that are not
+    loaded from it are initialized using torch's global generator.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -61,14 +61,14 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
 
 
 def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a network with its original pretrained classifier from a local file of the default weights.
+    """Builds a network with its original pretrained classifier from a local file that contains the default weights.
 
     Returns:
-        The network in evaluation mode, images (B, 3, S, S) to logits (B, C), and its C class names.
+        The network in evaluation mode, which maps images (B, 3, S, S) to logits (B, C), and its C class names.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
-        WeightsError: The weights are unreadable, belong to another network, or include no classifier.
+        WeightsError: The weights are unreadable, belong to another network, or do not include a classifier.
     """
     resolved = catalog.resolve(backbone)
     weights, preprocessing = next(iter(preprocessings(resolved).items()))
@@ -79,12 +79,12 @@ def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, t
 class Network(nn.Module):
     """Backbone with a new head: maps images (B, 3, S, S) to logits (B, C).
 
-    Frozen stages receive no gradients and stay in evaluation mode whatever `train` sets: their batch-norm statistics
-    are constant, and dropout and stochastic depth are off.
+    Frozen stages receive no gradients and stay in evaluation mode regardless of `train`: their batch norm statistics
+    do not change, and dropout and stochastic depth are disabled.
 
     Attributes:
-        backbone: The library's network with its module names; `Head` modules replace its classifiers, in place.
-        spec: Architecture.
+        backbone: The library's network with its original module names; `Head` modules replace its classifiers.
+        spec: Specification of the architecture.
         stages: Stage names from the input to the head (excluded), in execution order.
         frozen: Number of frozen stages, counted from the input.
         head_is_output: True if `forward_head(forward_features(images))` equals `forward(images)`.
@@ -106,9 +106,9 @@ class Network(nn.Module):
         return self.forward_with_auxiliary(images)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns logits (B, C), and in training mode also those of the trainable auxiliary heads.
+        """Returns logits (B, C) and, in training mode, the logits of the trainable auxiliary heads.
 
-        The second item has one (B, C) for each auxiliary head; it is empty in evaluation mode and for most networks.
+        The second item has one (B, C) tensor per auxiliary head; it is empty in evaluation mode and for most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -117,7 +117,7 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Indices of the trainable auxiliary heads' logits in the backbone's output in training mode."""
+        """Indices of the trainable auxiliary heads' logits in the backbone's training-mode output."""
         auxiliary = self._structure.auxiliary
         return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 
@@ -138,10 +138,10 @@ class Network(nn.Module):
         return features[0]
 
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
-        """Calls a function with the head's input in every forward pass, averaged over positions to (B, F).
+        """Registers a hook called in every forward pass with the head's input, averaged over positions to (B, F).
 
-        The call is made in the thread that runs the network. The hook is on the head's last layer, so it also runs in
-        parts that were cut out of the network. The returned handle removes it by `remove()` or as a context manager.
+        It is called in the thread that runs the network. It is attached to the head's last layer, so it also runs in
+        a suffix cut from the network. To remove it, call `remove()` on the handle or use it as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -151,7 +151,7 @@ class Network(nn.Module):
         return cast("Tensor", self._main_head()(features))
 
     def to_device(self, device: torch.device) -> Network:
-        """Moves the network to a device, in place, with convolutions in `channels_last` format.
+        """Moves the network to a device in place and converts convolutions to `channels_last` format.
 
         Unlike `to(memory_format=...)`, this supports networks with five-dimensional weights.
         """
@@ -162,10 +162,10 @@ class Network(nn.Module):
         return self
 
     def freeze(self, count: int) -> None:
-        """Freezes exactly the first `count` stages; if these are all stages, only the head is trainable.
+        """Freezes exactly the first `count` stages; if all stages are frozen, only the head is trainable.
 
-        Parameters outside of all stages (class tokens, position embeddings) are frozen with the first stage. An
-        auxiliary head is trainable as long as the stage before it is; otherwise its loss would train only itself.
+        Parameters that belong to no stage (class tokens, position embeddings) are frozen with the first stage. An
+        auxiliary head is trainable only if the stage before it is; otherwise, its loss would train only the head.
         """
         self.frozen = count
         for parameter in self._trainable:
@@ -197,22 +197,22 @@ class Network(nn.Module):
         return (p for name in self._head_names() for p in self._head(name).parameters() if p.requires_grad)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the trainable parameters outside of the heads."""
+        """Yields the trainable parameters outside the heads."""
         heads = {id(parameter) for parameter in self.head_parameters()}
         return (p for p in self.backbone.parameters() if p.requires_grad and id(p) not in heads)
 
     def stage_parameters(self, stage: str) -> Iterator[nn.Parameter]:
-        """Yields the parameters of a stage; the first stage includes those outside of all stages."""
+        """Yields the parameters of a stage; the first stage includes parameters that belong to no stage."""
         yield from self.backbone.get_submodule(stage).parameters()
         if stage == self.stages[0]:
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch; adds the format version that safetensors lack and MNASNet needs."""
+        """Loads weights as in torch; adds the format version, which MNASNet needs but safetensors files lack."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:
-        """Copies the heads of a `Network` checkpoint that have the same shapes; others are unchanged."""
+        """Copies heads with matching shapes from a `Network` checkpoint; leaves other heads unchanged."""
         for name in self._head_names():
             prefix = f"{name}.{weight_files.HEAD_PREFIX}"
             tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

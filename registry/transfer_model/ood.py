@@ -26,10 +26,10 @@ class OodScorer:
     """Computes out-of-distribution scores from features.
 
     Args:
-        features: Features (M, F) of a sample of the training images, M at least 1, on any device; no zero vectors.
+        features: Features (M, F) of a sample of M >= 1 training images, on any device; zero vectors are not allowed.
 
     Attributes:
-        reference: The features (M, F), normalized to length 1 and rounded to half precision.
+        reference: The features (M, F), normalized to unit length and rounded to half precision.
     """
 
     def __init__(self, features: Tensor) -> None:
@@ -37,22 +37,22 @@ class OodScorer:
         self._float_reference = self.reference.float()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Returns the scores (B,) of images, 0 to 2, float32, from their features (B, F)."""
+        """Maps image features (B, F) to float32 scores (B,), 0 to 2."""
         return 1 - self._similarity(features).amax(dim=1)
 
     def leave_one_out(self) -> Tensor:
-        """Returns the score of each reference image with respect to the others: (M,)."""
+        """Returns the scores (M,) of the reference images, each computed against all other reference images."""
         similarity = self._similarity(self._float_reference).fill_diagonal_(1 - MAX_OOD_SCORE)
         return 1 - similarity.amax(dim=1)
 
     def to(self, device: torch.device) -> OodScorer:
-        """Moves the reference to a device, in place."""
+        """Moves the reference features to a device in place."""
         self.reference = self.reference.to(device)
         self._float_reference = self._float_reference.to(device)
         return self
 
     def save(self, folder: Path) -> None:
-        """Writes `reference.safetensors` into an existing folder."""
+        """Writes `reference.safetensors` to an existing folder."""
         save_file({_FEATURES: self.reference.cpu().contiguous()}, folder / REFERENCE_FILE)
 
     @classmethod
@@ -60,7 +60,7 @@ class OodScorer:
         """Reads a file written by `save`.
 
         Raises:
-            WeightsError: The file does not exist, or contains anything else.
+            WeightsError: The file does not exist or does not contain reference features.
         """
         path = folder / REFERENCE_FILE
         try:
@@ -78,16 +78,16 @@ class OodScorer:
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     """Returns the score above which an image is flagged as unknown.
 
-    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): on average, at most the given
-    fraction of new images from the same distribution is above it, whatever the distribution is.
+    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): for any distribution, on average at
+    most the given fraction of new images from the same distribution scores above it.
 
     Args:
-        scores: Scores (N,) of images that did not train the network, none compared with itself in the reference.
+        scores: Scores (N,) of images not used to train the network and not compared with themselves in the reference.
         false_alarms: Accepted fraction of false alarms, above 0 and below 1.
 
     Returns:
-        One of the scores, or `MAX_OOD_SCORE` if there are too few to guarantee the fraction:
-        N + 1 < 1 / `false_alarms`.
+        One of the scores, or `MAX_OOD_SCORE` if there are too few scores to guarantee the fraction
+        (N + 1 < 1 / `false_alarms`).
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarms))
     return float(scores.sort().values[rank - 1]) if rank <= len(scores) else MAX_OOD_SCORE

@@ -2,7 +2,7 @@
 
     RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not import torch, which `platform check` does not need.
+Importing this module does not import torch, because `platform check` does not need it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Preprocessing:
     """Conversion of an image to the input of a network; stored with the model.
 
     Attributes:
-        image_size: Side of the network's input, S, in pixels.
+        image_size: Side S of the network's input, in pixels.
         crop: Side of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
-        interpolation: Pillow's name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
-        mean: Mean per channel, on the scale of 0 to 1.
-        std: Standard deviation per channel, on the scale of 0 to 1.
+        interpolation: Pillow name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
+        mean: Per-channel mean of pixel values scaled to 0 to 1.
+        std: Per-channel standard deviation of pixel values scaled to 0 to 1.
     """
 
     image_size: int
@@ -36,11 +36,11 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Converts a decoded RGB image of any size to (3, S, S) float32."""
+        """Converts a decoded RGB image of any size to a float32 tensor (3, S, S)."""
         return self.normalize(self.crop_and_resize(image))
 
     def crop_and_resize(self, image: Image.Image) -> Image.Image:
-        """Crops the center square of an RGB image and resizes it to S x S, in one resampling step."""
+        """Crops the center square of an RGB image and resizes it to S x S in a single resampling step."""
         side = self.crop * min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         resample = Image.Resampling[self.interpolation.upper()]
@@ -48,7 +48,7 @@ class Preprocessing:
         return image.resize(size, resample, box=(left, top, left + side, top + side))
 
     def normalize(self, image: Image.Image) -> Tensor:
-        """Normalizes an S x S RGB image by mean and standard deviation, to (3, S, S) float32."""
+        """Converts an S x S RGB image to a float32 tensor (3, S, S), normalized by `mean` and `std`."""
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)

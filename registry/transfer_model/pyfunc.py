@@ -1,7 +1,7 @@
-"""MLflow pyfunc: base64 images to labels, probabilities and OOD scores.
+"""MLflow pyfunc that maps base64 images to labels, probabilities and OOD scores.
 
-Error messages are sent to the client: one short sentence that names the row and never contains image data. Client
-errors are HTTP 400; all others are logged and returned as HTTP 500 without details.
+Error messages are sent to the client: one short sentence that identifies the row and never contains image data. Client
+errors return HTTP 400; all other errors are logged and returned as HTTP 500 without details.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ DEFAULT_TOP_K = 5
 MAX_IMAGES = 256
 """Maximum number of images per request."""
 MAX_PIXELS = 1_000_000_000
-"""Maximum number of pixels of all images of a request: about twenty seconds of decoding."""
+"""Maximum total number of pixels per request; decoding this many takes about 20 seconds."""
 
 _MISSING = ("", "None", "null", "nan", "NaN")
-"""Texts that MLflow converts missing values to when it reads JSON, CSV or pandas."""
+"""Strings to which MLflow converts missing values when it reads JSON, CSV or pandas input."""
 
 _logger = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """Error whose response contains only the original message; MLflow would prepend the whole request."""
+    """Error whose HTTP response contains only the original message; by default, MLflow prepends the whole request."""
 
     def serialize_as_json(self) -> str:
-        """Returns the body of the HTTP response: `error_code` and `message`."""
+        """Returns the HTTP response body, which contains `error_code` and `message`."""
         return json.dumps({"error_code": self.error_code, "message": self.args[0]})
 
 
 class ImageClassifier(PythonModel):
-    """Serves a `Classifier` on the device in `MLFLOW_DEFAULT_PREDICTION_DEVICE`, the CPU by default."""
+    """Serves a `Classifier` on the device set by `MLFLOW_DEFAULT_PREDICTION_DEVICE`, which defaults to the CPU."""
 
     classifier: Classifier
 
@@ -65,17 +65,17 @@ class ImageClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Classifies the images in the column `image`.
+        """Classifies the images in the `image` column.
 
         Args:
             context: Ignored.
-            model_input: Table of base64 texts, base64 `data:` URIs, or, if called from Python, bytes.
-            params: `top_k`, the number of classes to list, 5 by default; `threshold`, the out-of-distribution score
-                above which an image is flagged as unknown, by default the model's own.
+            model_input: Table of base64 strings, base64 `data:` URIs or, if called from Python, bytes.
+            params: `top_k`, the number of classes to list, defaults to 5. `threshold`, the out-of-distribution score
+                above which an image is flagged as unknown, defaults to the model's threshold.
 
         Returns:
             For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most probable
-            classes, best first; `unknown`, whether the score is above the threshold; `ood_score`, 0 to 2.
+            classes, best first; `unknown`, whether the score exceeds the threshold; `ood_score`, 0 to 2.
 
         Raises:
             RequestError: The request is invalid, or the model failed.
@@ -97,7 +97,7 @@ class ImageClassifier(PythonModel):
         except Exception as error:
             # Without this, MLflow would send the stack trace to the client with HTTP 400.
             _logger.exception("the model failed")
-            raise RequestError("the model failed; the server's log says why", INTERNAL_ERROR) from error
+            raise RequestError("the model failed; see the server's log", INTERNAL_ERROR) from error
 
     def _threshold(self, params: dict[str, Any]) -> float:
         threshold = params.get("threshold", self.classifier.config.unknown.threshold)
@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Validates `top_k`; MLflow has checked the type, but accepts null and arbitrarily large integers."""
+    """Validates `top_k`; MLflow has already checked the type, but accepts null and arbitrarily large integers."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")
@@ -125,7 +125,7 @@ def _top_k(params: dict[str, Any]) -> int:
 
 def _image_column(model_input: pd.DataFrame) -> list[object]:
     if not isinstance(model_input, pd.DataFrame) or IMAGE_COLUMN not in model_input:
-        _reject(f"expected a table with a column {IMAGE_COLUMN!r}")
+        _reject(f"expected a table with an {IMAGE_COLUMN!r} column")
     values: list[object] = model_input[IMAGE_COLUMN].tolist()
     if not values:
         _reject("the request holds no images; expected at least one")
@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects small files that decode to so many pixels that other requests would wait."""
+    """Rejects images, even in small files, that decode to so many pixels that other requests would have to wait."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

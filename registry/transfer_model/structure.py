@@ -1,7 +1,7 @@
-"""Heads and stages of a network, found by tracing it on the meta device.
+"""Finds the heads and stages of a network by tracing it on the meta device.
 
-A network is built twice, for two numbers of classes: the modules whose shapes differ are classifiers. A forward pass
-then shows which modules run, and in which order. No list of architectures is needed.
+Each network is built twice, with different numbers of classes: modules whose shapes differ are classifiers. A forward
+pass then shows which modules run, and in which order. No list of architectures is needed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,20 +18,20 @@ from .errors import ModelError
 from .heads import PooledHead, in_features, mean_pool
 
 _MAX_STAGE_SHARE = 0.9
-"""A module with more than this share of all parameters is divided into several stages."""
+"""A module with more than this fraction of all parameters is divided into several stages."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
 class AuxiliaryHead:
-    """Branch with its own classifier that runs in training mode only, as in Inception v3.
+    """Branch with its own classifier that only runs in training mode, as in Inception v3.
 
     Attributes:
-        branch: Module that contains the whole branch, such as `AuxLogits`.
-        head: Classifier of the branch, such as `AuxLogits.fc`.
-        position: Index of its logits in the tuple that the network returns in training mode.
-        stages_before: Number of stages that run before the branch; its input is the output of the last one.
+        branch: Name of the module that contains the whole branch, such as `AuxLogits`.
+        head: Name of the branch's classifier, such as `AuxLogits.fc`.
+        position: Index of the branch's logits in the tuple returned by the network in training mode.
+        stages_before: Number of stages that run before the branch, the last of which provides its input.
     """
 
     branch: str
@@ -42,19 +42,19 @@ class AuxiliaryHead:
 
 @dataclass(frozen=True)
 class NetworkStructure:
-    """Parts of a network, by module name.
+    """Parts of a network, identified by module name.
 
     Attributes:
-        heads: Classifiers of the logits; several if the network averages them (DeiT, CrossViT).
+        heads: Classifiers that produce the logits; several if the network averages their outputs (DeiT, CrossViT).
         features: Input width of the first head.
-        auxiliary: Classifiers that run in training mode only.
-        stages: Stages from the input to the heads, in the order of their first call.
-        sizes: Number of parameters of each stage. The first stage includes parameters outside of all stages;
-            parameters shared by several stages (CoaT) are counted in the first of them.
-        weightless_modules: Modules without weights outside of all stages, with the number of stages that run before.
-        head_is_output: True if the output of the only head is returned unchanged.
+        auxiliary: Classifiers that only run in training mode.
+        stages: Stages from the input to the heads, in the order in which they are first called.
+        sizes: Number of parameters in each stage. The first stage includes parameters that belong to no stage;
+            parameters shared by several stages (CoaT) are only counted in the earliest of those stages.
+        weightless_modules: Modules without weights outside the stages, with the number of stages that run before each.
+        head_is_output: True if there is a single head and the network returns its output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
-        pooled: True if the library has no classifier for the network, so that it needs a `PooledHead`.
+        pooled: True if the library provides no classifier for the network, which then needs a `PooledHead`.
     """
 
     heads: tuple[str, ...]
@@ -69,11 +69,11 @@ class NetworkStructure:
 
 
 class ForwardTrace:
-    """Records module calls and the outputs of classifiers during one forward pass on the meta device.
+    """Records module calls and classifier outputs during one forward pass on the meta device.
 
     Attributes:
-        order: Index of the first call of each module, by name, in call order.
-        outputs: Outputs of each classifier, by name, in call order.
+        order: Index of each module's first call, keyed by module name, in call order.
+        outputs: Outputs of each classifier in call order, keyed by module name.
     """
 
     def __init__(self, network: nn.Module, classifiers: tuple[str, ...]) -> None:
@@ -83,7 +83,7 @@ class ForwardTrace:
         self.outputs: dict[str, list[Tensor]] = {}
 
     def run(self, images: Tensor) -> Any:  # noqa: ANN401 - a tensor, or a tuple in training mode
-        """Returns the network's output for images (B, 3, S, S) on the meta device."""
+        """Runs the network on images (B, 3, S, S) on the meta device and returns its output."""
         with ExitStack() as hooks, torch.no_grad(), torch.device("meta"):
             for name, module in self._network.named_modules():
                 hooks.callback(module.register_forward_pre_hook(partial(self._record_call, name)).remove)
@@ -106,27 +106,27 @@ def build_from_structure(backbone: Backbone, structure: NetworkStructure, classe
 
 
 def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator[nn.Parameter]:
-    """Returns parameters outside of the named modules, such as class tokens and position embeddings."""
+    """Returns the parameters outside the given modules, such as class tokens and position embeddings."""
     inside = {id(parameter) for name in modules for parameter in network.get_submodule(name).parameters()}
     return (parameter for parameter in network.parameters() if id(parameter) not in inside)
 
 
 @lru_cache(maxsize=64)
 def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    """Finds heads and stages of a network for images of S x S pixels, without allocating its weights.
+    """Finds the heads and stages of a network for images of S x S pixels without allocating its weights.
 
     Raises:
         ModelError: The network does not accept images of this size.
     """
     try:
-        with torch.random.fork_rng(devices=[]):  # leaves the global generator unchanged
+        with torch.random.fork_rng(devices=[]):  # leaves the global random state unchanged
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
-        # Libraries reject a size in any of these ways, from asserts in constructors to mismatched shapes.
+        # Libraries reject an image size with any of these, from assertions in constructors to shape mismatches.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: {reason}; omit image_size "
-            "to use the default, which `platform backbones` lists"
+            "to use the default size listed by `platform backbones`"
         ) from error
 
 
@@ -162,12 +162,12 @@ def _build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Modu
     try:
         with torch.device("meta"):
             return create_network(backbone, classes, image_size)
-    except RuntimeError:  # the constructor needs values of tensors, as torchvision's RegNet does
+    except RuntimeError:  # the constructor needs tensor values, as in torchvision's RegNet
         return create_network(backbone, classes, image_size).to("meta")
 
 
 def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
-    """Returns the modules whose shapes differ between two numbers of classes."""
+    """Returns the modules whose parameter shapes differ between networks with different numbers of classes."""
     shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
     changed = [name for name, tensor in network.state_dict().items() if tensor.shape != shapes[name]]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in changed))
@@ -176,7 +176,7 @@ def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
 def _stages(
     network: nn.Module, classifiers: tuple[str, ...], branches: Mapping[str, str], order: Mapping[str, int]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the stages in the order of their first call, and the index of that call."""
+    """Returns the stages in the order in which they are first called, and the index of each first call."""
     first_calls = {}
     for name in _divide(network, "", _size(network), (*classifiers, *branches)):
         calls = [index for called, index in order.items() if called == name or called.startswith(f"{name}.")]
@@ -187,7 +187,7 @@ def _stages(
 
 
 def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
-    """Removes stages that only contain tensors of earlier stages, as in CoaT."""
+    """Removes stages whose tensors all belong to earlier stages, as in CoaT."""
     earlier: set[int] = set()
     distinct = []
     for name in names:
@@ -199,7 +199,7 @@ def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
 
 
 def _divide(module: nn.Module, name: str, total: int, excluded: tuple[str, ...]) -> Iterator[str]:
-    """Divides containers, modules that contain a head, and modules with most of the parameters."""
+    """Recursively divides containers, modules that contain a head, and modules with most of the parameters."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
         if full in excluded:
@@ -231,7 +231,7 @@ def _size(module: nn.Module) -> int:
 def _weightless_modules(
     network: nn.Module, parts: tuple[str, ...], first_calls: tuple[int, ...], order: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns modules without weights that neither contain a part nor are inside one."""
+    """Returns modules without weights that neither contain any of the given parts nor are inside one."""
     modules = []
     for name, index in order.items():
         outside = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)
@@ -243,13 +243,13 @@ def _weightless_modules(
 def _auxiliary_heads(
     network: nn.Module, branches: Mapping[str, str], stages: tuple[str, ...], images: Tensor
 ) -> tuple[AuxiliaryHead, ...]:
-    """Traces the branches of training mode; empty if the images are too small for them."""
+    """Traces branches that only run in training mode; returns () if the images are too small for them."""
     if not branches:
         return ()
     trace = ForwardTrace(network.train(), tuple(branches.values()))
     try:
         outputs = trace.run(images)
-    except RuntimeError:  # the kernel is larger than the feature map
+    except RuntimeError:  # a kernel is larger than its feature map
         return ()
     return tuple(
         AuxiliaryHead(

@@ -1,6 +1,6 @@
 """Thread pool that classifies images in parallel, one image per thread.
 
-Threads that share one image would synchronize after every operation, which is slow on a busy CPU.
+Threads working on the same image would have to synchronize after every operation, which is slow on a busy CPU.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 
 def _initialize_thread(threads: int) -> None:
-    torch.get_num_threads()  # otherwise torch resets the number to the default at the first operation
+    torch.get_num_threads()  # otherwise, torch resets the number to the default on the first operation
     torch.set_num_threads(threads)
 
 
@@ -35,7 +35,7 @@ class FairThreadPool:
         for _ in range(count):
             self._pool.submit(all_started.wait)
         all_started.wait()
-        # `set_num_threads` in a thread also changes the default of later threads: restore it.
+        # Calling `set_num_threads` in a thread also changes the default for threads started later: restore it.
         torch.set_num_threads(torch.get_num_threads())
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:

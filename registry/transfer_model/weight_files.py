@@ -1,4 +1,4 @@
-"""Loads pretrained weights from safetensors and torch files, without unpickling."""
+"""Loads pretrained weights from safetensors and torch files without unpickling."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from .structure import NetworkStructure
 
 NETWORK_PREFIX = "backbone."
-"""Prefix of the library's tensor names in a checkpoint of a `Network`."""
+"""Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of the tensors of a `Head`, below the library's name of the module."""
+"""Prefix of a `Head`'s tensor names, after the library's module name."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_LISTED = 20
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors or torch file by name; other values are ignored.
+    """Reads the tensors from a safetensors or torch file, keyed by name; other values are ignored.
 
-    Training checkpoints are unwrapped (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and prefixes of
-    data-parallel and compiled networks are removed.
+    Training checkpoints are unwrapped (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and prefixes added by
+    data-parallel training and compilation are removed.
 
     Raises:
-        WeightsError: The file does not exist, has no named tensors, or contains more than plain values.
+        WeightsError: The file does not exist, has no named tensors, or contains anything but tensors and plain values.
     """
     if not path.is_file():
         raise WeightsError(f"the weights file {path} does not exist")
@@ -55,10 +55,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts them to the names and shapes of `module`, except for the library's heads in it.
+    """Reads weights and converts them to the names and shapes in `module`, except for those of the library's heads.
 
-    The file comes from a library or is a checkpoint of a `Network`. The conversions are those of timm and torchvision,
-    such as older tensor names and position embeddings of other image sizes (S in pixels).
+    The file contains library weights or a `Network` checkpoint. The conversions are done by timm and torchvision, such
+    as renaming tensors from older versions and resizing position embeddings to the image size (S in pixels).
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
@@ -75,17 +75,17 @@ def load_backbone_weights(
 
 
 def copy_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies the tensors of matching shape into a network, in place."""
+    """Copies tensors with matching names and shapes into a network in place."""
     expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
     usable = {name: tensor for name, tensor in state.items() if expected.get(name) == tensor.shape}
     module.load_state_dict(with_format_version(usable, module), strict=False)
 
 
 def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, image_size: int) -> nn.Module:
-    """Builds a library's network with its own pretrained classifier.
+    """Builds a library's network with its original pretrained classifier.
 
     Raises:
-        WeightsError: The weights are unreadable, belong to another network, or include no classifier.
+        WeightsError: The weights are unreadable, belong to another network, or do not include a classifier.
     """
     if classes == 0:
         raise WeightsError(f"{backbone.key} was pretrained without classes: fine-tune it instead of using it directly")
@@ -104,7 +104,7 @@ def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, ima
 
 
 def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[str, Any]:
-    """Adds the network's own format version to a state dict that has none (from safetensors)."""
+    """Adds the network's format version to a state dict that has none, such as one loaded from safetensors."""
     if hasattr(state, "_metadata"):
         return state
     versioned: OrderedDict[str, Any] = OrderedDict(state)
@@ -115,7 +115,7 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Checks the content (8 bytes of length, then JSON), because downloads may have any name."""
+    """Checks the content (an 8-byte length, then JSON), because downloaded files may have any name."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -138,7 +138,7 @@ def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content
 
 
 def _rename(state: Mapping[str, Any], pattern: str, replacement: str) -> dict[str, Tensor]:
-    """Replaces a pattern in the names of the tensors; keeps the format version and drops other values."""
+    """Replaces a pattern in tensor names; keeps the format version and drops values that are not tensors."""
     tensors = OrderedDict(
         (re.sub(pattern, replacement, name), tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)
     )
@@ -150,7 +150,7 @@ def _rename(state: Mapping[str, Any], pattern: str, replacement: str) -> dict[st
 def _differences(tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()) -> list[str]:
     """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    Missing `num_batches_tracked` and tensors of the `ignored` modules are not listed.
+    Missing `num_batches_tracked` tensors and tensors in the `ignored` modules are not listed.
     """
     skipped = tuple(f"{name}." for name in ignored)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -175,20 +175,20 @@ def _convert(
     try:
         state = _convert_timm(tensors, backbone, _class_count(tensors, backbone, structure), image_size)
     except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError, AssertionError):
-        # timm's filters fail in any of these ways on tensors of another network; the caller reports it.
+        # timm's filters can raise any of these for tensors from another network; the caller reports the mismatch.
         state = tensors
     return {f"encoder.{name}": tensor for name, tensor in state.items()} if structure.pooled else state
 
 
 def _class_count(tensors: Mapping[str, Tensor], backbone: Backbone, structure: NetworkStructure) -> int:
-    """Returns the number of classes of the file's own head, or timm's default."""
+    """Returns the number of classes of the head in the file, or timm's default if the file has no head."""
     heads = (tensors.get(f"{name}.weight") for name in structure.heads)
     sizes = [len(head) for head in heads if head is not None]
     return sizes[0] if sizes else int(backbones.timm_cfg(backbone).num_classes)
 
 
 def _convert_timm(tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int) -> dict[str, Tensor]:
-    """Returns the tensors of a network into which timm loaded the file with its own conversions."""
+    """Returns the file's tensors as converted by timm when it loads them into a network."""
     network, missing = _timm_pretrained(tensors, backbone, classes, image_size, num_classes=classes, label_offset=0)
     return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
 
@@ -209,10 +209,10 @@ def _timm_classifier(
 def _timm_pretrained(
     tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
 ) -> tuple[nn.Module, set[str]]:
-    """Returns a network loaded by timm, and the names of its tensors that the file did not contain.
+    """Returns a network loaded by timm, and the names of its tensors that are missing from the file.
 
-    timm accepts incomplete files for some families. Missing tensors keep their initial values, which a network of the
-    same seed shows.
+    timm accepts incomplete files for some model families. Missing tensors keep their initial values, so they are found
+    by comparison with another network initialized with the same seed.
     """
     overlay = {"state_dict": tensors, "custom_load": False, **overlay}
     with torch.random.fork_rng(devices=[]):
@@ -229,19 +229,19 @@ def _timm_pretrained(
 
 
 def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Checks for unchanged random values; vectors and constants are the same in every network."""
+    """Checks for unchanged random values; ignores vectors and constants, which are the same in every network."""
     is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
     return is_random and torch.equal(tensor, initial)
 
 
 def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames tensors by position: the installed file has the same tensors under other names."""
+    """Renames tensors by position, because the bundled file contains the same tensors under different names."""
     names = list(module.state_dict())
     return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 
 
 def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
-    """Converts older DenseNet names, and resizes the position embedding of a ViT."""
+    """Converts older DenseNet tensor names and resizes ViT position embeddings."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
     state = _rename(tensors, r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$", r"\1\2")
@@ -253,4 +253,4 @@ def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_si
 def _mismatch(path: Path, backbone: Backbone, differences: list[str]) -> str:
     listed = "\n".join(differences[:_MAX_LISTED])
     more = f"\n... and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
-    return f"the weights in {path} do not match {backbone.key}; - is in the network, + is in the file:\n{listed}{more}"
+    return f"the weights in {path} do not match {backbone.key} (-: network, +: file):\n{listed}{more}"

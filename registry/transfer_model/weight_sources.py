@@ -1,4 +1,4 @@
-"""Locations of pretrained weights: an installed file, a local file, or a URL."""
+"""Location of pretrained weights: a bundled file, a local file, or a URL."""
 
 import re
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class WeightSource:
 
     Attributes:
         name: `none`, the library's name for the weights, or the name of the local file.
-        path: The file, if it is on this machine.
-        url: Download URL otherwise; None for `none`.
-        sha256_prefix: First hexadecimal digits of the SHA-256, if the file name contains them.
+        path: Path of the file, if it is on this machine.
+        url: Download URL, if the file is not on this machine; None for `none`.
+        sha256_prefix: First hexadecimal digits of the SHA-256 checksum, if the file name contains them.
     """
 
     name: str
@@ -37,9 +37,9 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
     """Locates weights without downloading or opening them.
 
     Args:
-        backbone: Name known to `catalog.resolve`.
-        weights: `default`, `none`, a torchvision enum such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`, or a
-            local safetensors or torch file.
+        backbone: Name accepted by `catalog.resolve`.
+        weights: `default`, `none`, a torchvision enum member such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`,
+            or the path of a local safetensors or torch file.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -68,7 +68,7 @@ def _local(path: Path) -> WeightSource:
 
 def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     if not known:
-        raise WeightsError(f"{backbone} has no pretrained weights: use none or a local file")
+        raise WeightsError(f"{backbone} has no pretrained weights; use none or a local file")
     if weights == DEFAULT:
         return known[0]
     if weights not in known:
@@ -85,7 +85,7 @@ def _remote(name: str, url: str) -> WeightSource:
 
 
 def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
-    """Prefers a file whose name contains its checksum over the safetensors file on Hugging Face."""
+    """Returns the download URL; prefers a file with a checksum in its name to the safetensors file on Hugging Face."""
     url = str(cfg.url or "")
     if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
         return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"

@@ -65,7 +65,7 @@ def test_a_cut_photograph_is_named(photographs: Path, tmp_path: Path) -> None:
                 (folder / path.name).write_bytes(path.read_bytes())
     victim = next((tmp_path / "some" / "train" / "bees").iterdir())
     victim.write_bytes(victim.read_bytes()[:20_000])
-    with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a truncated or damaged JPEG"):
+    with pytest.raises(DataError, match=rf"train/bees/{victim.name}: it is a truncated or corrupt JPEG"):
         require_valid(*preflight(open_dataset(DatasetConfig(source=str(tmp_path / "some")), Path())))
 
 

@@ -69,7 +69,7 @@ def test_a_truncated_large_jpeg_is_rejected_even_if_decoded_at_a_reduced_size(sh
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
     content = BytesIO()
     Image.fromarray(noise).save(content, "JPEG")
-    with pytest.raises(UnreadableImageError, match="truncated or damaged JPEG"):
+    with pytest.raises(UnreadableImageError, match="truncated or corrupt JPEG"):
         compute_stats(content.getvalue()[: int(share * len(content.getvalue()))], "it")
 
 

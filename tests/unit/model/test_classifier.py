@@ -172,8 +172,8 @@ def test_a_config_survives_its_file(config: ModelConfig, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format 1, but this version reads 2"),
-        ({"classes": ["ant", "bee"]}, "2 class names for a network of 3 classes"),
+        ({"format": 1}, "format 1, but this version only reads format 2"),
+        ({"classes": ["ant", "bee"]}, "2 class names for a network with 3 classes"),
         ({"classes": ["ant", "bee", "bee"]}, "must be unique"),
         ({"classes": "ant"}, "config.classes must be a list"),
         ({"classes": ["ant", "bee", 3]}, r"classes\[2\] must be of type str, but is int"),
@@ -212,5 +212,5 @@ def test_a_missing_or_damaged_config_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.json cannot be read: No such file"):
         ModelConfig.read(tmp_path)
     (tmp_path / "model.json").write_text("{")
-    with pytest.raises(ModelError, match=r"model\.json is not JSON"):
+    with pytest.raises(ModelError, match=r"model\.json is not valid JSON"):
         ModelConfig.read(tmp_path)

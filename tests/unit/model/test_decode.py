@@ -208,7 +208,7 @@ def test_other_formats_are_decoded_whole(file_format: str) -> None:
 
 
 def test_a_truncated_jpeg_is_rejected_at_any_size() -> None:
-    with pytest.raises(UnreadableImageError, match="truncated or damaged JPEG"):
+    with pytest.raises(UnreadableImageError, match="truncated or corrupt JPEG"):
         decode(encoded(smooth(417, 500), "JPEG")[:-300], min_side=52)
 
 
@@ -228,12 +228,12 @@ def lab() -> bytes:
         (b"", "0 bytes"),
         (b"hello, this is text", "not an image in a supported format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a supported format"),
-        (encoded(image(), "JPEG")[:-300], "truncated or damaged JPEG"),
-        (encoded(image(), "JPEG")[:100], "truncated or damaged"),
-        (encoded(image(), "PNG")[:300], "truncated or damaged PNG"),
-        (encoded(image(), "TIFF")[:300], "truncated or damaged TIFF"),
-        (encoded(image(), "BMP")[:300], "truncated or damaged BMP"),
-        (encoded(image(), "WEBP")[:300], "truncated or damaged"),
+        (encoded(image(), "JPEG")[:-300], "truncated or corrupt JPEG"),
+        (encoded(image(), "JPEG")[:100], "truncated or corrupt"),
+        (encoded(image(), "PNG")[:300], "truncated or corrupt PNG"),
+        (encoded(image(), "TIFF")[:300], "truncated or corrupt TIFF"),
+        (encoded(image(), "BMP")[:300], "truncated or corrupt BMP"),
+        (encoded(image(), "WEBP")[:300], "truncated or corrupt"),
         (bomb(10_000), "10000 x 10000 pixels, more than the 64,000,000 allowed"),
         (bomb(20_000), "more than the 64,000,000"),
         (lab(), "LAB"),

@@ -139,7 +139,7 @@ def test_an_invalid_request_is_a_400_in_one_sentence(
 
 
 def test_a_table_without_the_column_is_a_400(model: ImageClassifier, context: PythonModelContext) -> None:
-    with pytest.raises(RequestError, match="a column 'image'"):
+    with pytest.raises(RequestError, match="an 'image' column"):
         model.predict(context, pd.DataFrame({"photo": ["x"]}))
 
 
@@ -152,6 +152,6 @@ def test_a_bug_is_logged_and_returned_as_a_500_without_details(
     assert failed.value.get_http_status_code() == 500
     assert json.loads(failed.value.serialize_as_json()) == {
         "error_code": "INTERNAL_ERROR",
-        "message": "the model failed; the server's log says why",
+        "message": "the model failed; see the server's log",
     }
     assert "AttributeError" in caplog.text

@@ -291,7 +291,7 @@ def test_a_model_with_another_format_cannot_be_exported(registered: Registered, 
     shutil.copytree(registered.location, folder)
     replace(folder / "artifacts" / "model" / "model.json", '"format": 2', '"format": 1')
     message = refused(folder, "--to", "onnx", "--out", tmp_path / "out")
-    assert "the config has format 1, but this version reads 2" in message
+    assert "the config has format 1, but this version only reads format 2" in message
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -80,7 +80,7 @@ def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
         "a text": (rows(text(b"SECRET")), "row 0 is not an image"),
         "not base64": (rows("SECRET!"), "row 0: the image is not base64 text"),
         "second of two": (rows(text(whole), "SECRET!"), "row 1: the image is not base64 text"),
-        "truncated": (rows(text(whole[: len(whole) // 2])), "truncated or damaged JPEG"),
+        "truncated": (rows(text(whole[: len(whole) // 2])), "truncated or corrupt JPEG"),
         "0 bytes": (rows("data:image/jpeg;base64,"), "row 0 is empty"),
         "empty": (rows(""), "row 0: the image is missing"),
         "null in a table": (
