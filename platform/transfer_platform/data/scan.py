@@ -167,7 +167,7 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Initializes a worker process to ignore Ctrl-C and to exit soon after the process with ID `parent`."""
+    """Initializes a worker process to ignore Ctrl-C and to exit soon after the parent process (ID `parent`) exits."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -138,7 +138,7 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the files of each image found in several splits, keyed by split; ignores `allowed` files."""
+    """Returns the files of each image found (byte for byte) in several splits, by split; ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 
