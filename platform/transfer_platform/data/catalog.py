@@ -1,4 +1,4 @@
-"""Catalog of the labelled images in a folder of class folders."""
+"""Catalog of the labeled images in a folder of class folders or in a manifest."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from transfer_platform.sources.walk import walk
 from transfer_platform.suggest import did_you_mean
 
 MAX_LISTED = 20
-"""Files or rows that an error message lists."""
+"""Maximum number of files or rows listed in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class ImageRecord:
     """One labelled image file.
 
     Attributes:
-        file: Absolute path; text, because a million `Path` objects need far more memory.
+        file: Absolute path; a string, because a million `Path` objects need far more memory.
         label: Class, in Unicode normal form NFC.
         sha256: Digest of the file, 64 hexadecimal digits.
-        group: Images of one group stay in one split and one fold; empty without groups.
+        group: Name of the group, which stays in one split and one fold; empty if there are no groups.
         weight: Weight of the image in the training loss.
     """
 
@@ -45,17 +45,17 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The images of one folder, or of one split of a manifest.
+    """The images of one folder, or of one manifest split.
 
     Attributes:
-        folder: Folder with links resolved; for a manifest, its file.
-        root: Source folder that contains it, with links resolved.
-        images: Sorted by label, then by digest, so that file names do not matter.
-        classes: Sorted names of the class folders, or labels of the manifest.
-        excluded: Files that `dataset.exclude` names.
+        folder: Folder with symlinks resolved; for a manifest, the manifest file.
+        root: Source folder that contains `folder`, with symlinks resolved.
+        images: Images sorted by label, then by digest, so that file names do not matter.
+        classes: Sorted names of the class folders or, for a manifest, sorted labels.
+        excluded: Files matched by `dataset.exclude`.
         ignored: Hidden files and folders, and system files such as `Thumbs.db`.
-        problems: Files that are not readable images in a class folder.
-        names: URLs of files that were fetched, for messages.
+        problems: Problems of files that are not readable images in a class folder, keyed by path.
+        names: URLs of downloaded files, keyed by path, for use in messages.
     """
 
     folder: Path
@@ -69,44 +69,44 @@ class Catalog:
     from_manifest: bool = False
 
     def require_readable(self) -> None:
-        """Raises a `DataError` that lists the first 20 files with problems, if there are any."""
+        """Raises a `DataError` if any file has a problem; the message lists the first 20."""
         problems = sorted(self.problems.items())
         lines = [f"  {display_name(path, self.root, self.names)}: {problem.message}" for path, problem in problems]
         if lines:
             raise DataError(
                 f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
-                "fix or remove them, or list them under dataset.exclude"
+                "fix or remove them, or list them in dataset.exclude"
             )
 
     def require_classes(self) -> None:
-        """Raises a `DataError` if there are fewer than two classes, or a class has no image."""
+        """Raises a `DataError` if there are fewer than two classes, or a class has no images."""
         if errors := self.class_errors():
             raise DataError("\n".join(errors))
 
     def class_errors(self) -> list[str]:
-        """Returns a message for each error in the classes."""
+        """Returns one message per problem with the classes."""
         if len(self.classes) < 2:
             return [self._too_few_classes()]
         errors = []
         if unprintable := ", ".join(printable(label) for label in self.classes if printable(label) != label):
-            names = "labels" if self.from_manifest else "names of class folders"
-            errors.append(f"{self.folder} has {names} that are not printable text: {unprintable}; rename them")
+            names = "labels" if self.from_manifest else "class folder names"
+            errors.append(f"{self.folder} has {names} with unprintable characters: {unprintable}; rename them")
         labels = {image.label for image in self.images}
         if empty := ", ".join(repr(label) for label in self.classes if label not in labels):
-            noun = "classes without a readable" if self.from_manifest else "class folders without an"
+            noun = "classes without readable" if self.from_manifest else "class folders without"
             remedy = "correct their rows" if self.from_manifest else "add images or remove the folders"
             errors.append(
-                f"{self.folder} has {noun} image: {empty}; "
-                f"{remedy}, and check that dataset.exclude does not exclude all of them"
+                f"{self.folder} has {noun} images: {empty}; "
+                f"{remedy}, and check that dataset.exclude does not exclude all of their images"
             )
         return errors
 
     def _too_few_classes(self) -> str:
-        found = f"only one, {printable(self.classes[0])!r}" if self.classes else "none"
+        found = f"only one: {printable(self.classes[0])!r}" if self.classes else "none"
         if self.from_manifest:
-            return f"{self.folder} must list at least two classes, but has {found}; check its column 'label'"
+            return f"{self.folder} must list at least two classes, but has {found}; check its 'label' column"
         return (
-            f"{self.folder} must have a folder for each of at least two classes, but has {found}; "
+            f"{self.folder} must contain at least two class folders, but has {found}; "
             "specify the folder that contains the class folders"
         )
 
@@ -118,16 +118,16 @@ def scan_folder(
     stats: ImageStats | None = None,
     progress: Progress = silent,
 ) -> Catalog:
-    """Scans the images of a folder that has one folder per class, with or without subfolders.
+    """Scans the images of a folder that has one folder per class; class folders may have subfolders.
 
-    Files that are not readable images are reported as `problems` of the catalog.
+    Files that are not readable images are reported in the `problems` of the catalog.
 
     Args:
         folder: Folder that contains the class folders.
         excluded: Files and folders to leave out.
-        root: Source that contains `folder`, which it is by default; links must not leave it, and messages name files
-            relative to it.
-        stats: The statistics of the images are added to it.
+        root: Source that contains `folder`; defaults to `folder`. Symlinks must not point outside it, and messages show
+            file paths relative to it.
+        stats: Modified in place: the image statistics are added to it.
         progress: Called after each file.
 
     Raises:
@@ -141,7 +141,7 @@ def scan_folder(
     files = [file for file in contents.files if file.path not in excluded_files]
     in_classes = [file for file in files if "/" in file.name]
     scanned = scan_files(folder, in_classes, ImageStats() if stats is None else stats, progress)
-    outside = FileProblem("outside the class folders", "is beside the class folders, not in one of them")
+    outside = FileProblem("outside the class folders", "is next to the class folders, not inside one of them")
     problems = {path: problem for path, problem in contents.problems.items() if path not in excluded}
     problems |= {Path(file.path): outside for file in files if "/" not in file.name} | scanned.problems
     return Catalog(
@@ -160,17 +160,17 @@ def scan_folder(
 
 
 def normalize_label(text: str) -> str:
-    """Returns a label or group in Unicode normal form NFC, so that equal names compare equal."""
+    """Returns a label or group name in Unicode normal form NFC, so that equivalent names compare equal."""
     return unicodedata.normalize("NFC", text)
 
 
 def sort_by_content(images: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """Sorts images by label, then by digest; the path orders only copies of one image."""
+    """Sorts images by label, then by digest; the path only breaks ties between duplicates."""
     return tuple(sorted(images, key=lambda image: (image.label, image.sha256, image.file)))
 
 
 def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[str, ...]:
-    """Returns the sorted classes of `train`; the position of a class is its index in the network.
+    """Returns the sorted classes of `train`; the position of a class is its index in the network output.
 
     Raises:
         SplitError: Another split does not have the same classes.
@@ -178,20 +178,20 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
     if lines := class_differences(images_by_split):
         raise SplitError(
             "the splits do not have the same classes:\n  " + "\n  ".join(lines) + "\n"
-            "every split needs images of every class, under the same name"
+            "every split needs images of every class, with the same class names"
         )
     return tuple(sorted({image.label for image in images_by_split["train"]}))
 
 
 def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns a message for each class that another split lacks or has in addition to those of `train`."""
+    """Returns one message per class that is missing from, or extra in, another split compared with `train`."""
     expected = {image.label for image in images_by_split["train"]}
     lines = []
     for split, images in images_by_split.items():
         actual = {image.label for image in images}
-        lines += [f"{split} lacks the class {label!r}" for label in sorted(expected - actual)]
+        lines += [f"{split} is missing the class {label!r}" for label in sorted(expected - actual)]
         lines += [
-            f"{split} has the class {label!r}, which train lacks{did_you_mean(label, expected)}"
+            f"{split} has the class {label!r}, which is not in train{did_you_mean(label, expected)}"
             for label in sorted(actual - expected)
         ]
     return lines
@@ -200,9 +200,9 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the images whose value of a field is in several splits, by value and split.
+    """Returns images that share a field value with another split, keyed by value, then by split.
 
-    Images with an empty value and `allowed` files are ignored.
+    Ignores `allowed` files and images with an empty value.
     """
     value_of = attrgetter(field_name)
     counts = Counter(value for images in images_by_split.values() for value in set(map(value_of, images)))
@@ -219,7 +219,7 @@ def in_several_splits(
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines and the number of the others."""
+    """Joins the first 20 lines, followed by the number of omitted lines."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*lines[:MAX_LISTED], *more])
 

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScannedDataset:
-    """A dataset whose image files were all read.
+    """A dataset after all of its image files have been scanned.
 
     Attributes:
-        root: Source folder; the folder of a manifest.
-        catalogs: Scanned images of each split that has a folder or rows in the manifest.
-        allowed: Files that may be in two splits.
-        notes: Messages about the columns of a manifest.
+        root: Source folder; for a manifest, the folder that contains it.
+        catalogs: Scanned images, keyed by split; only splits with a folder or manifest rows.
+        allowed: Files allowed to appear in more than one split.
+        notes: Messages about the columns of the manifest; empty for a folder.
     """
 
     config: DatasetConfig
@@ -49,25 +49,25 @@ class ScannedDataset:
 
     @property
     def resolved_config(self) -> DatasetConfig:
-        """Section `dataset` with every split spelled out; `config` itself if it leaves no split unset."""
+        """The `dataset` section with every split set explicitly; `config` itself if all splits are already set."""
         splits = self.resolved_splits.to_config()
         return self.config if splits == self.config.splits else self.config.model_copy(update={"splits": splits})
 
     @property
     def split_messages(self) -> tuple[str, ...]:
-        """Messages about the splits that the recipe leaves unset."""
+        """Messages about splits not set in the recipe."""
         return self.resolved_splits.messages
 
     def with_splits(
         self, *, validation: float | FoldsConfig | None = None, test: float | None = None
     ) -> ScannedDataset:
-        """Returns the dataset with other fractions or folds; no file is read again."""
+        """Returns a copy with different split fractions or folds; does not reread any files."""
         specs: dict[str, Any] = {"validation": validation, "test": test}
         changed = {split: spec for split, spec in specs.items() if spec is not None}
         return replace(self, resolved_splits=replace(self.resolved_splits, **changed))
 
     def split(self) -> Splits:
-        """Splits the images like `build_splits`, as configured in the recipe."""
+        """Splits the images with `build_splits`, as configured in the recipe."""
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]
         return build_splits(
@@ -80,10 +80,10 @@ class ScannedDataset:
 
 
 def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
-    """Fetches a dataset, resolves its splits and reads every image once.
+    """Downloads a dataset if necessary, resolves its splits and reads every image once.
 
-    Problems of single files are collected in the catalogs, not raised. Relative paths in `config` start at `folder`,
-    the folder of the recipe file.
+    Problems with individual files are collected in the catalogs rather than raised. Relative paths in `config` are
+    relative to `folder`, the folder that contains the recipe file.
 
     Raises:
         DataError: The source is not available, a pattern matches no file, or the manifest has errors.
@@ -97,9 +97,9 @@ def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silen
 def _open_folder(config: DatasetConfig, folder: Path, progress: Progress) -> ScannedDataset:
     if config.group_by:
         raise DataError(
-            f"dataset.group_by names the manifest column {config.group_by!r}, but the source {config.source} "
+            f"dataset.group_by requires a manifest with a {config.group_by!r} column, but the source {config.source} "
             f"is not a manifest; list the images in a CSV file with the columns path, label and "
-            f"{config.group_by}, and set dataset.source to it"
+            f"{config.group_by}, and set dataset.source to that file"
         )
     root = open_source(config.source, folder, config.sha256, progress).resolve()
     splits, stats = resolve_folder_splits(root, config.splits), ImageStats()
@@ -123,21 +123,21 @@ def _open_manifest(config: DatasetConfig, folder: Path, progress: Progress) -> S
 
 
 def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec]) -> None:
-    """Raises a `SplitError` if `dataset.splits` contradicts the column `split` of a manifest."""
+    """Raises a `SplitError` if `dataset.splits` contradicts the `split` column of a manifest."""
     listed, errors = manifest.splits or ("train",), []
     for split, spec in specs.items():
         field = f"dataset.splits.{split}"
         fraction = "" if split == "train" else f", or set {field} to a fraction such as 0.2"
         if isinstance(spec, str) and spec != split:
             errors.append(
-                f"{field} is the folder {spec!r}, but a manifest has no folders; remove {field} and write "
-                f"{split} into the column 'split'{fraction}"
+                f"{field} is set to the folder {spec!r}, but a manifest has no folders; remove {field} and put "
+                f"{split} in the 'split' column{fraction}"
             )
         elif isinstance(spec, str) and split not in listed:
-            errors.append(f"no row has the split {split}; add such rows{fraction}")
+            errors.append(f"no row is assigned to {split}; add rows with this split{fraction}")
         elif not isinstance(spec, str) and split in listed:
             value = f"{{folds: {spec.folds}}}" if isinstance(spec, FoldsConfig) else f"{spec:g}"
-            errors.append(f"{field} is {value}, but the manifest has rows for {split}; remove one of them")
+            errors.append(f"{field} is {value}, but the manifest has {split} rows; remove either the field or the rows")
     if errors:
         raise SplitError(
             f"dataset.splits contradicts the manifest {manifest.file}:\n" + "\n".join(f"  {error}" for error in errors)

@@ -1,7 +1,7 @@
-"""Splits and folds by whole groups, such as patients or animals.
+"""Assigns whole groups, such as patients or animals, to splits and folds.
 
-Groups that share an image, byte for byte, stay together. Scikit-learn's `StratifiedGroupKFold` is not used: it has no
-fractions, and its assignment may change with its version.
+Groups that share an image, byte for byte, stay together. Scikit-learn's `StratifiedGroupKFold` is not used because it
+does not support fractions, and its assignment may change between versions.
 """
 
 from collections import Counter, defaultdict
@@ -13,20 +13,20 @@ from transfer_platform.data.hash_split import hash_to_int, require_fraction_boun
 from transfer_platform.errors import SplitError
 
 _ALL = ""
-"""Key of the count of all classes; no label is empty."""
+"""Key for the total count over all classes; labels are never empty."""
 _MISSING_CLASS_COST = 100.0
-"""Cost of a class that is missing from a part; larger than any imbalance."""
+"""Cost of a class that is missing from a part; exceeds the cost of any imbalance."""
 _MIN_GAIN = 1e-9
 _MAX_ROUNDS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCluster:
-    """Groups that stay together because they share an image; usually a single one.
+    """Groups that stay together because they share an image; usually a single group.
 
     Attributes:
         names: Sorted names of the groups.
-        counts: Images of each class, and of all classes under `_ALL`.
+        counts: Number of images of each class, and of all classes under `_ALL`.
     """
 
     names: tuple[str, ...]
@@ -36,17 +36,17 @@ class GroupCluster:
 def split_by_group(
     images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
 ) -> dict[str, tuple[ImageRecord, ...]]:
-    """Splits images into train, validation and test by whole groups.
+    """Splits images into train, validation and test without breaking up groups.
 
-    A group is test if `sha256(split_seed:group:NAME)` as a number from 0 to 1 is below the test fraction, so test has
-    about that fraction of the groups, and they stay test when the dataset grows. Validation has about its fraction of
-    the remaining images of every class. `fractions` may contain `test` and `validation`.
+    A group is in test if `sha256(split_seed:group:NAME)`, scaled to 0 to 1, is below the test fraction, so test has
+    about that fraction of the groups, and they stay in test when the dataset grows. Validation has about its fraction
+    of the remaining images of every class. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of bounds, or whole groups cannot give every class to every split.
+        SplitError: A fraction is out of range, or a split would lack a class unless groups were broken up.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
@@ -68,14 +68,14 @@ def split_by_group(
 
 
 def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the fold of each training image, 0 to `folds` - 1, by whole groups and each class as even as possible.
+    """Returns the fold of each training image, 0 to `folds` - 1; keeps groups whole and balances classes.
 
     Raises:
         SplitError: A class would be missing from a fold.
     """
     clusters = merge_groups(sort_by_content(images))
     parts = _assign_parts(clusters, [1 / folds] * folds, f"folds:{split_seed}")
-    _require_classes(clusters, parts, folds, f"each of {folds} folds", "set fewer folds")
+    _require_classes(clusters, parts, folds, f"each of the {folds} folds", "set fewer folds")
     fold_of = {name: part for cluster, part in zip(clusters, parts, strict=True) for name in cluster.names}
     return tuple(fold_of[image.group] for image in images)
 
@@ -83,12 +83,12 @@ def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: in
 def groups_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]],
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the images of each group that is in more than one split, by group and split."""
+    """Returns the images of groups found in more than one split, keyed by group, then by split."""
     return dict(sorted(in_several_splits(images_by_split, "group").items()))
 
 
 def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
-    """Merges groups that share an image; the clusters are sorted by their first name."""
+    """Merges groups that share an image into clusters, sorted by the first group name."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -108,7 +108,7 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the names of the clusters with a group in test; test groups stay test when groups are merged."""
+    """Returns the group names of each test cluster; groups in test stay there when groups are merged."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
@@ -120,9 +120,9 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 
 
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """Returns the part of each cluster, so that each part has about its share of every class.
+    """Returns the part index of each cluster, such that each part has about its share of every class.
 
-    Large clusters come first, each to the part with the lowest cost; then clusters are moved while the cost decreases.
+    Clusters are assigned from large to small, each to the cheapest part, then moved as long as the cost decreases.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:
@@ -148,14 +148,14 @@ def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], sal
 
 @dataclass(frozen=True)
 class _Assignment:
-    """Images of each class in total and in each part, and the share of every class that each part should have."""
+    """Number of images of each class, in total and in each part, and the target share of each part."""
 
     totals: Mapping[str, int]
     shares: Sequence[float]
     counts: Sequence[Counter[str]]
 
     def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
-        """Change of the squared deviations of class shares if a cluster is added (1) or removed (-1)."""
+        """Returns the change in squared deviation from the target shares if a cluster is added (1) or removed (-1)."""
         cost = 0.0
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]
@@ -165,7 +165,7 @@ class _Assignment:
         return cost
 
     def move(self, parts: list[int], index: int, counts: Mapping[str, int]) -> bool:
-        """Moves a cluster to the cheapest other part if this lowers the cost; returns True if it did."""
+        """Moves a cluster to the cheapest other part if this lowers the cost; returns whether it was moved."""
         current = parts[index]
         others = [part for part in range(len(self.shares)) if part != current]
         best = min(others, key=lambda part: (self.cost(part, counts, 1), part))
@@ -190,7 +190,7 @@ def _require_classes(
     if missing:
         available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
-            f"{subject} must have images of every class, by whole groups (dataset.group_by), but of the "
-            f"available groups {available}; add groups with images of the class, or {remedy} in "
+            f"{subject} must have images of every class without breaking up groups (dataset.group_by), but some "
+            f"classes are in too few groups: {available}; add groups with images of these classes, or {remedy} in "
             "dataset.splits.validation"
         )

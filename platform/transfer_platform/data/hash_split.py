@@ -1,4 +1,4 @@
-"""Splits and folds of single images by their content and the split seed."""
+"""Assigns individual images to splits and folds by content hash and split seed."""
 
 import hashlib
 import math
@@ -9,10 +9,10 @@ from transfer_platform.data.catalog import ImageRecord, sort_by_content
 from transfer_platform.errors import SplitError
 
 _HASHES = 2.0**256
-"""Number of values of a SHA-256."""
+"""Number of possible SHA-256 values."""
 
 Unit = TypeVar("Unit", str, tuple[str, ...])
-"""Unit of a split: the digest of an image, or the names of groups that stay together."""
+"""Unit assigned to a split: an image digest, or the names of groups that stay together."""
 
 
 def split_by_hash(
@@ -20,22 +20,22 @@ def split_by_hash(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test.
 
-    An image is test if `sha256(split_seed:digest)` as a number from 0 to 1 is below the test fraction; validation is
-    the exact fraction of the remaining images of each class with the smallest hashes. Files with the same bytes count
-    as one image of the first of their labels, so they stay together. `fractions` may contain `test` and `validation`.
+    An image is in test if `sha256(split_seed:digest)`, scaled to 0 to 1, is below the test fraction. Validation is the
+    exact fraction of the remaining images of each class, chosen by smallest hash. Identical files count as one image
+    of their alphabetically first label, so they stay together. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of bounds, or a class has too few images for every split.
+        SplitError: A fraction is out of range, or a class has too few images to be in every split.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
     remaining, split_of = _digests_by_class(images), dict[str, str]()
     if "test" in fractions:
         hashes = {digest: hash_to_int(f"{split_seed}:{digest}") for digests in remaining.values() for digest in digests}
-        test = select_test(remaining, hashes, fractions["test"], "different images")
+        test = select_test(remaining, hashes, fractions["test"], "distinct images")
         split_of = dict.fromkeys(test, "test")
         remaining = {
             label: [digest for digest in digests if digest not in test] for label, digests in remaining.items()
@@ -50,37 +50,37 @@ def split_by_hash(
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the stratified fold of each training image, 0 to `folds` - 1; files with the same bytes share a fold.
+    """Returns the stratified fold of each training image, 0 to `folds` - 1; identical files share a fold.
 
     The images must be sorted by label.
 
     Raises:
-        SplitError: A class has fewer different images than there are folds.
+        SplitError: A class has fewer distinct images than there are folds.
     """
     digests_by_class = _digests_by_class(images)
     too_small = {label: len(digests) for label, digests in digests_by_class.items() if len(digests) < folds}
     if too_few := ", ".join(f"{label!r} has {count}" for label, count in too_small.items()):
         raise SplitError(
-            f"each of {folds} folds needs an image of every class, but the number of different images is too "
-            f"small: {too_few}; add images, or set fewer folds in dataset.splits.validation"
+            f"each of the {folds} folds needs an image of every class, but some classes have too few distinct "
+            f"images: {too_few}; add images, or set fewer folds in dataset.splits.validation"
         )
     ordered = (
         digest
         for digests in digests_by_class.values()
         for digest in sorted(digests, key=lambda digest: hash_to_int(f"folds:{split_seed}:{digest}"))
     )
-    # Round-robin across class boundaries, so that the sizes of folds differ by at most one image.
+    # Round-robin across class boundaries, so that fold sizes differ by at most one distinct image.
     fold_of = {digest: position % folds for position, digest in enumerate(ordered)}
     return tuple(fold_of[image.sha256] for image in images)
 
 
 def hash_to_int(text: str) -> int:
-    """Returns the SHA-256 of a text as an integer from 0 to 2**256 - 1."""
+    """Returns the SHA-256 of a string as an integer from 0 to 2**256 - 1."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
 def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
-    """Raises a `SplitError` if a fraction is not between 0 and 1."""
+    """Raises a `SplitError` if a fraction is not between 0 and 1, both exclusive."""
     for split, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise SplitError(f"dataset.splits.{split} is {fraction}, but a fraction must be between 0 and 1")
@@ -89,21 +89,21 @@ def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
 def select_test(
     units_by_class: Mapping[str, Sequence[Unit]], hashes: Mapping[Unit, int], fraction: float, noun: str
 ) -> set[Unit]:
-    """Returns the units that are test: those whose hash, divided by 2**256, is below the fraction.
+    """Returns the units in test: those whose hash, divided by 2**256, is below the fraction.
 
     Args:
-        units_by_class: Images or groups with images of each class.
+        units_by_class: Images of each class, or groups that contain images of the class.
         hashes: Hash of each unit, below 2**256.
-        fraction: Between 0 and 1.
-        noun: Plural of the unit in error messages.
+        fraction: Test fraction, between 0 and 1.
+        noun: Plural noun for the units in error messages.
 
     Raises:
-        SplitError: A class has no unit in test, or none outside of it.
+        SplitError: A class has no unit in test, or no unit outside test.
     """
     if single := ", ".join(repr(label) for label, units in units_by_class.items() if len(units) < 2):
         raise SplitError(
-            f"a class needs {noun} in train and in test, but there is only one of {single}; "
-            "add some, or list the class in dataset.exclude"
+            f"every class needs {noun} in both train and test, but there is only one for {single}; "
+            "add more, or list the class in dataset.exclude"
         )
     smallest = {label: min(hashes[unit] for unit in units) for label, units in units_by_class.items()}
     largest = max(smallest.values())
@@ -111,9 +111,9 @@ def select_test(
         sufficient = (math.floor(largest / _HASHES * 10_000) + 1) / 10_000  # rounded up; a hash must be below it
         missing = ", ".join(repr(label) for label, value in smallest.items() if value >= fraction * _HASHES)
         raise SplitError(
-            f"with the fraction {fraction:g}, test has no image of {missing}; the smallest fraction that "
-            f"gives every class one is {sufficient:g}; "
-            "set dataset.splits.test to it, add images, or set another dataset.split_seed"
+            f"with a fraction of {fraction:g}, test has no images of {missing}; the smallest fraction that "
+            f"includes every class is {sufficient:g}; "
+            "set dataset.splits.test to this value, add images, or change dataset.split_seed"
         )
     test = {unit for unit, value in hashes.items() if value < fraction * _HASHES}
     counts = {label: (len(units), len(set(units) - test)) for label, units in units_by_class.items()}
@@ -124,8 +124,8 @@ def select_test(
 def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: float, split_seed: int) -> list[str]:
     sizes = {label: max(1, round(fraction * len(digests))) for label, digests in digests_by_class.items()}
     counts = {label: (len(digests), len(digests) - sizes[label]) for label, digests in digests_by_class.items()}
-    _require_training_images(counts, "validation", fraction, "different images")
-    # The prefix makes the order independent of the hashes that decide on test.
+    _require_training_images(counts, "validation", fraction, "distinct images")
+    # The prefix makes this order independent of the hashes that determine the test split.
     return [
         digest
         for label, digests in digests_by_class.items()
@@ -136,7 +136,7 @@ def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: floa
 
 
 def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str) -> None:
-    """Raises a `SplitError` for classes without remaining units; `counts` has total and rest by class."""
+    """Raises a `SplitError` if a class has no units left for training; `counts` holds (total, left) per class."""
     lines = [
         f"  class {label!r}: {total} {noun}, none left for training"
         for label, (total, rest) in counts.items()
@@ -144,14 +144,14 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
     ]
     if lines:
         raise SplitError(
-            f"the fraction {fraction:g} for {split} leaves classes without training images:\n"
+            f"the {split} fraction of {fraction:g} leaves some classes without training images:\n"
             + "\n".join(lines)
-            + "\nadd some or lower the fraction; a class needs at least one image in every split"
+            + f"\nadd {noun}, or lower the fraction; every split needs at least one image of every class"
         )
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Different images of each class; an image with several labels belongs to the first one."""
+    """Returns the digests of the distinct images of each class; an image with several labels is in the first class."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)
@@ -161,6 +161,6 @@ def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
     if duplicated := ", ".join(repr(label) for label, own in digests.items() if not own):
         raise SplitError(
             f"every image of {duplicated} is an exact duplicate of an image in another class; "
-            "remove it from one of the classes"
+            "remove each duplicate from one of the classes"
         )
     return digests

@@ -1,4 +1,4 @@
-"""Statistics of an image from one decoding: size, format, a 16 x 16 thumbnail."""
+"""Image statistics from a single decoding: size, format and a 16 x 16 thumbnail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THUMBNAIL_SIDE = 16
 """Side of a thumbnail in pixels."""
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness, ITU-R BT.601."""
+"""Weights of red, green and blue when computing brightness (ITU-R BT.601)."""
 
 HEADER_DTYPE = np.dtype(
     {
@@ -33,24 +33,24 @@ HEADER_DTYPE = np.dtype(
         "formats": ["<u4", "<u4", "S8", "S8", "<u2", "u1", "u1"],
     }
 )
-"""Header of one image: size in pixels after the EXIF rotation, Pillow's names of the format and the original mode,
-number of frames, EXIF orientation (1 to 8), transparency (0 or 1).
+"""Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode, number of
+frames, EXIF orientation (1 to 8) and transparency (0 or 1).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
-"""Size of the packed statistics of one image: header, then the thumbnail (16, 16, 3)."""
+"""Size in bytes of the packed statistics of one image: the header, followed by the (16, 16, 3) thumbnail."""
 
 _HEADER = struct.Struct("<II8s8sHB?")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
 _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
-"""Lower limit of the shorter side of a decoded JPEG, in pixels."""
+"""Minimum length of the shorter side of a decoded JPEG, in pixels."""
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
-    """Decodes an image to its last pixel; returns a `HEADER_DTYPE` record, then the thumbnail as RGB.
+    """Fully decodes an image; returns a packed `HEADER_DTYPE` record, followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: Whenever `transfer_model.decode.decode` raises it.
+        UnreadableImageError: `transfer_model.decode.decode` would reject the image as well.
     """
     from PIL import Image
 
@@ -58,13 +58,13 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
     image = open_image(content, name)
     image_format, mode, size = image.format or "", image.mode, image.size
-    # Comes first to reject exactly what `decode` rejects: reading other attributes may seek in the file or load it.
+    # Must come first to reject exactly what `decode` rejects: reading other attributes may seek or load the file.
     pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
     reopened = open_image(content, name) if image_format in _ANIMATED_FORMATS else image
     orientation = exif_orientation(reopened if image_format == "TIFF" else image)
     if image_format not in ("JPEG", "MPO"):  # these may be decoded at a reduced size
         size = pixels.size
-    elif orientation >= 5:  # exchanges width and height
+    elif orientation >= 5:  # swaps width and height
         size = size[::-1]
     thumbnail = pixels.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0)
     header = _HEADER.pack(
@@ -79,7 +79,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 def image_stats_cache() -> DiskCache:
-    """Returns the cache of packed statistics by SHA-256, for the installed version of Pillow."""
+    """Returns the cache of packed statistics, keyed by SHA-256, for the installed version of Pillow."""
     import transfer_model.decode
 
     digest = hashlib.sha256(version("pillow").encode())
@@ -89,10 +89,10 @@ def image_stats_cache() -> DiskCache:
 
 
 class ImageStats:
-    """Statistics of many images by the SHA-256 of their files.
+    """Per-image statistics, keyed by the SHA-256 of the file.
 
-    Thumbnails are in a temporary file, because those of a million images take most of a gigabyte. Methods raise a
-    `StorageError` if it cannot be written.
+    Thumbnails are kept in a temporary file, because those of a million images take up most of a gigabyte. Methods
+    raise a `StorageError` if this file cannot be written.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class ImageStats:
         return digest in self._rows
 
     def add(self, digest: str, packed: bytes) -> None:
-        """Adds the result of `compute_stats`; does nothing if the digest is present."""
+        """Adds the result of `compute_stats`; does nothing if the digest is already present."""
         if digest in self._rows:
             return
         try:
@@ -122,16 +122,16 @@ class ImageStats:
         self._rows[digest] = len(self._rows)
 
     def rows(self, digests: Iterable[str]) -> NDArray[np.int64]:
-        """Returns the row numbers of N digests (N,); raises a `KeyError` for an unknown one."""
+        """Returns the row numbers (N,) of N digests; raises a `KeyError` if a digest is unknown."""
         return np.fromiter((self._rows[digest] for digest in digests), np.int64)
 
     def headers(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
-        """Returns the headers of some rows (N,) as `HEADER_DTYPE` (N,)."""
+        """Returns the headers of the given rows (N,) as a `HEADER_DTYPE` array (N,)."""
         headers: NDArray[np.void] = np.frombuffer(bytes(self._headers), HEADER_DTYPE)[rows]
         return headers
 
     def thumbnails(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Returns the thumbnails of some rows (N,) as RGB (N, 16, 16, 3)."""
+        """Returns the RGB thumbnails (N, 16, 16, 3) of the given rows (N,)."""
         thumbnails = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
         try:
             for row, thumbnail in zip(rows.tolist(), thumbnails, strict=True):
@@ -146,15 +146,15 @@ class ImageStats:
 def _storage_error(error: OSError) -> StorageError:
     return StorageError(
         f"image statistics cannot be written to {tempfile.tempdir or 'any temporary folder'}: {error.strerror}; "
-        "set the environment variable TMPDIR to a folder with more space"
+        "set the TMPDIR environment variable to a folder with more free space"
     )
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Number of frames of an animation; 1 for MPO, whose images are not a sequence."""
+    """Returns the number of frames of an animation; 1 for MPO, whose images are not a sequence."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # noqa: BLE001 - later frames are damaged; only the first one is used
+    except Exception:  # noqa: BLE001 - later frames are corrupt, but only the first one is used
         return 1

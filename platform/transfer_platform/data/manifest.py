@@ -1,7 +1,7 @@
-"""Manifest: a CSV, TSV or Parquet table with path and label of each image.
+"""Reads manifests: CSV, TSV or Parquet tables with the path and label of each image.
 
-Text is read by `csv`, not pandas, which drops the line numbers, accepts rows with missing cells and bad quotes, and
-stops at the first row with extra cells.
+Text is parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells or
+malformed quotes, and stops at the first row with extra cells.
 """
 
 import csv
@@ -20,7 +20,7 @@ from transfer_platform.suggest import did_you_mean
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
-"""Columns with a meaning, in any case."""
+"""Columns with a predefined meaning; names are case-insensitive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class ManifestRow:
     """One image of a manifest.
 
     Attributes:
-        number: Line in a CSV or TSV file, row in a Parquet file, counted from 1.
+        number: Line number in a CSV or TSV file, or row number in a Parquet file, starting at 1.
         path: Path or URL as written in the file.
         label: Class, in Unicode normal form NFC.
-        split: `train`, `validation` or `test`; empty without a column `split`.
-        group: Value of the `group_by` column, NFC; empty without one.
-        weight: Weight in the training loss, above 0; 1 by default.
+        split: `train`, `validation` or `test`; empty if there is no `split` column.
+        group: Value of the `group_by` column, in NFC; empty if `group_by` is not set.
+        weight: Positive weight in the training loss; defaults to 1.
     """
 
     number: int
@@ -46,12 +46,12 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest.
+    """The parsed contents of a manifest.
 
     Attributes:
-        rows: All rows with the right number of cells.
+        rows: All rows with the correct number of cells.
         errors: Row number and message of each error; empty if the manifest is valid.
-        notes: Messages about its columns.
+        notes: Messages about the columns.
     """
 
     file: Path
@@ -61,17 +61,17 @@ class Manifest:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that the rows name, `train` first; empty without a column `split`."""
+        """Splits that occur in the rows, `train` first; empty if there is no `split` column."""
         named = {row.split for row in self.rows}
         return tuple(split for split in SPLIT_NAMES if split in named)
 
     def row_label(self, number: int) -> str:
-        """Returns file name and number of a row, for messages."""
+        """Returns the file name and line or row number, for use in messages."""
         unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
         return f"{printable(self.file.name)}, {unit} {number}"
 
     def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
-        """Raises a `DataError` that lists the first 20 errors, if there are any."""
+        """Raises a `DataError` if there are any errors; the message lists the first 20."""
         if lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]:
             count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
             raise DataError(f"the manifest {printable(self.file)} has {count}:\n{join_lines(lines)}")
@@ -79,7 +79,7 @@ class Manifest:
 
 @dataclass
 class _Table:
-    """The cells of a table as text, with row numbers, and the errors of rows with the wrong number of cells."""
+    """Cells of a table as text, with row numbers, and errors for rows with the wrong number of cells."""
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class _Table:
 
 
 def is_manifest(source: str) -> bool:
-    """Returns whether the name of a source is that of a manifest.
+    """Returns whether a source has the file extension of a manifest.
 
     >>> is_manifest("photos.CSV"), is_manifest("https://host/a.parquet?sig=1"), is_manifest("photos.zip")
     (True, True, False)
@@ -97,15 +97,15 @@ def is_manifest(source: str) -> bool:
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
-    """Reads a manifest; errors in single rows are collected, not raised.
+    """Reads a manifest; errors in individual rows are collected rather than raised.
 
     Args:
-        file: Ends in `.csv` (commas), `.tsv` (tabs) or `.parquet`; text is UTF-8. Its columns are `path`, `label` and
-            optionally `split` and `weight`; others are ignored.
-        group_by: Another required column, with the groups.
+        file: A `.csv` (comma-separated), `.tsv` (tab-separated) or `.parquet` file; text must be UTF-8. Its columns are
+            `path`, `label` and, optionally, `split` and `weight`; other columns are ignored.
+        group_by: Name of another required column, which contains the group names.
 
     Raises:
-        DataError: The file cannot be read, lacks a column, or has no rows.
+        DataError: The file cannot be read, lacks a required column, or has no rows.
     """
     required = ["path", "label", *([group_by] if group_by else [])]
     if file.suffix.lower() == ".parquet":
@@ -126,10 +126,10 @@ def _read_text(file: Path, delimiter: str) -> _Table:
             return _parse_text(csv.reader(stream, delimiter=delimiter, strict=True))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"the manifest {printable(file)} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"the manifest {printable(file)} is not valid UTF-8 (at byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotes") from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotation marks") from error
     except OSError as error:
         raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
 
@@ -156,22 +156,22 @@ def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
         columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & used})
         data = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the manifest {printable(file)} is damaged or not a Parquet file: {error}") from error
+        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {error}") from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
         try:
             texts[name] = data[name].cast(pa.string()).to_pylist()
         except pa.ArrowException as error:
             raise DataError(
-                f"the column {name!r} of the manifest {printable(file)} has the type {data[name].type}, but "
-                "must be text or numbers"
+                f"the {name!r} column of the manifest {printable(file)} has the type {data[name].type}, but "
+                "must contain text or numbers"
             ) from error
     rows = [{name: texts[name][index] or "" for name in columns} for index in range(data.num_rows)]
     return _Table(names, list(enumerate(rows, 1)))
 
 
 def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
-    """Renames `Path` to `path` and so on, unless both exist."""
+    """Renames standard columns to lowercase, such as `Path` to `path`, unless this would cause duplicates."""
     new_names = {
         name: name.casefold()
         for name in table.columns
@@ -188,15 +188,15 @@ def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
 
 def _require_columns(file: Path, columns: Sequence[str], required: Sequence[str], group_by: str | None) -> None:
     errors = [
-        f"it has no column {name!r}{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, columns)}"
+        f"it has no {name!r} column{' (dataset.group_by)' * (name == group_by)}{did_you_mean(name, columns)}"
         for name in required
         if name not in columns
     ]
-    errors += [f"the column {name!r} occurs {count} times" for name, count in Counter(columns).items() if count > 1]
+    errors += [f"the {name!r} column occurs {count} times" for name, count in Counter(columns).items() if count > 1]
     if errors:
         hints = {",": "; cells must be separated by commas", "\t": "; cells must be separated by tabs"}
         if len(columns) == 1 and ";" in columns[0]:
-            hints = dict.fromkeys(hints, "; its cells are separated by semicolons: save it with commas")
+            hints = dict.fromkeys(hints, "; its cells are separated by semicolons; save it with commas instead")
         raise DataError(
             f"the manifest {printable(file)} cannot be used: {'; '.join(errors)}; its columns are "
             + (", ".join(map(repr, columns)) or "none")
@@ -230,20 +230,20 @@ def _column_notes(table: _Table) -> Iterator[str]:
     words = Counter(cells["split"].strip() for _, cells in table.rows if "split" in cells)
     for word, count in sorted(words.items()):
         if word != (split := split_for_name(word)):
-            yield f"the split {word!r} of {count} rows is read as {split}"
+            yield f"the split {word!r} in {count} rows is interpreted as {split}"
     for name in table.columns:
         values = {cells[name].strip() for _, cells in table.rows if name in cells}
         if name not in STANDARD_COLUMNS and values and all(map(split_for_name, values)):
-            yield (f"the column {name!r} contains names of splits but is not used; to use it, call it 'split'")
+            yield (f"the {name!r} column contains split names but is not used; to use it, rename it to 'split'")
     weights = [weight for _, cells in table.rows if "weight" in cells and (weight := _parse_weight(cells))]
     if weights:
         yield (
-            f"the column 'weight' is the weight of a training image in the loss: {min(weights):g} to {max(weights):g}"
+            f"the 'weight' column sets the weights of training images in the loss: {min(weights):g} to {max(weights):g}"
         )
 
 
 def _parse_weight(cells: dict[str, str]) -> float | None:
-    """Returns the weight of a row, or None if it is invalid; held-out images need none and get 1."""
+    """Returns the weight of a row, or None if it is invalid; an empty weight defaults to 1 for held-out images."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0

@@ -1,4 +1,4 @@
-"""Image files of a manifest: located, fetched and scanned."""
+"""Locates, downloads and scans the images listed in a manifest."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 _MAX_COMPARED_NAMES = 5000
 _MAX_SUGGESTIONS = 20
-"""Missing files for which a similar name is searched."""
+"""Maximum number of missing files for which a similar name is suggested."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestEntry:
-    """A row of a manifest with the location of its image.
+    """A manifest row with the location of its image.
 
     Attributes:
-        path: File on this machine; its folder in the cache for an image that is not fetched yet.
-        url: URL to fetch; empty for a file on this machine.
-        name: Name in messages and for `dataset.exclude`: the path as written, or the URL.
+        path: Local file or, for an image that is not downloaded yet, its cache folder.
+        url: URL to download; empty for a local file.
+        name: Name used in messages and matched by `dataset.exclude`: the path as written, or the URL.
     """
 
     row: ManifestRow
@@ -56,26 +56,26 @@ class ManifestImages:
 
     @property
     def root(self) -> Path:
-        """Folder of the manifest; names are relative to it."""
+        """Folder that contains the manifest; names are relative to it."""
         return self.manifest.file.parent
 
     @property
     def names(self) -> dict[str, Path]:
-        """Path of each entry by its name and by its path as written in the manifest."""
+        """Path of each entry, keyed both by its name and by its path as written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
     def scan(
         self, excluded: Collection[Path], stats: ImageStats, progress: Progress = silent
     ) -> tuple[dict[str, Catalog], dict[Path, Path]]:
-        """Fetches and scans the images, except for `excluded` paths; adds their statistics to `stats`.
+        """Downloads and scans the images, except for `excluded` paths; adds their statistics to `stats`.
 
         Returns:
-            A catalog for each split that the manifest names, or one for `train` if it names none; and the file of each
-            fetched entry by the path of the entry.
+            Catalogs keyed by split, with only `train` if the manifest has no splits; and downloaded files, keyed by the
+            path of their entry.
 
         Raises:
-            SourceError: A store is not available.
+            SourceError: An object store is not available.
         """
         included = [entry for entry in self.entries if entry.path not in excluded]
         present, problems = _fetch(included, self.manifest, progress)
@@ -121,12 +121,12 @@ class ManifestImages:
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Locates the images of a manifest; paths are relative to it.
+    """Locates the images of a manifest; relative paths start from its folder.
 
-    A local manifest may list any file; one downloaded from `url` may list files below this URL, or other URLs.
+    A local manifest may list any file; one downloaded from `url` may only list files below that URL, or other URLs.
 
     Raises:
-        DataError: Rows have errors; all of them are listed, and missing files as well.
+        DataError: Rows have errors; the message lists all of them, including missing files.
     """
     entries, errors = list[ManifestEntry](), list(manifest.errors)
     first_rows: dict[Path, int] = {}
@@ -138,7 +138,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
             continue
         entry = _locate(row, manifest.file.parent, url)
         if (first := first_rows.setdefault(entry.path, row.number)) != row.number:
-            errors.append((row.number, f"{printable(row.path)} is listed already, see {first}"))
+            errors.append((row.number, f"{printable(row.path)} is already listed, see {manifest.row_label(first)}"))
         entries.append(entry)
     if errors:
         _, missing = _find_files([entry for entry in entries if not entry.url])
@@ -151,9 +151,9 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
 
 
 def _path_error(path: str, *, downloaded: bool) -> str:
-    """Returns the error of a path, or ""; a downloaded manifest must not list files of this machine."""
+    """Returns an error message for a path, or ""; a downloaded manifest must not list local files."""
     if "\0" in path:
-        return "contains a NUL character, which no file name can contain"
+        return "contains a NUL character, which is not allowed in file names"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
         return "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
@@ -182,9 +182,9 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Returns the entries whose file is on this machine, and the problems of the others by path."""
+    """Returns the entries available locally, and the problems of all other entries, keyed by path."""
     urls = [entry.url for entry in entries if entry.url]
-    results = fetch_images(urls, f"fetching {manifest.file.name}", progress) if urls else {}
+    results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()
     for entry in entries:
         result = results.get(entry.url, entry.path)
@@ -215,6 +215,6 @@ def _find_files(entries: Sequence[ManifestEntry]) -> tuple[list[FoundFile], dict
 
 def _suggest_file(entry: ManifestEntry) -> str:
     if "\\" in entry.row.path:
-        return "; separate folders by /"
+        return "; use / to separate folders"
     siblings = entry.path.parent.iterdir() if entry.path.parent.is_dir() else iter(())
     return did_you_mean(entry.path.name, (path.name for path in islice(siblings, _MAX_COMPARED_NAMES)))

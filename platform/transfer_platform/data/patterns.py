@@ -1,4 +1,4 @@
-"""Matches of the patterns in `dataset.exclude` and `allow_duplicates`."""
+"""Pattern matching for `dataset.exclude` and `dataset.allow_duplicates`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MAX_COMPARED_NAMES = 5000
 def match_patterns(
     config: DatasetConfig, match: Callable[[Sequence[str], str], frozenset[Path]]
 ) -> list[frozenset[Path]]:
-    """Returns the files that match the patterns in `exclude`, and those that match the ones in `allow_duplicates`.
+    """Returns the files matched by `exclude`, followed by the files matched by `allow_duplicates`.
 
     Args:
-        config: Section `dataset` of a recipe.
-        match: `match_files` or `match_rows`, as a function of the patterns and the name of their field.
+        config: The `dataset` section of a recipe.
+        match: `match_files` or `match_rows`, bound to a source; called with the patterns and their field name.
 
     Raises:
-        DataError: Some patterns match nothing; those of both fields are listed.
+        DataError: Some patterns match nothing; the message lists those in both fields.
     """
     matches, errors = list[frozenset[Path]](), []
     for field in ("exclude", "allow_duplicates"):
@@ -44,19 +44,19 @@ def match_patterns(
 
 
 def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Matches patterns with the files of a source.
+    """Matches patterns against the files of a source.
 
     Args:
         root: Source folder.
-        patterns: Files, folders (with everything in them) or globs such as `**/*.gif`, relative to `root`, with `/`
-            between folders.
-        field: Field of `dataset` that contains the patterns.
+        patterns: Files, folders (matched recursively) or globs such as `**/*.gif`, relative to `root`, with `/` as the
+            separator.
+        field: Name of the `dataset` field that contains the patterns.
 
     Returns:
-        Absolute paths below the resolved `root`, including folders and links.
+        Absolute paths below the resolved `root`, including folders and symlinks.
 
     Raises:
-        DataError: Some patterns match nothing or leave the source; all of them are listed.
+        DataError: Some patterns match nothing or point outside the source; the message lists all of them.
     """
     root = root.resolve()
     matches = {pattern: frozenset(_glob(root, pattern)) for pattern in patterns}
@@ -67,10 +67,10 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
 
 def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Matches patterns with the images of a manifest: like `match_files`, but by their names, including URLs.
+    """Matches patterns like `match_files`, but against the image names in a manifest, which may be URLs.
 
     Raises:
-        DataError: Some patterns match no row; all of them are listed.
+        DataError: Some patterns match no row; the message lists all of them.
     """
     if not patterns:
         return frozenset()
@@ -93,7 +93,7 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
 
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Matches the parts of a name with those of a glob like `Path.glob`; `**` is any number of parts."""
+    """Matches the parts of a name against those of a glob, as in `Path.glob`; `**` matches any number of parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":
@@ -104,7 +104,7 @@ def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
 def _raise_unmatched(lines: Sequence[str], field: str, expected: str) -> None:
     if lines:
         raise DataError(
-            f"dataset.{field} must name {expected}, but\n"
+            f"every pattern in dataset.{field} must match {expected}, but\n"
             + "\n".join(f"  {line}" for line in lines)
             + "\ncorrect or remove these patterns"
         )
@@ -114,7 +114,7 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
     relative = PurePosixPath(pattern)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         return
-    # File names may contain brackets, such as `photo[1].jpg`: an existing name takes precedence over a glob.
+    # File names may contain brackets, such as `photo[1].jpg`, so an existing name takes precedence over a glob.
     literal = root / relative
     for match in [literal] if os.path.lexists(literal) else root.glob(pattern):
         yield match
@@ -123,7 +123,7 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _suggest_file(root: Path, pattern: str) -> str:
-    """Suggests a similar name in the folder of the pattern, otherwise in the whole source."""
+    """Suggests a similar name from the folder of the pattern or, failing that, from the whole source."""
     parent = (root / PurePosixPath(pattern)).parent
     siblings = parent.iterdir() if parent.is_dir() and parent.is_relative_to(root) else iter(())
     for paths in (siblings, root.rglob("*")):

@@ -1,4 +1,4 @@
-"""Parallel scan of image files; without heavy imports, for its worker processes."""
+"""Parallel scan of image files; avoids heavy imports so that workers start fast."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ MAX_THREADED_FILES = 512
 """Number of files up to which threads are faster than starting processes."""
 
 _MIN_CHUNK_FILES, _MAX_CHUNK_FILES, _CHUNKS = 32, 256, 64
-"""Bounds of the files per chunk, and the number of chunks to aim for between them."""
+"""Minimum and maximum number of files per chunk, and the target number of chunks within these bounds."""
 _MAX_CHUNK_BYTES = 64 << 20
 _IDLE_SECONDS = 10
-"""Seconds after which an idle worker process ends."""
+"""Seconds after which an idle worker process exits."""
 _PARENT_CHECK_SECONDS = 1.0
 _SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
-"""Images and seconds after which new statistics are written to the cache; limits the loss in a crash."""
+"""Number of images and seconds after which new statistics are cached; limits what is lost in a crash."""
 
 ScannedFile = tuple[str, bytes, FileProblem | None]
-"""SHA-256, packed statistics and problem of one file."""
+"""SHA-256, packed statistics and problem (if any) of one file."""
 
 
 @dataclass
 class ScanResult:
-    """SHA-256 of each file that is an image, by path, and the problem of each other file."""
+    """SHA-256 of each readable image and problem of each other file, keyed by path."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
 
 
 def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, progress: Progress) -> ScanResult:
-    """Hashes files in `folder`, decodes them completely and adds their statistics to `stats`.
+    """Hashes and fully decodes the files in `folder`; adds their statistics to `stats`.
 
-    A file that has not changed since an earlier scan with the same Pillow is not read again, and one whose content is
-    known under another name is hashed but not decoded.
+    A file that is unchanged since an earlier scan with the same Pillow version is not read again. A file whose content
+    is already known under another name is hashed but not decoded.
     """
     checksums, cache = ChecksumCache(str(folder)), image_stats_cache()
     result = ScanResult(_unchanged_files(files, checksums, cache, stats))
@@ -85,7 +85,7 @@ def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, prog
 def _unchanged_files(
     files: Sequence[FoundFile], checksums: ChecksumCache, cache: DiskCache, stats: ImageStats
 ) -> dict[str, str]:
-    """Returns the digests of unchanged files with cached statistics, by path; adds the statistics to `stats`."""
+    """Returns the digests of unchanged files with cached statistics, keyed by path; adds the statistics to `stats`."""
     digests = {file.path: digest for file in files if (digest := checksums.get(file.name, file.stamp)) is not None}
     missing = iter([digest for digest in digests.values() if digest not in stats])
     while batch := list(islice(missing, _SAVE_FILES)):  # limits memory
@@ -99,7 +99,7 @@ def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
 
 
 def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
-    """Yields each file with its result; few chunks are in flight, so memory stays flat."""
+    """Yields each file with its result; limits the chunks in flight to bound memory use."""
     if not files:
         return
     known = None if cache.is_empty() else cache
@@ -117,8 +117,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
                 scanned = future.result()
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
-                    f"a worker process died while it read {printable(chunk[0].path)} or a file after it; "
-                    "either the machine ran out of memory, or one of the files crashes Pillow: free memory, "
+                    f"a worker process died while reading {printable(chunk[0].path)} or a subsequent file; "
+                    "either the machine ran out of memory, or one of these files crashes Pillow; free memory, "
                     "or list the file in dataset.exclude"
                 ) from error
             pending.extend(submit(1))
@@ -127,18 +127,18 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 
 @contextmanager
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
-    """Yields an executor and the number of chunks in flight.
+    """Yields an executor and the number of chunks to keep in flight.
 
-    Many files are read in processes, because small images spend more time in Python than in Pillow. The chunks must
-    fit into loky's queue and processes; otherwise, killing its workers prints a traceback.
+    Large numbers of files are read in processes, because small images take more time in Python than in Pillow. The
+    chunks must fit into loky's queue and processes; otherwise, killing its workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
             yield threads, 2 * count
         return
-    # Unlike the standard library, loky does not run the caller's script in its workers and reuses them for the next
-    # split. Its `cpu_count` respects the CPU limit of a container.
+    # Unlike the standard library, loky does not rerun the caller's script in its workers, and it reuses workers for
+    # the next split. Its `cpu_count` respects the CPU limit of a container.
     from joblib.externals.loky import cpu_count, get_reusable_executor
 
     count = cpu_count()
@@ -167,7 +167,7 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Initializes a worker process: ignores Ctrl-C, and exits soon after the process with ID `parent` has ended."""
+    """Initializes a worker process to ignore Ctrl-C and to exit soon after the parent process (ID `parent`) exits."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files, which must fit into memory together, and decodes those that are not in `cache` (None: empty)."""
+    """Hashes files, which must all fit in memory, and decodes those not in `cache` (None if it is empty)."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}
@@ -194,7 +194,7 @@ def _read_content(path: str) -> bytes | FileProblem:
         with FileIO(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
-                return FileProblem("too many bytes", f"it has {size:,} bytes, more than any image")
+                return FileProblem("too many bytes", f"its size of {size:,} bytes exceeds the limit of {MAX_BYTES:,}")
             return file.readall()
     except OSError as error:
         return unreadable(error)

@@ -1,4 +1,4 @@
-"""Splits that a recipe leaves unset, resolved by folder names or manifest rows."""
+"""Infers splits not set in the recipe from folder names or manifest rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from transfer_platform.recipe.schema import HOLDOUT_FRACTION, FoldsConfig, Split
 from transfer_platform.sources.walk import is_ignored
 
 SplitSpec = str | float | FoldsConfig
-"""Source of one split: a folder (or rows of a manifest), a fraction of train, or folds of train."""
+"""Source of one split: a folder (or manifest rows), a fraction of train, or cross-validation folds of train."""
 
-NOT_LISTED = "a fraction of train, because no manifest row has this split"
-NO_FOLDER = "a fraction of train, because no folder is held out for it"
+NOT_LISTED = "a fraction of train, because no manifest row is assigned to this split"
+NO_FOLDER = "a fraction of train, because there is no folder for this split"
 
 _HELD_OUT = ("validation", "test")
 _MAX_LISTED = 3
@@ -28,11 +28,11 @@ class ResolvedSplits:
     """The source of every split.
 
     Attributes:
-        train: Folder of class folders, relative to the source; `train` for a manifest.
-        validation: Such a folder, a fraction of train, or folds; `validation` for rows of a manifest.
-        test: Such a folder or a fraction of train; `test` for rows of a manifest.
-        reasons: Reason of each choice that the recipe left open and that is not obvious.
-        unused: Messages about folders that look like splits and are not used.
+        train: Folder that contains the class folders, relative to the source; `train` for a manifest.
+        validation: Folder like `train`, fraction of train, or folds; `validation` for manifest rows.
+        test: Folder like `train`, or fraction of train; `test` for manifest rows.
+        reasons: Reasons for the inferred splits, keyed by split; obvious ones are omitted.
+        unused: Messages about folders that are not used, or are used as a class despite having the name of a split.
     """
 
     train: str
@@ -43,12 +43,12 @@ class ResolvedSplits:
 
     @property
     def split_specs(self) -> dict[str, SplitSpec]:
-        """The three sources by split."""
+        """The source of each split, keyed by split name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """One message per choice that the recipe left open, then those about unused folders."""
+        """One message per inferred split, followed by the messages in `unused`."""
         choices = (
             f"dataset.splits.{split}: using {printable(str(self.split_specs[split]))} ({reason})"
             for split, reason in self.reasons.items()
@@ -56,12 +56,12 @@ class ResolvedSplits:
         return (*choices, *self.unused)
 
     def to_config(self) -> SplitsConfig:
-        """Returns `dataset.splits` of a recipe that leaves nothing unset."""
+        """Returns a `dataset.splits` section in which every split is set."""
         return SplitsConfig.model_validate(self.split_specs)
 
 
 def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
-    """Completes `dataset.splits` by the splits that the rows of a manifest name."""
+    """Fills in splits not set in `dataset.splits`, based on the splits that occur in the manifest rows."""
     specs: dict[str, str | float] = {split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT}
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
@@ -72,10 +72,10 @@ def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> Reso
 
 
 def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Completes `dataset.splits` by the names of folders in the source `root`; no file is opened.
+    """Fills in splits not set in `dataset.splits`, based on folder names in the source `root`; opens no files.
 
-    A validation folder without a test folder becomes the test split, because promotion needs images that were not used
-    for training or selection.
+    If there is a validation folder but no test folder, it becomes the test split, because promotion requires images
+    that were not used for training or selection.
 
     Raises:
         SplitError: The folder names are ambiguous.
@@ -99,21 +99,21 @@ def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
 def _choose_train(layout: FolderLayout) -> tuple[str, str]:
     if layout.train in (None, "."):
         return ".", "the source itself"
-    return str(layout.train), "by its name" if layout.validation or layout.test else "the folder that has class folders"
+    return str(layout.train), "matched by name" if layout.validation or layout.test else "contains the class folders"
 
 
 def _choose_test(layout: FolderLayout, validation: object) -> tuple[str | float, str]:
     if folder := pick_folder("test", [name for name in layout.test if name != validation]):
-        return folder, "by its name"
+        return folder, "matched by name"
     held_out = [name for name in layout.validation if name != validation]
     if len(held_out) == 1:
-        return held_out[0], "the only held-out folder; promotion needs images unused in training and selection"
+        return held_out[0], "the only held-out folder; promotion requires images not used for training or selection"
     return HOLDOUT_FRACTION, NO_FOLDER
 
 
 def _choose_validation(layout: FolderLayout, test: object) -> tuple[str | float, str]:
     if folder := pick_folder("validation", [name for name in layout.validation if name != test]):
-        return folder, "by its name"
+        return folder, "matched by name"
     return HOLDOUT_FRACTION, NO_FOLDER
 
 
@@ -121,7 +121,7 @@ def _unused_messages(layout: FolderLayout, used: Collection[str]) -> Iterator[st
     if unused := [name for name in (*layout.validation, *layout.test) if name not in used]:
         yield f"not used: {join_names(unused)} (not assigned to a split)"
     if others := [name for name in layout.others if name not in used]:
-        yield f"not used: {join_names(others)} (not the name of a split)"
+        yield f"not used: {join_names(others)} (not a split name)"
     for name in layout.unlabelled:
         if layout.train == "." or (layout.train and f"{name}/".startswith(f"{layout.train}/")):
             yield f"used as a class despite its name: {printable(name)} (contains no class folders)"
@@ -131,13 +131,13 @@ def _unused_messages(layout: FolderLayout, used: Collection[str]) -> Iterator[st
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """Folders of a source by split. Names are relative to the source, with `/` between folders.
+    """Folders of a source, grouped by split. Names are relative to the source and use `/` as the separator.
 
     Attributes:
         train: Folder that contains the class folders, `.` for the source itself; None if there is none.
-        validation: Folders of class folders that are named like a validation split; `test` likewise.
-        unlabelled: Folders that are named like a split but contain no class folders.
-        others: Folders beside the training folder that are not named like a split.
+        validation: Folders that contain class folders and have the name of a validation split; `test` likewise.
+        unlabelled: Folders that have the name of a split but contain no class folders.
+        others: Folders next to the training folder that do not have the name of a split.
     """
 
     train: str | None
@@ -148,10 +148,10 @@ class FolderLayout:
 
 
 def find_layout(root: Path) -> FolderLayout:
-    """Finds the training folder and the held-out folders beside it, in the source or one folder deeper.
+    """Finds the training folder and the held-out folders next to it, in the source or one level deeper.
 
     Raises:
-        SplitError: Splits are inside class folders, training folders are ambiguous, or one is missing.
+        SplitError: Splits are inside class folders, or the training folder is ambiguous or missing.
     """
     tree = _FolderTree(root)
     parents = [folder for folder in (tree.root, *tree.subfolders(tree.root)) if tree.splits(folder)["train"]]
@@ -168,7 +168,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders beside a training folder, which is relative to the source."""
+    """Finds the held-out folders next to a training folder, which is given relative to the source."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -179,29 +179,29 @@ def layout_around(root: Path, train: str) -> FolderLayout:
 
 
 def pick_folder(split: str, names: Sequence[str]) -> str | None:
-    """Returns the only folder, or the only one named exactly like the split; None without folders.
+    """Returns the only folder, or the only one with the exact name of the split; None if there are no folders.
 
     Raises:
-        SplitError: There are several folders, and not exactly one of them has the name of the split.
+        SplitError: There are several folders, and none or more than one of them has the exact name of the split.
     """
     exact = [name for name in names if split in PurePosixPath(name).parts] if len(names) > 1 else names
     if len(exact) == 1:
         return exact[0]
     if names:
         raise SplitError(
-            f"dataset.splits.{split} is ambiguous, several folders match: {join_names(names)}; set it to one "
-            "of them, or set dataset.source to a folder that contains only one of them"
+            f"dataset.splits.{split} is ambiguous because several folders match: {join_names(names)}; set it to one "
+            "of these folders, or set dataset.source to a folder that contains only one of them"
         )
     return None
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Joins the first three names for a message."""
+    """Joins up to three names for a message."""
     return ", ".join(map(printable, names[:_MAX_LISTED])) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
 class _FolderTree:
-    """The folders of a source; each is listed once, and links are followed only inside the source."""
+    """Folder tree of a source; each folder is read once, and symlinks are followed only within the source."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -211,7 +211,7 @@ class _FolderTree:
         return folder.relative_to(self.root).as_posix()
 
     def subfolders(self, folder: Path) -> list[Path]:
-        """Sorted subfolders, without hidden folders, system folders and links that leave the source."""
+        """Sorted subfolders, excluding hidden folders, system folders and symlinks to outside the source."""
         if folder not in self._subfolders:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries if self._is_folder(entry)]
@@ -219,14 +219,14 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Folder that contains the class folders: `folder`, or its only subfolder if that has several."""
+        """Folder that contains the class folders: `folder`, its only subfolder if that has several, or None."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders named like a split, by split; those without class folders are under `""`."""
+        """Folders with the name of a split, keyed by split; those without class folders are under `""`."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):
@@ -237,7 +237,7 @@ class _FolderTree:
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         try:
             return entry.is_dir() and (not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root))
-        except OSError:  # circular link
+        except OSError:  # symbolic link loop
             return False
 
 
@@ -254,34 +254,34 @@ def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> Folder
 
 
 def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
-    """Rejects folders that all contain the same folders, such as `fold1/ants` and `fold2/ants`, or `ants/train`."""
+    """Rejects class folders with the same subfolders, such as `fold1/ants` and `fold2/ants`, or `ants/train`."""
     subfolders = {folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)}
     shared = sorted(set.intersection(*subfolders.values()))
     if any(map(split_for_name, shared)):
         names = [f"{tree.name(folder)}/{name}" for folder in subfolders for name in shared if split_for_name(name)]
         raise SplitError(
-            f"{classes} contains splits inside of class folders ({join_names(names)}), but class folders "
-            "must be inside of the splits: move <class>/train to train/<class>, and likewise for the others"
+            f"{classes} contains splits inside class folders ({join_names(names)}), but class folders "
+            "must be inside split folders; move <class>/train to train/<class>, and likewise for the other splits"
         )
     if len(shared) > 1:
         raise SplitError(
-            f"{join_names([tree.name(folder) for folder in subfolders])} in {classes} all contain folders of "
-            f"the same names ({join_names(shared)}), so the classes are ambiguous; set dataset.splits.train, "
-            "or set dataset.source to one of the folders"
+            f"{join_names([tree.name(folder) for folder in subfolders])} in {classes} all contain subfolders "
+            f"with the same names ({join_names(shared)}), so the classes are ambiguous; set dataset.splits.train, "
+            "or set dataset.source to one of these folders"
         )
 
 
 def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
-    """Rejects held-out folders without a training folder, because they would be read as classes."""
+    """Rejects held-out folders with no training folder next to them, because they would be read as classes."""
     splits = tree.splits(classes)
     if held_out := [name for split in _HELD_OUT for name in splits[split]]:
         raise SplitError(
-            f"{classes} contains {join_names(held_out)}, but no folder of class folders beside it is named "
-            "like a training split, such as train; rename that folder, or set dataset.splits.train"
+            f"{classes} contains {join_names(held_out)}, but no sibling folder has the name of a training "
+            "split (such as train); rename the training folder, or set dataset.splits.train"
         )
     found = {split_for_name(PurePosixPath(name).name) for name in splits[""]}
     if "train" in found and len(found) > 1:
         raise SplitError(
             f"{join_names(splits[''])} in {classes} contain no class folders; in each of them, move the "
-            "images of each class into a folder named after the class"
+            "images of each class into a subfolder named after the class"
         )

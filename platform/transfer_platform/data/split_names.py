@@ -1,4 +1,4 @@
-"""Common names of splits, in folders and in the column `split` of a manifest."""
+"""Common split names in folders and in the `split` column of a manifest."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "test": ("test", "testing"),
     }
 )
-"""Names by split, in lower case; `Train_Set`, `test images` and `val2017` match as well."""
+"""Lowercase names of each split; variants such as `Train_Set`, `test images` and `val2017` match as well."""
 
 _SUFFIX_NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
 
 @lru_cache(maxsize=4096)
 def split_for_name(name: str) -> str:
-    """Returns the split that a folder or word of this name denotes; empty if there is none.
+    """Returns the split denoted by a folder name or a `split` cell; empty if there is none.
 
     >>> [split_for_name(name) for name in (" VALID", "training_set", "val2017", "ants")]
     ['validation', 'train', 'validation', '']

@@ -1,7 +1,7 @@
 """Training, validation and test images of a study, and their fingerprints.
 
 The split of an image depends on its bytes and the split seed, never on file names or order; with `dataset.group_by`,
-groups are split instead of images. A change of these rules makes all earlier results incomparable.
+groups are split instead of images. If these rules change, new results are no longer comparable with earlier ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transfer_platform.data.image_stats import ImageStats
 
 MAX_LISTED = 10
-"""Lines of a list in an error message."""
+"""Maximum number of lines listed in an error message."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Splits:
     """The images of a study.
 
     Attributes:
-        classes: Sorted names; the position of a class is its index in the network.
-        train: Training images, sorted by label and digest, like the other splits.
-        validation: Images that rank the trials; empty with cross-validation.
-        test: Images for the promotion checks.
+        classes: Sorted class names; the position of a class is its index in the network output.
+        train: Training images; sorted by label, then by digest, like the other splits.
+        validation: Images used to rank the trials; empty if cross-validation is used.
+        test: Images used for the promotion checks.
         ignored: Hidden and system files that were ignored.
-        folds: Cross-validation fold of each training image, 0 to K - 1; empty without cross-validation.
+        folds: Cross-validation fold of each training image, 0 to K - 1; empty if there are no folds.
     """
 
     classes: tuple[str, ...]
@@ -50,33 +50,33 @@ class Splits:
 
     @property
     def by_name(self) -> dict[str, tuple[ImageRecord, ...]]:
-        """The images of each split that is not empty."""
+        """The images of each non-empty split, keyed by split name."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: images for split, images in splits.items() if images}
 
     @property
     def development(self) -> tuple[ImageRecord, ...]:
-        """Images that a study may use during the search: training images, then validation images."""
+        """Images available to the hyperparameter search: training images, followed by validation images."""
         return self.train + self.validation
 
     @property
     def selection(self) -> tuple[ImageRecord, ...]:
-        """Images that rank the trials: validation images, or all training images with cross-validation."""
+        """Images used to rank the trials: validation images or, for cross-validation, all training images."""
         return self.validation or self.train
 
     @property
     def fold_count(self) -> int:
-        """Number of folds; 0 without cross-validation."""
+        """Number of folds; 0 if cross-validation is not used."""
         return max(self.folds, default=-1) + 1
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the labels, bytes and (in train) weights of each split, independent of names and order."""
+        """SHA-256 of the labels, bytes and (in train) weights of each split, independent of file names and order."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits, and of the folds of grouped images; other folds follow from the recipe."""
+        """SHA-256 of all splits and, for grouped images, the folds; other folds are determined by the recipe."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
@@ -92,7 +92,7 @@ def scan_splits(
     excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
-    """Scans the folder of each split, relative to `root`, without `excluded`; adds the image statistics to `stats`.
+    """Scans the folder of each split below `root`, except for `excluded`; adds the image statistics to `stats`.
 
     Raises:
         SplitError: A folder does not exist or is inside the folder of another split.
@@ -110,14 +110,14 @@ def build_splits(
     split_seed: int = 0,
     allowed: Collection[Path] = frozenset(),
 ) -> Splits:
-    """Builds the splits from the scanned images; files with problems are left out.
+    """Builds the splits from the scanned images; files with problems are omitted.
 
     Args:
-        catalogs: Images of each split that has a folder or manifest rows, including `train`.
-        fractions: Fraction of train for each other split: `test`, `validation`, both or none.
-        folds: Number of cross-validation folds; 0 for none.
+        catalogs: Scanned images of each split with a folder or manifest rows; must include `train`.
+        fractions: Fractions of train to hold out, keyed by `test` and `validation`; both are optional.
+        folds: Number of cross-validation folds; 0 disables cross-validation.
         split_seed: Seed of the splits and folds.
-        allowed: Files that may be in two splits.
+        allowed: Files allowed to appear in more than one split.
 
     Raises:
         SplitError: The classes differ, a class has too few images, or two splits share an image or a group.
@@ -138,14 +138,14 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the files of each image that is in several splits, byte for byte, by split; ignores `allowed` files."""
+    """Returns the files of each image found (byte for byte) in several splits, by split; ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 
 def fingerprint(images: Iterable[ImageRecord], *, weighted: bool = False) -> str:
-    """Returns the SHA-256 of the sorted lines `label NUL sha256` of images.
+    """Returns the SHA-256 of the sorted lines `label NUL sha256`, one per image.
 
-    With `weighted`, `NUL weight` is appended to the lines of images whose weight is not 1.
+    If `weighted` is true, `NUL weight` is appended to the lines of images whose weight is not 1.
     """
     lines = (
         f"{image.label}\0{image.sha256}" + (f"\0{image.weight!r}" if weighted and image.weight != 1 else "") + "\n"
@@ -181,8 +181,8 @@ def _require_disjoint_images(images_by_split: Mapping[str, Sequence[ImageRecord]
         raise SplitError(
             f"the splits share {len(shared)} image{'s' * (len(shared) > 1)}, byte for byte:\n"
             + _join_lines(lines)
-            + "\nremove one of each, list it in dataset.exclude, or list files that may be in two splits in "
-            "dataset.allow_duplicates"
+            + "\nremove the extra files, or list them in dataset.exclude; to keep files in more than one split, list "
+            "them in dataset.allow_duplicates"
         )
 
 
@@ -192,7 +192,7 @@ def _require_disjoint_groups(images_by_split: Mapping[str, Sequence[ImageRecord]
         raise SplitError(
             f"the splits share {len(lines)} group{'s' * (len(lines) > 1)} (dataset.group_by):\n"
             + _join_lines(lines)
-            + "\ncorrect the column 'split' of the manifest, or remove it and split by fractions"
+            + "\ncorrect the 'split' column of the manifest, or remove the column and set fractions in dataset.splits"
         )
 
 
@@ -202,12 +202,12 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects a folder inside another, because its images would be read twice, and the folder as a class."""
+    """Rejects nested split folders: images in the inner one would be read twice, and the folder itself as a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():
             if split != other and folder.is_relative_to(parent):
                 raise SplitError(
                     f"dataset.splits.{split} ({folder}) is inside dataset.splits.{other} ({parent}); "
-                    "each split needs a folder of its own, or a fraction of train"
+                    "each split needs its own folder or a fraction of train"
                 )

@@ -154,10 +154,10 @@ def _renamed(folder: Path, name: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [
-        (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test lacks the class 'bee'"),
+        (lambda root: shutil.rmtree(root / "test/bee"), "classes differ", "test is missing the class 'bee'"),
         (lambda root: (root / "test/bee").rename(root / "test/bees"), "classes differ", "did you mean 'bee'"),
-        (lambda root: (root / "train/cat").mkdir(), "invalid classes", "without an image: 'cat'"),
-        (lambda root: shutil.rmtree(root / "train/bee"), "invalid classes", "only one, 'ant'"),
+        (lambda root: (root / "train/cat").mkdir(), "invalid classes", "without images: 'cat'"),
+        (lambda root: shutil.rmtree(root / "train/bee"), "invalid classes", "only one: 'ant'"),
         (lambda root: _renamed(root / "train/bee", b"b\xe9"), "invalid classes", "b\\xe9; rename"),
     ],
 )

@@ -75,7 +75,7 @@ def test_images_are_fetched_once_and_are_the_same_data_as_in_folders(photos: Sit
         (Path("set") / name).write_bytes(png(name))
     steps: list[Step] = []
     source = open_dataset(declared(), Path(), steps.append)
-    assert steps[len(NAMES) - 1] == Step("fetching photos.csv", 16, 16, "images")
+    assert steps[len(NAMES) - 1] == Step("downloading images in photos.csv", 16, 16, "images")
     assert len(photos.requests) == len(photos.heads_answered) == 16
     splits = read()
     assert splits.fingerprint == splits_of(Path("set"), ".", 0.2, 0.4).fingerprint

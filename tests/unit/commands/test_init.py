@@ -70,7 +70,7 @@ def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, iso
 
 def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
     fill(ant=20, bee=25, cat=1)
-    with pytest.raises(DataError, match="there is only one of 'cat'; add some") as raised:
+    with pytest.raises(DataError, match="there is only one for 'cat'; add more") as raised:
         write_first_recipe("Our photos")
     assert "smallest fraction" not in str(raised.value)
 

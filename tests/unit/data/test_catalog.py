@@ -68,7 +68,7 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
     assert message.startswith(f"4 files in {folder} cannot be used:")
     for name in ("ant/notes.txt: it is not an image", "bee/empty.jpg: it is empty", "bee/cut.png: it is a truncated"):
         assert f"\n  {name}" in message
-    assert "\n  loose.png: is beside the class folders" in message
+    assert "\n  loose.png: is next to the class folders" in message
     assert "dataset.exclude" in message
 
 
@@ -84,7 +84,7 @@ def test_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("remove", "message"),
-    [(["bee"], "only one, 'ant'"), (["ant", "bee"], "has none"), (["bee/1.png", "bee/2.png", "bee/deep"], "'bee'")],
+    [(["bee"], "only one: 'ant'"), (["ant", "bee"], "has none"), (["bee/1.png", "bee/2.png", "bee/deep"], "'bee'")],
 )
 def test_too_few_classes_and_empty_ones(remove: list[str], message: str, folder: Path) -> None:
     for name in remove:
@@ -136,10 +136,10 @@ class TestExclusion:
     def test_a_whole_class_can_be_left_out_but_not_emptied(self, folder: Path, write_image) -> None:
         write_image(folder / "cat" / "1.png", "cat")
         assert scan_valid(folder, match_files(folder, ["bee"], "exclude")).classes == ("ant", "cat")
-        with pytest.raises(DataError, match="without an image: 'bee'"):
+        with pytest.raises(DataError, match="without images: 'bee'"):
             scan_valid(folder, match_files(folder, ["bee/*"], "exclude"))
         (folder / "b\x07").mkdir()
-        with pytest.raises(DataError, match=r"(?s)not printable text: b\\x07; .*image: 'b\\x07', 'bee'"):
+        with pytest.raises(DataError, match=r"(?s)unprintable characters: b\\x07; .*images: 'b\\x07', 'bee'"):
             scan_valid(folder, match_files(folder, ["bee/*"], "exclude"))
 
     def test_links_and_folders_with_problems_can_be_excluded(self, folder: Path) -> None:
@@ -254,8 +254,8 @@ def test_class_map_names_every_difference() -> None:
     assert class_names({"train": split("b", "a", "a"), "test": split("a", "b")}) == ("a", "b")
     with pytest.raises(SplitError) as raised:
         class_names({"train": split("ants", "bees"), "validation": split("ants"), "test": split("ants", "bee", "bees")})
-    assert "validation lacks the class 'bees'" in str(raised.value)
-    assert "test has the class 'bee', which train lacks; did you mean 'bees'?" in str(raised.value)
+    assert "validation is missing the class 'bees'" in str(raised.value)
+    assert "test has the class 'bee', which is not in train; did you mean 'bees'?" in str(raised.value)
 
 
 def test_a_cache_that_cannot_be_written_to_costs_time_and_nothing_else(folder, isolated, monkeypatch) -> None:

@@ -155,12 +155,12 @@ def test_seeds_change_the_split() -> None:
 def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
     images = [*make_groups([(4, 0)] * 6), *make_groups([(1, 4)], "Q")]
     with pytest.raises(
-        SplitError, match=r"train and validation must .* 'bee' is in 1; add groups with images of the class"
+        SplitError, match=r"train and validation must .* 'bee' is in 1; add groups with images of these classes"
     ):
         split_by_group(images, {"validation": 0.2}, 0)
-    with pytest.raises(SplitError, match=r"each of 3 folds must .* 'bee' is in 1; .* set fewer folds"):
+    with pytest.raises(SplitError, match=r"each of the 3 folds must .* 'bee' is in 1; .* set fewer folds"):
         assign_group_folds(sort_by_content(images), 3, 0)
-    with pytest.raises(SplitError, match=r"a class needs groups in train and in test, but there is only one of 'bee'"):
+    with pytest.raises(SplitError, match=r"needs groups in both train and test, but there is only one for 'bee'"):
         split_by_group(images, {"test": 0.999}, 0)
 
 
@@ -173,9 +173,9 @@ def test_a_rare_class_is_on_every_side() -> None:
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
     images = make_groups([(2, 2)] * 8)
-    with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
+    with pytest.raises(SplitError, match="smallest fraction that includes every class is") as raised:
         split_by_group(images, {"test": 0.001}, 0)
-    smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
+    smallest = float(str(raised.value).split("every class is ")[1].split(";")[0])
     assert {each.label for each in split_by_group(images, {"test": smallest}, 0)["test"]} == {"ant", "bee"}
 
 

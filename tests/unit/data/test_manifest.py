@@ -102,9 +102,9 @@ def test_the_column_split_says_which_image_is_which(folder: Path) -> None:
     }  # fmt: skip
     assert {path.path.name for path in splits.validation} == {"6.png", "7.png"}
     assert sorted(each.detail for each in found.by_kind("manifest")) == [
-        "the split 'TEST' of 4 rows is read as test",
-        "the split 'Train' of 12 rows is read as train",
-        "the split 'val' of 4 rows is read as validation",
+        "the split 'TEST' in 4 rows is interpreted as test",
+        "the split 'Train' in 12 rows is interpreted as train",
+        "the split 'val' in 4 rows is interpreted as validation",
     ]
 
 
@@ -129,18 +129,18 @@ def test_what_the_manifest_lacks_is_a_fraction_or_folds(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("splits", "words", "message"),
     [
-        ({"test": "test"}, None, "no row has the split test; .* set dataset.splits.test to a fraction"),
-        ({"test": "photos/test"}, None, "is the folder 'photos/test', but a manifest has no folders"),
-        ({"train": "photos", "test": 0.2}, None, "dataset.splits.train is the folder 'photos', but"),
-        ({"validation": "val", "test": 0.2}, None, "dataset.splits.validation is the folder 'val', but"),
-        ({"test": 0.3}, ["train", "test"], "test is 0.3, but the manifest has rows for test"),
+        ({"test": "test"}, None, "no row is assigned to test; .* set dataset.splits.test to a fraction"),
+        ({"test": "photos/test"}, None, "is set to the folder 'photos/test', but a manifest has no folders"),
+        ({"train": "photos", "test": 0.2}, None, "dataset.splits.train is set to the folder 'photos', but"),
+        ({"validation": "val", "test": 0.2}, None, "dataset.splits.validation is set to the folder 'val', but"),
+        ({"test": 0.3}, ["train", "test"], "test is 0.3, but the manifest has test rows"),
         (
             {"validation": {"folds": 3}, "test": 0.3},
             ["train", "val"],
-            r"is {folds: 3}, but the manifest has rows for validation",
+            r"is {folds: 3}, but the manifest has validation rows",
         ),
-        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest has rows for validation"),
-        ({"test": 0.3}, ["val", "val"], "no row has the split train"),
+        ({"validation": 0.3, "test": 0.3}, ["train", "val"], "is 0.3, but the manifest has validation rows"),
+        ({"test": 0.3}, ["val", "val"], "no row is assigned to train"),
     ],
 )
 def test_splits_that_do_not_fit_the_manifest(splits, words, message: str, folder: Path) -> None:
@@ -177,10 +177,10 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
         "line 3: its 'label' is empty",
         "line 4: its 'path' is empty",
         "line 5: its split is 'tarin', but must be train, validation or test; did you mean 'train'?",
-        "line 6: set/ant/../ant/0.png is listed already, see 2",
+        "line 6: set/ant/../ant/0.png is already listed, see photos.csv, line 2",
         "line 10: has 2 cells, but the header has 3",
         "line 11: set/ant/44.png: the file does not exist; did you mean '4.png'?",
-        "line 12: set\\\\ant\\\\5.png: the file does not exist; separate folders by /",
+        "line 12: set\\\\ant\\\\5.png: the file does not exist; use / to separate folders",
         "line 13: ftp://host/a.png cannot be fetched; supported: https://, http://, s3://",
     ):
         assert f"\n  photos.csv, {line}" in message.replace("\\", "\\\\")
@@ -195,12 +195,12 @@ def test_twenty_wrong_rows_are_named_and_the_rest_counted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("Paths,Labels\na,b\n", "no column 'path'; did you mean 'Paths'.*no column 'label'.*'Paths', 'Labels'; cells"),
-        ("path;label\na;b\n", "separated by semicolons: save it with commas"),
-        ("path,label,label\na,b,c\n", "the column 'label' occurs 2 times"),
+        ("Paths,Labels\na,b\n", "no 'path' column; did you mean 'Paths'.*no 'label' column.*'Paths', 'Labels'; cells"),
+        ("path;label\na;b\n", "separated by semicolons; save it with commas"),
+        ("path,label,label\na,b,c\n", "the 'label' column occurs 2 times"),
         ("path,label\n", "has no rows below the header"),
         ("", "its columns are none"),
-        ("path,label\ncaf\xe9.png,a\n", r"is not UTF-8 text \(byte 14\); save it as UTF-8"),
+        ("path,label\ncaf\xe9.png,a\n", r"is not valid UTF-8 \(at byte 14\); save it as UTF-8"),
         ('path,label\n"a.png,b\n', "cannot be read: unexpected end of data"),
     ],
 )
@@ -213,7 +213,7 @@ def test_tables_that_are_not_manifests(content: str, message: str, isolated: Pat
 @pytest.mark.parametrize("damage", [b"", b"PAR1", b"no parquet"])
 def test_a_damaged_parquet_file(damage: bytes, isolated: Path) -> None:
     (isolated / "photos.parquet").write_bytes(damage)
-    with pytest.raises(DataError, match="is damaged or not a Parquet file"):
+    with pytest.raises(DataError, match="is corrupt or not a Parquet file"):
         read(isolated, "photos.parquet")
 
 
@@ -225,9 +225,9 @@ def test_parquet_columns_are_read_as_text(folder: Path) -> None:
     assert read(base, "photos.parquet").classes == ("0", "1")
     labels = pa.array([[label] for _, label in entries])
     parquet.write_table(pa.table({"path": paths, "label": labels}), base / "photos.parquet")
-    with pytest.raises(DataError, match=r"'label' .* has the type list<.*, but must be text or numbers"):
+    with pytest.raises(DataError, match=r"'label' .* has the type list<.*, but must contain text or numbers"):
         read(base, "photos.parquet")
-    with pytest.raises(DataError, match=r"no column 'label'"):
+    with pytest.raises(DataError, match=r"no 'label' column"):
         read(base, table(base / "other.parquet", entries, ["path", "lable"]).name)
     with pytest.raises(DataError, match=r"photos.parquet, row 1: its 'label' is empty"):
         read(base, table(base / "photos.parquet", [[entries[0][0], None], *entries[1:]]).name)
@@ -315,7 +315,7 @@ class TestExclusion:
 
     def test_a_class_of_which_nothing_is_left(self, folder: Path) -> None:
         table(folder.parent / "photos.csv", rows(folder))
-        with pytest.raises(DataError, match=r"has classes without a readable image: 'bee'"):
+        with pytest.raises(DataError, match=r"has classes without readable images: 'bee'"):
             read(folder.parent, exclude=("set/bee",))
 
     def test_copies_in_two_splits_can_be_allowed(self, folder: Path) -> None:
@@ -331,8 +331,8 @@ class TestExclusion:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("aaaa", "must list at least two classes, but has only one, 'a'"),
-        ("a\x07a\x07", "labels that are not printable text: \\\\x07"),
+        ("aaaa", "must list at least two classes, but has only one: 'a'"),
+        ("a\x07a\x07", "labels with unprintable characters: \\\\x07"),
     ],
 )
 def test_labels_that_do_not_make_classes(labels: str, message: str, folder: Path) -> None:
@@ -358,7 +358,7 @@ def test_weights_belong_to_the_training_images_and_their_fingerprint(name, folde
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
     assert same == ["validation", "test"], "weights of held-out images are not used"
     assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
-        "the column 'weight' is the weight of a training image in the loss: 0.5 to 2.4"
+        "the 'weight' column sets the weights of training images in the loss: 0.5 to 2.4"
     ]
 
 
@@ -376,7 +376,7 @@ def test_a_column_with_names_of_splits_is_reported(folder: Path) -> None:
     entries = [[*row, word] for row, word in zip(rows(folder), words * 2, strict=True)]
     table(folder.parent / "photos.csv", entries, ["path", "label", "partition"])
     assert [each.detail for each in inspected(folder.parent).by_kind("manifest")] == [
-        "the column 'partition' contains names of splits but is not used; to use it, call it 'split'"
+        "the 'partition' column contains split names but is not used; to use it, rename it to 'split'"
     ]
 
 
@@ -426,7 +426,7 @@ def test_useless_patterns_of_both_fields_are_named_at_once(folder: Path) -> None
         with pytest.raises(DataError) as raised:
             read(folder.parent, name, exclude=["no.png"], allow_duplicates=["none.png"])
         for field, pattern in (("exclude", "no.png"), ("allow_duplicates", "none.png")):
-            assert re.search(rf"dataset\.{field} must name .*\n  '{pattern}' matches no", str(raised.value))
+            assert re.search(rf"dataset\.{field} must match .*\n  '{pattern}' matches no", str(raised.value))
 
 
 def test_a_folder_may_be_called_like_a_manifest(folder: Path) -> None:
@@ -490,7 +490,7 @@ class TestGroups:
     @pytest.mark.parametrize(
         ("column", "message"),
         [
-            ("patients", r"no column 'patients' \(dataset.group_by\); did you mean 'patient'\?.*'path', 'label'"),
+            ("patients", r"no 'patients' column \(dataset.group_by\); did you mean 'patient'\?.*'path', 'label'"),
             ("patient", r"photos.csv, line 2: its 'patient' is empty"),
         ],
     )
@@ -502,7 +502,7 @@ class TestGroups:
 
     def test_folders_have_no_columns(self, folder: Path) -> None:
         with pytest.raises(
-            DataError, match=r"group_by names the manifest column .patient., but the source set is not a manifest"
+            DataError, match=r"requires a manifest with a .patient. column, but the source set is not a manifest"
         ):
             read(folder.parent, "set", group_by="patient", splits=SplitsConfig(train=".", test=0.4))
 

@@ -66,11 +66,11 @@ def test_messages_name_the_choices_and_the_unused_folders(folders, isolated, wri
     dataset = folders(*classes("train", "val", "test", "validation"), "ant")
     write_image(isolated / "photos" / "dev" / "1.png", "no class")
     assert resolve(dataset).messages == (
-        "dataset.splits.train: using train (by its name)",
-        "dataset.splits.validation: using validation (by its name)",
-        "dataset.splits.test: using test (by its name)",
+        "dataset.splits.train: using train (matched by name)",
+        "dataset.splits.validation: using validation (matched by name)",
+        "dataset.splits.test: using test (matched by name)",
         "not used: val (not assigned to a split)",
-        "not used: ant (not the name of a split)",
+        "not used: ant (not a split name)",
         "not used: dev (contains no class folders)",
     )
 
@@ -91,12 +91,12 @@ def test_splits_of_the_recipe_take_precedence(folders) -> None:
     ("names", "message"),
     [
         (("ant/train", "ant/val", "bee/train", "bee/val"), "move <class>/train to train/<class>"),
-        (classes("one/train", "two/train"), "dataset.splits.train is ambiguous, several folders match: one/train, two"),
-        (classes("photos", "test"), "no folder of class folders beside it is named like a training split"),
+        (classes("one/train", "two/train"), "splits.train is ambiguous because several folders match: one/train, two"),
+        (classes("photos", "test"), "no sibling folder has the name of a training split"),
         (("train", "test"), "train in .* contain no class folders; in each of them, move the images of each class"),
-        (("ant/val", "ant/test", "bee/val", "bee/test"), r"inside of class folders \(ant/test, ant/val, b"),
-        (classes("2021", "2022"), r"2021, 2022 in .* contain folders of the same names \(ant, bee\)"),
-        (classes("train", "val", "dev"), "dataset.splits.validation is ambiguous, several folders match: dev, val"),
+        (("ant/val", "ant/test", "bee/val", "bee/test"), r"inside class folders \(ant/test, ant/val, b"),
+        (classes("2021", "2022"), r"2021, 2022 in .* contain subfolders with the same names \(ant, bee\)"),
+        (classes("train", "val", "dev"), "splits.validation is ambiguous because several folders match: dev, val"),
     ],
 )
 def test_ambiguous_folders_are_rejected_with_a_remedy(names, message, folders) -> None:
@@ -106,7 +106,7 @@ def test_ambiguous_folders_are_rejected_with_a_remedy(names, message, folders) -
 
 def test_a_class_that_a_split_lacks_is_an_error_not_another_layout(folders) -> None:
     dataset = folders(*classes("train"), "test/ant")
-    with pytest.raises(SplitError, match="test lacks the class 'bee'"):
+    with pytest.raises(SplitError, match="test is missing the class 'bee'"):
         open_dataset(dataset, Path()).split()
 
 
@@ -155,7 +155,7 @@ def test_the_rows_of_a_manifest_decide(folders) -> None:
     resolved = resolve(DatasetConfig(source="photos.csv"))
     assert (resolved.train, resolved.validation, resolved.test) == ("train", "validation", 0.2)
     assert resolved.messages == (
-        "dataset.splits.test: using 0.2 (a fraction of train, because no manifest row has this split)",
+        "dataset.splits.test: using 0.2 (a fraction of train, because no manifest row is assigned to this split)",
     )
 
 

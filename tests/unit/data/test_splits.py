@@ -103,9 +103,9 @@ def test_seeds_change_the_split() -> None:
 
 
 def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
-    with pytest.raises(SplitError, match="smallest fraction that gives every class one is") as raised:
+    with pytest.raises(SplitError, match="smallest fraction that includes every class is") as raised:
         split_by_hash(images(5), {"test": 0.001}, 0)
-    smallest = float(str(raised.value).split("class one is ")[1].split(";")[0])
+    smallest = float(str(raised.value).split("every class is ")[1].split(";")[0])
     assert set(CLASSES) == {each.label for each in split_by_hash(images(5), {"test": smallest}, 0)["test"]}
     with pytest.raises(SplitError):
         split_by_hash(images(5), {"test": smallest - 1e-4}, 0)
@@ -114,7 +114,7 @@ def test_too_small_a_test_fraction_names_the_smallest_that_works() -> None:
 @pytest.mark.parametrize("fractions", [{"validation": 0.9}, {"test": 0.999999}, {"validation": 0.2}])
 def test_too_few_images_are_an_error_that_names_the_class(fractions: dict[str, float]) -> None:
     count = 1 if fractions == {"validation": 0.2} else 3
-    with pytest.raises(SplitError, match=r"class 'ant': \d different images, none left"):
+    with pytest.raises(SplitError, match=r"class 'ant': \d distinct images, none left"):
         split_by_hash(images(count), fractions, 0)
 
 
@@ -180,8 +180,8 @@ def test_a_class_that_a_split_lacks_or_has_in_excess_is_named(root: Path, splits
     (root / "val" / "bee").rename(root / "val" / "bees")
     with pytest.raises(SplitError) as raised:
         splits_of(root, "train", 0.34, "val")
-    assert "test lacks the class 'bee'" in str(raised.value)
-    assert "test has the class 'bees', which train lacks; did you mean 'bee'?" in str(raised.value)
+    assert "test is missing the class 'bee'" in str(raised.value)
+    assert "test has the class 'bees', which is not in train; did you mean 'bee'?" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_class_that_a_split_lacks_or_has_in_excess_is_named(root: Path, splits
         ("train", "set/val", "but .* has no such folder"),
         ("..", "val", "must be a folder inside the source"),
         ("/tmp", "val", "must be a folder inside the source"),
-        (".", "val", "each split needs a folder of its own"),
-        ("train", "train", "each split needs a folder of its own"),
+        (".", "val", "each split needs its own folder"),
+        ("train", "train", "each split needs its own folder"),
     ],
 )
 def test_folders_that_cannot_be_splits(root: Path, train: str, test: str, message: str, splits_of) -> None:
@@ -237,5 +237,5 @@ def test_folds_do_not_depend_on_names_and_duplicates_stay_together() -> None:
 
 
 def test_a_class_with_fewer_images_than_folds_is_named() -> None:
-    with pytest.raises(SplitError, match=r"each of 5 folds .* 'bees' has 3; .* fewer folds"):
+    with pytest.raises(SplitError, match=r"each of the 5 folds .* 'bees' has 3; .* fewer folds"):
         assign_folds(make_images(ants=9, bees=3), 5, 0)
