@@ -1,1 +1,1 @@
-"""Engines, which run the trials of a study."""
+"""Engines that run the trials of a study."""

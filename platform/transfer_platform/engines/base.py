@@ -11,22 +11,22 @@ class Engine(Protocol):
     `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains in the
     current process; another engine could submit the trial to a cluster and wait for it. An engine
 
-    - resolves the recipe of the study with `trial.values` (`recipe.resolve.resolve`) and trains it
+    - resolves the study's recipe with `trial.values` (see `recipe.resolve.resolve`) and trains it
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
-    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed`, an earlier
-      process was interrupted in this trial: its run is continued, and logged steps are not logged again;
-    - may save the weights of the best trial. If they are missing, `LocalEngine.restore` trains that trial
-      again.
+    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, an earlier
+      process was interrupted during this trial: its run is continued, and logged steps are not logged again;
+    - may save the weights of the best trial. If they are missing, `LocalEngine.restore` retrains that
+      trial.
 
-    Results must depend on recipe, images and seed alone, not on the machine or on earlier trials.
+    Results must depend only on the recipe, images and seed, not on the machine or on earlier trials.
     """
 
     def run_trial(self, trial: Trial) -> float:
         """Trains a trial and returns its objective value at the best epoch.
 
         Raises:
-            Pruned: `trial.report` stopped the trial.
+            Pruned: `trial.report` pruned the trial.
             TrainingError: The trial failed, for example because the loss is not finite. The study marks it as failed
-                and continues with the next one. Other exceptions end the study, except when the memory is exhausted.
+                and continues with the next one. Any other exception, apart from an out-of-memory error, ends the study.
         """

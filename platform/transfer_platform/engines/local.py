@@ -1,4 +1,4 @@
-"""Engine that runs trials one after another in the current process."""
+"""Engine that runs trials sequentially in the current process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from transfer_platform.training.loop import EpochResult, FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
 LOGITS = "validation.logits"
-"""Name of the validation logits in a checkpoint, next to the weights."""
+"""Name under which a checkpoint stores the validation logits, in addition to the weights."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class LocalEngine(Engine):
     """Runs the trials of one study and saves the best one to a checkpoint.
 
     Args:
-        recipe: Recipe of the study, with search ranges.
+        recipe: Recipe of the study, including search ranges.
         parent: MLflow run of the study; each trial is logged to a child run.
-        checkpoint_path: File with weights and validation logits of the best trial.
+        checkpoint_path: File for the weights and validation logits of the best trial.
         progress: Called after every epoch.
     """
 
@@ -54,10 +54,10 @@ class LocalEngine(Engine):
     def run_trial(self, trial: Trial) -> float:
         """Trains a trial and returns its objective value at the best epoch.
 
-        An interrupted trial is trained again from the start under its number and in its MLflow run.
+        An interrupted trial is retrained from scratch under the same number and in the same MLflow run.
 
         Raises:
-            Pruned: The study stopped the trial.
+            Pruned: The study pruned the trial.
             DivergedError: The loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
@@ -80,9 +80,9 @@ class LocalEngine(Engine):
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """Returns the final network and the result of the study's best trial; `recipe` has its values.
+        """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
 
-        They are read from the checkpoint; if it is missing, the trial is trained again with the same result.
+        They are read from the checkpoint; if it is missing, the trial is retrained, which gives the same result.
         """
         result = self._load(number)
         if result is None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
-        """Returns the result of a trial, with its best epoch only, if the checkpoint is of this trial."""
+        """Returns a trial's result with only its best epoch, or None if the checkpoint belongs to another trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
         if metadata.get("trial") != str(number):
             return None
@@ -112,7 +112,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """Ends the MLflow run of a trial with its state: complete, pruned or failed."""
+    """Ends a trial's MLflow run and records its state: complete, pruned or failed."""
     try:
         yield
     except Pruned:

@@ -20,7 +20,7 @@ _RATIO = (3 / 4, 4 / 3)
 _HUE = 0.02
 _ATTEMPTS = 10
 _NUMBERS = 2 * _ATTEMPTS + 7
-"""Random numbers per image: area and ratio of each attempt, position (2), flip (1), colors (4)."""
+"""Random numbers per image: area and aspect ratio for each attempt, position (2), flip (1), colors (4)."""
 
 _LUMA = (0.299, 0.587, 0.114)
 # RGB -> YIQ (NTSC): luma, and a color plane in which hue is the angle.
@@ -29,21 +29,21 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 @dataclass(frozen=True)
 class BatchAugmentation:
-    """Cuts augmented views of a batch from canvases.
+    """Samples augmented views from a batch of canvases.
 
-    A view depends on the canvas, aspect ratio and seed of its image and not on the batch; on a CPU, bitwise. Random
-    numbers are drawn on the CPU, so that crops are the same on every device. PyTorch's global generators do not change.
+    A view depends only on the canvas, aspect ratio and seed of its image, not on the batch (bitwise on a CPU). Random
+    numbers are drawn on the CPU, so crops are the same on every device. PyTorch's global generators do not change.
 
     Attributes:
-        policy: `light`: random crop of 70 to 100 % of the area with an aspect ratio of 3:4 to 4:3 in the original
-            image, and a random horizontal flip, in one bilinear resampling. `medium`: light, and brightness, contrast,
-            saturation (see `color_jitter`) and hue (2 % of the circle) jitter. `trivial`: light, and TrivialAugment
-            (https://arxiv.org/abs/2103.10158). `rand`: light, and RandAugment (https://arxiv.org/abs/1909.13719).
-            `trivial` and `rand` process images one by one.
+        policy: `light`: random crop of 70% to 100% of the area with aspect ratio 3:4 to 4:3 in the original image,
+            and random horizontal flip, in a single bilinear resampling. `medium`: `light` plus jitter of brightness,
+            contrast, saturation (see `color_jitter`) and hue (2% of the color circle). `trivial`: `light` plus
+            TrivialAugment (https://arxiv.org/abs/2103.10158). `rand`: `light` plus RandAugment
+            (https://arxiv.org/abs/1909.13719). `trivial` and `rand` process images one at a time.
         color_jitter: Maximum relative change of brightness, contrast and saturation.
 
     Raises:
-        ValueError: The policy is unknown, or `none`, for which see `normalize_images`.
+        ValueError: The policy is unknown or `none`; use `normalize_images` for `none`.
     """
 
     policy: str
@@ -60,13 +60,13 @@ class BatchAugmentation:
         Args:
             canvases: (B, 3, C, C) uint8, on any device; C may differ between batches.
             aspects: (B,) float32, width / height of the images; preferably on the CPU.
-            seeds: B non-negative seeds, of which the lower 32 bits are used.
+            seeds: B non-negative seeds; only the lower 32 bits are used.
 
         Returns:
             (B, 3, S, S) float32, normalized, on the device of the canvases.
 
         Raises:
-            ValueError: The lengths differ.
+            ValueError: The arguments differ in length.
         """
         counts = (len(canvases), len(aspects), len(seeds))
         if len(set(counts)) > 1:
@@ -77,7 +77,7 @@ class BatchAugmentation:
         if self.policy == "medium":
             pixels = _jitter_colors(pixels, numbers[:, -4:], self.color_jitter)
         elif self.policy in _TRANSFORMS:
-            # Bilinear is sufficient for rotations and shears, whatever filter the network uses for resizing.
+            # Bilinear interpolation suffices for rotations and shears, regardless of the network's resizing filter.
             fill = [round(channel * 255) for channel in self.preprocessing.mean]  # zero after normalization
             transform = _TRANSFORMS[self.policy](interpolation=InterpolationMode.BILINEAR, fill=fill)
             pixels = _apply_transform(pixels, transform, seeds)
@@ -85,12 +85,12 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes (B, 3, S, S) uint8 to float32; on a CPU, bitwise equal to `Preprocessing.normalize`."""
+    """Normalizes uint8 pixels (B, 3, S, S) to float32; bitwise identical to `Preprocessing.normalize` on a CPU."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
 def _random_numbers(seeds: Sequence[int]) -> Tensor:
-    """Returns uniform numbers in [0, 1), (B, _NUMBERS), on the CPU; each row depends on its seed alone."""
+    """Returns uniform random numbers (B, _NUMBERS) in [0, 1) on the CPU; each row depends only on its seed."""
     generator = torch.Generator()
     numbers = torch.empty((len(seeds), _NUMBERS), dtype=torch.float32, device="cpu")
     for row, seed in zip(numbers, seeds, strict=True):
@@ -99,9 +99,9 @@ def _random_numbers(seeds: Sequence[int]) -> Tensor:
 
 
 def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
-    """Returns the map from each view to its canvas (B, 4), including flips: scale and shift in x, then in y.
+    """Returns the affine map (B, 4) from each view to its canvas, including flips: scale and shift in x, then in y.
 
-    Coordinates of both squares are -1 to 1.
+    Coordinates in both squares range from -1 to 1.
     """
     left, width, top, height = _random_crops(numbers, aspects)
     flip = torch.where(numbers[:, -5] < 0.5, -1.0, 1.0)
@@ -111,7 +111,7 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Samples crops (left, width, top, height) as RandomResizedCrop does, as fractions of the image's sides.
 
-    The first attempt that fits into the image is used; if none fits, the largest allowed crop at the center.
+    The first attempt that fits in the image is used; if no attempt fits, the largest allowed center crop is used.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     low, high = map(math.log, _RATIO)
@@ -127,8 +127,8 @@ def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
-    """Samples views (B, 3, S, S), float32, 0 to 255; border pixels are repeated outside the canvas."""
-    # Not affine_grid: its matrix product may round differently for another batch size.
+    """Samples float32 views (B, 3, S, S) with values from 0 to 255; border pixels are repeated outside the canvas."""
+    # Without `affine_grid`, because its matrix product may round differently for a different batch size.
     steps = (2 * torch.arange(size, dtype=torch.float32, device=canvases.device) + 1) / size - 1
     scale_x, shift_x, scale_y, shift_y = affine.to(canvases.device)[:, :, None].unbind(1)
     x, y = scale_x * steps + shift_x, scale_y * steps + shift_y
@@ -138,13 +138,13 @@ def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
 
 
 def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
-    """Changes brightness, contrast, saturation and hue of (B, 3, S, S) with one affine color map per image.
+    """Changes brightness, contrast, saturation and hue of pixels (B, 3, S, S) with one affine color map per image.
 
     Saturation and hue scale and rotate the IQ plane of YIQ; brightness and contrast act on luma. Values are clamped
-    once at the end, so that the four changes commute and need no random order.
+    once at the end, so the four changes commute and need no random order.
     """
     matrices, contrasts = _color_matrices(numbers, jitter)
-    # The order of summation of a mean over all pixels at once would depend on the batch size.
+    # Not one mean over all pixels, because its order of summation would depend on the batch size.
     means = pixels.sum(dim=-1).sum(dim=-1) / pixels[0, 0].numel()
     matrices, contrasts, luma = (t.to(pixels.device) for t in (matrices, contrasts, torch.tensor(_LUMA)))
     gray = (means * luma).sum(dim=1) * contrasts
@@ -155,7 +155,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3) and the fraction (B,) of the image's mean gray to add."""
+    """Returns color matrices (B, 3, 3) and the fraction (B,) of the image's mean gray level to add."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]
@@ -167,7 +167,7 @@ def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
 
 
 def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
-    """Applies a torchvision transform, which uses the global generator, to each image of (B, 3, S, S)."""
+    """Applies a torchvision transform, which uses the global generator, to each image in (B, 3, S, S)."""
     views = pixels.round_().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
         for index, seed in enumerate(seeds):
@@ -178,7 +178,7 @@ def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[in
 
 
 def _normalize_(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Applies the operations of `Preprocessing.normalize` in place to (B, 3, S, S), float32."""
+    """Applies the operations of `Preprocessing.normalize` in place to float32 pixels (B, 3, S, S)."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
     return pixels.div_(255).sub_(mean).div_(std)

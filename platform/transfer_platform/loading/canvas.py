@@ -1,8 +1,8 @@
-"""Canvases: small squares of whole images, from which augmented views are cut.
+"""Canvases: whole images resized to small squares, used to sample augmented views.
 
     file --make_canvas--> (3, C, C) uint8 and aspect ratio --pack--> one row of bytes --unpack--> batch
 
-An image is resized to the square without keeping its aspect ratio, so that all canvases have one shape;
+An image is resized to the square without keeping its aspect ratio, so all canvases have the same shape;
 `augmentation.BatchAugmentation` undoes the distortion when it cuts a view.
 """
 
@@ -18,23 +18,23 @@ from torch import Tensor
 from transfer_model.decode import FORMATS, decode
 
 SIDE_PER_PIXEL = 10 / 7
-"""C / S. A crop has at least 0.7 of each side, as it has of the area, so that a view is never upscaled.
+"""Ratio C / S. A crop covers at least 0.7 of the area and thus of each side, so a view is never upscaled.
 
-Compared with bicubic crops of the full photographs (64 of ants/bees, S = 224), 10/7 preserves 95 % of the sharpness
-(standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80 % at 217 KB.
+Compared with bicubic crops of the original images (64 from ants/bees, S = 224), 10/7 preserves 95% of the sharpness
+(standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80% at 217 KB.
 """
 
 MAX_ASPECT = 2.0
-"""Longer images are center-cropped to this ratio of long to short side.
+"""Maximum ratio of the long to the short side; more elongated images are center-cropped to it.
 
-No view reaches beyond: above 1.9 (4/3 of the ratio, 0.7 of the area) all crops fall back to the center.
+Views do not need more: above 1.9 (aspect ratio 4/3 divided by 0.7 of the area), all crops fall back to the center.
 """
 
 _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """Returns the side C of the canvases for networks with images of side S, at most the longest image side.
+    """Returns the canvas side C for networks with input side S, capped at the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)
@@ -50,7 +50,7 @@ def longest_side(path: Path) -> int:
 
 
 def row_bytes(side: int) -> int:
-    """Returns the length of a packed canvas, 3 C C + 4.
+    """Returns the length of a packed canvas in bytes, 3*C*C + 4.
 
     >>> row_bytes(320)
     307204
@@ -59,17 +59,17 @@ def row_bytes(side: int) -> int:
 
 
 def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
-    """Decodes the content or path of a file and resizes the image to a square of `side` C pixels.
+    """Decodes an image from bytes or a path and resizes it to a square with `side` C pixels.
 
-    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2 C pixels. The mean
-    absolute difference to canvases of the fully decoded images, C = 23 to 320, is 0.6 of 255 over ants/bees, and 2.2
-    for the worst photograph.
+    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. Compared
+    with canvases of the fully decoded images (C = 23 to 320), the mean absolute difference is 0.6 out of 255 over
+    ants/bees and 2.2 for the worst image.
 
     Returns:
-        Canvas (3, C, C), uint8, and the aspect ratio (width / height) of its content: the image up to `MAX_ASPECT`.
+        uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited by `MAX_ASPECT`.
 
     Raises:
-        UnreadableImageError: See `decode`; unless `source` is a path, `name` identifies the image in the message.
+        UnreadableImageError: See `decode`; if `source` is bytes, the message refers to the image as `name`.
     """
     image = decode(source, name, min_side=2 * side)
     width = min(image.width, MAX_ASPECT * image.height)
@@ -80,23 +80,23 @@ def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tup
 
 
 def pack(canvas: Tensor, aspect: float) -> Tensor:
-    """Returns a canvas (3, C, C), uint8, and its aspect ratio as one row of 3 C C + 4 bytes."""
+    """Packs a uint8 canvas (3, C, C) and its aspect ratio into one row of 3*C*C + 4 bytes."""
     tail = torch.tensor([aspect], dtype=torch.float32, device=canvas.device).view(torch.uint8)
     return torch.cat([canvas.flatten(), tail])
 
 
 def unpack(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverts `pack` for a batch of rows (B, 3 C C + 4), uint8.
+    """Inverts `pack` for a batch of uint8 rows (B, 3*C*C + 4).
 
     Returns:
-        Canvases (B, 3, C, C), uint8, a view of the rows, and aspect ratios (B,), float32.
+        uint8 canvases (B, 3, C, C), which are a view of the rows, and float32 aspect ratios (B,).
 
     Raises:
-        ValueError: The rows have another length.
+        ValueError: The rows have a different length.
     """
     side = math.isqrt((rows.shape[1] - _ASPECT_BYTES) // 3)
     if rows.shape[1] != row_bytes(side):
-        raise ValueError(f"a packed canvas has 3 C C + {_ASPECT_BYTES} bytes, but got {rows.shape[1]}")
-    # Viewing bytes as floats needs an aligned address, which the end of a row may not have; a clone has it.
+        raise ValueError(f"a packed canvas must have 3*C*C + {_ASPECT_BYTES} bytes, but got {rows.shape[1]}")
+    # Viewing bytes as floats requires an aligned address; the end of a row may be unaligned, but a clone is aligned.
     aspects = rows[:, -_ASPECT_BYTES:].clone(memory_format=torch.contiguous_format).view(torch.float32)
     return rows[:, :-_ASPECT_BYTES].view(-1, 3, side, side), aspects.flatten()

@@ -1,4 +1,4 @@
-"""Images as normalized tensors on a device, as in serving or augmented.
+"""Loads images as normalized tensors on a device, as in serving or augmented.
 
     file --threads--> bytes of a square or canvas --store--> batch on the device --> (B, 3, S, S) float32
 
@@ -35,18 +35,18 @@ from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
 
 CHUNK = 64
-"""Images decoded before the next ones are started; limits the memory."""
+"""Number of images decoded at a time; limits memory use."""
 
 
 class ImageLoader:
-    """Loads the images of a study, by position, for one network.
+    """Loads a study's images by position, for one network.
 
     Args:
         images: Images of the study.
         preprocessing: Preprocessing of the network.
-        policy: Augmentation policy of `load_views`, or `none` if it is not used.
-        device: Device of the batches.
-        store: Where decoded images are stored; None: images are decoded at every use.
+        policy: Augmentation policy for `load_views`, or `none` if that method is not used.
+        device: Device on which batches are returned.
+        store: Where decoded images are stored; if None, images are decoded on every use.
         say: Called if images cannot be stored, and before waiting for another process.
     """
 
@@ -65,19 +65,19 @@ class ImageLoader:
         self.device, self._store, self._progress, self._say = device, store, progress, say
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns images as in serving: (B, 3, S, S) float32, normalized, on the device."""
+        """Returns images as in serving: normalized float32 (B, 3, S, S) on the device."""
         size = self.preprocessing.image_size
         pixels = self._squares.take(positions).view(-1, 3, size, size)
         return normalize_images(pixels.to(self.device), self.preprocessing)
 
     def load_views(self, positions: Sequence[int], seeds: Sequence[int]) -> Tensor:
-        """Returns one augmented view per image: (B, 3, S, S) float32, normalized, on the device."""
+        """Returns one augmented view per image: normalized float32 (B, 3, S, S) on the device."""
         canvases, aspects = canvas.unpack(self._canvases.take(positions))
         return self._augmentation(canvases.to(self.device), aspects, seeds)
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of everything that a view depends on besides image and seed: policy, canvas side, code."""
+        """Digest of everything that determines a view apart from image and seed: policy, canvas side, code."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property
@@ -107,7 +107,7 @@ class ImageLoader:
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
-        """Returns rows from the store; without a store or without room, rows decoded at every use."""
+        """Returns rows from the store, or rows decoded on every use if there is no store or not enough space."""
         spec = RowSpec((size,), "uint8")
         decoding = _DecodingRows(self.records, spec, decode_row)
         if self._store is None:
@@ -135,9 +135,9 @@ class ImageLoader:
 
 
 class _DecodingRows:
-    """Rows decoded at every use, in threads; Pillow releases the GIL while it decodes.
+    """Rows decoded in threads on every use; Pillow releases the GIL while decoding.
 
-    `decode_row` maps the content of a file and its name for error messages to a row.
+    `decode_row` maps a file's content and its name (for error messages) to a row.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class _DecodingRows:
         return len(self._images)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns rows (B, bytes), uint8; each distinct image is decoded once.
+        """Returns uint8 rows (B, bytes); each distinct image is decoded once.
 
         Raises:
             DataError: A file was modified or removed after the dataset was read.
@@ -173,7 +173,7 @@ class _DecodingRows:
 
 
 def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
-    """Returns the SHA-256 of all settings, code and library versions that a row depends on."""
+    """Returns the SHA-256 of all settings, code and library versions that determine a row."""
     return _code_digest(f"{kind}\0{preprocessing}", transfer_model.decode, transfer_model.preprocessing, canvas)
 
 

@@ -1,6 +1,6 @@
-"""Deterministic batch sampler and schedule of augmented views.
+"""Deterministic batch sampling and scheduling of augmented views.
 
-Every random choice is a function of explicit seeds and not of earlier choices, so that it is reproducible.
+Every random choice depends only on explicit seeds, not on earlier choices, so it is reproducible.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ import torch
 
 @dataclass(frozen=True)
 class ViewSchedule:
-    """Selection of the augmented view of an image in each epoch.
+    """Selects the augmented view of each image in each epoch.
 
     Attributes:
         policy: `none` or an augmentation policy.
-        count: Number N of different views per image; each epoch uses one of them. 1 means the original image,
+        count: Number N of distinct views per image, of which each epoch uses one. 1 means the original image,
             `unlimited` a new view in every epoch.
-        seed: Seed of the selection; the N views do not depend on it.
+        seed: Seed for the selection; the N views do not depend on it.
     """
 
     policy: str
@@ -34,18 +34,18 @@ class ViewSchedule:
 
     @property
     def stored_count(self) -> int:
-        """Number of different training inputs per image; 0 if it is unlimited."""
+        """Number of distinct training inputs per image; 0 if unlimited."""
         if not self.varies:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index of an image's view in an epoch, 0 to N - 1; each repeat uses the next one."""
+        """Returns the index of an image's view in an epoch, 0 to N - 1; each repeat uses the next view."""
         assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed of an image's view in an epoch; each repeat uses another one."""
+        """Returns the seed of an image's view in an epoch; each repeat uses a different seed."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
@@ -59,11 +59,11 @@ class ViewSchedule:
 def batch_indices(
     count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0, classes: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Returns the indices (0 to `count` - 1) of each batch of an epoch; without `classes`, each occurs exactly once.
+    """Returns the indices (0 to `count` - 1) of each batch of an epoch; each occurs exactly once if `classes` is None.
 
-    Training batches are shuffled by (`seed`, `epoch`). `classes`, one per image, samples the same number of images from
-    each class. No image is dropped. A last training batch of one image is merged into the batch before it, because
-    batch norm needs at least two images; with `batch_size=1` nothing is merged.
+    Training batches are shuffled, seeded by `seed` and `epoch`. If `classes` (one per image) is given, the
+    same number of images is sampled from each class. A final training batch of one image is merged into the previous
+    batch, because batch norm needs at least two images; if `batch_size` is 1, nothing is merged. No batch is dropped.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
@@ -84,7 +84,7 @@ def batch_indices(
 
 
 def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
-    """Yields, for each batch of an epoch, how often each index occurred before.
+    """Yields, for each batch of an epoch, how often each index has already occurred in the epoch.
 
     >>> list(repeat_counts([[3, 1], [3, 3]]))
     [[0, 0], [1, 2]]
@@ -101,7 +101,7 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
     """Returns as many indices as there are images, with class counts that differ by at most 1.
 
-    Large classes are subsampled. In small classes, images are repeated only after all others have occurred as often.
+    Large classes are subsampled. In small classes, an image is repeated only after all others have occurred as often.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):
@@ -109,7 +109,7 @@ def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[
     ranks = torch.randperm(len(members), generator=generator).tolist()
     sampled: list[int] = []
     for rank, label in zip(ranks, sorted(members), strict=True):
-        # The remainder goes to randomly selected classes.
+        # The remainder is assigned to randomly selected classes.
         size = len(classes) // len(members) + (rank < len(classes) % len(members))
         indices: list[int] = []
         while len(indices) < size:

@@ -1,1 +1,1 @@
-"""Partition of a network into a frozen prefix and a trainable suffix."""
+"""Partitions a network into a frozen prefix and a trainable suffix."""

@@ -1,6 +1,6 @@
-"""Cut points of a traced graph, and the prefix and suffix of a cut.
+"""Finds cut points in a traced graph, and builds the prefix and suffix of a cut.
 
-Dependencies are arguments, and earlier writes to the storage of an argument. Operations that do not depend on the
+An operation depends on its arguments and on earlier writes to their storages. Operations that do not depend on the
 images are copied to each part that needs them.
 """
 
@@ -18,18 +18,18 @@ from transfer_platform.partition.observe import OpRecord
 from transfer_platform.partition.trace import resolve_attribute
 
 PROBE_BATCH_SIZES: Final = (2, 3)
-"""Batch sizes at which a graph is observed; values that differ between them depend on the batch size."""
+"""Batch sizes with which a graph is run; values that differ between the runs are treated as batch-size dependent."""
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Placeholder for the batch size in a constant."""
+    """Placeholder for the batch size within a constant value."""
 
 
 class AnalyzedGraph:
     """A traced network with the data dependencies of its operations.
 
-    `records` are the results of `observe` for each of `PROBE_BATCH_SIZES`.
+    `records` contains the result of `observe` for each batch size in `PROBE_BATCH_SIZES`.
     """
 
     def __init__(self, module: fx.GraphModule, records: tuple[dict[fx.Node, OpRecord], ...]) -> None:
@@ -42,7 +42,7 @@ class AnalyzedGraph:
 
     @cached_property
     def dependencies(self) -> dict[fx.Node, tuple[fx.Node, ...]]:
-        """For each node its arguments, and the last nodes that wrote to their storages."""
+        """Maps each node to its arguments and to the nodes that last wrote to the arguments' storages."""
         writers: dict[int, fx.Node] = {}
         dependencies = {}
         for node in self.nodes:
@@ -54,7 +54,7 @@ class AnalyzedGraph:
 
     @cached_property
     def trainable(self) -> frozenset[fx.Node]:
-        """Nodes whose result training may change or that are random, and all nodes that depend on them."""
+        """Nodes that are random or whose result may change during training, and all nodes that depend on them."""
         trainable: set[fx.Node] = set()
         for node in self.nodes:
             if self._may_change(node) or not trainable.isdisjoint(self.dependencies[node]):
@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hashes that are equal for equal computations in two graphs of this process."""
+        """Hash of each node's computation; equal computations in two graphs of this process have equal hashes."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -76,14 +76,14 @@ class AnalyzedGraph:
         return keys
 
     def cut_candidates(self) -> Iterator[fx.Node]:
-        """Yields tensors with one row per image that training cannot change, last one first."""
+        """Yields nodes whose result has one row per image and cannot change during training, last node first."""
         for node in reversed(self.nodes):
             is_operation = node.op not in ("placeholder", "output")
             if is_operation and node not in self.trainable and self._has_row_per_image(node):
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`; None if they also depend on the images."""
+        """Returns all nodes that must run after `cut`; None if any of them also depends on the images."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -97,7 +97,7 @@ class AnalyzedGraph:
         return frozenset(nodes)
 
     def prefix_nodes(self, cut: fx.Node) -> frozenset[fx.Node]:
-        """Returns all nodes that `cut` depends on, and `cut`."""
+        """Returns `cut` and all nodes that it depends on."""
         nodes = {cut}
         for node in reversed(self.nodes):
             if node in nodes:
@@ -115,7 +115,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def suffix(self, cut: fx.Node, nodes: Iterable[fx.Node]) -> fx.GraphModule:
-        """Builds the suffix: result of `cut` -> output of the graph; `nodes` are its `suffix_nodes`."""
+        """Builds the suffix: result of `cut` -> output of the graph; `nodes` comes from `suffix_nodes`."""
         graph, members = fx.Graph(), frozenset(nodes)
         features = graph.placeholder("features")
         size = graph.call_method("size", (features, 0))
@@ -129,7 +129,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def _use_inplace_results(self) -> None:
-        """Makes later users of a tensor that is modified in place use the result of that operation."""
+        """If an operation modifies a tensor in place, makes later users of the tensor use the operation's result."""
         positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
             argument = self._records[node].returned_argument
@@ -138,7 +138,7 @@ class AnalyzedGraph:
                     user.replace_input_with(argument, node)
 
     def _constant(self, node: fx.Node) -> Iterator[Any]:
-        """Yields the value of a node if it depends on nothing but the batch size."""
+        """Yields the value of a node if it depends on nothing except the batch size."""
         first, second = self._records[node], self._other_records[node]
         if node.op in ("placeholder", "output") or not (first.is_plain and second.is_plain) or first.writes:
             return
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether training may change a leaf module; heads may have another dropout in the next trial."""
+    """Returns whether a leaf module may change during training; the next trial may use a different head dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
@@ -176,15 +176,15 @@ def _is_trainable(module: nn.Module) -> bool:
 
 
 def _tracks_statistics(module: nn.Module) -> bool:
-    """Returns whether a module updates buffers, as batch norms in train mode do."""
+    """Returns whether a module updates buffers, as batch norm layers do in train mode."""
     return any(part.training and next(part.buffers(False), None) is not None for part in module.modules())
 
 
 def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain value
-    """Returns the common value of both batch sizes, with `BatchSize` for the size itself.
+    """Returns the value common to both batch sizes, with `BatchSize` in place of the size itself.
 
     Raises:
-        ValueError: The values differ otherwise.
+        ValueError: The values differ in any other way.
     """
     if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)) and len(first) == len(second):
         return tuple(_merge_values(a, b) for a, b in zip(first, second, strict=True))

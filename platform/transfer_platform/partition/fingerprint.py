@@ -1,4 +1,4 @@
-"""Digest of the computation of a graph, equal in every process."""
+"""Digest of a graph's computation that is the same in every process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.fx.node import map_arg
 from transfer_platform.partition.trace import resolve_attribute
 
 _CONSTANT = "_tensor_constant"
-"""Prefix of the names that `torch.fx` gives to unnamed tensors; their numbers are arbitrary."""
+"""Prefix of the names that `torch.fx` assigns to unnamed tensors, followed by an arbitrary number."""
 
 
 def graph_digest(module: fx.GraphModule) -> str:
-    """Returns the SHA-256 of a graph, its weights and buffers, and the library versions, in hexadecimal.
+    """Returns the hexadecimal SHA-256 of a graph, its weights and buffers, and the library versions.
 
-    It does not depend on the mode, the device or the memory layout of the weights.
+    It does not depend on train or eval mode, or on the device or memory layout of the weights.
     """
     sha = hashlib.sha256()
     for library in ("torch", "torchvision", "timm"):
@@ -36,7 +36,7 @@ def graph_digest(module: fx.GraphModule) -> str:
 
 
 def graph_lines(module: fx.GraphModule) -> list[str]:
-    """Returns one line per operation; two graphs have equal lines if they do the same with equal modules."""
+    """Returns one line per operation; graphs that perform the same operations with equal modules have equal lines."""
     numbers: dict[fx.Node, int] = {}
     lines = []
     for number, node in enumerate(module.graph.nodes):
@@ -46,13 +46,13 @@ def graph_lines(module: fx.GraphModule) -> list[str]:
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """Returns one operation with its target and arguments; `numbers` represent the preceding nodes."""
+    """Describes one operation with its target and arguments; preceding nodes are represented by `numbers`."""
     arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
     return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 
 
 class _NodeReference(str):
-    """Another node among the arguments of a node."""
+    """Reference to another node in a node's arguments."""
 
     __slots__ = ()
 
@@ -71,7 +71,7 @@ def _target(module: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _settings(module: nn.Module) -> str:
-    """Returns the public attributes of a module and its submodules, except their mode."""
+    """Returns the public attributes of a module and its submodules, except `training`."""
     parts = []
     for name, part in module.named_modules():
         settings = {
@@ -82,7 +82,7 @@ def _settings(module: nn.Module) -> str:
 
 
 def _describe(value: object) -> str:
-    """Returns a text that does not contain the address of an object."""
+    """Returns a description of a value that contains no memory addresses."""
     if isinstance(value, torch.device):
         return value.type
     if isinstance(value, (tuple, list)):

@@ -1,4 +1,4 @@
-"""Effects of each operation of a graph, recorded in one run, and how to undo them."""
+"""Records the effects of each operation of a graph in one run, and undoes them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class OpRecord:
 
     Attributes:
         value: The result if `is_plain`, otherwise None.
-        is_plain: True if the result contains no tensor, as a size does.
+        is_plain: True if the result contains no tensor; a size, for example.
         shape: Shape of the result if it is a single tensor, otherwise None.
-        reads: Ids of the storages of its tensor arguments.
-        writes: Ids of those storages that it modifies.
-        writes_state: True if it modifies a parameter or a buffer.
-        returned_argument: The argument that it modifies in place and returns.
+        reads: IDs of the storages of the operation's tensor arguments.
+        writes: IDs of the storages in `reads` that the operation modifies.
+        writes_state: True if the operation modifies a parameter or a buffer.
+        returned_argument: The argument that the operation modifies in place and returns, if any.
     """
 
     value: Any
@@ -49,7 +49,7 @@ def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
 
 
 class _RecordingInterpreter(fx.Interpreter):
-    """Runs a graph node by node; identifies storages by their address while they are alive."""
+    """Runs a graph node by node and identifies live storages by their address."""
 
     def __init__(self, module: fx.GraphModule, random_state: RandomState) -> None:
         super().__init__(module)
@@ -57,7 +57,7 @@ class _RecordingInterpreter(fx.Interpreter):
         self.records: dict[fx.Node, OpRecord] = {}
         self._random_state = random_state
         self._storages: dict[fx.Node, tuple[int, ...]] = {}
-        """Storage ids of the tensors in the result of each node."""
+        """Storage IDs of the tensors in the result of each node."""
         state = [*module.parameters(), *module.buffers()]
         self._state = {_address(tensor): number for number, tensor in enumerate(state)}
         self._next_id = len(state)
@@ -87,7 +87,7 @@ class _RecordingInterpreter(fx.Interpreter):
         return result
 
     def _identify_storages(self, n: fx.Node, inputs: list[tuple[fx.Node, list[Tensor]]], result: object) -> None:
-        """Assigns ids: a result shares the storage of an argument or of a weight, or has a new one."""
+        """Assigns storage IDs to a result, which shares a storage with an argument or a weight, or has a new one."""
         ids = dict(self._state)
         for node, tensors in inputs:
             ids |= {_address(t): storage for t, storage in zip(tensors, self._storages[node], strict=True)}
@@ -127,7 +127,7 @@ def _is_plain(value: object) -> bool:
 
 
 class RandomState:
-    """State of the random number generators of the CPU and of one device."""
+    """State of the random number generators of the CPU and one device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -140,7 +140,7 @@ class RandomState:
         return torch.get_rng_state(), self._backend.get_rng_state(*self._index())
 
     def set(self, state: tuple[Tensor, ...]) -> None:
-        """Sets all generators to an earlier state."""
+        """Restores all generators to an earlier state."""
         torch.set_rng_state(state[0])
         if self._backend is not None:
             self._backend.set_rng_state(state[1], *self._index())
@@ -150,7 +150,7 @@ class RandomState:
 
 
 def equal_tensors(first: Iterable[Tensor], second: Iterable[Tensor]) -> bool:
-    """Returns whether two sequences of tensors are equal bit by bit; NaNs are equal to each other."""
+    """Returns whether two sequences of tensors are exactly equal; NaNs count as equal."""
     return all(
         a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
         for a, b in zip(first, second, strict=True)
@@ -179,7 +179,7 @@ def copy_buffers(network: nn.Module) -> dict[str, Tensor]:
 
 
 def restore_buffers(network: nn.Module, buffers: dict[str, Tensor]) -> None:
-    """Sets changed buffers back to their copies, in place."""
+    """Restores modified buffers from their copies, in place."""
     for name, buffer in network.named_buffers():
         if name in buffers and not equal_tensors([buffer], [buffers[name]]):
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Split of a network into a frozen prefix and the remaining suffix.
+"""Splits a network into a frozen prefix and the remaining suffix.
 
 The prefix runs once per image, the suffix in every epoch. Both are parts of the traced network
 (https://docs.pytorch.org/docs/stable/fx.html) and share its parameters.
@@ -31,7 +31,7 @@ from transfer_platform.partition.observe import (
 from transfer_platform.partition.trace import trace
 
 _TOLERANCE: Final = 1e-3
-"""Tolerance, relative to the largest absolute value, where results need not be bitwise equal."""
+"""Tolerance relative to the largest absolute value, for results that need not be bitwise identical."""
 
 Outputs = tuple[Tensor, tuple[Tensor, ...]]
 
@@ -42,7 +42,7 @@ class PartitionError(PlatformError):
 
 @dataclass(frozen=True)
 class _Graphs:
-    """The prefix, and the suffix in train and in eval mode, which may be the same."""
+    """The prefix, and the suffixes for train and eval mode, which may be identical."""
 
     prefix: fx.GraphModule
     train_suffix: fx.GraphModule
@@ -50,18 +50,18 @@ class _Graphs:
 
 
 class Partition:
-    """A network that is split after its frozen operations; both parts share its parameters.
+    """A network split after its frozen operations; both parts share its parameters.
 
-    It remains valid as long as the same stages are frozen: weights and the dropout of heads may change in place.
+    It remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
 
     Args:
-        example: Features (B, ...) of some images.
+        example: Example features (B, ...), which determine shape, dtype and memory layout.
 
     Attributes:
         shape: Shape of one image's features.
-        dtype: Dtype of features that are computed in float32.
-        digest: SHA-256 of the operations of the prefix, its weights and buffers, and the library versions; hexadecimal.
-            Features depend on it, on the images and on the precision.
+        dtype: Dtype of the features when computed in float32.
+        digest: Hexadecimal SHA-256 of the prefix's operations, weights and buffers, and of the library versions. Features
+            are determined by it, the images and the precision.
     """
 
     def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:
@@ -82,16 +82,16 @@ class Partition:
         return features
 
     def logits(self, features: Tensor) -> Outputs:
-        """Runs the suffix in the network's current mode, with the result of `Network.forward_with_auxiliary`.
+        """Runs the suffix in the network's current mode; returns the same as `Network.forward_with_auxiliary`.
 
-        The features (B, *shape), on the network's device, may be modified.
+        The features (B, *shape) must be on the network's device and may be modified.
         """
         suffix = self._graphs.train_suffix if self._network.training else self._graphs.eval_suffix
         outputs: Outputs = suffix(self._to_prefix_layout(features))
         return outputs
 
     def _to_prefix_layout(self, features: Tensor) -> Tensor:
-        """Returns features in the memory layout of the prefix, on which their last bits depend."""
+        """Returns features in the prefix's memory layout, because the last bits of results depend on the layout."""
         strides, step = [0] * features.ndim, 1
         for axis in reversed(self._memory_order):
             strides[axis] = step
@@ -103,9 +103,9 @@ class Partition:
 
 
 def partition_network(network: Network) -> Partition:
-    """Splits a network after the last operation that training cannot change.
+    """Splits a network after the last operation whose result cannot change during training.
 
-    The parts are verified against the network in train and in eval mode. Network and random state do not change.
+    The parts are verified against the network in train and eval mode. The network and random state are unchanged.
 
     Raises:
         PartitionError: The network has to be trained as a whole.
@@ -128,7 +128,7 @@ def _error(network: Network, reason: str) -> PartitionError:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Disables autocast, and the warnings of libraries about being traced."""
+    """Disables autocast, and warnings that libraries raise when they are traced."""
     with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
         warnings.simplefilter("ignore")
         yield
@@ -162,7 +162,7 @@ def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | Non
 
 
 def _probe_images(network: Network, count: int) -> Tensor:
-    """Returns noise in the network's memory layout; a larger batch starts with the smaller one."""
+    """Returns random images in the network's memory layout; a larger batch starts with the images of a smaller one."""
     side = network.spec.image_size
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(max(PROBE_BATCH_SIZES), 3, side, side, generator=generator)
@@ -174,7 +174,7 @@ def _probe_images(network: Network, count: int) -> Tensor:
 
 
 def _verify(network: Network, graphs: _Graphs) -> Partition:
-    """Returns the partition after comparing it with the network."""
+    """Compares the partition with the network and returns it."""
     batches = [_probe_images(network, size) for size in PROBE_BATCH_SIZES]
     with torch.no_grad():
         features = [graphs.prefix(batch.clone()) for batch in batches]
@@ -192,7 +192,7 @@ def _verify(network: Network, graphs: _Graphs) -> Partition:
 
 
 def _compare(network: Network, partition: Partition, images: Tensor) -> None:
-    """Compares outputs, random numbers and updated buffers of a partition with those of the network.
+    """Compares a partition's outputs, random numbers and updated buffers with those of the network.
 
     Raises:
         PartitionError: They differ.
@@ -210,14 +210,14 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     actual = [logits, *auxiliary, *copy_buffers(network).values()]
     restore_buffers(network, buffers)
     if prefix_is_random or not equal_tensors(end, generators.get()):
-        raise _error(network, "its parts draw other random numbers than the whole network")
+        raise _error(network, "its parts draw different random numbers than the whole network")
     agree = equal_tensors if images.device.type == "cpu" else _all_close
     if len(actual) != len(expected) or not agree(actual, expected):
-        raise _error(network, "its parts compute other results than the whole network")
+        raise _error(network, "its parts compute different results than the whole network")
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Compares with a tolerance, because accelerators may choose other kernels in each call."""
+    """Compares with a tolerance, because accelerators may choose different kernels on each call."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

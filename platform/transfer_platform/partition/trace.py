@@ -1,6 +1,6 @@
-"""Tracing of a network to a `torch.fx` graph.
+"""Traces a network to a `torch.fx` graph.
 
-See https://docs.pytorch.org/docs/stable/fx.html for nodes, `op` and `target`.
+See https://docs.pytorch.org/docs/stable/fx.html for the meaning of nodes, `op` and `target`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from transfer_model.network import Network
 def trace(network: Network) -> fx.GraphModule:
     """Traces a network in its current mode: images (B, 3, S, S) -> result of `forward_with_auxiliary`.
 
-    Parameters, buffers and untraced modules are those of the network, under the same names. Buffers that count calls
-    may change. Library modules that cannot be traced become single operations; if that does not suffice, whole stages
-    do. Not thread-safe: `torch.fx` patches modules while it traces.
+    Parameters, buffers and untraced modules are shared with the network, under the same names. Buffers that count calls
+    may change. Library modules that cannot be traced become single operations; if that is not enough, whole stages
+    do. Not thread-safe, because `torch.fx` patches modules while tracing.
 
     Raises:
-        Exception: Any exception that a network raises for proxies instead of tensors.
+        Exception: Any exception that the network raises when it receives proxies instead of tensors.
     """
     for proxy_buffers in (False, True):
         with suppress(Exception):  # libraries raise anything when they receive proxies
@@ -44,7 +44,7 @@ def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx
 
 
 class _BackboneModule(nn.Module):
-    """A backbone with the outputs of `Network.forward_with_auxiliary`, without its checks for tensors."""
+    """A backbone that returns the outputs of `Network.forward_with_auxiliary` but skips its tensor checks."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into all modules except those that torchvision and timm declare untraceable, and `leaves`."""
+    """Traces into all modules except `leaves` and those declared untraceable by torchvision and timm."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision
@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Returns untraced types: heads, which mark where the backbone ends, and norms, which count batches."""
+    """Returns untraced types, including heads (which mark the end of the backbone) and norms (which count batches)."""
     import torchvision
     from timm import models
 
@@ -88,5 +88,5 @@ def _leaf_types() -> tuple[type[nn.Module], ...]:
 
 
 def resolve_attribute(module: nn.Module, name: object) -> Any:  # noqa: ANN401 - a module or a tensor
-    """Returns the parameter, buffer or submodule with a dotted name."""
+    """Returns the parameter, buffer or submodule with the given dotted name."""
     return operator.attrgetter(cast("str", name))(module)

@@ -1,1 +1,1 @@
-"""Disk cache of tensor rows: computed once, shared by processes, evicted by age."""
+"""Disk cache of tensor rows, shared between processes, with LRU eviction."""

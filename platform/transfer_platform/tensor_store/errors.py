@@ -2,7 +2,7 @@
 
 TransferError
 └── StoreError               rows cannot be stored
-    ├── StoreFullError       the cache limit or the disk has no room for them
+    ├── StoreFullError       they exceed the cache limit or the free disk space
     └── StoreUnwritableError the cache folder is not writable
 
 The caller can continue without a store.
@@ -31,12 +31,12 @@ class StoreUnwritableError(StoreError):
 
 
 class CorruptFileError(Exception):
-    """A segment is truncated, modified or of another row spec. Not raised outside this package."""
+    """A segment is truncated, corrupt or has a different row spec. Not raised outside this package."""
 
 
 @contextmanager
 def translate_write_errors(folder: Path) -> Iterator[None]:
-    """Converts `OSError` into a `StoreError` that names the cache folder and the remedies.
+    """Converts an `OSError` into a `StoreError` whose message contains the cache folder and possible fixes.
 
     Raises:
         StoreFullError: The disk, a quota or the file size limit is exhausted.
@@ -47,7 +47,7 @@ def translate_write_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise StoreFullError(
-                f"the disk of the cache {folder} is full ({error.strerror}): free some space, run "
+                f"the disk with the cache {folder} is full ({error.strerror}): free some space, run "
                 "`platform cache clear`, or set PLATFORM_CACHE to a folder on another disk"
             ) from error
         raise StoreUnwritableError(

@@ -1,9 +1,9 @@
 """Disk usage, locks and eviction of the tensor store.
 
-<folder>/<address>/000001.rows     segments; `.rows.part` while they are written
-<folder>/.locks/<address>.lock     held by the process that computes rows of that address
+<folder>/<address>/000001.rows     segments; `.rows.part` while being written
+<folder>/.locks/<address>.lock     held by the process that computes rows for that address
 
-Imports no torch, so that `platform cache` starts fast.
+This module does not import PyTorch, so `platform cache` starts quickly.
 """
 
 import shutil
@@ -18,14 +18,14 @@ from transfer_platform.tensor_store.errors import StoreFullError, translate_writ
 
 SUFFIX = ".rows"
 PART = ".part"
-"""Appended to the name of a file while it is written."""
+"""Appended to a file's name while the file is being written."""
 RESERVE_BYTES = 1 << 30
-"""Disk space left free for other programs; at most a twentieth of the disk."""
+"""Disk space left free for other programs, but at most 5% of the disk."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A segment, finished or not; `last_use` is when its rows were last requested, in seconds since 1970."""
+    """A finished or unfinished segment; `last_use` is the Unix time at which its rows were last requested."""
 
     path: Path
     size: int
@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Bytes and files that `clear` removed, and addresses skipped because another process computes their rows."""
+    """Bytes and files removed by `clear`, and addresses skipped because another process is computing their rows."""
 
     bytes: int
     files: int
@@ -42,7 +42,7 @@ class ClearResult:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows except those of addresses that are being computed.
+    """Removes all rows, except at addresses whose rows are being computed.
 
     Processes that have already opened rows can still read them.
 
@@ -62,7 +62,7 @@ def clear(folder: Path) -> ClearResult:
 
 
 def list_files(folder: Path) -> list[StoredFile]:
-    """Returns all files of the store, least recently used first."""
+    """Returns all files in the store, least recently used first."""
     files = []
     for path in folder.glob("[!.]*/*"):
         if path.name.endswith((SUFFIX, SUFFIX + PART)):
@@ -73,17 +73,17 @@ def list_files(folder: Path) -> list[StoredFile]:
 
 
 def total_bytes(folder: Path) -> int:
-    """Returns the size of all files of the store in a folder, which need not exist."""
+    """Returns the total size of the store's files in a folder, which need not exist."""
     return sum(file.size for file in list_files(folder))
 
 
 def address_lock(folder: Path, address: str) -> FileLock:
-    """Returns the lock of one address; the operating system releases it when its process dies."""
+    """Returns the lock for one address; the operating system releases it when the process that holds it dies."""
     return FileLock(folder / ".locks" / f"{address}.lock")
 
 
 def free_bytes(folder: Path) -> int:
-    """Returns the writable bytes on the disk of a folder, which need not exist."""
+    """Returns how many bytes can be written to the disk of a folder, which need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(RESERVE_BYTES, disk.total // 20)
@@ -98,12 +98,12 @@ def evict(
     keep: frozenset[Path],
     free_bytes: Callable[[Path], int] = free_bytes,
 ) -> None:
-    """Removes the least recently used files until `size` more bytes fit into `limit` and on the disk.
+    """Removes the least recently used files until `size` more bytes fit within `limit` and on the disk.
 
-    The caller holds the lock of `address`. Files in `keep` are not removed.
+    The caller must hold the lock for `address`. Files in `keep` are not removed.
 
     Raises:
-        StoreFullError: The bytes would not fit even then; nothing was removed.
+        StoreFullError: There would not be enough space even then; nothing was removed.
         StoreUnwritableError: The folder is not writable.
     """
     files, free = list_files(folder), free_bytes(folder)
@@ -119,7 +119,7 @@ def evict(
         if surplus > 0:
             raise StoreFullError(
                 f"the cache {folder} has no room for another {size / 1e6:,.1f} MB: its limit is "
-                f"{limit / 1e6:,.1f} MB, and {max(0, free) / 1e6:,.1f} MB of the disk can be used; raise "
+                f"{limit / 1e6:,.1f} MB, and {max(0, free) / 1e6:,.1f} MB of disk space is available; raise "
                 "PLATFORM_CACHE_LIMIT, free some space, or set PLATFORM_CACHE to a folder on a larger disk"
             )
         for path in evicted:
@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes the unfinished segments of dead processes at all addresses; the caller has locked `address`."""
+    """Removes unfinished segments left by dead processes at all addresses; the caller has locked `address`."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, and the folder of its address if it is empty and not `locked_address`."""
+    """Removes a file, and its address folder if that is empty and not the folder of `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty
@@ -143,9 +143,9 @@ def _remove(path: Path, locked_address: str = "") -> None:
 
 
 class _AddressLocks(ExitStack):
-    """Locks of addresses, acquired without waiting and held until the `with` block ends.
+    """Address locks, acquired without waiting and released on exit.
 
-    The caller already holds the lock of `locked_address`.
+    The caller already holds the lock for `locked_address`.
     """
 
     def __init__(self, folder: Path, locked_address: str = "") -> None:
@@ -153,7 +153,7 @@ class _AddressLocks(ExitStack):
         self._folder, self._acquired = folder, {locked_address: True}
 
     def acquire(self, address: str) -> bool:
-        """Returns True if this process holds the lock of an address; tries once to acquire it."""
+        """Tries once to acquire the lock for an address; returns True if this process holds it."""
         if address not in self._acquired:
             self._acquired[address] = self._try(address)
         return self._acquired[address]

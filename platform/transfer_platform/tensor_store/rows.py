@@ -1,4 +1,4 @@
-"""Random access to stored rows: small sets in memory, large ones in mapped files."""
+"""Random access to stored rows, held in memory or in memory-mapped files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,14 +10,14 @@ from torch import Tensor
 from transfer_platform.tensor_store.segment import RowSpec, Segment, empty_rows
 
 FAULT_BYTES = 128 << 10
-"""Memory that the system may map around a row in addition to the row: 64 KiB on either side."""
+"""Extra memory that the operating system may map around a row: 64 KiB on either side."""
 
 RowLocation = tuple[Segment, int]
-"""A segment and the index of a row in it."""
+"""A segment and the index of a row within it."""
 
 
 class Rows(Protocol):
-    """Rows in the order of the requested keys; readable even after the store evicts or clears its files."""
+    """Rows in the order of the requested keys; they stay readable after the store evicts or clears its files."""
 
     @property
     def spec(self) -> RowSpec:
@@ -26,7 +26,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns copies of rows (B, *shape) on the CPU; the indices (B,), 0 to N - 1, may repeat.
+        """Returns copies of the selected rows (B, *shape) on the CPU; indices (B,) from 0 to N - 1 may repeat.
 
         Raises:
             IndexError: An index is out of range.
@@ -34,9 +34,9 @@ class Rows(Protocol):
 
 
 class InMemoryRows:
-    """Distinct rows in one tensor (D, *shape).
+    """Distinct rows held in one tensor (D, *shape).
 
-    `order` (N,) maps each key to its row in `values`; None if the rows are in the order of the keys.
+    `order` (N,) maps each key to its row in `values`; None if the rows are already in key order.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -46,7 +46,7 @@ class InMemoryRows:
         return len(self._values if self._order is None else self._order)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns copies of rows (B, *shape), see `Rows.take`."""
+        """Returns copies of the selected rows (B, *shape); see `Rows.take`."""
         selected = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         if self._order is not None:
             selected = self._order.index_select(0, selected)
@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows in memory-mapped files, whose pages are dropped each time `resident_bytes` have been read."""
+    """Rows in memory-mapped files, whose pages are dropped each time `resident_bytes` bytes have been read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes
@@ -68,7 +68,7 @@ class MappedRows:
         return len(self._offsets)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns copies of rows (B, *shape), see `Rows.take`."""
+        """Returns copies of the selected rows (B, *shape); see `Rows.take`."""
         selected = np.asarray(indices, np.int64)
         if len(selected) and selected.min() < 0:
             raise IndexError(f"row index {selected.min()} is negative")
@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops the mapped pages, which count as memory of this process, once enough rows were read."""
+        """Drops the mapped pages, which count toward this process's memory, once enough rows have been read."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0
@@ -91,9 +91,9 @@ class MappedRows:
 def open_rows(
     spec: RowSpec, keys: Sequence[str], locations: Mapping[str, RowLocation], in_memory_bytes: int, resident_bytes: int
 ) -> Rows:
-    """Opens the rows of N keys, which may repeat; `resident_bytes` as in `MappedRows`.
+    """Opens the rows for N keys, which may repeat; see `MappedRows` for `resident_bytes`.
 
-    Distinct rows of at most `in_memory_bytes` in total are read into memory.
+    If the distinct rows take at most `in_memory_bytes` in total, they are read into memory.
     """
     if len(locations) * spec.row_bytes > in_memory_bytes:
         return MappedRows(spec, [locations[key] for key in keys], resident_bytes)

@@ -1,11 +1,11 @@
 """Segment: an immutable, memory-mapped file of rows with a checksum per row.
 
     bytes 0 to 63     magic, padded
-    rows              one after the other, `row_bytes` each
+    rows              consecutive, `row_bytes` each
     footer            JSON: shape, dtype, keys and the CRC-32 of every row
-    last 24 bytes     length of the footer (8), its CRC-32 (8), magic (8); little endian
+    last 24 bytes     footer length (8), footer CRC-32 (8), magic (8); little-endian
 
-The metadata follows the rows, so that rows are written as they are computed. `docs/architecture.md` gives the reasons
+The metadata follows the rows, so rows can be written as they are computed. `docs/architecture.md` gives the reasons
 for not using safetensors.
 """
 
@@ -32,10 +32,10 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row: one cache line, which keeps rows of whole cache lines aligned."""
+"""Offset of the first row: one cache line, so rows whose size is a multiple of a cache line stay aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Python before 3.13 holds a file descriptor for each mapping."""
+"""Before Python 3.13, each mapping holds a file descriptor."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""
@@ -60,7 +60,7 @@ class RowSpec:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as a torch object."""
+        """The dtype as a `torch.dtype`."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -74,11 +74,11 @@ def to_bytes(rows: Tensor, spec: RowSpec) -> ByteRows:
     """Returns the bytes (B, row_bytes) of rows (B, *shape).
 
     Raises:
-        ValueError: The rows have another shape or dtype.
+        ValueError: The rows have a different shape or dtype.
     """
     if tuple(rows.shape[1:]) != spec.shape or rows.dtype != spec.torch_dtype:
         raise ValueError(f"rows of {tuple(rows.shape[1:])} {rows.dtype} do not match {spec}")
-    # A view, because numpy has no bfloat16; flat, because a view needs a last dimension to divide.
+    # Viewed as bytes because NumPy has no bfloat16; flattened because such a view needs at least one dimension.
     flat = rows.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
     byte_rows: ByteRows = flat.reshape(len(rows), spec.row_bytes).numpy()
     return byte_rows
@@ -92,7 +92,7 @@ def empty_rows(count: int, spec: RowSpec) -> tuple[Tensor, ByteRows]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A memory-mapped file of rows, with their keys and CRC-32 in the same order.
+    """A memory-mapped file of rows, with their keys and CRC-32 checksums in the same order.
 
     It remains readable after the file is removed. `rows` (N, row_bytes) is a read-only view of `mapping`.
     """
@@ -104,22 +104,22 @@ class Segment:
     mapping: mmap.mmap
 
     def intact(self, indices: Iterable[int]) -> list[int]:
-        """Returns those of the row indices whose checksum matches."""
+        """Returns the row indices whose checksums match."""
         matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
         return matching
 
     def release(self) -> None:
-        """Drops the resident pages of the mapping; they are read again on demand."""
+        """Drops the resident pages of the mapping; they are reloaded on demand."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def open_segment(path: Path, spec: RowSpec) -> Segment:
-    """Maps a file. Its rows are not verified yet, see `Segment.intact`.
+    """Memory-maps a segment file without verifying its rows; see `Segment.intact`.
 
     Raises:
-        CorruptFileError: The file is not a segment, is truncated, or has another row spec.
+        CorruptFileError: The file is not a segment, is truncated, or has a different row spec.
         OSError: The file cannot be read, or another process has removed it.
     """
     with path.open("rb") as file:
@@ -143,14 +143,14 @@ def _read_footer(mapping: mmap.mmap, path: Path, spec: RowSpec) -> tuple[list[st
     footer = json.loads(text)
     keys, checksums = footer["keys"], footer["checksums"]
     if RowSpec(tuple(footer["shape"]), footer["dtype"]) != spec:
-        raise CorruptFileError(f"the rows in {path} have another shape or dtype")
+        raise CorruptFileError(f"the rows in {path} have a different shape or dtype")
     if START + len(keys) * spec.row_bytes + length != end or len(keys) != len(checksums):
         raise CorruptFileError(f"the number of rows in {path} does not match its footer")
     return keys, checksums
 
 
 class SegmentWriter:
-    """Writes one segment, as a `.part` file that `finish` renames to its final path."""
+    """Writes one segment to a `.part` file, which `finish` renames to its final path."""
 
     def __init__(self, path: Path, spec: RowSpec) -> None:
         self._path, self._spec = path, spec
@@ -179,7 +179,7 @@ class SegmentWriter:
         return open_segment(self._path, self._spec)
 
     def discard(self) -> None:
-        """Removes the unfinished file; a finished one is not touched."""
+        """Removes the unfinished file; a finished file is left in place."""
         with suppress(OSError):  # buffered rows that cannot be flushed
             self._file.close()
         self._part.unlink(missing_ok=True)

@@ -16,23 +16,23 @@ from transfer_platform.tensor_store.segment import ByteRows, RowSpec, SegmentWri
 from transfer_platform.tensor_store.segment_folder import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Maps positions of missing rows, ascending, to batches (b, *shape) of these rows, in that order."""
+"""Maps the positions of missing rows, in ascending order, to batches (b, *shape) of those rows in the same order."""
 
 KEY_BYTES = 128
 """Approximate disk space of a key and its checksum."""
 
 
 class Store:
-    """Rows under (address, key), in files that processes share.
+    """Stores rows, keyed by (address, key), in files shared between processes.
 
     Args:
-        folder: Folder of the store, which contains nothing else; need not exist.
-        limit: Maximum size of all files, in bytes.
-        segment_bytes: Size of a segment. An open segment takes a file descriptor; a killed process loses one.
-        segment_seconds: Age at which a smaller segment is finished, too.
-        in_memory_bytes: Maximum size of a set of rows that is read into memory instead of mapped.
+        folder: Folder of the store, which must contain nothing else; it need not exist.
+        limit: Maximum total size of all files, in bytes.
+        segment_bytes: Segment size. An open segment takes a file descriptor; a killed process loses one segment.
+        segment_seconds: Age at which a segment is finished even if it is smaller than `segment_bytes`.
+        in_memory_bytes: Maximum size of a set of rows that is read into memory instead of being memory-mapped.
         resident_bytes: Bytes read from mapped files before their pages are dropped.
-        free_bytes: Returns the writable bytes on the disk of a folder.
+        free_bytes: Returns how many bytes can be written to the disk of a folder.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Store:
         self._in_memory_bytes, self._resident_bytes = in_memory_bytes, resident_bytes
 
     def fits(self, spec: RowSpec, count: int) -> bool:
-        """Returns whether `count` rows fit the limit and the disk once all other rows are evicted."""
+        """Returns whether `count` rows would fit within the limit and on the disk if all other rows were evicted."""
         available = self._free_bytes(self._folder) + eviction.total_bytes(self._folder)
         return _disk_bytes(spec, count) <= min(self._limit, available)
 
@@ -63,19 +63,19 @@ class Store:
         compute: Compute,
         on_wait: Callable[[], None] = lambda: None,
     ) -> Rows:
-        """Returns the rows of N keys; computes and stores each distinct row that is missing.
+        """Returns the rows for N keys; computes and stores each distinct row that is missing.
 
         Args:
-            address: Digest of everything that the rows depend on except their keys; the name of a folder.
+            address: Digest of everything that determines the rows apart from their keys; used as a folder name.
             spec: Shape and dtype of each row.
             keys: N keys, such as the digests of images; may repeat.
-            compute: Computes the missing rows, given their positions in `keys`. Not called if there are none.
-            on_wait: Called once if another process is computing rows of this address.
+            compute: Computes the missing rows, given their positions in `keys`. Not called if no rows are missing.
+            on_wait: Called once if another process is computing rows for this address.
 
         Raises:
-            StoreFullError: There is no room; rows in finished segments remain stored.
+            StoreFullError: There is not enough space; rows in finished segments remain stored.
             StoreUnwritableError: Rows are missing and the folder is not writable.
-            ValueError: `compute` returned a wrong number, shape or dtype of rows. Its own exceptions propagate.
+            ValueError: `compute` returned rows of the wrong number, shape or dtype. Its own exceptions propagate.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
             raise ValueError(f"an address must be a digest, but is {address!r}")
@@ -96,7 +96,7 @@ class Store:
         locations: dict[str, RowLocation],
         compute: Compute,
     ) -> None:
-        """Adds the missing rows to the store and to `locations`; the caller holds the lock of the address."""
+        """Adds the missing rows to the store and to `locations`; the caller holds the address lock."""
         missing: dict[str, int] = {}
         for position, key in enumerate(keys):
             if key not in locations:
@@ -139,9 +139,9 @@ class Store:
 
 
 class _RowWriter:
-    """Writes rows to consecutive segments and adds them to `locations`; the caller holds the lock.
+    """Writes rows to consecutive segments and adds them to `locations`; the caller holds the address lock.
 
-    `evict` frees space for a number of rows.
+    `evict` frees space for the given number of rows.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class _RowWriter:
         self._created = 0.0
 
     def write_all(self, keys: Sequence[str], batches: Iterator[Tensor]) -> None:
-        """Writes one row for every key.
+        """Writes one row for each key.
 
         Raises:
             StoreError: A segment cannot be written; finished segments remain.
@@ -196,7 +196,7 @@ class _RowWriter:
                 self._finish()
 
     def _create(self, remaining: int) -> SegmentWriter:
-        # For every segment, because other processes write to the same store.
+        # Before every segment, because other processes write to the same store.
         self._evict(min(remaining, self._segment_rows))
         with translate_write_errors(self._segments.folder.parent):
             self._writer = SegmentWriter(self._segments.next_path(), self._spec)

@@ -1,1 +1,1 @@
-"""Training and evaluation of the trials of a study."""
+"""Trains and evaluates the trials of a study."""

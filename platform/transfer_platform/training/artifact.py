@@ -1,4 +1,4 @@
-"""Artifact for serving: weights, calibration and out-of-distribution scorer."""
+"""Serving artifact: weights, calibration and out-of-distribution scorer."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,13 @@ from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 MAX_REFERENCE = 2000
-"""Maximum number of reference images of the scorer; more gain little, but slow the artifact down."""
+"""Maximum number of reference images for the scorer; more add little benefit, but slow the artifact down."""
 
 
 def write_artifact(
     trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, folder: Path, say: Say = silent
 ) -> Path:
-    """Writes the network of a trial to a folder for `Classifier.load`, and returns the folder.
+    """Writes a trial's network to a folder that `Classifier.load` can read, and returns the folder.
 
     `network` is the result of `TrialTrainer.finalize`. `say` is called if out-of-distribution detection is disabled.
     """
@@ -38,7 +38,7 @@ def write_artifact(
         trainer.network_spec(recipe),
         splits.classes,
         trainer.preprocessing(recipe),
-        # Models are served on a CPU by default, where the precision of an accelerator would be slow.
+        # Models are served on the CPU by default, where a precision selected for an accelerator would be slow.
         precision=trainer.precision if trainer.device.type == "cpu" else "float32",
         temperature=fit_temperature(result.logits.numpy(), labels),
         unknown=threshold,
@@ -65,13 +65,13 @@ def _fit_ood_scorer(
 def _held_out_scores(
     trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, required: int
 ) -> tuple[OodScorer, Tensor]:
-    """Returns the scorer of a network, and the scores of images that were not used for training.
+    """Returns a network's scorer, and the scores of images not used for training.
 
-    With cross-validation, the networks of the folds score their held-out images until there are `required` scores.
+    With cross-validation, each fold's network scores its held-out images until `required` scores are available.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):
-        # The backbone was not trained, so every image is held out from its features.
+        # The backbone was not trained, so its features are independent of all images, which count as held out.
         scorer = _scorer(trainer, recipe, network, development)
         return scorer, scorer.leave_one_out()
     scorer = _scorer(trainer, recipe, network, train)
@@ -94,9 +94,9 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 
 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
-    """Returns up to `MAX_REFERENCE` positions, selected by the images' content alone.
+    """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
 
-    Duplicates are used once: their distance to each other is 0, which would make the threshold too strict.
+    Duplicates are used only once: the distance between them is 0, which would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

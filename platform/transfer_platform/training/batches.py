@@ -1,6 +1,6 @@
-"""Inputs and mini-batches of a trial: images, or features of a frozen prefix.
+"""Inputs and mini-batches of a trial: images, or features from a frozen prefix.
 
-Both kinds of inputs use the same augmented views in the same epochs.
+Both kinds of input use the same augmented views in the same epochs.
 """
 
 import math
@@ -22,31 +22,31 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, ...) on the network's device; class indices (B,) and optional image weights (B,) on the CPU."""
 
 EVALUATION_BYTES = 64 << 20
-"""Maximum size of an evaluation batch of features."""
+"""Maximum size of an evaluation batch of features, in bytes."""
 
 
 class InputSource(Protocol):
-    """Inputs of the trainable part of a network."""
+    """Source of inputs for the trainable part of a network."""
 
     evaluation_batch: int
     elements: int
-    """Elements per image."""
+    """Input elements per image."""
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns the inputs (B, ...) of images without augmentation."""
+        """Returns unaugmented inputs (B, ...) for the given images."""
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns training inputs (B, ...) of an epoch, counted from 1.
+        """Returns training inputs (B, ...) for an epoch; epochs are counted from 1.
 
-        `repeats` are the numbers of earlier occurrences of each image in the epoch; each gets another view.
+        `repeats` is how often each image has already occurred in the epoch; every occurrence gets a different view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns logits (B, C), and in train mode those of auxiliary heads."""
+        """Returns logits (B, C) and, in train mode, the logits of auxiliary heads."""
 
 
 class ImageInputs:
-    """Images for a network that is trained as a whole; evaluated in training batches."""
+    """Image inputs for a network trained as a whole; evaluation uses the training batch size."""
 
     def __init__(self, network: Network, images: ImageLoader, views: ViewSchedule, batch_size: int) -> None:
         self._network, self._images, self._views = network, images, views
@@ -58,7 +58,7 @@ class ImageInputs:
         return self._images.load(positions).contiguous(memory_format=torch.channels_last)
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns the views (B, 3, S, S) of an epoch; see `InputSource`."""
+        """Returns views (B, 3, S, S) for an epoch; see `InputSource`."""
         if not self._views.varies:
             return self.load(positions)
         pairs = zip(positions, repeats, strict=True)
@@ -71,12 +71,12 @@ class ImageInputs:
 
 
 class FeatureInputs:
-    """Features of a frozen prefix for the trainable suffix of a network.
+    """Features computed by the frozen prefix of a network, used as inputs to its trainable suffix.
 
     Args:
-        original: Features of every image without augmentation, by position.
-        augmented: Features of the views of the training images, grouped by image; None without augmentation.
-        digests: SHA-256 of every image.
+        original: Features of every unaugmented image, indexed by position.
+        augmented: Features of the training images' views, grouped by image; None if there is no augmentation.
+        digests: SHA-256 of each image.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class FeatureInputs:
         self.elements = math.prod(original.spec.shape)
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns the features (B, ...) of images without augmentation."""
+        """Returns unaugmented features (B, ...) for the given images."""
         return self._to_device(self._original.take(positions))
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns the features (B, ...) of the views of an epoch; see `InputSource`."""
+        """Returns the features (B, ...) of the views for an epoch; see `InputSource`."""
         if self._augmented is None:
             return self.load(positions)
         rows = [
@@ -120,12 +120,12 @@ class TrialData:
     """Training and validation batches of a trial.
 
     Attributes:
-        labels: Class index of every image (N,).
+        labels: Class index of each image (N,).
         train: Positions of the training images.
         validation: Positions of the validation images; may be empty for a refit.
-        seed: Seed of the order of the training images.
-        balanced: Sample the same number of training images from every class in each epoch.
-        weights: Weight of every image in the training loss (N,); None for equal weights.
+        seed: Seed for sampling and shuffling the training images.
+        balanced: Whether to sample the same number of training images from every class in each epoch.
+        weights: Weight of each image in the training loss (N,); None for equal weights.
     """
 
     inputs: InputSource
@@ -139,11 +139,11 @@ class TrialData:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training batches per epoch."""
+        """Number of training batches per epoch."""
         return len(batch_indices(len(self.train), self.batch_size, shuffle=True))
 
     def training_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yields the training batches of an epoch, counted from 1, in the order of that epoch."""
+        """Yields the training batches of an epoch in order; epochs are counted from 1."""
         classes = self.labels[list(self.train)].tolist() if self.balanced else None
         batches = batch_indices(
             len(self.train), self.batch_size, shuffle=True, seed=self.seed, epoch=epoch, classes=classes
@@ -154,6 +154,6 @@ class TrialData:
             yield self.inputs.load_training(positions, epoch, repeats), self.labels[positions], weights
 
     def validation_inputs(self) -> Iterator[Tensor]:
-        """Yields the inputs (B, ...) of the validation images in a fixed order."""
+        """Yields the inputs (B, ...) for the validation images in a fixed order."""
         for indices in batch_indices(len(self.validation), self.inputs.evaluation_batch, shuffle=False):
             yield self.inputs.load([self.validation[index] for index in indices])

@@ -1,4 +1,4 @@
-"""Atomic saving and loading of tensors in safetensors files."""
+"""Atomically saves tensors to safetensors files, and loads them."""
 
 import os
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from transfer_registry.files import atomic_write
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes named tensors to a file, which is replaced atomically; missing parent folders are created.
+    """Atomically writes named tensors to a file, creating missing parent folders.
 
-    Tensors that share memory are written separately, so that every reader gets a plain state dict. The metadata can be
-    read without loading the tensors.
+    Tensors that share memory are written as separate copies, so every reader gets a plain state dict. The metadata can
+    be read without loading the tensors.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,12 +27,12 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a checkpoint by name, on the CPU."""
+    """Returns the tensors of a checkpoint on the CPU, keyed by name."""
     return load_file(path)
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Returns the metadata of a checkpoint; empty if the file is missing or damaged."""
+    """Returns the metadata of a checkpoint; empty if the file is missing or corrupt."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

@@ -1,4 +1,4 @@
-"""Class weights of the loss for imbalanced datasets."""
+"""Class weights in the loss, for imbalanced datasets."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
     """Returns the configuration with `class_weights: auto` replaced by `balanced` or `none`.
 
-    `labels` (N,) are those of all folds, so that each fold and the final refit use the same setting.
+    `labels` (N,) covers all folds, so each fold and the final refit use the same setting.
     """
     if config.class_weights != "auto":
         return config
@@ -22,6 +22,6 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Returns one weight per class (C,), N / (C n_c), as scikit-learn's `class_weight="balanced"`."""
+    """Returns weights N / (C * n_c) for classes with n_c images (C,), like scikit-learn's `class_weight="balanced"`."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

@@ -1,6 +1,6 @@
-"""Inputs of the trials: images, stored features or recomputed features.
+"""Inputs for the trials: images, stored features or recomputed features.
 
-If a network can be partitioned, stored and recomputed features are bitwise equal; only the time differs.
+If a network can be partitioned, stored and recomputed features are bitwise identical; only the time differs.
 """
 
 import torch
@@ -22,11 +22,11 @@ from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 
 FeatureRows = tuple[Rows, Rows | None]
-"""Features of all images without augmentation, and of the augmented views of the training images."""
+"""Features of all unaugmented images and, if there is augmentation, of the views of the training images."""
 
 
 class DataModule:
-    """Loads the inputs for the trials of one study; arguments as in `TrialTrainer`."""
+    """Loads the inputs for the trials of one study; see `TrialTrainer` for the arguments."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class DataModule:
     def inputs(
         self, recipe: Recipe, cached: CachedNetwork, preprocessing: Preprocessing, precision: str
     ) -> InputSource:
-        """Returns the inputs of a trial; the recipe is without search ranges."""
-        # If no layer is frozen, new views in every epoch cost nothing more.
+        """Returns the inputs for a trial; the recipe must not contain search ranges."""
+        # If no layer is frozen, new views in every epoch cost nothing extra.
         count = recipe.features.views if cached.network.frozen else "unlimited"
         views = ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)
         images = self._image_loader(preprocessing, views.policy)
@@ -68,8 +68,8 @@ class DataModule:
     def _report_limits(self, recipe: Recipe, cached: CachedNetwork, views: ViewSchedule) -> None:
         if views.policy != "none" and not views.varies:
             self._say_once(
-                "augmentation is disabled: with features.views: 1, every epoch uses the original images; "
-                f"features.views: 8 stores eight {views.policy} views of each image"
+                "augmentation is disabled: features.views is 1, so every epoch uses the original images; "
+                f"set features.views: 8 to store eight {views.policy} views of each image"
             )
         if cached.partition_error:
             self._say_once(f"the frozen layers run in every epoch: {cached.partition_error}")
@@ -93,7 +93,7 @@ class DataModule:
         """Returns stored features, or None if storing is slower, disabled or impossible."""
         if self._store is None or not self._should_store(self._store, recipe, prefix, views):
             return None
-        # Without a store: once the features are stored, decoded images are not needed again.
+        # Decoded images are not stored, because they are not needed again once the features are stored.
         images = ImageLoader(images.records, images.preprocessing, views.policy, self._device)
         positions = range(len(self._splits.development))
         try:
@@ -130,7 +130,7 @@ class DataModule:
         return True
 
     def _view_rows(self, views: ViewSchedule) -> tuple[list[int], list[int]]:
-        """Returns position and seed of every view of the training images, grouped by image."""
+        """Returns the image position and the seed of each view of the training images, grouped by image."""
         rows = [
             (position, views.view_seed(image.sha256, index))
             for position, image in enumerate(self._splits.train)

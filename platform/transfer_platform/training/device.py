@@ -1,4 +1,4 @@
-"""Selection of the device, and settings of its execution."""
+"""Device selection and execution settings."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
 MIN_PARALLEL_ELEMENTS = 200_000
-"""Input elements of a step from which several threads are faster than one; see `benchmarks/threads.py`."""
+"""Minimum input elements per step for which several threads are faster than one; see `benchmarks/threads.py`."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns a PyTorch device by its name, such as `cuda:1`.
+    """Returns the PyTorch device with the given name, such as `cuda:1`.
 
-    `auto` means the value of `PLATFORM_DEVICE` if it is set, otherwise the first available one of CUDA, MPS and CPU.
+    `auto` means the value of `PLATFORM_DEVICE` if it is set, otherwise the first available of CUDA, MPS and CPU.
 
     Raises:
         TrainingError: The device is not available.
@@ -44,10 +44,10 @@ def _available_device(name: str) -> torch.device:
 
 @contextmanager
 def threads_for(step_elements: int) -> Iterator[None]:
-    """Limits PyTorch to one CPU thread within the context if a step is small.
+    """Limits PyTorch to one CPU thread inside the `with` block if a step is small.
 
-    Synchronizing threads after operations of microseconds costs more than it saves, and many times more when another
-    process occupies one of the cores.
+    For operations that take microseconds, synchronizing threads costs more than it saves, and many times more when
+    another process is using one of the cores.
     """
     threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:

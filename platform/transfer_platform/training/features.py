@@ -1,4 +1,4 @@
-"""Features of a frozen network prefix, stored on disk or computed at every use.
+"""Features of a frozen network prefix, stored on disk or computed on every use.
 
 images or augmented views --prefix, fixed batch size--> features --store--> rows by position
 """
@@ -21,12 +21,12 @@ from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
-"""Images per forward pass. The size is fixed because on most networks the last bits depend on it."""
+"""Images per forward pass. Fixed, because in most networks the last bits of the features depend on it."""
 
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """The prefix of a partition, for images of side S = `image_size` pixels."""
+    """The prefix of a partition, for images with side S = `image_size` pixels."""
 
     partition: Partition
     precision: str
@@ -35,41 +35,41 @@ class FrozenPrefix:
 
     @cached_property
     def spec(self) -> RowSpec:
-        """Shape and type of the features of one image; runs the prefix once."""
+        """Shape and dtype of one image's features; runs the prefix once, on first use."""
         rows = to_row_order(self.run(torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)))
         return RowSpec(tuple(rows.shape[1:]), str(rows.dtype).removeprefix("torch."))
 
     def run(self, images: Tensor) -> Tensor:
-        """Returns the features (B, ...) of at most `PREFIX_BATCH` images (B, 3, S, S)."""
+        """Returns the features (B, ...) of up to `PREFIX_BATCH` images (B, 3, S, S)."""
         padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
         padded = padded.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """Returns the SHA-256 of everything that features depend on besides the images and their views."""
+        """Returns the SHA-256 of everything that determines the features, apart from the images and their views."""
         preprocessing = preprocessing_digest("features", images.preprocessing)
         parts = (self.partition.digest, self.precision, self.device.type, str(PREFIX_BATCH), preprocessing)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def to_row_order(features: Tensor) -> Tensor:
-    """Permutes feature maps (B, F, H, W) to (B, H, W, F), their order in memory; returns others unchanged."""
+    """Permutes feature maps (B, F, H, W) to their memory order (B, H, W, F); returns other tensors unchanged."""
     return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
 
 
 def from_row_order(rows: Tensor) -> Tensor:
-    """Inverts `to_row_order` without a copy; feature maps are `channels_last`."""
+    """Inverts `to_row_order` without copying; the returned feature maps are `channels_last`."""
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
 class ComputedFeatures:
-    """Features computed at every use, bitwise equal to those of `stored_features`.
+    """Features computed on every use, bitwise identical to those from `stored_features`.
 
     Args:
-        prefix: Runs with the number of threads set in PyTorch at construction.
-        positions: Position of the image of each row.
-        view_seeds: Seed of the augmented view of each row; None for images without augmentation.
+        prefix: Always runs with the number of PyTorch threads set when this object is created.
+        positions: Image position of each row.
+        view_seeds: Seed of each row's augmented view; None for unaugmented images.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class ComputedFeatures:
 
     @property
     def spec(self) -> RowSpec:
-        """Shape and type of each row."""
+        """Shape and dtype of each row."""
         return self._prefix.spec
 
     def __len__(self) -> int:
         return len(self._positions)
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns rows (B, *shape) on the device of the prefix."""
+        """Returns the selected rows (B, *shape) on the prefix's device."""
         rows = torch.as_tensor(indices).tolist()
         threads = torch.get_num_threads()  # may be 1 because the training step is small
         torch.set_num_threads(self._threads)
@@ -104,7 +104,7 @@ def feature_batches(
     view_seeds: Sequence[int] | None,
     rows: Sequence[int],
 ) -> Iterator[Tensor]:
-    """Yields the features of some rows, `PREFIX_BATCH` at a time; arguments as in `ComputedFeatures`."""
+    """Yields the features of the given rows, `PREFIX_BATCH` at a time; see `ComputedFeatures` for the arguments."""
     for start in range(0, len(rows), PREFIX_BATCH):
         batch = rows[start : start + PREFIX_BATCH]
         batch_positions = [positions[row] for row in batch]
@@ -124,12 +124,12 @@ def stored_features(
     progress: Progress = silent,
     say: Say = silent,
 ) -> Rows:
-    """Returns features from the store; missing ones are computed and stored first.
+    """Returns features from the store, after computing and storing any that are missing.
 
-    The first four arguments are those of `ComputedFeatures`. `say` is called before waiting for another process.
+    See `ComputedFeatures` for the first four arguments. `say` is called before waiting for another process.
 
     Raises:
-        StoreError: The features do not fit, or the store is not writable.
+        StoreError: There is not enough space for the features, or the store is not writable.
     """
     task = "extracting features" if view_seeds is None else "extracting features of views"
 

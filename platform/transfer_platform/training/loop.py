@@ -1,4 +1,4 @@
-"""Training loop of a trial, with a validation split or with cross-validation."""
+"""Training loop of a trial, with a validation split or cross-validation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Metrics of one epoch, counted from 1: `train/loss`, `validation/accuracy`, `seconds`, ..."""
+    """Number of an epoch, counted from 1, and its metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
 
     number: int
     metrics: dict[str, float]
@@ -26,7 +26,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Objective:
-    """The validation metric that ranks epochs and trials, and the direction in which it improves."""
+    """The validation metric used to rank epochs and trials, and whether lower values are better."""
 
     metric: str
     minimizes: bool
@@ -41,9 +41,9 @@ class FitResult:
     """Result of a trial.
 
     Attributes:
-        logits: Logits of the validation images at the best epoch (N, C); with cross-validation, out-of-fold logits of
-            all training images.
-        weights: Trained tensors at the best epoch by name in the network's state dict; empty with cross-validation.
+        logits: Validation logits (N, C) at the best epoch; with cross-validation, out-of-fold logits of all training
+            images.
+        weights: Trained tensors at the best epoch, keyed by state dict name; empty with cross-validation.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -57,9 +57,9 @@ class FitOptions:
     """Options of `fit` and `cross_validate`.
 
     Attributes:
-        config: Without search ranges.
-        precision: `float32`, `bfloat16` or `float16`; weights stay float32.
-        after_epoch: Called after every epoch; an exception that it raises ends the training.
+        config: Training configuration without search ranges.
+        precision: `float32`, `bfloat16` or `float16`; weights stay in float32.
+        after_epoch: Called after every epoch; if it raises an exception, training ends.
     """
 
     config: TrainingConfig
@@ -91,10 +91,10 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 
 
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
-    """Trains one network per fold, all folds one epoch at a time; metrics are out-of-fold.
+    """Trains one network per fold, advancing all folds by one epoch at a time; metrics are out-of-fold.
 
-    The validation sets of the folds are a partition of all images. Each fold starts from the weights of `network`,
-    which are overwritten and not usable afterwards.
+    Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`, which are
+    overwritten and must not be used afterwards.
 
     Raises:
         DivergedError: The loss of a fold is not finite.

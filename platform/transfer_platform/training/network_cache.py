@@ -14,11 +14,11 @@ from transfer_platform.training.trainable_state import TrainableState
 
 @dataclass(frozen=True)
 class CachedNetwork:
-    """A backbone frozen through one stage, shared by consecutive trials.
+    """A network whose backbone is frozen through a given stage; shared by consecutive trials.
 
     Attributes:
         partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.
-        partition_error: Reason why partitioning failed, otherwise empty.
+        partition_error: Reason why partitioning failed; empty otherwise.
         initial_state: Copies of the trainable tensors before the first trial.
     """
 
@@ -29,7 +29,7 @@ class CachedNetwork:
     initial_state: dict[str, Tensor]
 
     def reset(self, seed: int, dropout: float) -> Network:
-        """Restores the initial weights, sets the dropout rate and seeds PyTorch's generator."""
+        """Restores the initial weights, sets the dropout rate and seeds PyTorch's random number generator."""
         self.trainable.restore(self.initial_state)
         self.network.set_dropout(dropout)
         torch.manual_seed(seed)
@@ -39,9 +39,9 @@ class CachedNetwork:
 def prepare_network(
     spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
 ) -> CachedNetwork:
-    """Builds a network, freezes it and partitions it after the frozen part.
+    """Builds a network, freezes its first stages and partitions it after them.
 
-    `pretrained` is a file with backbone weights, None for random ones; `seed` initializes the head.
+    `pretrained` is a file with backbone weights, or None for random weights; `seed` is used to initialize the head.
     """
     torch.manual_seed(seed)
     network = build_network(spec, pretrained)
@@ -59,20 +59,20 @@ def prepare_network(
 
 
 def freeze_through(network: Network, stage: str) -> int:
-    """Freezes the backbone from the input through one stage, and unfreezes the rest.
+    """Freezes the backbone from the input through the given stage, and unfreezes the rest.
 
-    Frozen modules get no gradients and stay in eval mode: batch norms keep their running statistics, dropout and
-    stochastic depth are off.
+    Frozen modules get no gradients and stay in eval mode: batch norm layers do not update their running statistics, and
+    dropout and stochastic depth are disabled.
 
     Args:
-        network: Changed in place. Images (B, 3, H, W) -> logits (B, C).
-        stage: Name in `network.stages`, a common prefix (`layer1` means through the last match), `none` or `all`.
+        network: Modified in place. Images (B, 3, H, W) -> logits (B, C).
+        stage: A name in `network.stages`, a prefix such as `layer1` (through the last matching stage), `none` or `all`.
 
     Returns:
-        Number of trainable parameters, head included.
+        Number of trainable parameters, including the head.
 
     Raises:
-        UnknownStageError: The backbone has no such stage.
+        UnknownStageError: The backbone has no matching stage.
     """
     network.freeze(count_through(network.stages, stage))
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

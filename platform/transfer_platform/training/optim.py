@@ -14,7 +14,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
     """Returns AdamW or SGD over all trainable parameters, with a lower learning rate for the backbone.
 
-    Biases and normalization weights are not decayed (He et al., "Bag of Tricks for Image Classification", 2019, 3.1).
+    Biases and norm weights get no weight decay (He et al., "Bag of Tricks for Image Classification", 2019, 3.1).
     """
     rate = config.learning_rate
     groups = [
@@ -38,7 +38,7 @@ def _parameter_groups(parameters: Iterable[nn.Parameter], rate: float, weight_de
 
 
 class LearningRateSchedule:
-    """Linear warm-up to the learning rates of the optimizer, followed by the configured schedule."""
+    """Linear warm-up to the optimizer's learning rates, followed by the configured schedule."""
 
     def __init__(self, optimizer: Optimizer, config: TrainingConfig, steps_per_epoch: int) -> None:
         total = config.epochs * steps_per_epoch
@@ -51,7 +51,7 @@ class LearningRateSchedule:
         self._by_step.step()
 
     def after_epoch(self, validation_loss: float) -> None:
-        """Reduces the learning rate of the plateau schedule if the validation loss stopped decreasing."""
+        """With the plateau schedule, reduces the learning rate if the validation loss has stopped decreasing."""
         if self._plateau is not None:
             self._plateau.step(validation_loss)
 
@@ -66,7 +66,7 @@ def _step_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total: int
 
 
 def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float:
-    """Returns the fraction of the peak rate: linear warm-up, then constant or half a cosine to 0."""
+    """Returns the fraction of the peak learning rate: linear warm-up, then constant or a half-cosine decay to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if not cosine:
@@ -76,9 +76,9 @@ def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float
 
 
 def _one_cycle_factor(step: int, rise: int, total: int) -> float:
-    """Returns the fraction of the peak rate: from 1/25 to 1 within `rise` steps, then down to 0.
+    """Returns the fraction of the peak learning rate: up from 1/25 to 1 within `rise` steps, then down to 0.
 
-    Both parts are half a cosine (Smith and Topin, "Super-Convergence", 2018, in fastai's shape).
+    Both parts are half-cosines, as in fastai's variant of Smith and Topin, "Super-Convergence", 2018.
     """
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))

@@ -1,4 +1,4 @@
-"""Selection of the numeric precision of a study, and autocast contexts."""
+"""Selects the numeric precision of a study and provides autocast contexts."""
 
 import time
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from transfer_platform.training.device import synchronize
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPEEDUP_THRESHOLD = 0.9
-"""A lower precision is selected if its step takes at most this fraction of the float32 time."""
+"""A lower precision is selected if a step in it takes at most this fraction of the float32 time."""
 CPU_BATCH_SIZE = 4
-"""Images in a timed step on a CPU. A few images occupy it; a GPU needs a full batch."""
+"""Images per timed step on a CPU. A few images keep a CPU busy; a GPU needs a full batch."""
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns an autocast context for a precision; weights and optimizer state stay float32."""
+    """Returns an autocast context for a precision; weights and optimizer state stay in float32."""
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
 
 
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
-    """Returns the configured precision or, for `auto`, the fastest one on a device.
+    """Returns the configured precision or, for `auto`, the fastest one on the device.
 
-    `auto` builds the network and times one training step, or one forward pass if the whole backbone is frozen.
+    For `auto`, the network is built and a training step is timed, or a forward pass if the whole backbone is frozen.
     """
     config = recipe.training
     if config.precision != "auto":
@@ -51,7 +51,7 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
 def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
     """Returns the precision in which a step is fastest, measured under autocast.
 
-    Hardware support alone does not decide: on some CPUs with bfloat16 units, small networks are slower in bfloat16.
+    Hardware support alone is not decisive: on some CPUs with bfloat16 units, small networks are slower in bfloat16.
     """
     if device.type == "cpu" and _emulates_bfloat16():
         return "float32"
@@ -62,7 +62,7 @@ def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions; even a timed step would take too long then."""
+    """Returns True if the CPU has no bfloat16 instructions, in which case timing even one step would take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times after a warm-up step; stops early above twice the limit."""
+    """Returns the shortest of three step times after a warm-up step; stops early if it exceeds twice the limit."""
     best = float("inf")
     with autocast(device, precision):
         step()

@@ -1,4 +1,4 @@
-"""The part of a network that training changes."""
+"""The part of a network that is modified by training."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from transfer_model.network import Network
 
 
 class TrainableState:
-    """The tensors and modules of a network that are not frozen; puts the network into train mode.
+    """The tensors and modules of a network that are not frozen; the network is put into train mode.
 
-    They are collected once: a network has hundreds of modules, and iterating over them at every mode switch would take
+    They are collected once: a network has hundreds of modules, and iterating over them on every mode switch would take
     longer than a trial on stored features.
 
     Attributes:
-        tensors: Trainable parameters and running statistics by their names in `network.state_dict()`; they share the
-            network's memory.
+        tensors: Trainable parameters and running statistics, keyed by their names in `network.state_dict()`; they share
+            memory with the network.
     """
 
     def __init__(self, network: Network) -> None:
@@ -41,6 +41,6 @@ class TrainableState:
 
     @torch.no_grad()
     def restore(self, copies: Mapping[str, Tensor]) -> None:
-        """Overwrites the network's tensors with copies, which may be on another device."""
+        """Overwrites the network's tensors with copies, which may be on a different device."""
         for name, tensor in self.tensors.items():
             tensor.copy_(copies[name])

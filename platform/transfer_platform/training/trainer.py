@@ -17,15 +17,15 @@ from transfer_platform.training.precision import autocast
 from transfer_platform.training.trainable_state import TrainableState
 
 AUXILIARY_WEIGHT = 0.4
-"""Weight of the loss of an auxiliary classifier: 0.3 in GoogLeNet, 0.4 in Inception v3."""
+"""Loss weight of auxiliary classifiers (0.3 in GoogLeNet, 0.4 in Inception v3)."""
 CHECK_EVERY = 50
-"""Steps between checks for a finite loss; each check synchronizes with the device."""
+"""Number of steps between checks for non-finite losses; each check synchronizes with the device."""
 
 
 class Trainer:
-    """Trains one network in place; under autocast to a lower precision, weights stay float32.
+    """Trains one network in place; weights stay in float32 even if autocast uses a lower precision.
 
-    The configuration has no search ranges, and its class weights are resolved.
+    The configuration must have no search ranges, and its class weights must be resolved.
     """
 
     def __init__(self, network: Network, data: TrialData, config: TrainingConfig, precision: str) -> None:
@@ -42,11 +42,11 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the head in the next step."""
+        """Learning rate of the head for the next step."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def train(self, epoch: int) -> float:
-        """Trains for one epoch, counted from 1, and returns the mean training loss in nats.
+        """Trains for one epoch (counted from 1) and returns the mean training loss in nats.
 
         Raises:
             DivergedError: A loss is not finite.
@@ -102,7 +102,7 @@ class Trainer:
         return detached
 
     def _mean_loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Returns the mean loss () of a batch, weighted by image weights (B,) and class weights."""
+        """Returns the scalar mean loss of a batch, weighted by image weights (B,) and class weights."""
         if weights is None:
             mean: Tensor = self._loss(logits, targets)
             return mean

@@ -26,16 +26,16 @@ from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Trains the trials of one study; networks, features and images are shared between them.
+    """Trains the trials of one study, which share networks, features and images.
 
     Args:
         splits: Images of the study.
-        pretrained: File with pretrained weights of each backbone by its name in the recipe; None for random weights.
-        device: Device of the networks.
-        trials: Trials of the study; used to decide whether storing features saves time.
-        epochs: Maximum number of epochs per trial; used likewise.
+        pretrained: Files with pretrained weights, keyed by the backbone's name in the recipe; None for random weights.
+        device: Device on which the networks run.
+        trials: Number of trials in the study; used to decide whether storing features saves time.
+        epochs: Maximum number of epochs per trial; used for the same decision.
         store: Where features and decoded images are stored; None disables storing.
-        cached_networks: Networks in memory; the least recently used one is removed first.
+        cached_networks: Maximum number of networks kept in memory; the least recently used one is removed first.
         progress: Called while features are computed.
 
     Attributes:
@@ -67,7 +67,7 @@ class TrialTrainer:
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
         """Trains a network from its pretrained weights; with cross-validation, one network per fold.
 
-        The recipe is without search ranges. An exception that `after_epoch` raises ends the training.
+        The recipe must not contain search ranges. If `after_epoch` raises an exception, training ends.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -85,8 +85,8 @@ class TrialTrainer:
     def finalize(self, recipe: Recipe, result: FitResult) -> Network:
         """Returns the final network of a trial in eval mode.
 
-        It has the weights of the best epoch; with cross-validation, it is trained again on all images for the number of
-        epochs that was best. `result` may be from an earlier process.
+        It has the weights of the best epoch; with cross-validation, it is retrained on all images for the best number
+        of epochs. `result` may come from an earlier process.
         """
         cached = self._cached_network(recipe)
         if result.weights:
@@ -107,7 +107,7 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the head inputs (N, F) in eval mode; positions refer to `Splits.development`."""
+        """Returns the inputs to the head (N, F), computed in eval mode; positions refer to `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
@@ -117,7 +117,7 @@ class TrialTrainer:
         return torch.cat(features)
 
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
-        """Yields, for each fold, the network trained on the other folds, and the data of the fold.
+        """Yields, for each fold, the network trained on the other folds, and the fold's data.
 
         Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
         closing the generator restores its weights.
@@ -165,7 +165,7 @@ class TrialTrainer:
         return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
 
     def _trial_data(self, recipe: Recipe, inputs: InputSource) -> TrialData:
-        """Returns the training and validation split; positions refer to `Splits.development`."""
+        """Returns the data of the training and validation splits; positions refer to `Splits.development`."""
         count = len(self.splits.train)
         return TrialData(
             inputs,
@@ -179,7 +179,7 @@ class TrialTrainer:
         )
 
     def _fold_data(self, data: TrialData) -> list[TrialData]:
-        """Returns, for each fold, data that validate on the fold and train on the others."""
+        """Returns, for each fold, the data to validate on that fold and train on the others."""
         folds = self.splits.folds
         return [
             replace(
@@ -192,14 +192,14 @@ class TrialTrainer:
 
 
 def _image_weights(splits: Splits) -> Tensor | None:
-    """Returns the loss weight of each image of `Splits.development` (N,); None if all are 1."""
+    """Returns the loss weight of each image in `Splits.development` (N,); None if all are 1."""
     if all(image.weight == 1 for image in splits.train):
         return None
     return torch.tensor([image.weight for image in splits.development])
 
 
 def objective(recipe: Recipe) -> Objective:
-    """Returns the metric that ranks epochs and trials; the validation loss if the recipe has no search."""
+    """Returns the metric used to rank epochs and trials; defaults to validation loss if the recipe has no search."""
     if recipe.search is None:
         return Objective("validation/loss", True)
     return Objective(recipe.search.metric, recipe.search.minimizes)

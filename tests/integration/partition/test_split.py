@@ -317,7 +317,7 @@ class Counting(Backbone):
 
 
 def test_a_partition_with_other_results_is_refused() -> None:
-    with pytest.raises(PartitionError, match="other results than the whole network"):
+    with pytest.raises(PartitionError, match="different results than the whole network"):
         partition_network(hand_made(Counting(relu_in_place)))
 
 

@@ -100,7 +100,7 @@ def test_unpack_inverts_pack(count: int, side: int) -> None:
 
 
 def test_rows_of_another_length_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"3 C C \+ 4 bytes, but got 70"):
+    with pytest.raises(ValueError, match=r"3\*C\*C \+ 4 bytes, but got 70"):
         unpack(torch.zeros((2, 70), dtype=torch.uint8))
 
 

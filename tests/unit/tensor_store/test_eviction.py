@@ -118,7 +118,7 @@ class TestTooMuch:
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
         store = Store(folder, limit=1 << 30)
         assert fill(store, "aa", KEYS[:4]) == 4
-        with pytest.raises(TransferError, match=r"0\.0 MB of the disk can be used"):
+        with pytest.raises(TransferError, match=r"0\.0 MB of disk space is available"):
             fill(store, "bb")
 
 
