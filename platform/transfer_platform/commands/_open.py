@@ -67,9 +67,7 @@ def open_recipe(
     folder, loaded = _load(recipe, overrides)
     if check:
         check(loaded)
-    dataset = open_dataset(loaded.dataset, folder, progress)
-    for message in dataset.split_messages:
-        say(message)
+    dataset = open_dataset(loaded.dataset, folder, progress, say)
     inspection, splits = preflight(dataset)
     inspection = inspection.with_split_notes(dataset.split_messages)
     resolved = loaded.model_copy(update={"dataset": dataset.resolved_config})

@@ -20,7 +20,7 @@ from transfer_platform.data.split_layout import (
 )
 from transfer_platform.data.splits import Splits, build_splits, scan_splits
 from transfer_platform.errors import DataError, SplitError
-from transfer_platform.progress import Progress, silent
+from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_platform.sources.open import open_manifest, open_source
 
@@ -79,22 +79,23 @@ class ScannedDataset:
         )
 
 
-def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent) -> ScannedDataset:
+def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent, say: Say = silent) -> ScannedDataset:
     """Downloads a dataset if necessary, resolves its splits and reads every image once.
 
     Problems with individual files are collected in the catalogs rather than raised. Relative paths in `config` are
-    relative to `folder`, the folder that contains the recipe file.
+    relative to `folder`, the folder that contains the recipe file. `say` is called with messages about detected
+    splits before the images are read.
 
     Raises:
         DataError: The source is not available, a pattern matches no file, or the manifest has errors.
         SplitError: The folder of a split does not exist, or the splits are ambiguous or contradict the manifest.
     """
     if is_manifest(config.source) and not (folder / config.source).is_dir():
-        return _open_manifest(config, folder, progress)
-    return _open_folder(config, folder, progress)
+        return _open_manifest(config, folder, progress, say)
+    return _open_folder(config, folder, progress, say)
 
 
-def _open_folder(config: DatasetConfig, folder: Path, progress: Progress) -> ScannedDataset:
+def _open_folder(config: DatasetConfig, folder: Path, progress: Progress, say: Say) -> ScannedDataset:
     if config.group_by:
         raise DataError(
             f"dataset.group_by requires a manifest with a {config.group_by!r} column, but the source {config.source} "
@@ -103,16 +104,20 @@ def _open_folder(config: DatasetConfig, folder: Path, progress: Progress) -> Sca
         )
     root = open_source(config.source, folder, config.sha256, progress).resolve()
     splits, stats = resolve_folder_splits(root, config.splits), ImageStats()
+    for message in splits.messages:
+        say(message)
     excluded, allowed = match_patterns(config, partial(match_files, root))
     folders = {split: spec for split, spec in splits.split_specs.items() if isinstance(spec, str)}
     catalogs = scan_splits(root, folders, stats, excluded, progress)
     return ScannedDataset(config, splits, root, catalogs, stats, allowed)
 
 
-def _open_manifest(config: DatasetConfig, folder: Path, progress: Progress) -> ScannedDataset:
+def _open_manifest(config: DatasetConfig, folder: Path, progress: Progress, say: Say) -> ScannedDataset:
     file = open_manifest(config.source, folder, config.sha256, progress)
     manifest = read_manifest(file, config.group_by)
     splits = resolve_manifest_splits(manifest.splits, config.splits)
+    for message in splits.messages:
+        say(message)
     images = locate_images(manifest, config.source if "://" in config.source else "")
     _require_consistent_splits(manifest, splits.split_specs)
     excluded, allowed = match_patterns(config, partial(match_rows, images.names, file))
