@@ -167,7 +167,7 @@ def test_classify_with_the_champion_draws_on_the_photograph(flagship, photograph
 def test_a_model_that_is_not_there_is_an_error_that_lists_those_that_are(flagship, photographs: Path) -> None:
     place, _ = flagship
     _, err = place.run("platform", "predict", photographs / "val", "--model", "ants", code=1)
-    assert err == "error: no model 'ants' is registered; registered here: ants-bees\n"
+    assert err == "error: no model 'ants' is registered; registered models: ants-bees\n"
 
 
 def test_the_model_predicts_in_a_process_that_has_never_seen_the_project(flagship, photographs: Path) -> None:
