@@ -1,6 +1,6 @@
 """Champion alias: applies ledger entries to MLflow and detects discrepancies.
 
-A move is first written to the ledger, then applied exactly once. If the process is killed in between, the next process
+A move is first written to the ledger, then applied once. If the process is killed in between, the next process
 applies the move. An alias that was changed by hand is left as it is; `audit` reports it.
 """
 
@@ -82,7 +82,7 @@ def verdict_for_version(ledger: Ledger, version: ModelVersion) -> LedgerEntry | 
 
 
 def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVersion | None:
-    """Returns the champion according to the ledger; None if there is none or it was deleted."""
+    """Returns the champion according to the ledger; None if there is no champion or it was deleted."""
     move = ledger.last_move(model)
     if move is None:
         return None

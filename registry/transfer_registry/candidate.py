@@ -54,7 +54,7 @@ class Candidate:
     """The best model of a study, logged to MLflow but not yet registered.
 
     Attributes:
-        model: Name of the registered model under which it is registered as a version.
+        model: Registered model to which the candidate is added as a version.
         model_uri: URI of the logged model, `models:/m-...`.
         run_id: MLflow run of the study.
         artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). Together with `run_id` and

@@ -186,7 +186,7 @@ class Ledger:
         self.close()
 
     def exclusive(self, model: str) -> AbstractContextManager[None]:
-        """Returns a lock on a registered model; its holder alone can judge candidates or change the champion."""
+        """Returns a lock on a registered model; only its holder can judge candidates or change the champion."""
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
@@ -218,7 +218,7 @@ class Ledger:
         return entry
 
     def entries(self, model: str | None = None) -> tuple[LedgerEntry, ...]:
-        """Returns the entries of one registered model, or of all models if it is None, oldest first."""
+        """Returns the entries of one registered model, or of all if `model` is None, oldest first."""
         return self._read(sa.select(LedgerEntry).where(_is_model(model)).order_by(LedgerEntry.id))
 
     def last_move(self, model: str) -> LedgerEntry | None:
@@ -283,7 +283,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError("the ledger's address must be a database URL, such as sqlite:///ledger.db") from error
+        raise StorageError("the ledger's address must be a database URL such as sqlite:///ledger.db") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)

@@ -134,7 +134,7 @@ class _Promotion:
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it made the current champion or rules, test images and champion are unchanged."""
+        """Returns the last verdict if it made the current champion or is still valid (same rules, images, champion)."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

@@ -39,7 +39,7 @@ class Verdict:
     Attributes:
         results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
-        note: Note on the circumstances of the verdict; may be empty.
+        note: Comment on the circumstances of the verdict; may be empty.
     """
 
     results: tuple[RuleResult, ...]
