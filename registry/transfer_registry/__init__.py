@@ -1,4 +1,4 @@
 """Model registry: packaging, promotion gate, ledger, promotion and serving.
 
-Importing the package imports none of its modules.
+Importing the package does not import any of its modules.
 """

@@ -1,7 +1,7 @@
-"""Champion alias: applies ledger entries to MLflow and finds discrepancies.
+"""Champion alias: applies ledger entries to MLflow and detects discrepancies.
 
-A move is written to the ledger first and then applied once. If a process is killed in between, the next one applies
-it. `audit` reports an alias that was changed by hand; it stays as it is.
+A move is first written to the ledger, then applied once. If the process is killed in between, the next process
+applies the move. An alias that was changed by hand is left as it is; `audit` reports it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_move(
     version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
 ) -> LedgerEntry:
-    """Creates a promotion or rollback to a version, which replaces `previous`; nothing is written yet."""
+    """Returns a promotion or rollback that makes a version champion in place of `previous`; does not write it."""
     return LedgerEntry(
         kind=kind,
         model=version.name,
@@ -37,9 +37,9 @@ def create_move(
 
 
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
-    """Writes alias, description and tags of a version, unless they have been written for this entry.
+    """Writes a version's alias, description and tags, unless they have already been written for this entry.
 
-    The tag with the entry's hash is written last: it marks the entry as applied. `verdict` is the last verdict on
+    The tag with the entry's hash is written last and marks the entry as applied. `verdict` is the last verdict on
     the version, or None if it was never judged; `move` is None if the gate rejected the version.
     """
     entry = move or verdict
@@ -55,21 +55,21 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if a version's tag has the hash of this entry, not of another ledger's entry with the same id."""
+    """Returns True if the version's tag has the hash of this entry, not that of another ledger's entry with this id."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Applies the last move in the ledger if a process was interrupted before it did and the version still exists."""
+    """Applies the ledger's last move if its version still exists and a process was interrupted before applying it."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))
 
 
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if an entry belongs to this version, and not to a deleted one with the same number.
+    """Returns True if an entry belongs to this version rather than to a deleted one with the same number.
 
-    MLflow reuses the version numbers of a deleted model, even for a later trial of the same run.
+    MLflow reuses the version numbers of deleted models, even for a later trial of the same run.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp
@@ -82,7 +82,7 @@ def verdict_for_version(ledger: Ledger, version: ModelVersion) -> LedgerEntry | 
 
 
 def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVersion | None:
-    """Returns the champion according to the ledger; None if there is none or it was deleted."""
+    """Returns the champion according to the ledger; None if there is no champion or it was deleted."""
     move = ledger.last_move(model)
     if move is None:
         return None
@@ -90,17 +90,14 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 
 
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
-    """Describes how the alias differs from the ledger; empty if they agree.
+    """Returns a description of how the alias differs from the ledger; empty if they agree.
 
-    A deleted champion has lost its alias too, and models without ledger entries are ignored.
+    A deleted champion is not a discrepancy, because its alias is deleted with it. Models without entries are skipped.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None
     if expected == alias or (expected is None and not ledger.entries(model)):
         return ""
     actual = f"points to version {alias}" if alias else "does not exist"
-    recorded = f"version {expected}" if expected else "no existing version"
-    return (
-        f"the alias {ALIAS!r} of {model} {actual}, but the champion in the ledger is {recorded}: "
-        "the alias was changed by hand"
-    )
+    recorded = f"the champion in the ledger is version {expected}" if expected else "the ledger has no champion"
+    return f"the alias {ALIAS!r} of {model} {actual}, but {recorded}: the alias was changed by hand"

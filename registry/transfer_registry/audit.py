@@ -1,6 +1,6 @@
-"""Consistency checks of the ledger and MLflow's registry.
+"""Checks that the ledger and the MLflow model registry are consistent.
 
-The checks use the hash chain of the ledger, the copies of its hashes in version tags, and the alias.
+The checks use the ledger's hash chain, the copies of its hashes in version tags, and the champion alias.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def verify(ledger: Ledger) -> tuple[str, ...]:
-    """Returns every inconsistency as one sentence; nothing is changed."""
+    """Returns one sentence per inconsistency, without changing anything."""
     client = MlflowClient()
     entries = ledger.entries()
     errors = list(_check_chain(entries))
@@ -45,8 +45,8 @@ def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:
             yield f"entries {expected} to {entry.id - 1} are missing from the ledger"
         if entry.hash != entry.digest(previous.hash if previous else None):
             yield (
-                f"entry {entry.id} ({entry.kind}, {entry.model} version {entry.version}) or the entry before "
-                "it was changed after it was written"
+                f"entry {entry.id} ({entry.kind}, {entry.model} version {entry.version}) or the previous "
+                "entry was modified after it was written"
             )
         previous = entry
 
@@ -61,13 +61,13 @@ def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterat
             yield (f"{version.name} version {version.version} has a tag for entry {number}, which is not in the ledger")
         elif hashes[number] != value:
             yield (
-                f"{version.name} version {version.version} has another hash of entry {number} than the "
-                "ledger: the ledger was rewritten or replaced"
+                f"{version.name} version {version.version} has a different hash for entry {number} than "
+                "the ledger: the ledger was rewritten or replaced"
             )
 
 
 def _find_missing_tags(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Finds moves without a tag on their version; the model's last move may be incomplete."""
+    """Yields one message per move whose version has no tag for it; the model's last move may have been interrupted."""
     for move in moves:
         if not matches_version(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue

@@ -1,4 +1,4 @@
-"""Candidate of the gate, its test predictions, and served predictions."""
+"""Promotion candidate, its test predictions, and served predictions."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ class ServedOutput:
     """Predictions of a served model for N images.
 
     Attributes:
-        probabilities: (N, C), float32.
-        ood_scores: Out-of-distribution scores (N,), 0 to 2; NaN if the model has none.
-        unknown: For each image, True if its score is above the model's threshold (N); None without a score.
+        probabilities: Class probabilities (N, C), float32.
+        ood_scores: Out-of-distribution scores (N,), 0 to 2; NaN if the model does not compute them.
+        unknown: One flag per image (N): True if its score exceeds the model's threshold; None if it has no score.
     """
 
     probabilities: NDArray[np.float32]
@@ -29,15 +29,15 @@ class ServedOutput:
 
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
-"""Model URI and N image files -> probabilities (N, C), computed in an isolated process."""
+"""Maps a model URI and N image files to probabilities (N, C), computed in an isolated process."""
 Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
-"""Model URI, N image files and C class names -> predictions received over HTTP."""
+"""Maps a model URI, N image files and C class names to predictions received over HTTP."""
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
-    """Parses the output of the pyfunc; `classes` sets the order of the columns (C).
+    """Parses pyfunc output; `classes` (C) sets the column order.
 
-    There is one mapping per image with `top`, and `ood_score` and `unknown` if the model has them.
+    Each image has one mapping with the key `top` and, if the model supports them, `ood_score` and `unknown`.
     """
     rows = list(predictions)
     top = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)
@@ -51,15 +51,15 @@ def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequenc
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best model of a study, logged to MLflow and not yet registered.
+    """The best model of a study, logged to MLflow but not yet registered.
 
     Attributes:
-        model: Registered model that it becomes a version of.
+        model: Registered model to which the candidate is added as a version.
         model_uri: URI of the logged model, `models:/m-...`.
         run_id: MLflow run of the study.
-        artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). With `run_id` and `trial` it
-            identifies the version.
-        precision: float32, bfloat16 or float16, in which the model is served.
+        artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). Together with `run_id` and
+            `trial`, it identifies the version.
+        precision: Precision in which the model is served: float32, bfloat16 or float16.
         training_sha256: Content hashes of all training and validation images.
     """
 
@@ -76,19 +76,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of a candidate on N test images of C classes.
+    """A candidate's predictions for N test images and C classes.
 
     Attributes:
         metrics: Metrics by name, such as `test/accuracy`.
-        classes: Class names, in the order of the columns of `probabilities` (C).
+        classes: Class names (C), in the column order of `probabilities`.
         sha256: Content hashes of the images (N).
         labels: True class names (N).
-        probabilities: (N, C), float32.
-        ood_scores: Out-of-distribution scores (N,); None if the candidate has none.
-        threshold: Score above which an image is unknown.
+        probabilities: Class probabilities (N, C), float32.
+        ood_scores: Out-of-distribution scores (N,); None if the candidate does not compute them.
+        threshold: Out-of-distribution score above which an image is flagged as unknown.
 
     Raises:
-        RegistryError: There is no image, sizes do not match, or a label is not a class.
+        RegistryError: There are no images, the array sizes do not match, or a label is not in `classes`.
     """
 
     metrics: Mapping[str, float]
@@ -105,7 +105,7 @@ class Evaluation:
         shape = (len(self.images), len(self.classes))
         if not self.images or self.probabilities.shape != shape or {len(self.sha256), len(self.labels)} != {shape[0]}:
             raise RegistryError(
-                f"an evaluation of {shape[0]} images and {shape[1]} classes has {len(self.labels)} labels, "
+                f"invalid evaluation with {shape[0]} images and {shape[1]} classes: got {len(self.labels)} labels, "
                 f"{len(self.sha256)} content hashes and probabilities of shape {self.probabilities.shape}"
             )
         if unknown := sorted(set(self.labels) - set(self.classes)):
@@ -113,7 +113,7 @@ class Evaluation:
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Name of the most probable class of each image (N)."""
+        """Most probable class name for each image (N)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
 
     def served_output(self, indices: Sequence[int]) -> ServedOutput:
@@ -126,7 +126,7 @@ class Evaluation:
         return ServedOutput(self.probabilities[rows], scores, tuple((scores > self.threshold).tolist()))
 
     def sample(self, count: int) -> tuple[int, ...]:
-        """Returns indices of up to `count` images, balanced over the classes, in order of content hash."""
+        """Returns the indices of up to `count` images, balanced across classes and selected by content hash."""
         per_class = Counter[str]()
         ranks: dict[int, int] = {}
         for index in sorted(range(len(self.images)), key=self.sha256.__getitem__):
@@ -136,5 +136,5 @@ class Evaluation:
 
     @property
     def stored_predictions(self) -> StoredPredictions:
-        """Predictions in the form that is stored with the version."""
+        """Predictions in the format stored with the version."""
         return StoredPredictions(self.classes, self.sha256, self.probabilities)

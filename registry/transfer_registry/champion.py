@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from transfer_registry.candidate import Evaluation, Predict
 
 _NO_CLASSES = (
-    "its metadata has no class names, as models logged by this platform have; "
+    "its metadata has no class names, unlike that of models logged by this platform; "
     f"remove the alias {ALIAS!r} to judge candidates by thresholds alone"
 )
 _TRAINED_ON_TEST_IMAGES = (
-    "it was trained on {count} of the {images} test images, which makes its accuracy too high; "
-    "remove them from the test images, or use the split that it was trained with"
+    "it was trained on {count} of the {images} test images, so its accuracy is overestimated; "
+    "remove these images from the test set, or use the split that the champion was trained with"
 )
 _UNKNOWN_TRAINING_IMAGES = "the champion's training images are unknown and may include test images"
 
@@ -34,14 +34,14 @@ def evaluate_champion(
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """Returns the champion's predictions for the test images; stored ones are used if they cover all images.
+    """Returns the champion's predictions for the test images, reusing stored ones if they cover all images.
 
-    Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images of the
-    champion's own verdict; None if it was never judged. `predict` is called only if an image is new to the champion,
-    and the result is stored with the version.
+    Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images that
+    the champion was judged on; None if it was never judged. `predict` is called only if stored predictions are missing
+    for any image, and its result is stored with the version.
 
     Raises:
-        RegistryError: The champion cannot be loaded, or returns the wrong number of probabilities.
+        RegistryError: The champion cannot be loaded, or returns probabilities of the wrong shape.
     """
     number = int(version.version)
     stored = load_predictions(client, version, verdict_fingerprint) if verdict_fingerprint else None
@@ -62,8 +62,8 @@ def evaluate_champion(
 
 
 def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
-    """Returns the class names in a version's `MLmodel` file; empty if another tool logged it."""
-    # Imports torch; only needed for champions that were not judged here or whose run was deleted.
+    """Returns the class names in a version's `MLmodel` file; empty if it was logged by another tool."""
+    # Imports torch; only needed for champions that were never judged here or whose run was deleted.
     from mlflow.models import get_model_info
 
     from transfer_registry.packaging import CLASSES_KEY
@@ -75,13 +75,13 @@ def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
 def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
     only_champion = ", ".join(sorted(set(champion) - set(candidate))) or "none"
     only_candidate = ", ".join(sorted(set(candidate) - set(champion))) or "none"
-    return f"their classes differ (only the champion: {only_champion}; only the candidate: {only_candidate})"
+    return f"their classes differ (only in the champion: {only_champion}; only in the candidate: {only_candidate})"
 
 
 def _load_or_predict(
     client: MlflowClient, version: ModelVersion, classes: tuple[str, ...], evaluation: Evaluation, predict: Predict
 ) -> StoredPredictions:
-    """Returns the champion's predictions for a test set other than that of its verdict."""
+    """Returns the champion's predictions for a test set other than the one it was judged on."""
     stored = load_predictions(client, version, evaluation.fingerprint)
     if stored and stored.labels(evaluation.sha256):
         return stored

@@ -1,4 +1,4 @@
-"""Exceptions of the registry that a user can fix.
+"""Registry exceptions for errors that the user can fix.
 
 TransferError
 ├── RegistryError
@@ -15,7 +15,7 @@ class RegistryError(TransferError):
 
 
 class ChampionMovedError(RegistryError):
-    """Another process moved the champion while this move was being decided."""
+    """Another process changed the champion while this move was being decided."""
 
 
 class StorageError(TransferError):
@@ -23,4 +23,4 @@ class StorageError(TransferError):
 
 
 class LockHeldError(TransferError):
-    """Another process holds the lock; the message names it."""
+    """Another process, identified in the message, holds the lock."""

@@ -1,4 +1,4 @@
-"""Atomic writes: files, folders and databases that appear complete or not at all."""
+"""Atomic creation of files, folders and databases."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from transfer_registry.locks import file_lock
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Replaces a file when its new content is complete; if writing fails, the old file stays.
+    """Replaces a file atomically; if writing fails, the old file is kept.
 
     Yields:
-        Path to write to: a hidden file beside it, or `file` itself if it is a device or pipe (/dev/stdout).
+        Path to write to: a hidden file in the same folder, or `file` itself if it is a device or pipe (/dev/stdout).
     """
     if _is_special(file):
         yield file
@@ -33,34 +33,34 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def require_writable(file: Path) -> None:
-    """Checks that `atomic_write` can write a file, before any work is done for it.
+    """Checks that `atomic_write` can write a file; called before any expensive work starts.
 
     Raises:
         StorageError: The file is a folder, or its parent folder does not exist or is not writable.
     """
     if file.is_dir():
-        raise StorageError(f"{file} cannot be written: it is a folder; name a file in it")
+        raise StorageError(f"cannot write {file}: it is a folder; specify a file in it")
     if _is_special(file):
         return
     try:
         with tempfile.TemporaryFile(dir=file.resolve().parent):
             pass
     except OSError as error:
-        raise StorageError(f"{file} cannot be written: {file.parent}: {error.strerror}") from error
+        raise StorageError(f"cannot write {file}: {file.parent}: {error.strerror}") from error
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Creates a folder with all of its files or not at all, and yields a hidden folder beside it to write to.
+    """Creates a folder and its files atomically; yields a hidden folder beside it to write to.
 
     Raises:
-        StorageError: `folder` is a file or not empty.
+        StorageError: `folder` is a file or is not empty.
     """
     target = folder.resolve()
     if target.exists() and not target.is_dir():
-        raise StorageError(f"{folder} is a file: name a folder that is new or empty")
+        raise StorageError(f"{folder} is a file; specify a new or empty folder")
     if target.exists() and any(target.iterdir()):
-        raise StorageError(f"{folder} holds files already: name a folder that is new or empty")
+        raise StorageError(f"{folder} already contains files; specify a new or empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(target)
     temporary.mkdir()
@@ -74,10 +74,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Builds a cache folder unless it exists with all of its files, and returns it; other processes wait.
+    """Builds a cache folder unless a complete one exists, and returns it; blocks other processes meanwhile.
 
-    The number of files is stored beside the folder: a folder that lost files, as when a cache is cleaned by age, is
-    built again. `build` fills an empty temporary folder; its exceptions propagate, and nothing is left.
+    The file count is stored beside the folder, so a folder that has lost files, for example to age-based cache
+    cleanup, is rebuilt. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
     """
     if _is_complete(folder):
         return folder
@@ -119,13 +119,13 @@ def _count_files(folder: Path) -> int:
 
 @contextmanager
 def atomic_database(url: str) -> Iterator[str]:
-    """Creates a SQLite database complete or not at all; other processes wait.
+    """Atomically creates a SQLite database, blocking other processes until it is done.
 
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL to create tables in: a temporary file that becomes the database, or `url` if the database exists or is
-        not a SQLite file.
+        URL at which to create the tables: that of a temporary file that becomes the database, or `url` itself if the
+        database exists or is not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from transfer_registry.rules import Rule
 
 NOTABLE_GAIN = 0.02
-"""Gain in accuracy for which the power of an inconclusive test is reported."""
+"""Accuracy gain for which the power of an inconclusive test is reported."""
 POWER = 0.8
-"""Conventional power for which the required number of test images is reported."""
+"""Conventional target power, used to report the required number of test images."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ChampionPredictions:
 
     Attributes:
         predicted: Predicted class names (N); None if the two models cannot be compared.
-        incomparable: Reason why they cannot be compared; else empty.
-        warning: Reservation about the comparison; may be empty.
+        incomparable: Reason why the two models cannot be compared; empty if they can.
+        warning: Caveat about the comparison; may be empty.
     """
 
     version: int
@@ -44,12 +44,12 @@ class ChampionPredictions:
 
 
 def require_metrics(rules: Mapping[str, Rule], metrics: Mapping[str, float]) -> None:
-    """Raises RegistryError if there is a threshold for a metric that was not measured."""
+    """Raises RegistryError if any threshold applies to a metric that was not measured."""
     for name, rule in rules.items():
         if isinstance(rule, Threshold) and name not in metrics:
             raise RegistryError(
                 f"the gate has a threshold for {name}, which was not measured; "
-                f"measured: {', '.join(sorted(metrics)) or 'no metric'}"
+                f"measured: {', '.join(sorted(metrics)) or 'none'}"
             )
 
 
@@ -60,13 +60,13 @@ def evaluate_rules(
     rules: Mapping[str, Rule],
     champion: ChampionPredictions | None = None,
 ) -> Verdict:
-    """Applies every rule to a candidate, even after one has failed.
+    """Applies all rules to a candidate, even after one has failed.
 
-    `labels` and `predicted` are class names (N). The name of a threshold in `rules` is a metric, such as
-    `test/accuracy`. `champion` holds the predictions for the same images; None if there is no champion.
+    `labels` and `predicted` are class names (N). In `rules`, thresholds are keyed by metric, such as `test/accuracy`.
+    `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
-        RegistryError: A metric was not measured, or the numbers of images differ.
+        RegistryError: A metric was not measured, or there is not exactly one prediction per image.
     """
     require_metrics(rules, metrics)
     _require_same_length(labels, predicted, "the candidate")
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Correctness of candidate and champion on the same images (N)."""
+    """Per-image correctness of candidate and champion (N)."""
 
     version: int
     labels: np.ndarray
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Counts all images, or those that a boolean mask (N) selects."""
+        """Counts results over all images, or over those selected by a boolean mask (N)."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))
@@ -152,7 +152,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
     margin = f" for a gain above {_points(rule.margin)}" if rule.margin else ""
     parts = [
         f"accuracy {accuracy:.4f}, champion (version {pairs.version}) {champion_accuracy:.4f}, on "
-        f"{paired.images} images; gain {_points(paired.gain)}, {100 * rule.confidence:.4g}% interval "
+        f"{paired.images} images; gain {_points(paired.gain)}, {100 * rule.confidence:.4g}% confidence interval "
         f"{_points(low)} to {_points(high)} (paired bootstrap)",
         f"discordant pairs: {paired.better} better, {paired.worse} worse",
         f"p = {p:.4g}{margin} ({test}; {alpha:.4g} or less passes)",
@@ -165,18 +165,18 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns the conclusion (significantly worse, or too few images) and its figures."""
+    """Returns the conclusion (significantly worse, or inconclusive) and its figures."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}
-    # The observed rate comes from few images, and a gain needs at least as many discordant images.
+    # The observed rate is estimated from few images, and a gain requires a discordant rate of at least the same size.
     discordant = max(paired.discordant_rate, NOTABLE_GAIN, abs(rule.margin + NOTABLE_GAIN))
     effect = significance.TrueEffect(rule.margin + NOTABLE_GAIN, discordant, rule.margin)
     power = significance.power(paired.images, effect, rule.confidence)
     required = significance.required_images(effect, rule.confidence, POWER)
     conclusion = (
         f"inconclusive: {paired.images} images detect a true gain of {_points(effect.gain)} with probability "
-        f"{power:.2f}; about {required} images are needed for {POWER:g}"
+        f"{power:.2f}; about {required} images are needed to reach {POWER:g}"
     )
     return conclusion, {"power": power, "images_needed": required}
 
@@ -190,7 +190,7 @@ def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions
     alpha = 1 - rule.confidence
     lost = [name for name in classes if p_values[name] <= alpha]
     worst = min(classes, key=p_values.__getitem__)
-    # With fewer images of a class, not even misclassifying all of them is significant.
+    # With fewer images per class, even misclassifying all of them would not be significant.
     fewest = math.ceil(-math.log2(alpha / len(classes)))
     too_few = [name for name, paired in counts.items() if paired.images < fewest and name not in lost]
     figures: dict[str, Figure] = {
@@ -206,11 +206,11 @@ def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions
     reason = (
         f"{summary} than the champion (version {pairs.version}); "
         f"{'' if lost else 'lowest p-value: '}{details} "
-        f"(exact McNemar tests, Holm's correction for {len(classes)} classes; "
+        f"(exact McNemar tests, Holm correction for {len(classes)} classes; "
         f"{alpha:.4g} or less is significant)"
     )
     if too_few:
-        reason += f"; too few images to detect a loss (fewer than {fewest}): {', '.join(too_few)}"
+        reason += f"; classes with too few images to detect a loss (fewer than {fewest}): {', '.join(too_few)}"
     return RuleResult(text, not lost, True, reason, figures)
 
 

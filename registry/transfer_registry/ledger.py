@@ -1,7 +1,7 @@
-"""Append-only ledger of the verdicts, promotions and rollbacks of all models.
+"""Append-only ledger of all models' verdicts, promotions and rollbacks.
 
-The hash of each entry covers its content and the previous hash, so `audit` detects changes made by other means. The
-ledger is a SQLite file or a schema of a PostgreSQL database; its tables are created when it is opened.
+Each entry's hash covers its content and the previous entry's hash, so `audit` detects later modifications. The ledger
+is stored in a SQLite file or a PostgreSQL schema; its tables are created when it is first opened.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_SQLITE_TIMEOUT = 30  # seconds to wait for another process that writes to the same file
+_SQLITE_TIMEOUT = 30  # seconds to wait for another process that is writing to the same file
 
 
 class EntryKind(StrEnum):
@@ -43,7 +43,7 @@ class EntryKind(StrEnum):
 
 
 MOVES = (EntryKind.PROMOTION, EntryKind.ROLLBACK)
-"""Kinds of entries that make a version champion."""
+"""Entry kinds that make a version champion."""
 
 _KIND = sa.Enum(EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds])
 
@@ -63,26 +63,26 @@ _HASHED_FIELDS = (
     "verdict",
     "reason",
 )
-"""Fields covered by an entry's hash; a new column must not change the hashes of existing entries."""
+"""Fields covered by an entry's hash; adding a column must not change the hashes of existing entries."""
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Datetime in UTC; SQLite drops the time zone, and PostgreSQL returns the session's."""
+    """UTC datetime; converted because SQLite drops the time zone and PostgreSQL uses the session's time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, base class signature
         return None if value is None else value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, the base's signature
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, base class signature
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _current_user() -> str:
-    """Returns `user@host`; the user is a number if it has no name, as in some containers."""
+    """Returns `user@host`, with the numeric user ID if the user has no name, as in some containers."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -91,20 +91,20 @@ def _current_user() -> str:
 
 
 class _Base(MappedAsDataclass, DeclarativeBase):
-    """Tables of the ledger."""
+    """Base class of the ledger tables."""
 
 
 class LedgerEntry(_Base, kw_only=True):
-    """One entry of the ledger; changes to the object are not written.
+    """Ledger entry; changes to the object are not saved.
 
     Attributes:
-        id: 1, 2, 3, ...; set by the ledger.
-        at: Time in UTC.
-        actor: User as `user@host`.
+        id: Consecutive number, starting at 1; set by the ledger.
+        at: Creation time in UTC.
+        actor: User who made the entry, as `user@host`.
         version: Version that was judged or became champion.
         previous_version: Previous champion; None if there was none.
         run_id: MLflow run that created the version.
-        test_fingerprint: Fingerprint of the test images of the verdict.
+        test_fingerprint: Fingerprint of the test images used for the verdict.
         passed: True if the version passed the gate; None for promotions and rollbacks.
         verdict: `Verdict.to_json()`; None for promotions and rollbacks.
         hash: Hash chain value, see `digest`; set by the ledger.
@@ -134,7 +134,7 @@ class LedgerEntry(_Base, kw_only=True):
     hash: Mapped[str] = mapped_column(sa.String(64), init=False)
 
     def digest(self, previous_hash: str | None) -> str:
-        """Returns the SHA-256 of the entry's content and the previous entry's hash, hexadecimal."""
+        """Returns the hexadecimal SHA-256 of the entry's content and the previous entry's hash."""
         content = {field: getattr(self, field) for field in _HASHED_FIELDS}
         content["at"] = self.at.astimezone(UTC).isoformat()
         text = json.dumps([previous_hash, content], sort_keys=True, separators=(",", ":"))
@@ -146,7 +146,7 @@ class LedgerEntry(_Base, kw_only=True):
 
 
 class Ledger:
-    """Open ledger; `with Ledger.open(url) as ledger:` closes its connections at the end."""
+    """An open ledger; `with Ledger.open(url) as ledger:` closes its connections on exit."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -155,11 +155,11 @@ class Ledger:
     def open(cls, url: str) -> Self:
         """Opens a ledger and creates its tables if they do not exist.
 
-        If several processes open it at once, one creates the tables in one transaction and the others wait.
+        If several processes open it simultaneously, one creates the tables in one transaction while the others wait.
 
         Args:
-            url: SQLAlchemy URL of a SQLite file or PostgreSQL (psycopg 3). `options=-csearch_path=NAME` names a
-                PostgreSQL schema, which is created first.
+            url: SQLAlchemy URL of a SQLite file or a PostgreSQL database (psycopg 3). `options=-csearch_path=NAME`
+                selects a PostgreSQL schema, which is created if it does not exist.
 
         Raises:
             StorageError: The URL is not supported, the database cannot be reached, or its tables were created by a
@@ -176,7 +176,7 @@ class Ledger:
         return cls(engine)
 
     def close(self) -> None:
-        """Closes all connections; a closed ledger opens new ones when it is used again."""
+        """Closes all connections; using the ledger again opens new ones."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -186,22 +186,22 @@ class Ledger:
         self.close()
 
     def exclusive(self, model: str) -> AbstractContextManager[None]:
-        """Returns a lock on a registered model: one process at a time judges its candidates or moves its champion."""
+        """Returns a lock on a registered model; only its holder can judge candidates or change the champion."""
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Appends an entry and returns it with its id and hash; raises ValueError if it is already in a ledger."""
+        """Appends an entry and returns it with its id and hash set; raises ValueError if it is already in a ledger."""
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry
 
     def append_move(self, entry: LedgerEntry, *, expected_last: LedgerEntry | None) -> LedgerEntry:
-        """Appends a promotion or rollback unless another process has moved the champion.
+        """Appends a promotion or rollback unless another process has changed the champion.
 
-        `expected_last` is the last move of the model when this one was decided; None if there was none.
+        `expected_last` is the model's last move at the time this one was decided, or None if there was no move.
 
         Raises:
-            ChampionMovedError: There is a later move; nothing was written.
+            ChampionMovedError: Another move was recorded in the meantime; nothing was written.
             ValueError: The entry is already in a ledger.
         """
         with self._session() as session, session.begin():
@@ -211,14 +211,14 @@ class Ledger:
                 assert last is not None, "entries are never deleted"
                 raise ChampionMovedError(
                     f"{last.actor} made {last.model} version {last.version} champion at "
-                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC, while this move was being decided; nothing was "
-                    "changed: check the new champion and run the command again"
+                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC while this move was being decided, so nothing was "
+                    "changed; check the new champion and run the command again"
                 )
             _append(session, entry)
         return entry
 
     def entries(self, model: str | None = None) -> tuple[LedgerEntry, ...]:
-        """Returns the entries of one registered model or of all, oldest first."""
+        """Returns the entries of one registered model, or of all if `model` is None, oldest first."""
         return self._read(sa.select(LedgerEntry).where(_is_model(model)).order_by(LedgerEntry.id))
 
     def last_move(self, model: str) -> LedgerEntry | None:
@@ -235,8 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, tells them
-        apart. None matches any run.
+        MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, distinguishes
+        them. If it is None, any run matches.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
@@ -254,7 +254,7 @@ class Ledger:
 
 
 def _lock_table(session: Session) -> None:
-    """Blocks other writers until the transaction ends; in SQLite, `BEGIN IMMEDIATE` does."""
+    """Blocks other writers until the transaction ends; in SQLite, `BEGIN IMMEDIATE` already does this."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(sa.text("LOCK TABLE entries IN EXCLUSIVE MODE"))
 
@@ -264,7 +264,7 @@ def _append(session: Session, entry: LedgerEntry) -> None:
         raise ValueError(f"entry {entry.id} is already in the ledger, which is append-only")
     _lock_table(session)
     last = session.scalar(sa.select(LedgerEntry).order_by(LedgerEntry.id.desc()).limit(1))
-    # A sequence of the database has gaps after interrupted writes, which would look like deleted entries.
+    # A database sequence would have gaps after interrupted writes, which would look like deleted entries.
     entry.id = last.id + 1 if last else 1
     entry.hash = entry.digest(last.hash if last else None)
     session.add(entry)
@@ -283,7 +283,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError("the ledger's address is not a database URL such as sqlite:///ledger.db") from error
+        raise StorageError("the ledger's address must be a database URL such as sqlite:///ledger.db") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)
@@ -296,10 +296,10 @@ def _create_engine(url: str) -> Engine:
 
 
 def _disable_implicit_transactions(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    """Stops Python's sqlite3 from committing before CREATE TABLE, so that a migration is one transaction."""
+    """Stops Python's sqlite3 from committing before CREATE TABLE, so that a migration runs in a single transaction."""
     connection.isolation_level = None
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Takes the write lock first, so that values read in a transaction are still valid when it writes."""
+    """Acquires the write lock first, so that values read in a transaction are still valid when it writes."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,6 +1,6 @@
-"""Locks between processes: local files, advisory locks in PostgreSQL.
+"""Inter-process locks: lock files and PostgreSQL advisory locks.
 
-A lock is released as soon as its process ends, even by `kill -9`.
+A lock is released as soon as the process that holds it ends, even if it is killed with `kill -9`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from transfer_registry.errors import LockHeldError, StorageError
 
 
 class LockKind(IntEnum):
-    """First key of an advisory lock in PostgreSQL; the second is a hash of the locked name."""
+    """First key of a PostgreSQL advisory lock; the second key is a hash of the name being locked."""
 
     STUDY = 0x7466
     MODEL = 0x7467
@@ -36,12 +36,12 @@ _HOLDER = sa.text(
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Locks a study for one process, on this machine and among all users of a PostgreSQL database.
+    """Locks a study against other processes on this machine and, with PostgreSQL, all other database clients.
 
-    The lock file is in `folder`, which is created if it does not exist; `url` is that of the study database.
+    `folder` holds the lock file and is created if it does not exist; `url` is the URL of the study database.
 
     Raises:
-        LockHeldError: Another process holds the lock; the message names it.
+        LockHeldError: Another process, identified in the message, holds the lock.
         StorageError: The database cannot be reached.
     """
     busy = f"study {study} is already running"
@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock shared by all users of a database: advisory in PostgreSQL, a file beside a SQLite file."""
+    """Returns a lock shared by all clients of a database: an advisory lock in PostgreSQL, a lock file for SQLite."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -64,9 +64,9 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 
 @contextmanager
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds a lock file, and writes the name of the process to `holder` beside it if `busy` is set.
+    """Holds a file lock; if `busy` is set, also writes which process holds it to `holder` in the same folder.
 
-    The lock file is not removed. `busy` is the error message if another process holds the lock; None means wait.
+    The lock file is not removed. `busy` is the error message if another process holds the lock; if None, waits for it.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
@@ -87,9 +87,9 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None = None) -> Iterator[None]:
-    """Holds a PostgreSQL advisory lock on its own connection; `busy` works as in `file_lock`.
+    """Holds a PostgreSQL advisory lock on a separate connection; `busy` works as in `file_lock`.
 
-    Locks of different kinds do not exclude each other.
+    Locks of different kinds are independent of each other.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
@@ -102,7 +102,7 @@ def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None
         raise StorageError(f"the database {engine.url} cannot be reached: {error.orig}") from error
     with connected.execution_options(isolation_level="AUTOCOMMIT") as connection:
         try:
-            process = _this_process()[:63]  # PostgreSQL's limit
+            process = _this_process()[:63]  # length limit in PostgreSQL
             connection.execute(sa.select(sa.func.set_config("application_name", process, False)))
             if busy is None:
                 connection.execute(sa.select(sa.func.pg_advisory_lock(*keys.values())))
@@ -110,7 +110,7 @@ def advisory_lock(engine: sa.Engine, kind: LockKind, name: str, busy: str | None
                 raise _held(busy, connection.scalar(_HOLDER, keys))
             yield
         finally:
-            connection.invalidate()  # back in the pool, the connection would still hold the lock
+            connection.invalidate()  # if returned to the pool, the connection would still hold the lock
 
 
 def _digest(name: str) -> bytes:

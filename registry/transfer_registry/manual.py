@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
-    """Restores the previous champion and returns the ledger entry; a second rollback goes back one more promotion.
+    """Restores the previous champion and returns the ledger entry; each further call goes back one more promotion.
 
     Raises:
         RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
@@ -53,7 +53,7 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
     """Makes a version champion if it passed the gate against the current champion, and returns the ledger entry.
 
-    `override` is the reason to promote a version that did not pass; it is recorded in the ledger.
+    `override` is the reason for promoting a version that did not pass; it is recorded in the ledger.
 
     Raises:
         RegistryError: The version does not exist, is already champion, or needs an override.
@@ -71,8 +71,8 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
         obstacle = alias_discrepancy(client, ledger, model) or _obstacle(verdict, previous)
         if obstacle and not override.strip():
             raise RegistryError(
-                f"version {number} of {model} cannot be promoted: {obstacle}; promote it nevertheless with "
-                "--override and a reason, which is recorded in the ledger"
+                f"version {number} of {model} cannot be promoted: {obstacle}; to promote it anyway, use "
+                "--override with a reason, which is recorded in the ledger"
             )
         passed = f"passed the gate (ledger entry {verdict.id if verdict else '?'})"
         reason = f"override: {override.strip()} ({obstacle})" if obstacle else passed
@@ -81,7 +81,7 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
-    """Returns the reason why the gate does not allow a promotion; empty if it does."""
+    """Returns the reason why the gate does not allow the promotion; empty if it does."""
     if verdict is None:
         return "it was never judged by the gate"
     if not verdict.passed:
@@ -94,9 +94,9 @@ def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
 
 
 def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops down to its version.
+    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops versions until its own is on top.
 
-    Entries of deleted versions whose number has been reused are skipped.
+    Entries for deleted versions whose numbers have been reused are skipped.
     """
     versions = {int(version.version): version for version in model_versions(client, model)}
     champions: list[int] = []
@@ -115,7 +115,7 @@ def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
         numbers = ", ".join(str(version.version) for version in model_versions(client, model))
-        existing = f"it has {numbers}" if numbers else "there is no such registered model"
+        existing = f"its versions: {numbers}" if numbers else "there is no registered model with this name"
         raise RegistryError(f"{model} has no version {number}; {existing}") from error
 
 

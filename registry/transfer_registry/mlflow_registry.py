@@ -1,4 +1,4 @@
-"""Queries of MLflow's model registry: models, versions, the champion alias."""
+"""Queries against the MLflow model registry: models, versions, the champion alias."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 """Alias of the version that is served."""
 RUN_TAG = "platform.run"
-"""Version tag: the run that created it."""
+"""Version tag with the ID of the run that created the version."""
 TRIAL_TAG = "platform.trial"
-"""Tag of versions and logged models: number of the trial that trained the model."""
+"""Tag on versions and logged models with the number of the trial that trained the model."""
 ARTIFACT_TAG = "platform.served_form"
-"""Tag of versions and logged models: SHA-256 of the served files, see `packaging.artifact_digest`."""
+"""Tag on versions and logged models with the SHA-256 of the served files; see `packaging.artifact_digest`."""
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
-    """Returns every registered model; MLflow's own search returns one page."""
+    """Returns all registered models; a single MLflow search returns only one page."""
     page = client.search_registered_models()
     models = list(page)
     while page.token:
@@ -30,14 +30,14 @@ def registered_models(client: MlflowClient) -> list[RegisteredModel]:
 
 
 def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
-    """Returns every version of a registered model, oldest first."""
+    """Returns all versions of a registered model, oldest first."""
     quote = '"' if "'" in model else "'"
     versions = client.search_model_versions(f"name = {quote}{model}{quote}")
     return sorted(versions, key=lambda version: int(version.version))
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if a version exists and was created by this run; numbers of deleted models are reused."""
+    """Returns True if this run created the version; MLflow reuses the version numbers of deleted models."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)
@@ -45,7 +45,7 @@ def is_registered(model: str, number: int, run_id: str) -> bool:
 
 
 def champion_version(model: str) -> int | None:
-    """Returns the version that the alias points to; None without an alias or a model."""
+    """Returns the version that the alias points to; None if the model or the alias does not exist."""
     aliases = {registered.name: registered.aliases for registered in registered_models(MlflowClient())}
     version = aliases.get(model, {}).get(ALIAS)
     return None if version is None else int(version)

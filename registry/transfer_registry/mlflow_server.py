@@ -1,4 +1,4 @@
-"""Checks for MLflow's server or database, made once before any work starts."""
+"""Checks of the MLflow server or database, run once before any work starts."""
 
 from pathlib import Path
 
@@ -8,21 +8,21 @@ from transfer_registry.errors import RegistryError, StorageError
 from transfer_registry.files import atomic_database
 
 SERVER_SECONDS = 10
-"""Timeout of the server check in seconds."""
+"""Timeout of the server check, in seconds."""
 
 
 def tracking_uri() -> str:
-    """Returns MLflow's tracking URI: `MLFLOW_TRACKING_URI`, or MLflow's default."""
+    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default."""
     import mlflow
 
     return mlflow.get_tracking_uri()
 
 
 def require_server() -> None:
-    """Checks that a tracking server responds; MLflow would retry for minutes without a message.
+    """Checks that the tracking server responds; MLflow itself would silently retry for minutes.
 
     Raises:
-        StorageError: The tracking URI is a server that does not respond.
+        StorageError: The tracking URI points to a server that does not respond.
     """
     import requests
 
@@ -32,7 +32,7 @@ def require_server() -> None:
     try:
         requests.get(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS)
     except requests.exceptions.SSLError:
-        return  # the server responds; MLflow's own settings decide about its certificate
+        return  # the server responds; MLflow's own settings determine whether its certificate is accepted
     except requests.RequestException as error:
         raise StorageError(
             f"the MLflow server {uri} cannot be reached ({type(error).__name__}); "
@@ -41,7 +41,7 @@ def require_server() -> None:
 
 
 def create_database() -> None:
-    """Makes MLflow create its local database atomically, if the database does not exist yet."""
+    """Creates MLflow's local database atomically if it does not exist yet."""
     from mlflow.tracking import MlflowClient
 
     with atomic_database(tracking_uri()) as uri:
@@ -49,16 +49,16 @@ def create_database() -> None:
 
 
 def require_registry() -> None:
-    """Checks that the server responds or the local database exists; MLflow would create an empty one.
+    """Checks that the server responds or the local database exists; MLflow itself would create an empty database.
 
     Raises:
-        StorageError: The tracking URI is a server that does not respond.
+        StorageError: The tracking URI points to a server that does not respond.
         RegistryError: The local database does not exist.
     """
     require_server()
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(make_url(uri).database or "").exists():
         raise RegistryError(
-            f"no model is registered here: {make_url(uri).database} does not exist; register a model with "
-            "`platform run`, or set MLFLOW_TRACKING_URI to a server that has models"
+            f"no registered models: {make_url(uri).database} does not exist; register a model with "
+            "`platform run`, or set MLFLOW_TRACKING_URI to a server that has registered models"
         )

@@ -4,7 +4,7 @@ ants-bees                    models:/ants-bees@champion
 ants-bees/3                  models:/ants-bees/3
 ants-bees@previous           models:/ants-bees@previous
 models:/... runs:/... s3://  unchanged
-path/to/a/model              its absolute path, if the folder has an MLmodel file
+path/to/a/model              its absolute path, if the folder contains an MLmodel file
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist; the message lists those that do.
+        RegistryError: The folder, registered model, version or alias does not exist; the message lists existing ones.
     """
     if Path(model, "MLmodel").is_file():
         return str(Path(model).absolute())
@@ -54,10 +54,10 @@ def model_uri(model: str) -> str:
 
 
 def parse_version(model: str) -> tuple[str, int]:
-    """Returns registered model and version number for NAME/VERSION, NAME@ALIAS or NAME.
+    """Returns the registered model name and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: As for `model_uri`, or the reference is not a registered version.
+        RegistryError: See `model_uri`; also raised if the reference is not a registered version.
     """
     match = _match_registered(model)
     if match is None:
@@ -66,10 +66,10 @@ def parse_version(model: str) -> tuple[str, int]:
 
 
 def run_id_of(reference: str) -> str:
-    """Returns a run ID unchanged, or the ID of the run that a registered version comes from.
+    """Returns a run ID unchanged, or the ID of the run that created a registered version.
 
     Raises:
-        RegistryError: As for `parse_version`, or the version does not record its run.
+        RegistryError: See `parse_version`; also raised if the version does not record its run.
     """
     if _RUN_ID.fullmatch(reference):
         return reference
@@ -82,7 +82,7 @@ def run_id_of(reference: str) -> str:
 
 
 def _match_registered(model: str) -> re.Match[str] | None:
-    """Returns None for references that are not in the registry, logged models (`models:/m-...`) included."""
+    """Returns None for references outside the registry, including logged models (`models:/m-...`)."""
     return None if model.startswith("models:/m-") else _REGISTERED.fullmatch(model)
 
 
@@ -99,7 +99,7 @@ def _registered_model(name: str) -> RegisteredModel:
 
 
 def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
-    """Returns URI, registered model and version number of a reference."""
+    """Returns a reference's URI, registered model name and version number."""
     registered = _registered_model(match["name"])
     if version := match["version"]:
         numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]

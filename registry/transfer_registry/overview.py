@@ -28,8 +28,8 @@ class VersionInfo:
     Attributes:
         champion: True if the alias points to this version.
         registered: Creation time, ISO 8601 in UTC.
-        run_id: Run that created the version; empty if another tool registered it.
-        verdict: `passed`, `failed`, or `none` if the gate never judged it.
+        run_id: Run that created the version; empty if it was registered by another tool.
+        verdict: `passed`, `failed`, or `none` if the gate never judged the version.
         rule_results: Results of the last verdict, one per rule.
         description: Markdown description in MLflow.
     """
@@ -49,7 +49,7 @@ class VersionDifference:
     """A difference between the runs of two versions.
 
     Attributes:
-        kind: `parameter` of the recipe, `metric`, or `data`.
+        kind: `parameter` (of the recipe), `metric` or `data`.
         one: Value for the first version; None if missing.
         other: Value for the second version; None if missing.
     """
@@ -61,7 +61,7 @@ class VersionDifference:
 
 
 def list_versions(ledger: Ledger) -> tuple[VersionInfo, ...]:
-    """Returns every version of every registered model, newest version first."""
+    """Returns all versions of all registered models, newest first within each model."""
     client = MlflowClient()
     return tuple(
         _version_info(version, model.aliases.get(ALIAS), ledger)
@@ -71,22 +71,22 @@ def list_versions(ledger: Ledger) -> tuple[VersionInfo, ...]:
 
 
 def describe_version(ledger: Ledger, model: str, number: int) -> VersionInfo:
-    """Returns one version, which must exist."""
+    """Returns information about a version, which must exist."""
     client = MlflowClient()
     alias = client.get_registered_model(model).aliases.get(ALIAS)
     return _version_info(client.get_model_version(model, str(number)), alias, ledger)
 
 
 def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
-    """Returns every ledger entry of a registered model, oldest first, with parsed verdicts.
+    """Returns all ledger entries of a registered model, oldest first, with parsed verdicts.
 
     Raises:
-        RegistryError: The ledger has no entry on this model.
+        RegistryError: The ledger has no entries for this model.
     """
     entries = ledger.entries(model)
     if not entries:
-        models = ", ".join(sorted({entry.model for entry in ledger.entries()})) or "no model"
-        raise RegistryError(f"the ledger has no entry on {model}; it has entries on {models}")
+        models = ", ".join(sorted({entry.model for entry in ledger.entries()})) or "none"
+        raise RegistryError(f"the ledger has no entries for {model}; models with entries: {models}")
     return tuple(_entry_values(entry) for entry in entries)
 
 
@@ -94,12 +94,12 @@ def compare_versions(one: VersionInfo, other: VersionInfo) -> tuple[VersionDiffe
     """Returns the differences between the runs of two versions: parameters, data, metrics.
 
     Raises:
-        RegistryError: A run does not exist, or both versions have the same run.
+        RegistryError: A run does not exist, or both versions come from the same run.
     """
     if one.run_id == other.run_id:
         raise RegistryError(
-            f"versions {one.version} and {other.version} come from two trials of one study, whose run "
-            "describes only its best trial; `platform models show` prints the verdict on each"
+            f"versions {one.version} and {other.version} come from two trials of the same study, whose "
+            "run describes only the best trial; to see the verdict on each, use `platform models show`"
         )
     first, second = _run_values(one), _run_values(other)
     return tuple(

@@ -1,6 +1,6 @@
-"""Logs a classifier as an MLflow model that loads without this project.
+"""Logs a classifier as an MLflow model that can be loaded without this project.
 
-    code/transfer_model_<digest>/    a copy of the package `transfer_model`
+    code/transfer_model_<digest>/    a copy of the `transfer_model` package
     artifacts/model/                 model.json, weights.safetensors, reference.safetensors, model card
     loader.py                        creates the model from both (models-from-code)
     MLmodel, requirements.txt, ...   written by MLflow
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 CLASSES_KEY = "classes"
-"""Metadata key in the `MLmodel` file for the class names, in the order of the network's outputs."""
+"""`MLmodel` metadata key of the class names, which are in the order of the network's outputs."""
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
 _LOADER = "loader.py"
@@ -56,13 +56,13 @@ def log_model(
     tags: Mapping[str, str] | None = None,
     package: Path | None = None,
 ) -> ModelInfo:
-    """Logs a model that `classifier.save` wrote to a folder; does not register it.
+    """Logs a model saved by `classifier.save`, without registering it.
 
     It is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to the
-    `MLmodel` file; `package` is the package to ship, by default the imported `transfer_model`.
+    `MLmodel` file; `package` is the package to ship and defaults to the imported `transfer_model`.
 
     Raises:
-        ModelError: `folder` has no valid `model.json`.
+        ModelError: `folder` does not contain a valid `model.json`.
     """
     config = ModelConfig.read(folder)
     source = package or Path(transfer_model.__path__[0])
@@ -82,14 +82,14 @@ def log_model(
             pip_requirements=requirements(),
             # by default, MLflow adds a uv project in the current folder to the model
             uv_project_path=staging,
-            # would load the model again; the smoke test before a promotion covers more
+            # validation would load the model again; the smoke test before promotion covers more
             validate_serving_input=False,
         )
     return info
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of a complete model that a run has logged with these tags; deletes incomplete ones."""
+    """Returns the URI of the run's complete logged model with these tags, or None; deletes incomplete ones."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -107,12 +107,12 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
     """Returns the class names in a model's metadata, in output order; raises RegistryError if there are none."""
     classes = (metadata or {}).get(CLASSES_KEY)
     if not classes:
-        raise RegistryError(f"{uri} is not a classifier of this platform: its metadata has no class names")
+        raise RegistryError(f"{uri} is not a classifier logged by this platform: its metadata has no class names")
     return tuple(classes)
 
 
 def signature(config: ModelConfig) -> ModelSignature:
-    """Returns the signature: base64 images in, top classes and out-of-distribution scores out."""
+    """Returns the signature; inputs are base64 images, outputs are top classes and out-of-distribution scores."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -129,14 +129,14 @@ def signature(config: ModelConfig) -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """Returns the imports of the shipped package, pinned to the installed versions without labels such as `+cpu`."""
+    """Returns the shipped package's dependencies, pinned to the installed versions without suffixes such as `+cpu`."""
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    Artifacts of one trial differ after a change of calibration or code, or if training was not deterministic.
+    A trial's digest changes if its calibration or the code changes, or if it is retrained nondeterministically.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -154,7 +154,7 @@ def code_digest(package: Path) -> str:
 
 
 class _CleanPyfunc:
-    """MLflow's pyfunc flavor without absolute paths of this machine in the `MLmodel` file."""
+    """MLflow's pyfunc flavor, without this machine's absolute paths in the `MLmodel` file."""
 
     @staticmethod
     def save_model(
@@ -163,7 +163,7 @@ class _CleanPyfunc:
         validate_serving_input: bool,  # noqa: ARG004 - used by Model.log, which passes it on
         **kwargs: Any,  # noqa: ANN401 - arguments of mlflow.pyfunc.save_model
     ) -> None:
-        """Called by `Model.log`, which then uploads the folder."""
+        """Saves the model to a folder; called by `Model.log`, which then uploads the folder."""
         mlflow.pyfunc.save_model(path=path, mlflow_model=mlflow_model, **kwargs)
         flavor = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
         flavor["model_code_path"] = _LOADER
@@ -183,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns the Python files only; networks are built without the catalog data."""
+    """Returns only the Python files; the catalog data is not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 
@@ -233,7 +233,7 @@ def _metadata(config: ModelConfig, package: str) -> dict[str, object]:
 
 
 def _input_example() -> pd.DataFrame:
-    """Returns a request with a small gray image."""
+    """Returns an example request with one small gray image."""
     content = BytesIO()
     Image.new("RGB", (8, 8), "grey").save(content, "PNG")
     return pd.DataFrame({IMAGE_COLUMN: [base64.b64encode(content.getvalue()).decode()]})

@@ -1,4 +1,4 @@
-"""Parity rule: served predictions must match those of the candidate."""
+"""Parity rule: served predictions must match the candidate's own predictions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
-"""Maximum difference in any probability or out-of-distribution score, by precision of the served model."""
+"""Largest allowed difference in any probability or out-of-distribution score, keyed by the served model's precision."""
 CLEAR_MARGIN = 0.04
-"""Margin between the top two classes above which a label must not change: twice 0.02."""
+"""Margin between the top two probabilities above which the label must not change: twice the tolerance of 0.02."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
-    """Compares the candidate's predictions with those of the registered model over HTTP.
+    """Compares the candidate's predictions with those returned by the registered model over HTTP.
 
     Args:
         own: Predictions of the candidate for N >= 1 test images and C >= 1 classes.
@@ -31,9 +31,9 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         precision: float32, bfloat16 or float16.
 
     Returns:
-        Failed if the shapes differ; a probability or out-of-distribution score differs by more than `TOLERANCE`; the
-        two cannot have used the same threshold for unknown images; or, in half precision, a label changed whose
-        margin was above `CLEAR_MARGIN`.
+        Result of the rule, which fails if the shapes differ; a probability or out-of-distribution score differs by more
+        than `TOLERANCE`; the two cannot have used the same threshold for unknown images; or, in half precision, the
+        label changed for an image whose margin exceeds `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.
@@ -42,12 +42,12 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         raise RegistryError(f"no parity tolerance for {precision}; supported: {', '.join(TOLERANCE)}")
     expected, actual = own.probabilities.shape, served.probabilities.shape
     if expected != actual:
-        reason = f"the registered model returned {actual} probabilities, expected {expected}"
+        reason = f"the registered model returned probabilities of shape {actual}, expected {expected}"
         return RuleResult(PARITY_RULE, False, True, reason)
     differences = _differences(own, served)
     changed = 0 if precision == "float32" else _clear_labels_changed(own.probabilities, served.probabilities)
     same_threshold = _same_threshold(own, served)
-    # a NaN difference fails
+    # NaN differences fail this check
     close = all((values <= TOLERANCE[precision]).all() for values in differences.values())
     figures: dict[str, Figure] = {
         **{name: _finite(float(values.max())) for name, values in differences.items()},
@@ -61,14 +61,14 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         identical &= values == 0
     reason = f"{identical.sum()} of {len(identical)} images identical{_largest(differences, precision)}"
     if changed:
-        reason += f"; {changed} labels changed by more than rounding"
+        reason += f"; {changed} labels changed despite a clear margin"
     if not same_threshold:
-        reason += "; different images are unknown"
+        reason += "; different images are flagged as unknown"
     return RuleResult(PARITY_RULE, close and changed == 0 and same_threshold, True, reason, figures)
 
 
 def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
-    """Returns the largest difference of each image (N,), for probabilities and out-of-distribution scores."""
+    """Returns the per-image maximum difference (N,) in probabilities and in out-of-distribution scores."""
     differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
     if not np.isnan(own.ood_scores).all():
         differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)
@@ -92,7 +92,7 @@ def _largest(differences: Mapping[str, NDArray[np.float64]], precision: str) -> 
 
 
 def _same_threshold(own: ServedOutput, served: ServedOutput) -> bool:
-    """Returns True if one threshold of the out-of-distribution score explains the unknown flags of both."""
+    """Returns True if a single out-of-distribution threshold is consistent with the unknown flags of both outputs."""
     if all(flag is None for flag in own.unknown):
         return True
     if None in served.unknown:

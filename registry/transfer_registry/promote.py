@@ -1,8 +1,8 @@
 """Registration and promotion of a candidate.
 
-If the process is killed at any point, the same call resumes and ends in the same state: it finds the version by its
-tags, reuses its verdict, and writes at most one promotion after it. The ledger is written before the alias, so every
-champion was promoted by an entry; the next call for the model applies a move that was written but not applied.
+If the process is killed at any point, repeating the call resumes it and leads to the same state: it finds the version
+by its tags, reuses its verdict, and writes at most one promotion for that verdict. The ledger is written before the
+alias, so every champion has a ledger entry; the next call for the model applies any move not yet applied.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PromotionResult:
 
     Attributes:
         verdict: Verdict of the gate, serving parity first.
-        promoted: True if this verdict made the version champion, even if it has been replaced since.
+        promoted: True if this verdict made the version champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
 
@@ -67,31 +67,31 @@ def promote_candidate(
 ) -> PromotionResult:
     """Registers a candidate, judges it, records the verdict, and makes it champion if it passed.
 
-    Uses the registry of MLflow's current tracking URI. A repeated call returns the recorded verdict, unless rules,
-    test images or champion have changed.
+    Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
+    rules, test images or champion have changed.
 
     `evaluation` is computed from the served files. `serve` serves the registered version and predicts a sample of the
-    test images over HTTP; `predict` predicts images that are new to the champion, with the champion's own code.
+    test images over HTTP; `predict` runs the champion, with its own code, on images that are new to it.
 
     Raises:
-        RegistryError: The metric of a rule was not measured, a model cannot be served or loaded, or MLflow's registry
-            returned an error. There is no verdict then, and the call can be repeated.
+        RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
+            registry returned an error. No result is returned, and the call can be repeated.
     """
     gate.require_metrics(rules, evaluation.metrics)
     try:
-        # Two candidates judged at the same time would both be compared with the same champion.
+        # Without the lock, two candidates judged at the same time would be compared with the same champion.
         with ledger.exclusive(candidate.model):
             return _Promotion(MlflowClient(), ledger, serve, predict, candidate, evaluation, rules).run()
     except MlflowException as error:
         raise RegistryError(
             f"MLflow's registry at {mlflow.get_registry_uri()} returned an error: {error.message}; "
-            "fix it and run the same command again to resume"
+            "fix the cause and run the same command again to resume"
         ) from error
 
 
 @dataclass(frozen=True)
 class _Promotion:
-    """One call of `promote_candidate`."""
+    """State of a single call to `promote_candidate`."""
 
     client: MlflowClient
     ledger: Ledger
@@ -117,7 +117,7 @@ class _Promotion:
         )
 
     def _register(self) -> ModelVersion:
-        """Finds the candidate's version by its tags; `register_model` would create another one."""
+        """Returns the version with the candidate's tags, or registers one; `register_model` alone would add another."""
         tags = {
             RUN_TAG: self.candidate.run_id,
             TRIAL_TAG: str(self.candidate.trial),
@@ -129,12 +129,12 @@ class _Promotion:
         return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
 
     def _champion(self, version: ModelVersion) -> int | None:
-        """Returns the current champion; None if there is none or it is the candidate."""
+        """Returns the current champion; None if there is no champion or if it is the candidate itself."""
         champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it is the champion's, or if test images, rules and champion are the same."""
+        """Returns the last verdict if it made the current champion or is still valid (same rules, images, champion)."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

@@ -11,17 +11,17 @@ from itertools import accumulate
 import numpy as np
 
 BOOTSTRAP_SAMPLES = 10_000
-_MAX_IMAGES = 10_000_000  # of `required_images`
+_MAX_IMAGES = 10_000_000  # upper limit for `required_images`
 
 
 @dataclass(frozen=True)
 class PairedResult:
-    """Counts of two models' results on the same images.
+    """Paired counts for two models evaluated on the same images.
 
     Attributes:
-        images: At least 1.
-        better: Images that only the candidate classifies correctly.
-        worse: Images that only the champion classifies correctly.
+        images: Number of images, at least 1.
+        better: Number of images that only the candidate classifies correctly.
+        worse: Number of images that only the champion classifies correctly.
     """
 
     images: int
@@ -30,48 +30,48 @@ class PairedResult:
 
     @property
     def gain(self) -> float:
-        """Accuracy of the candidate minus accuracy of the champion, -1 to 1."""
+        """Accuracy of the candidate minus that of the champion, -1 to 1."""
         return (self.better - self.worse) / self.images
 
     @property
     def discordant_rate(self) -> float:
-        """Fraction of discordant images, 0 to 1."""
+        """Fraction of images that are discordant pairs, 0 to 1."""
         return (self.better + self.worse) / self.images
 
 
 def p_value(paired: PairedResult, margin: float = 0.0) -> float:
-    """Returns the one-sided p-value of the null hypothesis that the true gain is at most the margin, -1 to 1.
+    """Returns the one-sided p-value for the null hypothesis that the true gain is at most `margin` (-1 to 1).
 
-    The test is `mcnemar`, which is exact, if the margin is 0, else `score_test`, which is asymptotic.
+    Uses the exact test `mcnemar` if the margin is 0, otherwise the asymptotic test `score_test`.
     """
     return mcnemar(paired.better, paired.worse) if margin == 0 else score_test(paired, margin)
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Returns the p-value of the one-sided exact McNemar test for the counts of discordant images.
+    """Returns the p-value of the one-sided exact McNemar test for the counts of discordant pairs.
 
-    P(X >= better), X ~ Binomial(better + worse, 1/2); 1 without discordant images.
+    P(X >= better), where X ~ Binomial(better + worse, 1/2); 1 if there are no discordant pairs.
 
     McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or percentages.
     Psychometrika 12, 153-157.
     """
     if better + worse == 0:
         return 1.0
-    from scipy.stats import binomtest  # imported if needed: it takes 2 s
+    from scipy.stats import binomtest  # imported lazily because it takes 2 s
 
     return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
 
 
 def score_test(paired: PairedResult, margin: float) -> float:
-    """Returns the asymptotic p-value of Tango's one-sided score test for a gain above the margin, -1 to 1.
+    """Returns the asymptotic p-value of Tango's one-sided score test for a gain above `margin` (-1 to 1).
 
-    With a margin of 0 it is McNemar's test without continuity correction.
+    With a margin of 0, it is McNemar's test without continuity correction.
 
     Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design. Statistics in Medicine 17, 891-908.
     """
     n, b, c = paired.images, paired.better, paired.worse
-    # Maximum likelihood estimate of the rate of `worse` if the gain equals the margin: root of a quadratic.
+    # Maximum likelihood estimate of the rate of `worse`, given that the gain equals the margin: root of a quadratic.
     linear = (2 * n - b + c) * margin - b - c
     constant = -c * margin * (1 - margin)
     rate = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
@@ -83,7 +83,7 @@ def score_test(paired: PairedResult, margin: float) -> float:
 
 
 def gain_interval(paired: PairedResult, confidence: float) -> tuple[float, float]:
-    """Returns the central interval of the gain by the paired bootstrap with a fixed seed.
+    """Returns the central confidence interval of the gain, using a paired bootstrap with a fixed seed.
 
     Efron, B. (1979). Bootstrap methods: another look at the jackknife. The Annals of Statistics 7, 1-26.
     """
@@ -99,9 +99,9 @@ class TrueEffect:
     """Assumed true difference between two models.
 
     Attributes:
-        gain: Accuracy of the candidate minus accuracy of the champion, above the margin.
-        discordant: Fraction of discordant images, |gain| to 1.
-        margin: Difference in accuracy that the test compares with.
+        gain: Accuracy of the candidate minus that of the champion; greater than `margin`.
+        discordant: Fraction of images that are discordant pairs, |gain| to 1.
+        margin: Largest accuracy gain under the null hypothesis of the test.
     """
 
     gain: float
@@ -110,9 +110,9 @@ class TrueEffect:
 
 
 def power(images: int, effect: TrueEffect, confidence: float) -> float:
-    """Returns the probability that the candidate passes a test with `p_value` on this number of images.
+    """Returns the probability that the candidate passes the test in `p_value` on this number of images.
 
-    Exact without a margin, else by the normal approximation.
+    Exact if the margin is 0, otherwise a normal approximation.
     """
     from scipy.stats import binom, norm
 
@@ -122,13 +122,13 @@ def power(images: int, effect: TrueEffect, confidence: float) -> float:
         return float(norm.cdf((gain - effect.margin) / deviation - norm.ppf(confidence)))
     mean, deviation = images * discordant, math.sqrt(images * discordant * (1 - discordant))
     counts = np.arange(max(0, int(mean - 8 * deviation)), min(images, int(mean + 8 * deviation) + 1) + 1)
-    critical = binom.isf(1 - confidence, counts, 0.5) + 1  # fewest `better` among `counts` that pass
+    critical = binom.isf(1 - confidence, counts, 0.5) + 1  # smallest passing value of `better` for each of `counts`
     pass_rates = binom.sf(critical - 1, counts, (discordant + gain) / 2 / discordant)
     return float(binom.pmf(counts, images, discordant) @ pass_rates)
 
 
 def required_images(effect: TrueEffect, confidence: float, target_power: float) -> int:
-    """Returns the approximate number of test images needed to reach a power, by bisection to 1 %."""
+    """Returns the approximate number of test images needed to reach a given power, found by bisection to within 1%."""
     low, high = 1, 2
     while power(high, effect, confidence) < target_power and high < _MAX_IMAGES:
         low, high = high, 2 * high
@@ -142,7 +142,7 @@ def required_images(effect: TrueEffect, confidence: float, target_power: float) 
 
 
 def holm_adjust(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Returns p-values adjusted for multiple tests by Holm's method.
+    """Returns p-values adjusted for multiple testing by Holm's method.
 
     Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scand. Journal of Statistics 6, 65-70.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 Figure = float | int | str | None
-"""Value behind a rule's result; None replaces numbers that are not finite, which JSON cannot represent."""
+"""Value behind a rule's result; None replaces non-finite numbers, which JSON cannot represent."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class RuleResult:
     Attributes:
         rule: Text of the rule; equal rules have equal texts.
         passed: True if the candidate passes the rule, or if the rule does not apply.
-        applicable: False if there was nothing to compare, such as no champion.
-        figures: Values behind the reason.
+        applicable: False if there was nothing to compare with, for example because there is no champion.
+        figures: Values on which the reason is based.
     """
 
     rule: str
@@ -38,8 +38,8 @@ class Verdict:
 
     Attributes:
         results: One per rule, in the order of the rules.
-        evaluations: Number of verdicts on this test set, this one included; 0 if unknown.
-        note: Remark on the circumstances of the verdict; may be empty.
+        evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
+        note: Comment on the circumstances of the verdict; may be empty.
     """
 
     results: tuple[RuleResult, ...]
@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Rule and reason of every failed rule, or of every rule if none failed."""
+        """Text and reason of each failed rule, or of all rules if no rule failed."""
         return tuple(f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed)
 
     def __str__(self) -> str:
@@ -62,13 +62,13 @@ class Verdict:
 
     @property
     def reuse_warning(self) -> str:
-        """Warning about repeated verdicts on one test set; empty for the first."""
+        """Warning about repeated verdicts on one test set; empty for the first verdict."""
         if self.evaluations < 2:
             return ""
         return f"{_ordinal(self.evaluations)} evaluation on this test set; reuse raises the risk of a false promotion"
 
     def to_json(self) -> str:
-        """Returns one line of JSON, which `from_json` parses to an equal verdict."""
+        """Returns one line of JSON, which `from_json` parses into an equal verdict."""
         return json.dumps({"passed": self.passed, **asdict(self)}, allow_nan=False, ensure_ascii=False)
 
     @classmethod

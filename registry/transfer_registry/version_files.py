@@ -1,7 +1,7 @@
-"""Files of a version: predictions on test sets, hashes of training images.
+"""Files stored with a version: test set predictions and training image hashes.
 
-They are artifacts of its run, below `registry/<model>/v<version>/`. Nothing is stored for a version without a run, such
-as one registered by another tool.
+They are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version without a
+run, such as one registered by another tool.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _TRAINING_HASHES = "training_sha256.txt"
 
 @dataclass(frozen=True)
 class StoredPredictions:
-    """Predictions of one model for N images of C classes; images are identified by content.
+    """One model's predictions for N images and C classes; images are identified by content hash.
 
     Attributes:
-        classes: Class names, in the order of the columns (C).
-        sha256: Content hashes (N).
-        probabilities: (N, C), float32.
+        classes: Class names (C), in column order.
+        sha256: Content hashes of the images (N).
+        probabilities: Class probabilities (N, C), float32.
     """
 
     classes: tuple[str, ...]
@@ -40,7 +40,7 @@ class StoredPredictions:
     probabilities: NDArray[np.float32]
 
     def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
-        """Returns the most probable class name of each of these images (M); None if one of them is missing."""
+        """Returns the most probable class name for each of M images; None if any of the images is missing."""
         rows = {digest: row for row, digest in enumerate(self.sha256)}
         if not set(sha256) <= rows.keys():
             return None
@@ -51,7 +51,7 @@ class StoredPredictions:
 def save_predictions(
     client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
 ) -> None:
-    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`; replaces earlier ones."""
+    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`, replacing earlier ones."""
     with _write_file(client, version, _predictions_name(fingerprint)) as file:
         np.savez_compressed(
             file,
@@ -62,7 +62,7 @@ def save_predictions(
 
 
 def load_predictions(client: MlflowClient, version: ModelVersion, fingerprint: str) -> StoredPredictions | None:
-    """Loads a version's predictions on one test set; None if there are none or the file is incomplete."""
+    """Loads a version's predictions on one test set; None if there are none or the file is truncated or corrupt."""
     with _read_file(client, version, _predictions_name(fingerprint)) as file:
         return _read_predictions(file) if file else None
 
@@ -81,7 +81,7 @@ def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozens
 
 @contextmanager
 def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
-    """Yields a path to write to; stores the file at the end of the `with` block."""
+    """Yields a path to write to; stores the file on exit from the `with` block."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         yield file
@@ -91,7 +91,7 @@ def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Itera
 
 @contextmanager
 def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
-    """Yields a copy of a stored file for the duration of the `with` block; None if it does not exist."""
+    """Yields a temporary copy of a stored file, which is deleted on exit; None if the file does not exist."""
     path = f"{_artifact_folder(version)}/{name}"
     stored = client.list_artifacts(version.run_id, _artifact_folder(version)) if version.run_id else []
     if path not in {artifact.path for artifact in stored}:

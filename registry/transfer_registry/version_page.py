@@ -1,4 +1,4 @@
-"""Tags and description of a version on MLflow's pages."""
+"""Tags and description of a version in the MLflow UI."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from transfer_registry.verdict import RuleResult
 
 LEDGER_TAG = "platform.ledger_entry"
-"""Tag with the id of the last ledger entry on a version."""
+"""Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix of tags that hold the hash of a ledger entry, followed by its id; they reveal a rewritten ledger."""
+"""Tag prefix, followed by the ID of a ledger entry; the value is the entry's hash, which reveals a rewritten ledger."""
 
-_MAX_LENGTH = 5000  # characters in a tag or description that every MLflow store accepts
+_MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 
 
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback after the verdict, or the verdict itself. The tag with its hash comes last: if a
-    version has it, it has all the others.
+    `last` is the promotion or rollback after the verdict, or the verdict itself. The tag with its hash comes last: a
+    version with this tag also has all the others.
     """
     tags = {}
     if verdict:
@@ -38,9 +38,9 @@ def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, st
 
 
 def version_description(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
-    """Returns a Markdown page with status, rule results and fingerprints of a version; arguments as in `apply_move`."""
+    """Returns a Markdown page with a version's status, rule results and fingerprints; arguments as for `apply_move`."""
     entry = move or verdict
-    assert entry is not None, "the ledger has no entry on the version"
+    assert entry is not None, "the ledger has no entry for the version"
     lines = [
         _describe_status(verdict, move),
         *(_describe_verdict(verdict) if verdict else ["", "Never judged by the gate."]),

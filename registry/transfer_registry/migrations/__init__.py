@@ -1,6 +1,6 @@
-"""Tables of the ledger, as Alembic revisions in `versions/`.
+"""Ledger tables, defined by Alembic revisions in `versions/`.
 
-A new revision names its predecessor in `down_revision`, and `HEAD` is set to it here.
+To add a revision, set its `down_revision` to the previous one and update `HEAD` below.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
 HEAD = "0001"
-"""Newest revision; a ledger at this revision is opened without importing Alembic."""
+"""Latest revision; a ledger at this revision is opened without importing Alembic."""
 
 VERSION_TABLE = "ledger_version"
-"""Alembic's version table; MLflow and Optuna both use the default name."""
+"""Alembic's version table, renamed because both MLflow and Optuna use the default name."""
 
 
 def upgrade_tables(engine: Engine) -> None:
     """Creates the ledger's tables or upgrades them to `HEAD`, in one transaction.
 
-    Other processes wait for an advisory lock in PostgreSQL, for `BEGIN IMMEDIATE` in SQLite.
+    Other processes are blocked by an advisory lock in PostgreSQL, or by `BEGIN IMMEDIATE` in SQLite.
 
     Raises:
         StorageError: The tables were created by a newer version of the platform.
@@ -52,14 +52,14 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _schema_name(url: URL) -> str | None:
-    """Returns the first schema of the URL's search path, in which new tables are created."""
+    """Returns the first schema in the URL's search path, where new tables are created."""
     options = " ".join(str(value) for value in url.normalized_query.get("options", ()))
     path = re.search(r"search_path=\s*([^\s,]+)", options)
     return path.group(1).strip('"') if path else None
 
 
 def _upgrade(connection: Connection) -> None:
-    from alembic import command  # imported if needed: it takes 0.25 s
+    from alembic import command  # imported lazily because it takes 0.25 s
     from alembic.config import Config
     from alembic.util import CommandError
 

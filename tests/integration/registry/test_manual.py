@@ -66,7 +66,7 @@ def test_a_second_rollback_goes_back_further_and_the_first_champion_has_none_bef
 
 def test_a_rollback_to_a_version_that_was_deleted_names_those_that_are_there(decided) -> None:
     decided.client.delete_model_version("ants-bees", "2")
-    with pytest.raises(RegistryError, match="no version 2; it has 1, 3, 4"):
+    with pytest.raises(RegistryError, match="no version 2; its versions: 1, 3, 4"):
         roll_back("ants-bees", decided.ledger)
     assert decided.champion() == 3
 
@@ -75,7 +75,7 @@ def test_an_alias_that_was_moved_by_hand_is_not_rolled_back_but_settled(decided)
     decided.client.set_registered_model_alias("ants-bees", "champion", "1")
     with pytest.raises(RegistryError, match="points to version 1, but the champion in the ledger is version 3"):
         roll_back("ants-bees", decided.ledger)
-    with pytest.raises(RegistryError, match="changed by hand; promote it nevertheless with --override"):
+    with pytest.raises(RegistryError, match="changed by hand; to promote it anyway, use --override"):
         promote_version("ants-bees", 1, decided.ledger)
     promote_version("ants-bees", 1, decided.ledger, "the old one after all")
     assert decided.champion() == decided.ledger.last_move("ants-bees").version == 1
@@ -99,7 +99,7 @@ def test_no_rollback_takes_a_version_for_a_deleted_one_of_its_number(decided) ->
     refused, passed = decided.candidate(wrong=30), decided.candidate(wrong=5)
     assert not decided.promote(refused).promoted
     assert decided.promote(passed).promoted
-    with pytest.raises(RegistryError, match="has no version 3; it has 1, 2"):
+    with pytest.raises(RegistryError, match="has no version 3; its versions: 1, 2"):
         roll_back("ants-bees", decided.ledger)
     assert decided.champion() == 2
 
@@ -126,7 +126,7 @@ def test_a_version_that_passed_against_another_champion_or_was_never_judged_need
     promote_version("ants-bees", 5, decided.ledger, "from the other team")
     assert "Never judged by the gate." in decided.client.get_model_version("ants-bees", "5").description
     assert verify(decided.ledger) == ()
-    with pytest.raises(RegistryError, match="no version 9; it has 1, 2, 3, 4, 5"):
+    with pytest.raises(RegistryError, match="no version 9; its versions: 1, 2, 3, 4, 5"):
         promote_version("ants-bees", 9, decided.ledger)
 
 
@@ -148,7 +148,7 @@ def execute(world, statement: str) -> None:
 def test_one_changed_entry_is_named(decided) -> None:
     execute(decided, "UPDATE entries SET reason = 'it was splendid' WHERE id = 7")
     (error,) = verify(decided.ledger)
-    assert error.startswith("entry 7 (verdict, ants-bees version 4) or the entry before it was changed")
+    assert error.startswith("entry 7 (verdict, ants-bees version 4) or the previous entry was modified")
 
 
 def test_an_entry_without_its_hash_is_named(decided) -> None:
@@ -172,7 +172,7 @@ def test_a_ledger_that_was_rewritten_as_a_whole_differs_from_the_tags(decided) -
         before = entry.digest(before)
         execute(decided, f"UPDATE entries SET hash = '{before}' WHERE id = {entry.id}")
     (error,) = verify(decided.ledger)
-    assert "version 4 has another hash of entry 7 than the ledger: the ledger was rewritten" in error
+    assert "version 4 has a different hash for entry 7 than the ledger: the ledger was rewritten" in error
 
 
 def test_an_alias_that_was_moved_or_removed_by_hand_is_found(decided) -> None:
@@ -244,7 +244,7 @@ def test_models_of_other_tools_are_ignored(decided) -> None:
 
 def test_two_versions_of_one_study_are_not_compared_by_its_run(decided) -> None:
     version = overview.describe_version(decided.ledger, "ants-bees", 1)
-    with pytest.raises(RegistryError, match="two trials of one study"):
+    with pytest.raises(RegistryError, match="two trials of the same study"):
         overview.compare_versions(version, version)
 
 
@@ -280,7 +280,7 @@ def test_the_history_is_plain_values(decided) -> None:
     assert [entry["id"] for entry in entries] == list(range(1, 8))
     assert entries[0]["verdict"]["results"][0]["rule"] == "serving parity"
     assert {entry["kind"] for entry in entries} == {"verdict", "promotion"}
-    with pytest.raises(RegistryError, match="no entry on wasps; it has entries on ants-bees"):
+    with pytest.raises(RegistryError, match="no entries for wasps; models with entries: ants-bees"):
         overview.history(decided.ledger, "wasps")
 
 
@@ -321,7 +321,7 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
     assert platform("diff", "ants-bees/1", "ants-bees/2") == "no differences\n"
     assert "verified 7 ledger entries" in platform("verify")
     assert platform("rollback", "ants-bees", "--reason", "wasps").startswith("ants-bees version 2 is champion again")
-    assert "promote it nevertheless with --override" in platform("promote", "ants-bees/4", code=1)
+    assert "to promote it anyway, use --override" in platform("promote", "ants-bees/4", code=1)
     assert "is champion; ledger entry 9" in platform("promote", "ants-bees/4", "--override", "so they said")
     assert "so they said" in platform("history", "ants-bees")
 
@@ -329,9 +329,9 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
 def test_a_command_names_what_is_there(platform) -> None:
     assert "registered models: ants-bees" in platform("show", "wasps", code=1)
     assert "its versions: 1, 2, 3, 4" in platform("show", "ants-bees/9", code=1)
-    assert "it has entries on ants-bees" in platform("history", "wasps", code=1)
+    assert "models with entries: ants-bees" in platform("history", "wasps", code=1)
 
 
 def test_a_verification_that_fails_exits_with_one(decided, platform) -> None:
     execute(decided, "UPDATE entries SET passed = 1 WHERE id = 7")
-    assert "entry 7 (verdict, ants-bees version 4) or the entry before it was changed" in platform("verify", code=1)
+    assert "entry 7 (verdict, ants-bees version 4) or the previous entry was modified" in platform("verify", code=1)

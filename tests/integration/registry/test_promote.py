@@ -141,7 +141,7 @@ def test_other_classes_cannot_be_compared(world) -> None:
     world.promote(world.candidate(wrong=9))
     promotion = world.promote(world.candidate(wrong=0, classes=("ants", "bees", "wasps")))
     assert not promotion.promoted
-    assert "only the champion: none; only the candidate: wasps" in promotion.verdict.results[-1].reason
+    assert "only in the champion: none; only in the candidate: wasps" in promotion.verdict.results[-1].reason
 
 
 @pytest.mark.parametrize("described", [True, False])

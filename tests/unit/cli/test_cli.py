@@ -157,7 +157,7 @@ def test_looking_for_a_model_where_none_is_creates_no_database(isolated: Path) -
     (isolated / "photos" / "a.txt").write_text("a")
     Image.new("RGB", (8, 8)).save(isolated / "photo.png")
     for command in (["predict", "photos", "--model", "x"], ["serve", "x"], ["classify", "photo.png", "--model", "x"]):
-        assert "no model is registered here" in refused(*command)
+        assert "no registered models" in refused(*command)
     assert not (isolated / "mlflow.db").exists()
 
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_said_before_any_work(isolated: Path) -> None:
     Image.new("RGB", (8, 8)).save(isolated / "photo.png")
     backbone = ["--backbone", "efficientnet_lite0"]
     assert "it is a folder" in refused("predict", ".", "--model", "x", "--out", str(isolated))
-    assert "cannot be written: /proc:" in refused("predict", ".", "--model", "x", "--out", "/proc/x.csv")
+    assert "cannot write /proc/x.csv: /proc:" in refused("predict", ".", "--model", "x", "--out", "/proc/x.csv")
     assert "it is a folder" in refused("classify", "photo.png", *backbone, "--annotate", str(isolated))
     assert "photo not found: nosuch.jpg" in refused("classify", "nosuch.jpg", "--model", "x")
 

@@ -183,7 +183,7 @@ def test_no_file_is_replaced(fill, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "recipes/first.yaml"])
     assert end.value.code == 1
-    assert "recipes/first.yaml cannot be written" in capsys.readouterr().err
+    assert "cannot write recipes/first.yaml" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "first.yaml"])
     assert end.value.code == 0

@@ -76,6 +76,6 @@ def test_an_earlier_answer_is_no_image(isolated: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("model", ["runs:/0123/model", "models:/m-0123"])
 def test_a_model_of_a_run_is_not_looked_for_where_there_are_no_runs(isolated: Path, model: str) -> None:
-    with pytest.raises(RegistryError, match="no model is registered here"):
+    with pytest.raises(RegistryError, match="no registered models"):
         model_uri(model)
     assert not list(isolated.iterdir())

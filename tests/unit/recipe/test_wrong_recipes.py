@@ -267,7 +267,7 @@ CASES = {
     "threshold without a bound": (
         continued("promotion: {model: m, gate: {test/loss: {}}}\n"),
         12,
-        "promotion.gate.test/loss: a threshold needs at_least or at_most",
+        "promotion.gate.test/loss: a threshold requires at_least, at_most or both",
     ),
     # Invalid YAML.
     "field given twice": (

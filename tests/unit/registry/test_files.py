@@ -53,7 +53,7 @@ def test_a_folder_appears_with_all_of_its_files(isolated: Path) -> None:
     with files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("a")
     assert [path.name for path in folder.iterdir()] == ["a"]
-    with pytest.raises(StorageError, match="holds files already"), files.atomic_folder(folder):
+    with pytest.raises(StorageError, match="already contains files"), files.atomic_folder(folder):
         pass
 
 

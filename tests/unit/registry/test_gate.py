@@ -229,7 +229,7 @@ def test_the_json_has_all_figures() -> None:
 @pytest.mark.parametrize(
     ("rule", "settings", "message"),
     [
-        (Threshold, {}, "a threshold needs at_least or at_most"),
+        (Threshold, {}, "a threshold requires at_least, at_most or both"),
         (Threshold, {"atleast": 1.0}, "atleast\n  Extra inputs are not permitted"),
         (OverChampion, {"at_least": 1.0}, "at_least\n  Extra inputs are not permitted"),
         (OverChampion, {"confidence": 95}, "confidence\n  Input should be less than 1"),
@@ -294,7 +294,7 @@ def test_the_reason_counts_identical_images_and_names_the_largest_differences() 
         "2 of 3 images identical; largest differences: probability 5e-05 (allowed in float32: 0.0001)"
     )
     unknown = parity(output(OWN, OOD_SCORES, (False, False, True)), output(OWN, OOD_SCORES, (False, True, True)))
-    assert unknown.reason == "2 of 3 images identical; different images are unknown"
+    assert unknown.reason == "2 of 3 images identical; different images are flagged as unknown"
 
 
 def test_parity_names_clear_labels_that_changed() -> None:
@@ -304,7 +304,7 @@ def test_parity_names_clear_labels_that_changed() -> None:
 
 
 def test_parity_of_other_shapes_fails_and_of_an_unknown_precision_is_an_error() -> None:
-    assert "returned (3, 1) probabilities, expected (3, 2)" in parity(output(OWN), output(OWN[:, :1])).reason
+    assert "returned probabilities of shape (3, 1), expected (3, 2)" in parity(output(OWN), output(OWN[:, :1])).reason
     with pytest.raises(RegistryError, match="int8"):
         parity(output(OWN), output(OWN), "int8")
 

@@ -227,7 +227,7 @@ def test_a_ledger_of_a_newer_version_is_an_error(url: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("no url", "is not a database URL"),
+        ("no url", "must be a database URL"),
         ("mysql://u:p@host/db", "not mysql"),
         ("sqlite:////nowhere/at/all/ledger.db", "cannot be opened"),
     ],

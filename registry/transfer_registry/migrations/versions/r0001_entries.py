@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Creates `entries`."""
+    """Creates the `entries` table."""
     op.create_table(
         "entries",
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=True),

@@ -257,9 +257,9 @@ def test_a_missing_model_and_an_unknown_format(here: Registered, tmp_path: Path)
 def test_a_folder_with_files_is_not_changed(here: Registered, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     message = refused("ants-bees", "--to", "safetensors", "--out", tmp_path)
-    assert f"{tmp_path} holds files already: name a folder that is new or empty" in message
+    assert f"{tmp_path} already contains files; specify a new or empty folder" in message
     message = refused("ants-bees", "--to", "safetensors", "--out", tmp_path / "mine.txt")
-    assert f"{tmp_path}/mine.txt is a file: name a folder" in message
+    assert f"{tmp_path}/mine.txt is a file; specify a new" in message
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     export("ants-bees", "safetensors", tmp_path / "empty")
