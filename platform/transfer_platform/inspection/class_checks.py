@@ -1,4 +1,4 @@
-"""Checks of classes and groups: missing, small, imbalanced, or in several splits."""
+"""Checks for invalid or imbalanced classes, and for groups in several splits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
 
 MAX_IMBALANCE = 5.0
-"""Largest to smallest class size above which a class imbalance is reported."""
+"""Ratio of largest to smallest class size above which class imbalance is reported."""
 
 
 def check_class_folders(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
-    """Yields missing and invalid classes, which make it impossible to split a dataset."""
+    """Yields findings for missing and invalid classes, which prevent the dataset from being split."""
     for catalog in catalogs.values():
         yield from (Finding("invalid classes", (), error) for error in catalog.class_errors())
     images = {split: catalog.images for split, catalog in catalogs.items()}
@@ -26,7 +26,7 @@ def check_class_folders(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 
 
 def check_class_names(labels: Collection[str]) -> Iterator[Finding]:
-    """Yields classes whose names differ only in case, spaces or punctuation."""
+    """Yields findings for class names that differ only in case, spaces or punctuation."""
     similar: dict[str, list[str]] = defaultdict(list)
     for label in sorted(labels):
         similar["".join(filter(str.isalnum, label.casefold())) or label].append(label)
@@ -36,7 +36,7 @@ def check_class_names(labels: Collection[str]) -> Iterator[Finding]:
 
 
 def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Finding]:
-    """Yields classes with fewer than `few` training images, and class imbalance."""
+    """Yields findings for classes with fewer than `few` training images and for class imbalance."""
     counts = Counter(image.label for image in train)
     for label, count in sorted(counts.items()):
         if count < few:
@@ -50,8 +50,8 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
 
 
 def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Yields groups whose images are in several splits of a manifest."""
+    """Yields findings for groups with images in several splits of a manifest."""
     for name, group in groups_in_several_splits(splits).items():
         files = tuple(image.path for images in group.values() for image in images)
         counts = " and ".join(f"{len(images)} in {split}" for split, images in group.items())
-        yield Finding("group across splits", files, f"the group {name!r} has {counts}")
+        yield Finding("group across splits", files, f"images in group {name!r}: {counts}")

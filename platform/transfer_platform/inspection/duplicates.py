@@ -1,4 +1,4 @@
-"""Exact duplicates (identical files) and near duplicates (similar images)."""
+"""Finds exact duplicates (identical files) and near duplicates (similar images)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 MAX_BRIGHTNESS_DIFFERENCE = 4.0
-"""Largest difference in mean brightness between near duplicates, 0 to 255."""
+"""Maximum difference in mean brightness between near duplicates, 0 to 255."""
 MIN_CORRELATION = 0.97
-"""Smallest correlation between the perceptual hashes of near duplicates."""
+"""Minimum correlation between the perceptual hashes of near duplicates."""
 MAX_COLOR_DIFFERENCE = 5.0
-"""Largest mean absolute difference between the thumbnails of near duplicates, 0 to 255."""
+"""Maximum mean absolute difference between the thumbnails of near duplicates, 0 to 255."""
 MAX_ASPECT_DIFFERENCE = 0.05
-"""Largest difference in the logarithm of the aspect ratio of near duplicates."""
+"""Maximum difference in log aspect ratio between near duplicates."""
 MIN_CONTRAST = 4.0
-"""Smallest standard deviation of brightness, 0 to 255; skies and blank pages are not compared."""
+"""Minimum standard deviation of brightness, 0 to 255; images below it, such as blank pages, are not compared."""
 
 
 def exact_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Yields images whose files are identical; `allowed` files may be in two splits."""
+    """Yields findings for identical files; `allowed` files may have duplicates in another split."""
     for copies in images_in_several_splits(splits, allowed):
         yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
     counts = Counter(image.sha256 for images in splits.values() for image in images)
@@ -57,7 +57,7 @@ def _paths(images: Mapping[str, Sequence[ImageRecord]]) -> tuple[Path, ...]:
 
 
 def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns the distinct `split/label` pairs, in the order of the splits."""
+    """Returns the distinct `split/label` pairs, in split order."""
     locations = {f"{split}/{image.label}" for split, images in copies.items() for image in images}
     order = list(copies)
     return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))
@@ -66,9 +66,9 @@ def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
 def near_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Yields almost identical images: resized, compressed again, or consecutive video frames.
+    """Yields findings for almost identical images, such as resized or recompressed copies or consecutive video frames.
 
-    `headers` (N,) are `HEADER_DTYPE` records; they and the hashes have the order of the splits and their images.
+    `headers` (N,) are `HEADER_DTYPE` records; headers and hashes must be in the same order as the images in `splits`.
     """
     images = [(split, image) for split, members in splits.items() for image in members]
     for group in group_similar(headers, hashes, _distinct(splits)):
@@ -86,7 +86,7 @@ def near_duplicates(
 
 
 def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """Returns the indices of all images, without exact duplicates within a split."""
+    """Returns the indices of all images, deduplicated by content within each split."""
     indices: list[int] = []
     start = 0
     for images in splits.values():
@@ -108,19 +108,19 @@ def group_similar(
 ) -> list[list[int]]:
     """Groups almost identical images.
 
-    Pairs of similar brightness are compared by their perceptual hashes, the lowest frequencies of a cosine transform
-    (Zauner, 2010), and those with similar hashes by the colors of their thumbnails. Images in the same group are not
-    compared again: a thousand frames of a video would make a million pairs.
+    Pairs with similar brightness are compared by perceptual hash, the lowest frequencies of a cosine transform (Zauner,
+    2010), and pairs with similar hashes by the colors of their thumbnails. Images already in the same group are not
+    compared again, because a thousand video frames would form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
         hashes: Perceptual hashes of all images.
         indices: Indices (M,) of the images to compare.
-        block: Rows and columns of the hash comparisons that are made at once.
+        block: Number of rows and columns in each tile of the hash comparison.
         pairs_at_once: Number of pairs whose thumbnails are compared at once.
 
     Returns:
-        The indices of each connected group of two or more images, ordered by their first index.
+        Sorted indices of each connected group of at least two images; groups are ordered by their first index.
     """
     order = indices[np.argsort(hashes.brightness[indices], kind="stable")]
     order = order[hashes.deviation[order] >= MIN_CONTRAST]
@@ -141,7 +141,7 @@ def group_similar(
 
 
 def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yields tiles (rows, columns) that cover each index with all later ones before its end (N,)."""
+    """Yields tiles (rows, columns) that pair each index with all later ones before its entry in `ends` (N,)."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])
@@ -152,15 +152,15 @@ def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[s
 def _may_match(
     aspects: NDArray[np.float64], mean_color: NDArray[np.float32], pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Selects pairs (P, 2) with the same aspect ratio whose mean colors do not exclude similar thumbnails."""
+    """Returns a mask of the pairs (P, 2) with similar aspect ratios and mean colors, whose thumbnails may match."""
     first, second = pairs.T
     differences = np.abs(mean_color[first] - mean_color[second]).mean(axis=1)
-    is_similar = differences <= MAX_COLOR_DIFFERENCE + 0.01  # mean colors have rounding errors
+    is_similar = differences <= MAX_COLOR_DIFFERENCE + 0.01  # tolerance for rounding errors
     return np.asarray(is_similar & (np.abs(aspects[first] - aspects[second]) <= MAX_ASPECT_DIFFERENCE))
 
 
 def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Selects pairs (P, 2) with similar thumbnails."""
+    """Returns a mask of the pairs (P, 2) with similar thumbnails."""
     indices, inverse = np.unique(pairs, return_inverse=True)
     pixels = hashes.thumbnails(indices).astype(np.int16)
     first, second = inverse.reshape(pairs.shape).T
@@ -168,7 +168,7 @@ def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDA
 
 
 def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the new group numbers (N,) after the groups of each pair (P, 2) have been merged."""
+    """Merges the groups of each pair (P, 2) and returns the new group numbers (N,)."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array

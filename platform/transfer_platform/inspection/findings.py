@@ -1,4 +1,4 @@
-"""Kinds of findings: severity, meaning and fix."""
+"""Finding kinds, each with a severity, meaning and fix."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """Severity of a finding, in descending order."""
+    """Severity of a finding, most severe first."""
 
     ERROR = "error"
     """Training is impossible, or its results would be meaningless."""
     WARNING = "warning"
     """Training is possible, but the finding should be checked."""
     NOTE = "note"
-    """Handled automatically."""
+    """For information only, or handled automatically."""
 
 
 @dataclass(frozen=True, slots=True)
 class FindingKind:
-    """A kind of finding.
+    """Definition of a kind of finding.
 
     Attributes:
-        meaning: Description and consequence.
-        fix: Instructions; empty if nothing needs to be done.
-        skippable: `dataset.on_bad_image: skip` may leave out such files. False if their content is unknown.
+        meaning: What was found, and its consequence.
+        fix: How to fix it; empty if no action is required.
+        skippable: Whether `dataset.on_bad_image: skip` may leave out these files; False if their content is unknown.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Finding:
 
     Attributes:
         kind: A key of `FINDING_KINDS`.
-        files: The files concerned, the most relevant one first; empty for a finding about the whole dataset.
+        files: Affected files, most relevant first; empty if the finding concerns the whole dataset.
     """
 
     kind: str
@@ -50,45 +50,45 @@ class Finding:
 _FIX_FILE = "repair or remove it, add it to dataset.exclude, or set dataset.on_bad_image: skip"
 _FIX_LINK = "replace it with a copy of its target, or add it to dataset.exclude"
 _FIX_ROW = "correct the row, add the file to dataset.exclude, or set dataset.on_bad_image: skip"
-_CHECK = "check it; add it to dataset.exclude if it does not belong to the dataset"
+_CHECK = "check it; add it to dataset.exclude if it does not belong in the dataset"
 
 _ERRORS = {
     "unreadable": ("the file cannot be opened", "change its permissions"),
     "unreadable folder": (
-        "its contents are unknown, so it is not skipped",
+        "the folder's contents are unknown, so it is not skipped",
         "change its permissions, or add it to dataset.exclude",
     ),
     "not read": (
-        "a disk or network error; the image may be valid, so it is not skipped",
+        "reading failed because of a disk or network error; the image may be valid, so it is not skipped",
         "run the command again, or add it to dataset.exclude",
     ),
     "missing": ("the manifest lists a file that does not exist", _FIX_ROW),
-    "empty": ("a file of 0 bytes", _FIX_FILE),
+    "empty": ("the file has 0 bytes", _FIX_FILE),
     "unsupported format": ("not an image, or an image in an unsupported format", _FIX_FILE),
-    "damaged": ("a truncated or damaged image", _FIX_FILE),
-    "too many pixels": ("decoding would need too much memory (decompression bomb)", _FIX_FILE),
-    "too many bytes": ("larger than any valid image", _FIX_FILE),
+    "damaged": ("a truncated or corrupt image", _FIX_FILE),
+    "too many pixels": ("decoding would require too much memory (possible decompression bomb)", _FIX_FILE),
+    "too many bytes": ("the file is larger than any valid image", _FIX_FILE),
     "colour space": ("its color space has no defined conversion to RGB", "convert it to RGB"),
-    "link leading out": ("a link to a target outside the dataset", _FIX_LINK),
-    "link in circles": ("a link that leads back to itself or to its own folder", _FIX_LINK),
-    "link to nothing": ("a link whose target does not exist", _FIX_LINK),
-    "special file": ("a pipe, a socket or a device", "remove it"),
-    "outside the class folders": ("its class is unknown", "move it into a class folder, or add it to dataset.exclude"),
+    "link leading out": ("a symbolic link to a target outside the dataset", _FIX_LINK),
+    "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
+    "link to nothing": ("a symbolic link whose target does not exist", _FIX_LINK),
+    "special file": ("a pipe, socket or device", "remove it"),
+    "outside the class folders": ("the class is unknown", "move it into a class folder, or add it to dataset.exclude"),
     "invalid classes": (
         "fewer than two classes, an empty class, or a class name that is not valid text",
         "correct the folders, or the labels in the manifest",
     ),
     "classes differ": (
         "the splits do not have the same classes",
-        "give every split images of every class, under the same class names",
+        "make sure that every split has images of every class, with identical class names",
     ),
-    "cannot be split": ("the splits of the recipe cannot be made from these images", ""),
+    "cannot be split": ("these images cannot be split as specified in the recipe", ""),
     "duplicate across splits": (
         "identical files in different splits; test scores would be too high",
-        "remove one of them, add it to dataset.exclude, or allow it with dataset.allow_duplicates",
+        "remove one of them, add one to dataset.exclude, or allow them with dataset.allow_duplicates",
     ),
     "group across splits": (
-        "images of one group in different splits; test scores would be too high",
+        "images from the same group in different splits; test scores would be too high",
         "correct the split column of the manifest, or remove the column and use fractions",
     ),
 }
@@ -97,7 +97,7 @@ _WARNINGS = {
         "identical files with different labels; at least one label is wrong",
         "remove the file with the wrong label",
     ),
-    "exact duplicate": ("identical files in one class; the image counts more than once", "keep one of them"),
+    "exact duplicate": ("identical files in one class; the image is counted more than once", "keep one of them"),
     "near duplicate across splits": (
         "almost identical images in different splits; test scores may be too high",
         "check them; keep one of them",
@@ -108,20 +108,20 @@ _WARNINGS = {
     ),
     "near duplicate": ("almost identical images of one class", "check them"),
     "label error": (
-        "the label is probably wrong: the out-of-fold prediction is confident of another class",
-        "check it; move it to its class, or add it to dataset.exclude",
+        "the label is probably wrong: the out-of-fold prediction confidently favors another class",
+        "check it; move it to the correct class, or add it to dataset.exclude",
     ),
     "outlier": ("far from all other images in feature space", _CHECK),
-    "wrong extension": ("the file name extension does not match the format", "rename it; it is read in any case"),
-    "animated": ("several frames in one file, of which only the first is used", _CHECK),
-    "unusual format": ("hardly any other image has this format", _CHECK),
+    "wrong extension": ("the file extension does not match the image format", "rename it; it can be read anyway"),
+    "animated": ("the file contains several frames; only the first is used", _CHECK),
+    "unusual format": ("very few images in the dataset have this format", _CHECK),
     "blank": ("an image of a single color", _CHECK),
     "very dark or bright": ("almost nothing is visible", _CHECK),
     "tiny": ("much smaller than the other images", _CHECK),
-    "extreme aspect ratio": ("the network sees only a small part of such a long image", "crop it"),
+    "extreme aspect ratio": ("the network sees only a small part of an image this elongated", "crop it"),
     "similar class names": (
-        "names that differ only in case, spaces or punctuation; perhaps they are the same class",
-        "use the same name, or names that differ clearly",
+        "names that differ only in case, spaces or punctuation; they may refer to the same class",
+        "use the same name, or clearly different names",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
     "class imbalance": (
@@ -131,17 +131,17 @@ _WARNINGS = {
 }
 _NOTES = {
     "predicted as another class": (
-        "the out-of-fold prediction is another class; a difficult image or a wrong label",
-        "check the first ones",
+        "the out-of-fold prediction is another class; the image may be difficult or the label wrong",
+        "check the images listed first",
     ),
-    "EXIF rotation": ("stored rotated; it is turned upright", ""),
-    "transparency": ("transparent areas become white", ""),
-    "CMYK": ("colors for print; converted to RGB", ""),
+    "EXIF rotation": ("the image is stored rotated; it is rotated upright when read", ""),
+    "transparency": ("transparent areas are replaced with white", ""),
+    "CMYK": ("print colors, converted to RGB", ""),
     "more than 8 bits": ("gray values are scaled to 8 bits", ""),
-    "name not UTF-8": ("shown with escape sequences; it is read in any case", ""),
-    "detected splits": ("splits that dataset.splits does not set are detected from folder names", ""),
-    "manifest": ("interpretation of the manifest's columns", ""),
-    "excluded": ("left out because of dataset.exclude", ""),
+    "name not UTF-8": ("the name is shown with escape sequences; the file can be read anyway", ""),
+    "detected splits": ("splits not set in dataset.splits are detected from folder names", ""),
+    "manifest": ("how the manifest columns were interpreted", ""),
+    "excluded": ("excluded by dataset.exclude", ""),
     "hidden": ("hidden files and files created by file managers are ignored", ""),
 }
 
@@ -150,4 +150,4 @@ FINDING_KINDS = {
     for severity, kinds in zip(Severity, (_ERRORS, _WARNINGS, _NOTES), strict=True)
     for name, (meaning, fix) in kinds.items()
 }
-"""All kinds by name, in the order of reports: errors, warnings, notes."""
+"""All finding kinds, keyed by name, in report order: errors, warnings, notes."""

@@ -1,4 +1,4 @@
-"""Checks of single files: invalid files and unusual images."""
+"""Per-file checks for invalid files and unusual images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""File name extensions of each format, in lower case."""
+"""Lowercase file extensions, keyed by image format."""
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
-"""A format is unusual below this fraction, in datasets of at least this many images."""
+"""Fraction of images below which a format is unusual, and minimum dataset size for this check."""
 BLANK_CONTRAST = 2
-"""Contrast of a thumbnail, 0 to 255, below which an image is blank."""
+"""Thumbnail contrast, 0 to 255, below which an image is considered blank."""
 DARK, BRIGHT = 10.0, 245.0
 """Mean brightness, 0 to 255, below or above which almost nothing is visible."""
 TINY_FRACTION = 0.25
-"""Fraction of the median shorter side below which an image is tiny."""
+"""Fraction of the median shorter side below which an image is considered tiny."""
 EXTREME_ASPECT_RATIO = 4.0
-"""Ratio of the longer to the shorter side above which an aspect ratio is extreme."""
+"""Ratio of longer to shorter side above which an aspect ratio is considered extreme."""
 
 
 def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
-    """Yields invalid files, and files that are excluded or ignored."""
+    """Yields findings for invalid, excluded and ignored files."""
     for catalog in catalogs.values():
         for path, problem in sorted(catalog.problems.items()):
             yield Finding(problem.kind, (path,), problem.message)
@@ -54,7 +54,7 @@ def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 def check_images(
     images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Yields readable but unusual images; `headers` (N,) are their `HEADER_DTYPE` records."""
+    """Yields findings for readable but unusual images; `headers` (N,) are their `HEADER_DTYPE` records."""
     if not len(headers):
         return
     formats, modes = headers["format"].astype(str), headers["mode"].astype(str)
@@ -79,7 +79,7 @@ def check_images(
         (
             "extreme aspect ratio",
             ratios > EXTREME_ASPECT_RATIO,
-            lambda i: f"{_size(headers[i])}, an aspect ratio of {ratios[i]:.1f}",
+            lambda i: f"{_size(headers[i])}, aspect ratio {ratios[i]:.1f}",
         ),
         ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
         ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {modes[i]}"),
@@ -98,7 +98,7 @@ def _misnamed(images: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArr
 
 def _extension(image: ImageRecord, format_: str) -> str:
     suffix = printable(image.path.suffix)
-    return f"{f'the extension is {suffix}' if suffix else 'there is no extension'}, the format {format_}"
+    return f"{f'the extension is {suffix}' if suffix else 'there is no extension'}; the format is {format_}"
 
 
 def _size(header: np.void) -> str:

@@ -12,7 +12,7 @@ from transfer_platform.file_problems import display_name
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 
 MAX_LISTED = 20
-"""Maximum number of findings of one kind in an error message."""
+"""Maximum number of findings per kind in an error message."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Inspection:
     """Contents and findings of a dataset.
 
     Attributes:
-        root: The dataset's folder; file names are relative to it.
+        root: Dataset folder; displayed file names are relative to it.
         classes: Class names of all splits, sorted.
-        counts: Number of images of each class, by split.
-        findings: In the order of `FINDING_KINDS`.
-        statistics: See `summary.image_statistics`.
-        formats: See `summary.format_table`.
-        quarantine: Invalid files that are left out, with the reasons.
-        skipped_checks: Sentences about checks that were not made, and why.
-        names: Display names of downloaded files: their URLs.
+        counts: Number of images per class, keyed by split.
+        findings: All findings, in the order of `FINDING_KINDS`.
+        statistics: Table created by `summary.image_statistics`.
+        formats: Table created by `summary.format_table`.
+        quarantine: Invalid files left out of the dataset, with the reason for each.
+        skipped_checks: Sentences that explain which checks were skipped and why.
+        names: Display names (URLs) of downloaded files.
     """
 
     root: Path
@@ -78,11 +78,11 @@ class Inspection:
         )
 
     def with_split_notes(self, lines: Iterable[str]) -> Inspection:
-        """Returns a copy with notes about detected splits."""
+        """Returns a copy with additional notes about detected splits."""
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
     def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
-        """Raises a `DataError` that lists errors, up to 20 of a kind, if there are any; it ends with `hint`."""
+        """Raises a `DataError` if there are errors; its message lists up to 20 per kind and ends with `hint`."""
         if not (errors := self.errors):
             return
         lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]

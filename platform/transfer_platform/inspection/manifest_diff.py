@@ -1,4 +1,4 @@
-"""Differences between the datasets of two runs, compared by content."""
+"""Compares the datasets of two runs by content."""
 
 import csv
 from collections import defaultdict
@@ -15,7 +15,7 @@ _PAIRS = ("changed", "relabelled", "moved", "reweighted", "refolded")
 
 
 class ManifestLine(NamedTuple):
-    """A row of a run's manifest, see `report.manifest`."""
+    """A row in the manifest of a run (see `report.manifest`)."""
 
     split: str
     label: str
@@ -26,7 +26,7 @@ class ManifestLine(NamedTuple):
 
 
 Pair = tuple[ManifestLine, ManifestLine]
-"""An image in the first and in the second run."""
+"""Matching rows from the first and second run."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ManifestDiff:
     """Differences between the images of two runs.
 
     Attributes:
-        same: Number of images without any difference; file names do not count.
-        added: Images that are only in the second run.
-        removed: Images that are only in the first run.
-        changed: Files with the same name and different content.
+        same: Number of unchanged images; file names are ignored.
+        added: Images only in the second run.
+        removed: Images only in the first run.
+        changed: Files with the same name but different content.
         relabelled: Images with different labels.
         moved: Images in different splits.
-        reweighted: Training images with different weights in the loss.
+        reweighted: Training images with different loss weights.
         refolded: Training images held out in different folds.
     """
 
@@ -55,7 +55,7 @@ class ManifestDiff:
 
     @property
     def is_empty(self) -> bool:
-        """True if both runs were trained and tested on the same data."""
+        """Whether both runs were trained and tested on the same data."""
         return not any(getattr(self, name) for name in ("added", "removed", *_PAIRS))
 
     def __str__(self) -> str:
@@ -79,14 +79,14 @@ class ManifestDiff:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
-        """Returns the differences with rows as dicts and pairs as lists of two."""
+        """Returns a JSON-serializable dict, with each row as a dict and each pair as a list of two rows."""
         rows = {name: [row._asdict() for row in getattr(self, name)] for name in ("added", "removed")}
         pairs = {name: [[a._asdict(), b._asdict()] for a, b in getattr(self, name)] for name in _PAIRS}
         return {"same": self.same, **rows, **pairs}
 
 
 def read_manifest(text: str, name: str) -> list[ManifestLine]:
-    """Parses CSV as written by `report.manifest`; `name` is the run's name for errors.
+    """Parses the CSV written by `report.manifest`; `name` is the run name used in error messages.
 
     Raises:
         DataError: A column is missing.
@@ -94,12 +94,12 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
     reader = csv.DictReader(StringIO(text))
     if missing := [field for field in ManifestLine._fields if field not in (reader.fieldnames or ())]:
         columns = ", ".join(missing)
-        raise DataError(f"the manifest of {name} has no column {columns}; it was not written by this platform")
+        raise DataError(f"the manifest of {name} is missing columns ({columns}); it was not written by this platform")
     return [ManifestLine(**{field: row[field] for field in ManifestLine._fields}) for row in reader]
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests; duplicates count separately, folds only if both manifests have them."""
+    """Compares two manifests; counts duplicates separately, and compares folds only if both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
@@ -120,7 +120,7 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
 
 
 def _location(a: ManifestLine, b: ManifestLine) -> str:
-    """Returns the split and label of a changed file, which may differ as well."""
+    """Returns the split and label of a changed file, before and after if they differ."""
     before, after = f"{a.split}/{a.label}", f"{b.split}/{b.label}"
     return before if before == after else f"{before} -> {after}"
 
@@ -128,7 +128,7 @@ def _location(a: ManifestLine, b: ManifestLine) -> str:
 def _match(
     left: Iterable[ManifestLine], right: Iterable[ManifestLine], fields: tuple[str, ...]
 ) -> tuple[list[Pair], list[ManifestLine], list[ManifestLine]]:
-    """Returns pairs of rows with equal fields, and the unmatched rows of both sides."""
+    """Returns pairs of rows with equal values in `fields`, and the unmatched rows on each side."""
     key = attrgetter(*fields)
     candidates: dict[object, list[ManifestLine]] = defaultdict(list)
     for row in sorted(right, reverse=True):

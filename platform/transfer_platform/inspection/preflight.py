@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
-    """Runs all checks that need no network, and splits the images.
+    """Runs all checks that do not require a neural network, and splits the images.
 
     Returns:
-        The inspection, and the splits; None if the images cannot be split, which is then one of the findings.
+        The inspection and the splits, which are None if splitting fails; the failure is reported as a finding.
     """
     splits, split_error = None, ""
     if not any(catalog.class_errors() for catalog in dataset.catalogs.values()):
@@ -102,4 +102,4 @@ def _skipped_comparisons(hashes: PerceptualHashes) -> tuple[str, ...]:
     if not count:
         return ()
     subject = "1 image was" if count == 1 else f"{count} images were"
-    return (f"{subject} not searched for near duplicates because of low contrast.",)
+    return (f"{subject} not checked for near duplicates because of low contrast.",)

@@ -1,4 +1,4 @@
-"""Reports of an inspection: text, Markdown, HTML, and tables."""
+"""Inspection reports as text, Markdown, HTML and tables."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.inspection import Inspection
 
 MANIFEST = "data/manifest.csv"
-"""Artifact path of the `manifest` in a study's run."""
+"""Artifact path of the dataset manifest in the MLflow run of a study."""
 MAX_WITH_THUMBNAILS = 24
-"""Maximum number of findings of one kind that are shown with thumbnails."""
+"""Maximum number of findings per kind shown with thumbnails."""
 MAX_THUMBNAILS = 6
-"""Maximum number of thumbnails of one finding."""
+"""Maximum number of thumbnails per finding."""
 MAX_LISTED = 2000
-"""Maximum number of findings of one kind on a page; the table of findings has all of them."""
+"""Maximum number of findings per kind on a page; the findings table contains all of them."""
 MAX_LISTED_IN_TEXT = 20
-"""Maximum number of findings of one kind in a text report."""
+"""Maximum number of findings per kind in a text report."""
 THUMBNAIL_SIDE = 112
-"""Longer side of a thumbnail in pixels."""
+"""Length of the longer side of a thumbnail, in pixels."""
 MAX_THUMBNAIL_BYTES = 100_000_000
-"""Maximum size of a file for which a thumbnail is made."""
+"""Maximum size in bytes of files for which thumbnails are created."""
 
 
 def summary(inspection: Inspection) -> str:
-    """Returns one line with the numbers of images, classes and findings."""
+    """Returns a one-line summary of the numbers of images, classes and findings."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
     findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
@@ -41,7 +41,7 @@ def summary(inspection: Inspection) -> str:
 
 
 def text_report(inspection: Inspection) -> str:
-    """Returns a report for the terminal with up to 20 findings of each kind."""
+    """Returns a report for the terminal with up to 20 findings per kind."""
     lines = [summary(inspection)]
     for severity, kind, findings in _sections(inspection):
         lines += ["", f"{severity}: {kind} ({len(findings)}): {FINDING_KINDS[kind].meaning}"]
@@ -71,7 +71,7 @@ def markdown_report(inspection: Inspection) -> str:
 
 
 def html_page(inspection: Inspection, title: str) -> str:
-    """Returns the report as an HTML page with embedded thumbnails, which loads no other files."""
+    """Returns the report as a self-contained HTML page with embedded thumbnails."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -90,7 +90,7 @@ def html_page(inspection: Inspection, title: str) -> str:
 
 
 def findings_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Returns the columns `severity`, `kind`, `files` and `detail`, with one row per finding."""
+    """Returns a table with `severity`, `kind`, `files` and `detail` columns and one row per finding."""
     return {
         "severity": [str(inspection.severity(finding)) for finding in inspection.findings],
         "kind": [finding.kind for finding in inspection.findings],
@@ -100,7 +100,7 @@ def findings_table(inspection: Inspection) -> dict[str, list[object]]:
 
 
 def class_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Returns the columns `class` and one per split, with one row per class and one for all classes."""
+    """Returns a table with a `class` column and one column per split; one row per class, then a row of totals."""
     classes = list(inspection.classes)
     return {
         "class": [*classes, "all"],
@@ -112,13 +112,13 @@ def class_table(inspection: Inspection) -> dict[str, list[object]]:
 
 
 def quarantine(inspection: Inspection) -> str:
-    """Returns the invalid files that were left out as CSV with the columns `file` and `reason`."""
+    """Returns a CSV of the invalid files left out of the dataset, with `file` and `reason` columns."""
     rows = ((inspection.name(path), reason) for path, reason in inspection.quarantine.items())
     return _csv(("file", "reason"), rows)
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Returns all images as CSV, in an order that does not depend on file names; weights are those of the loss."""
+    """Returns a CSV of all images, ordered independently of file names; weights are loss weights."""
     folds = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
     rows = (
         (
@@ -144,7 +144,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns how to fix findings; nothing for quarantined files, whose severity is lower."""
+    """Returns the fix for a kind; empty for quarantined files, whose severity is reduced to a note."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 
@@ -174,7 +174,7 @@ def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
 
 
 def thumbnail_uri(path: Path) -> str:
-    """Returns a JPEG thumbnail as a `data:` URI; empty if the file is not an image or too large."""
+    """Returns a JPEG thumbnail as a `data:` URI; empty if the file is not an image or is too large."""
     from transfer_model.decode import decode
     from transfer_model.errors import UnreadableImageError
 
@@ -191,7 +191,7 @@ def thumbnail_uri(path: Path) -> str:
 
 
 def _rows(columns: Mapping[str, Sequence[object]]) -> list[list[object]]:
-    """Returns the rows of a table, the header first."""
+    """Returns the rows of a table, header first."""
     return [list(columns), *(list(row) for row in zip(*columns.values(), strict=True))]
 
 
@@ -201,7 +201,7 @@ def _markdown_table(columns: Mapping[str, Sequence[object]]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Escapes Markdown: file names are untrusted input."""
+    """Escapes Markdown, because file names are untrusted input."""
     return "".join(f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text)
 
 

@@ -1,4 +1,4 @@
-"""Tables of image sizes, aspect ratios, brightness and formats by split."""
+"""Per-split tables of image sizes, aspect ratios, brightness and formats."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quart
 def image_statistics(
     headers: NDArray[np.void], brightness: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
-    """Returns a table of quartiles with a row for each split, which must have images, and each quantity.
+    """Returns a table of quartiles with one row per split and quantity; no split may be empty.
 
-    `headers` are `HEADER_DTYPE` records (N,); `brightness` (N,) is 0 to 255.
+    `headers` are `HEADER_DTYPE` records (N,); `brightness` (N,) ranges from 0 to 255.
     """
     columns: dict[str, list[object]] = {name: [] for name in ("split", "quantity", *_QUANTILES)}
     for split, rows in splits.items():
@@ -32,7 +32,7 @@ def image_statistics(
 
 
 def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
-    """Returns a table with the number of images of each format and mode by split."""
+    """Returns a table of image counts with one row per format and mode and one column per split."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
         for split, rows in headers.items()

@@ -1,4 +1,4 @@
-"""Composition of a recipe from base recipes, its file and overrides."""
+"""Composes a recipe from base recipes, the recipe file and overrides."""
 
 import os
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
-    """Reads a recipe file and the recipes that it extends, and merges the overrides into it.
+    """Reads a recipe file, merges it with its base recipes, and applies the overrides.
 
-    An override is FIELD=VALUE, such as `training.epochs=3`, where the value is YAML; the last one wins.
+    Overrides have the form FIELD=VALUE, such as `training.epochs=3`, with VALUE in YAML; later ones take precedence.
 
     Raises:
-        RecipeError: Files or overrides cannot be parsed, or a file extends itself; holds all problems.
+        RecipeError: A file or override cannot be parsed, or a file extends itself; the error lists all problems.
     """
     problems: list[RecipeProblem] = []
     layers: list[Node] = []
@@ -35,17 +35,17 @@ def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
 
 
 def is_local(source: str) -> bool:
-    """Returns True if a `dataset.source` is a path, not a URL or the name of a published dataset."""
+    """Returns whether `dataset.source` is a path rather than a URL or the name of a published dataset."""
     return "://" not in source and not source.startswith(NAMED_PREFIXES)
 
 
 def is_weights_file(weights: str) -> bool:
-    """Returns True if `backbone.weights` is a path, not the name of published weights."""
+    """Returns whether `backbone.weights` is a path rather than the name of published weights."""
     return "/" in weights or os.sep in weights or weights.endswith(_WEIGHT_SUFFIXES)
 
 
 def absolute(name: str, folder: Path) -> Path:
-    """Makes a path of a recipe absolute and expands `~`, without following links."""
+    """Returns the absolute form of a path in a recipe; expands `~` but does not resolve symlinks."""
     return Path(os.path.normpath(folder.absolute() / Path(name).expanduser()))
 
 
@@ -54,7 +54,7 @@ def _parse_override(text: str) -> Node:
     name, equals, value = text.partition("=")
     steps = name.strip().split(".")
     if not equals or not all(steps):
-        raise recipe_error(place, "", "an override must be FIELD=VALUE, such as training.epochs=3")
+        raise recipe_error(place, "", "an override must have the form FIELD=VALUE, such as training.epochs=3")
     if steps[0] == EXTENDS:
         raise recipe_error(place, EXTENDS, "is only allowed in a recipe file")
     node = parse_yaml(value, place.source, first_line=None) or Node(place, None)
@@ -64,13 +64,13 @@ def _parse_override(text: str) -> Node:
 
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
-    """Reads a file and merges it into its base; `named_at` is the place of the `extends` that names the file."""
+    """Reads a file and merges it into its base; `named_at` is the location of the `extends` field that refers to it."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree
     extends = tree.entries[EXTENDS]
     if not isinstance(extends.value, str) or not extends.value:
-        raise recipe_error(extends.place, EXTENDS, "must be the path of a recipe file, such as base.yaml")
+        raise recipe_error(extends.place, EXTENDS, "must be the path to a recipe file, such as base.yaml")
     base = Path(os.path.normpath(path.parent / extends.value))
     chain = (*extended_by, path)
     if base.resolve() in [file.resolve() for file in chain]:
@@ -81,7 +81,7 @@ def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place |
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
-    """Makes the paths in a base recipe absolute: they are relative to the base, not to the recipe itself."""
+    """Makes paths in a base recipe absolute, because they are relative to the base, not to the recipe extending it."""
 
     def to_absolute(name: str) -> str:
         return str(absolute(name, folder))
@@ -116,14 +116,14 @@ def _read_text(path: Path, named_at: Place | None) -> str:
         raise recipe_error(place, field, f"{path} is a folder; expected a recipe file{hint}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        message = f"invalid UTF-8 byte 0x{error.object[error.start]:02x}; save the file as UTF-8"
         raise recipe_error(Place(str(path), line), "", message) from error
     except OSError as error:
         raise recipe_error(place, field, f"cannot read {path}: {error.strerror}") from error
 
 
 def _suggest_file(path: Path) -> str:
-    """Returns a suggestion from the same folder: the most similar file name, or a list of some."""
+    """Suggests the most similar file name in the same folder, or else lists up to 10 files."""
     names = sorted(file.name for file in path.parent.glob("*.y*ml"))
     if similar := closest_match(path.name, names):
         return f"; did you mean {str(path.parent / similar)!r}?"

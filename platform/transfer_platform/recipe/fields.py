@@ -1,4 +1,4 @@
-"""Field tree of the schema: sections, their fields, and where ranges are allowed."""
+"""Schema sections and fields, keyed by path, and which fields accept ranges."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SchemaField:
     """One field of the schema.
 
     Attributes:
-        path: Names as written in a recipe (`test/accuracy`, not `accuracy`).
-        section: The model of a section; None for a field that holds a value.
+        path: Field names as written in a recipe (`test/accuracy`, not `accuracy`), outermost section first.
+        section: Pydantic model of a section; None for a field that holds a value.
     """
 
     path: tuple[str, ...]
@@ -41,13 +41,13 @@ class SchemaField:
 
     @property
     def range_keys(self) -> tuple[str, ...]:
-        """Keys allowed in a range for this field; empty if the field cannot be searched."""
+        """Keys allowed in a range for this field; empty if the field is not searchable."""
         alias = getattr(get_origin(self.info.annotation), "__name__", "")
         return {"Searchable": RANGE_KEYS + CHOICE_KEYS, "Option": CHOICE_KEYS}.get(alias, ())
 
     @property
     def mapping_keys(self) -> tuple[str, ...]:
-        """Keys allowed in any mapping for this field: those of a range, or of a model such as `folds`."""
+        """Keys allowed in a mapping given for this field: those of a range or of a nested model, such as `folds`."""
         models = filter(_is_section_class, _type_parts(self.info.annotation))
         return self.range_keys or tuple(name for model in models for name in model.model_fields)
 
@@ -59,17 +59,17 @@ class SchemaField:
 
 @cache
 def all_fields() -> dict[FieldPath, SchemaField]:
-    """Returns all fields by path in schema order, sections before their fields."""
+    """Returns all fields, keyed by path, in schema order; each section precedes its fields."""
     return {field.path: field for field in _walk(Recipe, ())}
 
 
 def value_fields() -> dict[FieldPath, SchemaField]:
-    """Returns the fields that hold values, without sections."""
+    """Returns the fields that hold values, excluding sections."""
     return {path: field for path, field in all_fields().items() if not field.section}
 
 
 def is_section(path: FieldPath) -> bool:
-    """Returns True for the path of a section; the empty path is the recipe itself."""
+    """Returns whether `path` refers to a section; the empty path refers to the recipe itself."""
     return not path or (path in all_fields() and all_fields()[path].section is not None)
 
 
@@ -81,7 +81,7 @@ def field_names(path: FieldPath) -> tuple[str, ...]:
 
 
 def paths_named(name: str) -> tuple[str, ...]:
-    """Returns the dotted paths of all fields called `name`."""
+    """Returns the dotted paths of all fields named `name`."""
     return tuple(".".join(field.path) for field in all_fields().values() if field.path[-1] == name)
 
 

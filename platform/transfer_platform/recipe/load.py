@@ -1,4 +1,4 @@
-"""Loading of recipes, with all problems reported at once."""
+"""Loads recipes and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Loads a recipe file, the recipes that it extends, and overrides from the command line, without downloads.
+    """Loads a recipe with its base recipes and command-line overrides, without downloading anything.
 
-    Relative paths, also in overrides, are relative to the file and are not changed; those of a base recipe are
-    relative to the base and become absolute.
+    Relative paths, including those in overrides, are relative to the recipe file and are kept as written. Paths in a
+    base recipe are relative to that base and are converted to absolute paths.
 
     Args:
-        path: A YAML 1.2 file. `extends: base.yaml` in it names a recipe to build on.
-        overrides: FIELD=VALUE, such as `training.epochs=3`; values are YAML, including sections and ranges.
+        path: A YAML 1.2 file; `extends: base.yaml` in it specifies a base recipe.
+        overrides: Strings such as `training.epochs=3`; the value is YAML and may be a section or range.
 
     Returns:
-        The valid recipe with all defaults filled in; ranges are unresolved.
+        The validated recipe with all defaults filled in; search ranges are not resolved.
 
     Raises:
-        RecipeError: The recipe is invalid; the error holds all problems.
+        RecipeError: The recipe is invalid; the error lists all problems.
     """
     path = Path(path)
     tree = read_recipe_tree(path, overrides)
@@ -53,7 +53,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def _recipe_error(tree: Node, errors: Iterable[FieldError]) -> RecipeError:
-    """Sorts errors by line: those of the recipe itself first, then those of its bases, then overrides."""
+    """Creates an error with problems sorted by line: first in the recipe file, then in its bases, then in overrides."""
 
     def order(located: tuple[Place, FieldError]) -> tuple[bool, bool, str, int]:
         place = located[0]

@@ -1,4 +1,4 @@
-"""Messages about a recipe for pydantic's validation errors."""
+"""Converts pydantic validation errors into user-facing recipe errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """An error without its line number, and a message without the name of the field."""
+    """Path of an invalid field, and a message that omits the field name and line number."""
 
     path: FieldPath
     message: str
 
 
 _UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word")
-"""Tags of discriminated unions, which pydantic adds to the location of an error."""
+"""Discriminated union tags, which pydantic adds to error locations."""
 
 _RULES = {
     "greater_than": "must be greater than {gt:g}",
@@ -36,21 +36,21 @@ _RULES = {
     "int_type": "must be a whole number",
     "bool_type": "must be true or false",
     "string_type": "must be text",
-    "string_too_long": "must have at most {max_length} characters",
+    "string_too_long": "must be at most {max_length} characters long",
     "tuple_type": "must be a list, such as [a, b]",
-    "too_short": "must have at least one value",
+    "too_short": "must contain at least one value",
 }
 
 _PATTERN_RULES = {
-    r"^[0-9a-f]{64}$": "must be 64 hexadecimal digits in lower case",
+    r"^[0-9a-f]{64}$": "must be 64 lowercase hexadecimal digits",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": (
-        "must consist of letters, digits, dots, _ and -, and start with a letter or digit"
+        "must start with a letter or digit and contain only letters, digits, dots, underscores and hyphens"
     ),
 }
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Returns one error for each mistake, where `error` was raised by `Recipe.model_validate(tree.plain())`."""
+    """Returns one error per mistake; `error` must come from `Recipe.model_validate(tree.plain())`."""
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     messages = [
@@ -73,18 +73,18 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
-    """Returns True for a missing `source` next to an unknown `sorce`: one mistake, not two."""
+    """Returns whether a missing field, such as `source`, is explained by an unknown one, such as `sorce`."""
     siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
     return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 
 
 def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
-    """Returns one error for `optimizer: {low: 1, high: 2}`, instead of one for each key."""
+    """Returns a single error for a mapping such as `optimizer: {low: 1, high: 2}` instead of one per key."""
     field = all_fields().get(path[:-1])
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return FieldError(path[:-1], "low and high are for numbers only; to search this field, use {choices: [a, b]}")
+    return FieldError(path[:-1], "low and high require a numeric field; to search this one, use {choices: [a, b]}")
 
 
 def _message(path: FieldPath, details: ErrorDetails) -> str:
@@ -116,7 +116,7 @@ def _fix(path: FieldPath, details: ErrorDetails) -> str:
     if kind == "string_type" and isinstance(value, int | float):
         return "; put it in quotes"
     if isinstance(value, list) and path in all_fields() and all_fields()[path].range_keys:
-        return f"; to search these values, use {{choices: {_format_value(value)}}}"
+        return f"; to search over these values, use {{choices: {_format_value(value)}}}"
     return ""
 
 
@@ -134,13 +134,13 @@ def _unknown(path: FieldPath) -> str:
         return f"unknown field; did you mean {' or '.join(map(repr, paths[:3]))}?"
     in_range = section in all_fields() and all_fields()[section].range_keys
     parent = "a range" if in_range else format_path(section) or "a recipe"
-    return f"unknown field; the fields of {parent} are {', '.join(field_names(section))}"
+    return f"unknown field; allowed fields in {parent}: {', '.join(field_names(section))}"
 
 
 def _invalid_section(path: FieldPath, value: object) -> str:
     allowed = ", ".join(field_names(path))
     if value is None:
-        return f"the section is empty; add fields ({allowed}) or remove it"
+        return f"the section is empty; add at least one field ({allowed}) or remove the section"
     return f"must be a section with fields ({allowed}), but got {_format_value(value)}"
 
 

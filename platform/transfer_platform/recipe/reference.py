@@ -1,6 +1,6 @@
-"""JSON Schema and Markdown reference of recipes, generated from the schema.
+"""Generates the JSON Schema and Markdown reference for recipes.
 
-`python -m transfer_platform.recipe.reference`, run in the root of the repository, writes both files.
+Run `python -m transfer_platform.recipe.reference` in the repository root to write both files.
 """
 
 import json
@@ -15,7 +15,7 @@ from transfer_platform.recipe.yaml_tree import FieldPath, format_path
 SCHEMA_FILE = Path("recipes/recipe.schema.json")
 REFERENCE_FILE = Path("docs/recipe.md")
 
-_EXTENDS = "A base recipe, relative to this file; the fields of this file override those of the base."
+_EXTENDS = "Path to a base recipe, relative to this file; fields in this file override those in the base."
 
 _TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
 _BOUNDS = {
@@ -33,28 +33,28 @@ Generated from the schema by `python -m transfer_platform.recipe.reference`; edi
 
 A recipe is a YAML 1.2 file. Relative paths in it are relative to the file.
 
-- **Search.** Fields with *range* in the column *search* accept `{low: 1e-4, high: 1e-2, log: true}` or
-  `{low: 0.0, high: 0.5, step: 0.1}` instead of a value; fields with *choices* accept `{choices: [16, 32]}`.
-  A recipe with ranges needs a `search:` section.
-- **Split detection.** Unset fields of `dataset.splits` are detected from folder names, in the source or one
+- **Search.** Fields marked *range* in the *search* column accept `{low: 1e-4, high: 1e-2, log: true}` or
+  `{low: 0.0, high: 0.5, step: 0.1}` instead of a value; fields marked *choices* accept `{choices: [16, 32]}`.
+  A recipe with ranges requires a `search:` section.
+- **Split detection.** Unset fields in `dataset.splits` are detected from folder names in the source or one
   level below it: `train` or `training`; `val`, `valid`, `validation`, `validate` or `dev`; `test` or
-  `testing`. Case does not matter, and `_set`, `_data`, `_images` or `_split` may follow. A validation folder
-  without a test folder becomes the test split, and 0.2 of train is held out for validation. Class folders
-  without splits are all train, of which 0.2 is held out for validation and 0.2 for test. In a manifest, each
-  split consists of its rows; a split without rows is 0.2 of train. `check`, `data` and `run` print the
-  detected splits.
+  `testing`. Case is ignored, and the suffixes `_set`, `_data`, `_images` and `_split` are allowed. If there is
+  a validation folder but no test folder, it becomes the test split, and 20% of train is held out for
+  validation. If there are only class folders, they form train, of which 20% is held out for validation and
+  20% for test. In a manifest, each split consists of the rows assigned to it; a split with no rows is 20% of
+  train. `check`, `data` and `run` print the detected splits.
 - **Base recipes.** `extends: base.yaml` builds on another recipe. Sections are merged field by field; values,
-  lists and ranges replace those of the base. Paths in the base are relative to the base.
-- **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section of the file.
-- **Completion.** With the line `# yaml-language-server: $schema=recipe.schema.json`, editors that support
-  JSON Schema complete and check a recipe; the schema is `recipes/recipe.schema.json`.
+  lists and ranges replace those in the base. Paths in the base are relative to the base.
+- **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section in the file.
+- **Completion.** Editors that support JSON Schema complete and validate recipes that contain the line
+  `# yaml-language-server: $schema=recipe.schema.json`; the schema is `recipes/recipe.schema.json`.
 """
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema (draft 2020-12) of recipe files, including `extends`.
+    """Returns the JSON Schema (draft 2020-12) for recipe files, including `extends`.
 
-    Required fields are only required in a recipe that does not extend another one.
+    Required fields are only enforced in recipes that do not extend another one.
     """
     raw = Recipe.model_json_schema()
     schema = _inlined(raw, raw.pop("$defs"))
@@ -66,7 +66,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def markdown_reference() -> str:
-    """Returns a Markdown page with the values, default and description of every field."""
+    """Returns a Markdown page with the allowed values, default and description of every field."""
     schema = json_schema()
     parts = [_INTRODUCTION]
     for path in _section_paths():
@@ -80,7 +80,7 @@ def markdown_reference() -> str:
 
 
 def write_files(repository: Path) -> None:
-    """Writes the schema and the reference into a checkout."""
+    """Writes the JSON Schema and the Markdown reference to a checkout of the repository."""
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     (repository / SCHEMA_FILE).write_text(schema, encoding="utf-8")
     (repository / REFERENCE_FILE).write_text(markdown_reference(), encoding="utf-8")
@@ -91,7 +91,7 @@ def _section_paths() -> list[tuple[str, ...]]:
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Replaces references with their definitions, and drops the titles that pydantic derives from types."""
+    """Replaces references with their definitions, and drops the titles generated by pydantic."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):
@@ -105,7 +105,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    """Returns the schema of a field; for an optional section, that of the object without null."""
+    """Returns the schema of a field; for an optional section, only the object schema, without null."""
     for name in path:
         schema = schema["properties"][name]
         schema = next((part for part in schema.get("anyOf", ()) if "properties" in part), schema)
@@ -113,7 +113,7 @@ def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
 
 
 def _required(path: FieldPath) -> dict[str, Any]:
-    """Returns the required fields of a section and of the sections in it."""
+    """Returns a JSON Schema of the required fields in a section and its subsections."""
     children = [field for field in all_fields().values() if field.path[:-1] == path]
     sections = {field.path[-1]: _required(field.path) for field in children if field.section}
     properties = {name: schema for name, schema in sections.items() if schema}
@@ -132,7 +132,7 @@ def _literal(value: object) -> str:
 
 
 def _describe(schema: Mapping[str, Any]) -> str:
-    """Describes a type and its bounds: `whole number, at least 1`."""
+    """Describes a type and its bounds, for example `whole number, at least 1`."""
     for union in ("anyOf", "oneOf"):
         if union in schema:
             return " or ".join(text for part in schema[union] if (text := _describe(part)))

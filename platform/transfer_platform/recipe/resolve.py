@@ -1,4 +1,4 @@
-"""Recipes of single trials, YAML output, and the identity of a study."""
+"""Trial recipes, YAML output and study identity."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.search_space import Space
 
 _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
-"""Text that ruamel.yaml writes without quotes and reads back unchanged, unlike `[?0]` or line separators."""
+"""Text that ruamel.yaml writes unquoted and reads back unchanged, unlike `[?0]` or line separators."""
 
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
-"""Text that may be read as a number, date, boolean or null by some version of YAML."""
+"""Text that some YAML version parses as a number, date, boolean or null."""
 
 
 def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
-    """Returns the search space of a recipe by dotted field, in schema order."""
+    """Returns the search space of a recipe, keyed by dotted field path, in schema order."""
     paths = [path for path, field in value_fields().items() if field.range_keys]
     values: dict[str, Any] = {format_path(path): attrgetter(format_path(path))(recipe) for path in paths}
     return {field: value for field, value in values.items() if isinstance(value, Range | Choice)}
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Returns the recipe of one trial: without ranges, and with `search.trials: 1`.
+    """Returns the recipe for a single trial: ranges are replaced by `values`, and `search.trials` is set to 1.
 
     Args:
         recipe: The recipe of the study.
-        values: Dotted field -> value, for exactly the fields of `search_ranges(recipe)`.
+        values: Values, keyed by dotted field path; the keys must be exactly those of `search_ranges(recipe)`.
 
     Raises:
-        RecipeError: Values are missing, unexpected, or outside their range; holds all problems.
+        RecipeError: Values are missing, unexpected, or out of range; the error lists all problems.
     """
     plain = {field: _to_python(value) for field, value in values.items()}
     if problems := sorted(_value_errors(search_ranges(recipe), plain)):
@@ -69,11 +69,11 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def study_identity(recipe: Recipe) -> str:
-    """Returns the SHA-256, 64 hexadecimal digits, of everything in a recipe that its trials depend on.
+    """Returns the SHA-256 (64 hexadecimal digits) of all settings in a recipe that affect its trials.
 
-    Excluded are the number of trials, the promotion, and options that only decide which files are valid images,
-    which the data's fingerprint covers. Comments, the order of fields and explicit defaults make no difference.
-    Unset splits give another identity than equal explicit ones; first set them with `resolve_recipe_splits`.
+    Excludes the number of trials, the `promotion` section, and options that only decide which files are valid images,
+    which the dataset fingerprint covers. Comments, field order and explicitly written defaults have no effect. Unset
+    splits change the identity, even if the same splits are detected; set them first with `resolve_recipe_splits`.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
@@ -83,12 +83,12 @@ def study_identity(recipe: Recipe) -> str:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """Formats a recipe as YAML with explicit defaults; `load_recipe` reads it back to an equal recipe."""
+    """Formats a recipe as YAML, including defaults; `load_recipe` reads it back as an equal recipe."""
     return _dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), YAML())
 
 
 def yaml_scalar(text: str) -> str:
-    """Formats text as a YAML value on one line, quoted if YAML 1.1 or 1.2 would not read it as text.
+    """Formats text as a single-line YAML value, quoted if YAML 1.1 or 1.2 would not parse it as a string.
 
     >>> yaml_scalar("ants-bees"), yaml_scalar("no"), yaml_scalar("1e3"), yaml_scalar("a: b")
     ('ants-bees', '"no"', '"1e3"', '"a: b"')
@@ -111,7 +111,7 @@ def _quoted(text: str) -> str:
 
 
 def _styled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Writes sections as blocks, ranges and lists on one line, and unusual text in quotes."""
+    """Formats sections in block style, ranges and lists on a single line, and ambiguous text in quotes."""
     if isinstance(value, dict):
         block = CommentedMap({key: _styled(item) for key, item in value.items()})
         if is_range(value):
@@ -127,11 +127,11 @@ def _styled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _value_errors(space: Space, values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for field, span in space.items():
         if field not in values:
-            yield field, f"value is missing, expected one in {_format_range(span)}"
+            yield field, f"value is missing; expected one in {_format_range(span)}"
         elif not _contains(span, values[field]):
             yield field, f"must be in {_format_range(span)}, but got {values[field]!r}"
     for field in values.keys() - space.keys():
-        yield field, f"unexpected value, the field has no range{did_you_mean(field, space)}"
+        yield field, f"unexpected value; this field has no range{did_you_mean(field, space)}"
 
 
 def _contains(span: Range[Any] | Choice[Any], value: object) -> bool:

@@ -1,6 +1,6 @@
-"""Recipe schema: every field with its type, unit, bounds and default.
+"""Recipe schema: all fields with types, units, bounds and defaults.
 
-A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces it with the value of a trial.
+A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces it with a trial's value.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 EMBEDDED_DATASETS = ("digits",)
-"""Datasets included in the installation, used as `dataset.source: embedded:NAME`."""
+"""Built-in datasets, selected by `dataset.source: embedded:NAME`."""
 
 HOLDOUT_FRACTION = 0.2
-"""Default for `dataset.splits.validation` and `.test` where no such split is detected."""
+"""Default fraction for `dataset.splits.validation` and `.test` if the split is not detected."""
 
 IMBALANCE_RATIO = 1.5
-"""Largest to smallest class size above which `class_weights: auto` uses balanced weights."""
+"""Ratio of largest to smallest class size above which `class_weights: auto` uses balanced weights."""
 
 FALSE_ALARM_RATE = 0.05
-"""Default of `promotion.false_alarms`, also used for a recipe without `promotion:`."""
+"""Default for `promotion.false_alarms`; also used if a recipe has no `promotion` section."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -50,7 +50,7 @@ def _validation_tag(value: object) -> str:
 
 
 class Section(BaseModel):
-    """Base class of all sections: immutable, without undeclared fields."""
+    """Base class of all sections; immutable, and undeclared fields are rejected."""
 
     model_config = MODEL_CONFIG
 
@@ -59,7 +59,7 @@ class FoldsConfig(Section):
     """Cross-validation: every training image is held out exactly once."""
 
     folds: Annotated[int, Field(ge=2, le=20)]
-    """Number of folds, and of networks; each network is validated on one fold and trained on the others."""
+    """Number of folds; for each fold, one network is trained on the other folds and validated on that fold."""
 
 
 FolderFractionOrFolds = Annotated[
@@ -74,37 +74,37 @@ class SplitsConfig(Section):
     """Training, validation and test images; unset splits are detected from folder names."""
 
     train: str | None = None
-    """Folder with a subfolder per class, relative to the source ("." is the source). Unset: detected."""
+    """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images that rank trials: a folder, a fraction of train, or `{folds: 5}`. Unset: detected, else 0.2."""
+    """Images used to rank trials: a folder, a fraction of train, or `{folds: 5}`. If unset: detected, otherwise 0.2."""
 
     test: FolderOrFraction | None = None
-    """Images used only by the promotion gate: a folder or a fraction of train. Unset: detected, else 0.2."""
+    """Images used only by the promotion gate: a folder or a fraction of train. If unset: detected, otherwise 0.2."""
 
 
 class DatasetConfig(Section):
-    """The images: where they are and how they are read."""
+    """Location of the images, and how they are read and split."""
 
     source: str
-    """A folder, archive or manifest (csv, tsv, parquet), a URL, or a name such as `torchvision:MNIST`."""
+    """A folder, archive, manifest (CSV, TSV or Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the archive or manifest, 64 hexadecimal digits; a file with another checksum is rejected."""
+    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits); other files are rejected."""
 
     splits: SplitsConfig = SplitsConfig()
 
     split_seed: int = Field(default=0, ge=0)
-    """Seed of fractional splits, independent of `seed`: runs with different seeds have the same splits."""
+    """Seed for fractional splits, independent of `seed`, so that runs with different seeds use the same splits."""
 
     group_by: Annotated[str, Field(min_length=1)] | None = None
-    """Manifest column, such as `patient`; images with equal values go to the same split and the same fold."""
+    """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
-    """Files or glob patterns to leave out, relative to the source; each must match at least one file."""
+    """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
 
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """Handling of files that are not readable images: `fail` reports them, `skip` leaves them out."""
+    """How to handle files that are not readable images: `fail` reports them as errors, `skip` leaves them out."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns, relative to the source, that may have exact duplicates in another split."""
@@ -113,20 +113,20 @@ class DatasetConfig(Section):
     """Number of training images per class below which the preflight reports a warning."""
 
     image_size: int | None = Field(default=None, ge=16, le=2048)
-    """Height and width of the network input in pixels. Unset: the size that its weights were trained with."""
+    """Height and width of the network input in pixels. Defaults to the size used to train the weights."""
 
     augmentation: Option[Augmentation] = "none"
-    """Random augmentation of the training images."""
+    """Random augmentation applied to training images."""
 
 
 class BackboneConfig(Section):
     """The pretrained feature extractor."""
 
     name: Option[str]
-    """A torchvision or timm network, or `efficientnet_lite0`; `platform backbones` lists them all."""
+    """A torchvision or timm network, or `efficientnet_lite0`; `platform backbones` lists all names."""
 
     weights: str = "default"
-    """`default`, `none`, the name of published weights, or the path of a safetensors or pth file."""
+    """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
     """Last frozen stage: the name of a backbone stage, `none` or `all`."""
@@ -139,21 +139,21 @@ CountOrUnlimited = Annotated[
 
 
 class FeaturesConfig(Section):
-    """Features from the frozen part of the backbone, computed once and stored."""
+    """Features computed once by the frozen part of the backbone, then stored."""
 
     views: CountOrUnlimited = 1
-    """Stored augmented views per image, one of which is drawn in each epoch. 1: only the original image."""
+    """Number of augmented views stored per image; each epoch uses one of them. 1 stores only the original image."""
 
 
 class HeadConfig(Section):
     """The new classification head."""
 
     dropout: Searchable[Probability] = 0.0
-    """Dropout probability of the head's input features during training."""
+    """Dropout probability applied to the head's input features during training."""
 
 
 class TrainingConfig(Section):
-    """Optimization of a trial."""
+    """Training hyperparameters of a trial."""
 
     epochs: Searchable[Count] = 10
     """Passes over the training images."""
@@ -162,78 +162,78 @@ class TrainingConfig(Section):
     """Images per optimizer step."""
 
     optimizer: Option[Optimizer] = "adamw"
-    """AdamW, or SGD with momentum."""
+    """Optimizer: AdamW, or SGD with momentum."""
 
     learning_rate: Searchable[Positive] = 1e-3
     """Peak learning rate of the head."""
 
     backbone_lr_factor: Searchable[NonNegative] = 0.1
-    """Learning rate of the backbone as a multiple of the head's."""
+    """Backbone learning rate as a multiple of the head's learning rate."""
 
     weight_decay: Searchable[NonNegative] = 0.01
     """Decoupled weight decay (AdamW) or L2 penalty (SGD); biases and normalization layers are exempt."""
 
     momentum: Searchable[Probability] = 0.9
-    """Momentum of SGD; ignored by AdamW."""
+    """SGD momentum; ignored by AdamW."""
 
     schedule: Option[Schedule] = "cosine"
     """Learning rate schedule after the warm-up."""
 
     warmup_epochs: Searchable[NonNegative] = 0.0
-    """Number of epochs, fractions allowed, over which the learning rate increases linearly from zero."""
+    """Number of epochs (may be fractional) over which the learning rate increases linearly from zero."""
 
     label_smoothing: Searchable[Probability] = 0.0
-    """Probability mass of the target that is distributed over all classes."""
+    """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class frequency; `auto` only above a class ratio of 1.5."""
+    """`balanced` weights the loss by inverse class frequency; `auto` does so only above a class size ratio of 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
-    """Images drawn per epoch: `shuffled` draws each image once, `balanced` equally many of each class."""
+    """Sampling per epoch: `shuffled` draws each image once, `balanced` draws the same number from each class."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
-    """Number of epochs without improvement of the search metric after which a trial stops. Unset: never."""
+    """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` times a step in each format of the device and uses the fastest."""
+    """Floating-point format; `auto` times one step in each format supported by the device and uses the fastest."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:
         if self.sampling == "balanced" and self.class_weights in ("balanced", "auto"):
-            message = "sampling: balanced and class_weights correct the same imbalance twice; use only one of them"
+            message = "sampling: balanced and class_weights would correct the same imbalance twice; use only one"
             raise ValueError(message)
         return self
 
 
 class SearchConfig(Section):
-    """The Optuna study."""
+    """Settings of the Optuna study."""
 
     trials: Count = 20
-    """Total number of trials; raise it and run again to extend the study."""
+    """Total number of trials; to extend the study, increase it and run again."""
 
     metric: SearchMetric = "validation/loss"
-    """Metric that ranks the trials, measured at the best epoch of each."""
+    """Metric used to rank trials, measured at each trial's best epoch."""
 
     pruning: bool = True
-    """Stop a trial early if its metric is worse than the median of previous trials at the same epoch."""
+    """Stops a trial early if its metric is worse than the median of previous trials at the same epoch."""
 
     @property
     def minimizes(self) -> bool:
-        """True if a smaller metric is better."""
+        """Whether lower values of the metric are better."""
         return self.metric.endswith("/loss")
 
 
 class GateConfig(Section):
-    """Rules that a candidate must pass to become champion; without rules, every candidate passes."""
+    """Rules that a candidate must pass to become champion; if there are no rules, every candidate passes."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
-    """Fraction of test images classified correctly, 0 to 1."""
+    """Fraction of correctly classified test images, 0 to 1."""
 
     macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
-    """Mean F1 score over the classes, 0 to 1; every class has the same weight."""
+    """Macro-averaged F1 score, 0 to 1 (all classes weighted equally)."""
 
     macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
-    """Mean recall over the classes (balanced accuracy), 0 to 1."""
+    """Macro-averaged recall (balanced accuracy), 0 to 1."""
 
     loss: Threshold | None = Field(default=None, alias="test/loss")
     """Mean cross-entropy on the test images, in nats."""
@@ -242,23 +242,23 @@ class GateConfig(Section):
     """Expected calibration error on the test images, 0 to 1."""
 
     unknown: Threshold | None = Field(default=None, alias="test/unknown")
-    """Fraction of test images that the served model marks as unknown, 0 to 1."""
+    """Fraction of test images flagged as unknown by the served model, 0 to 1."""
 
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median time in milliseconds to classify one image file in this process, on a CPU."""
+    """Median time to classify one image file, in milliseconds, measured in the current process on the CPU."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Size in megabytes of the served files: weights, reference features and configuration."""
+    """Total size of the served files (weights, reference features and configuration), in megabytes."""
 
     over_champion: OverChampion | None = None
-    """Compare accuracy with the champion on the same test images; passes if there is no champion."""
+    """Compares accuracy with the champion's on the same test images; passes if there is no champion."""
 
     per_class_recall: PerClassRecall | None = None
-    """Compare recall with the champion class by class; passes if there is no champion."""
+    """Compares per-class recall with the champion's; passes if there is no champion."""
 
     @property
     def rules(self) -> dict[str, Rule]:
-        """Rules that are set, by their names in a recipe."""
+        """Configured rules, keyed by their names in the recipe."""
         values = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
         return {name: rule for name, rule in values if rule is not None}
 
@@ -272,7 +272,7 @@ class PromotionConfig(Section):
     gate: GateConfig = GateConfig()
 
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Fraction of in-distribution images that the served model may classify as unknown."""
+    """Fraction of in-distribution images that the served model may flag as unknown."""
 
 
 class Recipe(Section):
@@ -282,7 +282,7 @@ class Recipe(Section):
     """Name of the study and of the MLflow experiment."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the head's initial weights, the order of images, dropout and the search."""
+    """Seed for head initialization, image order, dropout and the search."""
 
     dataset: DatasetConfig
     backbone: BackboneConfig
@@ -291,7 +291,7 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
 
     search: SearchConfig | None = None
-    """The Optuna study. Without this section, a run is a single trial."""
+    """Settings of the Optuna study. If omitted, a run consists of a single trial."""
 
     promotion: PromotionConfig | None = None
-    """Registration of the best checkpoint and its promotion. Without this section, nothing is registered."""
+    """Registration of the best checkpoint and its promotion. If omitted, nothing is registered."""

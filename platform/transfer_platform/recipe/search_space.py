@@ -1,4 +1,4 @@
-"""Search ranges: `Range`, `Choice`, and the field types that allow them."""
+"""Search ranges: `Range`, `Choice`, and the field types that accept them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType
 T = TypeVar("T")
 
 MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
-"""Settings of all models of a recipe: immutable, no unknown fields, no conversion between types."""
+"""Pydantic configuration for all recipe models: immutable, no unknown fields, no type coercion."""
 
 
 class Range(BaseModel, Generic[T]):
@@ -26,10 +26,10 @@ class Range(BaseModel, Generic[T]):
     """Largest value."""
 
     step: T | None = None
-    """Distance between values. Unset: floats are continuous, whole numbers have step 1."""
+    """Distance between values. If unset, floats are continuous and whole numbers use a step of 1."""
 
     log: bool = False
-    """Sample on a logarithmic scale: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+    """If true, sample on a logarithmic scale: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
 
     def __repr_name__(self) -> str:
         return "Range"
@@ -40,9 +40,9 @@ class Range(BaseModel, Generic[T]):
         if low > high:
             raise ValueError(f"low <= high must hold, but got low={low} and high={high}")
         if self.log and low <= 0:
-            raise ValueError(f"a range with log: true needs low > 0, but got low={low}")
+            raise ValueError(f"a range with log: true requires low > 0, but got low={low}")
         if self.log and step is not None:
-            raise ValueError("a range can have a step or log: true, not both")
+            raise ValueError("a range can have either a step or log: true, but not both")
         if step is not None and not 0 < _number(step) <= max(high - low, _number(step)):
             raise ValueError(f"step > 0 must hold, but got step={step}")
         return self
@@ -54,7 +54,7 @@ class Choice(BaseModel, Generic[T]):
     model_config = MODEL_CONFIG
 
     choices: tuple[T, ...] = Field(min_length=1, strict=False)
-    """The values, at least one, without duplicates."""
+    """The values: at least one, with no duplicates."""
 
     def __repr_name__(self) -> str:
         return "Choice"
@@ -67,7 +67,7 @@ class Choice(BaseModel, Generic[T]):
 
 
 Space = Mapping[str, Range[Any] | Choice[Any]]
-"""Search space of a study: dotted recipe field -> range."""
+"""Search space of a study: ranges and choices, keyed by dotted field path."""
 
 
 def largest(value: Any) -> Any:  # noqa: ANN401 - any field type
@@ -79,7 +79,7 @@ def largest(value: Any) -> Any:  # noqa: ANN401 - any field type
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"a range must consist of numbers, but got {value!r}; for others use choices: [...]")
+        raise ValueError(f"range values must be numbers, but got {value!r}; for other types, use choices: [...]")
     return value
 
 
@@ -92,7 +92,7 @@ def _tag(value: Any) -> str:  # noqa: ANN401 - any YAML value
 
 
 if TYPE_CHECKING:
-    # A recipe is resolved before its values are read; type checkers see a searchable float as a float.
+    # Recipes are resolved before their values are read, so type checkers can treat a searchable float as a float.
     Searchable = Annotated[T, "searchable"]
     Option = Annotated[T, "searchable"]
 else:
@@ -112,4 +112,4 @@ else:
         ],
         type_params=(T,),
     )
-"""`Searchable[T]` allows a value, a `Range` or a `Choice`; `Option[T]` a value or a `Choice`."""
+"""`Searchable[T]` accepts a value, a `Range` or a `Choice`; `Option[T]` accepts a value or a `Choice`."""

@@ -1,4 +1,4 @@
-"""Checks across fields, and of the files and names that a recipe refers to."""
+"""Cross-field checks, and checks of files and names referenced by a recipe."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
 
 @dataclass(frozen=True)
 class ValidFields:
-    """The valid fields of a recipe, which may be incomplete, with defaults for unset ones.
+    """Valid fields of a possibly incomplete recipe, with defaults for unset fields.
 
     Attributes:
-        tree: The recipe as it was written.
-        invalid: Paths that the schema rejects; values at, above and below them are hidden.
+        tree: The recipe as written, before validation.
+        invalid: Paths rejected by the schema; `get` returns None for them, their parents and their children.
     """
 
     tree: Node
     invalid: Sequence[FieldPath]
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
-        """Returns the value of a dotted field (a range as a dict); None if it is invalid or has no value."""
+        """Returns the value of a dotted field (a range as a dict), or None if it is invalid or has no value."""
         path = tuple(name.split("."))
         if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self.invalid):
             return None
@@ -56,7 +56,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns the values of a dotted field by path: the value, all choices, or both ends of a range."""
+        """Returns all values of a dotted field, keyed by path: the value, all choices, or both ends of the range."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}
@@ -65,12 +65,12 @@ class ValidFields:
         return {(*path, end): value[end] for end in ("low", "high")}
 
     def ranges(self) -> list[FieldPath]:
-        """Returns the fields that have a range, including invalid ones."""
+        """Returns the paths of all fields with a range, including invalid ranges."""
         nodes = {path: self.tree.find(path) for path, field in value_fields().items() if field.range_keys}
         return [path for path, node in nodes.items() if node and isinstance(node.value, dict)]
 
     def is_set(self, path: FieldPath) -> bool:
-        """Returns True if a field or section is present and not null, even if it is invalid."""
+        """Returns whether a field or section is present and not null, even if it is invalid."""
         node = self.tree.find(path)
         return node is not None and node.value is not None
 
@@ -85,9 +85,9 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
 
 
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
-    """Yields references to data, weights, backbones and stages that do not exist, without downloads.
+    """Yields errors for nonexistent data, weights, backbones and stages, without downloading anything.
 
-    Paths are relative to `folder`, the folder of the recipe.
+    Paths are relative to `folder`, which contains the recipe.
     """
     if source := fields.get("dataset.source"):
         yield from _source_errors(source, folder)
@@ -107,7 +107,7 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
         yield FieldError(first, f"a range requires a search section; {fix}")
     elif trials and trials > 1 and not ranges:
         message = f"all {trials} trials would be identical because no field has a range"
-        yield FieldError(("search", "trials"), f"{message}; add one, such as {_EXAMPLE_RANGE}, or set trials: 1")
+        yield FieldError(("search", "trials"), f"{message}; add a range, such as {_EXAMPLE_RANGE}, or set trials: 1")
 
 
 def _overlapping_folders(fields: ValidFields) -> Iterator[FieldError]:
@@ -132,7 +132,7 @@ def _oversized_fractions(fields: ValidFields) -> Iterator[FieldError]:
     fractions = [value for value in values if isinstance(value, int | float)]
     if sum(fractions) >= 1:
         total = " + ".join(map(str, fractions))
-        message = f"validation and test use {total} of the images, which leaves none for training"
+        message = f"the validation and test fractions ({total}) leave no images for training"
         yield FieldError((*_SPLITS, "validation"), message)
 
 
@@ -140,7 +140,7 @@ def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
     epochs = min(fields.possible_values("training.epochs").values(), default=None)
     for path, warmup in fields.possible_values("training.warmup_epochs").items():
         if epochs is not None and warmup > epochs:
-            yield FieldError(path, f"a warm-up of {warmup} epochs is longer than the training of {epochs} epochs")
+            yield FieldError(path, f"a warm-up of {warmup} epochs exceeds the {epochs} training epochs")
 
 
 def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:
@@ -171,7 +171,7 @@ def _source_errors(source: str, folder: Path) -> Iterator[FieldError]:
         yield FieldError(_SOURCE, problem)
     elif kind == "embedded" and name not in EMBEDDED_DATASETS:
         expected = f"{', '.join(EMBEDDED_DATASETS)}{did_you_mean(name, EMBEDDED_DATASETS)}"
-        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}, expected {expected}")
+        yield FieldError(_SOURCE, f"unknown embedded dataset {name!r}; expected {expected}")
 
 
 def _has_no_checksum(source: str, folder: Path) -> bool:
@@ -193,7 +193,7 @@ def _missing_file(field: FieldPath, name: str, folder: Path, kind: str) -> Itera
     if path.exists():
         return
     if Path(name).exists():
-        hint = "; paths are relative to the recipe's folder, not to the current folder"
+        hint = "; paths are relative to the recipe's folder, not the current folder"
     elif not path.parent.is_dir():
         hint = f" (the folder {path.parent} does not exist)"
     else:

@@ -1,6 +1,6 @@
-"""Trees of YAML values that know the lines they were written on.
+"""YAML trees that keep the source line of each value.
 
-Built from ruamel.yaml's node graph: no tag constructs an object, and duplicate keys are reported.
+Built from the ruamel.yaml node graph, so that tags cannot construct objects and duplicate keys are reported.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from transfer_platform.errors import RecipeError, RecipeProblem
 
 Scalar: TypeAlias = str | int | float | bool | None
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""Keys and list indices that lead to a value: `("training", "learning_rate", "choices", 1)`."""
+"""Mapping keys and list indices of a value: `("training", "learning_rate", "choices", 1)`."""
 
 MAX_VALUES = 10_000
-"""Maximum number of values in a file; aliases can expand a few lines into billions of values."""
+"""Maximum number of values in a file; needed because aliases can expand a few lines into billions of values."""
 
 _TAG_PREFIX = "tag:yaml.org,2002:"
 _CONSTRUCTORS: dict[str, Callable[[SafeConstructor, ScalarNode], Scalar]] = {
@@ -40,21 +40,21 @@ _SYNTAX_MESSAGES = (
     (r"mapping values are not allowed here", "a second ': ' on this line, or a line indented too far"),
     (r"expected ',' or '([\]}])', but got .*", r"a list or mapping is not closed: expected ',' or '\1'"),
     (r"expected <block end>, but found .*", "this line is not aligned with the lines above it"),
-    (r"found character '\\t' that .*", "a tab at the start of a line; indent with spaces"),
+    (r"found character '\\t' that .*", "a tab is used for indentation; use spaces instead"),
     (r"found character '(.)' that .*", r"a value cannot start with \1; put it in quotes"),
-    (r"found unexpected end of stream", "a quotation mark is never closed"),
-    (r"found unknown escape character '(.*)'", r"\\\1 is not an escape sequence; use single quotes"),
+    (r"found unexpected end of stream", "a quotation mark is not closed"),
+    (r"found unknown escape character '(.*)'", r"\\\1 is not a valid escape sequence; use single quotes"),
     (r"could not find expected ':'", "expected ': ' after the field name"),
-    (r"found undefined alias '(.*)'", r"the alias *\1 has no anchor &\1 before it"),
-    (r"but found another document", "a second document (---); a recipe file has only one"),
+    (r"found undefined alias '(.*)'", r"no anchor &\1 is defined before the alias *\1"),
+    (r"but found another document", "found a second document (---); a recipe file must contain only one"),
     (r"expected the node content, but found .*", "expected a value here"),
 )
-"""Patterns of ruamel.yaml's messages and the messages that replace them."""
+"""Patterns for ruamel.yaml messages, and their replacements."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Origin of a value: a file and a line number from 1, or an override as typed, without a line number."""
+    """Source location of a value: a file and a 1-based line number, or an override as typed, with no line number."""
 
     source: str
     line: int | None = None
@@ -65,14 +65,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value with the place of its key or, in a list, of the item."""
+    """A value and its source location: that of its key or, for list items, of the item itself."""
 
     place: Place
     value: Scalar | dict[str, Node] | list[Node]
 
     @property
     def entries(self) -> dict[str, Node]:
-        """The fields of a mapping; empty for other values."""
+        """Entries of a mapping; empty for other values."""
         return self.value if isinstance(self.value, dict) else {}
 
     def plain(self) -> Any:  # noqa: ANN401 - any YAML value
@@ -84,21 +84,21 @@ class Node:
         return self.value
 
     def find(self, path: FieldPath) -> Node | None:
-        """Returns the node at `path`, or None if there is none."""
+        """Returns the node at `path`, or None if it does not exist."""
         node: Node | None = self
         for step in path:
             node = node._child(step) if node else None
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the place of `path`, or of its innermost enclosing section that exists."""
+        """Returns the location of `path` or, if it does not exist, of its innermost existing section."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)
         return node.place if node else self.place
 
     def replaced(self, path: FieldPath, value: Scalar) -> Node:
-        """Returns a copy with another scalar at `path`, an existing path through mappings only."""
+        """Returns a copy with a different scalar at `path`, which must exist and contain no list indices."""
         if not path:
             return Node(self.place, value)
         key = str(path[0])
@@ -111,42 +111,42 @@ class Node:
 
 
 def merge(base: Node, override: Node) -> Node:
-    """Merges two trees: mappings field by field; any other value of `override` replaces that of `base`.
+    """Merges two trees: mappings field by field; any other value in `override` replaces the one in `base`.
 
-    A complete range (`low` and `high`, or `choices`) replaces the value in `base`; `high: 0.1` changes its range.
+    A complete range (`low` and `high`, or `choices`) replaces the value in `base`; a partial one modifies it.
     """
     if not isinstance(base.value, dict) or not isinstance(override.value, dict) or is_range(override.value):
         return override
     merged = dict(base.value)
     for key, node in override.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
-    from_command_line = override.place.line is None  # names a section only to reach one of its fields
+    from_command_line = override.place.line is None  # contains a section only to reach one of its fields
     return Node(base.place if from_command_line else override.place, merged)
 
 
 def is_range(value: object) -> bool:
-    """Returns True for a mapping that completely describes a search range."""
+    """Returns whether a value is a mapping that fully specifies a search range."""
     return isinstance(value, Mapping) and ("choices" in value or {"low", "high"} <= value.keys())
 
 
 def format_path(path: FieldPath) -> str:
-    """Formats a path as `training.learning_rate.choices[1]`."""
+    """Formats a path, for example as `training.learning_rate.choices[1]`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".")
 
 
 def recipe_error(place: Place, field: str, message: str) -> RecipeError:
-    """Returns an error with a single problem; `field` is empty for the file as a whole."""
+    """Returns an error with a single problem; `field` is empty if the problem concerns the whole file."""
     return RecipeError([RecipeProblem(str(place), field, message)])
 
 
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
-    """Parses one YAML document; returns None if it is empty.
+    """Parses a single YAML document; returns None if it is empty.
 
-    Messages name `source` and count lines from `first_line`, which is None for an override.
+    Error messages refer to `source` and number lines from `first_line`; overrides (None) have no line numbers.
 
     Raises:
-        RecipeError: The text is not valid YAML, or has duplicate fields, tags or too many values.
+        RecipeError: The text is not valid YAML, or it contains duplicate fields, tags or too many values.
     """
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -167,7 +167,7 @@ def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | Non
 
 
 class _TreeBuilder:
-    """Builds a tree and collects the problems in it."""
+    """Builds a tree from ruamel.yaml nodes and collects all problems."""
 
     def __init__(self, source: str, first_line: int | None, constructor: SafeConstructor) -> None:
         self.problems: list[RecipeProblem] = []
@@ -177,13 +177,13 @@ class _TreeBuilder:
         self._count = 0
 
     def place(self, line: int) -> Place:
-        """Converts a line number of ruamel.yaml, which starts at 0."""
+        """Converts a zero-based ruamel.yaml line number to a source location."""
         return Place(self._source, None if self._first_line is None else self._first_line + line)
 
     def build(self, node: YamlNode, place: Place) -> Node:
         self._count += 1
         if self._count > MAX_VALUES:
-            message = f"more than {MAX_VALUES} values; check for aliases (*name) that repeat each other"
+            message = f"more than {MAX_VALUES} values; check for nested aliases (*name)"
             raise recipe_error(place, "", message)
         if isinstance(node, MappingNode) and node.tag == f"{_TAG_PREFIX}map":
             return Node(place, self._mapping(node))
@@ -201,7 +201,7 @@ class _TreeBuilder:
             elif name == "<<":
                 self._report(place, name, "merge keys are not part of YAML 1.2; use extends: FILE instead")
             elif name in entries:
-                self._report(place, name, f"duplicate field, first at {entries[name].place}; remove one of them")
+                self._report(place, name, f"duplicate field, first defined at {entries[name].place}; remove one")
             else:
                 entries[name] = self.build(value, place)
         return entries
@@ -221,7 +221,7 @@ class _TreeBuilder:
 def _syntax_error(error: YAMLError, text: str, source: str, first_line: int | None) -> RecipeError:
     line, column, message = None, "", str(error)
     if isinstance(error, ReaderError):
-        line, message = text.count("\n", 0, error.position), "a control character; delete it"
+        line, message = text.count("\n", 0, error.position), "found a control character; delete it"
     elif isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark: Any = error.problem_mark
         if "end of stream" in str(error.problem) and error.context_mark is not None:

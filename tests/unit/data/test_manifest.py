@@ -481,7 +481,7 @@ class TestGroups:
         found = inspected(base, group_by="patient", splits=SplitsConfig())
         [error] = found.errors
         assert error.kind == "group across splits"
-        assert error.detail == "the group 'P4' has 2 in train and 2 in test"
+        assert error.detail == "images in group 'P4': 2 in train and 2 in test"
         assert len(error.files) == 4
         with pytest.raises(SplitError, match=r"the splits share 1 group \(dataset.group_by\):\n  'P4': train and test"):
             open_dataset(listed(group_by="patient", splits=SplitsConfig()), base).split()

@@ -136,7 +136,7 @@ def test_a_missing_base_names_its_nearest_sibling(folder: Path) -> None:
 @pytest.mark.parametrize("value", ["[a.yaml, b.yaml]", "", "3"])
 def test_extends_names_one_file(folder: Path, value: str) -> None:
     write("mine.yaml", f"name: a\nextends: {value}\n")
-    assert problems("mine.yaml") == ["mine.yaml:2: extends: must be the path of a recipe file, such as base.yaml"]
+    assert problems("mine.yaml") == ["mine.yaml:2: extends: must be the path to a recipe file, such as base.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_the_last_override_wins(folder: Path) -> None:
         ("training.epoch=3", "training.epoch: unknown field; did you mean 'epochs'?"),
         ("epochs=3", "epochs: unknown field; did you mean 'training.epochs'?"),
         ("training.epochs=", "training.epochs: must be a whole number, but got nothing"),
-        ("training.epochs", "an override must be FIELD=VALUE, such as training.epochs=3"),
-        ("training..epochs=3", "an override must be FIELD=VALUE, such as training.epochs=3"),
+        ("training.epochs", "an override must have the form FIELD=VALUE, such as training.epochs=3"),
+        ("training..epochs=3", "an override must have the form FIELD=VALUE, such as training.epochs=3"),
         ("extends=a.yaml", "extends: is only allowed in a recipe file"),
         ("training={epochs: 3", "invalid YAML at column 11: a list or mapping is not closed: expected ',' or '}'"),
     ],

@@ -66,7 +66,7 @@ CASES = {
         "head.weight_decay: unknown field; did you mean 'training.weight_decay'?",
     ),
     "another tool's word": (changed("learning_rate", "lr"), 11, "did you mean 'learning_rate'?"),
-    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "head.zzz: unknown field; the fields of head are dropout"),
+    "nothing like it": (continued("head: {zzz: 1}\n"), 12, "head.zzz: unknown field; allowed fields in head: dropout"),
     "gate metric without its split": (
         continued("promotion:\n  model: m\n  gate:\n    accuracy: {at_least: 0.9}\n"),
         15,
@@ -91,7 +91,7 @@ CASES = {
     "empty section": (
         continued("search:\nhead:\n"),
         13,
-        "head: the section is empty; add fields (dropout) or remove it",
+        "head: the section is empty; add at least one field (dropout) or remove the section",
     ),
     "a value for a section": (continued("head: 0.5\n"), 12, "must be a section with fields (dropout), but got 0.5"),
     # Values of the wrong type.
@@ -109,7 +109,7 @@ CASES = {
         4,
         'dataset.exclude: must be a list, such as [a, b], but got "a.gif"',
     ),
-    "list for a range": (changed("1e-4", "[0.1, 0.2]"), 11, "to search these values, use {choices: [0.1, 0.2]}"),
+    "list for a range": (changed("1e-4", "[0.1, 0.2]"), 11, "to search over these values, use {choices: [0.1, 0.2]}"),
     # Values out of bounds.
     "too small": (changed("1e-4", "-0.1"), 11, "must be greater than 0, but got -0.1"),
     "infinite": (changed("1e-4", ".inf"), 11, "must be a finite number"),
@@ -122,18 +122,18 @@ CASES = {
     "name with a blank": (
         changed("ants-bees", "ants bees"),
         1,
-        "must consist of letters, digits, dots, _ and -, and start with",
+        "must start with a letter or digit and contain only letters, digits, dots",
     ),
-    "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 hexadecimal digits"),
+    "checksum": (changed("  splits:", "  sha256: abc\n  splits:"), 4, "64 lowercase hexadecimal digits"),
     "balanced twice": (
         continued("  sampling: balanced\n  class_weights: auto\n"),
         9,
-        "training: sampling: balanced and class_weights correct the same imbalance twice",
+        "training: sampling: balanced and class_weights would correct the same imbalance twice",
     ),
     "field that does not exist any more": (
         continued("search: {trials: 1, direction: maximize}\n"),
         12,
-        "search.direction: unknown field; the fields of search are trials, metric, pruning",
+        "search.direction: unknown field; allowed fields in search: trials, metric, pruning",
     ),
     # Ranges.
     "range without search": (
@@ -165,20 +165,20 @@ CASES = {
     "a range of words": (
         continued("  optimizer: {low: 1, high: 2}\nsearch: {}\n"),
         12,
-        "training.optimizer: low and high are for numbers only; to search this field, use {choices: [a, b]}",
+        "training.optimizer: low and high require a numeric field; to search this one, use {choices: [a, b]}",
     ),
     "choice that is none": (
         continued("  schedule:\n    choices:\n      - cosine\n      - cosin\nsearch: {}\n"),
         15,
         "training.schedule.choices[1]: must be one of constant, cosine, one_cycle, plateau, but got",
     ),
-    "no choices": (changed("1e-4", "{choices: []}") + "search: {}\n", 11, "must have at least one value"),
+    "no choices": (changed("1e-4", "{choices: []}") + "search: {}\n", 11, "must contain at least one value"),
     # Files and names that a recipe refers to.
     "folder that is not there": (changed("embedded:digits", "phots"), 3, "did you mean 'photos'?"),
     "embedded set that is not there": (
         changed("embedded:digits", "embedded:digit"),
         3,
-        "unknown embedded dataset 'digit', expected digits; did you mean 'digits'?",
+        "unknown embedded dataset 'digit'; expected digits; did you mean 'digits'?",
     ),
     "set of torchvision that is not there": (
         changed("embedded:digits", "torchvision:cifar-10"),
@@ -247,12 +247,12 @@ CASES = {
     "nothing left to train on": (
         changed("test: 0.2", "test: 0.9"),
         5,
-        "validation and test use 0.2 + 0.9 of the images",
+        "the validation and test fractions (0.2 + 0.9) leave no images for training",
     ),
     "warm-up without end": (
         continued("  warmup_epochs: 4\n"),
         12,
-        "a warm-up of 4 epochs is longer than the training of 3 epochs",
+        "a warm-up of 4 epochs exceeds the 3 training epochs",
     ),
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),
@@ -273,12 +273,12 @@ CASES = {
     "field given twice": (
         continued("  epochs: 4\n"),
         12,
-        "epochs: duplicate field, first at recipe.yaml:10; remove one of them",
+        "epochs: duplicate field, first defined at recipe.yaml:10; remove one",
     ),
     "list that is not closed": (changed("1e-4", "{choices: [1, 2}"), 11, "invalid YAML at column"),
     "second colon": (changed("name: resnet18", "name: resnet: 18"), 8, "a second ': ' on this line"),
-    "tab": (changed("  source", "\tsource"), 3, "a tab at the start of a line; indent with spaces"),
-    "open quotation mark": (changed("resnet18", "'resnet18"), 8, "a quotation mark is never closed"),
+    "tab": (changed("  source", "\tsource"), 3, "a tab is used for indentation; use spaces instead"),
+    "open quotation mark": (changed("resnet18", "'resnet18"), 8, "a quotation mark is not closed"),
     "crooked indentation": (changed("  learning_rate", " learning_rate"), 11, "not aligned"),
     "two documents": (continued("---\nname: b\n"), 12, "a second document"),
     "tag": (changed("resnet18", "!!python/object:os.system x"), 8, "the tag !!python/object:os.system is not allowed"),
@@ -355,7 +355,7 @@ def test_an_empty_file_lists_the_required_fields(folder: Path, text: str) -> Non
 
 def test_latin_1_is_rejected_with_its_line(folder: Path) -> None:
     Path("recipe.yaml").write_bytes("name: a\n# Käfer\n".encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"recipe.yaml:2: the byte 0xe4 is not UTF-8; save the file as UTF-8"):
+    with pytest.raises(RecipeError, match=r"recipe.yaml:2: invalid UTF-8 byte 0xe4; save the file as UTF-8"):
         load_recipe("recipe.yaml")
 
 
@@ -393,7 +393,7 @@ def test_endless_nesting_is_rejected(folder: Path, text: str) -> None:
 def test_a_path_of_the_current_folder_is_explained(folder: Path) -> None:
     Path("recipes").mkdir()
     Path("recipes/a.yaml").write_text(changed("embedded:digits", "photos"), encoding="utf-8")
-    with pytest.raises(RecipeError, match="paths are relative to the recipe's folder, not to the current folder"):
+    with pytest.raises(RecipeError, match="paths are relative to the recipe's folder, not the current folder"):
         load_recipe("recipes/a.yaml")
 
 
