@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.compose import read_recipe_tree
-from transfer_platform.recipe.messages import validation_errors
+from transfer_platform.recipe.error_messages import validation_errors
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.validate import ValidFields, consistency_errors, reference_errors
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path
@@ -18,7 +18,7 @@ from transfer_platform.recipe.yaml_tree import Node, Place, format_path
 if TYPE_CHECKING:
     import os
 
-    from transfer_platform.recipe.messages import FieldError
+    from transfer_platform.recipe.error_messages import FieldError
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

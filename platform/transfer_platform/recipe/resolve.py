@@ -18,8 +18,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transfer_platform.errors import RecipeError, RecipeProblem
+from transfer_platform.recipe.error_messages import validation_errors
 from transfer_platform.recipe.fields import value_fields
-from transfer_platform.recipe.messages import validation_errors
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
 from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
+from transfer_platform.recipe.error_messages import FieldError
 from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
-from transfer_platform.recipe.messages import FieldError
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
 from transfer_platform.recipe.yaml_tree import format_path
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from transfer_model.network import Network
-from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading.image_loader import ImageLoader
 from transfer_platform.loading.sampler import ViewSchedule, batch_indices, repeat_counts
 from transfer_platform.partition.split import Partition
 from transfer_platform.tensor_store.rows import Rows
-from transfer_platform.training.features import from_row_order
+from transfer_platform.training.feature_extraction import from_row_order
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """Inputs (B, ...) on the network's device; class indices (B,) and optional image weights (B,) on the CPU."""

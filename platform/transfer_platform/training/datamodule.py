@@ -8,7 +8,7 @@ from rich.filesize import decimal
 
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.splits import Splits
-from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading.image_loader import ImageLoader
 from transfer_platform.loading.sampler import ViewSchedule
 from transfer_platform.progress import Progress, Say, once
 from transfer_platform.recipe.schema import Recipe
@@ -17,7 +17,7 @@ from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import FeatureInputs, ImageInputs, InputSource
 from transfer_platform.training.cost_model import study_costs
-from transfer_platform.training.features import ComputedFeatures, FrozenPrefix, stored_features
+from transfer_platform.training.feature_extraction import ComputedFeatures, FrozenPrefix, stored_features
 from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 

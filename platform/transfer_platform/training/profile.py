@@ -7,7 +7,7 @@ import torch
 from transfer_model.network import NetworkSpec
 from transfer_platform.training.cost_model import CostKey, MeasuredCost, save_cost
 from transfer_platform.training.device import choose_device, synchronize
-from transfer_platform.training.features import PREFIX_BATCH, FrozenPrefix
+from transfer_platform.training.feature_extraction import PREFIX_BATCH, FrozenPrefix
 from transfer_platform.training.network_cache import prepare_network
 
 ROUNDS = 3

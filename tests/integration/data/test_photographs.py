@@ -18,7 +18,7 @@ from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.dataset import open_dataset
 from transfer_platform.errors import DataError
 from transfer_platform.inspection.preflight import preflight, require_valid
-from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading.image_loader import ImageLoader
 from transfer_platform.paths import cache_folder
 from transfer_platform.recipe.schema import DatasetConfig
 from transfer_platform.sources.open import open_source

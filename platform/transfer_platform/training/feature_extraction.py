@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transfer_platform.loading.images import ImageLoader, preprocessing_digest
+from transfer_platform.loading.image_loader import ImageLoader, preprocessing_digest
 from transfer_platform.partition.split import Partition
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store.rows import Rows

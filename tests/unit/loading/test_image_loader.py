@@ -12,8 +12,8 @@ from PIL import Image
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.catalog import ImageRecord, scan_folder
 from transfer_platform.errors import DataError
-from transfer_platform.loading import images as images_module
-from transfer_platform.loading.images import ImageLoader
+from transfer_platform.loading import image_loader as images_module
+from transfer_platform.loading.image_loader import ImageLoader
 from transfer_platform.tensor_store.store import Store
 
 PREPROCESSING = Preprocessing(32, 0.875, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
