@@ -1,6 +1,6 @@
-"""MLflow runs of a study and its trials, with their artifacts.
+"""MLflow runs for a study and its trials, including artifacts.
 
-The only module of this package that imports MLflow; `transfer_registry` handles registered models.
+The only module in this package that imports MLflow; `transfer_registry` handles registered models.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 STUDY_TAG = "platform.study"
 MAX_PARAM_LENGTH = 6000
-"""Characters; MLflow truncates longer parameter values silently."""
+"""In characters; MLflow silently truncates longer parameter values."""
 MAX_DIGEST_LENGTH = 36
-"""Characters; MLflow rejects longer dataset digests."""
+"""In characters; MLflow rejects longer dataset digests."""
 MAX_BATCH_METRICS = 1000
-"""MLflow rejects larger batches."""
+"""Metrics per batch; MLflow rejects larger batches."""
 FLUSH_SECONDS = 2.0
-"""Age in seconds at which the buffered metrics of a trial are sent."""
+"""Minimum interval in seconds between sending the buffered metrics of a trial."""
 
 
 class Tracker:
-    """An experiment of the tracking server; created if it does not exist, restored if it was deleted.
+    """An experiment on the tracking server, created if it does not exist and restored if it was deleted.
 
     Raises:
         StorageError: The tracking server or its database cannot be used.
@@ -58,7 +58,7 @@ class Tracker:
 
     @contextmanager
     def start_study_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """Resumes or creates the parent run of a study; the run ends with the `with` block."""
+        """Resumes or creates the parent run of a study; the run ends on exit from the `with` block."""
         run = self._resume_or_create_run(name, {STUDY_TAG: name}, tags)
         try:
             yield run
@@ -72,7 +72,7 @@ class Tracker:
     ) -> TrialRun:
         """Resumes or creates the child run of a trial and logs the searched values as parameters.
 
-        `resumed` is True if an earlier process may have created the run, which is then looked up.
+        If `resumed` is True, an earlier process may have created the run, so it is looked up first.
         """
         name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
@@ -97,7 +97,7 @@ class Tracker:
         return Run(self._client, runs[0].info.run_id) if runs else None
 
     def _resume_or_create_run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
-        """Searches by the identifying tags, so that an interrupted study never has a second run."""
+        """Looks up the run by its identifying tags, so that an interrupted study never gets a second run."""
         if run := self._find_run(identity):
             self._client.update_run(run.run_id, status="RUNNING")
             return run
@@ -115,7 +115,7 @@ class Run:
         self._client, self.run_id = client, run_id
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        """Logs parameters; skips those already logged, since MLflow does not allow changes."""
+        """Logs parameters, skipping those already logged because MLflow does not allow changing them."""
         logged = self._client.get_run(self.run_id).data.params
         new = {key: value for key, value in values.items() if key not in logged}
         self._client.log_batch(self.run_id, params=_params(new))
@@ -125,11 +125,11 @@ class Run:
         return max((step for step, _ in self.metric_history(metric)), default=0)
 
     def metric_history(self, metric: str) -> list[tuple[int, float]]:
-        """Returns (step, value) pairs of a metric, sorted by step."""
+        """Returns the (step, value) pairs of a metric, sorted by step."""
         return sorted((entry.step, entry.value) for entry in self._client.get_metric_history(self.run_id, metric))
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Logs the metrics of one step in one call."""
+        """Logs the metrics of one step in a single request."""
         self._client.log_batch(self.run_id, metrics=_metrics(values, step))
 
     def set_tags(self, values: Mapping[str, object]) -> None:
@@ -137,10 +137,10 @@ class Run:
         self._client.log_batch(self.run_id, tags=_tags(values))
 
     def log_dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
-        """Records a dataset with its number of images as an input of the run.
+        """Records a dataset and its number of images as an input to the run.
 
-        The source is a path or URL as written in the recipe, the fingerprint the hexadecimal SHA-256 of the content,
-        and the context `train`, `validation` or `test`.
+        `source` is a path or URL as written in the recipe, `fingerprint` the hexadecimal SHA-256 of the content, and
+        `context` is `train`, `validation` or `test`.
         """
         dataset = Dataset(
             name=name,
@@ -165,7 +165,7 @@ class Run:
             plt.close(figure)
 
     def log_table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
-        """Logs a table that the MLflow UI can display, and replaces an earlier one at the same path."""
+        """Logs a table that the MLflow UI can display, replacing any table at the same path."""
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         self.log_text(json.dumps({"columns": list(columns), "data": rows}), path)
         tags = self._client.get_run(self.run_id).data.tags
@@ -180,10 +180,10 @@ class Run:
 
 
 class TrialRun(Run):
-    """The run of a trial, which buffers what it logs: a call may take longer than an epoch.
+    """The run of a trial, which buffers what it logs because a request may take longer than an epoch.
 
-    Unlike MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed trial
-    continues after its last logged step, so no step before it may be missing.
+    Unlike in MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed
+    trial continues after its last logged step, so no earlier step may be missing.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool) -> None:
@@ -191,18 +191,18 @@ class TrialRun(Run):
         self._metrics: list[Metric] = []
         self._tags: dict[str, object] = {}
         self._flushed_at = time.monotonic()
-        if resumed:  # an earlier process may have logged them
+        if resumed:  # an earlier process may already have logged them
             self.log_params(values)
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers the metrics of one step; the buffer is sent once it is older than `FLUSH_SECONDS`."""
+        """Buffers the metrics of one step; sends the buffer if it was last sent more than `FLUSH_SECONDS` ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()
 
     def set_tags(self, values: Mapping[str, object]) -> None:
-        """Buffers tags."""
+        """Buffers tags, replacing existing values."""
         self._tags |= values
 
     def end(self, status: str = "FINISHED") -> None:

@@ -1,6 +1,6 @@
-"""Command line: parses arguments, calls one function, prints its result.
+"""Command-line interface: parses arguments, calls one function, prints its result.
 
-Heavy modules are imported inside the commands, so that `--help` responds at once.
+Heavy modules are imported inside the commands so that `--help` responds immediately.
 """
 
 import atexit
@@ -26,12 +26,12 @@ HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Addr
 
 
 class Commands(click.Group):
-    """Prints errors that a user can fix without a traceback."""
+    """Command group that prints user-fixable errors without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Runs a command; exit code 1 after an error, 130 after an interruption."""
+        """Runs a command; the exit code is 1 after an error and 130 after an interruption."""
         _collect_less_garbage()
-        # Sent by docker, systemd and batch queues; handled like Ctrl-C.
+        # Docker, systemd and batch queues send SIGTERM, which is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -54,16 +54,16 @@ class Commands(click.Group):
 
 
 def _collect_less_garbage() -> None:
-    """Saves seconds per command: objects made by importing torch and MLflow live until the process ends.
+    """Saves seconds per command by reducing garbage collection.
 
-    By default Python scans all of them repeatedly during the imports, and several times at exit.
+    By default, Python repeatedly scans all objects created by importing torch and MLflow, which live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns one sentence for an error of the file system, a database or MLflow; None for a bug."""
+    """Returns a one-sentence message for a file system, database or MLflow error; None for a bug."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
@@ -97,7 +97,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", metavar="FOLDER")
-@click.option("--out", type=click.Path(path_type=Path), help="Recipe file; default: FOLDER.yaml in the current folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
 def init(source: str, out: Path | None) -> None:
     """Inspect the images in FOLDER and write a first recipe with comments.
 
@@ -119,8 +119,8 @@ def init(source: str, out: Path | None) -> None:
 def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
     """Run the study of RECIPE, evaluate the best trial and submit it to the gate.
 
-    RECIPE is a file or the name of a shipped recipe (`platform recipe list`). The same command resumes an
-    interrupted study.
+    RECIPE is a file or the name of a shipped recipe (`platform recipe list`). Repeat the same command to resume
+    an interrupted study.
     """
     from transfer_platform.commands import run
     from transfer_platform.progress import Screen
@@ -146,9 +146,9 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="List stages too, the values of freeze_through.")
+@click.option("--stages", is_flag=True, help="Also list the stages, which are the values of freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
-    """List backbones whose name matches PATTERN, e.g. 'resnet*'."""
+    """List the backbones whose names match PATTERN, such as 'resnet*'."""
     from transfer_platform.commands import check
 
     show(check.list_backbones(pattern, stages=stages))
@@ -174,7 +174,7 @@ def list_recipes() -> None:
 
 @recipe.command()
 def schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
+    """Print the JSON Schema for recipes, for use in editors."""
     import json
 
     from transfer_platform.recipe.reference import json_schema
@@ -184,7 +184,7 @@ def schema() -> None:
 
 @recipe.command()
 def fields() -> None:
-    """Print all fields with unit, bounds and default."""
+    """Print all recipe fields with their units, bounds and defaults."""
     from transfer_platform.recipe import reference
 
     click.echo(reference.markdown_reference())
@@ -192,7 +192,7 @@ def fields() -> None:
 
 @main.group()
 def cache() -> None:
-    """Downloads, extracted features and other data that can be rebuilt."""
+    """Manage downloads, extracted features and other data that can be rebuilt."""
 
 
 @cache.command()
@@ -204,7 +204,7 @@ def info() -> None:
 
 
 @cache.command()
-@click.option("--all", "everything", is_flag=True, help="Delete downloads and unpacked archives too.")
+@click.option("--all", "everything", is_flag=True, help="Also delete downloads and unpacked archives.")
 def clear(everything: bool) -> None:
     """Delete extracted features and decoded images."""
     from transfer_platform.commands import cache
@@ -239,14 +239,14 @@ def evaluate(model: str, folder: Path) -> None:
 
 @main.command()
 @click.argument("photos", nargs=-1, required=True)
-@click.option("--backbone", help="Pretrained network with its ImageNet classes.")
+@click.option("--backbone", help="Pretrained backbone to use with its ImageNet classes.")
 @click.option("--model", help="Registered model.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print.")
-@click.option("--annotate", type=click.Path(path_type=Path), help="Write the photo with its classes to this PNG file.")
+@click.option("--annotate", type=click.Path(path_type=Path), help="PNG file for a copy of the photo with its classes.")
 def classify(photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None) -> None:
     """Classify PHOTOS, given as files or URLs."""
     if bool(backbone) == bool(model):
-        raise click.UsageError("pass either --backbone or --model, e.g. --backbone efficientnet_lite0")
+        raise click.UsageError("pass either --backbone or --model, such as --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:
         raise click.UsageError("--annotate requires exactly one photo")
     from transfer_platform.commands import classify
@@ -268,10 +268,10 @@ def serve(model: str, host: str, port: int) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--to", "form", required=True, type=click.Choice(["onnx", "safetensors"]), help="Format.")
+@click.option("--to", "form", required=True, type=click.Choice(["onnx", "safetensors"]), help="Export format.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New or empty folder.")
 def export(model: str, form: str, out: Path) -> None:
-    """Export MODEL for use without this project. A README.md in the folder explains how."""
+    """Export MODEL for use without this project. The exported README.md contains usage instructions."""
     from transfer_registry.serving import export
 
     click.echo(export.export(model, form, out))

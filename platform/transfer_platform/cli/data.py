@@ -1,4 +1,4 @@
-"""Command line of `platform data`."""
+"""Command-line interface of `platform data`."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 
 
 class _RecipeOrCommand(click.Group):
-    """Group with the default command `report`: `platform data RECIPE`."""
+    """Command group that defaults to `report`, so that `platform data RECIPE` works."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Inserts `report` unless the first argument is a command."""
@@ -28,7 +28,7 @@ def data() -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the report: HTML (.html) or Markdown (.md).")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write a report in HTML (.html) or Markdown (.md).")
 @click.option("--no-features", is_flag=True, help="Do not search for label errors and outliers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(
@@ -36,8 +36,8 @@ def report(
 ) -> None:
     """Find unreadable files, duplicates, leaks between splits and label errors in the dataset of RECIPE.
 
-    The exit code is 1 if the dataset cannot be trained on. `platform run` makes the same checks, except
-    those that need a network.
+    The exit code is 1 if the dataset cannot be used for training. `platform run` performs the same checks,
+    except those that require a network.
     """
     from transfer_platform.commands import data
     from transfer_platform.progress import Screen
@@ -55,9 +55,9 @@ def report(
 @click.argument("run_b")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
-    """Compare images, labels and splits of RUN_A and RUN_B, by content.
+    """Compare the images, labels and splits of RUN_A and RUN_B by content.
 
-    A run is the id of an MLflow run or a registered version such as ants-bees/3.
+    A run is an MLflow run ID or a registered version such as ants-bees/3.
     """
     from transfer_platform.commands import data
 

@@ -1,4 +1,4 @@
-"""Command line of `platform models`."""
+"""Command-line interface of `platform models`."""
 
 import click
 
@@ -9,9 +9,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def models() -> None:
-    """Registered models, verdicts and champions.
+    """Manage registered models, verdicts and champions.
 
-    A version is written NAME/3; NAME alone is its champion.
+    Specify a version as NAME/3; NAME alone refers to the champion.
     """
 
 
@@ -38,7 +38,7 @@ def show(version: str, as_json: bool) -> None:
 @click.argument("model")
 @JSON
 def history(model: str, as_json: bool) -> None:
-    """Show all verdicts and champion changes of MODEL: who, when, why."""
+    """Show all verdicts and champion changes of MODEL, with actor, time and reason."""
     from transfer_platform.commands import models
 
     print_result(models.history(model, as_json=as_json))
@@ -49,7 +49,7 @@ def history(model: str, as_json: bool) -> None:
 @click.argument("other")
 @JSON
 def diff(one: str, other: str, as_json: bool) -> None:
-    """Compare recipe, data and metrics of two versions."""
+    """Compare the recipes, data and metrics of two versions."""
     from transfer_platform.commands import models
 
     print_result(models.compare(one, other, as_json=as_json))
@@ -57,9 +57,9 @@ def diff(one: str, other: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version")
-@click.option("--override", default="", metavar="REASON", help="Override a failed verdict; recorded in the ledger.")
+@click.option("--override", default="", metavar="REASON", help="Override a failed verdict, recording the reason.")
 def promote(version: str, override: str) -> None:
-    """Make VERSION champion: one that passed the gate, or any with --override."""
+    """Make VERSION the champion; it must have passed the gate, unless --override is given."""
     from transfer_platform.commands import models
 
     click.echo(models.promote(version, override))
@@ -67,7 +67,7 @@ def promote(version: str, override: str) -> None:
 
 @models.command()
 @click.argument("model")
-@click.option("--reason", default="", help="Recorded in the ledger.")
+@click.option("--reason", default="", help="Reason recorded in the ledger.")
 def rollback(model: str, reason: str) -> None:
     """Restore the previous champion of MODEL."""
     from transfer_platform.commands import models
@@ -77,7 +77,7 @@ def rollback(model: str, reason: str) -> None:
 
 @models.command()
 def verify() -> None:
-    """Verify ledger, version tags and aliases against each other."""
+    """Verify that the ledger, version tags and aliases are consistent."""
     from transfer_platform.commands import models
 
     click.echo(models.verify())

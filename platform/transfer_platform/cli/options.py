@@ -11,7 +11,7 @@ OVERRIDE = click.option(
     "overrides",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Replace a value of the recipe, e.g. -o training.epochs=3; repeatable.",
+    help="Override a recipe value, such as -o training.epochs=3; may be repeated.",
 )
 DEVICE = click.option(
     "--device",
@@ -19,5 +19,5 @@ DEVICE = click.option(
     show_default=True,
     envvar="PLATFORM_DEVICE",
     show_envvar=True,
-    help="auto, cpu, cuda, cuda:1, mps.",
+    help="Device to use: auto, cpu, cuda, cuda:1 or mps.",
 )

@@ -1,1 +1,1 @@
-"""Commands of the platform, one module each, free of command-line parsing."""
+"""Platform commands, one module per command, without command-line parsing."""

@@ -1,4 +1,4 @@
-"""Text of a first recipe: values chosen for an inspected dataset, with comments."""
+"""Generates a commented first recipe, with values chosen for an inspected dataset."""
 
 import math
 from collections import Counter
@@ -16,53 +16,53 @@ from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, F
 MIN_VALIDATION_IMAGES = 30
 """With fewer validation images, trials are ranked by cross-validation instead."""
 LARGE_TRAINING_SET = 2000
-"""Training images from which larger batches are faster and no less accurate."""
+"""Number of training images from which larger batches are faster and no less accurate."""
 MAX_EXCLUDED = 20
-"""Unreadable files that are excluded by name; with more, `on_bad_image: skip` is set instead."""
+"""Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
 LEAK = "duplicate across splits"
-"""Kind of finding for the same image in two splits."""
+"""Finding kind for an image that occurs in two splits."""
 
 _COMMENT_COLUMN = 46
 
 Line = tuple[str, str]
-"""YAML and comment of one line; either may be empty."""
+"""YAML text and comment of one line; either may be empty."""
 
 
 @dataclass(frozen=True)
 class InspectedDataset:
-    """A dataset with the findings of its inspection and its splits."""
+    """An inspected dataset with its resolved splits."""
 
     inspection: Inspection
     splits: ResolvedSplits
 
     @cached_property
     def training_counts(self) -> Mapping[str, int]:
-        """Training images of each class, including those held out for validation."""
+        """Number of training images per class, including those held out for validation."""
         fraction = isinstance(self.splits.validation, float)
         held_out = self.inspection.counts.get("validation", {}) if fraction else {}
         return Counter(self.inspection.counts["train"]) + Counter(held_out)
 
     @property
     def test_counts(self) -> Mapping[str, int]:
-        """Test images of each class."""
+        """Number of test images per class."""
         return self.inspection.counts.get("test") or self.inspection.counts["train"]
 
     @property
     def is_imbalanced(self) -> bool:
-        """True if the largest class exceeds the smallest by more than `IMBALANCE_RATIO`."""
+        """True if the largest class has more than `IMBALANCE_RATIO` times as many images as the smallest."""
         return max(self.training_counts.values()) > IMBALANCE_RATIO * min(self.training_counts.values())
 
     @property
     def needs_folds(self) -> bool:
-        """True if a validation fraction would hold out too few images."""
+        """True if a validation fraction would hold out too few images for ranking trials."""
         fraction = self.splits.validation
         images = sum(self.training_counts.values())
         return isinstance(fraction, float) and fraction * images < MIN_VALIDATION_IMAGES
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        """Unreadable files to exclude by name, with the reason; empty if there are too many."""
+        """Reasons for excluding unreadable files, keyed by name; empty if there are too many files to list."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
         unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
@@ -94,7 +94,7 @@ def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: 
 
 
 def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
-    """Yields what to know before the recipe is run, one sentence each."""
+    """Yields sentences that summarize the dataset for someone about to run the recipe."""
     yield _classes(dataset.training_counts)
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
@@ -110,24 +110,24 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     yield "dataset:", f"{sum(classes.values())} training images, {_classes(classes)}"
     yield f"  source: {yaml_scalar(source)}", ""
     yield "  splits:", ""
-    yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the split train")
+    yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
     if isinstance(splits.validation, FoldsConfig):
         folds = splits.validation.folds
-        yield f"    validation: {{folds: {folds}}}", "cross-validation: a fraction would be too few images"
+        yield f"    validation: {{folds: {folds}}}", "cross-validation, because a fraction would be too few images"
     else:
         yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
-    yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used by the gate only"
+    yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used only by the gate"
     for sentence in splits.unused:
         yield f"  # {sentence}", ""
     yield from _bad_files(dataset)
     size = _median_size(dataset)
-    yield "  # image_size: 224", f"default: the size the network was pretrained with; yours: mostly {size}"
+    yield "  # image_size: 224", f"default: the pretraining size; median size of your images: {size}"
     yield "", ""
 
 
 def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
     if dataset.excluded:
-        yield "  exclude:", "unreadable files; repair them or leave them out"
+        yield "  exclude:", "unreadable files; repair them or keep them excluded"
         for name, reason in dataset.excluded.items():
             yield f"    - {yaml_scalar(name)}", reason
     elif bad := len(dataset.inspection.quarantine):
@@ -139,7 +139,7 @@ def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
 def _network() -> Iterator[Line]:
     yield "backbone:", ""
     yield "  name: efficientnet_lite0", "small; its weights are installed with the package"
-    yield "  freeze_through: all", "trains the head only: fast, hard to overfit; next, try blocks.4"
+    yield "  freeze_through: all", "trains only the head: fast and hard to overfit; try blocks.4 next"
     yield "", ""
     yield "head:", ""
     yield "  dropout: {low: 0.0, high: 0.5, step: 0.1}", ""
@@ -149,23 +149,23 @@ def _network() -> Iterator[Line]:
 def _training(dataset: InspectedDataset) -> Iterator[Line]:
     batches = "[64, 128]" if sum(dataset.training_counts.values()) >= LARGE_TRAINING_SET else "[16, 32]"
     yield "training:", ""
-    yield "  epochs: 15", "cheap: features are extracted once, only the head is trained"
+    yield "  epochs: 15", "cheap: features are extracted once and only the head is trained"
     yield f"  batch_size: {{choices: {batches}}}", ""
-    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important value, so it is searched"
+    yield "  learning_rate: {low: 1e-4, high: 1e-2, log: true}", "the most important hyperparameter, so it is searched"
     if dataset.is_imbalanced:
         (largest, most), *_, (smallest, fewest) = Counter(dataset.training_counts).most_common()
         sizes = f"{printable(largest)} has {most} images, {printable(smallest)} {fewest}"
-        yield "  class_weights: auto", f"{sizes}: every class gets the same weight"
+        yield "  class_weights: auto", f"{sizes}: all classes are weighted equally"
     yield "", ""
 
 
 def _search(dataset: InspectedDataset) -> Iterator[Line]:
     yield "search:", ""
-    yield "  trials: 20", "more trials extend the same study"
+    yield "  trials: 20", "a higher number extends the same study"
     if dataset.is_imbalanced:
-        yield "  metric: validation/macro_recall", "mean recall over classes"
+        yield "  metric: validation/macro_recall", "macro-averaged recall"
     else:
-        yield "  metric: validation/loss", "ranks better than accuracy on few images"
+        yield "  metric: validation/loss", "ranks trials more reliably than accuracy on few images"
     yield "", ""
 
 
@@ -181,13 +181,13 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
     yield "  gate:", "requirements for becoming champion"
     yield (
         f"    test/{metric}: {{at_least: {bound:.2f}}}",
-        f"halfway between chance, {chance:.2f}, and 1; set what you need",
+        f"halfway between chance ({chance:.2f}) and 1; set the value you need",
     )
     yield "    over_champion: {confidence: 0.95}", "significantly better than the champion"
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """Class names with counts, so that a folder that is not a class is noticed."""
+    """Lists class names with counts, so that folders that are not classes are easy to spot."""
     listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
     names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
     more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""
@@ -196,14 +196,14 @@ def _classes(counts: Mapping[str, int]) -> str:
 
 def _leak_note(count: int) -> str:
     verb = "image is" if count == 1 else "images are"
-    return f"{count} {verb} in two splits; `platform run` refuses that, `platform data` lists them"
+    return f"{count} {verb} in two splits, which `platform run` rejects; `platform data` lists them"
 
 
 def _reason(split: str, splits: ResolvedSplits) -> str:
     if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
-        return f"with {HOLDOUT_FRACTION} of train a class would have no test image"
+        return f"with {HOLDOUT_FRACTION} of train, a class would have no test images"
     reason = splits.reasons.get(split, "rows of the manifest")
-    return "held out of train: there is no folder for it" if reason in (NO_FOLDER, NOT_LISTED) else reason
+    return "held out from train: there is no folder for it" if reason in (NO_FOLDER, NOT_LISTED) else reason
 
 
 def _split_value(value: object) -> str:

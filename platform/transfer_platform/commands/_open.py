@@ -1,10 +1,10 @@
-"""Opening sequence: load the recipe, resolve its splits, inspect its images."""
+"""Opens a recipe: loads it, resolves its splits and inspects its images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Imported first: pydantic needs seconds to find field docstrings once torch and MLflow are loaded.
+# Imported first: pydantic takes seconds to find field docstrings once torch and MLflow are loaded.
 import transfer_platform.recipe.schema  # noqa: F401
 
 # isort: split
@@ -21,15 +21,15 @@ from transfer_platform.recipe.shipped import recipe_path
 
 @dataclass(frozen=True)
 class OpenedRecipe:
-    """A recipe and the dataset it names.
+    """A recipe and its dataset.
 
     Attributes:
-        recipe: With its splits resolved.
+        recipe: Recipe with its splits resolved.
         folder: Folder that relative paths in the recipe refer to.
         inspection: Findings of the preflight.
-        splits: Train, validation and test images; None if they cannot be formed, which is an error of the
-            inspection.
-        split_notes: How unset splits were resolved, one sentence each.
+        splits: Train, validation and test images; None if the dataset cannot be split, which the
+            inspection reports as an error.
+        split_notes: Sentences that explain how unset splits were resolved.
     """
 
     recipe: Recipe
@@ -39,7 +39,7 @@ class OpenedRecipe:
     split_notes: tuple[str, ...]
 
     def trainable_splits(self) -> Splits:
-        """Returns the splits; raises a `DataError` with all errors if the preflight found any."""
+        """Returns the splits, or raises a `DataError` that lists all errors found by the preflight."""
         return require_valid(self.inspection, self.splits)
 
 
@@ -53,11 +53,11 @@ def open_recipe(
     """Loads a recipe, opens its dataset and runs the preflight.
 
     Args:
-        recipe: File, name of a shipped recipe, or a loaded recipe, whose relative paths then refer to the
-            current folder.
-        overrides: `training.epochs=3`; only for a file or a shipped recipe.
+        recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe refer to
+            the current folder.
+        overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
-        say: Called with each note about resolved splits.
+        say: Called with each message about resolved splits.
         check: Called with the loaded recipe before any data is read; raises if the command cannot use it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Trial trainer of a recipe, shared by `platform run` and `platform data`."""
+"""Creates the trial trainer for `platform run` and `platform data`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def make_trainer(
     progress: Progress,
     say: Say,
 ) -> TrialTrainer:
-    """Returns a trainer for the trials of a recipe, search ranges included."""
+    """Returns a trainer for all trials of a recipe, which may contain search ranges."""
     return TrialTrainer(
         splits,
         {name: found.path for name, found in weights.items()},
@@ -38,7 +38,7 @@ def make_trainer(
 
 
 def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
-    """Fetches the pretrained weights of every backbone that the recipe may use, by backbone name."""
+    """Returns the pretrained weights of all backbones in the recipe, keyed by name, downloading them if needed."""
     name = recipe.backbone.name
     names = name.choices if isinstance(name, Choice) else (name,)
     return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}
@@ -51,12 +51,12 @@ def feature_store() -> Store | None:
 
 
 def trial_count(recipe: Recipe) -> int:
-    """Number of trials; 1 without a search."""
+    """Returns the number of trials; 1 if the recipe has no `search:`."""
     return recipe.search.trials if recipe.search else 1
 
 
 def first_values(recipe: Recipe) -> Recipe:
-    """Returns the recipe with the first of every choice and the low end of every range."""
+    """Returns the recipe with every search space replaced by its first choice or lower bound."""
     values = {
         field: space.choices[0] if isinstance(space, Choice) else space.low
         for field, space in search_ranges(recipe).items()

@@ -1,4 +1,4 @@
-"""`platform cache`: size and deletion of the cache, which can always be rebuilt."""
+"""`platform cache`: shows and clears the cache, which can always be rebuilt."""
 
 import os
 import shutil
@@ -20,16 +20,16 @@ DESCRIPTIONS = {
     "metadata": "file checksums, image statistics, measured costs",
     "archives": "unpacked archives",
     "downloads": "downloaded datasets and weights",
-    "embedded": "datasets included in the package, as files",
-    "features": "features extracted by frozen networks, decoded images",
+    "embedded": "datasets included in the package, extracted to files",
+    "features": "features extracted by frozen networks, and decoded images",
     "huggingface": "Hugging Face datasets, as class folders",
-    "images": "downloaded images of manifests",
+    "images": "images downloaded for manifests",
     "torchvision": "torchvision datasets, as class folders",
 }
 
 
 def cache_info() -> RenderableType:
-    """Returns a table of the cache: size, number of files and last change of each kind of content."""
+    """Returns a table of the cache contents, with the size, number of files and last change for each kind."""
     root = paths.cache_folder()
     table = Table(box=box.SIMPLE)
     for column in ("kind", "size", "files", "last change", "content"):
@@ -45,13 +45,13 @@ def cache_info() -> RenderableType:
 
 
 def clear_cache(*, everything: bool = False) -> str:
-    """Deletes stored features, except those that another process is computing.
+    """Deletes stored features, except those being computed by another process.
 
     Args:
-        everything: Delete downloads and unpacked archives too; no process may be using them.
+        everything: Also delete downloads and unpacked archives, which no process may be using.
 
     Returns:
-        A sentence with the number of bytes freed.
+        A sentence that states how much space was freed.
     """
     cleared = clear(paths.features_folder())
     freed = cleared.bytes
@@ -59,12 +59,12 @@ def clear_cache(*, everything: bool = False) -> str:
         if folder != paths.features_folder():
             freed += sum(file.st_size for file in _files(folder))
             shutil.rmtree(folder, ignore_errors=True)
-    busy = f"; {len(cleared.skipped)} in use were not deleted" if cleared.skipped else ""
+    busy = f"; {len(cleared.skipped)} features in use were not deleted" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
 
 
 def _files(folder: Path) -> list[os.stat_result]:
-    """Status of every file below a folder, without those deleted meanwhile."""
+    """Returns the status of every file below a folder, ignoring files deleted in the meantime."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):

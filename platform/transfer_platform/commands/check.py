@@ -1,4 +1,4 @@
-"""`platform check`: the plan of a run. Does not load torch."""
+"""`platform check`: describes the plan of a run without loading torch."""
 
 import ctypes.util
 import os
@@ -33,16 +33,16 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """Returns the plan of a run: recipe, images, stages, costs and trials. Reads the images, trains nothing.
+    """Returns the plan of a run: recipe, images, stages, costs and trials. Reads the images but trains nothing.
 
     Args:
         path: Recipe file, or name of a shipped recipe.
-        overrides: `training.epochs=3`.
+        overrides: Overrides such as `training.epochs=3`.
         progress: Called while data is downloaded and read.
-        timed: Measure the cost of the frozen part now, even if it is known.
+        timed: Measure the cost of the frozen part now, even if it has been measured before.
 
     Raises:
-        TransferError: A run would fail for the same reason.
+        TransferError: A run of this recipe would fail with the same error.
     """
     opened = open_recipe(path, overrides, progress)
     recipe, splits = opened.recipe, opened.trainable_splits()
@@ -58,7 +58,7 @@ def describe_plan(
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
-    """Returns the backbones whose name matches a pattern, with parameters, image size and weights."""
+    """Returns the backbones whose names match a pattern, with their parameters, image size and weights."""
     table = Table(box=box.SIMPLE, title_justify="left")
     table.add_column("backbone", no_wrap=True)
     table.add_column("parameters", justify="right")
@@ -68,7 +68,7 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
         table.add_column("stages")
     names = catalog.names(pattern)
     if not names:
-        catalog.resolve(pattern)  # raises, with the nearest name
+        catalog.resolve(pattern)  # raises an error that suggests the nearest name
     for name in names:
         info = catalog.shipped_info(name)
         if info is None:
@@ -81,12 +81,12 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
 
 
 def _version_note() -> str:
-    """Note for installed library versions that differ from those of the shipped catalog."""
+    """Returns a note if the installed library versions differ from those in the shipped catalog."""
     listed, installed = catalog.shipped_versions(), catalog.library_versions()
     if listed == installed:
         return ""
     versions = ", ".join(f"{library} {number}" for library, number in listed.items())
-    return f"; figures are for {versions}; `platform check` computes those of the installed versions"
+    return f"; values are for {versions}; `platform check` computes them for the installed versions"
 
 
 def _image_table(splits: Splits) -> Table:
@@ -111,7 +111,7 @@ def _choices(value: T) -> tuple[T, ...]:
 
 
 def _stage_table(recipe: Recipe, info: BackboneInfo, classes: int) -> Table:
-    """Trainable parameters by stage, one column for each value of `freeze_through`."""
+    """Tabulates the trainable parameters of each stage, with one column per value of `freeze_through`."""
     size = _image_size(recipe, info)
     stages = _choices(recipe.backbone.freeze_through)
     title = f"{info.name}, {size} x {size} pixels: trainable parameters"
@@ -136,7 +136,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Cost of extracting features once, against running the frozen part in every epoch."""
+    """Compares the cost of extracting features once with that of running the frozen part in every epoch."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1
@@ -168,7 +168,7 @@ def _cost_cells(
 
         cost, missing = estimate_cost(key), "in every epoch: the network cannot be partitioned"
     else:
-        cost, missing = load_cost(key), "not measured on this machine yet: platform check --time"
+        cost, missing = load_cost(key), "not yet measured on this machine: run platform check --time"
     if cost is None:
         return ("", "", "", missing)
     trials = recipe.search.trials if recipe.search else 1
@@ -183,14 +183,14 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    text = "auto: the fastest, measured at the start" if precision == "auto" else precision
+    text = "auto: the fastest, measured when the run starts" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (change with PLATFORM_DEVICE or run --device)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")
     for field, space in search_ranges(recipe).items():
         table.add_row(f"searched: {field}", _as_text(space))
     if recipe.promotion is None:
-        table.add_row("promotion", "none: nothing is registered")
+        table.add_row("promotion", "none: no model is registered")
     else:
         table.add_row("registered as", recipe.promotion.model)
     return table
@@ -206,7 +206,7 @@ def _as_text(value: object) -> str:
 
 
 def _likely_device() -> str:
-    """Device that torch will most likely choose; loading torch would take seconds."""
+    """Returns the device that torch will most likely use, without loading torch, which would take seconds."""
     if (chosen := os.environ.get(paths.DEVICE_VARIABLE, "auto")) != "auto":
         return chosen
     if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():

@@ -1,4 +1,4 @@
-"""`platform classify`: photos by a pretrained backbone or a registered model."""
+"""`platform classify`: classifies photos with a backbone or a registered model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +28,12 @@ from transfer_registry.serving.loaded_model import load_model
 
 @dataclass(frozen=True)
 class Classification:
-    """Most probable classes of one photo.
+    """The most probable classes of a photo.
 
     Attributes:
         photo: Path or URL.
-        classes: Most probable first.
-        probabilities: One per class.
+        classes: Class names, most probable first.
+        probabilities: Probabilities of `classes`.
     """
 
     photo: str
@@ -57,10 +57,10 @@ def classify(
 
     Args:
         photos: Paths or http(s) URLs.
-        backbone: Backbone with the classes it was pretrained on; exclusive with `model`.
+        backbone: Backbone to use with its pretraining classes; mutually exclusive with `model`.
         model: Registered model.
         top: Number of classes per photo.
-        annotate: PNG file to write the (only) photo to, with its classes drawn on it.
+        annotate: PNG file for a copy of the photo with its classes drawn on it; requires a single photo.
 
     Yields:
         One classification per photo, in order.
@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the photo's file; a download is deleted afterwards, since its URL may change content."""
+    """Yields the path of a photo; a downloaded file is deleted on exit, since the content at its URL may change."""
     if "://" not in photo:
         yield Path(photo)
         return
@@ -106,7 +106,7 @@ def _file(photo: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class PretrainedClassifier:
-    """Pretrained backbone with its original classes."""
+    """A pretrained backbone with its original classes."""
 
     classes: tuple[str, ...]
     network: nn.Module
@@ -130,7 +130,7 @@ class PretrainedClassifier:
 
 
 def annotate_image(result: Classification, photo: Path, out: Path) -> None:
-    """Draws a classification on a photo and writes it as PNG."""
+    """Draws a classification on a photo and saves it as a PNG file."""
     image = decode(photo)
     height = max(12, image.height // 28)
     pairs = zip(result.classes, result.probabilities, strict=True)

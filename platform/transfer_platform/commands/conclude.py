@@ -31,11 +31,11 @@ from transfer_registry.promote import PromotionResult, promote_candidate
 from transfer_registry.verdict import Verdict
 
 ATTRIBUTE = "conclusion"
-"""Study attribute that holds the conclusion."""
+"""Name of the study attribute that stores the conclusion."""
 MODEL_TAG = "platform.model"
-"""Tag of a logged model; with the version's tags it identifies the model after an interruption."""
+"""Tag on a logged model; together with the version tags, it identifies the model after an interruption."""
 TIMED_IMAGES = 16
-"""Test images whose latency is measured."""
+"""Number of test images used to measure latency."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Conclusion:
     """Evaluation of the best trial and the gate's decision.
 
     Attributes:
-        metrics: Metrics on the test images, latency and size of the served model, by name.
-        promotion: None if the recipe has no `promotion:`.
+        metrics: Test metrics, and the latency and size of the served model, keyed by name.
+        promotion: Result of the gate; None if the recipe has no `promotion:`.
     """
 
     metrics: dict[str, float]
@@ -55,8 +55,8 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        None if there is none, if the best trial, `promotion:` or the MLflow run differ from those it was made
-        for, or if the registered version or the files of the model are gone.
+        The conclusion, or None if none is stored, if it was made for another best trial, `promotion:` or MLflow run,
+        or if the registered version or the model files no longer exist.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
     if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
@@ -77,17 +77,17 @@ def conclude(
     """Evaluates a model on the test images, logs the results and submits it to the gate.
 
     Args:
-        model: Folder of the best trial's model in its served form.
+        model: Folder with the best trial's model, as it will be served.
         recipe: Recipe of the study.
-        splits: Only this function reads their test images.
-        study: The conclusion is stored with it.
+        splits: Dataset splits; only this function reads the test images.
+        study: Study in which the conclusion is stored.
         parent: MLflow run of the study.
-        best: MLflow run of the best trial; None if the tracking server does not have it.
-        logits: Validation logits of the best trial (N, C); thresholds are chosen on them.
-        say: Called with lines that stay on the screen.
+        best: MLflow run of the best trial; None if it does not exist on the tracking server.
+        logits: Validation logits (N, C) of the best trial, used to choose thresholds.
+        say: Called with messages to print permanently.
     """
     say("Evaluating the best trial on the test set")
-    # On the CPU, where the pyfunc runs: the bits of a GPU would differ from those of the served model.
+    # On the CPU, like the pyfunc: GPU results would not be bit-identical to those of the served model.
     classifier = Classifier.load(model)
     output = classifier.predict([image.path for image in splits.test])
     predictions = _predictions(classifier, output, splits)
@@ -110,7 +110,7 @@ def conclude(
 
 
 def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
-    """Everything that a conclusion depends on besides the study itself."""
+    """Returns everything that a conclusion depends on, apart from the study itself."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
     return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
 
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Calibration error and loss without temperature scaling; rate of test images flagged as unknown."""
+    """Computes calibration error and loss without temperature scaling, and the rate of images flagged as unknown."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {
@@ -144,7 +144,7 @@ def _calibration_metrics(
 
 
 def _serving_cost(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
-    """Median latency from image file to prediction on this machine, and size on disk."""
+    """Measures the median latency from image file to prediction on this machine, and the size on disk."""
     milliseconds = []
     for image in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()

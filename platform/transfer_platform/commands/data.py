@@ -1,4 +1,4 @@
-"""`platform data`: inspects a dataset, compares the data of two runs."""
+"""`platform data`: inspects a dataset or compares the data of two runs."""
 
 import json
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
 SUFFIXES = (".html", ".htm", ".md")
-"""Suffixes of a report; a recipe or a table is never overwritten by one."""
+"""Allowed report suffixes; prevents a report from overwriting a recipe or a table."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """An inspection, ready to be printed."""
+    """An inspection that can be printed as text or JSON."""
 
     inspection: Inspection
 
     @property
     def text(self) -> str:
-        """Report for a terminal."""
+        """The report as text for a terminal."""
         return text_report(self.inspection)
 
     @property
     def json(self) -> str:
-        """JSON with counts by split and class, and all findings."""
+        """The report as JSON: counts by split and class, and all findings."""
         inspection = self.inspection
         findings = [
             {
@@ -61,16 +61,16 @@ def inspect_dataset(
     progress: Progress = silent,
     say: Say = silent,
 ) -> DataReport:
-    """Inspects the dataset of a recipe. Trains nothing and logs nothing.
+    """Inspects the dataset of a recipe without training or logging anything.
 
     Args:
-        recipe: File, or name of a shipped recipe.
-        overrides: `dataset.split_seed=1`.
-        out: Report file: HTML with thumbnails, or Markdown without if its name ends in `.md`.
-        features: Also search for label errors and outliers, with the features of the recipe's first backbone.
-        device: Device that extracts the features.
+        recipe: Recipe file, or name of a shipped recipe.
+        overrides: Overrides such as `dataset.split_seed=1`.
+        out: Report file: Markdown without thumbnails if its name ends in `.md`, otherwise HTML with thumbnails.
+        features: Also search for label errors and outliers, using features from the recipe's first backbone.
+        device: Device used to extract features.
         progress: Called during long steps.
-        say: Called with lines that stay on the screen.
+        say: Called with messages to print permanently.
 
     Raises:
         TransferError: The recipe or the dataset cannot be opened, or `out` cannot be written.
@@ -93,8 +93,8 @@ def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
     """Describes the differences between the data of two runs.
 
     Args:
-        run_a: Id of an MLflow run, or a registered version: `ants-bees/3`, `ants-bees@champion`.
-        run_b: Likewise.
+        run_a: MLflow run ID, or a registered version such as `ants-bees/3` or `ants-bees@champion`.
+        run_b: Run to compare with, in the same format.
         as_json: Return JSON instead of text.
 
     Raises:
@@ -109,7 +109,7 @@ def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
 def _require_report_name(out: Path) -> None:
     if out.suffix.lower() not in SUFFIXES and (out.suffix or out.exists()) and not out.is_char_device():
         raise StorageError(
-            f"{out} is not a name for a report: it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            f"{out} is not a valid report name: it must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
 
 
@@ -119,7 +119,7 @@ def _manifest(run: str) -> str:
 
     text = read_text(run_id_of(run), MANIFEST)
     if text is None:
-        raise DataError(f"run {run} has no {MANIFEST}: pass the run of a study, not of a trial")
+        raise DataError(f"run {run} has no {MANIFEST}: pass a study run, not a trial run")
     return text
 
 
@@ -127,29 +127,29 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     inspection, splits = opened.inspection, opened.splits
     if splits is None:
         return inspection.with_findings(
-            (), ["Label errors and outliers were not searched: the images cannot be split."]
+            (), ["Label errors and outliers were not searched for: the images cannot be split."]
         )
     if not features:
-        return inspection.with_findings((), ["Label errors and outliers were not searched: --no-features."])
+        return inspection.with_findings((), ["Label errors and outliers were not searched for (--no-features)."])
     recipe = _frozen(opened.recipe)
     extracted = _extract(recipe, opened.folder, splits, device, progress, say)
     images = splits.development
     labels = np.array([splits.classes.index(image.label) for image in images])
     outliers = [*find_outliers(images, extracted)]
     if np.bincount(labels).min() < 2:
-        note = "Label errors were not searched: a class has only one training image."
+        note = "Label errors were not searched for: a class has only one training image."
         return inspection.with_findings(outliers, [note])
     probabilities = out_of_fold_probabilities(extracted, labels)
     note = (
-        f"Label errors and outliers were searched with features of {recipe.backbone.name} in the "
-        f"{len(images)} training and validation images; test images were not used."
+        f"Label errors and outliers were searched for in the {len(images)} training and validation images, "
+        f"using features from {recipe.backbone.name}; test images were not used."
     )
     errors = find_label_errors(images, splits.classes, probabilities)
     return inspection.with_findings([*errors, *outliers], [note])
 
 
 def _frozen(recipe: Recipe) -> Recipe:
-    """First values of the search ranges, no augmentation, the whole backbone frozen."""
+    """Returns the recipe with its first search values, no augmentation and a fully frozen backbone."""
     from transfer_platform.commands._trainer import first_values
 
     first = first_values(recipe)
@@ -159,7 +159,7 @@ def _frozen(recipe: Recipe) -> Recipe:
 
 
 def _extract(recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say) -> np.ndarray:
-    """Features (N, F) of the training and validation images, from the store where it has them."""
+    """Returns features (N, F) of the training and validation images, read from the store if available."""
     from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer
 
     weights = fetch_all_weights(recipe, folder, progress)

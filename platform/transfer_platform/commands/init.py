@@ -18,18 +18,18 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
-"""Tried in this order: a small class may have no image in a smaller fraction."""
+"""Test fractions in the order tried, since a small class may have no images in a small fraction."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
 
 
 @dataclass(frozen=True)
 class FirstRecipe:
-    """A recipe that was written.
+    """Result of writing a recipe.
 
     Attributes:
         file: Path of the recipe.
-        notes: Summary of the dataset, one sentence each.
+        notes: Sentences that summarize the dataset.
     """
 
     file: Path
@@ -45,13 +45,13 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     """Inspects all images of a dataset and writes a recipe for it.
 
     Args:
-        source: As in `dataset.source`; a relative path refers to the current folder.
-        out: Recipe file; by default named after the source, in the current folder.
+        source: Dataset source, as in `dataset.source`; relative paths refer to the current folder.
+        out: Recipe file; defaults to a file in the current folder named after the source.
         progress: Called while data is downloaded, unpacked and read.
 
     Raises:
-        StorageError: The file exists already or cannot be written.
-        DataError: The dataset cannot be opened or cannot be trained on.
+        StorageError: The file already exists or cannot be written.
+        DataError: The dataset cannot be opened or used for training.
     """
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
@@ -63,7 +63,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     dataset = _inspect(source, progress)
     with atomic_write(out) as unfinished:
         unfinished.write_text(render_recipe(dataset, name, _relative_source(source, out), out.name), encoding="utf-8")
-        load_recipe(unfinished)  # an invalid recipe would be a bug: leave no file behind
+        load_recipe(unfinished)  # fails only if there is a bug, and then leaves no file behind
     return FirstRecipe(out, tuple(summary_lines(dataset)))
 
 
@@ -75,15 +75,15 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it: omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too: omit --out")
     if out.exists():
-        raise StorageError(f"{printable(out)} exists already; pass another file with --out, or delete it")
+        raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
     require_writable(out)
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Chooses the smallest test fraction that can be split, and folds where validation would be small."""
-    # Unreadable files are skipped here so that other problems show; the recipe excludes them by name.
+    """Chooses the smallest usable test fraction, and uses folds if the validation split would be too small."""
+    # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
     fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
     for fraction in fractions:
@@ -105,7 +105,7 @@ def _inspected(dataset: ScannedDataset) -> InspectedDataset:
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Source relative to the recipe file if it is in the same folder or below."""
+    """Returns the source relative to the recipe file if it is below the recipe's folder."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source

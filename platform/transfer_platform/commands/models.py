@@ -1,4 +1,4 @@
-"""`platform models`: registered models as text. Does not load torch."""
+"""`platform models`: shows and promotes registered models without loading torch."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ def list_models(*, as_json: bool = False) -> RenderableType | str:
 
 
 def show_version(name: str, *, as_json: bool = False) -> RenderableType | str:
-    """Returns one version with its verdict; the champion if only a model is named."""
+    """Returns one version with its verdict; defaults to the champion if only a model name is given."""
     with _ledger() as ledger:
         model, number = parse_version(name)
         version = overview.describe_version(ledger, model, number)
@@ -67,7 +67,7 @@ def compare(one: str, other: str, *, as_json: bool = False) -> RenderableType | 
 
 
 def promote(name: str, override: str) -> str:
-    """Makes a version champion, see `manual.promote_version`."""
+    """Makes a version the champion (see `manual.promote_version`)."""
     model, number = parse_version(name)
     with _ledger() as ledger:
         move = manual.promote_version(model, number, ledger, override)
@@ -75,17 +75,17 @@ def promote(name: str, override: str) -> str:
 
 
 def rollback(model: str, reason: str) -> str:
-    """Restores the previous champion, see `manual.roll_back`."""
+    """Restores the previous champion (see `manual.roll_back`)."""
     with _ledger() as ledger:
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 
 
 def verify() -> str:
-    """Compares the ledger with the registry.
+    """Checks that the ledger and the registry are consistent.
 
     Raises:
-        RegistryError: They differ; the message lists every difference.
+        RegistryError: They are inconsistent; the message lists every difference.
     """
     with _ledger() as ledger:
         differences = audit.verify(ledger)

@@ -1,4 +1,4 @@
-"""`platform predict` and `platform evaluate`: a registered model on a folder."""
+"""`platform predict` and `platform evaluate`: run a registered model on a folder."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Images per call; this many images of the maximum size fit into the pixel limit of a request."""
+"""Images per call, chosen so that this many images of maximum size stay within the pixel limit of a request."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
-"""Values for a file that is not an image."""
+"""Column values for a file that is not an image."""
 
 
 def predict_folder(folder: Path, model: str, out: Path, progress: Progress = silent) -> str:
@@ -31,11 +31,11 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         folder: Searched recursively; hidden files are ignored.
         model: Registered model, see `transfer_registry.model_uri`.
         out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `unknown` (out
-            of distribution) and `error`; replaced if it exists.
+            of distribution) and `error`; overwritten if it exists.
         progress: Called after each batch.
 
     Returns:
-        A summary sentence.
+        A one-sentence summary.
 
     Raises:
         DataError: The folder contains no file.
@@ -56,24 +56,24 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     unknown = sum(row["unknown"] == "true" for row in rows)
-    note = f"; {unknown} of them are out of distribution, see column `unknown`" if unknown else ""
-    note += f"; {unreadable} could not be read, see column `error`" if unreadable else ""
-    return f"{len(rows) - unreadable} images classified by {loaded.uri}, written to {out}{note}"
+    note = f"; {unknown} of them are out of distribution (see the `unknown` column)" if unknown else ""
+    note += f"; {unreadable} could not be read (see the `error` column)" if unreadable else ""
+    return f"{len(rows) - unreadable} images classified by {loaded.uri}; predictions written to {out}{note}"
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:
-    """Evaluates a model on class folders.
+    """Evaluates a model on the images in class folders.
 
     Args:
         model: Registered model, see `transfer_registry.model_uri`.
-        folder: Contains one folder per class, named like the model's classes.
+        folder: Folder with one subfolder per class, named after the model's classes.
         progress: Called after each batch.
 
     Returns:
         A Markdown report.
 
     Raises:
-        DataError: A folder is not named like a class of the model, or a file is not an image.
+        DataError: A subfolder is not named after a class of the model, or a file is not an image.
         RegistryError: The model does not exist.
     """
     catalog = scan_folder(folder, progress=progress)
@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Files below a folder, and links that cannot be followed, with the reason."""
+    """Returns the files below a folder, and the reasons why symlinks cannot be followed, keyed by path."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())
@@ -106,7 +106,7 @@ def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
 
 
 def _rows(loaded: LoadedModel, files: Sequence[Path], folder: Path) -> list[dict[str, object]]:
-    """One row per file; a file that is not an image has an error instead of a prediction."""
+    """Returns one row per file; a file that is not an image has an error instead of a prediction."""
     errors = {path: _error(path) for path in files}
     readable = [path for path in files if not errors[path]]
     predicted = dict(zip(readable, _predictions(loaded, readable), strict=True)) if readable else {}

@@ -1,6 +1,6 @@
 """`platform run`: search, evaluate, register and promote.
 
-Every step can be repeated: a run that was killed is resumed by the same command.
+Every step is idempotent: to resume a run that was killed, repeat the same command.
 """
 
 import hashlib
@@ -61,8 +61,8 @@ class Outcome:
     """Result of a run.
 
     Attributes:
-        study: All trials, with their values and states.
-        metrics: Metrics of the served model: `test/accuracy`, ..., `served/latency_ms`, `served/size_mb`.
+        study: Study with the values and states of all trials.
+        metrics: Metrics of the served model, such as `test/accuracy`, `served/latency_ms` and `served/size_mb`.
         promotion: Result of the gate; None if the recipe has no `promotion:`.
         run_id: MLflow run of the study.
         model_folder: Folder with the best trial's weights and `model.json`.
@@ -78,14 +78,14 @@ class Outcome:
 
     @cached_property
     def network(self) -> Network:
-        """Network of the best trial at its best epoch, on the CPU, in eval mode; loaded at first use."""
+        """Network of the best trial at its best epoch, on the CPU and in eval mode; loaded on first use."""
         network = build_network(ModelConfig.read(self.model_folder).network)
         network.load_state_dict(load_file(self.model_folder / WEIGHTS_FILE))
         return network.eval()
 
     @property
     def verdict(self) -> Verdict | None:
-        """Verdict of the gate, rule by rule."""
+        """The gate's verdict, including the result of each rule."""
         return self.promotion.verdict if self.promotion else None
 
     def __str__(self) -> str:
@@ -100,19 +100,19 @@ class Outcome:
 
     def _promotion_lines(self) -> list[str]:
         if self.promotion is None:
-            return ["not registered: the recipe has no promotion block"]
+            return ["not registered: the recipe has no `promotion:` block"]
         name, version = self.promotion.model, self.promotion.version
         commands = f"  platform serve {name}   platform ui" if self.champion else "  platform ui"
         return [str(self.promotion.verdict), f"{name} version {version} {self._status()}", commands]
 
     def _status(self) -> str:
-        """Current status of the version; the alias may have been moved since the verdict."""
+        """Returns the current status of the version, since the alias may have been moved after the verdict."""
         assert self.promotion is not None
         if self.champion == self.promotion.version:
             return "is champion"
-        current = f"version {self.champion} is" if self.champion else "there is none"
+        current = f"the champion is now version {self.champion}" if self.champion else "there is now no champion"
         if self.promotion.promoted:
-            return f"was made champion; today {current}"
+            return f"was made champion; {current}"
         return "is registered, but did not become champion"
 
 
@@ -125,17 +125,17 @@ def run(
     progress: Progress = silent,
     say: Say = silent,
 ) -> Outcome:
-    """Searches with the recipe's trials, evaluates the best one and submits it to the gate.
+    """Runs the recipe's hyperparameter search, evaluates the best trial and submits it to the gate.
 
     An interrupted study is resumed. A finished study is neither trained nor evaluated again.
 
     Args:
-        recipe: File, name of a shipped recipe, or a loaded recipe, whose paths are relative to the current folder.
-        overrides: `training.epochs=3`; only for a file or a shipped recipe.
+        recipe: Recipe file, name of a shipped recipe, or loaded recipe, whose paths refer to the current folder.
+        overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         fresh: Start a new study.
         device: `auto` or a torch device.
         progress: Called during long steps.
-        say: Called with lines that stay on the screen.
+        say: Called with messages to print permanently.
 
     Raises:
         TransferError: The recipe, its data, the databases or the registry cannot be used.
@@ -161,7 +161,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Session:
-    """One study while its MLflow run is open."""
+    """State of a study while its MLflow run is open."""
 
     opened: OpenedRecipe
     splits: Splits
@@ -183,9 +183,9 @@ class _Session:
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
-        """Logs inputs, data report and machine; what an earlier start of the study logged stays."""
+        """Logs the inputs, data report and machine, keeping values logged by an earlier process."""
         study, parent, trainer = self.study, self.parent, self.trainer
-        if "precision" not in study.user_attrs:  # decided once, so that a resumed study computes the same
+        if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
             study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
         trainer.precision = str(study.user_attrs["precision"])
         trials = trial_count(self.recipe)
@@ -199,7 +199,7 @@ class _Session:
         log_machine(parent, str(trainer.device), trainer.precision)
 
     def search(self) -> None:
-        """Runs the missing trials and logs the state of the study."""
+        """Runs the remaining trials and logs the state of the study."""
         study, trials = self.study, trial_count(self.recipe)
 
         def report(trial: FinishedTrial) -> None:
@@ -207,14 +207,14 @@ class _Session:
             self.say(str(trial))
 
         if study.finished_count >= trials:
-            self.say("all trials are finished")
+            self.say("all trials have finished")
         study.run(trials, self.engine.run_trial, report)
         if study.user_attrs.get("reported") != (logged := {"trials": study.finished_count, "run": self.parent.run_id}):
             log_study(self.parent, study)
             study.set_user_attr("reported", logged)
 
     def conclude(self) -> Conclusion:
-        """Evaluates and registers the best trial, unless an earlier start did."""
+        """Evaluates and registers the best trial, unless an earlier process has done so."""
         folder = self.home / "model"
         earlier = load_conclusion(self.study, self.recipe, self.parent, folder)
         if earlier is not None:
@@ -234,7 +234,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Raises now rather than after the search."""
+    """Raises errors before the search rather than after it."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()
@@ -253,7 +253,7 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
 
 
 def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
-    """Recipe name and a digest of everything the study depends on: recipe, images, pretrained weights."""
+    """Returns the recipe name and a digest of all study inputs: recipe, images and pretrained weights."""
     parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
     return f"{recipe.name}-{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:10]}"
 

@@ -1,4 +1,4 @@
-"""Contents of a study's MLflow run: parameters, lineage, figures, tables, reports."""
+"""Logs a study to its MLflow run: parameters, lineage, figures, tables, reports."""
 
 import platform
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Logs probable label errors, according to the best trial on images it was not trained on."""
+    """Logs probable label errors that the best trial found in images it was not trained on."""
     findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
         "file": [inspection.name(finding.files[0]) for finding in findings],
@@ -70,7 +70,7 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
 
 
 def log_machine(run: Run, device: str, precision: str) -> None:
-    """Logs device, precision and machine, on which the last digits of all results depend."""
+    """Logs the device, precision and machine, which affect the last digits of all results."""
     run.log_params(
         {
             "machine.device": device,
@@ -83,7 +83,7 @@ def log_machine(run: Run, device: str, precision: str) -> None:
 
 
 def log_study(run: Run, study: Study) -> None:
-    """Logs the best trial, the table of trials, and figures of history and parameter importance."""
+    """Logs the best trial, a table of all trials, and figures such as the parameter importance."""
     best = study.best
     run.log_params({f"best.{name}": value for name, value in best.params.items()})
     run.set_tags({"platform.best_trial": best.number})
@@ -93,7 +93,7 @@ def log_study(run: Run, study: Study) -> None:
 
 
 def log_network(run: Run, network: Network) -> None:
-    """Logs a summary of the network by layer: output shape, parameters, trainable or frozen."""
+    """Logs a layer-by-layer summary of the network: output shape, parameters, trainable or frozen."""
     size = network.spec.image_size
     columns = ("output_size", "num_params", "trainable")
     device = next(network.parameters()).device
@@ -104,12 +104,12 @@ def log_network(run: Run, network: Network) -> None:
 
 
 def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:
-    """Returns the best trial's predictions for the images that ranked it (out of fold with folds).
+    """Returns the best trial's predictions for the selection images (out-of-fold if folds are used).
 
     Args:
-        splits: Source of the images, `Splits.selection`.
-        logits: Logits of these images (N, C).
-        temperature: Divisor of the logits, as in the served model.
+        splits: Dataset splits, of which `Splits.selection` is used.
+        logits: Logits (N, C) of the selection images.
+        temperature: Temperature by which the logits are divided, as in the served model.
     """
     images = splits.selection
     labels = np.array([splits.classes.index(image.label) for image in images])
@@ -123,12 +123,12 @@ def log_validation(run: Run, predictions: Predictions) -> None:
 
 
 def log_thresholds(run: Run, validation: Predictions, test: Predictions) -> None:
-    """Logs decision thresholds per class, and accuracy against coverage.
+    """Logs per-class decision thresholds, and accuracy as a function of coverage.
 
     Args:
         run: MLflow run of the study.
-        validation: Calibrated predictions on which thresholds are chosen.
-        test: Predictions on which they are evaluated.
+        validation: Calibrated predictions used to choose the thresholds.
+        test: Test predictions used to evaluate the thresholds.
     """
     by_class, by_confidence = class_thresholds(validation, test), coverage(test)
     run.log_table(by_class, f"{FOLDER}/thresholds.json")
@@ -138,16 +138,16 @@ def log_thresholds(run: Run, validation: Predictions, test: Predictions) -> None
 
 
 def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: int) -> dict[str, float]:
-    """Logs metrics, figures, tables and the report of the served model on the test images.
+    """Logs the served model's metrics, figures, tables and report for the test images.
 
     Args:
         run: MLflow run of the study.
-        best: MLflow run of the best trial, for its learning curves; None omits them.
+        best: MLflow run of the best trial, used for learning curves; if None, they are omitted.
         predictions: Predictions for the test images.
-        trial: Number of the best trial; step of the metrics, since an extended study may evaluate another.
+        trial: Number of the best trial, used as metric step because an extended study may have another best trial.
 
     Returns:
-        The test metrics by name.
+        The test metrics, keyed by name.
     """
     metrics = predictions.scores("test")
     run.log_metrics(metrics, step=trial)
@@ -169,7 +169,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested sections into dotted names; search ranges stay whole."""
+    """Flattens nested sections into dotted names, keeping search ranges intact."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         section = isinstance(value, dict) and not {"low", "choices"} & value.keys()

@@ -10,18 +10,18 @@ CALIBRATION_BINS = 15
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Returns the temperature that minimizes the cross-entropy of logits divided by it.
+    """Returns the temperature that minimizes the cross-entropy of `logits / temperature`.
 
-    See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one more image were
-    spread evenly over all classes (compare Platt, 1999); otherwise a few dozen images without an error would lead to
-    unlimited confidence.
+    See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one additional image
+    were spread evenly over all classes (compare Platt, 1999); otherwise, a few dozen images with no errors would lead
+    to unlimited confidence.
 
     Args:
-        logits: Logits of images that were not used for training (N, C), N at least 1.
-        labels: Their class indices (N,).
+        logits: Logits (N, C) of images not used for training, with N >= 1.
+        labels: Class indices (N,) of the same images.
 
     Returns:
-        0.05 to 20; above 1 it lowers the confidence.
+        The temperature, 0.05 to 20; values above 1 lower the confidence.
     """
     count, classes = logits.shape
     targets = np.full((count, classes), 1 / (classes * (count + 1)))
@@ -36,7 +36,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Returns the uncalibrated probabilities (N, C) of probabilities calibrated with a temperature."""
+    """Reverses temperature scaling and returns the uncalibrated probabilities (N, C)."""
     positive = np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)
     logits = np.log(positive) * temperature
     uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
@@ -46,7 +46,7 @@ def remove_temperature(probabilities: NDArray[np.floating], temperature: float) 
 def calibration_curve(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], bins: int = CALIBRATION_BINS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Returns mean confidence, accuracy and number of images of each non-empty bin of equal width."""
+    """Returns the mean confidence, accuracy and image count of each non-empty, equal-width confidence bin."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -58,6 +58,6 @@ def calibration_curve(
 
 
 def expected_calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """Returns the mean difference between confidence and accuracy over 15 bins (Guo et al., 2017)."""
+    """Returns the weighted mean gap between confidence and accuracy over 15 bins (Guo et al., 2017)."""
     confidence, accuracy, counts = calibration_curve(labels, probabilities)
     return float(np.abs(confidence - accuracy) @ counts / counts.sum())

@@ -1,4 +1,4 @@
-"""Matplotlib figures of predictions and learning curves."""
+"""Matplotlib figures for predictions and learning curves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,12 +12,12 @@ from transfer_platform.evaluation.calibration import CALIBRATION_BINS, calibrati
 from transfer_platform.evaluation.predictions import Predictions
 
 THUMBNAIL_SIZE = 160
-"""Longer side of an image in pixels."""
+"""Longer side of a thumbnail, in pixels."""
 COLUMNS = 4
 
 
 def confusion_matrix(predictions: Predictions) -> Figure:
-    """Plots the number of images of each class (row) by predicted class (column)."""
+    """Plots image counts by true class (rows) and predicted class (columns)."""
     classes = predictions.classes
     side = min(4 + 0.35 * len(classes), 24)
     figure = Figure(figsize=(side, side), layout="constrained")
@@ -36,19 +36,19 @@ def confusion_matrix(predictions: Predictions) -> Figure:
 
 
 def calibration(predictions: Predictions) -> Figure:
-    """Plots accuracy against confidence; calibrated probabilities lie on the diagonal."""
+    """Plots accuracy against confidence; perfectly calibrated probabilities lie on the diagonal."""
     confidence, accuracy, counts = calibration_curve(predictions.labels, predictions.probabilities)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     axes.scatter(confidence, accuracy, s=20 + 400 * counts / counts.sum())
-    xlabel = f"confidence (mean of each of {CALIBRATION_BINS} bins)"
+    xlabel = f"confidence (mean in each of {CALIBRATION_BINS} bins)"
     axes.set(xlabel=xlabel, ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     return figure
 
 
 def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
-    """Plots (epoch, value) pairs of the metrics of one trial, with losses in a separate panel."""
+    """Plots the metrics of one trial, given as (epoch, value) pairs, with losses in a separate panel."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, others = figure.subplots(1, 2)
     for metric, points in history.items():
@@ -61,7 +61,7 @@ def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]]) -> Figur
 
 
 def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
-    """Shows the misclassified images with the lowest probability of the true class."""
+    """Shows the misclassified images with the lowest predicted probability for the true class."""
     indices = predictions.mistakes()[:limit]
     rows = max(1, -(-len(indices) // COLUMNS))
     figure = Figure(figsize=(2.6 * COLUMNS, 3 * rows), layout="constrained")

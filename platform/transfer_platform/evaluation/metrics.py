@@ -1,4 +1,4 @@
-"""Classification metrics of labels, class indices (N,), and probabilities (N, C)."""
+"""Classification metrics for class labels (N,) and probabilities (N, C)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,15 @@ def scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
 
 
 def cross_entropy(labels: Labels, probabilities: Probabilities) -> float:
-    """Returns the mean negative log-likelihood in nats; 0 is replaced by the smallest positive float."""
+    """Returns the mean negative log-likelihood in nats; zero probabilities are clipped to the smallest float."""
     assigned = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(assigned, np.finfo(np.float64).tiny)).mean())
 
 
 def macro_f1(labels: Labels, predicted: Labels) -> float:
-    """Returns the mean F1 of the classes that occur in labels or predictions.
+    """Returns the macro-averaged F1 score over the classes that occur in the labels or predictions.
 
-    Equals scikit-learn's, whose argument checks take longer than an epoch on stored features.
+    Equivalent to scikit-learn's `f1_score`, whose argument checks take longer than an epoch on stored features.
     """
     occurrences = np.bincount(np.concatenate([labels, predicted]))
     correct = np.bincount(labels[labels == predicted], minlength=len(occurrences))
@@ -40,7 +40,7 @@ def macro_f1(labels: Labels, predicted: Labels) -> float:
 
 
 def macro_recall(labels: Labels, predicted: Labels) -> float:
-    """Returns the mean recall of the classes that occur in the labels, also known as balanced accuracy."""
+    """Returns the macro-averaged recall (balanced accuracy) over the classes that occur in the labels."""
     occurrences = np.bincount(labels)
     correct = np.bincount(labels[labels == predicted], minlength=len(occurrences))
     present = occurrences > 0
@@ -48,6 +48,6 @@ def macro_recall(labels: Labels, predicted: Labels) -> float:
 
 
 def per_class(labels: Labels, predicted: Labels, classes: int) -> dict[str, NDArray[np.float64]]:
-    """Returns `precision`, `recall`, `f1` and `support` by class, (C,) each; undefined values are 0."""
+    """Returns per-class `precision`, `recall`, `f1` and `support`, each of shape (C,); undefined values are 0."""
     metrics = precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
     return dict(zip(("precision", "recall", "f1", "support"), map(np.asarray, metrics), strict=True))

@@ -1,4 +1,4 @@
-"""Model card, see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
+"""Generates model cards; see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ def model_card(
     """Returns the model card of a registered version in Markdown.
 
     Args:
-        recipe: The recipe with the values of the best trial instead of ranges.
+        recipe: Recipe with the best trial's values in place of search ranges.
         config: Configuration of the served model.
-        images: Number of images and fingerprint by split (train, validation, test).
+        images: Image count and fingerprint, keyed by split (train, validation, test).
         predictions: Predictions of the served model on the test images.
-        metrics: Metrics of these predictions by name.
+        metrics: Metrics of these predictions, keyed by name.
     """
     title = recipe.promotion.model if recipe.promotion else recipe.name
     sections = {
@@ -40,7 +40,7 @@ def model_card(
 def _intended_use(config: ModelConfig) -> str:
     return (
         f"Classifies photographs into {len(config.classes)} classes: {', '.join(config.classes)}. "
-        "Intended for images like the training images only."
+        "Intended only for images similar to the training images."
     )
 
 
@@ -63,7 +63,11 @@ def _preprocessing(config: ModelConfig) -> str:
     preprocessing = config.preprocessing
     size = preprocessing.image_size
     return (
+<<<<<<< HEAD
         f"A center square of {preprocessing.crop:g} of the shorter side is resized to {size} x {size} pixels "
+=======
+        f"A center square with {preprocessing.crop:g} times the shorter side is resized to {size} x {size} pixels "
+>>>>>>> l-serving
         f"({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} and standard "
         f"deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided by "
         f"the temperature {config.temperature:.4g} before the softmax."
@@ -74,12 +78,12 @@ def _limitations(config: ModelConfig) -> str:
     unknown = config.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "No image is flagged as unknown: there were too few held-out images to keep the false alarm rate "
-            f"at {unknown.false_alarms:.1%}."
+            "No image is flagged as unknown: there were too few held-out images to ensure a false alarm rate "
+            f"of {unknown.false_alarms:.1%}."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "
-        f"which corresponds to a false alarm rate of {unknown.false_alarms:.1%} on images like the training "
+        f"which corresponds to a false alarm rate of {unknown.false_alarms:.1%} on images similar to the training "
         "images. An image that resembles the training images but belongs to none of the classes is still "
         "assigned to one of them."
     )

@@ -1,4 +1,4 @@
-"""Predictions of a model for labeled images."""
+"""A model's predictions for labeled images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from transfer_platform.evaluation.metrics import scores
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (N, C) and class indices (N,) of N labeled images, columns in the order of `classes`."""
+    """Probabilities (N, C) and labels (N,) of N images; columns and label indices follow the order of `classes`."""
 
     classes: tuple[str, ...]
     paths: Sequence[Path]
@@ -21,7 +21,7 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """Index of the most probable class of each image."""
+        """Index of the most probable class for each image."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
@@ -30,13 +30,13 @@ class Predictions:
         return {f"{prefix}/{name}": value for name, value in scores(self.labels, self.probabilities).items()}
 
     def mistakes(self) -> list[int]:
-        """Returns the indices of misclassified images, lowest probability of the true class first."""
+        """Returns the indices of misclassified images, sorted by ascending probability of the true class."""
         assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
         wrong = self.predicted != self.labels
         return [int(index) for index in np.argsort(assigned, kind="stable") if wrong[index]]
 
     def table(self) -> dict[str, list[object]]:
-        """Returns columns `file`, `label`, `predicted`, `probability`, and one per class."""
+        """Returns the columns `file`, `label`, `predicted` and `probability`, and one probability column per class."""
         columns = zip(self.classes, self.probabilities.T.tolist(), strict=True)
         return {
             "file": [path.name for path in self.paths],

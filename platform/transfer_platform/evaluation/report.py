@@ -1,4 +1,4 @@
-"""Markdown reports of an evaluation and of decision thresholds."""
+"""Markdown reports on evaluations and decision thresholds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from transfer_platform.evaluation.predictions import Predictions
 
 
 def class_table(predictions: Predictions) -> dict[str, list[object]]:
-    """Returns columns `class`, `images`, `precision`, `recall`, `f1`; one row per class."""
+    """Returns the columns `class`, `images`, `precision`, `recall` and `f1`, with one row per class."""
     metrics = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
     return {
         "class": list(predictions.classes),
@@ -19,7 +19,7 @@ def class_table(predictions: Predictions) -> dict[str, list[object]]:
 def evaluation_report(
     title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
 ) -> str:
-    """Returns the report of an evaluation in Markdown; facts, such as the model, are listed below the title."""
+    """Returns an evaluation report in Markdown; `facts`, such as the model, are listed below the title."""
     total = len(predictions.labels)
     lines = [
         f"# {title}",
@@ -39,17 +39,17 @@ def evaluation_report(
 def threshold_report(
     thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """Returns the results of `class_thresholds`, chosen on `images` images, and of `coverage` in Markdown."""
+    """Returns a Markdown report on `class_thresholds`, chosen on `images` images, and `coverage`."""
     lines = [
         "# Thresholds",
         "",
-        "One-vs-rest threshold of each class: the calibrated probability with the best F1 on the",
+        "One-vs-rest threshold for each class: the calibrated probability that maximizes F1 on the",
         f"{images} validation images of the best trial, with precision and recall on these images and on",
         "the test images.",
         "",
         *table(thresholds),
         "",
-        "Coverage: the share of test images whose confidence reaches a threshold, and the accuracy on them.",
+        "Coverage: the fraction of test images whose confidence reaches a threshold, and their accuracy.",
         "",
         *table(coverage),
         "",
@@ -58,7 +58,7 @@ def threshold_report(
 
 
 def table(columns: Mapping[str, Sequence[object]]) -> list[str]:
-    """Returns the lines of a Markdown table, one column per key; floats with four decimals."""
+    """Returns the lines of a Markdown table, with one column per key; floats have four decimal places."""
     rows = zip(*columns.values(), strict=True)
     return [
         "| " + " | ".join(columns) + " |",

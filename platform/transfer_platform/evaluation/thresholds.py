@@ -1,4 +1,4 @@
-"""Decision thresholds by class, and coverage by confidence."""
+"""Per-class decision thresholds, and coverage by minimum confidence."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,13 +7,13 @@ from sklearn.metrics import precision_recall_curve
 from transfer_platform.evaluation.predictions import Predictions
 
 CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""Minimum confidences, one row each in the table of coverage."""
+"""Minimum confidences, one per row of the coverage table."""
 
 
 def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, list[object]]:
-    """Returns the one-vs-rest threshold with the best F1 on validation images, one row per class.
+    """Returns one row per class, with the one-vs-rest threshold that maximizes F1 on the validation images.
 
-    The columns are `class`, `threshold`, and `precision` and `recall` on validation images and on test images.
+    The columns are `class`, `threshold`, and the precision and recall on the validation images and on the test images.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")
@@ -29,9 +29,9 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns the columns `confidence`, `decided` (share of images that reach it) and `accuracy` on them.
+    """Returns the columns `confidence`, `decided` (fraction of images reaching it) and `accuracy` (on those images).
 
-    The rows are `CONFIDENCES`; the accuracy is None if no image reaches the confidence.
+    There is one row per value of `CONFIDENCES`; the accuracy is None if no image reaches it.
     """
     confidence = test.probabilities.max(axis=1)
     correct = test.predicted == test.labels

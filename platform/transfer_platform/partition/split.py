@@ -60,8 +60,8 @@ class Partition:
     Attributes:
         shape: Shape of one image's features.
         dtype: Dtype of the features when computed in float32.
-        digest: Hexadecimal SHA-256 of the prefix's operations, weights and buffers, and of the library versions. Features
-            are determined by it, the images and the precision.
+        digest: Hexadecimal SHA-256 of the prefix's operations, weights, buffers and library versions. Features are
+            determined by it, the images and the precision.
     """
 
     def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Matplotlib figures of a study."""
+"""Matplotlib figures for a study."""
 
 import warnings
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from transfer_platform.search.study import Study
 
 
 def study_figures(study: Study) -> dict[str, Any]:
-    """Returns figures by name: `history`, `pruning` and `importance`.
+    """Returns figures keyed by name: `history`, `pruning` and `importance`.
 
-    `pruning` requires a study that prunes trials, `importance` a search space and two completed trials.
+    `pruning` is included only if the study prunes trials, `importance` only if two trials of a search have completed.
     """
     optuna_study = study.optuna_study
     functions: dict[str, Callable[[OptunaStudy], Any]] = {"history": plots.plot_optimization_history}

@@ -10,23 +10,23 @@ from optuna.trial import FrozenTrial
 
 
 class ReproducibleSampler(BaseSampler):
-    """TPE whose proposals depend only on the seed, trial number, parameter and finished trials.
+    """TPE sampler whose proposals depend only on the seed, trial number, parameter name and finished trials.
 
-    Optuna's samplers draw from one random stream per process, so a study that is resumed in another process proposes
-    different values. This sampler starts a new stream for every draw.
+    Optuna's samplers draw from one random stream per process, so a study resumed in another process would propose
+    different values. This sampler seeds a new stream for every draw.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the parameters that all finished trials share; they are sampled jointly."""
+        """Returns the parameters common to all finished trials, which are sampled jointly."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: OptunaStudy, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Samples the jointly sampled parameters."""
+        """Samples the parameters in `search_space` jointly."""
         return self._tpe(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(

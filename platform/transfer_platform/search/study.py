@@ -1,4 +1,4 @@
-"""Resumable Optuna study: proposes values, runs trials and ranks them.
+"""Resumable Optuna study: proposes hyperparameters, runs trials and ranks them.
 
 Only this package imports Optuna.
 """
@@ -24,18 +24,18 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class Pruned(Exception):  # noqa: N818 - a decision, not an error
-    """The pruner stopped the trial early."""
+    """Raised when the pruner stops a trial early."""
 
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial that has ended.
+    """A finished trial.
 
     Attributes:
-        number: From 0.
+        number: Trial number, starting at 0.
         state: `COMPLETE`, `PRUNED` or `FAIL`.
-        value: Ranked metric at the best epoch; None unless the trial was completed.
-        params: Values by dotted recipe field.
+        value: Ranking metric at the best epoch; None unless the trial completed.
+        params: Hyperparameter values, keyed by dotted recipe field.
         failure: Error message of a failed trial, otherwise empty.
     """
 
@@ -51,7 +51,7 @@ class FinishedTrial:
 
 
 class Trial:
-    """A running trial, with proposed `values` by dotted recipe field.
+    """A running trial with proposed `values`, keyed by dotted recipe field.
 
     `number` counts from 0; `resumed` is True if an earlier process started the trial.
     """
@@ -63,10 +63,10 @@ class Trial:
         self._reported = set(stored.intermediate_values) if stored else set()
 
     def report(self, epoch: int, value: float) -> None:
-        """Reports the ranked metric of an epoch to the pruner; does nothing in a study without pruning.
+        """Reports the ranking metric of an epoch to the pruner; does nothing if the study does not prune trials.
 
         Raises:
-            Pruned: The trial should stop.
+            Pruned: The trial should be stopped.
         """
         if not self._pruning:
             return
@@ -80,12 +80,12 @@ class Study:
     """A study that proposes the same values whether or not it is interrupted.
 
     Args:
-        name: Unique name in the database; an existing study of this name is opened.
+        name: Unique name in the database; an existing study with this name is opened.
         url: Database URL.
         space: Search space; empty for a single trial.
         minimizes: True if lower values are better.
-        seed: Seed of the proposals.
-        pruning: True to stop trials that are worse than the median.
+        seed: Random seed for proposing values.
+        pruning: True to stop trials whose metric is worse than the median of earlier trials.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
@@ -106,7 +106,7 @@ class Study:
         return self.optuna_study.user_attrs
 
     def set_user_attr(self, key: str, value: object) -> None:
-        """Stores a JSON value with the study."""
+        """Stores a JSON-serializable value as a study attribute."""
         self.optuna_study.set_user_attr(key, value)
 
     def close(self) -> None:
@@ -115,31 +115,31 @@ class Study:
 
     @property
     def finished_count(self) -> int:
-        """Number of trials that have ended, in any state."""
+        """Number of trials that have completed, been pruned or failed."""
         return len(self.trials)
 
     @property
     def trials(self) -> list[FinishedTrial]:
-        """Trials that have ended, by number."""
+        """Finished trials, sorted by number."""
         return [_finished_trial(trial) for trial in self.optuna_study.get_trials(deepcopy=False, states=FINISHED)]
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; the first one in a tie.
+        """Completed trial with the best value; if tied, the first one.
 
         Raises:
-            StudyError: No trial was completed.
+            StudyError: No trial has completed.
         """
         trials = self.trials
         if any(trial.state == TrialState.COMPLETE.name for trial in trials):
             return _finished_trial(self.optuna_study.best_trial)
         raise StudyError(
-            "\n  ".join(["no trial of the study was completed:", *map(str, trials)])
+            "\n  ".join(["no trial of the study completed:", *map(str, trials)])
             + "\nchange the recipe as the messages suggest, or start a new study with --fresh"
         )
 
     def table(self) -> dict[str, list[object]]:
-        """Returns the columns `trial`, `state`, `value` and one per searched field."""
+        """Returns the columns `trial`, `state`, `value` and one column per searched field."""
         trials = self.trials
         return {
             "trial": [trial.number for trial in trials],
@@ -151,10 +151,10 @@ class Study:
     def run(
         self, trials: int, objective: Callable[[Trial], float], on_trial_end: Callable[[FinishedTrial], None]
     ) -> None:
-        """Runs trials until the study has the requested number; interrupted trials run first.
+        """Runs trials until the study has the requested number of trials; interrupted trials run first.
 
-        The number includes earlier trials. In the objective, `Pruned`, `TrainingError` and running out of memory end
-        the trial; other exceptions end the study.
+        Earlier trials count. If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that
+        trial ends; any other exception ends the study.
         """
         for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
@@ -163,7 +163,7 @@ class Study:
             on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
-        # not `ask(fixed_distributions=...)`: a trial that was killed while values were proposed lacks some
+        # not `ask(fixed_distributions=...)`: a trial killed while proposing values has only some of them
         values = {field: _suggest(trial, field, span) for field, span in self.space.items()}
         try:
             value = objective(Trial(trial, values, resumed=resumed, pruning=self.pruning))
@@ -194,7 +194,7 @@ def create_tables(url: str) -> None:
 
 
 def count_studies(name: str, url: str) -> int:
-    """Returns the number of studies started under a name, see `numbered_name`."""
+    """Returns the number of studies started under a name (see `numbered_name`)."""
     storage = RDBStorage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
@@ -202,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns the name of the n-th study started under a name, n at least 1."""
+    """Returns the name of the n-th study (n >= 1) started under a base name."""
     return name if number == 1 else f"{name}-{number}"
 
 

@@ -1,9 +1,9 @@
-"""Runs a command that ends when the parent process does.
+"""Runs a command and kills it when the parent process ends.
 
-    python -I _supervised.py COMMAND [ARGUMENT ...]      with a pipe as standard input
+    python -I _supervised.py COMMAND [ARGUMENT ...]      (standard input must be a pipe)
 
-Nothing is written to the pipe. It closes when the parent process ends, even by `kill -9`, and the command and its
-child processes are then killed. Never imported.
+Nothing is written to the pipe. It closes when the parent process ends, even after `kill -9`; the command and its
+child processes are then killed. Run as a script, never imported.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Export of a registered model to files that work without this project.
+"""Exports a registered model to files that can be used without this project.
 
-onnx          model.onnx, model.json, README.md: pixels in, probabilities and out-of-distribution scores out
+onnx          model.onnx, model.json, README.md: maps pixels to probabilities and out-of-distribution scores
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
-The ONNX graph normalizes pixels, which is exact in any runtime. It does not decode or resize images: ONNX does not
-read EXIF, and its interpolation modes differ from Pillow's.
+The ONNX graph includes normalization, which is exact in any runtime, but not decoding or resizing: ONNX cannot
+read EXIF data, and its interpolation modes differ from Pillow's.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX operator set (2022); torch's exporter produces it without a conversion."""
+"""ONNX opset version (2022), produced by torch's exporter without version conversion."""
 TOLERANCE = 1e-3
-"""Maximum difference between ONNX Runtime and torch in any probability or out-of-distribution score."""
+"""Maximum allowed difference between ONNX Runtime and torch for any probability or out-of-distribution score."""
 
 
 def export(model: str, file_format: str, out: Path) -> str:
     """Exports a model (see `model_uri`) to a new or empty folder and returns a one-line summary.
 
-    The format is `onnx` or `safetensors`. After an error nothing is left behind.
+    The format is `onnx` or `safetensors`. If the export fails, no files are left behind.
 
     Raises:
         StorageError: The folder is not empty.
-        RegistryError: The model does not exist, has an unsupported format, cannot be expressed in ONNX or computes
-            different values there, or the extra `onnx` is not installed.
+        RegistryError: The model does not exist, has an unsupported format, cannot be exported to ONNX or gives
+            different results there, or the `onnx` extra is not installed.
     """
     writers = {"onnx": _write_onnx, "safetensors": _write_safetensors}
     if file_format == "onnx":
@@ -64,12 +64,12 @@ def export(model: str, file_format: str, out: Path) -> str:
     with atomic_folder(out) as folder, TemporaryDirectory() as temporary:
         registered = _download(model_uri(model), temporary)
         remark = writers[file_format](registered, folder)
-    return f"Exported {registered.uri} to {out}{remark}; see {out / README_FILE} for its use"
+    return f"Exported {registered.uri} to {out}{remark}; see {out / README_FILE} for usage instructions"
 
 
 @dataclass(frozen=True)
 class _RegisteredFiles:
-    """Downloaded files of a registered model: `folder` is the MLflow model, `files` the artifact in it."""
+    """Downloaded files of a registered model: `folder` is the MLflow model, `files` the artifact folder inside it."""
 
     uri: str
     folder: Path
@@ -77,7 +77,7 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the classifier with the code that was registered with it."""
+        """Loads the classifier with the code registered with the model."""
         try:
             model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
         except MlflowException as error:
@@ -86,7 +86,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """The exported computation, from resized pixels to predictions; moves the classifier to the CPU in place."""
+    """The computation to export, from resized pixels to predictions; moves the classifier to the CPU in place."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _ExportedModel(nn.Module):
         self._std = torch.tensor(classifier.config.preprocessing.std).view(3, 1, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels, uint8 (N, S, S, 3) -> probabilities (N, C), out-of-distribution scores (N,)."""
+        """Maps uint8 pixels (N, S, S, 3) to probabilities (N, C) and out-of-distribution scores (N,)."""
         normalized = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
         features: list[Tensor] = []
         with self._network.register_feature_hook(features.append):
@@ -112,7 +112,7 @@ def _require_onnx_packages() -> None:
             import_module(package)
         except ImportError as error:
             raise RegistryError(
-                f"the ONNX export needs the package {package}, which cannot be imported ({error}): "
+                f"ONNX export requires the {package} package, which cannot be imported ({error}); run: "
                 "pip install 'transfer-platform[onnx]'"
             ) from error
 
@@ -124,7 +124,7 @@ def _download(uri: str, temporary: str) -> _RegisteredFiles:
         raise RegistryError(f"cannot download {uri}: {error.message}") from error
     files = folder / "artifacts" / ARTIFACT
     if not (files / CONFIG_FILE).is_file():
-        raise RegistryError(f"{uri} is not a classifier of this platform: it has no {CONFIG_FILE}")
+        raise RegistryError(f"{uri} is not a classifier created by this platform: it has no {CONFIG_FILE}")
     try:
         return _RegisteredFiles(uri, folder, files, ModelConfig.read(files))
     except ModelError as error:
@@ -149,7 +149,7 @@ def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
     if not difference <= TOLERANCE:
         raise RegistryError(
             f"{registered.uri} was not exported: ONNX Runtime and torch differ by {difference:.2g} on random "
-            f"images, more than {TOLERANCE:g}; use `--to safetensors`"
+            f"images, which exceeds the tolerance of {TOLERANCE:g}; use `--to safetensors`"
         )
     shutil.copyfile(registered.files / CONFIG_FILE, folder / CONFIG_FILE)
     (folder / README_FILE).write_text(onnx_readme(registered.config), encoding="utf-8")
@@ -175,12 +175,12 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
             f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; "
             "use `--to safetensors`, which supports every network"
         ) from error
-    assert program is not None, "returned if no file is named"
+    assert program is not None, "torch returns a program if it is given no file"
     return program
 
 
 def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
-    """Adds metadata for users and removes the operators' source paths on this machine."""
+    """Adds metadata for users and removes the local source paths recorded for each operator."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     metadata = {
@@ -193,7 +193,7 @@ def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
 
 
 def _largest_difference(model: _ExportedModel, file: Path) -> float:
-    """Compares both outputs of ONNX Runtime and torch on random images; NaN if any output is NaN."""
+    """Returns the maximum difference between ONNX Runtime and torch on random images; NaN if any output is NaN."""
     shape, generator = (model.size, model.size, 3), np.random.default_rng(0)
     batches = [generator.integers(0, 256, (count, *shape), dtype=np.uint8) for count in (1, 3)]
     with torch.inference_mode():
@@ -208,7 +208,7 @@ def _run_onnx(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[ND
     try:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         return [output for images in batches for output in session.run(None, {"images": images})]
-    except Exception as error:  # ONNX Runtime's errors have no other base class
+    except Exception as error:  # ONNX Runtime's errors share no more specific base class
         raise RegistryError(
             f"{uri} was not exported: ONNX Runtime cannot run the graph: {_root_cause(error)}; use `--to safetensors`"
         ) from error

@@ -1,4 +1,4 @@
-"""README.md of an exported model, for users who have only its folder."""
+"""README.md for an exported model, for users who have only the exported folder."""
 
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
@@ -9,14 +9,14 @@ from transfer_model.structure import find_structure
 _ONNX = """\
 # Image classifier with {count} classes (ONNX)
 
-`model.onnx` takes image pixels and returns calibrated probabilities. Its metadata holds `classes`,
-`preprocessing`, `threshold` and `temperature`, each as JSON; `model.json` has the same values.
+`model.onnx` takes image pixels and returns calibrated probabilities. Its metadata contains `classes`,
+`preprocessing`, `threshold` and `temperature`, each encoded as JSON; `model.json` has the same values.
 
 | | name | type | description |
 |---|---|---|---|
 | input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
-| output | `probabilities` | float32 (N, {count}) | calibrated, in the order of `classes` |
-| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; unknown above {threshold:.4g} |
+| output | `probabilities` | float32 (N, {count}) | calibrated, in the same order as `classes` |
+| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; images above {threshold:.4g} are unknown |
 
 The batch size N is arbitrary. The graph computes in float32{precision}.
 
@@ -66,11 +66,11 @@ _SAFETENSORS = """\
 
 | file | content |
 |---|---|
-| `model.json` | network, classes in the order of the outputs, preprocessing, temperature, threshold |
+| `model.json` | network, classes in output order, preprocessing, temperature, threshold |
 | `weights.safetensors` | weights of {library}'s `{architecture}`, {size} x {size} pixels, {count} classes |
-| `reference.safetensors` | `features` (M, F) of training images, for the out-of-distribution score |
+| `reference.safetensors` | `features` (M, F) of training images, used to compute the out-of-distribution score |
 
-Tensor names are `backbone.` followed by the name in {library}. The classifier of {library} is replaced by a
+Tensor names are `backbone.` followed by the name in {library}. The {library} classifier is replaced by a
 dropout layer and a linear layer or 1x1 convolution, named `....classifier.weight` and `....classifier.bias`.
 
 {loading}
@@ -85,8 +85,8 @@ dropout layer and a linear layer or 1x1 convolution, named `....classifier.weigh
 
 - The probabilities are `softmax(logits / {temperature})`{precision}.
 - The out-of-distribution score is 1 minus the largest cosine similarity between the image's features and a
-  row of `features`. The features are the input of the last layer, averaged over all positions if it has
-  several. Images with a score above {threshold} are unknown.
+  row of `features`. The features are the input to the last layer, averaged over all positions if there are
+  several. Images with a score above {threshold} are flagged as unknown.
 """
 
 _LOADING = """\
@@ -106,27 +106,27 @@ network.eval()
 ```"""
 
 _POOLED = """\
-This network has no classifier in {library}: the encoder's tensors are named `backbone.encoder.` followed by
-the name in {library}, and `backbone.head.classifier` is a linear layer on the mean of the encoder's output
+This network has no classifier in {library}: encoder tensors are named `backbone.encoder.` followed by the
+name in {library}, and `backbone.head.classifier` is a linear layer applied to the encoder output averaged
 over all positions."""
 
 _STEPS = """\
-1. Decode the file (the first frame of an animation), apply the EXIF orientation, composite transparency on
-   white, and convert to 8-bit RGB. Scale grayscale images with more than 8 bits to 0-255 first.
+1. Decode the file (only the first frame of an animation), apply the EXIF orientation, composite transparent
+   images over white, and convert to 8-bit RGB. Scale grayscale images with more than 8 bits to 0-255 first.
 2. Crop the center square with a side of {crop} times the shorter image side, without rounding:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
 3. Crop and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
    `image.resize(({size}, {size}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))`.
-   Filters of the same name in other libraries give different pixels when an image is reduced."""
+   Filters with the same name in other libraries produce different pixels when an image is downscaled."""
 
 
 def onnx_readme(config: ModelConfig) -> str:
-    """Returns the README for `model.onnx`, with a program that classifies image files."""
+    """Returns the README for `model.onnx`, including a program that classifies image files."""
     return _ONNX.format(snippet=_SNIPPET, **_values(config))
 
 
 def safetensors_readme(config: ModelConfig) -> str:
-    """Returns the README for the safetensors files, with code that loads them."""
+    """Returns the README for the safetensors files, including code that loads them."""
     backbone = catalog.resolve(config.network.backbone)
     library = "torchvision" if backbone.library == TORCHVISION else "timm"
     architecture = backbone.architecture if library == "torchvision" else backbone.timm_name.split(".")[0]

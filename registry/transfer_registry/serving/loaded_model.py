@@ -19,9 +19,9 @@ from transfer_registry.packaging import classes_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that runs with the code it was registered with.
+    """A registered model that runs with the code registered with it.
 
-    `uri` may contain an alias; `classes` is the class order of the probabilities (C).
+    `uri` may contain an alias; the columns of the probabilities follow the order of `classes` (C).
     """
 
     uri: str
@@ -32,7 +32,7 @@ class LoadedModel:
         """Classifies images.
 
         Raises:
-            RegistryError: The model rejects an image; the message names the row and the reason.
+            RegistryError: The model rejects an image; the message gives the row and the reason.
         """
         frame = pd.DataFrame({"image": [path.read_bytes() for path in images]})
         try:
@@ -42,15 +42,15 @@ class LoadedModel:
         return parse_predictions(predictions, self.classes)
 
     def predict_proba(self, images: Sequence[Path]) -> NDArray[np.float32]:
-        """Returns the probabilities (N, C) of `predict`."""
+        """Returns only the probabilities (N, C) from `predict`."""
         return self.predict(images).probabilities
 
 
 def load_model(name: str) -> LoadedModel:
-    """Loads a model by the name, version, alias, URI or folder that `model_uri` accepts.
+    """Loads a model by name, version, alias, URI or folder, in any form accepted by `model_uri`.
 
     Raises:
-        RegistryError: The model does not exist, cannot be loaded, or is not a classifier of this platform.
+        RegistryError: The model does not exist, cannot be loaded, or is not a classifier created by this platform.
     """
     uri = model_uri(name)
     try:

@@ -1,8 +1,8 @@
-"""ASGI middleware that limits requests and replaces MLflow's error responses.
+"""ASGI middleware that validates requests and replaces MLflow's error responses.
 
 GET  /ping /health /version     answered by MLflow
 POST /invocations               validated, then answered by MLflow
-any error                       {"error_code": ..., "message": ...} without stack trace or request content
+any error                       {"error_code": ..., "message": ...}, without a stack trace or request content
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RequestGuard:
-    """ASGI application that protects MLflow's scoring application `app`; `body_limit` is in bytes."""
+    """ASGI application that wraps MLflow's scoring application `app`; `body_limit` is in bytes."""
 
     def __init__(self, app: ASGIApp, body_limit: int = BODY_LIMIT) -> None:
         self._app, self._body_limit = app, body_limit
@@ -54,8 +54,8 @@ class RequestGuard:
             await response.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _validated(self, scope: Scope, receive: Receive) -> Receive:
-        """Reads and validates the body; returns a callable that delivers it to MLflow."""
-        headers = Headers(scope=scope)  # returns the first of two content types, as MLflow does
+        """Reads and validates the body; returns a `receive` callable that passes it on to MLflow."""
+        headers = Headers(scope=scope)  # if the content type is repeated, returns the first, as MLflow does
         body = await self._read_body(receive)
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the body to its end, since clients do not read a response while they are sending."""
+        """Reads the entire body, since clients do not read a response until they have finished sending."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -85,7 +85,7 @@ class RequestGuard:
 
 
 class _SafeResponse:
-    """Forwards 2xx responses and replaces all others by a short JSON error."""
+    """Forwards 2xx responses and replaces all others with a short JSON error."""
 
     def __init__(self, send: Send) -> None:
         self._send, self._started = send, False
@@ -115,9 +115,9 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns message and code of a model's error, or empty strings for MLflow's, which repeat the request.
+    """Returns the message and code of a model error, or empty strings for an MLflow error, which repeats the request.
 
-    Errors of the model (`transfer_model.pyfunc.RequestError`) have these two keys only; MLflow's have more.
+    Model errors (`transfer_model.pyfunc.RequestError`) have only these two keys; MLflow errors have more.
     """
     try:
         content = json.loads(body)
@@ -130,5 +130,5 @@ def _model_error(body: bytes) -> tuple[str, str]:
 
 def _default_message(status: HTTPStatus) -> str:
     failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    default = "the model failed; see the server's log" if failed else "the request does not match the model's input"
+    default = "the model failed; see the server log" if failed else "the request does not match the model's input"
     return _MESSAGES.get(status, default)

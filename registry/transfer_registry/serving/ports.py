@@ -1,4 +1,4 @@
-"""Ports of server processes."""
+"""Finds free ports and waits for servers to accept connections."""
 
 import socket
 import subprocess
@@ -9,13 +9,13 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that was free at the time of the call."""
+    """Returns a port that is free on 127.0.0.1 at the time of the call."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def wait_for_port(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
-    """Waits until a server process accepts connections; returns False if it ends first or time runs out."""
+    """Waits until a server process accepts connections; returns False if it exits or the time runs out first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):

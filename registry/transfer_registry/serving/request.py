@@ -1,7 +1,7 @@
 """Validation of scoring requests before MLflow parses them.
 
-MLflow's own errors repeat invalid JSON and rejected rows, and contain a stack trace for an empty CSV. Requests that
-would cause them are rejected here, with a message that shows no part of the request.
+MLflow's error messages quote invalid JSON and rejected rows, and include a stack trace for an empty CSV table. Requests
+that would cause such errors are rejected here, with a message that does not quote the request.
 """
 
 import json
@@ -16,7 +16,7 @@ from transfer_model.model_config import MAX_OOD_SCORE
 JSON = "application/json"
 CSV = "text/csv"
 FORMATS = ("inputs", "instances", "dataframe_split", "dataframe_records")
-"""Keys of MLflow's scoring protocol; a JSON request has exactly one of them."""
+"""Data keys in MLflow's scoring protocol; a JSON request must contain exactly one."""
 
 _COLUMN = "image"
 _MAX_DEPTH = 5
@@ -24,7 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """A request that is rejected with an HTTP status (4xx) and one sentence, without calling the model."""
+    """Rejects a request with a 4xx HTTP status and a one-sentence message, without calling the model."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -32,7 +32,7 @@ class BadRequestError(Exception):
 
 
 def validate_request(content_type: str, body: bytes) -> None:
-    """Checks that a request has at least one text value in a column `image`.
+    """Checks that a request has an `image` column with at least one value, and that all values are text.
 
     Raises:
         BadRequestError: The request is invalid.
@@ -55,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Compares case-sensitively, as MLflow does."""
+    """Returns the media type; compared case-sensitively, as in MLflow."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -66,9 +66,9 @@ def _csv_values(text: str) -> list[object]:
     try:
         table = pd.read_csv(StringIO(text), dtype=str)
     except ValueError:  # base class of pandas' EmptyDataError and ParserError
-        _reject(f"the body is not a CSV table with a column {_COLUMN!r}")
+        _reject(f"the body is not a CSV table with an {_COLUMN!r} column")
     if _COLUMN not in table:
-        _reject(f"the CSV table has no column {_COLUMN!r}")
+        _reject(f"the CSV table has no {_COLUMN!r} column")
     if not isinstance(table.index, pd.RangeIndex):  # pandas used the first fields as row labels
         _reject("the CSV table has rows with more fields than columns")
     values: list[object] = table[_COLUMN].tolist()
@@ -96,17 +96,17 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Rejects other keys: next to `messages`, `prompt` or `input`, MLflow does not parse the format."""
+    """Rejects other keys, since `messages`, `prompt` or `input` would keep MLflow from parsing the images."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):
         keys = ", ".join(FORMATS)
-        _reject(f"the JSON must be an object with exactly one of the keys {keys}, and no other key except params")
+        _reject(f"the JSON must be an object with exactly one of the keys {keys}, and no other keys except params")
     _check_params(params)
     ((name, value),) = entries.items()
     values = _split_values(value) if name == "dataframe_split" else _column_values(value)
     if values is None:
-        _reject(f'{name} must hold images in a column {_COLUMN!r}, such as {{"inputs": [{{"image": "..."}}]}}')
+        _reject(f'{name} must contain images in an {_COLUMN!r} column, such as {{"inputs": [{{"image": "..."}}]}}')
     return values
 
 
@@ -124,7 +124,7 @@ def _check_params(params: object) -> None:
 
 
 def _column_values(value: object) -> list[object] | None:
-    """Accepts a list of records, a dictionary of columns, or a plain list of the only column's values."""
+    """Accepts a list of records, a dictionary of columns, or a plain list of values for the only column."""
     if isinstance(value, dict):
         value = value.get(_COLUMN)
         return value if isinstance(value, list) else None
@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Rejects nested lists, which pandas uses as multi-level labels, and objects."""
+    """Returns True for a flat list; pandas would treat nested lists as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

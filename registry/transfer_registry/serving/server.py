@@ -1,4 +1,4 @@
-"""`platform serve` and `platform ui`: MLflow's scoring server and MLflow's UI."""
+"""`platform serve` and `platform ui`: MLflow's scoring server and UI."""
 
 import os
 import signal
@@ -22,16 +22,16 @@ from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _START_TIMEOUT = 120.0
-"""Seconds in which MLflow's UI must have started; creating a database takes most of the time."""
+"""Seconds to wait for MLflow's UI to start; most of the time is spent creating a database."""
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model, resolving an alias once, and returns MLflow's ASGI application behind a `RequestGuard`."""
+    """Loads a model, resolving an alias once, and returns MLflow's ASGI application wrapped in a `RequestGuard`."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
-    """Serves a model (see `model_uri`) until interrupted; port 0 chooses a free port.
+    """Serves a model (see `model_uri`) until interrupted; port 0 selects a free port.
 
     Calls `say` with the address and an example command once the server is ready.
 
@@ -57,7 +57,7 @@ def serving_banner(uri: str, url: str) -> str:
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Runs MLflow's UI until interrupted; for a remote tracking server, only prints its link.
+    """Runs MLflow's UI until interrupted; for a remote tracking server, only prints a link to it.
 
     Calls `say` with the link to the most recently used experiment once the UI is ready.
 
@@ -74,9 +74,9 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     _listener(host, port).close()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts=--log-level warning"]
-    # job execution starts a dozen more processes for features that are not used here
+    # job execution would start a dozen more processes for features not used here
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    # systemd and docker stop with SIGTERM, which would leave MLflow running
+    # systemd and Docker send SIGTERM, which by default would leave MLflow running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:
         try:

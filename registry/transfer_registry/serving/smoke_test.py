@@ -1,6 +1,6 @@
-"""Predictions of a registered model over HTTP, from a real `mlflow models serve`.
+"""Gets predictions over HTTP from a model served by `mlflow models serve`.
 
-The server runs in an isolated process, where the project cannot be imported and pickle is disabled.
+The server runs in an isolated process, where this project cannot be imported and unpickling is disabled.
 """
 
 import base64
@@ -27,34 +27,34 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Images posted at once, one per request; together they are within the pixel limit of a single request."""
+"""Images posted concurrently, one per request; together they stay within the pixel limit of a single request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
 _START_TIMEOUT = 180.0
-"""Seconds in which a server must load its model; importing torch takes most of the time."""
+"""Seconds to wait for a server to load its model; most of the time is spent importing torch."""
 _REQUEST_TIMEOUT = 120.0
-"""Seconds in which the server must answer for an image."""
+"""Seconds to wait for the response to one image."""
 
 
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
     """Serves a model with `mlflow models serve`, posts images to it, and stops it.
 
     Args:
-        model_uri: URI or path, resolved with the tracking server and the current folder of this process.
+        model_uri: URI or path, resolved against the tracking server and current folder of this process.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
     Raises:
-        RegistryError: The server does not start or rejects an image. The message includes the last lines of its
-            output, or its response.
+        RegistryError: The server does not start or rejects an image. The message includes the server's
+            response or the last lines of its output.
     """
     with serve_isolated(model_uri) as address:
         return post_images(address, images, classes)
 
 
 def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
-    """Returns the probabilities (N, C) of `predict_over_http`, in the model's own class order."""
+    """Returns the probabilities (N, C) from `predict_over_http`, in the model's own class order."""
     # both import torch, which most promotions do not need
     from mlflow.models import get_model_info
 
@@ -67,10 +67,10 @@ def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[n
 def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
     """Posts images to a running server; see `predict_over_http`."""
     with requests.Session() as session, ThreadPoolExecutor(CONCURRENT_IMAGES) as pool:
-        session.trust_env = False  # requests to this machine must not use a proxy
+        session.trust_env = False  # requests to localhost must not go through a proxy
         session.mount(address, HTTPAdapter(pool_maxsize=CONCURRENT_IMAGES))
         outputs = list(pool.map(lambda image: _post_image(session, address, image, classes), images))
-    outputs.append(parse_predictions([], classes))  # shapes and types for no images
+    outputs.append(parse_predictions([], classes))  # sets shapes and types if there are no images
     return ServedOutput(
         np.concatenate([output.probabilities for output in outputs]),
         np.concatenate([output.ood_scores for output in outputs]),
@@ -80,7 +80,7 @@ def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) ->
 
 @contextmanager
 def serve_isolated(model_uri: str) -> Iterator[str]:
-    """Serves a model in an isolated process within a `with` block; yields its address."""
+    """Serves a model in an isolated process for the duration of a `with` block; yields the server address."""
     with TemporaryDirectory() as folder, Path(folder, "output").open("w+", errors="replace") as output:
         port = free_port()
         command = [sys.executable, "-I", str(_SUPERVISED)]
@@ -92,7 +92,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a signal to our process group must not end it before the server
+            start_new_session=True,  # a signal to our process group must not kill it before the server
         )
         try:
             if not wait_for_port(server, LOOPBACK, port, _START_TIMEOUT):
@@ -100,15 +100,15 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
                 raise _start_error(server, model_uri, text)
             yield f"http://{LOOPBACK}:{port}"
         finally:
-            assert server.stdin, "started with a pipe"
+            assert server.stdin, "standard input is a pipe"
             server.stdin.close()
             server.wait()
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Writes modules that shadow this project's packages to a folder that comes first in PYTHONPATH."""
+    """Shadows this project's packages with modules in a folder that comes first in the returned PYTHONPATH."""
     for name in _HIDDEN_PACKAGES:
-        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from a served model')\n")
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from served models')\n")
     search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -118,18 +118,18 @@ def _environment(folder: Path) -> dict[str, str]:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",
         "PYTHONPATH": os.pathsep.join(search_path),
-        # `mlflow models serve` needs uvicorn in PATH, and the virtual environment may not be activated
+        # `mlflow models serve` needs uvicorn on PATH, but the virtual environment may not be activated
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
 
 
 def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -> RegistryError:
     status = server.poll()
-    problem = "did not respond" if status is None else f"ended with exit status {status}"
-    # the last traceback is that of MLflow's command line, which only reports the end of the server
+    problem = "did not respond" if status is None else f"exited with status {status}"
+    # the last traceback comes from MLflow's command line, which only reports that the server exited
     cause = output.rpartition("Traceback (most recent call last):")[0] or output
     last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-5:])
-    return RegistryError(f"`mlflow models serve` of {model_uri} {problem}:\n{last_lines}")
+    return RegistryError(f"`mlflow models serve` for {model_uri} {problem}:\n{last_lines}")
 
 
 def _post_image(session: requests.Session, address: str, image: Path, classes: Sequence[str]) -> ServedOutput:
@@ -142,4 +142,4 @@ def _post_image(session: requests.Session, address: str, image: Path, classes: S
             raise RegistryError(f"the served model rejected {image} with {status}")
         return parse_predictions(response.json()["predictions"][:1], classes)
     except (requests.RequestException, KeyError, IndexError) as error:
-        raise RegistryError(f"no valid response of the served model for {image}: {error!r}") from error
+        raise RegistryError(f"no valid response from the served model for {image}: {error!r}") from error

@@ -36,7 +36,7 @@ def test_other_rules_are_asked_of_the_same_version(refused) -> None:
     assert "digits version 1 is champion" in out
     assert re.search(r"^passed +served/latency_ms <= 60000: \d", out, re.MULTILINE)
     assert re.search(r"^passed +served/size_mb <= 50: 1\d", out, re.MULTILINE)
-    assert "all trials are finished" in err
+    assert "all trials have finished" in err
 
 
 def test_another_seed_meets_the_champion(refused) -> None:

@@ -136,7 +136,7 @@ def test_the_plan_says_that_augmentation_is_off_and_what_storing_costs(isolated:
     digits = ["check", "digits", "-o", "dataset.augmentation=light", "-o", "backbone.freeze_through=all"]
     plain = CliRunner().invoke(main, digits).output
     assert "Augmentation is off for frozen backbones" in plain
-    assert "not measured on this machine yet" in " ".join(plain.split())
+    assert "not yet measured on this machine" in " ".join(plain.split())
     timed = CliRunner().invoke(main, [*digits, "--time", "-o", "features.views=2"]).output
     assert "Augmentation is off" not in timed
     assert " stored" in timed

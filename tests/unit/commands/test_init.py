@@ -56,7 +56,7 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     training = len(splits.train) + len(splits.validation)
     assert f"# {training} training images, 2 classes: ant (" in text
     assert "2 classes: ant (" in str(written)
-    assert "yours: mostly 8 x 8" in text
+    assert "median size of your images: 8 x 8" in text
 
 
 def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, isolated) -> None:
@@ -129,7 +129,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
         (folder / label).rmdir()
     (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
     written = write_first_recipe("Our photos")
-    said = "1 image is in two splits; `platform run` refuses that, `platform data` lists them"
+    said = "1 image is in two splits, which `platform run` rejects; `platform data` lists them"
     assert said in str(written)
     assert f"# {said}" in written.file.read_text()
     with pytest.raises(DataError, match=r"again\.png"):
@@ -151,7 +151,7 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
     share = load_recipe(written.file).dataset.splits.test
     assert isinstance(share, float)
     assert share > 0.2
-    assert "with 0.2 of train a class would have no test image" in written.file.read_text()
+    assert "with 0.2 of train, a class would have no test images" in written.file.read_text()
     _, splits = preflight(open_dataset(load_recipe(written.file).dataset, Path()))
     assert {image.label for image in splits.test} == {"ant", "dog"}
 
@@ -178,7 +178,7 @@ def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
 def test_no_file_is_replaced(fill, capsys) -> None:
     fill(ant=30, bee=30)
     Path("our-photos.yaml").write_text("mine")
-    with pytest.raises(StorageError, match=r"our-photos\.yaml exists already; pass another file with --out"):
+    with pytest.raises(StorageError, match=r"our-photos\.yaml already exists; pass another file with --out"):
         write_first_recipe("Our photos")
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "recipes/first.yaml"])

@@ -17,8 +17,8 @@ from transfer_registry.verdict import Verdict
     ("promoted", "champion", "said"),
     [
         (True, 3, "is champion"),
-        (True, 5, "was made champion; today version 5 is"),
-        (True, None, "was made champion; today there is none"),
+        (True, 5, "was made champion; the champion is now version 5"),
+        (True, None, "was made champion; there is now no champion"),
         (False, 1, "is registered, but did not become champion"),
         (False, 3, "is champion"),
     ],

@@ -45,7 +45,7 @@ def test_it_contains_metrics_training_and_preprocessing(tmp_path: Path) -> None:
         "| bees | 2 | 1.0000 | 0.5000 |",
         "- 200 train images, fingerprint `a1`",
         "`resnet18` with weights `none`, frozen through `layer2`",
-        "0.875 of the shorter side is resized to 224 x 224 pixels",
+        "0.875 times the shorter side is resized to 224 x 224 pixels",
         "out-of-distribution score exceeds 0.4, which corresponds to a false alarm rate of 5.0% on images",
     ):
         assert line in text

@@ -166,4 +166,4 @@ def test_backbones_are_listed_at_once_with_other_versions_installed(monkeypatch:
     Console(file=text, width=200).print(check.list_backbones("resnet1*"))
     assert "resnet18" in text.getvalue()
     assert "11,176,512" in text.getvalue()
-    assert "; figures are for timm" in " ".join(text.getvalue().split())
+    assert "; values are for timm" in " ".join(text.getvalue().split())

@@ -214,7 +214,7 @@ def test_other_families_predict_the_same_alone_and_in_a_batch(
 def test_safetensors_are_the_registered_ones_and_load_as_the_readme_describes(here: Registered, tmp_path: Path) -> None:
     out = tmp_path / "exports" / "ants-bees"
     summary = export("ants-bees/1", "safetensors", out)
-    assert summary == f"Exported models:/ants-bees/1 to {out}; see {out}/README.md for its use"
+    assert summary == f"Exported models:/ants-bees/1 to {out}; see {out}/README.md for usage instructions"
     names = {"model.json", "weights.safetensors", "reference.safetensors"}
     assert {path.name for path in out.iterdir()} == {*names, "README.md"}
     for name in names:
@@ -273,7 +273,7 @@ def test_without_the_extra_the_error_names_the_install_command(here: Registered,
     environment = {**os.environ, "PYTHONPATH": roots}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: the ONNX export needs the package onnxscript")
+    assert done.stderr.startswith("error: ONNX export requires the onnxscript package")
     assert done.stderr.endswith(": pip install 'transfer-platform[onnx]'\n")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

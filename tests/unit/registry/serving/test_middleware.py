@@ -149,5 +149,5 @@ def test_an_exception_is_logged_and_becomes_a_500(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.ERROR):
         status, body = answer(Application(200, b"", fails=True), GOOD)
     assert status == 500
-    assert error_message(body) == "the model failed; see the server's log"
+    assert error_message(body) == "the model failed; see the server log"
     assert "secret of the application" in caplog.text

@@ -29,7 +29,7 @@ def test_csv_is_accepted() -> None:
 
 
 ONE_OF = "exactly one of the keys inputs"
-IN_A_COLUMN = "must hold images in a column 'image'"
+IN_A_COLUMN = "must contain images in an 'image' column"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ IN_A_COLUMN = "must hold images in a column 'image'"
         ({"images": []}, ONE_OF),
         ({"inputs": ["aa"], "instances": ["aa"]}, ONE_OF),
         ({"inputs": ["aa"], "prompt": "hello", "image": "aa"}, ONE_OF),
-        ({"inputs": ["aa"], "signature_name": "default"}, "no other key except params"),
+        ({"inputs": ["aa"], "signature_name": "default"}, "no other keys except params"),
         ({"inputs": []}, "holds no images"),
         ({"inputs": {"image": []}}, "holds no images"),
         ({"dataframe_split": {"columns": ["image"], "data": []}}, "holds no images"),
@@ -101,7 +101,7 @@ def test_invalid_json_is_a_400(body: bytes, message: str) -> None:
     [
         (b"", "is not a CSV table"),
         (b"\n\n", "is not a CSV table"),
-        (b"photo\naa\n", "no column 'image'"),
+        (b"photo\naa\n", "no 'image' column"),
         (b"image\n", "holds no images"),
         (b"image,id\n,1\n", "row 0: the image is missing"),
         (b"image\naa\nbb,cc,dd\n", "is not a CSV table"),
