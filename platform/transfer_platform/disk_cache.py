@@ -32,7 +32,7 @@ class DiskCache:
         return next(self._rows("SELECT key, value FROM entries WHERE namespace = ? LIMIT 1"), None) is None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Returns the cached values, keyed by key; keys that are not in the cache are omitted."""
+        """Returns the cached values, keyed by key; keys that are not in the cache are left out."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
             batch = [_encode(key) for key in keys[start : start + _BATCH]]

@@ -97,7 +97,7 @@ class Tracker:
         return Run(self._client, runs[0].info.run_id) if runs else None
 
     def _resume_or_create_run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
-        """Looks up the run by its identifying tags, so that an interrupted study never gets a second run."""
+        """Finds the run by its identifying tags, so that an interrupted study never gets a second run."""
         if run := self._find_run(identity):
             self._client.update_run(run.run_id, status="RUNNING")
             return run

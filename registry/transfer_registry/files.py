@@ -15,7 +15,7 @@ from transfer_registry.locks import file_lock
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Replaces a file atomically; if writing fails, the old file is kept.
+    """Replaces a file atomically; if writing fails, the old file remains.
 
     Yields:
         Path to write to: a hidden file in the same folder, or `file` itself if it is a device or pipe (/dev/stdout).

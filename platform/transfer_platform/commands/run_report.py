@@ -142,7 +142,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
 
     Args:
         run: MLflow run of the study.
-        best: MLflow run of the best trial, used for learning curves; if None, they are omitted.
+        best: MLflow run of the best trial, used for learning curves; if None, they are left out.
         predictions: Predictions for the test images.
         trial: Number of the best trial, used as metric step because an extended study may have another best trial.
 

@@ -219,7 +219,7 @@ def in_several_splits(
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines, followed by the number of omitted lines."""
+    """Joins the first 20 lines, followed by the number of left out lines."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*lines[:MAX_LISTED], *more])
 

@@ -91,7 +91,7 @@ def image_stats_cache() -> DiskCache:
 class ImageStats:
     """Per-image statistics, keyed by the SHA-256 of the file.
 
-    Thumbnails are kept in a temporary file, because those of a million images take up most of a gigabyte. Methods
+    Thumbnails are stored in a temporary file, because those of a million images take up most of a gigabyte. Methods
     raise a `StorageError` if this file cannot be written.
     """
 

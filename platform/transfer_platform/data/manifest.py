@@ -1,4 +1,4 @@
-"""Reads manifests: CSV, TSV or Parquet tables with the path and label of each image.
+"""Reads manifests: CSV, TSV or Parquet tables of images and their labels.
 
 Text is parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells or
 malformed quotes, and stops at the first row with extra cells.

@@ -31,7 +31,7 @@ class ResolvedSplits:
         train: Folder that contains the class folders, relative to the source; `train` for a manifest.
         validation: Folder like `train`, fraction of train, or folds; `validation` for manifest rows.
         test: Folder like `train`, or fraction of train; `test` for manifest rows.
-        reasons: Reasons for the inferred splits, keyed by split; obvious ones are omitted.
+        reasons: Reasons for the inferred splits, keyed by split; obvious ones are left out.
         unused: Messages about folders that are not used, or are used as a class despite having the name of a split.
     """
 

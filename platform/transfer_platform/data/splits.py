@@ -110,7 +110,7 @@ def build_splits(
     split_seed: int = 0,
     allowed: Collection[Path] = frozenset(),
 ) -> Splits:
-    """Builds the splits from the scanned images; files with problems are omitted.
+    """Builds the splits from the scanned images; files with problems are left out.
 
     Args:
         catalogs: Scanned images of each split with a folder or manifest rows; must include `train`.

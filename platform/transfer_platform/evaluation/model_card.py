@@ -1,4 +1,4 @@
-"""Generates model cards; see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
+"""Model card, see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 
@@ -63,11 +63,7 @@ def _preprocessing(config: ModelConfig) -> str:
     preprocessing = config.preprocessing
     size = preprocessing.image_size
     return (
-<<<<<<< HEAD
-        f"A center square of {preprocessing.crop:g} of the shorter side is resized to {size} x {size} pixels "
-=======
         f"A center square with {preprocessing.crop:g} times the shorter side is resized to {size} x {size} pixels "
->>>>>>> l-serving
         f"({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} and standard "
         f"deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided by "
         f"the temperature {config.temperature:.4g} before the softmax."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Loads a recipe with its base recipes and command-line overrides, without downloading anything.
 
-    Relative paths, including those in overrides, are relative to the recipe file and are kept as written. Paths in a
+    Relative paths, including those in overrides, are relative to the recipe file and stay as written. Paths in a
     base recipe are relative to that base and are converted to absolute paths.
 
     Args:

@@ -291,7 +291,7 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
 
     search: SearchConfig | None = None
-    """Settings of the Optuna study. If omitted, a run consists of a single trial."""
+    """Settings of the Optuna study. If left out, a run consists of a single trial."""
 
     promotion: PromotionConfig | None = None
-    """Registration of the best checkpoint and its promotion. If omitted, nothing is registered."""
+    """Registration of the best checkpoint and its promotion. If left out, nothing is registered."""

@@ -35,7 +35,7 @@ class TrialTrainer:
         trials: Number of trials in the study; used to decide whether storing features saves time.
         epochs: Maximum number of epochs per trial; used for the same decision.
         store: Where features and decoded images are stored; None disables storing.
-        cached_networks: Maximum number of networks kept in memory; the least recently used one is removed first.
+        cached_networks: Maximum number of networks held in memory; the least recently used one is removed first.
         progress: Called while features are computed.
 
     Attributes:

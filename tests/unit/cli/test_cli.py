@@ -178,18 +178,18 @@ def test_a_report_takes_the_place_of_no_recipe(isolated: Path) -> None:
     assert Path("x.yaml").read_text() == recipe
 
 
-def test_a_folder_that_takes_no_studies_is_an_error_describe_error(isolated: Path) -> None:
+def test_a_folder_that_takes_no_studies_is_reported(isolated: Path) -> None:
     (isolated / "studies").write_text("in the way")
     assert "studies: " in refused("run", "digits")
 
 
-def test_a_cache_that_is_a_file_is_an_error_describe_error(isolated: Path, monkeypatch) -> None:
+def test_a_cache_that_is_a_file_is_reported(isolated: Path, monkeypatch) -> None:
     (isolated / "file").write_text("in the way")
     monkeypatch.setenv("PLATFORM_CACHE", str(isolated / "file"))
     assert str(isolated / "file") in refused("run", "digits")
 
 
-def test_a_tracking_uri_that_mlflow_does_not_know_is_an_error_describe_error(isolated: Path, monkeypatch) -> None:
+def test_a_tracking_uri_that_mlflow_does_not_know_is_reported(isolated: Path, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     assert "nonsense" in refused("ui")
 
