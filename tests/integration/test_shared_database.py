@@ -68,7 +68,7 @@ def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str,
         pass
 
 
-def test_a_database_that_does_not_answer_is_an_error_describe_error(
+def test_a_database_that_does_not_answer_is_reported(
     isolated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/none")
