@@ -2,7 +2,7 @@
 
     outcome = transfer_platform.run("recipes/ants_bees.yaml")
 
-Importing the package is cheap; `run` loads torch and MLflow at its first use.
+Importing the package is cheap; `run` imports torch and MLflow on its first call.
 """
 
 from __future__ import annotations

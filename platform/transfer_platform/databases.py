@@ -28,7 +28,7 @@ def ledger_url() -> str:
 
     Raises:
         StorageError: The configured URL is invalid or points to the schema used by MLflow, or the ledger would be a
-            local file although the models are registered on a shared server.
+            local file even though the models are registered on a shared server.
     """
     tracking = tracking_uri()
     if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
@@ -50,7 +50,7 @@ def create_schema(url: str) -> None:
         with engine.begin() as connection:
             connection.execute(CreateSchema(schema, if_not_exists=True))
     except OperationalError as error:
-        raise StorageError(f"the database in {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
+        raise StorageError(f"the database set in {DATABASE_VARIABLE} cannot be reached: {error.orig}") from error
 
 
 def _database_url(schema: str, local_file: Path) -> str:

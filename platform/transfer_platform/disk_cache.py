@@ -10,7 +10,7 @@ FILE_NAME = "metadata/cache.db"
 """Path of the database, relative to the cache folder."""
 
 _BATCH = 500
-"""Parameters per SQL statement; within the limit of every SQLite build."""
+"""Maximum number of keys per SQL statement, within the parameter limit of every SQLite build."""
 
 
 class DiskCache:
@@ -20,7 +20,7 @@ class DiskCache:
     Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of value, plus whatever the values depend on besides the key, such as a library version.
+        namespace: Kind of value, plus anything other than the key that the values depend on, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -32,7 +32,7 @@ class DiskCache:
         return next(self._rows("SELECT key, value FROM entries WHERE namespace = ? LIMIT 1"), None) is None
 
     def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Returns the cached values, keyed by key; keys that are not in the cache are left out."""
+        """Returns a dictionary of cached values; keys that are not in the cache are left out."""
         found: dict[str, bytes] = {}
         for start in range(0, len(keys), _BATCH):
             batch = [_encode(key) for key in keys[start : start + _BATCH]]
@@ -42,11 +42,11 @@ class DiskCache:
         return found
 
     def get_all(self) -> dict[str, bytes]:
-        """Returns all entries of the namespace."""
+        """Returns all entries in the namespace."""
         return dict(self._rows("SELECT key, value FROM entries WHERE namespace = ?"))
 
     def put(self, values: Mapping[str, bytes]) -> None:
-        """Adds values, overwriting existing values that have the same keys."""
+        """Adds values, overwriting existing values with the same keys."""
         if not values:
             return
         with suppress(sqlite3.Error, OSError):  # the file is locked or read-only, or the disk is full

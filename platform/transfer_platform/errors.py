@@ -29,7 +29,7 @@ class RecipeProblem:
 
     Attributes:
         place: Location of the problem, such as `recipes/a.yaml:12` or `-o training.epochs=x`.
-        field: Dotted field name, such as `training.epochs`; empty for the file as a whole.
+        field: Dotted field name, such as `training.epochs`; empty if the problem concerns the whole file.
         message: The violated rule, the offending value, and the nearest valid value.
     """
 
@@ -43,7 +43,7 @@ class RecipeProblem:
 
 
 class RecipeError(PlatformError):
-    """A recipe is invalid; `problems` has at least one entry, in file order."""
+    """A recipe is invalid; `problems` lists one or more problems in file order."""
 
     def __init__(self, problems: Sequence[RecipeProblem]) -> None:
         self.problems = tuple(problems)

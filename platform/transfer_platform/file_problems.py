@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MAX_BYTES = 1 << 30
-"""Maximum size of an image file; larger files are not read."""
+"""Maximum size of an image file in bytes; larger files are not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """The reason why a file cannot be used.
+    """Reason why a file cannot be used.
 
     `kind` is a short category, such as `damaged`; `message` is shown after the file name and a colon.
     """

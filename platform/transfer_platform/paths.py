@@ -18,7 +18,7 @@ LIMIT_VARIABLE = "PLATFORM_CACHE_LIMIT"
 DEVICE_VARIABLE = "PLATFORM_DEVICE"
 
 DEFAULT_LIMIT = 20 * 10**9
-"""Default limit on the total size of stored features and decoded images, in bytes."""
+"""Default maximum total size of stored features and decoded images, in bytes."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -29,7 +29,7 @@ def studies_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Returns `PLATFORM_CACHE`, or by default the user's cache folder; its files can be downloaded or recomputed."""
+    """Returns `PLATFORM_CACHE` or, if unset, the user's cache folder; all of its files can be recreated."""
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
     return platformdirs.user_cache_path("transfer-platform")
@@ -41,7 +41,7 @@ def features_folder() -> Path:
 
 
 def cache_limit() -> int:
-    """Returns the limit on the total size of stored features and decoded images, in bytes; 0 disables storing them.
+    """Returns the maximum total size of stored features and decoded images, in bytes; 0 disables storage.
 
     Raises:
         StorageError: `PLATFORM_CACHE_LIMIT` is not a size such as `50GB`.

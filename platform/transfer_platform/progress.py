@@ -7,10 +7,10 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Progress of a single operation.
+    """A progress update for a single operation.
 
     Attributes:
-        task: Name of the operation, such as `downloading photos.zip`; identical for all of its steps.
+        task: Name of the operation, such as `downloading photos.zip`; the same for all of its steps.
         done: Number of completed units.
         total: Total number of units; `None` if unknown.
         unit: Name of the unit, such as `bytes`, `images` or `epochs`.
@@ -26,15 +26,15 @@ class Step:
 
 Progress = Callable[[Step], None]
 Say = Callable[[str], None]
-"""Called with a message to print permanently."""
+"""Called with each message that should stay on the screen."""
 
 
 def silent(_: Step | str) -> None:
-    """Discards a step or a message."""
+    """Ignores a progress update or a message."""
 
 
 def once(say: Say) -> Say:
-    """Wraps a callback so that each distinct message is printed only once."""
+    """Returns a callback that passes each distinct message to `say` only once."""
     printed: set[str] = set()
 
     def say_once(line: str) -> None:
@@ -46,7 +46,7 @@ def once(say: Say) -> Say:
 
 
 class Screen:
-    """Messages and (on a terminal) progress bars on standard error; on exit, only the messages remain."""
+    """Prints messages and, on a terminal, progress bars to standard error; the bars are removed on exit."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -10,7 +10,7 @@ _SYNONYMS = {
     "min": "low", "max": "high", "values": "choices",
     "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
 }  # fmt: skip
-"""Names used by other tools for the same setting, spelled too differently to be matched by similarity."""
+"""Maps other tools' names to the names used here where the spelling is too different for similarity matching."""
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

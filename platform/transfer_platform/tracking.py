@@ -1,6 +1,6 @@
 """MLflow runs for a study and its trials, including artifacts.
 
-The only module in this package that imports MLflow; `transfer_registry` handles registered models.
+This is the only module in this package that imports MLflow; `transfer_registry` handles registered models.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 STUDY_TAG = "platform.study"
 MAX_PARAM_LENGTH = 6000
-"""In characters; MLflow silently truncates longer parameter values."""
+"""Maximum number of characters; MLflow silently truncates longer parameter values."""
 MAX_DIGEST_LENGTH = 36
-"""In characters; MLflow rejects longer dataset digests."""
+"""Maximum number of characters; MLflow rejects longer dataset digests."""
 MAX_BATCH_METRICS = 1000
-"""Metrics per batch; MLflow rejects larger batches."""
+"""Maximum number of metrics per batch; MLflow rejects larger batches."""
 FLUSH_SECONDS = 2.0
-"""Minimum interval in seconds between sending the buffered metrics of a trial."""
+"""Minimum number of seconds between flushes of a trial's buffered metrics."""
 
 
 class Tracker:
@@ -58,7 +58,7 @@ class Tracker:
 
     @contextmanager
     def start_study_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """Resumes or creates the parent run of a study; the run ends on exit from the `with` block."""
+        """Resumes or creates the parent run of a study; the run ends when the `with` block exits."""
         run = self._resume_or_create_run(name, {STUDY_TAG: name}, tags)
         try:
             yield run
@@ -70,9 +70,9 @@ class Tracker:
     def start_trial_run(
         self, parent: Run, number: int, values: Mapping[str, object], *, resumed: bool = True
     ) -> TrialRun:
-        """Resumes or creates the child run of a trial and logs the searched values as parameters.
+        """Resumes or creates the child run of a trial and logs the trial's hyperparameters.
 
-        If `resumed` is True, an earlier process may have created the run, so it is looked up first.
+        If `resumed` is True, an earlier process may have created the run, so an existing run is searched for first.
         """
         name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
@@ -97,7 +97,7 @@ class Tracker:
         return Run(self._client, runs[0].info.run_id) if runs else None
 
     def _resume_or_create_run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
-        """Finds the run by its identifying tags, so that an interrupted study never gets a second run."""
+        """Resumes the run with the tags in `identity` or creates one; an interrupted study never gets a second run."""
         if run := self._find_run(identity):
             self._client.update_run(run.run_id, status="RUNNING")
             return run
@@ -139,7 +139,7 @@ class Run:
     def log_dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
         """Records a dataset and its number of images as an input to the run.
 
-        `source` is a path or URL as written in the recipe, `fingerprint` the hexadecimal SHA-256 of the content, and
+        `source` is the path or URL in the recipe, `fingerprint` is the hexadecimal SHA-256 of the content, and
         `context` is `train`, `validation` or `test`.
         """
         dataset = Dataset(
@@ -180,9 +180,9 @@ class Run:
 
 
 class TrialRun(Run):
-    """The run of a trial, which buffers what it logs because a request may take longer than an epoch.
+    """The run of a trial; buffers params, metrics and tags because a request may take longer than an epoch.
 
-    Unlike in MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed
+    Unlike with MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed
     trial continues after its last logged step, so no earlier step may be missing.
     """
 
@@ -196,7 +196,7 @@ class TrialRun(Run):
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers the metrics of one step; sends the buffer if it was last sent more than `FLUSH_SECONDS` ago."""
+        """Buffers the metrics of one step; flushes the buffer if the last flush was over `FLUSH_SECONDS` ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()
@@ -206,7 +206,7 @@ class TrialRun(Run):
         self._tags |= values
 
     def end(self, status: str = "FINISHED") -> None:
-        """Sends the buffer and ends the run."""
+        """Flushes the buffer and ends the run."""
         self._flush()
         super().end(status)
 

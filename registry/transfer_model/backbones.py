@@ -30,7 +30,7 @@ _TORCHVISION_OPTIONS = {
     "maxvit": ("input_size",),
     "vision_transformer": ("image_size",),
 }
-"""Constructor arguments other than the number of classes, keyed by torchvision module."""
+"""Additional constructor arguments of networks, keyed by the torchvision module that defines the network."""
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +54,7 @@ class Backbone:
 
     @property
     def timm_name(self) -> str:
-        """Name in timm, including any tag; only valid for networks built by timm."""
+        """Name in timm, including the tag, if any; only valid for networks built by timm."""
         architecture = BUNDLED_ARCHITECTURE if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
 
@@ -79,7 +79,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
     Args:
         backbone: Result of `catalog.resolve`.
-        classes: Number of outputs; 0 omits the classifier if the timm network supports it.
+        classes: Number of outputs; 0 omits the classifier, which only some timm networks support.
         image_size: Image side S in pixels; only used by networks whose weights depend on it.
         auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
@@ -89,7 +89,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
 
 def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - passed to timm
-    """Builds a timm network; `image_size` is only passed on if timm declares a fixed input size."""
+    """Builds a timm network; `image_size` is only used if the network has a fixed input size according to timm."""
     import timm
 
     if _timm_cfg(backbone.timm_name).fixed_input_size:
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns preprocessing keyed by weights name, default first; the only key is "" if no weights have names."""
+    """Returns the preprocessing for each weights name, default first; if no weights are named, the only key is ""."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:

@@ -2,7 +2,7 @@
 
     python -m transfer_model.build_catalog
 
-Run it after every timm or torchvision update. It takes about 20 minutes of CPU time, spread over all cores.
+Run this command after every timm or torchvision update. It takes about 20 minutes of CPU time, spread over all cores.
 Networks that fail to build are listed under "left out" with the reason.
 """
 

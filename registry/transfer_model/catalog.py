@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Input width of a new head, which has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights have names.
+        preprocessings: Preprocessing for each weights name, default first; if no weights are named, the only key is "".
     """
 
     name: str
@@ -73,7 +73,7 @@ def resolve(name: str) -> Backbone:
     """Resolves a backbone name.
 
     Args:
-        name: Such as `resnet18` (torchvision takes precedence over timm), `timm/resnet18`, `torchvision/resnet18`,
+        name: For example, `resnet18` (torchvision takes precedence over timm), `timm/resnet18`, `torchvision/resnet18`,
             `resnet50.a1_in1k` (with a timm weights tag), or `efficientnet_lite0`.
 
     Raises:
@@ -91,7 +91,7 @@ def resolve(name: str) -> Backbone:
 def names(pattern: str = "*") -> tuple[str, ...]:
     """Returns the shortest unambiguous names of all matching backbones, sorted.
 
-    `pattern` contains shell wildcards, as in `*b0` or `timm/vit*`, or is a substring of the name.
+    `pattern` is a shell-style pattern, such as `*b0` or `timm/vit*`, or a substring of the name.
     """
     glob = pattern if any(wildcard in pattern for wildcard in "*?[") else f"*{pattern}*"
     shortest = {key: _shortest_name(key) for key in _keys()}
@@ -125,7 +125,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone using `catalog.json`, whatever library versions are installed; None if it is not listed."""
+    """Describes a backbone using `catalog.json`, regardless of the installed library versions; None if not listed."""
     return _read_entry(name, resolve(name), _content())
 
 

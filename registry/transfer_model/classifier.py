@@ -35,8 +35,8 @@ FILES = (CONFIG_FILE, WEIGHTS_FILE, REFERENCE_FILE)
 ACCELERATOR_BATCH = 8
 """Batch size on an accelerator; the last batch is padded.
 
-The least significant bits of float32 results depend on the batch size, but the result for an image must not depend on
-the other images in the request. On a CPU, the batch size is 1: the time per image is the same without any padding.
+The batch size is fixed because it affects the least significant bits of float32 results, and the result for an image
+must not depend on the other images in the request. On a CPU, larger batches are no faster, so the batch size is 1.
 """
 
 THREADS_VARIABLE = "PLATFORM_THREADS"
@@ -63,7 +63,7 @@ class ClassifierOutput:
 
 
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
-    """Writes `FILES` to an existing folder."""
+    """Writes the model's files (`FILES`) to an existing folder."""
     config.write(folder)
     ood_scorer.save(folder)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}

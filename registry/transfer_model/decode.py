@@ -41,27 +41,27 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image to upright 8-bit RGB; a path and the content of the file yield the same pixels.
+    """Decodes an image to upright 8-bit RGB; a path and the content of its file yield the same pixels.
 
-    Applies the EXIF orientation, composites transparency on white, converts CMYK and palettes, scales high-bit-depth
-    grayscale to 8 bits, and uses the first frame of an animation.
+    Applies the EXIF orientation, composites transparent images onto white, converts CMYK and palette images, scales
+    high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
         source: Content or path of a file in one of the `FORMATS`.
         name: Name used in error messages if `source` is not a path.
-        min_side: If set, larger JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, which is faster: at the smallest
-            scale for which both sides have at least this many pixels. None means full size.
+        min_side: If set, JPEGs are decoded faster, at the smallest scale (1, 1/2, 1/4 or 1/8) at which both sides still
+            have at least this many pixels. None means full size.
 
     Raises:
         UnreadableImageError: The image has an unsupported format or color space (such as LAB), is truncated or corrupt,
-            or has more than `MAX_PIXELS` pixels. The message is one sentence with the path, if any, and no image data.
+            or has more than `MAX_PIXELS` pixels. The message is a sentence with the path, if known, but no image data.
     """
     name = name if isinstance(source, bytes) else str(source)
     return to_rgb(open_image(source, name), name, min_side=min_side)
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises those errors of `decode` that are detectable from the header."""
+    """Opens an image and reads only its header; raises the errors of `decode` that can be detected in the header."""
     name = name if isinstance(source, bytes) else str(source)
     _hide_pillow_warnings()
     return _open(name, _content(source, name))
@@ -86,8 +86,8 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 to 8; 1 (upright) if it is missing or invalid.
 
-    Load PNG images before calling this; otherwise, Pillow loads them here. The orientation of a loaded TIFF is 1
-    because Pillow has already rotated it.
+    PNG images should be loaded before this call; otherwise, Pillow loads them during the call. The orientation of a
+    loaded TIFF is 1 because Pillow has already rotated it.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -174,13 +174,13 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 for integers; 1, 255 or 65535 for floats; the maximum if that is larger."""
+    """Returns the value of white: 65535 (floats: the first of 1, 255, 65535 that fits), or `brightest` if larger."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
 
 def _hide_pillow_warnings() -> None:
-    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; real problems are raised as errors.
+    """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
     `warnings.catch_warnings` is not thread-safe, so the filter is permanent; it is moved back to the front if needed.
     """

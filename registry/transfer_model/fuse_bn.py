@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Matched by exact type, because other convolutions, such as weight-standardized ones, cannot be fused."""
+"""Matched by exact type, because other subclasses, such as weight-standardized convolutions, cannot be fused."""
 _TOLERANCE = 1e-4
-"""Maximum accepted change in any output, relative to the largest output; rounding alone causes about 1e-6."""
+"""Maximum accepted change in any output, relative to the largest output; rounding errors are only about 1e-6."""
 
 
 def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
@@ -25,7 +25,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
         images: Images (B, 3, S, S) used to trace the network and to compare its outputs before and after fusion.
 
     Returns:
-        Number of fused layers. If the outputs change by more than rounding, the network is restored and 0 is returned.
+        Number of fused layers; 0 if fusion was undone because it changed the outputs by more than rounding errors.
     """
     with torch.no_grad():
         before, pairs = _trace(network, images)
@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output, and pairs of a convolution and the name of the batch norm that follows it."""
+    """Returns the network's output, and each fusible convolution with the name of the batch norm that follows it."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()

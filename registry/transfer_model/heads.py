@@ -1,4 +1,4 @@
-"""New classifier heads that replace a library's original ones."""
+"""Classifier heads that replace the original heads of library networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Head(nn.Module):
         original: Library classifier to replace: a convolution is replaced by a 1x1 convolution
             (B, F, H, W) -> (B, C, H, W), any other module by a linear layer (..., F) -> (..., C).
         classes: Number of classes C, at least 1.
-        dropout: Dropout probability during training, 0 to 1 exclusive.
+        dropout: Dropout probability during training, at least 0 and less than 1.
         generator: Random generator for the initial weights; defaults to torch's global generator.
     """
 
@@ -43,7 +43,7 @@ class PooledHead(nn.Module):
 
     Args:
         encoder: Maps images (B, 3, S, S) to features (B, F), tokens (B, N, F) or feature maps (B, F, H, W).
-        features: F, the input width of the head.
+        features: Input width F of the head.
     """
 
     def __init__(self, encoder: nn.Module, features: int) -> None:

@@ -1,6 +1,6 @@
 """Model configuration, stored in `model.json` next to `weights.safetensors`.
 
-The JSON keys are the fields of `ModelConfig`.
+The JSON keys are the field names of `ModelConfig`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 class OodThreshold:
     """Out-of-distribution score (0 to 2) above which images are flagged as unknown.
 
-    `false_alarms` is the accepted fraction of in-distribution images above the threshold.
+    `false_alarms` is the accepted fraction of in-distribution images with a score above the threshold.
     """
 
     threshold: float
@@ -50,7 +50,7 @@ class ModelConfig:
         classes: Class names in the order of the network's outputs.
         precision: `float32`, or the autocast dtype. It is stored with the model so that evaluation, promotion and
             serving compute identical results.
-        temperature: Value above 0 by which the logits are divided before the softmax.
+        temperature: Positive number by which the logits are divided before the softmax.
         format: File format version.
 
     Raises:
@@ -88,7 +88,7 @@ class ModelConfig:
         """Reads `model.json`, which must contain exactly the expected fields with the correct types.
 
         Raises:
-            ModelError: The file does not exist, is not JSON, or is invalid; the message states the file and the field.
+            ModelError: The file does not exist, is not JSON, or is invalid; the message names the file and the field.
         """
         path = folder / CONFIG_FILE
         try:

@@ -27,7 +27,7 @@ class NetworkSpec:
     Attributes:
         backbone: Name accepted by `catalog.resolve`.
         classes: Number of classes C.
-        dropout: Dropout probability of the head, 0 to 1 exclusive.
+        dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
     """
 
@@ -40,8 +40,8 @@ class NetworkSpec:
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network with a new head and no frozen stages.
 
-    `pretrained` is a safetensors or torch file with backbone weights for any number of classes. Weights that are not
-    loaded from it are initialized using torch's global generator.
+    `pretrained` is a safetensors or torch file with backbone weights, trained with any number of classes. Weights that
+    are not loaded from the file are initialized using torch's global random generator.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -85,7 +85,7 @@ class Network(nn.Module):
     Attributes:
         backbone: The library's network with its original module names; `Head` modules replace its classifiers.
         spec: Specification of the architecture.
-        stages: Stage names from the input to the head (excluded), in execution order.
+        stages: Names of the stages in execution order; the head is not included.
         frozen: Number of frozen stages, counted from the input.
         head_is_output: True if `forward_head(forward_features(images))` equals `forward(images)`.
     """
@@ -138,10 +138,10 @@ class Network(nn.Module):
         return features[0]
 
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
-        """Registers a hook called in every forward pass with the head's input, averaged over positions to (B, F).
+        """Registers a hook called in every forward pass with the head's input (B, F), averaged over spatial positions.
 
-        It is called in the thread that runs the network. It is attached to the head's last layer, so it also runs in
-        a suffix cut from the network. To remove it, call `remove()` on the handle or use it as a context manager.
+        The hook is called in the thread that runs the network. It is attached to the head's last layer, so it is also
+        called by a network suffix. To remove it, call `remove()` on the handle or use the handle as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -151,7 +151,7 @@ class Network(nn.Module):
         return cast("Tensor", self._main_head()(features))
 
     def to_device(self, device: torch.device) -> Network:
-        """Moves the network to a device in place and converts convolutions to `channels_last` format.
+        """Moves the network to a device in place and converts convolution weights to `channels_last` format.
 
         Unlike `to(memory_format=...)`, this supports networks with five-dimensional weights.
         """
@@ -165,7 +165,7 @@ class Network(nn.Module):
         """Freezes exactly the first `count` stages; if all stages are frozen, only the head is trainable.
 
         Parameters that belong to no stage (class tokens, position embeddings) are frozen with the first stage. An
-        auxiliary head is trainable only if the stage before it is; otherwise, its loss would train only the head.
+        auxiliary head is trainable only if the preceding stage is; otherwise, its loss would train no backbone weights.
         """
         self.frozen = count
         for parameter in self._trainable:
@@ -177,7 +177,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def set_dropout(self, probability: float) -> None:
-        """Sets the dropout probability of the head, 0 to 1 exclusive."""
+        """Sets the dropout probability of the head, at least 0 and less than 1."""
         for head in self._heads():
             head.dropout.p = probability
 
@@ -208,7 +208,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch; adds the format version, which MNASNet needs but safetensors files lack."""
+        """Loads weights as in torch, after adding the format version that MNASNet needs but safetensors files lack."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ class OodScorer:
     """Computes out-of-distribution scores from features.
 
     Args:
-        features: Features (M, F) of a sample of M >= 1 training images, on any device; zero vectors are not allowed.
+        features: Features (M, F) of M >= 1 sampled training images, on any device; no row may be all zeros.
 
     Attributes:
         reference: The features (M, F), normalized to unit length and rounded to half precision.
@@ -37,7 +37,7 @@ class OodScorer:
         self._float_reference = self.reference.float()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Maps image features (B, F) to float32 scores (B,), 0 to 2."""
+        """Maps image features (B, F) to float32 scores (B,) from 0 to 2."""
         return 1 - self._similarity(features).amax(dim=1)
 
     def leave_one_out(self) -> Tensor:
@@ -57,7 +57,7 @@ class OodScorer:
 
     @classmethod
     def load(cls, folder: Path) -> OodScorer:
-        """Reads a file written by `save`.
+        """Loads a scorer from a folder written to by `save`.
 
         Raises:
             WeightsError: The file does not exist or does not contain reference features.
@@ -78,15 +78,15 @@ class OodScorer:
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     """Returns the score above which an image is flagged as unknown.
 
-    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): for any distribution, on average at
-    most the given fraction of new images from the same distribution scores above it.
+    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): whatever the distribution,
+    the expected fraction of new images from it that score above the threshold is at most `false_alarms`.
 
     Args:
-        scores: Scores (N,) of images not used to train the network and not compared with themselves in the reference.
-        false_alarms: Accepted fraction of false alarms, above 0 and below 1.
+        scores: Scores (N,) of images that the network was not trained on; no image may be compared with itself.
+        false_alarms: Accepted false alarm rate, above 0 and below 1.
 
     Returns:
-        One of the scores, or `MAX_OOD_SCORE` if there are too few scores to guarantee the fraction
+        One of the scores, or `MAX_OOD_SCORE` if there are too few scores to guarantee the rate
         (N + 1 < 1 / `false_alarms`).
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarms))

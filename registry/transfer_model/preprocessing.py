@@ -2,7 +2,7 @@
 
     RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not import torch, because `platform check` does not need it.
+Importing this module does not import torch, which `platform check` does not need.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Conversion of an image to the input of a network; stored with the model.
+    """Settings for converting an image to network input; stored with the model.
 
     Attributes:
-        image_size: Side S of the network's input, in pixels.
-        crop: Side of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
+        image_size: Side length S of the network input, in pixels.
+        crop: Side length of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
         interpolation: Pillow name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
         mean: Per-channel mean of pixel values scaled to 0 to 1.
         std: Per-channel standard deviation of pixel values scaled to 0 to 1.

@@ -1,7 +1,7 @@
 """MLflow pyfunc that maps base64 images to labels, probabilities and OOD scores.
 
-Error messages are sent to the client: one short sentence that identifies the row and never contains image data. Client
-errors return HTTP 400; all other errors are logged and returned as HTTP 500 without details.
+Error messages are sent to the client, so each is a short sentence without image data; it names the row of a bad image.
+Invalid requests result in HTTP 400; all other errors are logged and result in HTTP 500 without details.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_PIXELS = 1_000_000_000
 """Maximum total number of pixels per request; decoding this many takes about 20 seconds."""
 
 _MISSING = ("", "None", "null", "nan", "NaN")
-"""Strings to which MLflow converts missing values when it reads JSON, CSV or pandas input."""
+"""Strings that MLflow substitutes for missing values when it reads JSON, CSV or pandas input."""
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class ImageClassifier(PythonModel):
 
         Args:
             context: Ignored.
-            model_input: Table of base64 strings, base64 `data:` URIs or, if called from Python, bytes.
+            model_input: Table with a column of base64 strings, base64 `data:` URIs or, in calls from Python, bytes.
             params: `top_k`, the number of classes to list, defaults to 5. `threshold`, the out-of-distribution score
                 above which an image is flagged as unknown, defaults to the model's threshold.
 
@@ -97,7 +97,7 @@ class ImageClassifier(PythonModel):
         except Exception as error:
             # Without this, MLflow would send the stack trace to the client with HTTP 400.
             _logger.exception("the model failed")
-            raise RequestError("the model failed; see the server's log", INTERNAL_ERROR) from error
+            raise RequestError("the model failed; see the server log", INTERNAL_ERROR) from error
 
     def _threshold(self, params: dict[str, Any]) -> float:
         threshold = params.get("threshold", self.classifier.config.unknown.threshold)
@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects images, even in small files, that decode to so many pixels that other requests would have to wait."""
+    """Rejects requests with so many pixels that decoding would delay others; small files can hold many pixels."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

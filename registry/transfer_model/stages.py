@@ -1,4 +1,4 @@
-"""Number of stages frozen by a stage name, determined from names alone."""
+"""Converts a stage name to the number of stages to freeze."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ def count_through(stages: Sequence[str], stage: str) -> int:
 
     Args:
         stages: Stage names in execution order, as in `Network.stages`.
-        stage: A stage name, `none`, `all`, or a common prefix: `layer1` means the last of `layer1.0` and `layer1.1`.
+        stage: A stage name, `none`, `all`, or a prefix: `layer1` means the last stage that starts with `layer1.`
 
     Raises:
-        UnknownStageError: No stage has this name; the message lists all stages.
+        UnknownStageError: No stage has this name or prefix; the message lists all stages.
     """
     if stage == NONE:
         return 0

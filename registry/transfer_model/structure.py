@@ -1,7 +1,7 @@
 """Finds the heads and stages of a network by tracing it on the meta device.
 
-Each network is built twice, with different numbers of classes: modules whose shapes differ are classifiers. A forward
-pass then shows which modules run, and in which order. No list of architectures is needed.
+Each network is built twice, with different numbers of classes: modules whose parameter shapes differ are classifiers. A
+forward pass then shows which modules run, and in which order. No list of architectures is needed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,13 +25,13 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass(frozen=True)
 class AuxiliaryHead:
-    """Branch with its own classifier that only runs in training mode, as in Inception v3.
+    """Branch that has its own classifier and runs only in training mode, as in Inception v3.
 
     Attributes:
         branch: Name of the module that contains the whole branch, such as `AuxLogits`.
         head: Name of the branch's classifier, such as `AuxLogits.fc`.
         position: Index of the branch's logits in the tuple returned by the network in training mode.
-        stages_before: Number of stages that run before the branch, the last of which provides its input.
+        stages_before: Number of stages that run before the branch; the last one provides the branch's input.
     """
 
     branch: str
@@ -46,13 +46,13 @@ class NetworkStructure:
 
     Attributes:
         heads: Classifiers that produce the logits; several if the network averages their outputs (DeiT, CrossViT).
-        features: Input width of the first head.
+        features: Number of input features of the first head.
         auxiliary: Classifiers that only run in training mode.
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. The first stage includes parameters that belong to no stage;
-            parameters shared by several stages (CoaT) are only counted in the earliest of those stages.
-        weightless_modules: Modules without weights outside the stages, with the number of stages that run before each.
-        head_is_output: True if there is a single head and the network returns its output unchanged.
+            parameters shared by several stages (CoaT) are counted only in the earliest of them.
+        weightless_modules: Modules outside the stages that have no weights, and the number of stages run before each.
+        head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
         pooled: True if the library provides no classifier for the network, which then needs a `PooledHead`.
     """
@@ -199,7 +199,7 @@ def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
 
 
 def _divide(module: nn.Module, name: str, total: int, excluded: tuple[str, ...]) -> Iterator[str]:
-    """Recursively divides containers, modules that contain a head, and modules with most of the parameters."""
+    """Yields stage names; divides containers, modules that contain a head, and very large modules recursively."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
         if full in excluded:
@@ -231,7 +231,7 @@ def _size(module: nn.Module) -> int:
 def _weightless_modules(
     network: nn.Module, parts: tuple[str, ...], first_calls: tuple[int, ...], order: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns modules without weights that neither contain any of the given parts nor are inside one."""
+    """Returns modules without weights that neither contain nor belong to any of the given parts."""
     modules = []
     for name, index in order.items():
         outside = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)
@@ -243,7 +243,7 @@ def _weightless_modules(
 def _auxiliary_heads(
     network: nn.Module, branches: Mapping[str, str], stages: tuple[str, ...], images: Tensor
 ) -> tuple[AuxiliaryHead, ...]:
-    """Traces branches that only run in training mode; returns () if the images are too small for them."""
+    """Traces the branches that run only in training mode; returns () if the images are too small for them."""
     if not branches:
         return ()
     trace = ForwardTrace(network.train(), tuple(branches.values()))

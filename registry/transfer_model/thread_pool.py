@@ -39,7 +39,7 @@ class FairThreadPool:
         torch.set_num_threads(torch.get_num_threads())
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
-        """Yields results in the order of the tasks; the first error cancels the remaining tasks."""
+        """Yields the results in task order; the first error is raised and cancels the remaining tasks."""
         pending: deque[Future[_Result]] = deque()
         try:
             for task in tasks:

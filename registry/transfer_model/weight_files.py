@@ -1,4 +1,4 @@
-"""Loads pretrained weights from safetensors and torch files without unpickling."""
+"""Loads pretrained weights from files without running code stored in them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of a `Head`'s tensor names, after the library's module name."""
+"""Prefix of a `Head`'s tensor names; follows the library's module name."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_LISTED = 20
@@ -55,10 +55,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts them to the names and shapes in `module`, except for those of the library's heads.
+    """Reads weights and converts their names and shapes to those in `module`; the library's heads may differ.
 
-    The file contains library weights or a `Network` checkpoint. The conversions are done by timm and torchvision, such
-    as renaming tensors from older versions and resizing position embeddings to the image size (S in pixels).
+    The file contains library weights or a `Network` checkpoint. timm and torchvision do the
+    conversions, such as renaming tensors from older versions and resizing position embeddings to the image size S.
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
@@ -88,7 +88,7 @@ def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, ima
         WeightsError: The weights are unreadable, belong to another network, or do not include a classifier.
     """
     if classes == 0:
-        raise WeightsError(f"{backbone.key} was pretrained without classes: fine-tune it instead of using it directly")
+        raise WeightsError(f"{backbone.key} has no pretrained classifier; fine-tune it instead of using it directly")
     tensors = read_tensors(path)
     if backbone.library == backbones.TIMM:
         return _timm_classifier(tensors, backbone, classes, image_size, path)
@@ -125,7 +125,7 @@ def _load_torch(path: Path) -> Any:  # noqa: ANN401 - the content of a torch fil
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is not a torch file, or contains objects other than tensors, which could run code; "
+            f"{path} is not a torch file, or contains objects other than tensors, and loading those could run code; "
             "if you trust the file, load it with torch and save its state dict as safetensors"
         ) from error
 
@@ -211,8 +211,8 @@ def _timm_pretrained(
 ) -> tuple[nn.Module, set[str]]:
     """Returns a network loaded by timm, and the names of its tensors that are missing from the file.
 
-    timm accepts incomplete files for some model families. Missing tensors keep their initial values, so they are found
-    by comparison with another network initialized with the same seed.
+    timm accepts incomplete files for some model families. Missing tensors keep their initial values, so they are
+    identified by comparison with another network initialized with the same seed.
     """
     overlay = {"state_dict": tensors, "custom_load": False, **overlay}
     with torch.random.fork_rng(devices=[]):
@@ -229,7 +229,7 @@ def _timm_pretrained(
 
 
 def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Checks for unchanged random values; ignores vectors and constants, which are the same in every network."""
+    """Returns True if random values are unchanged; vectors and constants, equal in all networks, do not count."""
     is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
     return is_random and torch.equal(tensor, initial)
 
@@ -241,7 +241,7 @@ def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[s
 
 
 def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
-    """Converts older DenseNet tensor names and resizes ViT position embeddings."""
+    """Updates old DenseNet tensor names and resizes ViT position embeddings."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
     state = _rename(tensors, r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$", r"\1\2")

@@ -39,10 +39,10 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
     Args:
         backbone: Name accepted by `catalog.resolve`.
         weights: `default`, `none`, a torchvision enum member such as `IMAGENET1K_V2`, a timm tag such as `a1_in1k`,
-            or the path of a local safetensors or torch file.
+            or the path to a local safetensors or torch file.
 
     Raises:
-        UnknownBackboneError: No library has this backbone.
+        UnknownBackboneError: No library provides this backbone.
         WeightsError: The backbone has no such weights, or the file does not exist.
     """
     resolved = catalog.resolve(backbone)
@@ -74,7 +74,7 @@ def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     if weights not in known:
         raise WeightsError(
             f"{backbone} has no weights {weights!r}{suggestion(weights, known)}; use default, none, "
-            f"{', '.join(known)}, or a file that ends in .safetensors or .pth"
+            f"{', '.join(known)}, or the path to a .safetensors or .pth file"
         )
     return weights
 

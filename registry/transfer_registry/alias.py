@@ -1,7 +1,7 @@
 """Champion alias: applies ledger entries to MLflow and detects discrepancies.
 
-A move is first written to the ledger, then applied once. If the process is killed in between, the next process
-applies the move. An alias that was changed by hand is left as it is; `audit` reports it.
+A move (promotion or rollback) is written to the ledger, then applied to MLflow. If the process is killed in between,
+the next one applies the move. An alias that was changed by hand is not corrected, but `audit` reports it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_move(
     version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
 ) -> LedgerEntry:
-    """Returns a promotion or rollback that makes a version champion in place of `previous`; does not write it."""
+    """Returns a promotion or rollback that makes a version champion in place of `previous`, without writing it."""
     return LedgerEntry(
         kind=kind,
         model=version.name,
@@ -55,7 +55,7 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if the version's tag has the hash of this entry, not that of another ledger's entry with this id."""
+    """Returns True if the version's tag for this entry id has this entry's hash, not that of another ledger."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
@@ -82,7 +82,7 @@ def verdict_for_version(ledger: Ledger, version: ModelVersion) -> LedgerEntry | 
 
 
 def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVersion | None:
-    """Returns the champion according to the ledger; None if there is no champion or it was deleted."""
+    """Returns the champion according to the ledger; None if there is no champion or its version was deleted."""
     move = ledger.last_move(model)
     if move is None:
         return None

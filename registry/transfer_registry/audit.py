@@ -1,6 +1,6 @@
 """Checks that the ledger and the MLflow model registry are consistent.
 
-The checks use the ledger's hash chain, the copies of its hashes in version tags, and the champion alias.
+The checks use the ledger's hash chain, the hashes copied to version tags, and the champion alias.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterat
 
 
 def _find_missing_tags(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Yields one message per move whose version has no tag for it; the model's last move may have been interrupted."""
+    """Yields one message per move without a tag on its version; the model's last move may have been interrupted."""
     for move in moves:
         if not matches_version(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue
-        interrupted = f"the {move.kind} was interrupted; the next run, promote or rollback completes it"
+        interrupted = f"the {move.kind} was interrupted; the next run, promotion or rollback will complete it"
         yield (
             f"{version.name} version {version.version} has no tag for entry {move.id} ({move.kind}): "
             f"{interrupted if move is moves[-1] else 'the tag was removed'}"

@@ -1,4 +1,4 @@
-"""Promotion candidate, its test predictions, and served predictions."""
+"""Promotion candidates, their test predictions, and served predictions."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ class ServedOutput:
     Attributes:
         probabilities: Class probabilities (N, C), float32.
         ood_scores: Out-of-distribution scores (N,), 0 to 2; NaN if the model does not compute them.
-        unknown: One flag per image (N): True if its score exceeds the model's threshold; None if it has no score.
+        unknown: One flag per image (N,): True if the image's score exceeds the threshold; None if there is no score.
     """
 
     probabilities: NDArray[np.float32]
@@ -29,15 +29,15 @@ class ServedOutput:
 
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
-"""Maps a model URI and N image files to probabilities (N, C), computed in an isolated process."""
+"""Function that maps a model URI and N image files to probabilities (N, C), computed in an isolated process."""
 Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
-"""Maps a model URI, N image files and C class names to predictions received over HTTP."""
+"""Function that maps a model URI, N image files and C class names to predictions received over HTTP."""
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
     """Parses pyfunc output; `classes` (C) sets the column order.
 
-    Each image has one mapping with the key `top` and, if the model supports them, `ood_score` and `unknown`.
+    `predictions` has one mapping per image, with `top` and, if the model computes scores, `ood_score` and `unknown`.
     """
     rows = list(predictions)
     top = ({guess["label"]: guess["probability"] for guess in row["top"]} for row in rows)
@@ -54,7 +54,7 @@ class Candidate:
     """The best model of a study, logged to MLflow but not yet registered.
 
     Attributes:
-        model: Registered model to which the candidate is added as a version.
+        model: Registered model to which the candidate will be added as a version.
         model_uri: URI of the logged model, `models:/m-...`.
         run_id: MLflow run of the study.
         artifact_digest: SHA-256 of the served files (`packaging.artifact_digest`). Together with `run_id` and
@@ -81,8 +81,8 @@ class Evaluation:
     Attributes:
         metrics: Metrics by name, such as `test/accuracy`.
         classes: Class names (C), in the column order of `probabilities`.
-        sha256: Content hashes of the images (N).
-        labels: True class names (N).
+        sha256: Content hashes of the images (N,).
+        labels: True class names (N,).
         probabilities: Class probabilities (N, C), float32.
         ood_scores: Out-of-distribution scores (N,); None if the candidate does not compute them.
         threshold: Out-of-distribution score above which an image is flagged as unknown.
@@ -113,7 +113,7 @@ class Evaluation:
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Most probable class name for each image (N)."""
+        """Most probable class name for each image (N,)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
 
     def served_output(self, indices: Sequence[int]) -> ServedOutput:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from transfer_registry.candidate import Evaluation, Predict
 
 _NO_CLASSES = (
-    "its metadata has no class names, unlike that of models logged by this platform; "
+    "its metadata has no class names, so it was not logged by this platform; "
     f"remove the alias {ALIAS!r} to judge candidates by thresholds alone"
 )
 _TRAINED_ON_TEST_IMAGES = (
-    "it was trained on {count} of the {images} test images, so its accuracy is overestimated; "
+    "it was trained on {count} of the {images} test images, so its test accuracy would be overestimated; "
     "remove these images from the test set, or use the split that the champion was trained with"
 )
 _UNKNOWN_TRAINING_IMAGES = "the champion's training images are unknown and may include test images"
@@ -62,7 +62,7 @@ def evaluate_champion(
 
 
 def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
-    """Returns the class names in a version's `MLmodel` file; empty if it was logged by another tool."""
+    """Returns the class names in a version's `MLmodel` file; empty if another tool logged the version."""
     # Imports torch; only needed for champions that were never judged here or whose run was deleted.
     from mlflow.models import get_model_info
 
@@ -75,13 +75,13 @@ def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
 def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
     only_champion = ", ".join(sorted(set(champion) - set(candidate))) or "none"
     only_candidate = ", ".join(sorted(set(candidate) - set(champion))) or "none"
-    return f"their classes differ (only in the champion: {only_champion}; only in the candidate: {only_candidate})"
+    return f"the classes differ (only in the champion: {only_champion}; only in the candidate: {only_candidate})"
 
 
 def _load_or_predict(
     client: MlflowClient, version: ModelVersion, classes: tuple[str, ...], evaluation: Evaluation, predict: Predict
 ) -> StoredPredictions:
-    """Returns the champion's predictions for a test set other than the one it was judged on."""
+    """Loads or computes the champion's predictions for a test set other than the one it was judged on."""
     stored = load_predictions(client, version, evaluation.fingerprint)
     if stored and stored.labels(evaluation.sha256):
         return stored

@@ -15,11 +15,11 @@ class RegistryError(TransferError):
 
 
 class ChampionMovedError(RegistryError):
-    """Another process changed the champion while this move was being decided."""
+    """Another process changed the champion while this promotion or rollback was being prepared."""
 
 
 class StorageError(TransferError):
-    """A database, folder or server is missing, unreachable, or conflicts with another one."""
+    """A database, folder or server is missing or unreachable, or conflicts with another one."""
 
 
 class LockHeldError(TransferError):

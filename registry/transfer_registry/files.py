@@ -39,7 +39,7 @@ def require_writable(file: Path) -> None:
         StorageError: The file is a folder, or its parent folder does not exist or is not writable.
     """
     if file.is_dir():
-        raise StorageError(f"cannot write {file}: it is a folder; specify a file in it")
+        raise StorageError(f"cannot write {file}: it is a folder; specify the path of a file")
     if _is_special(file):
         return
     try:
@@ -51,7 +51,7 @@ def require_writable(file: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Creates a folder and its files atomically; yields a hidden folder beside it to write to.
+    """Creates a folder and its files atomically; yields a temporary hidden folder next to it.
 
     Raises:
         StorageError: `folder` is a file or is not empty.
@@ -74,10 +74,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Builds a cache folder unless a complete one exists, and returns it; blocks other processes meanwhile.
+    """Returns a cache folder, after building it if it is not complete; other processes wait during the build.
 
-    The file count is stored beside the folder, so a folder that has lost files, for example to age-based cache
-    cleanup, is rebuilt. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
+    The file count is stored beside the folder, so a folder from which files were deleted, for example by age-based
+    cache cleanup, is rebuilt. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
     """
     if _is_complete(folder):
         return folder
@@ -124,7 +124,7 @@ def atomic_database(url: str) -> Iterator[str]:
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL at which to create the tables: that of a temporary file that becomes the database, or `url` itself if the
+        URL at which to create the tables: that of a temporary file, renamed once complete, or `url` itself if the
         database exists or is not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOTABLE_GAIN = 0.02
 """Accuracy gain for which the power of an inconclusive test is reported."""
 POWER = 0.8
-"""Conventional target power, used to report the required number of test images."""
+"""Conventional target power, for which the required number of test images is reported."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ChampionPredictions:
     """Predictions of the current champion for the candidate's N test images.
 
     Attributes:
-        predicted: Predicted class names (N); None if the two models cannot be compared.
+        predicted: Predicted class names (N,); None if the two models cannot be compared.
         incomparable: Reason why the two models cannot be compared; empty if they can.
         warning: Caveat about the comparison; may be empty.
     """
@@ -62,7 +62,7 @@ def evaluate_rules(
 ) -> Verdict:
     """Applies all rules to a candidate, even after one has failed.
 
-    `labels` and `predicted` are class names (N). In `rules`, thresholds are keyed by metric, such as `test/accuracy`.
+    `labels` and `predicted` are class names (N,). In `rules`, thresholds are keyed by metric, such as `test/accuracy`.
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Per-image correctness of candidate and champion (N)."""
+    """Labels of the test images (N,), and flags (N,) for the images that each model classified correctly."""
 
     version: int
     labels: np.ndarray
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Counts results over all images, or over those selected by a boolean mask (N)."""
+        """Compares the models on all images, or on those selected by a boolean mask (N,)."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))
@@ -155,7 +155,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
         f"{paired.images} images; gain {_points(paired.gain)}, {100 * rule.confidence:.4g}% confidence interval "
         f"{_points(low)} to {_points(high)} (paired bootstrap)",
         f"discordant pairs: {paired.better} better, {paired.worse} worse",
-        f"p = {p:.4g}{margin} ({test}; {alpha:.4g} or less passes)",
+        f"p = {p:.4g}{margin} ({test}; must be at most {alpha:.4g})",
     ]
     if not passed:
         conclusion, power_figures = _explain_failure(rule, paired)
@@ -165,7 +165,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns the conclusion (significantly worse, or inconclusive) and its figures."""
+    """Returns the conclusion (significantly worse, or inconclusive) and the figures that support it."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}
@@ -175,8 +175,8 @@ def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dic
     power = significance.power(paired.images, effect, rule.confidence)
     required = significance.required_images(effect, rule.confidence, POWER)
     conclusion = (
-        f"inconclusive: {paired.images} images detect a true gain of {_points(effect.gain)} with probability "
-        f"{power:.2f}; about {required} images are needed to reach {POWER:g}"
+        f"inconclusive: the probability of detecting a true gain of {_points(effect.gain)} with {paired.images} images "
+        f"is {power:.2f}; about {required} images are needed for a probability of {POWER:g}"
     )
     return conclusion, {"power": power, "images_needed": required}
 
@@ -207,7 +207,7 @@ def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions
         f"{summary} than the champion (version {pairs.version}); "
         f"{'' if lost else 'lowest p-value: '}{details} "
         f"(exact McNemar tests, Holm correction for {len(classes)} classes; "
-        f"{alpha:.4g} or less is significant)"
+        f"significant if p is at most {alpha:.4g})"
     )
     if too_few:
         reason += f"; classes with too few images to detect a loss (fewer than {fewest}): {', '.join(too_few)}"
@@ -216,7 +216,7 @@ def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions
 
 def _describe_class(name: str, paired: PairedResult, p: float) -> str:
     return (
-        f"{name}: {_points(paired.gain)} recall on {paired.images} images, "
+        f"{name}: recall {_points(paired.gain)} on {paired.images} images, "
         f"{paired.better} better, {paired.worse} worse, p = {p:.4g}"
     )
 
@@ -229,5 +229,5 @@ def _require_same_length(labels: Sequence[str], predicted: Sequence[str], model:
     if len(labels) == 0 or len(labels) != len(predicted):
         raise RegistryError(
             f"{model} has {len(predicted)} predictions for {len(labels)} test images; "
-            "the gate needs at least one image and one prediction per image"
+            "the gate needs at least one image, and exactly one prediction per image"
         )

@@ -1,4 +1,4 @@
-"""Append-only ledger of all models' verdicts, promotions and rollbacks.
+"""Append-only ledger of the verdicts, promotions and rollbacks of all models.
 
 Each entry's hash covers its content and the previous entry's hash, so `audit` detects later modifications. The ledger
 is stored in a SQLite file or a PostgreSQL schema; its tables are created when it is first opened.
@@ -35,7 +35,7 @@ _SQLITE_TIMEOUT = 30  # seconds to wait for another process that is writing to t
 
 
 class EntryKind(StrEnum):
-    """Kind of a ledger entry."""
+    """Kind of ledger entry."""
 
     VERDICT = "verdict"
     PROMOTION = "promotion"
@@ -43,7 +43,7 @@ class EntryKind(StrEnum):
 
 
 MOVES = (EntryKind.PROMOTION, EntryKind.ROLLBACK)
-"""Entry kinds that make a version champion."""
+"""Kinds of entries that make a version the champion."""
 
 _KIND = sa.Enum(EntryKind, native_enum=False, length=32, values_callable=lambda kinds: [kind.value for kind in kinds])
 
@@ -67,7 +67,7 @@ _HASHED_FIELDS = (
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """UTC datetime; converted because SQLite drops the time zone and PostgreSQL uses the session's time zone."""
+    """Datetime always returned in UTC: SQLite drops the time zone, and PostgreSQL uses that of the session."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -82,7 +82,7 @@ class _UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def _current_user() -> str:
-    """Returns `user@host`, with the numeric user ID if the user has no name, as in some containers."""
+    """Returns `user@host`, with the numeric user ID if the account has no name, as in some containers."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -100,8 +100,8 @@ class LedgerEntry(_Base, kw_only=True):
     Attributes:
         id: Consecutive number, starting at 1; set by the ledger.
         at: Creation time in UTC.
-        actor: User who made the entry, as `user@host`.
-        version: Version that was judged or became champion.
+        actor: User who created the entry, as `user@host`.
+        version: Version that was judged or became the champion.
         previous_version: Previous champion; None if there was none.
         run_id: MLflow run that created the version.
         test_fingerprint: Fingerprint of the test images used for the verdict.
@@ -155,7 +155,7 @@ class Ledger:
     def open(cls, url: str) -> Self:
         """Opens a ledger and creates its tables if they do not exist.
 
-        If several processes open it simultaneously, one creates the tables in one transaction while the others wait.
+        If several processes open a new ledger at once, one creates the tables in one transaction while the others wait.
 
         Args:
             url: SQLAlchemy URL of a SQLite file or a PostgreSQL database (psycopg 3). `options=-csearch_path=NAME`
@@ -190,7 +190,7 @@ class Ledger:
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Appends an entry and returns it with its id and hash set; raises ValueError if it is already in a ledger."""
+        """Appends an entry and returns it with its id and hash set; raises ValueError if it was appended before."""
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry
@@ -198,7 +198,7 @@ class Ledger:
     def append_move(self, entry: LedgerEntry, *, expected_last: LedgerEntry | None) -> LedgerEntry:
         """Appends a promotion or rollback unless another process has changed the champion.
 
-        `expected_last` is the model's last move at the time this one was decided, or None if there was no move.
+        `expected_last` is the model's last move at the time this move was prepared, or None if there was none.
 
         Raises:
             ChampionMovedError: Another move was recorded in the meantime; nothing was written.
@@ -211,8 +211,8 @@ class Ledger:
                 assert last is not None, "entries are never deleted"
                 raise ChampionMovedError(
                     f"{last.actor} made {last.model} version {last.version} champion at "
-                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC while this move was being decided, so nothing was "
-                    "changed; check the new champion and run the command again"
+                    f"{last.at:%Y-%m-%d %H:%M:%S} UTC while this {entry.kind} was being prepared, so "
+                    "nothing was changed; check the new champion and run the command again"
                 )
             _append(session, entry)
         return entry
@@ -236,7 +236,7 @@ class Ledger:
         """Returns the last verdict on a version; None if it was never judged.
 
         MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, distinguishes
-        them. If it is None, any run matches.
+        them. If `run_id` is None, any run matches.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
@@ -283,7 +283,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError("the ledger's address must be a database URL such as sqlite:///ledger.db") from error
+        raise StorageError("the ledger must be specified as a database URL such as sqlite:///ledger.db") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)
@@ -301,5 +301,5 @@ def _disable_implicit_transactions(connection: DBAPIConnection, _record: Connect
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Acquires the write lock first, so that values read in a transaction are still valid when it writes."""
+    """Acquires the write lock before the first read, so that values read are still valid at the time of writing."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

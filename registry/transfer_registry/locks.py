@@ -36,7 +36,7 @@ _HOLDER = sa.text(
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Locks a study against other processes on this machine and, with PostgreSQL, all other database clients.
+    """Locks a study against other processes on this machine and, with PostgreSQL, against all database clients.
 
     `folder` holds the lock file and is created if it does not exist; `url` is the URL of the study database.
 
@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock shared by all clients of a database: an advisory lock in PostgreSQL, a lock file for SQLite."""
+    """Returns a lock that excludes a database's other clients: a PostgreSQL advisory lock, or a file for SQLite."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -64,9 +64,9 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 
 @contextmanager
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds a file lock; if `busy` is set, also writes which process holds it to `holder` in the same folder.
+    """Holds a file lock; if `busy` is set, also records this process in a file `holder` in the same folder.
 
-    The lock file is not removed. `busy` is the error message if another process holds the lock; if None, waits for it.
+    `busy` begins the error raised if another process holds the lock; if None, the call waits. The file is not deleted.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -29,15 +29,15 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
     """Restores the previous champion and returns the ledger entry; each further call goes back one more promotion.
 
     Raises:
-        RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
-        ChampionMovedError: Another process moved the champion at the same time.
+        RegistryError: There is no previous champion, its version was deleted, or the alias differs from the ledger.
+        ChampionMovedError: Another process changed the champion at the same time.
     """
     client = MlflowClient()
     with ledger.exclusive(model):
         finish_interrupted_move(client, ledger, model)
         last = ledger.last_move(model)
         if last is None:
-            raise RegistryError(f"nothing to roll back: the ledger has no promotion of {model}")
+            raise RegistryError(f"nothing to roll back: the ledger contains no promotion of {model}")
         if discrepancy := alias_discrepancy(client, ledger, model):
             raise RegistryError(f"{discrepancy}; choose a champion with `platform models promote --override`")
         previous = _previous_champion(client, ledger, model)
@@ -51,13 +51,13 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
 
 
 def promote_version(model: str, number: int, ledger: Ledger, override: str = "") -> LedgerEntry:
-    """Makes a version champion if it passed the gate against the current champion, and returns the ledger entry.
+    """Makes a version the champion if it passed the gate against the current champion, and returns the ledger entry.
 
     `override` is the reason for promoting a version that did not pass; it is recorded in the ledger.
 
     Raises:
-        RegistryError: The version does not exist, is already champion, or needs an override.
-        ChampionMovedError: Another process moved the champion at the same time.
+        RegistryError: The version does not exist, is already the champion, or needs an override.
+        ChampionMovedError: Another process changed the champion at the same time.
     """
     client = MlflowClient()
     with ledger.exclusive(model):
@@ -88,13 +88,13 @@ def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
         failed = ", ".join(result.rule for result in verdict.parse_verdict().results if not result.passed)
         return f"it did not pass the gate (ledger entry {verdict.id}: {failed})"
     if verdict.previous_version != champion:
-        opponent = f"version {verdict.previous_version}" if verdict.previous_version else "no champion"
-        return f"it was judged against {opponent}, which is not the current champion"
+        comparison = f"against version {verdict.previous_version}" if verdict.previous_version else "without a champion"
+        return f"it was judged {comparison}, not against the current champion"
     return ""
 
 
 def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops versions until its own is on top.
+    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops versions until its own is last.
 
     Entries for deleted versions whose numbers have been reused are skipped.
     """

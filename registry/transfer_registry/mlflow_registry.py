@@ -14,13 +14,13 @@ ALIAS = "champion"
 RUN_TAG = "platform.run"
 """Version tag with the ID of the run that created the version."""
 TRIAL_TAG = "platform.trial"
-"""Tag on versions and logged models with the number of the trial that trained the model."""
+"""Tag with the number of the trial that trained the model; set on versions and logged models."""
 ARTIFACT_TAG = "platform.served_form"
-"""Tag on versions and logged models with the SHA-256 of the served files; see `packaging.artifact_digest`."""
+"""Tag with the SHA-256 from `packaging.artifact_digest`; set on versions and logged models."""
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
-    """Returns all registered models; a single MLflow search returns only one page."""
+    """Returns all registered models, from all pages of the search results."""
     page = client.search_registered_models()
     models = list(page)
     while page.token:
@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if this run created the version; MLflow reuses the version numbers of deleted models."""
+    """Returns True if this run created the version; MLflow may reuse a version number after a model is deleted."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)
@@ -45,7 +45,7 @@ def is_registered(model: str, number: int, run_id: str) -> bool:
 
 
 def champion_version(model: str) -> int | None:
-    """Returns the version that the alias points to; None if the model or the alias does not exist."""
+    """Returns the number of the champion version; None if the model or its champion alias does not exist."""
     aliases = {registered.name: registered.aliases for registered in registered_models(MlflowClient())}
     version = aliases.get(model, {}).get(ALIAS)
     return None if version is None else int(version)

@@ -1,4 +1,4 @@
-"""Checks of the MLflow server or database, run once before any work starts."""
+"""Availability checks for the MLflow server or database before any work starts."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def tracking_uri() -> str:
 
 
 def require_server() -> None:
-    """Checks that the tracking server responds; MLflow itself would silently retry for minutes.
+    """Checks that the tracking server responds; without this check, MLflow would silently retry for minutes.
 
     Raises:
         StorageError: The tracking URI points to a server that does not respond.
@@ -49,7 +49,7 @@ def create_database() -> None:
 
 
 def require_registry() -> None:
-    """Checks that the server responds or the local database exists; MLflow itself would create an empty database.
+    """Checks that the server responds or the local database exists; without this check, MLflow would create it.
 
     Raises:
         StorageError: The tracking URI points to a server that does not respond.

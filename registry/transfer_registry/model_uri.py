@@ -36,7 +36,7 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist; the message lists existing ones.
+        RegistryError: The folder, registered model, version or alias does not exist; the message lists those available.
     """
     if Path(model, "MLmodel").is_file():
         return str(Path(model).absolute())
@@ -57,7 +57,7 @@ def parse_version(model: str) -> tuple[str, int]:
     """Returns the registered model name and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: See `model_uri`; also raised if the reference is not a registered version.
+        RegistryError: See `model_uri`; also raised if the reference does not refer to a registered version.
     """
     match = _match_registered(model)
     if match is None:
@@ -69,7 +69,7 @@ def run_id_of(reference: str) -> str:
     """Returns a run ID unchanged, or the ID of the run that created a registered version.
 
     Raises:
-        RegistryError: See `parse_version`; also raised if the version does not record its run.
+        RegistryError: See `parse_version`; also raised if no run is recorded for the version.
     """
     if _RUN_ID.fullmatch(reference):
         return reference
@@ -77,12 +77,12 @@ def run_id_of(reference: str) -> str:
     version = MlflowClient().get_model_version(model, str(number))
     run_id = version.tags.get(RUN_TAG) or version.run_id
     if not run_id:
-        raise RegistryError(f"{model}/{number} does not record its run; use the run ID instead")
+        raise RegistryError(f"no run is recorded for {model}/{number}; use a run ID instead")
     return str(run_id)
 
 
 def _match_registered(model: str) -> re.Match[str] | None:
-    """Returns None for references outside the registry, including logged models (`models:/m-...`)."""
+    """Parses a reference to a registered model; returns None for others, such as logged models (`models:/m-...`)."""
     return None if model.startswith("models:/m-") else _REGISTERED.fullmatch(model)
 
 
@@ -112,6 +112,6 @@ def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
         available = ", ".join(sorted(registered.aliases)) or "none"
         raise RegistryError(
             f"{registered.name} has no alias {alias!r}; its aliases: {available}. "
-            f"To use a version, write {registered.name}/1"
+            f"To select a version by number, write {registered.name}/1"
         )
     return f"models:/{registered.name}@{alias}", registered.name, int(registered.aliases[alias])

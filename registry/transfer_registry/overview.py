@@ -26,7 +26,7 @@ class VersionInfo:
     """A version of a registered model.
 
     Attributes:
-        champion: True if the alias points to this version.
+        champion: True if the champion alias points to this version.
         registered: Creation time, ISO 8601 in UTC.
         run_id: Run that created the version; empty if it was registered by another tool.
         verdict: `passed`, `failed`, or `none` if the gate never judged the version.
@@ -49,7 +49,7 @@ class VersionDifference:
     """A difference between the runs of two versions.
 
     Attributes:
-        kind: `parameter` (of the recipe), `metric` or `data`.
+        kind: `parameter` (from the recipe), `metric` or `data`.
         one: Value for the first version; None if missing.
         other: Value for the second version; None if missing.
     """
@@ -71,7 +71,7 @@ def list_versions(ledger: Ledger) -> tuple[VersionInfo, ...]:
 
 
 def describe_version(ledger: Ledger, model: str, number: int) -> VersionInfo:
-    """Returns information about a version, which must exist."""
+    """Returns information about an existing version."""
     client = MlflowClient()
     alias = client.get_registered_model(model).aliases.get(ALIAS)
     return _version_info(client.get_model_version(model, str(number)), alias, ledger)
@@ -91,15 +91,15 @@ def history(ledger: Ledger, model: str) -> tuple[dict[str, Any], ...]:
 
 
 def compare_versions(one: VersionInfo, other: VersionInfo) -> tuple[VersionDifference, ...]:
-    """Returns the differences between the runs of two versions: parameters, data, metrics.
+    """Returns the differences in parameters, data and metrics between the runs of two versions.
 
     Raises:
         RegistryError: A run does not exist, or both versions come from the same run.
     """
     if one.run_id == other.run_id:
         raise RegistryError(
-            f"versions {one.version} and {other.version} come from two trials of the same study, whose "
-            "run describes only the best trial; to see the verdict on each, use `platform models show`"
+            f"versions {one.version} and {other.version} come from two trials of the same study, and the "
+            "study's run describes only the best trial; to see each verdict, use `platform models show`"
         )
     first, second = _run_values(one), _run_values(other)
     return tuple(

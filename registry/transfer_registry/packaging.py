@@ -2,11 +2,11 @@
 
     code/transfer_model_<digest>/    a copy of the `transfer_model` package
     artifacts/model/                 model.json, weights.safetensors, reference.safetensors, model card
-    loader.py                        creates the model from both (models-from-code)
+    loader.py                        creates the model from this code and these files (models-from-code)
     MLmodel, requirements.txt, ...   written by MLflow
 
-Nothing is pickled. The name of the copied package includes a digest of its content, so versions with different code
-can be loaded into one process.
+Nothing is pickled. The name of the copied package includes a digest of its content, so models with different code can
+be loaded into the same process.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 CLASSES_KEY = "classes"
-"""`MLmodel` metadata key of the class names, which are in the order of the network's outputs."""
+"""`MLmodel` metadata key for the class names, in the order of the network's outputs."""
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
 _LOADER = "loader.py"
@@ -58,8 +58,8 @@ def log_model(
 ) -> ModelInfo:
     """Logs a model saved by `classifier.save`, without registering it.
 
-    It is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to the
-    `MLmodel` file; `package` is the package to ship and defaults to the imported `transfer_model`.
+    The model is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to
+    the `MLmodel` file. `package` is the folder of the package to ship, by default that of `transfer_model`.
 
     Raises:
         ModelError: `folder` does not contain a valid `model.json`.
@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's complete logged model with these tags, or None; deletes incomplete ones."""
+    """Returns the URI of the run's logged model with these tags, or None; deletes models not logged completely."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -112,7 +112,7 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
 
 
 def signature(config: ModelConfig) -> ModelSignature:
-    """Returns the signature; inputs are base64 images, outputs are top classes and out-of-distribution scores."""
+    """Returns the MLflow signature, from base64 images to the top classes and out-of-distribution scores."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -129,14 +129,14 @@ def signature(config: ModelConfig) -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """Returns the shipped package's dependencies, pinned to the installed versions without suffixes such as `+cpu`."""
+    """Returns the shipped package's dependencies, pinned to the installed versions, without suffixes such as `+cpu`."""
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    A trial's digest changes if its calibration or the code changes, or if it is retrained nondeterministically.
+    A trial's digest changes if its calibration or the shipped code changes, or if retraining is nondeterministic.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -173,7 +173,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates the model in its run's experiment; by default, MLflow uses that of the active run."""
+    """Creates the model in the experiment of run `run_id`; MLflow's default would be that of the active run."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(
@@ -183,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns only the Python files; the catalog data is not needed to build a network."""
+    """Returns a package's Python files, without catalog data, which is not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 

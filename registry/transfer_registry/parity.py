@@ -19,7 +19,7 @@ PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
 """Largest allowed difference in any probability or out-of-distribution score, keyed by the served model's precision."""
 CLEAR_MARGIN = 0.04
-"""Margin between the top two probabilities above which the label must not change: twice the tolerance of 0.02."""
+"""Margin between the top two probabilities above which the label must not change; twice the largest tolerance."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
@@ -28,12 +28,12 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
     Args:
         own: Predictions of the candidate for N >= 1 test images and C >= 1 classes.
         served: Predictions of the registered model for the same images.
-        precision: float32, bfloat16 or float16.
+        precision: Precision of the registered model: float32, bfloat16 or float16.
 
     Returns:
-        Result of the rule, which fails if the shapes differ; a probability or out-of-distribution score differs by more
-        than `TOLERANCE`; the two cannot have used the same threshold for unknown images; or, in half precision, the
-        label changed for an image whose margin exceeds `CLEAR_MARGIN`.
+        Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by more
+        than `TOLERANCE`, if no single threshold explains the unknown flags of both, or, in half precision, if the label
+        changed for an image whose margin exceeds `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.

@@ -1,8 +1,8 @@
 """Registration and promotion of a candidate.
 
-If the process is killed at any point, repeating the call resumes it and leads to the same state: it finds the version
+If the process is killed at any point, repeating the call leads to the same state: the repeated call finds the version
 by its tags, reuses its verdict, and writes at most one promotion for that verdict. The ledger is written before the
-alias, so every champion has a ledger entry; the next call for the model applies any move not yet applied.
+alias, so every champion has a ledger entry; the next call for the model completes an interrupted alias update.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        verdict: Verdict of the gate, serving parity first.
+        verdict: Verdict of the gate; its first result is that of the parity rule.
         promoted: True if this verdict made the version champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
@@ -70,12 +70,12 @@ def promote_candidate(
     Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
     rules, test images or champion have changed.
 
-    `evaluation` is computed from the served files. `serve` serves the registered version and predicts a sample of the
-    test images over HTTP; `predict` runs the champion, with its own code, on images that are new to it.
+    `evaluation` must come from the files that are served. `serve` serves the registered version and classifies a sample
+    of the test images over HTTP; `predict` runs the champion, with its own code, if stored predictions are missing.
 
     Raises:
         RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
-            registry returned an error. No result is returned, and the call can be repeated.
+            registry returned an error. The call can be repeated.
     """
     gate.require_metrics(rules, evaluation.metrics)
     try:
@@ -117,7 +117,7 @@ class _Promotion:
         )
 
     def _register(self) -> ModelVersion:
-        """Returns the version with the candidate's tags, or registers one; `register_model` alone would add another."""
+        """Returns the version with the candidate's tags, registering it if it does not exist yet."""
         tags = {
             RUN_TAG: self.candidate.run_id,
             TRIAL_TAG: str(self.candidate.trial),
@@ -134,7 +134,7 @@ class _Promotion:
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it made the current champion or is still valid (same rules, images, champion)."""
+        """Returns the last verdict if it led to the last move, or if rules, test images and champion are unchanged."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DIGITS = ".15g"
-"""Number format in rule texts; different rules need different texts, because a verdict is reused if texts are equal."""
+"""Number format in rule texts. Different rules need different texts, since a verdict is reused if all texts match."""
 
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 """Confidence level; at 0.5 or below, two models could each be significantly better than the other."""
 
 
 class _BaseRule(BaseModel):
-    """Immutable model that rejects undeclared fields."""
+    """Immutable Pydantic model that rejects undeclared fields."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -59,13 +59,13 @@ class OverChampion(_BaseRule):
 
 
 class PerClassRecall(_BaseRule):
-    """No class may have a significantly lower recall than with the current champion."""
+    """The candidate's recall must not be significantly lower than the champion's for any class."""
 
     no_significant_regression: Literal[True] = True
     """One-sided exact McNemar test for each class, with Holm correction."""
 
     confidence: Confidence = 0.95
-    """One minus the family-wise probability of rejecting an equally good candidate, across all classes."""
+    """One minus the family-wise error rate across all classes."""
 
     def describe(self, name: str) -> str:
         """Returns the rule as text, such as `per_class_recall at 0.95`."""

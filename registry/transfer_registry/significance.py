@@ -1,6 +1,6 @@
 """Paired comparison of two classifiers: significance tests, intervals, power.
 
-Only images that exactly one of the two models classifies correctly (discordant pairs) carry evidence.
+Only images that exactly one of the two models classifies correctly (discordant pairs) indicate a difference.
 """
 
 import math
@@ -50,7 +50,7 @@ def p_value(paired: PairedResult, margin: float = 0.0) -> float:
 def mcnemar(better: int, worse: int) -> float:
     """Returns the p-value of the one-sided exact McNemar test for the counts of discordant pairs.
 
-    P(X >= better), where X ~ Binomial(better + worse, 1/2); 1 if there are no discordant pairs.
+    The p-value is P(X >= better) with X ~ Binomial(better + worse, 1/2), or 1 if there are no discordant pairs.
 
     McNemar, Q. (1947). Note on the sampling error of the difference between correlated proportions or percentages.
     Psychometrika 12, 153-157.
@@ -65,7 +65,7 @@ def mcnemar(better: int, worse: int) -> float:
 def score_test(paired: PairedResult, margin: float) -> float:
     """Returns the asymptotic p-value of Tango's one-sided score test for a gain above `margin` (-1 to 1).
 
-    With a margin of 0, it is McNemar's test without continuity correction.
+    With a margin of 0, this is McNemar's test without continuity correction.
 
     Tango, T. (1998). Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design. Statistics in Medicine 17, 891-908.
@@ -83,7 +83,7 @@ def score_test(paired: PairedResult, margin: float) -> float:
 
 
 def gain_interval(paired: PairedResult, confidence: float) -> tuple[float, float]:
-    """Returns the central confidence interval of the gain, using a paired bootstrap with a fixed seed.
+    """Returns the central confidence interval for the gain, from a paired bootstrap with a fixed seed.
 
     Efron, B. (1979). Bootstrap methods: another look at the jackknife. The Annals of Statistics 7, 1-26.
     """
@@ -100,7 +100,7 @@ class TrueEffect:
 
     Attributes:
         gain: Accuracy of the candidate minus that of the champion; greater than `margin`.
-        discordant: Fraction of images that are discordant pairs, |gain| to 1.
+        discordant: Fraction of images that are discordant pairs; from |gain| to 1.
         margin: Largest accuracy gain under the null hypothesis of the test.
     """
 
@@ -110,9 +110,9 @@ class TrueEffect:
 
 
 def power(images: int, effect: TrueEffect, confidence: float) -> float:
-    """Returns the probability that the candidate passes the test in `p_value` on this number of images.
+    """Returns the probability that the test in `p_value` is significant for this effect and number of images.
 
-    Exact if the margin is 0, otherwise a normal approximation.
+    The result is exact if the margin is 0, and a normal approximation otherwise.
     """
     from scipy.stats import binom, norm
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 Figure = float | int | str | None
-"""Value behind a rule's result; None replaces non-finite numbers, which JSON cannot represent."""
+"""Value on which a rule's result is based; None replaces non-finite numbers, which JSON cannot represent."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Results of all rules; as text, one line per rule.
+    """Results of all rules; `str` returns one line per rule, followed by any notes.
 
     Attributes:
         results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
-        note: Comment on the circumstances of the verdict; may be empty.
+        note: Discrepancy between the alias and the ledger at the time of the verdict; empty if there is none.
     """
 
     results: tuple[RuleResult, ...]
@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Text and reason of each failed rule, or of all rules if no rule failed."""
+        """Text and reason of each failed rule. If no rule failed, all rules are included."""
         return tuple(f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed)
 
     def __str__(self) -> str:

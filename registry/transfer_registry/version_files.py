@@ -1,7 +1,7 @@
 """Files stored with a version: test set predictions and training image hashes.
 
-They are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version without a
-run, such as one registered by another tool.
+The files are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version
+without a run, such as one registered by another tool.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StoredPredictions:
     probabilities: NDArray[np.float32]
 
     def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
-        """Returns the most probable class name for each of M images; None if any of the images is missing."""
+        """Returns the most probable class for each image hash, or None if any image has no prediction."""
         rows = {digest: row for row, digest in enumerate(self.sha256)}
         if not set(sha256) <= rows.keys():
             return None
@@ -62,7 +62,7 @@ def save_predictions(
 
 
 def load_predictions(client: MlflowClient, version: ModelVersion, fingerprint: str) -> StoredPredictions | None:
-    """Loads a version's predictions on one test set; None if there are none or the file is truncated or corrupt."""
+    """Loads a version's predictions on one test set; returns None if they are missing or the file is corrupt."""
     with _read_file(client, version, _predictions_name(fingerprint)) as file:
         return _read_predictions(file) if file else None
 
@@ -74,7 +74,7 @@ def save_training_hashes(client: MlflowClient, version: ModelVersion, sha256: Se
 
 
 def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozenset[str] | None:
-    """Loads the content hashes of a version's training and validation images; None if none are stored."""
+    """Loads the content hashes of a version's training and validation images; returns None if none are stored."""
     with _read_file(client, version, _TRAINING_HASHES) as file:
         return frozenset(file.read_text("ascii").split()) if file else None
 
@@ -91,7 +91,7 @@ def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Itera
 
 @contextmanager
 def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
-    """Yields a temporary copy of a stored file, which is deleted on exit; None if the file does not exist."""
+    """Yields a temporary copy of a stored file, or None if the file does not exist; deletes the copy on exit."""
     path = f"{_artifact_folder(version)}/{name}"
     stored = client.list_artifacts(version.run_id, _artifact_folder(version)) if version.run_id else []
     if path not in {artifact.path for artifact in stored}:

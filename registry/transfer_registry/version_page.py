@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LEDGER_TAG = "platform.ledger_entry"
 """Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Tag prefix, followed by the ID of a ledger entry; the value is the entry's hash, which reveals a rewritten ledger."""
+"""Prefix of a tag that ends in a ledger entry's ID; the value is the entry's hash, to detect a rewritten ledger."""
 
 _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 
@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by eve
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback after the verdict, or the verdict itself. The tag with its hash comes last: a
-    version with this tag also has all the others.
+    `last` is the promotion or rollback after the verdict; if there is none, the verdict itself. The tag with the hash
+    of `last` is written last, so a version with this tag also has all the others.
     """
     tags = {}
     if verdict:
@@ -38,7 +38,7 @@ def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, st
 
 
 def version_description(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
-    """Returns a Markdown page with a version's status, rule results and fingerprints; arguments as for `apply_move`."""
+    """Returns Markdown with a version's status, rule results and fingerprints; see `apply_move` for the arguments."""
     entry = move or verdict
     assert entry is not None, "the ledger has no entry for the version"
     lines = [

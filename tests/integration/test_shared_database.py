@@ -68,9 +68,7 @@ def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str,
         pass
 
 
-def test_a_database_that_does_not_answer_is_reported(
-    isolated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_does_not_answer_is_reported(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/none")
     with pytest.raises(paths.StorageError, match="cannot be reached") as caught:
         databases.create_schema(databases.studies_url())

@@ -1,4 +1,4 @@
-"""Command-line interface: parses arguments, calls one function, prints its result.
+"""Command-line interface: parses arguments, calls a function and prints its result.
 
 Heavy modules are imported inside the commands so that `--help` responds immediately.
 """
@@ -54,16 +54,16 @@ class Commands(click.Group):
 
 
 def _collect_less_garbage() -> None:
-    """Saves seconds per command by reducing garbage collection.
+    """Reduces garbage collection, which saves several seconds per command.
 
-    By default, Python repeatedly scans all objects created by importing torch and MLflow, which live until exit.
+    By default, Python repeatedly scans all objects created by importing torch and MLflow, but they live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns a one-sentence message for a file system, database or MLflow error; None for a bug."""
+    """Returns a one-sentence message for a file system, database or MLflow error, or None for other errors (bugs)."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
@@ -99,7 +99,7 @@ def main() -> None:
 @click.argument("source", metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
 def init(source: str, out: Path | None) -> None:
-    """Inspect the images in FOLDER and write a first recipe with comments.
+    """Inspect the images in FOLDER and write a commented first recipe.
 
     FOLDER may also be an archive, a manifest (CSV, TSV, Parquet), a URL, or a name such as torchvision:MNIST.
     """
@@ -115,9 +115,9 @@ def init(source: str, out: Path | None) -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
-@click.option("--fresh", is_flag=True, help="Start a new study. Omit the flag to resume it later.")
+@click.option("--fresh", is_flag=True, help="Start a new study. To resume it later, omit this flag.")
 def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
-    """Run the study of RECIPE, evaluate the best trial and submit it to the gate.
+    """Run the study defined by RECIPE, evaluate the best trial and submit it to the gate.
 
     RECIPE is a file or the name of a shipped recipe (`platform recipe list`). Repeat the same command to resume
     an interrupted study.
@@ -133,7 +133,7 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @main.command()
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
-@click.option("--time", "timed", is_flag=True, help="Measure the cost of the frozen part now.")
+@click.option("--time", "timed", is_flag=True, help="Measure the cost of the frozen layers on this machine.")
 def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
     """Validate RECIPE and print the plan of a run, without training."""
     from transfer_platform.commands import check
@@ -160,7 +160,7 @@ main.add_command(models)
 
 @main.group()
 def recipe() -> None:
-    """Recipe reference."""
+    """List the shipped recipes and describe the recipe format."""
 
 
 @recipe.command(name="list")
@@ -197,7 +197,7 @@ def cache() -> None:
 
 @cache.command()
 def info() -> None:
-    """Show the content and size of the cache."""
+    """Show the contents and size of the cache."""
     from transfer_platform.commands import cache
 
     show(cache.cache_info())
@@ -229,7 +229,7 @@ def predict(folder: Path, model: str, out: Path) -> None:
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 def evaluate(model: str, folder: Path) -> None:
-    """Evaluate MODEL on the class folders in FOLDER."""
+    """Evaluate MODEL on FOLDER, which has one subfolder per class."""
     from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 
@@ -242,11 +242,11 @@ def evaluate(model: str, folder: Path) -> None:
 @click.option("--backbone", help="Pretrained backbone to use with its ImageNet classes.")
 @click.option("--model", help="Registered model.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print.")
-@click.option("--annotate", type=click.Path(path_type=Path), help="PNG file for a copy of the photo with its classes.")
+@click.option("--annotate", type=click.Path(path_type=Path), help="PNG file for an annotated copy of the photo.")
 def classify(photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None) -> None:
     """Classify PHOTOS, given as files or URLs."""
     if bool(backbone) == bool(model):
-        raise click.UsageError("pass either --backbone or --model, such as --backbone efficientnet_lite0")
+        raise click.UsageError("pass either --backbone or --model, for example --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:
         raise click.UsageError("--annotate requires exactly one photo")
     from transfer_platform.commands import classify

@@ -37,7 +37,7 @@ def report(
     """Find unreadable files, duplicates, leaks between splits and label errors in the dataset of RECIPE.
 
     The exit code is 1 if the dataset cannot be used for training. `platform run` performs the same checks,
-    except those that require a network.
+    except those that use features from a neural network.
     """
     from transfer_platform.commands import data
     from transfer_platform.progress import Screen

@@ -11,7 +11,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models() -> None:
     """Manage registered models, verdicts and champions.
 
-    Specify a version as NAME/3; NAME alone refers to the champion.
+    Specify a version as NAME/NUMBER, such as ants-bees/3; NAME alone refers to the champion.
     """
 
 
@@ -57,9 +57,9 @@ def diff(one: str, other: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version")
-@click.option("--override", default="", metavar="REASON", help="Override a failed verdict, recording the reason.")
+@click.option("--override", default="", metavar="REASON", help="Promote despite a failed verdict; REASON is recorded.")
 def promote(version: str, override: str) -> None:
-    """Make VERSION the champion; it must have passed the gate, unless --override is given."""
+    """Make VERSION the champion. VERSION must have passed the gate unless --override is given."""
     from transfer_platform.commands import models
 
     click.echo(models.promote(version, override))

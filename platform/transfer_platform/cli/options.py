@@ -11,7 +11,7 @@ OVERRIDE = click.option(
     "overrides",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Override a recipe value, such as -o training.epochs=3; may be repeated.",
+    help="Override a recipe value, for example -o training.epochs=3; may be repeated.",
 )
 DEVICE = click.option(
     "--device",

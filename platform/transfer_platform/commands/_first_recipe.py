@@ -14,19 +14,19 @@ from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
 
 MIN_VALIDATION_IMAGES = 30
-"""With fewer validation images, trials are ranked by cross-validation instead."""
+"""Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
 LARGE_TRAINING_SET = 2000
-"""Number of training images from which larger batches are faster and no less accurate."""
+"""Minimum number of training images for which larger batches are faster without losing accuracy."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
 LEAK = "duplicate across splits"
-"""Finding kind for an image that occurs in two splits."""
+"""Kind of finding reported for an image that occurs in two splits."""
 
 _COMMENT_COLUMN = 46
 
 Line = tuple[str, str]
-"""YAML text and comment of one line; either may be empty."""
+"""YAML text of one line, and the comment after it; either may be empty."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class InspectedDataset:
 
     @property
     def needs_folds(self) -> bool:
-        """True if a validation fraction would hold out too few images for ranking trials."""
+        """True if a validation fraction would hold out too few images to rank trials reliably."""
         fraction = self.splits.validation
         images = sum(self.training_counts.values())
         return isinstance(fraction, float) and fraction * images < MIN_VALIDATION_IMAGES
@@ -113,7 +113,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
     if isinstance(splits.validation, FoldsConfig):
         folds = splits.validation.folds
-        yield f"    validation: {{folds: {folds}}}", "cross-validation, because a fraction would be too few images"
+        yield f"    validation: {{folds: {folds}}}", "cross-validation, because a fraction would contain too few images"
     else:
         yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
     yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used only by the gate"
@@ -127,7 +127,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
 
 def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
     if dataset.excluded:
-        yield "  exclude:", "unreadable files; repair them or keep them excluded"
+        yield "  exclude:", "unreadable files; repair them or leave them excluded"
         for name, reason in dataset.excluded.items():
             yield f"    - {yaml_scalar(name)}", reason
     elif bad := len(dataset.inspection.quarantine):
@@ -139,7 +139,7 @@ def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
 def _network() -> Iterator[Line]:
     yield "backbone:", ""
     yield "  name: efficientnet_lite0", "small; its weights are installed with the package"
-    yield "  freeze_through: all", "trains only the head: fast and hard to overfit; try blocks.4 next"
+    yield "  freeze_through: all", "trains only the head: fast and unlikely to overfit; try blocks.4 next"
     yield "", ""
     yield "head:", ""
     yield "  dropout: {low: 0.0, high: 0.5, step: 0.1}", ""
@@ -161,11 +161,11 @@ def _training(dataset: InspectedDataset) -> Iterator[Line]:
 
 def _search(dataset: InspectedDataset) -> Iterator[Line]:
     yield "search:", ""
-    yield "  trials: 20", "a higher number extends the same study"
+    yield "  trials: 20", "increase this number to extend the same study"
     if dataset.is_imbalanced:
         yield "  metric: validation/macro_recall", "macro-averaged recall"
     else:
-        yield "  metric: validation/loss", "ranks trials more reliably than accuracy on few images"
+        yield "  metric: validation/loss", "with few images, ranks trials more reliably than accuracy"
     yield "", ""
 
 
@@ -196,14 +196,14 @@ def _classes(counts: Mapping[str, int]) -> str:
 
 def _leak_note(count: int) -> str:
     verb = "image is" if count == 1 else "images are"
-    return f"{count} {verb} in two splits, which `platform run` rejects; `platform data` lists them"
+    return f"{count} {verb} in two splits, which makes `platform run` fail; `platform data` lists the files"
 
 
 def _reason(split: str, splits: ResolvedSplits) -> str:
     if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
-        return f"with {HOLDOUT_FRACTION} of train, a class would have no test images"
+        return f"{HOLDOUT_FRACTION} of train would leave a class without test images"
     reason = splits.reasons.get(split, "rows of the manifest")
-    return "held out from train: there is no folder for it" if reason in (NO_FOLDER, NOT_LISTED) else reason
+    return "held out from train, as this split has no folder" if reason in (NO_FOLDER, NOT_LISTED) else reason
 
 
 def _split_value(value: object) -> str:

@@ -25,7 +25,7 @@ class OpenedRecipe:
 
     Attributes:
         recipe: Recipe with its splits resolved.
-        folder: Folder that relative paths in the recipe refer to.
+        folder: Base folder of relative paths in the recipe.
         inspection: Findings of the preflight.
         splits: Train, validation and test images; None if the dataset cannot be split, which the
             inspection reports as an error.
@@ -53,15 +53,15 @@ def open_recipe(
     """Loads a recipe, opens its dataset and runs the preflight.
 
     Args:
-        recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe refer to
-            the current folder.
+        recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
+            resolved against the current folder.
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
         say: Called with each message about resolved splits.
-        check: Called with the loaded recipe before any data is read; raises if the command cannot use it.
+        check: Called with the loaded recipe before any data is read; raises an error if the command cannot use it.
 
     Raises:
-        RecipeError: The recipe is invalid, or overrides were given for a loaded one.
+        RecipeError: The recipe is invalid, or overrides were given for a loaded recipe.
         DataError: The dataset cannot be opened.
     """
     folder, loaded = _load(recipe, overrides)
@@ -79,6 +79,6 @@ def _load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, 
         path = recipe_path(Path(recipe))
         return path.parent, load_recipe(path, overrides)
     if overrides:
-        message = "overrides cannot be applied to a loaded recipe; pass its file instead"
+        message = "overrides cannot be applied to a loaded recipe; pass a recipe file instead"
         raise RecipeError([RecipeProblem("recipe", "", message)])
     return Path(), recipe

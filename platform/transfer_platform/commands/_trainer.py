@@ -38,7 +38,7 @@ def make_trainer(
 
 
 def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
-    """Returns the pretrained weights of all backbones in the recipe, keyed by name, downloading them if needed."""
+    """Returns the pretrained weights, downloaded if needed, of all backbones in the recipe, keyed by backbone name."""
     name = recipe.backbone.name
     names = name.choices if isinstance(name, Choice) else (name,)
     return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}

@@ -1,4 +1,4 @@
-"""`platform cache`: shows and clears the cache, which can always be rebuilt."""
+"""`platform cache`: shows or clears the cache, whose contents can be rebuilt."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ DESCRIPTIONS = {
 
 
 def cache_info() -> RenderableType:
-    """Returns a table of the cache contents, with the size, number of files and last change for each kind."""
+    """Returns a table of the cache contents, with the size, file count and last change of each kind."""
     root = paths.cache_folder()
     table = Table(box=box.SIMPLE)
     for column in ("kind", "size", "files", "last change", "content"):
@@ -48,7 +48,7 @@ def clear_cache(*, everything: bool = False) -> str:
     """Deletes stored features, except those being computed by another process.
 
     Args:
-        everything: Also delete downloads and unpacked archives, which no process may be using.
+        everything: Also delete downloads and unpacked archives, which must not be in use by any process.
 
     Returns:
         A sentence that states how much space was freed.
@@ -64,7 +64,7 @@ def clear_cache(*, everything: bool = False) -> str:
 
 
 def _files(folder: Path) -> list[os.stat_result]:
-    """Returns the status of every file below a folder, ignoring files deleted in the meantime."""
+    """Returns the `stat` result of every file below a folder, ignoring files deleted in the meantime."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):

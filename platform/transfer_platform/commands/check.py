@@ -42,7 +42,7 @@ def describe_plan(
         timed: Measure the cost of the frozen part now, even if it has been measured before.
 
     Raises:
-        TransferError: A run of this recipe would fail with the same error.
+        TransferError: The recipe cannot be run; `platform run` would raise the same error.
     """
     opened = open_recipe(path, overrides, progress)
     recipe, splits = opened.recipe, opened.trainable_splits()
@@ -143,9 +143,9 @@ def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[Ren
     if not stages:
         return
     if augmented and views == 1:
-        yield Text("Augmentation is off for frozen backbones: features.views is 1\n", style="bold yellow")
+        yield Text("Augmentation is off for frozen backbones because features.views is 1.\n", style="bold yellow")
     if views == "unlimited":
-        yield Text("The frozen part runs in every epoch: features.views is unlimited.\n")
+        yield Text("The frozen part runs in every epoch because features.views is unlimited.\n")
         return
     for info in _backbones(recipe):
         title = f"Frozen part of {info.name}, whole study"
@@ -183,7 +183,7 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    text = "auto: the fastest, measured when the run starts" if precision == "auto" else precision
+    text = "auto: the fastest format, measured when the run starts" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (change with PLATFORM_DEVICE or run --device)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")
@@ -206,7 +206,7 @@ def _as_text(value: object) -> str:
 
 
 def _likely_device() -> str:
-    """Returns the device that torch will most likely use, without loading torch, which would take seconds."""
+    """Returns the device that torch will most likely use, without spending seconds on importing torch."""
     if (chosen := os.environ.get(paths.DEVICE_VARIABLE, "auto")) != "auto":
         return chosen
     if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():

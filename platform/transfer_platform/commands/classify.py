@@ -59,7 +59,7 @@ def classify(
         photos: Paths or http(s) URLs.
         backbone: Backbone to use with its pretraining classes; mutually exclusive with `model`.
         model: Registered model.
-        top: Number of classes per photo.
+        top: Number of most probable classes to return per photo.
         annotate: PNG file for a copy of the photo with its classes drawn on it; requires a single photo.
 
     Yields:
@@ -106,7 +106,7 @@ def _file(photo: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class PretrainedClassifier:
-    """A pretrained backbone with its original classes."""
+    """A pretrained backbone with its original classification head."""
 
     classes: tuple[str, ...]
     network: nn.Module

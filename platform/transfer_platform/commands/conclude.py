@@ -33,7 +33,7 @@ from transfer_registry.verdict import Verdict
 ATTRIBUTE = "conclusion"
 """Name of the study attribute that stores the conclusion."""
 MODEL_TAG = "platform.model"
-"""Tag on a logged model; together with the version tags, it identifies the model after an interruption."""
+"""Tag on a logged model, used with `TRIAL_TAG` and `ARTIFACT_TAG` to find the model again after an interruption."""
 TIMED_IMAGES = 16
 """Number of test images used to measure latency."""
 
@@ -55,8 +55,8 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion, or None if none is stored, if it was made for another best trial, `promotion:` or MLflow run,
-        or if the registered version or the model files no longer exist.
+        The conclusion; None if none is stored, if the stored one belongs to another best trial, `promotion:` or MLflow
+        run, or if the registered version or the model files no longer exist.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
     if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
@@ -82,9 +82,9 @@ def conclude(
         splits: Dataset splits; only this function reads the test images.
         study: Study in which the conclusion is stored.
         parent: MLflow run of the study.
-        best: MLflow run of the best trial; None if it does not exist on the tracking server.
+        best: MLflow run of the best trial; None if the tracking server has no such run.
         logits: Validation logits (N, C) of the best trial, used to choose thresholds.
-        say: Called with messages to print permanently.
+        say: Called with each message that should stay on the screen.
     """
     say("Evaluating the best trial on the test set")
     # On the CPU, like the pyfunc: GPU results would not be bit-identical to those of the served model.
@@ -100,7 +100,7 @@ def conclude(
     _write_model_card(model, recipe, splits, study, classifier, predictions, metrics)
     promotion = None
     if recipe.promotion is not None:
-        say("Registering the model; checking served predictions; running promotion checks")
+        say("Registering the model, checking served predictions and running promotion checks")
         candidate = _candidate(model, recipe, recipe.promotion, splits, study, parent, classifier)
         evaluation = _evaluation(classifier, output, splits, metrics)
         promotion = _promote(recipe.promotion, candidate, evaluation)
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Computes calibration error and loss without temperature scaling, and the rate of images flagged as unknown."""
+    """Computes calibration error and loss without temperature scaling, and the fraction of images flagged unknown."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {

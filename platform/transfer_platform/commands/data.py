@@ -20,7 +20,7 @@ from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
 SUFFIXES = (".html", ".htm", ".md")
-"""Allowed report suffixes; prevents a report from overwriting a recipe or a table."""
+"""Allowed report suffixes, restricted so that a report cannot overwrite a recipe or a table."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def inspect_dataset(
         features: Also search for label errors and outliers, using features from the recipe's first backbone.
         device: Device used to extract features.
         progress: Called during long steps.
-        say: Called with messages to print permanently.
+        say: Called with each message that should stay on the screen.
 
     Raises:
         TransferError: The recipe or the dataset cannot be opened, or `out` cannot be written.
@@ -127,21 +127,21 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     inspection, splits = opened.inspection, opened.splits
     if splits is None:
         return inspection.with_findings(
-            (), ["Label errors and outliers were not searched for: the images cannot be split."]
+            (), ["Skipped the search for label errors and outliers: the images cannot be split."]
         )
     if not features:
-        return inspection.with_findings((), ["Label errors and outliers were not searched for (--no-features)."])
+        return inspection.with_findings((), ["Skipped the search for label errors and outliers (--no-features)."])
     recipe = _frozen(opened.recipe)
     extracted = _extract(recipe, opened.folder, splits, device, progress, say)
     images = splits.development
     labels = np.array([splits.classes.index(image.label) for image in images])
     outliers = [*find_outliers(images, extracted)]
     if np.bincount(labels).min() < 2:
-        note = "Label errors were not searched for: a class has only one training image."
+        note = "Skipped the search for label errors: a class has only one training image."
         return inspection.with_findings(outliers, [note])
     probabilities = out_of_fold_probabilities(extracted, labels)
     note = (
-        f"Label errors and outliers were searched for in the {len(images)} training and validation images, "
+        f"Searched the {len(images)} training and validation images for label errors and outliers, "
         f"using features from {recipe.backbone.name}; test images were not used."
     )
     errors = find_label_errors(images, splits.classes, probabilities)
@@ -149,7 +149,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
 
 
 def _frozen(recipe: Recipe) -> Recipe:
-    """Returns the recipe with its first search values, no augmentation and a fully frozen backbone."""
+    """Returns the recipe with the first value of each search space, no augmentation and a fully frozen backbone."""
     from transfer_platform.commands._trainer import first_values
 
     first = first_values(recipe)
@@ -159,7 +159,7 @@ def _frozen(recipe: Recipe) -> Recipe:
 
 
 def _extract(recipe: Recipe, folder: Path, splits: Splits, device: str, progress: Progress, say: Say) -> np.ndarray:
-    """Returns features (N, F) of the training and validation images, read from the store if available."""
+    """Returns features (N, F) of the training and validation images, reading them from the store if available."""
     from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer
 
     weights = fetch_all_weights(recipe, folder, progress)

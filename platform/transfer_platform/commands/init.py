@@ -18,14 +18,14 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
-"""Test fractions in the order tried, since a small class may have no images in a small fraction."""
+"""Test fractions in the order tried, because a small fraction may contain no images of a small class."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
 
 
 @dataclass(frozen=True)
 class FirstRecipe:
-    """Result of writing a recipe.
+    """A newly written recipe and a summary of its dataset.
 
     Attributes:
         file: Path of the recipe.
@@ -56,7 +56,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
     if printable(source) != source:
-        raise DataError(f"{printable(source)}: a recipe cannot contain this name; rename the folder or file")
+        raise DataError(f"{printable(source)}: the name has unprintable characters; rename the folder or file")
     name = _recipe_name(source)
     out = out or Path(f"{name}.yaml")
     _require_free_place(out, source)
@@ -75,14 +75,14 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too: omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it too; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
     require_writable(out)
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Chooses the smallest usable test fraction, and uses folds if the validation split would be too small."""
+    """Inspects a dataset with the smallest usable test fraction, and with folds if validation would be too small."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
     fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
@@ -105,7 +105,7 @@ def _inspected(dataset: ScannedDataset) -> InspectedDataset:
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Returns the source relative to the recipe file if it is below the recipe's folder."""
+    """Returns the source, as a path relative to the recipe file if the source is inside the recipe's folder."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source

@@ -85,7 +85,7 @@ def verify() -> str:
     """Checks that the ledger and the registry are consistent.
 
     Raises:
-        RegistryError: They are inconsistent; the message lists every difference.
+        RegistryError: The ledger and the registry are inconsistent; the message lists every difference.
     """
     with _ledger() as ledger:
         differences = audit.verify(ledger)

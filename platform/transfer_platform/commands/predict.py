@@ -19,7 +19,7 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Images per call, chosen so that this many images of maximum size stay within the pixel limit of a request."""
+"""Images per call; even a batch of images of maximum size stays within the pixel limit of a request."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
 """Column values for a file that is not an image."""
 
@@ -28,7 +28,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     """Classifies every image below a folder and writes a CSV file.
 
     Args:
-        folder: Searched recursively; hidden files are ignored.
+        folder: Folder to search recursively; hidden files are ignored.
         model: Registered model, see `transfer_registry.model_uri`.
         out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `unknown` (out
             of distribution) and `error`; overwritten if it exists.
@@ -38,7 +38,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
         A one-sentence summary.
 
     Raises:
-        DataError: The folder contains no file.
+        DataError: The folder contains no files.
         RegistryError: The model does not exist.
     """
     require_writable(out)
@@ -56,7 +56,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
     _write(out, rows)
     unreadable = sum(bool(row["error"]) for row in rows)
     unknown = sum(row["unknown"] == "true" for row in rows)
-    note = f"; {unknown} of them are out of distribution (see the `unknown` column)" if unknown else ""
+    note = f"; {unknown} images are out of distribution (see the `unknown` column)" if unknown else ""
     note += f"; {unreadable} could not be read (see the `error` column)" if unreadable else ""
     return f"{len(rows) - unreadable} images classified by {loaded.uri}; predictions written to {out}{note}"
 
@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and the reasons why symlinks cannot be followed, keyed by path."""
+    """Returns the files below a folder, and, keyed by path, the reasons why symlinks cannot be followed."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

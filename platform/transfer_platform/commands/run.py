@@ -106,7 +106,7 @@ class Outcome:
         return [str(self.promotion.verdict), f"{name} version {version} {self._status()}", commands]
 
     def _status(self) -> str:
-        """Returns the current status of the version, since the alias may have been moved after the verdict."""
+        """Returns the version's current status, which reflects alias changes made after the verdict."""
         assert self.promotion is not None
         if self.champion == self.promotion.version:
             return "is champion"
@@ -130,12 +130,13 @@ def run(
     An interrupted study is resumed. A finished study is neither trained nor evaluated again.
 
     Args:
-        recipe: Recipe file, name of a shipped recipe, or loaded recipe, whose paths refer to the current folder.
+        recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
+            resolved against the current folder.
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         fresh: Start a new study.
         device: `auto` or a torch device.
         progress: Called during long steps.
-        say: Called with messages to print permanently.
+        say: Called with each message that should stay on the screen.
 
     Raises:
         TransferError: The recipe, its data, the databases or the registry cannot be used.
@@ -183,7 +184,7 @@ class _Session:
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
-        """Logs the inputs, data report and machine, keeping values logged by an earlier process."""
+        """Logs the inputs, data report and machine, without overwriting values logged by an earlier process."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
             study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
@@ -234,7 +235,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Raises errors before the search rather than after it."""
+    """Checks the databases before the search, so that an unusable one does not fail the run at the end."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()
@@ -253,7 +254,7 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
 
 
 def _study_name(recipe: Recipe, splits: Splits, weights: Mapping[str, PretrainedWeights]) -> str:
-    """Returns the recipe name and a digest of all study inputs: recipe, images and pretrained weights."""
+    """Returns the recipe name followed by a digest of all study inputs: recipe, images and pretrained weights."""
     parts = [study_identity(recipe), splits.fingerprint, *(str(found.sha256) for found in weights.values())]
     return f"{recipe.name}-{hashlib.sha256(':'.join(parts).encode()).hexdigest()[:10]}"
 

@@ -49,7 +49,7 @@ def log_inputs(run: Run, recipe: Recipe, splits: Splits, weights: Mapping[str, P
 
 
 def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
-    """Logs the findings of the preflight, the manifest of all images, and the skipped files."""
+    """Logs the preflight findings, the manifest of all images, and the skipped files."""
     run.log_text(data_report.html_page(inspection, "Dataset"), f"{DATA}/report.html")
     run.log_text(data_report.markdown_report(inspection), f"{DATA}/report.md")
     run.log_table(data_report.findings_table(inspection), f"{DATA}/findings.json")
@@ -83,7 +83,7 @@ def log_machine(run: Run, device: str, precision: str) -> None:
 
 
 def log_study(run: Run, study: Study) -> None:
-    """Logs the best trial, a table of all trials, and figures such as the parameter importance."""
+    """Logs the best trial, a table of all trials, and figures such as parameter importance."""
     best = study.best
     run.log_params({f"best.{name}": value for name, value in best.params.items()})
     run.set_tags({"platform.best_trial": best.number})
@@ -107,7 +107,7 @@ def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 
     """Returns the best trial's predictions for the selection images (out-of-fold if folds are used).
 
     Args:
-        splits: Dataset splits, of which `Splits.selection` is used.
+        splits: Dataset splits; the logits belong to the images in `Splits.selection`.
         logits: Logits (N, C) of the selection images.
         temperature: Temperature by which the logits are divided, as in the served model.
     """
@@ -142,9 +142,9 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
 
     Args:
         run: MLflow run of the study.
-        best: MLflow run of the best trial, used for learning curves; if None, they are left out.
+        best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as metric step because an extended study may have another best trial.
+        trial: Number of the best trial, used as the metric step because it may change when the study is extended.
 
     Returns:
         The test metrics, keyed by name.

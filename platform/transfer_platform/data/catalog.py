@@ -21,13 +21,13 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One labelled image file.
+    """One labeled image file.
 
     Attributes:
-        file: Absolute path; a string, because a million `Path` objects need far more memory.
+        file: Absolute path; stored as a string, because a million `Path` objects would take far more memory.
         label: Class, in Unicode normal form NFC.
         sha256: Digest of the file, 64 hexadecimal digits.
-        group: Name of the group, which stays in one split and one fold; empty if there are no groups.
+        group: Name of the group, whose images all stay in one split and one fold; empty if there are no groups.
         weight: Weight of the image in the training loss.
     """
 
@@ -50,11 +50,11 @@ class Catalog:
     Attributes:
         folder: Folder with symlinks resolved; for a manifest, the manifest file.
         root: Source folder that contains `folder`, with symlinks resolved.
-        images: Images sorted by label, then by digest, so that file names do not matter.
+        images: Images sorted by label, then by digest, so that the order does not depend on file names.
         classes: Sorted names of the class folders or, for a manifest, sorted labels.
         excluded: Files matched by `dataset.exclude`.
         ignored: Hidden files and folders, and system files such as `Thumbs.db`.
-        problems: Problems of files that are not readable images in a class folder, keyed by path.
+        problems: Problems with files that are unreadable or not in a class folder, keyed by path.
         names: URLs of downloaded files, keyed by path, for use in messages.
     """
 
@@ -69,7 +69,7 @@ class Catalog:
     from_manifest: bool = False
 
     def require_readable(self) -> None:
-        """Raises a `DataError` if any file has a problem; the message lists the first 20."""
+        """Raises a `DataError` if any file has a problem; the message lists the first 20 files."""
         problems = sorted(self.problems.items())
         lines = [f"  {display_name(path, self.root, self.names)}: {problem.message}" for path, problem in problems]
         if lines:
@@ -120,7 +120,7 @@ def scan_folder(
 ) -> Catalog:
     """Scans the images of a folder that has one folder per class; class folders may have subfolders.
 
-    Files that are not readable images are reported in the `problems` of the catalog.
+    Files that are unreadable or not in a class folder are reported in the `problems` of the catalog.
 
     Args:
         folder: Folder that contains the class folders.
@@ -184,7 +184,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
 
 
 def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns one message per class that is missing from, or extra in, another split compared with `train`."""
+    """Returns one message per class that is in `train` but not in another split, or the reverse."""
     expected = {image.label for image in images_by_split["train"]}
     lines = []
     for split, images in images_by_split.items():
@@ -200,7 +200,7 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns images that share a field value with another split, keyed by value, then by split.
+    """Returns the images whose value of a field also occurs in another split, keyed by value, then by split.
 
     Ignores `allowed` files and images with an empty value.
     """
@@ -219,7 +219,7 @@ def in_several_splits(
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines, followed by the number of left out lines."""
+    """Joins the first 20 lines and states how many more there are."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*lines[:MAX_LISTED], *more])
 

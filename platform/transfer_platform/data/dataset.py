@@ -33,8 +33,8 @@ class ScannedDataset:
     """A dataset after all of its image files have been scanned.
 
     Attributes:
-        root: Source folder; for a manifest, the folder that contains it.
-        catalogs: Scanned images, keyed by split; only splits with a folder or manifest rows.
+        root: Source folder; for a manifest, the folder that contains the manifest.
+        catalogs: Scanned images of each split that has its own folder or manifest rows, keyed by split.
         allowed: Files allowed to appear in more than one split.
         notes: Messages about the columns of the manifest; empty for a folder.
     """
@@ -55,13 +55,13 @@ class ScannedDataset:
 
     @property
     def split_messages(self) -> tuple[str, ...]:
-        """Messages about splits not set in the recipe."""
+        """Messages about how the splits not set in the recipe were resolved."""
         return self.resolved_splits.messages
 
     def with_splits(
         self, *, validation: float | FoldsConfig | None = None, test: float | None = None
     ) -> ScannedDataset:
-        """Returns a copy with different split fractions or folds; does not reread any files."""
+        """Returns a copy with different split fractions or folds, without rereading any files."""
         specs: dict[str, Any] = {"validation": validation, "test": test}
         changed = {split: spec for split, spec in specs.items() if spec is not None}
         return replace(self, resolved_splits=replace(self.resolved_splits, **changed))
@@ -139,7 +139,7 @@ def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec
                 f"{split} in the 'split' column{fraction}"
             )
         elif isinstance(spec, str) and split not in listed:
-            errors.append(f"no row is assigned to {split}; add rows with this split{fraction}")
+            errors.append(f"no row is assigned to {split}; add rows for this split{fraction}")
         elif not isinstance(spec, str) and split in listed:
             value = f"{{folds: {spec.folds}}}" if isinstance(spec, FoldsConfig) else f"{spec:g}"
             errors.append(f"{field} is {value}, but the manifest has {split} rows; remove either the field or the rows")

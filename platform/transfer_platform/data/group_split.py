@@ -1,6 +1,6 @@
 """Assigns whole groups, such as patients or animals, to splits and folds.
 
-Groups that share an image, byte for byte, stay together. Scikit-learn's `StratifiedGroupKFold` is not used because it
+Groups that contain identical image files stay together. Scikit-learn's `StratifiedGroupKFold` is not used because it
 does not support fractions, and its assignment may change between versions.
 """
 
@@ -13,7 +13,7 @@ from transfer_platform.data.hash_split import hash_to_int, require_fraction_boun
 from transfer_platform.errors import SplitError
 
 _ALL = ""
-"""Key for the total count over all classes; labels are never empty."""
+"""Key for the total over all classes; differs from every label, because labels are never empty."""
 _MISSING_CLASS_COST = 100.0
 """Cost of a class that is missing from a part; exceeds the cost of any imbalance."""
 _MIN_GAIN = 1e-9
@@ -26,7 +26,7 @@ class GroupCluster:
 
     Attributes:
         names: Sorted names of the groups.
-        counts: Number of images of each class, and of all classes under `_ALL`.
+        counts: Number of images per class; the total over all classes has the key `_ALL`.
     """
 
     names: tuple[str, ...]
@@ -39,14 +39,14 @@ def split_by_group(
     """Splits images into train, validation and test without breaking up groups.
 
     A group is in test if `sha256(split_seed:group:NAME)`, scaled to 0 to 1, is below the test fraction, so test has
-    about that fraction of the groups, and they stay in test when the dataset grows. Validation has about its fraction
-    of the remaining images of every class. `fractions` may contain `test` and `validation`.
+    about that fraction of the groups, and groups in test stay there when the dataset grows. Validation has about the
+    validation fraction of the remaining images of every class. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of range, or a split would lack a class unless groups were broken up.
+        SplitError: A fraction is out of range, or groups would have to be broken up to give every split all classes.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
@@ -68,7 +68,7 @@ def split_by_group(
 
 
 def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the fold of each training image, 0 to `folds` - 1; keeps groups whole and balances classes.
+    """Returns the fold index (0 to `folds` - 1) of each training image, keeping groups whole and balancing classes.
 
     Raises:
         SplitError: A class would be missing from a fold.
@@ -108,7 +108,7 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the group names of each test cluster; groups in test stay there when groups are merged."""
+    """Returns the group names of each test cluster; a group stays in test when it is merged with others."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
@@ -122,7 +122,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
     """Returns the part index of each cluster, such that each part has about its share of every class.
 
-    Clusters are assigned from large to small, each to the cheapest part, then moved as long as the cost decreases.
+    Clusters, largest first, are each assigned to the cheapest part, then moved as long as the total cost decreases.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:
@@ -190,7 +190,7 @@ def _require_classes(
     if missing:
         available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
-            f"{subject} must have images of every class without breaking up groups (dataset.group_by), but some "
+            f"{subject} must have images of every class and groups cannot be broken up (dataset.group_by), but some "
             f"classes are in too few groups: {available}; add groups with images of these classes, or {remedy} in "
             "dataset.splits.validation"
         )

@@ -20,15 +20,15 @@ def split_by_hash(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test.
 
-    An image is in test if `sha256(split_seed:digest)`, scaled to 0 to 1, is below the test fraction. Validation is the
-    exact fraction of the remaining images of each class, chosen by smallest hash. Identical files count as one image
-    of their alphabetically first label, so they stay together. `fractions` may contain `test` and `validation`.
+    An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
+    Validation takes the exact fraction of each class's remaining images: those with the smallest hashes. Identical
+    files count as one image with their alphabetically first label. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of range, or a class has too few images to be in every split.
+        SplitError: A fraction is out of range, or a class has too few images to appear in every split.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
@@ -50,7 +50,7 @@ def split_by_hash(
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the stratified fold of each training image, 0 to `folds` - 1; identical files share a fold.
+    """Returns the fold of each training image (0 to `folds` - 1), stratified by class; identical files share a fold.
 
     The images must be sorted by label.
 
@@ -80,7 +80,7 @@ def hash_to_int(text: str) -> int:
 
 
 def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
-    """Raises a `SplitError` if a fraction is not between 0 and 1, both exclusive."""
+    """Raises a `SplitError` if a fraction is not strictly between 0 and 1."""
     for split, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise SplitError(f"dataset.splits.{split} is {fraction}, but a fraction must be between 0 and 1")
@@ -136,7 +136,7 @@ def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: floa
 
 
 def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str) -> None:
-    """Raises a `SplitError` if a class has no units left for training; `counts` holds (total, left) per class."""
+    """Raises a `SplitError` if a class has no units left for training; `counts` maps classes to (total, remaining)."""
     lines = [
         f"  class {label!r}: {total} {noun}, none left for training"
         for label, (total, rest) in counts.items()
@@ -151,7 +151,7 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Returns the digests of the distinct images of each class; an image with several labels is in the first class."""
+    """Returns the distinct image digests of each class; an image with several labels counts only for the first one."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)

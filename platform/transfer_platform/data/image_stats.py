@@ -1,4 +1,4 @@
-"""Image statistics from a single decoding: size, format and a 16 x 16 thumbnail."""
+"""Image statistics from a single decode: size, format and a 16 x 16 thumbnail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THUMBNAIL_SIDE = 16
 """Side of a thumbnail in pixels."""
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue when computing brightness (ITU-R BT.601)."""
+"""Weights of red, green and blue for computing brightness (ITU-R BT.601)."""
 
 HEADER_DTYPE = np.dtype(
     {
@@ -34,7 +34,7 @@ HEADER_DTYPE = np.dtype(
     }
 )
 """Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode, number of
-frames, EXIF orientation (1 to 8) and transparency (0 or 1).
+frames, EXIF orientation (1 to 8) and whether the image has transparency (0 or 1).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
@@ -43,14 +43,14 @@ STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
 _HEADER = struct.Struct("<II8s8sHB?")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
 _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
-"""Minimum length of the shorter side of a decoded JPEG, in pixels."""
+"""Minimum shorter side, in pixels, when a JPEG is decoded at a reduced size."""
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image; returns a packed `HEADER_DTYPE` record, followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: `transfer_model.decode.decode` would reject the image as well.
+        UnreadableImageError: The image is one that `transfer_model.decode.decode` would also reject.
     """
     from PIL import Image
 
@@ -79,7 +79,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 def image_stats_cache() -> DiskCache:
-    """Returns the cache of packed statistics, keyed by SHA-256, for the installed version of Pillow."""
+    """Returns the cache of packed statistics for the installed Pillow version, keyed by the SHA-256 of the file."""
     import transfer_model.decode
 
     digest = hashlib.sha256(version("pillow").encode())
@@ -91,8 +91,8 @@ def image_stats_cache() -> DiskCache:
 class ImageStats:
     """Per-image statistics, keyed by the SHA-256 of the file.
 
-    Thumbnails are stored in a temporary file, because those of a million images take up most of a gigabyte. Methods
-    raise a `StorageError` if this file cannot be written.
+    Thumbnails are stored in a temporary file, because a million of them would take up nearly a gigabyte of
+    memory. Methods raise a `StorageError` if this file cannot be written.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns the number of frames of an animation; 1 for MPO, whose images are not a sequence."""
+    """Returns the number of frames of an animation; 1 for MPO, whose images are not animation frames."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:

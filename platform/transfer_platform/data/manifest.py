@@ -1,7 +1,7 @@
 """Reads manifests: CSV, TSV or Parquet tables of images and their labels.
 
-Text is parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells or
-malformed quotes, and stops at the first row with extra cells.
+Text files are parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells
+or malformed quotes, and stops at the first row with extra cells.
 """
 
 import csv
@@ -25,7 +25,7 @@ STANDARD_COLUMNS = ("path", "label", "split", "weight")
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One image of a manifest.
+    """One image listed in a manifest.
 
     Attributes:
         number: Line number in a CSV or TSV file, or row number in a Parquet file, starting at 1.
@@ -50,7 +50,7 @@ class Manifest:
 
     Attributes:
         rows: All rows with the correct number of cells.
-        errors: Row number and message of each error; empty if the manifest is valid.
+        errors: Line or row number and message for each error; empty if the manifest is valid.
         notes: Messages about the columns.
     """
 
@@ -79,7 +79,7 @@ class Manifest:
 
 @dataclass
 class _Table:
-    """Cells of a table as text, with row numbers, and errors for rows with the wrong number of cells."""
+    """Table cells as text, with line or row numbers, plus an error for each row with the wrong number of cells."""
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class _Table:
 
 
 def is_manifest(source: str) -> bool:
-    """Returns whether a source has the file extension of a manifest.
+    """Returns whether a source has a manifest file extension.
 
     >>> is_manifest("photos.CSV"), is_manifest("https://host/a.parquet?sig=1"), is_manifest("photos.zip")
     (True, True, False)
@@ -97,12 +97,12 @@ def is_manifest(source: str) -> bool:
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
-    """Reads a manifest; errors in individual rows are collected rather than raised.
+    """Reads a manifest; errors in individual rows are returned rather than raised.
 
     Args:
         file: A `.csv` (comma-separated), `.tsv` (tab-separated) or `.parquet` file; text must be UTF-8. Its columns are
             `path`, `label` and, optionally, `split` and `weight`; other columns are ignored.
-        group_by: Name of another required column, which contains the group names.
+        group_by: Name of an additional required column that contains the group names.
 
     Raises:
         DataError: The file cannot be read, lacks a required column, or has no rows.
@@ -171,7 +171,7 @@ def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
 
 
 def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
-    """Renames standard columns to lowercase, such as `Path` to `path`, unless this would cause duplicates."""
+    """Renames standard columns to lowercase, such as `Path` to `path`, unless this would create duplicates."""
     new_names = {
         name: name.casefold()
         for name in table.columns
@@ -238,12 +238,13 @@ def _column_notes(table: _Table) -> Iterator[str]:
     weights = [weight for _, cells in table.rows if "weight" in cells and (weight := _parse_weight(cells))]
     if weights:
         yield (
-            f"the 'weight' column sets the weights of training images in the loss: {min(weights):g} to {max(weights):g}"
+            "the 'weight' column sets the weights of training images in the loss, "
+            f"from {min(weights):g} to {max(weights):g}"
         )
 
 
 def _parse_weight(cells: dict[str, str]) -> float | None:
-    """Returns the weight of a row, or None if it is invalid; an empty weight defaults to 1 for held-out images."""
+    """Returns the weight of a row, or None if it is invalid; for held-out images, an empty weight means 1."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0

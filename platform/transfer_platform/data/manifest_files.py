@@ -36,9 +36,9 @@ class ManifestEntry:
     """A manifest row with the location of its image.
 
     Attributes:
-        path: Local file or, for an image that is not downloaded yet, its cache folder.
+        path: Local file or, for an image not yet downloaded, its cache folder.
         url: URL to download; empty for a local file.
-        name: Name used in messages and matched by `dataset.exclude`: the path as written, or the URL.
+        name: Name used in messages and matched against `dataset.exclude`: the path as written, or the URL.
     """
 
     row: ManifestRow
@@ -49,19 +49,19 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class ManifestImages:
-    """A manifest with the locations of its images; one entry per row."""
+    """A manifest and the locations of its images, with one entry per row."""
 
     manifest: Manifest
     entries: tuple[ManifestEntry, ...]
 
     @property
     def root(self) -> Path:
-        """Folder that contains the manifest; names are relative to it."""
+        """Folder that contains the manifest; local image names are relative to this folder."""
         return self.manifest.file.parent
 
     @property
     def names(self) -> dict[str, Path]:
-        """Path of each entry, keyed both by its name and by its path as written in the manifest."""
+        """Path of each entry, keyed both by the entry's name and by the path written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
@@ -71,11 +71,11 @@ class ManifestImages:
         """Downloads and scans the images, except for `excluded` paths; adds their statistics to `stats`.
 
         Returns:
-            Catalogs keyed by split, with only `train` if the manifest has no splits; and downloaded files, keyed by the
-            path of their entry.
+            Catalogs, keyed by split (only `train` if the manifest has no splits), and downloaded files, keyed by the
+            cache folder of their URL.
 
         Raises:
-            SourceError: An object store is not available.
+            SourceError: An object store cannot be reached, or the cache is not writable.
         """
         included = [entry for entry in self.entries if entry.path not in excluded]
         present, problems = _fetch(included, self.manifest, progress)
@@ -121,12 +121,12 @@ class ManifestImages:
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Locates the images of a manifest; relative paths start from its folder.
+    """Locates the images of a manifest; relative paths are resolved against its folder.
 
-    A local manifest may list any file; one downloaded from `url` may only list files below that URL, or other URLs.
+    A local manifest may list any file or URL; one downloaded from `url` may list any URL but only paths below `url`.
 
     Raises:
-        DataError: Rows have errors; the message lists all of them, including missing files.
+        DataError: Some rows are invalid. The message lists these errors together with any missing files.
     """
     entries, errors = list[ManifestEntry](), list(manifest.errors)
     first_rows: dict[Path, int] = {}
@@ -138,7 +138,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
             continue
         entry = _locate(row, manifest.file.parent, url)
         if (first := first_rows.setdefault(entry.path, row.number)) != row.number:
-            errors.append((row.number, f"{printable(row.path)} is already listed, see {manifest.row_label(first)}"))
+            errors.append((row.number, f"{printable(row.path)} is already listed in {manifest.row_label(first)}"))
         entries.append(entry)
     if errors:
         _, missing = _find_files([entry for entry in entries if not entry.url])
@@ -151,7 +151,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
 
 
 def _path_error(path: str, *, downloaded: bool) -> str:
-    """Returns an error message for a path, or ""; a downloaded manifest must not list local files."""
+    """Returns an error message, or "" if the path is valid; a downloaded manifest must not list local files."""
     if "\0" in path:
         return "contains a NUL character, which is not allowed in file names"
     if store := scheme(path):
@@ -163,7 +163,7 @@ def _path_error(path: str, *, downloaded: bool) -> str:
     if relative.is_absolute():
         return "is absolute, which is not allowed in a downloaded manifest"
     if ".." in relative.parts:
-        return "leaves the manifest's folder (..), which is not allowed in a downloaded manifest"
+        return "points outside the manifest's folder (..), which is not allowed in a downloaded manifest"
     return ""
 
 
@@ -182,7 +182,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Returns the entries available locally, and the problems of all other entries, keyed by path."""
+    """Returns the entries that are now available locally, and the problems with all others, keyed by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

@@ -30,7 +30,7 @@ def match_patterns(
         match: `match_files` or `match_rows`, bound to a source; called with the patterns and their field name.
 
     Raises:
-        DataError: Some patterns match nothing; the message lists those in both fields.
+        DataError: Some patterns match nothing; the message lists those from both fields.
     """
     matches, errors = list[frozenset[Path]](), []
     for field in ("exclude", "allow_duplicates"):
@@ -44,7 +44,7 @@ def match_patterns(
 
 
 def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Matches patterns against the files of a source.
+    """Returns the files in a source that match at least one pattern.
 
     Args:
         root: Source folder.
@@ -53,7 +53,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
         field: Name of the `dataset` field that contains the patterns.
 
     Returns:
-        Absolute paths below the resolved `root`, including folders and symlinks.
+        Absolute paths of the matches, below the resolved `root`; folders and symlinks are included.
 
     Raises:
         DataError: Some patterns match nothing or point outside the source; the message lists all of them.
@@ -67,7 +67,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
 
 def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Matches patterns like `match_files`, but against the image names in a manifest, which may be URLs.
+    """Does the same as `match_files` for the image names in a manifest, which may be URLs.
 
     Raises:
         DataError: Some patterns match no row; the message lists all of them.
@@ -93,7 +93,7 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
 
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Matches the parts of a name against those of a glob, as in `Path.glob`; `**` matches any number of parts."""
+    """Returns whether the parts of a name match those of a glob, as in `Path.glob`; `**` matches zero or more parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":
@@ -123,7 +123,7 @@ def _glob(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def _suggest_file(root: Path, pattern: str) -> str:
-    """Suggests a similar name from the folder of the pattern or, failing that, from the whole source."""
+    """Suggests a similar name from the pattern's folder or, failing that, from the entire source."""
     parent = (root / PurePosixPath(pattern)).parent
     siblings = parent.iterdir() if parent.is_dir() and parent.is_relative_to(root) else iter(())
     for paths in (siblings, root.rglob("*")):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transfer_platform.sources.walk import FoundFile
 
 MAX_THREADED_FILES = 512
-"""Number of files up to which threads are faster than starting processes."""
+"""Maximum number of files for which threads are faster than processes."""
 
 _MIN_CHUNK_FILES, _MAX_CHUNK_FILES, _CHUNKS = 32, 256, 64
 """Minimum and maximum number of files per chunk, and the target number of chunks within these bounds."""
@@ -37,15 +37,15 @@ _IDLE_SECONDS = 10
 """Seconds after which an idle worker process exits."""
 _PARENT_CHECK_SECONDS = 1.0
 _SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
-"""Number of images and seconds after which new statistics are cached; limits what is lost in a crash."""
+"""Numbers of images and of seconds after which new statistics are cached, which limits the loss in a crash."""
 
 ScannedFile = tuple[str, bytes, FileProblem | None]
-"""SHA-256, packed statistics and problem (if any) of one file."""
+"""SHA-256 and packed statistics of one file, and the problem with it, if any."""
 
 
 @dataclass
 class ScanResult:
-    """SHA-256 of each readable image and problem of each other file, keyed by path."""
+    """SHA-256 of each readable image, and the problem with each other file, both keyed by path."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
@@ -54,8 +54,8 @@ class ScanResult:
 def scan_files(folder: Path, files: Sequence[FoundFile], stats: ImageStats, progress: Progress) -> ScanResult:
     """Hashes and fully decodes the files in `folder`; adds their statistics to `stats`.
 
-    A file that is unchanged since an earlier scan with the same Pillow version is not read again. A file whose content
-    is already known under another name is hashed but not decoded.
+    A file that has not changed since an earlier scan with the same Pillow version is not read again. A file whose
+    content was already scanned under another name is hashed but not decoded.
     """
     checksums, cache = ChecksumCache(str(folder)), image_stats_cache()
     result = ScanResult(_unchanged_files(files, checksums, cache, stats))
@@ -99,7 +99,7 @@ def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
 
 
 def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
-    """Yields each file with its result; limits the chunks in flight to bound memory use."""
+    """Yields each file with its result; limits the number of chunks in flight to bound memory use."""
     if not files:
         return
     known = None if cache.is_empty() else cache
@@ -129,8 +129,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks to keep in flight.
 
-    Large numbers of files are read in processes, because small images take more time in Python than in Pillow. The
-    chunks must fit into loky's queue and processes; otherwise, killing its workers prints a traceback.
+    Large numbers of files are read in processes, because small images spend more time in Python than in Pillow. The
+    chunks in flight must fit into loky's queue and workers; otherwise, killing the workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files, which must all fit in memory, and decodes those not in `cache` (None if it is empty)."""
+    """Hashes files, which must all fit in memory, and decodes those not in `cache`; None stands for an empty cache."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

@@ -29,9 +29,9 @@ class ResolvedSplits:
 
     Attributes:
         train: Folder that contains the class folders, relative to the source; `train` for a manifest.
-        validation: Folder like `train`, fraction of train, or folds; `validation` for manifest rows.
-        test: Folder like `train`, or fraction of train; `test` for manifest rows.
-        reasons: Reasons for the inferred splits, keyed by split; obvious ones are left out.
+        validation: Folder (as for `train`), fraction of train, or folds; `validation` if manifest rows are used.
+        test: Folder (as for `train`) or fraction of train; `test` if manifest rows are used.
+        reasons: Reason for each inferred split, keyed by split; obvious reasons are left out.
         unused: Messages about folders that are not used, or are used as a class despite having the name of a split.
     """
 
@@ -72,10 +72,10 @@ def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> Reso
 
 
 def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Fills in splits not set in `dataset.splits`, based on folder names in the source `root`; opens no files.
+    """Fills in splits not set in `dataset.splits`, based on folder names in the source `root`; does not open files.
 
-    If there is a validation folder but no test folder, it becomes the test split, because promotion requires images
-    that were not used for training or selection.
+    If there is a validation folder but no test folder, the validation folder becomes the test split, because promotion
+    requires images that were not used for training or selection.
 
     Raises:
         SplitError: The folder names are ambiguous.
@@ -135,7 +135,8 @@ class FolderLayout:
 
     Attributes:
         train: Folder that contains the class folders, `.` for the source itself; None if there is none.
-        validation: Folders that contain class folders and have the name of a validation split; `test` likewise.
+        validation: Folders that contain class folders and have the name of a validation split.
+        test: The same for test splits.
         unlabelled: Folders that have the name of a split but contain no class folders.
         others: Folders next to the training folder that do not have the name of a split.
     """
@@ -168,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to a training folder, which is given relative to the source."""
+    """Finds the held-out folders next to the training folder `train`, a path relative to the source."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -179,10 +180,10 @@ def layout_around(root: Path, train: str) -> FolderLayout:
 
 
 def pick_folder(split: str, names: Sequence[str]) -> str | None:
-    """Returns the only folder, or the only one with the exact name of the split; None if there are no folders.
+    """Returns the only folder, or the only one named exactly after the split; None if there are no folders.
 
     Raises:
-        SplitError: There are several folders, and none or more than one of them has the exact name of the split.
+        SplitError: There are several folders, of which none or more than one is named exactly after the split.
     """
     exact = [name for name in names if split in PurePosixPath(name).parts] if len(names) > 1 else names
     if len(exact) == 1:
@@ -196,7 +197,7 @@ def pick_folder(split: str, names: Sequence[str]) -> str | None:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Joins up to three names for a message."""
+    """Joins the first three names for a message; `...` stands for the others."""
     return ", ".join(map(printable, names[:_MAX_LISTED])) + (", ..." if len(names) > _MAX_LISTED else "")
 
 
@@ -211,7 +212,7 @@ class _FolderTree:
         return folder.relative_to(self.root).as_posix()
 
     def subfolders(self, folder: Path) -> list[Path]:
-        """Sorted subfolders, excluding hidden folders, system folders and symlinks to outside the source."""
+        """Sorted subfolders, excluding hidden folders, system folders and symlinks that point outside the source."""
         if folder not in self._subfolders:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries if self._is_folder(entry)]
@@ -219,14 +220,14 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Folder that contains the class folders: `folder`, its only subfolder if that has several, or None."""
+        """The class folders' parent: `folder`, or its only subfolder if that has several; None without subfolders."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders with the name of a split, keyed by split; those without class folders are under `""`."""
+        """Folders with the name of a split, keyed by split; folders without class folders have the key `""`."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):
@@ -254,7 +255,7 @@ def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> Folder
 
 
 def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
-    """Rejects class folders with the same subfolders, such as `fold1/ants` and `fold2/ants`, or `ants/train`."""
+    """Rejects class folders that share subfolders (`fold1/ants`, `fold2/ants`) or contain splits (`ants/train`)."""
     subfolders = {folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)}
     shared = sorted(set.intersection(*subfolders.values()))
     if any(map(split_for_name, shared)):
@@ -272,7 +273,7 @@ def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
 
 
 def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
-    """Rejects held-out folders with no training folder next to them, because they would be read as classes."""
+    """Rejects held-out folders that have no training folder next to them and would therefore be read as classes."""
     splits = tree.splits(classes)
     if held_out := [name for split in _HELD_OUT for name in splits[split]]:
         raise SplitError(

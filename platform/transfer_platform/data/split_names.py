@@ -1,4 +1,4 @@
-"""Common split names in folders and in the `split` column of a manifest."""
+"""Common names of splits in folder names and manifest `split` columns."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "test": ("test", "testing"),
     }
 )
-"""Lowercase names of each split; variants such as `Train_Set`, `test images` and `val2017` match as well."""
+"""Lowercase names for each split; variants such as `Train_Set`, `test images` and `val2017` match as well."""
 
 _SUFFIX_NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
 
 @lru_cache(maxsize=4096)
 def split_for_name(name: str) -> str:
-    """Returns the split denoted by a folder name or a `split` cell; empty if there is none.
+    """Returns the split denoted by a folder name or a `split` cell, or an empty string if it is not a split name.
 
     >>> [split_for_name(name) for name in (" VALID", "training_set", "val2017", "ants")]
     ['validation', 'train', 'validation', '']

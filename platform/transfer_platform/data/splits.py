@@ -1,7 +1,7 @@
 """Training, validation and test images of a study, and their fingerprints.
 
 The split of an image depends on its bytes and the split seed, never on file names or order; with `dataset.group_by`,
-groups are split instead of images. If these rules change, new results are no longer comparable with earlier ones.
+whole groups are assigned to splits. If these rules change, new results are no longer comparable with earlier ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Splits:
         validation: Images used to rank the trials; empty if cross-validation is used.
         test: Images used for the promotion checks.
         ignored: Hidden and system files that were ignored.
-        folds: Cross-validation fold of each training image, 0 to K - 1; empty if there are no folds.
+        folds: Cross-validation fold of each training image, 0 to K - 1; empty without cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -71,12 +71,12 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the labels, bytes and (in train) weights of each split, independent of file names and order."""
+        """SHA-256 of each split's labels, image bytes and (in train) weights, independent of file names and order."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits and, for grouped images, the folds; other folds are determined by the recipe."""
+        """SHA-256 of all splits and, for grouped images, the folds; without groups, the recipe determines the folds."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
@@ -92,7 +92,7 @@ def scan_splits(
     excluded: Collection[Path] = frozenset(),
     progress: Progress = silent,
 ) -> dict[str, Catalog]:
-    """Scans the folder of each split below `root`, except for `excluded`; adds the image statistics to `stats`.
+    """Scans the folder of each split below `root`, except for `excluded` paths; adds the image statistics to `stats`.
 
     Raises:
         SplitError: A folder does not exist or is inside the folder of another split.
@@ -113,7 +113,7 @@ def build_splits(
     """Builds the splits from the scanned images; files with problems are left out.
 
     Args:
-        catalogs: Scanned images of each split with a folder or manifest rows; must include `train`.
+        catalogs: Scanned images of each split that has a folder or manifest rows; must include `train`.
         fractions: Fractions of train to hold out, keyed by `test` and `validation`; both are optional.
         folds: Number of cross-validation folds; 0 disables cross-validation.
         split_seed: Seed of the splits and folds.
@@ -138,7 +138,7 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the files of each image found (byte for byte) in several splits, by split; ignores `allowed` files."""
+    """Returns the files of each image that occurs in several splits, keyed by split; ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 
@@ -202,7 +202,7 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects nested split folders: images in the inner one would be read twice, and the folder itself as a class."""
+    """Rejects nested split folders: images in the inner one would be read twice, and its name taken as a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():

@@ -1,4 +1,4 @@
-"""Interface of the engines that run trials."""
+"""Interface for engines that run trials."""
 
 from typing import Protocol
 
@@ -11,13 +11,13 @@ class Engine(Protocol):
     `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains in the
     current process; another engine could submit the trial to a cluster and wait for it. An engine
 
-    - resolves the study's recipe with `trial.values` (see `recipe.resolve.resolve`) and trains it
+    - inserts `trial.values` into the study's recipe (`recipe.resolve.resolve`) and trains with the result
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
-    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, an earlier
-      process was interrupted during this trial: its run is continued, and logged steps are not logged again;
-    - may save the weights of the best trial. If they are missing, `LocalEngine.restore` retrains that
-      trial.
+    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, the trial
+      was interrupted in an earlier process: its run is continued, and steps already logged are not logged again;
+    - may save the weights of the best trial. If the weights are missing, `LocalEngine.restore`
+      retrains the trial.
 
     Results must depend only on the recipe, images and seed, not on the machine or on earlier trials.
     """
@@ -27,6 +27,6 @@ class Engine(Protocol):
 
         Raises:
             Pruned: `trial.report` pruned the trial.
-            TrainingError: The trial failed, for example because the loss is not finite. The study marks it as failed
-                and continues with the next one. Any other exception, apart from an out-of-memory error, ends the study.
+            TrainingError: The trial failed, for example because the loss is not finite. The study marks the trial
+                as failed and continues. Any other exception, apart from an out-of-memory error, ends the study.
         """

@@ -17,7 +17,7 @@ from transfer_platform.training.loop import EpochResult, FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
 LOGITS = "validation.logits"
-"""Name under which a checkpoint stores the validation logits, in addition to the weights."""
+"""Key of the validation logits, which a checkpoint stores alongside the weights."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RestoredTrial:
 
 
 class LocalEngine(Engine):
-    """Runs the trials of one study and saves the best one to a checkpoint.
+    """Runs the trials of one study and saves the best trial to a checkpoint.
 
     Args:
         recipe: Recipe of the study, including search ranges.
@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
         """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
 
-        They are read from the checkpoint; if it is missing, the trial is retrained, which gives the same result.
+        Both come from the checkpoint. If it is missing or belongs to another trial, retraining gives the same result.
         """
         result = self._load(number)
         if result is None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
-        """Returns a trial's result with only its best epoch, or None if the checkpoint belongs to another trial."""
+        """Returns a trial's result, reduced to the best epoch, or None if there is no checkpoint for this trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
         if metadata.get("trial") != str(number):
             return None

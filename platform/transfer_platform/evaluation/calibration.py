@@ -13,15 +13,15 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """Returns the temperature that minimizes the cross-entropy of `logits / temperature`.
 
     See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one additional image
-    were spread evenly over all classes (compare Platt, 1999); otherwise, a few dozen images with no errors would lead
-    to unlimited confidence.
+    were spread evenly over all classes (compare Platt, 1999); otherwise, a few dozen images without a single error
+    would lead to unbounded confidence.
 
     Args:
         logits: Logits (N, C) of images not used for training, with N >= 1.
         labels: Class indices (N,) of the same images.
 
     Returns:
-        The temperature, 0.05 to 20; values above 1 lower the confidence.
+        The temperature, between 0.05 and 20; values above 1 lower the confidence.
     """
     count, classes = logits.shape
     targets = np.full((count, classes), 1 / (classes * (count + 1)))

@@ -23,7 +23,7 @@ def scores(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
 
 
 def cross_entropy(labels: Labels, probabilities: Probabilities) -> float:
-    """Returns the mean negative log-likelihood in nats; zero probabilities are clipped to the smallest float."""
+    """Returns the mean negative log-likelihood in nats; zero probabilities are clipped to the smallest normal float."""
     assigned = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(assigned, np.finfo(np.float64).tiny)).mean())
 
@@ -31,7 +31,7 @@ def cross_entropy(labels: Labels, probabilities: Probabilities) -> float:
 def macro_f1(labels: Labels, predicted: Labels) -> float:
     """Returns the macro-averaged F1 score over the classes that occur in the labels or predictions.
 
-    Equivalent to scikit-learn's `f1_score`, whose argument checks take longer than an epoch on stored features.
+    Equivalent to scikit-learn's `f1_score`, whose argument checks take longer than a training epoch on stored features.
     """
     occurrences = np.bincount(np.concatenate([labels, predicted]))
     correct = np.bincount(labels[labels == predicted], minlength=len(occurrences))

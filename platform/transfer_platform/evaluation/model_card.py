@@ -1,4 +1,4 @@
-"""Model card, see "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
+"""Model card as in "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def model_card(
     predictions: Predictions,
     metrics: Mapping[str, float],
 ) -> str:
-    """Returns the model card of a registered version in Markdown.
+    """Returns the model card of a registered model version as Markdown.
 
     Args:
         recipe: Recipe with the best trial's values in place of search ranges.
@@ -39,7 +39,7 @@ def model_card(
 
 def _intended_use(config: ModelConfig) -> str:
     return (
-        f"Classifies photographs into {len(config.classes)} classes: {', '.join(config.classes)}. "
+        f"Classifies images into {len(config.classes)} classes: {', '.join(config.classes)}. "
         "Intended only for images similar to the training images."
     )
 
@@ -63,10 +63,10 @@ def _preprocessing(config: ModelConfig) -> str:
     preprocessing = config.preprocessing
     size = preprocessing.image_size
     return (
-        f"A center square with {preprocessing.crop:g} times the shorter side is resized to {size} x {size} pixels "
-        f"({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} and standard "
-        f"deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided by "
-        f"the temperature {config.temperature:.4g} before the softmax."
+        f"A center square whose side is {preprocessing.crop:g} times the image's shorter side is resized to "
+        f"{size} x {size} pixels ({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} "
+        f"and standard deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided "
+        f"by the temperature {config.temperature:.4g} before the softmax."
     )
 
 
@@ -74,8 +74,8 @@ def _limitations(config: ModelConfig) -> str:
     unknown = config.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "No image is flagged as unknown: there were too few held-out images to ensure a false alarm rate "
-            f"of {unknown.false_alarms:.1%}."
+            "No image is flagged as unknown because there were too few held-out images to guarantee a false alarm "
+            f"rate of {unknown.false_alarms:.1%}."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "

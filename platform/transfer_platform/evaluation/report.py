@@ -39,7 +39,7 @@ def evaluation_report(
 def threshold_report(
     thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """Returns a Markdown report on `class_thresholds`, chosen on `images` images, and `coverage`."""
+    """Returns a Markdown report on class thresholds and coverage; `images` is the number of validation images."""
     lines = [
         "# Thresholds",
         "",
@@ -49,7 +49,7 @@ def threshold_report(
         "",
         *table(thresholds),
         "",
-        "Coverage: the fraction of test images whose confidence reaches a threshold, and their accuracy.",
+        "Coverage: the fraction of test images that reach each confidence, and the accuracy on these images.",
         "",
         *table(coverage),
         "",

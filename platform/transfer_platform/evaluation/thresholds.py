@@ -29,9 +29,9 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns the columns `confidence`, `decided` (fraction of images reaching it) and `accuracy` (on those images).
+    """Returns the columns `confidence`, `decided` (fraction of images that reach it) and `accuracy` (on these images).
 
-    There is one row per value of `CONFIDENCES`; the accuracy is None if no image reaches it.
+    There is one row per value of `CONFIDENCES`; the accuracy is None if no image reaches that confidence.
     """
     confidence = test.probabilities.max(axis=1)
     correct = test.predicted == test.labels

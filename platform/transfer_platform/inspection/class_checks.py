@@ -1,4 +1,4 @@
-"""Checks for invalid or imbalanced classes, and for groups in several splits."""
+"""Checks for invalid or imbalanced classes, and for groups that span splits."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
     if most > MAX_IMBALANCE * fewest:
         sizes = f"{largest!r} has {most} training images and {smallest!r} has {fewest}"
-        yield Finding("class imbalance", (), f"{sizes}: {most / fewest:.1f} times as many")
+        yield Finding("class imbalance", (), f"{sizes} (ratio {most / fewest:.1f})")
 
 
 def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Yields findings for groups with images in several splits of a manifest."""
+    """Yields findings for manifest groups whose images are in several splits."""
     for name, group in groups_in_several_splits(splits).items():
         files = tuple(image.path for images in group.values() for image in images)
         counts = " and ".join(f"{len(images)} in {split}" for split, images in group.items())

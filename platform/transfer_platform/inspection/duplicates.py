@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 MAX_BRIGHTNESS_DIFFERENCE = 4.0
-"""Maximum difference in mean brightness between near duplicates, 0 to 255."""
+"""Maximum difference in mean brightness (0 to 255) between near duplicates."""
 MIN_CORRELATION = 0.97
 """Minimum correlation between the perceptual hashes of near duplicates."""
 MAX_COLOR_DIFFERENCE = 5.0
-"""Maximum mean absolute difference between the thumbnails of near duplicates, 0 to 255."""
+"""Maximum mean absolute difference in pixel values (0 to 255) between the thumbnails of near duplicates."""
 MAX_ASPECT_DIFFERENCE = 0.05
 """Maximum difference in log aspect ratio between near duplicates."""
 MIN_CONTRAST = 4.0
-"""Minimum standard deviation of brightness, 0 to 255; images below it, such as blank pages, are not compared."""
+"""Standard deviation of brightness (0 to 255) below which images, such as blank pages, are not compared."""
 
 
 def exact_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Yields findings for identical files; `allowed` files may have duplicates in another split."""
+    """Yields findings for identical files; files in `allowed` may have duplicates in another split."""
     for copies in images_in_several_splits(splits, allowed):
         yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
     counts = Counter(image.sha256 for images in splits.values() for image in images)
@@ -108,9 +108,9 @@ def group_similar(
 ) -> list[list[int]]:
     """Groups almost identical images.
 
-    Pairs with similar brightness are compared by perceptual hash, the lowest frequencies of a cosine transform (Zauner,
-    2010), and pairs with similar hashes by the colors of their thumbnails. Images already in the same group are not
-    compared again, because a thousand video frames would form hundreds of thousands of pairs.
+    Images of similar brightness are compared by perceptual hash, the lowest frequencies of a cosine transform (Zauner,
+    2010). If the hashes are similar, the thumbnail colors are compared. This second comparison is skipped for images
+    already in the same group, because a thousand video frames would form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -141,7 +141,7 @@ def group_similar(
 
 
 def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yields tiles (rows, columns) that pair each index with all later ones before its entry in `ends` (N,)."""
+    """Yields tiles (rows, columns) that cover all pairs (i, j) with i < j < ends[i]; `ends` (N,) must be sorted."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])
@@ -152,7 +152,7 @@ def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[s
 def _may_match(
     aspects: NDArray[np.float64], mean_color: NDArray[np.float32], pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Returns a mask of the pairs (P, 2) with similar aspect ratios and mean colors, whose thumbnails may match."""
+    """Returns a mask of the pairs (P, 2) whose aspect ratios and mean colors are similar enough for a match."""
     first, second = pairs.T
     differences = np.abs(mean_color[first] - mean_color[second]).mean(axis=1)
     is_similar = differences <= MAX_COLOR_DIFFERENCE + 0.01  # tolerance for rounding errors
@@ -168,7 +168,7 @@ def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDA
 
 
 def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merges the groups of each pair (P, 2) and returns the new group numbers (N,)."""
+    """Merges the two groups of each pair (P, 2) and returns the new group numbers (N,)."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array

@@ -13,7 +13,7 @@ class Severity(StrEnum):
     WARNING = "warning"
     """Training is possible, but the finding should be checked."""
     NOTE = "note"
-    """For information only, or handled automatically."""
+    """The finding is for information only, or is handled automatically."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class FindingKind:
 
     Attributes:
         meaning: What was found, and its consequence.
-        fix: How to fix it; empty if no action is required.
-        skippable: Whether `dataset.on_bad_image: skip` may leave out these files; False if their content is unknown.
+        fix: How to fix the problem; empty if no action is required.
+        skippable: Whether `dataset.on_bad_image: skip` skips the affected files; False if they may be valid.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Finding:
 _FIX_FILE = "repair or remove it, add it to dataset.exclude, or set dataset.on_bad_image: skip"
 _FIX_LINK = "replace it with a copy of its target, or add it to dataset.exclude"
 _FIX_ROW = "correct the row, add the file to dataset.exclude, or set dataset.on_bad_image: skip"
-_CHECK = "check it; add it to dataset.exclude if it does not belong in the dataset"
+_CHECK = "check the image, and add it to dataset.exclude if it does not belong in the dataset"
 
 _ERRORS = {
     "unreadable": ("the file cannot be opened", "change its permissions"),
     "unreadable folder": (
-        "the folder's contents are unknown, so it is not skipped",
+        "the folder cannot be read; it is not skipped, because it may contain valid images",
         "change its permissions, or add it to dataset.exclude",
     ),
     "not read": (
@@ -67,8 +67,8 @@ _ERRORS = {
     "unsupported format": ("not an image, or an image in an unsupported format", _FIX_FILE),
     "damaged": ("a truncated or corrupt image", _FIX_FILE),
     "too many pixels": ("decoding would require too much memory (possible decompression bomb)", _FIX_FILE),
-    "too many bytes": ("the file is larger than any valid image", _FIX_FILE),
-    "colour space": ("its color space has no defined conversion to RGB", "convert it to RGB"),
+    "too many bytes": ("the file exceeds the maximum size of an image file", _FIX_FILE),
+    "colour space": ("the color space of the image has no defined conversion to RGB", "convert it to RGB"),
     "link leading out": ("a symbolic link to a target outside the dataset", _FIX_LINK),
     "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
     "link to nothing": ("a symbolic link whose target does not exist", _FIX_LINK),
@@ -76,16 +76,16 @@ _ERRORS = {
     "outside the class folders": ("the class is unknown", "move it into a class folder, or add it to dataset.exclude"),
     "invalid classes": (
         "fewer than two classes, an empty class, or a class name that is not valid text",
-        "correct the folders, or the labels in the manifest",
+        "correct the class folders, or the labels in the manifest",
     ),
     "classes differ": (
         "the splits do not have the same classes",
         "make sure that every split has images of every class, with identical class names",
     ),
-    "cannot be split": ("these images cannot be split as specified in the recipe", ""),
+    "cannot be split": ("the images cannot be split as specified in the recipe", ""),
     "duplicate across splits": (
         "identical files in different splits; test scores would be too high",
-        "remove one of them, add one to dataset.exclude, or allow them with dataset.allow_duplicates",
+        "remove the extra copies, add them to dataset.exclude, or allow them with dataset.allow_duplicates",
     ),
     "group across splits": (
         "images from the same group in different splits; test scores would be too high",
@@ -97,48 +97,48 @@ _WARNINGS = {
         "identical files with different labels; at least one label is wrong",
         "remove the file with the wrong label",
     ),
-    "exact duplicate": ("identical files in one class; the image is counted more than once", "keep one of them"),
+    "exact duplicate": ("identical files in one class; the image is used more than once", "keep only one of them"),
     "near duplicate across splits": (
         "almost identical images in different splits; test scores may be too high",
-        "check them; keep one of them",
+        "check them, and keep only one if they show the same scene",
     ),
     "near duplicate with another label": (
         "almost identical images with different labels; one label may be wrong",
         "check their labels",
     ),
-    "near duplicate": ("almost identical images of one class", "check them"),
+    "near duplicate": ("almost identical images in one class", "check them"),
     "label error": (
         "the label is probably wrong: the out-of-fold prediction confidently favors another class",
-        "check it; move it to the correct class, or add it to dataset.exclude",
+        "check the label; move the image to the correct class, or add it to dataset.exclude",
     ),
     "outlier": ("far from all other images in feature space", _CHECK),
-    "wrong extension": ("the file extension does not match the image format", "rename it; it can be read anyway"),
+    "wrong extension": ("the file extension does not match the image format", "rename the file; it can still be read"),
     "animated": ("the file contains several frames; only the first is used", _CHECK),
     "unusual format": ("very few images in the dataset have this format", _CHECK),
     "blank": ("an image of a single color", _CHECK),
     "very dark or bright": ("almost nothing is visible", _CHECK),
     "tiny": ("much smaller than the other images", _CHECK),
-    "extreme aspect ratio": ("the network sees only a small part of an image this elongated", "crop it"),
+    "extreme aspect ratio": ("the image is so elongated that the network sees only a small part of it", "crop it"),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",
         "use the same name, or clearly different names",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
     "class imbalance": (
-        "one class has many times as many images as another",
+        "one class has far more images than another",
         "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
     ),
 }
 _NOTES = {
     "predicted as another class": (
-        "the out-of-fold prediction is another class; the image may be difficult or the label wrong",
-        "check the images listed first",
+        "the prediction differs from the label; the image may be difficult, or the label may be wrong",
+        "check the first images in the list",
     ),
-    "EXIF rotation": ("the image is stored rotated; it is rotated upright when read", ""),
+    "EXIF rotation": ("the EXIF orientation is applied when the image is read", ""),
     "transparency": ("transparent areas are replaced with white", ""),
-    "CMYK": ("print colors, converted to RGB", ""),
+    "CMYK": ("the image is converted from CMYK to RGB", ""),
     "more than 8 bits": ("gray values are scaled to 8 bits", ""),
-    "name not UTF-8": ("the name is shown with escape sequences; the file can be read anyway", ""),
+    "name not UTF-8": ("the name is shown with escape sequences; the file can still be read", ""),
     "detected splits": ("splits not set in dataset.splits are detected from folder names", ""),
     "manifest": ("how the manifest columns were interpreted", ""),
     "excluded": ("excluded by dataset.exclude", ""),

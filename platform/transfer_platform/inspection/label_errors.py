@@ -21,11 +21,11 @@ REGULARIZATION = (0.0003, 0.001, 0.01, 0.1)
 TUNING_IMAGES = 2000
 """Maximum number of images used to select the regularization strength."""
 MAX_ITERATIONS = 500
-"""Maximum number of optimizer iterations; more than any of these problems requires."""
+"""Maximum number of solver iterations; high enough for these regressions to converge."""
 NEIGHBORS = 5
 """Number of nearest neighbors used for the outlier score."""
 OUTLIER_DEVIATIONS = 6.0
-"""Outlier threshold above the median, in units of 1.4826 times the median absolute deviation."""
+"""Outlier threshold: excess over the median score, in units of 1.4826 times the median absolute deviation."""
 
 _BLOCK = 1024
 
@@ -76,9 +76,9 @@ def find_label_errors(
 ) -> Iterator[Finding]:
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
-    Confident learning estimates the number n of label errors by counting images for which another class is at least as
-    probable as it is on average for its own images. The n images with the least probable labels are reported. Other
-    misclassified images are difficult or atypical. Both groups are sorted by label probability, lowest first.
+    Confident learning estimates the number n of label errors by counting the images for which another class is at least
+    as probable as that class is, on average, for the images labeled with it. The n images with the least probable
+    labels are reported as label errors. Both groups are sorted by label probability, lowest first.
 
     Args:
         images: N images.

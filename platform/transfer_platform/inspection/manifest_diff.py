@@ -34,9 +34,9 @@ class ManifestDiff:
     """Differences between the images of two runs.
 
     Attributes:
-        same: Number of unchanged images; file names are ignored.
-        added: Images only in the second run.
-        removed: Images only in the first run.
+        same: Number of unchanged images, regardless of file name.
+        added: Images that are only in the second run.
+        removed: Images that are only in the first run.
         changed: Files with the same name but different content.
         relabelled: Images with different labels.
         moved: Images in different splits.
@@ -99,7 +99,7 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests; counts duplicates separately, and compares folds only if both manifests have them."""
+    """Compares two manifests; each copy counts as an image. Folds are compared only if both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
@@ -120,7 +120,7 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
 
 
 def _location(a: ManifestLine, b: ManifestLine) -> str:
-    """Returns the split and label of a changed file, before and after if they differ."""
+    """Returns `split/label` of a changed file, or `before -> after` if the two runs differ."""
     before, after = f"{a.split}/{a.label}", f"{b.split}/{b.label}"
     return before if before == after else f"{before} -> {after}"
 

@@ -26,7 +26,7 @@ class PerceptualHashes:
     Attributes:
         brightness: Mean brightness (N,), 0 to 255.
         mean_color: Mean red, green and blue (N, 3), 0 to 255.
-        contrast: Largest difference between two pixels in the same channel (N,), 0 to 255.
+        contrast: Largest difference between two pixel values in the same channel (N,), 0 to 255.
         hashes: Unit vectors (N, 63) of the lowest cosine transform frequencies, excluding the mean.
         deviation: Standard deviation of brightness at the hash frequencies (N,), 0 to 255.
         thumbnails: Function that maps image indices (P,) to RGB thumbnails (P, 16, 16, 3).
@@ -41,7 +41,7 @@ class PerceptualHashes:
 
 
 def compute_hashes(stats: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
-    """Computes the hashes of the thumbnails in the given rows (N,), one block at a time."""
+    """Computes the hashes of the thumbnails at the given rows (N,) of `stats`, one block at a time."""
     basis, count = _cosine_basis(), len(rows)
     brightness, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
     mean_color, hashes = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))
@@ -69,7 +69,7 @@ def _transform(
 
 
 def _cosine_basis() -> NDArray[np.float32]:
-    """Returns a matrix (768, 64) that maps RGB thumbnails to the 8 x 8 lowest luma frequencies."""
+    """Returns a matrix (768, 64) that maps RGB thumbnails to the lowest 8 x 8 luma frequencies."""
     waves = np.cos(np.pi * np.outer(2 * np.arange(THUMBNAIL_SIDE) + 1, np.arange(_FREQUENCIES)) / (2 * THUMBNAIL_SIDE))
     waves *= np.sqrt(np.where(np.arange(_FREQUENCIES) == 0, 1, 2) / THUMBNAIL_SIDE)
     products = np.einsum("yu,xv,c->cyxuv", waves, waves, np.array(LUMA))

@@ -33,7 +33,7 @@ def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
     """Runs all checks that do not require a neural network, and splits the images.
 
     Returns:
-        The inspection and the splits, which are None if splitting fails; the failure is reported as a finding.
+        The inspection and the splits; if the images cannot be split, the splits are None and the inspection has errors.
     """
     splits, split_error = None, ""
     if not any(catalog.class_errors() for catalog in dataset.catalogs.values()):
@@ -46,7 +46,7 @@ def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
 
 
 def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
-    """Returns the splits for training.
+    """Returns the splits of a dataset without errors.
 
     Raises:
         DataError: The preflight found errors; the message lists them.

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.inspection import Inspection
 
 MANIFEST = "data/manifest.csv"
-"""Artifact path of the dataset manifest in the MLflow run of a study."""
+"""Artifact path of the dataset manifest in a study's MLflow run."""
 MAX_WITH_THUMBNAILS = 24
 """Maximum number of findings per kind shown with thumbnails."""
 MAX_THUMBNAILS = 6
 """Maximum number of thumbnails per finding."""
 MAX_LISTED = 2000
-"""Maximum number of findings per kind on a page; the findings table contains all of them."""
+"""Maximum number of findings per kind in a Markdown or HTML report; the findings table contains all findings."""
 MAX_LISTED_IN_TEXT = 20
 """Maximum number of findings per kind in a text report."""
 THUMBNAIL_SIDE = 112

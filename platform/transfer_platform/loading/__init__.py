@@ -1,1 +1,1 @@
-"""Loading of images as tensors on a device."""
+"""Loads images as tensors on a device."""

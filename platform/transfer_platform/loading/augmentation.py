@@ -20,7 +20,7 @@ _RATIO = (3 / 4, 4 / 3)
 _HUE = 0.02
 _ATTEMPTS = 10
 _NUMBERS = 2 * _ATTEMPTS + 7
-"""Random numbers per image: area and aspect ratio for each attempt, position (2), flip (1), colors (4)."""
+"""Number of random numbers per image: area and aspect ratio for each attempt, position (2), flip (1), colors (4)."""
 
 _LUMA = (0.299, 0.587, 0.114)
 # RGB -> YIQ (NTSC): luma, and a color plane in which hue is the angle.
@@ -31,12 +31,13 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 class BatchAugmentation:
     """Samples augmented views from a batch of canvases.
 
-    A view depends only on the canvas, aspect ratio and seed of its image, not on the batch (bitwise on a CPU). Random
-    numbers are drawn on the CPU, so crops are the same on every device. PyTorch's global generators do not change.
+    A view depends only on the canvas, aspect ratio and seed of its image, not on the other images of the batch (bitwise
+    identical on a CPU). Random numbers are drawn on the CPU, so crops are the same on every device. The global
+    generators of PyTorch are not modified.
 
     Attributes:
-        policy: `light`: random crop of 70% to 100% of the area with aspect ratio 3:4 to 4:3 in the original image,
-            and random horizontal flip, in a single bilinear resampling. `medium`: `light` plus jitter of brightness,
+        policy: `light`: random crop (70% to 100% of the image area, aspect ratio 3:4 to 4:3) and random horizontal
+            flip, performed as one bilinear resampling. `medium`: `light` plus jitter of brightness,
             contrast, saturation (see `color_jitter`) and hue (2% of the color circle). `trivial`: `light` plus
             TrivialAugment (https://arxiv.org/abs/2103.10158). `rand`: `light` plus RandAugment
             (https://arxiv.org/abs/1909.13719). `trivial` and `rand` process images one at a time.
@@ -111,7 +112,7 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Samples crops (left, width, top, height) as RandomResizedCrop does, as fractions of the image's sides.
 
-    The first attempt that fits in the image is used; if no attempt fits, the largest allowed center crop is used.
+    The first crop that fits in the image is used; if none fits, the largest center crop of an allowed aspect ratio.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     low, high = map(math.log, _RATIO)
@@ -140,7 +141,7 @@ def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
 def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
     """Changes brightness, contrast, saturation and hue of pixels (B, 3, S, S) with one affine color map per image.
 
-    Saturation and hue scale and rotate the IQ plane of YIQ; brightness and contrast act on luma. Values are clamped
+    Saturation scales and hue rotates the IQ plane of YIQ; brightness and contrast act on luma. Values are clamped
     once at the end, so the four changes commute and need no random order.
     """
     matrices, contrasts = _color_matrices(numbers, jitter)

@@ -1,4 +1,4 @@
-"""Loads images as normalized tensors on a device, as in serving or augmented.
+"""Loads images as normalized tensors on a device, with or without augmentation.
 
     file --threads--> bytes of a square or canvas --store--> batch on the device --> (B, 3, S, S) float32
 
@@ -46,8 +46,8 @@ class ImageLoader:
         preprocessing: Preprocessing of the network.
         policy: Augmentation policy for `load_views`, or `none` if that method is not used.
         device: Device on which batches are returned.
-        store: Where decoded images are stored; if None, images are decoded on every use.
-        say: Called if images cannot be stored, and before waiting for another process.
+        store: Store for decoded images; if None, images are decoded on every use.
+        say: Called with a message if images cannot be stored, and before waiting for another process.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ImageLoader:
         self.device, self._store, self._progress, self._say = device, store, progress, say
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns images as in serving: normalized float32 (B, 3, S, S) on the device."""
+        """Returns images preprocessed as in serving: normalized float32 (B, 3, S, S) on the device."""
         size = self.preprocessing.image_size
         pixels = self._squares.take(positions).view(-1, 3, size, size)
         return normalize_images(pixels.to(self.device), self.preprocessing)
@@ -77,7 +77,7 @@ class ImageLoader:
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of everything that determines a view apart from image and seed: policy, canvas side, code."""
+        """Digest of everything except image and seed that determines a view: policy, canvas side, code."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property

@@ -59,7 +59,7 @@ class ViewSchedule:
 def batch_indices(
     count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0, classes: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Returns the indices (0 to `count` - 1) of each batch of an epoch; each occurs exactly once if `classes` is None.
+    """Returns the indices (0 to `count` - 1) of each batch of an epoch; each index occurs once if `classes` is None.
 
     Training batches are shuffled, seeded by `seed` and `epoch`. If `classes` (one per image) is given, the
     same number of images is sampled from each class. A final training batch of one image is merged into the previous
@@ -84,7 +84,7 @@ def batch_indices(
 
 
 def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
-    """Yields, for each batch of an epoch, how often each index has already occurred in the epoch.
+    """Yields, for each batch, the number of times each index has already occurred in the epoch.
 
     >>> list(repeat_counts([[3, 1], [3, 3]]))
     [[0, 0], [1, 2]]
@@ -99,9 +99,9 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Returns as many indices as there are images, with class counts that differ by at most 1.
+    """Returns as many indices as there are images; the number per class differs by at most 1.
 
-    Large classes are subsampled. In small classes, an image is repeated only after all others have occurred as often.
+    Large classes are subsampled. Images of small classes are repeated equally often, up to a difference of 1.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):

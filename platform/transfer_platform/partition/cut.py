@@ -1,4 +1,4 @@
-"""Finds cut points in a traced graph, and builds the prefix and suffix of a cut.
+"""Finds cut points in a traced graph, and builds the prefix and suffix for a cut.
 
 An operation depends on its arguments and on earlier writes to their storages. Operations that do not depend on the
 images are copied to each part that needs them.
@@ -18,7 +18,7 @@ from transfer_platform.partition.observe import OpRecord
 from transfer_platform.partition.trace import resolve_attribute
 
 PROBE_BATCH_SIZES: Final = (2, 3)
-"""Batch sizes with which a graph is run; values that differ between the runs are treated as batch-size dependent."""
+"""Batch sizes at which a graph is run; an integer equal to the batch size in both runs is treated as the batch size."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BatchSize:
 class AnalyzedGraph:
     """A traced network with the data dependencies of its operations.
 
-    `records` contains the result of `observe` for each batch size in `PROBE_BATCH_SIZES`.
+    `records` contains one result of `observe` for each batch size in `PROBE_BATCH_SIZES`.
     """
 
     def __init__(self, module: fx.GraphModule, records: tuple[dict[fx.Node, OpRecord], ...]) -> None:
@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hash of each node's computation; equal computations in two graphs of this process have equal hashes."""
+        """Hash of each node's computation; within a process, equal computations of any graphs have equal hashes."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`; None if any of them also depends on the images."""
+        """Returns all nodes that must run after `cut`; None if any depends on the images other than through `cut`."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -129,7 +129,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def _use_inplace_results(self) -> None:
-        """If an operation modifies a tensor in place, makes later users of the tensor use the operation's result."""
+        """Makes operations that use a tensor after an in-place operation use the result of the in-place operation."""
         positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
             argument = self._records[node].returned_argument
@@ -138,7 +138,7 @@ class AnalyzedGraph:
                     user.replace_input_with(argument, node)
 
     def _constant(self, node: fx.Node) -> Iterator[Any]:
-        """Yields the value of a node if it depends on nothing except the batch size."""
+        """Yields the value of a node, or nothing if the value depends on more than the batch size."""
         first, second = self._records[node], self._other_records[node]
         if node.op in ("placeholder", "output") or not (first.is_plain and second.is_plain) or first.writes:
             return
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training; the next trial may use a different head dropout."""
+    """Returns whether a leaf module may change during training; heads may, because each trial sets their dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
@@ -184,7 +184,7 @@ def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain v
     """Returns the value common to both batch sizes, with `BatchSize` in place of the size itself.
 
     Raises:
-        ValueError: The values differ in any other way.
+        ValueError: The values differ in more than the batch size.
     """
     if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)) and len(first) == len(second):
         return tuple(_merge_values(a, b) for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""Digest of a graph's computation that is the same in every process."""
+"""Process-independent digest of a graph's computation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONSTANT = "_tensor_constant"
 def graph_digest(module: fx.GraphModule) -> str:
     """Returns the hexadecimal SHA-256 of a graph, its weights and buffers, and the library versions.
 
-    It does not depend on train or eval mode, or on the device or memory layout of the weights.
+    The digest does not depend on train or eval mode, or on the device or memory layout of the weights.
     """
     sha = hashlib.sha256()
     for library in ("torch", "torchvision", "timm"):
@@ -46,7 +46,7 @@ def graph_lines(module: fx.GraphModule) -> list[str]:
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """Describes one operation with its target and arguments; preceding nodes are represented by `numbers`."""
+    """Describes one operation with its target and arguments; `numbers` contains the numbers of preceding nodes."""
     arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
     return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 

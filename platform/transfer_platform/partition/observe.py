@@ -1,4 +1,4 @@
-"""Records the effects of each operation of a graph in one run, and undoes them."""
+"""Records the effects of each operation in a graph; saves and restores state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OpRecord:
 
     Attributes:
         value: The result if `is_plain`, otherwise None.
-        is_plain: True if the result contains no tensor; a size, for example.
+        is_plain: True if the result contains no tensors (a size, for example).
         shape: Shape of the result if it is a single tensor, otherwise None.
         reads: IDs of the storages of the operation's tensor arguments.
         writes: IDs of the storages in `reads` that the operation modifies.
@@ -40,7 +40,7 @@ class OpRecord:
 def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
     """Runs a graph once and records the effects of each operation.
 
-    The images (B, 3, S, S) are modified if the network modifies its input.
+    The images (B, 3, S, S) are modified if the network modifies its input in place.
     """
     interpreter = _RecordingInterpreter(module, RandomState(images.device))
     with torch.no_grad():
@@ -87,7 +87,7 @@ class _RecordingInterpreter(fx.Interpreter):
         return result
 
     def _identify_storages(self, n: fx.Node, inputs: list[tuple[fx.Node, list[Tensor]]], result: object) -> None:
-        """Assigns storage IDs to a result, which shares a storage with an argument or a weight, or has a new one."""
+        """Assigns IDs to the storages of a result; storages of arguments and weights already have IDs."""
         ids = dict(self._state)
         for node, tensors in inputs:
             ids |= {_address(t): storage for t, storage in zip(tensors, self._storages[node], strict=True)}
@@ -159,7 +159,7 @@ def equal_tensors(first: Iterable[Tensor], second: Iterable[Tensor]) -> bool:
 
 @contextmanager
 def preserve_state(network: Network) -> Iterator[None]:
-    """Restores a network's modes and buffers and the random state on exit."""
+    """Restores a network's train/eval modes, its buffers and the random state on exit."""
     generators = RandomState(module_device(network))
     state = generators.get()
     modes = [(module, module.training) for module in network.modules()]

@@ -52,7 +52,7 @@ class _Graphs:
 class Partition:
     """A network split after its frozen operations; both parts share its parameters.
 
-    It remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
+    A partition remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
 
     Args:
         example: Example features (B, ...), which determine shape, dtype and memory layout.
@@ -60,8 +60,8 @@ class Partition:
     Attributes:
         shape: Shape of one image's features.
         dtype: Dtype of the features when computed in float32.
-        digest: Hexadecimal SHA-256 of the prefix's operations, weights, buffers and library versions. Features are
-            determined by it, the images and the precision.
+        digest: Hexadecimal SHA-256 of the prefix's operations, weights, buffers and library versions. The
+            digest, the images and the precision determine the features.
     """
 
     def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:
@@ -75,14 +75,14 @@ class Partition:
     def features(self, images: Tensor) -> Tensor:
         """Runs the prefix without gradients, in the precision of the current autocast context.
 
-        Images (B, 3, S, S) -> features (B, *shape), in any memory layout; both may share memory.
+        Images (B, 3, S, S) -> features (B, *shape) in any memory layout; the features may share memory with the images.
         """
         with torch.no_grad():
             features: Tensor = self._graphs.prefix(images)
         return features
 
     def logits(self, features: Tensor) -> Outputs:
-        """Runs the suffix in the network's current mode; returns the same as `Network.forward_with_auxiliary`.
+        """Runs the suffix in the network's current mode; same return value as `Network.forward_with_auxiliary`.
 
         The features (B, *shape) must be on the network's device and may be modified.
         """
@@ -128,7 +128,7 @@ def _error(network: Network, reason: str) -> PartitionError:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Disables autocast, and warnings that libraries raise when they are traced."""
+    """Disables autocast and suppresses warnings that libraries emit while being traced."""
     with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
         warnings.simplefilter("ignore")
         yield
@@ -174,7 +174,7 @@ def _probe_images(network: Network, count: int) -> Tensor:
 
 
 def _verify(network: Network, graphs: _Graphs) -> Partition:
-    """Compares the partition with the network and returns it."""
+    """Returns the partition after verifying it against the network."""
     batches = [_probe_images(network, size) for size in PROBE_BATCH_SIZES]
     with torch.no_grad():
         features = [graphs.prefix(batch.clone()) for batch in batches]
@@ -195,7 +195,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     """Compares a partition's outputs, random numbers and updated buffers with those of the network.
 
     Raises:
-        PartitionError: They differ.
+        PartitionError: Any of these differ.
     """
     generators = RandomState(images.device)
     start, buffers = generators.get(), copy_buffers(network)

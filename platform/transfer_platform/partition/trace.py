@@ -23,9 +23,9 @@ from transfer_model.network import Network
 def trace(network: Network) -> fx.GraphModule:
     """Traces a network in its current mode: images (B, 3, S, S) -> result of `forward_with_auxiliary`.
 
-    Parameters, buffers and untraced modules are shared with the network, under the same names. Buffers that count calls
-    may change. Library modules that cannot be traced become single operations; if that is not enough, whole stages
-    do. Not thread-safe, because `torch.fx` patches modules while tracing.
+    Parameters, buffers and untraced modules are shared with the network, under the same names. Tracing may
+    change buffers that count calls. Library modules that cannot be traced become single operations; if tracing still
+    fails, whole stages do. Not thread-safe, because `torch.fx` patches modules while tracing.
 
     Raises:
         Exception: Any exception that the network raises when it receives proxies instead of tensors.
@@ -37,7 +37,7 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces once; with `proxy_buffers`, values computed from buffers are operations instead of constants."""
+    """Traces once; with `proxy_buffers`, values computed from buffers are recorded as operations, not constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Returns untraced types, including heads (which mark the end of the backbone) and norms (which count batches)."""
+    """Returns module types not to trace, such as heads (the end of the backbone) and norms (which count batches)."""
     import torchvision
     from timm import models
 

@@ -17,7 +17,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
     """Reads a recipe file, merges it with its base recipes, and applies the overrides.
 
-    Overrides have the form FIELD=VALUE, such as `training.epochs=3`, with VALUE in YAML; later ones take precedence.
+    Overrides have the form FIELD=VALUE, such as `training.epochs=3`; VALUE is parsed as YAML. Later overrides win.
 
     Raises:
         RecipeError: A file or override cannot be parsed, or a file extends itself; the error lists all problems.
@@ -45,7 +45,7 @@ def is_weights_file(weights: str) -> bool:
 
 
 def absolute(name: str, folder: Path) -> Path:
-    """Returns the absolute form of a path in a recipe; expands `~` but does not resolve symlinks."""
+    """Converts a path relative to `folder` to an absolute path; expands `~` but does not resolve symlinks."""
     return Path(os.path.normpath(folder.absolute() / Path(name).expanduser()))
 
 
@@ -64,7 +64,7 @@ def _parse_override(text: str) -> Node:
 
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
-    """Reads a file and merges it into its base; `named_at` is the location of the `extends` field that refers to it."""
+    """Reads a recipe file and merges it with its base; `named_at` locates the `extends` field that names the file."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree
@@ -81,7 +81,7 @@ def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place |
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
-    """Makes paths in a base recipe absolute, because they are relative to the base, not to the recipe extending it."""
+    """Makes the paths in a base recipe absolute; as written, they are relative to `folder`, which contains the base."""
 
     def to_absolute(name: str) -> str:
         return str(absolute(name, folder))
@@ -101,7 +101,7 @@ def _parse_file(path: Path, named_at: Place | None) -> Node:
         message = "the file is empty; a recipe needs at least name, dataset and backbone"
         raise recipe_error(Place(str(path)), "", message)
     if not isinstance(tree.value, dict):
-        raise recipe_error(tree.place, "", "not a recipe: expected fields, such as name: ants-bees")
+        raise recipe_error(tree.place, "", "not a recipe: expected fields such as name: ants-bees")
     return tree
 
 
@@ -123,7 +123,7 @@ def _read_text(path: Path, named_at: Place | None) -> str:
 
 
 def _suggest_file(path: Path) -> str:
-    """Suggests the most similar file name in the same folder, or else lists up to 10 files."""
+    """Suggests the most similar file name in the same folder or, if none is similar, lists up to 10 files."""
     names = sorted(file.name for file in path.parent.glob("*.y*ml"))
     if similar := closest_match(path.name, names):
         return f"; did you mean {str(path.parent / similar)!r}?"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """Path of an invalid field, and a message that omits the field name and line number."""
+    """Path of an invalid field and an error message, which does not include the field name or line number."""
 
     path: FieldPath
     message: str
@@ -50,7 +50,7 @@ _PATTERN_RULES = {
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Returns one error per mistake; `error` must come from `Recipe.model_validate(tree.plain())`."""
+    """Returns one error per mistake; `error` must have been raised by `Recipe.model_validate(tree.plain())`."""
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     messages = [
@@ -73,18 +73,18 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
-    """Returns whether a missing field, such as `source`, is explained by an unknown one, such as `sorce`."""
+    """Returns whether a missing field, such as `source`, was probably misspelled as an unknown one, such as `sorce`."""
     siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
     return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 
 
 def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
-    """Returns a single error for a mapping such as `optimizer: {low: 1, high: 2}` instead of one per key."""
+    """Returns a single error if a non-numeric field has a range, such as `optimizer: {low: 1, high: 2}`."""
     field = all_fields().get(path[:-1])
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():
         return None
-    return FieldError(path[:-1], "low and high require a numeric field; to search this one, use {choices: [a, b]}")
+    return FieldError(path[:-1], "low and high require a numeric field; to search this field, use {choices: [a, b]}")
 
 
 def _message(path: FieldPath, details: ErrorDetails) -> str:
@@ -123,7 +123,7 @@ def _fix(path: FieldPath, details: ErrorDetails) -> str:
 def _missing(path: FieldPath) -> str:
     if path in all_fields():
         return f"required field is missing: {all_fields()[path].description}"
-    return "is missing; a range needs low and high, or choices"
+    return "is missing; a range requires either low and high, or choices"
 
 
 def _unknown(path: FieldPath) -> str:

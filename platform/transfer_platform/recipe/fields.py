@@ -1,4 +1,4 @@
-"""Schema sections and fields, keyed by path, and which fields accept ranges."""
+"""Schema sections and fields, keyed by path, and the range keys they accept."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CHOICE_KEYS = tuple(Choice.model_fields)
 
 @dataclass(frozen=True)
 class SchemaField:
-    """One field of the schema.
+    """A field or section of the schema.
 
     Attributes:
         path: Field names as written in a recipe (`test/accuracy`, not `accuracy`), outermost section first.
-        section: Pydantic model of a section; None for a field that holds a value.
+        section: Pydantic model if the field is a section; None if it holds a value.
     """
 
     path: tuple[str, ...]
@@ -47,7 +47,7 @@ class SchemaField:
 
     @property
     def mapping_keys(self) -> tuple[str, ...]:
-        """Keys allowed in a mapping given for this field: those of a range or of a nested model, such as `folds`."""
+        """Keys allowed if the field's value is a mapping: those of a range or of a nested model, such as `folds`."""
         models = filter(_is_section_class, _type_parts(self.info.annotation))
         return self.range_keys or tuple(name for model in models for name in model.model_fields)
 
@@ -74,7 +74,7 @@ def is_section(path: FieldPath) -> bool:
 
 
 def field_names(path: FieldPath) -> tuple[str, ...]:
-    """Returns the names allowed below `path`: the fields of a section, or the keys of a mapping value."""
+    """Returns the names allowed directly below `path`: the fields of a section or the keys of a mapping."""
     if is_section(path):
         return tuple(field.path[-1] for field in all_fields().values() if field.path[:-1] == path)
     return all_fields()[path].mapping_keys if path in all_fields() else ()

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Loads a recipe with its base recipes and command-line overrides, without downloading anything.
+    """Loads a recipe, applies its base recipes and overrides, and validates the result; downloads nothing.
 
-    Relative paths, including those in overrides, are relative to the recipe file and stay as written. Paths in a
-    base recipe are relative to that base and are converted to absolute paths.
+    Relative paths in the recipe file and in overrides are relative to the recipe's folder and are not changed.
+    Paths in a base recipe are relative to the folder of the base and are made absolute.
 
     Args:
-        path: A YAML 1.2 file; `extends: base.yaml` in it specifies a base recipe.
-        overrides: Strings such as `training.epochs=3`; the value is YAML and may be a section or range.
+        path: A YAML 1.2 file, which may specify a base recipe with `extends: base.yaml`.
+        overrides: Strings such as `training.epochs=3`; the value is parsed as YAML and may be a section or range.
 
     Returns:
         The validated recipe with all defaults filled in; search ranges are not resolved.
@@ -53,7 +53,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def _recipe_error(tree: Node, errors: Iterable[FieldError]) -> RecipeError:
-    """Creates an error with problems sorted by line: first in the recipe file, then in its bases, then in overrides."""
+    """Creates an error that lists problems in the recipe file first, then in its bases, then in overrides."""
 
     def order(located: tuple[Place, FieldError]) -> tuple[bool, bool, str, int]:
         place = located[0]

@@ -31,7 +31,7 @@ _INTRODUCTION = """\
 
 Generated from the schema by `python -m transfer_platform.recipe.reference`; edit `recipe/schema.py` instead.
 
-A recipe is a YAML 1.2 file. Relative paths in it are relative to the file.
+A recipe is a YAML 1.2 file. Relative paths are relative to the folder that contains the file.
 
 - **Search.** Fields marked *range* in the *search* column accept `{low: 1e-4, high: 1e-2, log: true}` or
   `{low: 0.0, high: 0.5, step: 0.1}` instead of a value; fields marked *choices* accept `{choices: [16, 32]}`.
@@ -39,12 +39,13 @@ A recipe is a YAML 1.2 file. Relative paths in it are relative to the file.
 - **Split detection.** Unset fields in `dataset.splits` are detected from folder names in the source or one
   level below it: `train` or `training`; `val`, `valid`, `validation`, `validate` or `dev`; `test` or
   `testing`. Case is ignored, and the suffixes `_set`, `_data`, `_images` and `_split` are allowed. If there is
-  a validation folder but no test folder, it becomes the test split, and 20% of train is held out for
-  validation. If there are only class folders, they form train, of which 20% is held out for validation and
-  20% for test. In a manifest, each split consists of the rows assigned to it; a split with no rows is 20% of
-  train. `check`, `data` and `run` print the detected splits.
+  a validation folder but no test folder, the validation folder becomes the test split, and 20% of train is
+  held out for validation. If there are only class folders, they form train, of which 20% is held out for
+  validation and 20% for test. In a manifest, each split consists of the rows assigned to it; if no rows are
+  assigned to validation or test, 20% of train is held out for that split. `check`, `data` and `run` print the
+  detected splits.
 - **Base recipes.** `extends: base.yaml` builds on another recipe. Sections are merged field by field; values,
-  lists and ranges replace those in the base. Paths in the base are relative to the base.
+  lists and ranges replace those in the base. Paths in the base are relative to its folder.
 - **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section in the file.
 - **Completion.** Editors that support JSON Schema complete and validate recipes that contain the line
   `# yaml-language-server: $schema=recipe.schema.json`; the schema is `recipes/recipe.schema.json`.
@@ -54,7 +55,7 @@ A recipe is a YAML 1.2 file. Relative paths in it are relative to the file.
 def json_schema() -> dict[str, Any]:
     """Returns the JSON Schema (draft 2020-12) for recipe files, including `extends`.
 
-    Required fields are only enforced in recipes that do not extend another one.
+    Fields are required only in recipes that do not extend another recipe.
     """
     raw = Recipe.model_json_schema()
     schema = _inlined(raw, raw.pop("$defs"))
@@ -105,7 +106,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    """Returns the schema of a field; for an optional section, only the object schema, without null."""
+    """Returns the schema of a field; for an optional section, the object schema without the null alternative."""
     for name in path:
         schema = schema["properties"][name]
         schema = next((part for part in schema.get("anyOf", ()) if "properties" in part), schema)
@@ -113,7 +114,7 @@ def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
 
 
 def _required(path: FieldPath) -> dict[str, Any]:
-    """Returns a JSON Schema of the required fields in a section and its subsections."""
+    """Returns a JSON Schema that enforces the required fields of a section and its subsections."""
     children = [field for field in all_fields().values() if field.path[:-1] == path]
     sections = {field.path[-1]: _required(field.path) for field in children if field.section}
     properties = {name: schema for name, schema in sections.items() if schema}

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.search_space import Space
 
 _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
-"""Text that ruamel.yaml writes unquoted and reads back unchanged, unlike `[?0]` or line separators."""
+"""Pattern for text that ruamel.yaml writes unquoted and reads back unchanged, unlike `[?0]` or line separators."""
 
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
-"""Text that some YAML version parses as a number, date, boolean or null."""
+"""Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
 
 
 def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
@@ -43,11 +43,11 @@ def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Returns the recipe for a single trial: ranges are replaced by `values`, and `search.trials` is set to 1.
+    """Returns the recipe for a single trial, with ranges replaced by `values` and `search.trials` set to 1.
 
     Args:
         recipe: The recipe of the study.
-        values: Values, keyed by dotted field path; the keys must be exactly those of `search_ranges(recipe)`.
+        values: Trial values, keyed by dotted field path, with exactly the keys of `search_ranges(recipe)`.
 
     Raises:
         RecipeError: Values are missing, unexpected, or out of range; the error lists all problems.
@@ -69,11 +69,11 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def study_identity(recipe: Recipe) -> str:
-    """Returns the SHA-256 (64 hexadecimal digits) of all settings in a recipe that affect its trials.
+    """Returns the SHA-256 hash (64 hexadecimal digits) of all settings in a recipe that affect its trials.
 
-    Excludes the number of trials, the `promotion` section, and options that only decide which files are valid images,
-    which the dataset fingerprint covers. Comments, field order and explicitly written defaults have no effect. Unset
-    splits change the identity, even if the same splits are detected; set them first with `resolve_recipe_splits`.
+    The number of trials, the `promotion` section and options that only affect file validation are excluded; the
+    dataset fingerprint covers the valid files. Comments, field order and explicit defaults have no effect. Call
+    `resolve_recipe_splits` first: an unset split and the same split written explicitly give different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
@@ -83,7 +83,7 @@ def study_identity(recipe: Recipe) -> str:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """Formats a recipe as YAML, including defaults; `load_recipe` reads it back as an equal recipe."""
+    """Formats a recipe, including defaults, as YAML from which `load_recipe` restores an equal recipe."""
     return _dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), YAML())
 
 
@@ -127,7 +127,7 @@ def _styled(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _value_errors(space: Space, values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for field, span in space.items():
         if field not in values:
-            yield field, f"value is missing; expected one in {_format_range(span)}"
+            yield field, f"value is missing; expected a value in {_format_range(span)}"
         elif not _contains(span, values[field]):
             yield field, f"must be in {_format_range(span)}, but got {values[field]!r}"
     for field in values.keys() - space.keys():

@@ -1,6 +1,6 @@
 """Recipe schema: all fields with types, units, bounds and defaults.
 
-A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces it with a trial's value.
+A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces the range with a trial's value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
 
 HOLDOUT_FRACTION = 0.2
-"""Default fraction for `dataset.splits.validation` and `.test` if the split is not detected."""
+"""Fraction of train used for `dataset.splits.validation` or `.test` if it is unset and no such split is detected."""
 
 IMBALANCE_RATIO = 1.5
 """Ratio of largest to smallest class size above which `class_weights: auto` uses balanced weights."""
@@ -50,7 +50,7 @@ def _validation_tag(value: object) -> str:
 
 
 class Section(BaseModel):
-    """Base class of all sections; immutable, and undeclared fields are rejected."""
+    """Base class of all sections, which are immutable and reject undeclared fields."""
 
     model_config = MODEL_CONFIG
 
@@ -77,10 +77,10 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images used to rank trials: a folder, a fraction of train, or `{folds: 5}`. If unset: detected, otherwise 0.2."""
+    """Images used to rank trials: a folder, fraction of train or `{folds: 5}`. If not set or detected, 0.2 of train."""
 
     test: FolderOrFraction | None = None
-    """Images used only by the promotion gate: a folder or a fraction of train. If unset: detected, otherwise 0.2."""
+    """Images used only by the promotion gate: a folder or fraction of train. If not set or detected, 0.2 of train."""
 
 
 class DatasetConfig(Section):
@@ -90,7 +90,7 @@ class DatasetConfig(Section):
     """A folder, archive, manifest (CSV, TSV or Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits); other files are rejected."""
+    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits); a file with another hash is rejected."""
 
     splits: SplitsConfig = SplitsConfig()
 
@@ -104,16 +104,16 @@ class DatasetConfig(Section):
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
 
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """How to handle files that are not readable images: `fail` reports them as errors, `skip` leaves them out."""
+    """Handling of files that are not readable images: `fail` reports them as errors, `skip` excludes them."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
-    """Files or glob patterns, relative to the source, that may have exact duplicates in another split."""
+    """Files or glob patterns, relative to the source; matching files may have exact duplicates in another split."""
 
     few_images: Annotated[int, Field(ge=1)] = 10
-    """Number of training images per class below which the preflight reports a warning."""
+    """Minimum number of training images per class; the preflight warns about classes with fewer."""
 
     image_size: int | None = Field(default=None, ge=16, le=2048)
-    """Height and width of the network input in pixels. Defaults to the size used to train the weights."""
+    """Height and width of the network input in pixels. Defaults to the size at which the weights were trained."""
 
     augmentation: Option[Augmentation] = "none"
     """Random augmentation applied to training images."""
@@ -129,7 +129,7 @@ class BackboneConfig(Section):
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
-    """Last frozen stage: the name of a backbone stage, `none` or `all`."""
+    """Last stage to freeze, along with all stages before it: a stage name, `none` or `all`."""
 
 
 CountOrUnlimited = Annotated[
@@ -142,7 +142,7 @@ class FeaturesConfig(Section):
     """Features computed once by the frozen part of the backbone, then stored."""
 
     views: CountOrUnlimited = 1
-    """Number of augmented views stored per image; each epoch uses one of them. 1 stores only the original image."""
+    """Number of augmented views stored per image; each epoch uses one of them. If 1, only the original is stored."""
 
 
 class HeadConfig(Section):
@@ -186,7 +186,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class frequency; `auto` does so only above a class size ratio of 1.5."""
+    """`balanced` weights the loss by inverse class size; `auto` does so if class sizes differ by more than 1.5x."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, `balanced` draws the same number from each class."""
@@ -209,7 +209,7 @@ class SearchConfig(Section):
     """Settings of the Optuna study."""
 
     trials: Count = 20
-    """Total number of trials; to extend the study, increase it and run again."""
+    """Total number of trials; to extend a study, increase this number and run again."""
 
     metric: SearchMetric = "validation/loss"
     """Metric used to rank trials, measured at each trial's best epoch."""
@@ -245,16 +245,16 @@ class GateConfig(Section):
     """Fraction of test images flagged as unknown by the served model, 0 to 1."""
 
     latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median time to classify one image file, in milliseconds, measured in the current process on the CPU."""
+    """Median time to classify one image file, in milliseconds, measured on the CPU in the current process."""
 
     size: Threshold | None = Field(default=None, alias="served/size_mb")
     """Total size of the served files (weights, reference features and configuration), in megabytes."""
 
     over_champion: OverChampion | None = None
-    """Compares accuracy with the champion's on the same test images; passes if there is no champion."""
+    """Compares the candidate's accuracy with the champion's on the same test images; passes if there is no champion."""
 
     per_class_recall: PerClassRecall | None = None
-    """Compares per-class recall with the champion's; passes if there is no champion."""
+    """Compares the candidate's per-class recall with the champion's; passes if there is no champion."""
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -291,7 +291,7 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
 
     search: SearchConfig | None = None
-    """Settings of the Optuna study. If left out, a run consists of a single trial."""
+    """Settings of the Optuna study. If unset, a run consists of a single trial."""
 
     promotion: PromotionConfig | None = None
-    """Registration of the best checkpoint and its promotion. If left out, nothing is registered."""
+    """Registration of the best checkpoint and its promotion. If unset, nothing is registered."""

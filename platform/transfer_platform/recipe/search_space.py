@@ -15,7 +15,7 @@ MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_na
 
 
 class Range(BaseModel, Generic[T]):
-    """Numbers from `low` to `high`, both inclusive."""
+    """Numbers from `low` to `high`, inclusive."""
 
     model_config = MODEL_CONFIG
 
@@ -29,7 +29,7 @@ class Range(BaseModel, Generic[T]):
     """Distance between values. If unset, floats are continuous and whole numbers use a step of 1."""
 
     log: bool = False
-    """If true, sample on a logarithmic scale: as many trials between 1e-4 and 1e-3 as between 1e-3 and 1e-2."""
+    """Samples on a logarithmic scale, on which values from 1e-4 to 1e-3 are as likely as those from 1e-3 to 1e-2."""
 
     def __repr_name__(self) -> str:
         return "Range"
@@ -38,13 +38,13 @@ class Range(BaseModel, Generic[T]):
     def _check_bounds(self) -> Range[T]:
         low, high, step = _number(self.low), _number(self.high), self.step
         if low > high:
-            raise ValueError(f"low <= high must hold, but got low={low} and high={high}")
+            raise ValueError(f"low must not exceed high, but got low={low} and high={high}")
         if self.log and low <= 0:
             raise ValueError(f"a range with log: true requires low > 0, but got low={low}")
         if self.log and step is not None:
             raise ValueError("a range can have either a step or log: true, but not both")
         if step is not None and not 0 < _number(step) <= max(high - low, _number(step)):
-            raise ValueError(f"step > 0 must hold, but got step={step}")
+            raise ValueError(f"step must be greater than 0, but got step={step}")
         return self
 
 
@@ -54,7 +54,7 @@ class Choice(BaseModel, Generic[T]):
     model_config = MODEL_CONFIG
 
     choices: tuple[T, ...] = Field(min_length=1, strict=False)
-    """The values: at least one, with no duplicates."""
+    """Values to choose from; must contain at least one value and no duplicates."""
 
     def __repr_name__(self) -> str:
         return "Choice"

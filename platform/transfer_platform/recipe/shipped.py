@@ -1,4 +1,4 @@
-"""Recipes shipped with the package, which commands accept by name."""
+"""Recipes that are shipped with the package and can be used by name."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the paths of shipped recipes, keyed by name; in a checkout, those in the repository."""
+    """Returns the paths of shipped recipes, keyed by name; a checkout uses the repository's `recipes` folder."""
     installed = _PACKAGE / "recipes"
     folder = installed if installed.is_dir() else _PACKAGE.parents[1] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

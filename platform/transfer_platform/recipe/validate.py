@@ -56,7 +56,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns all values of a dotted field, keyed by path: the value, all choices, or both ends of the range."""
+        """Returns the possible values of a dotted field, keyed by path: its value, choices or range bounds."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}
@@ -76,7 +76,7 @@ class ValidFields:
 
 
 def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
-    """Yields contradictions between valid fields."""
+    """Yields an error for each contradiction between valid fields."""
     yield from _search_errors(fields)
     yield from _overlapping_folders(fields)
     yield from _oversized_fractions(fields)
@@ -87,7 +87,7 @@ def consistency_errors(fields: ValidFields) -> Iterator[FieldError]:
 def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
     """Yields errors for nonexistent data, weights, backbones and stages, without downloading anything.
 
-    Paths are relative to `folder`, which contains the recipe.
+    Relative paths are resolved against `folder`, which contains the recipe.
     """
     if source := fields.get("dataset.source"):
         yield from _source_errors(source, folder)
@@ -150,11 +150,11 @@ def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:
             continue
         low, high = (fields.get(f"{'.'.join(path)}.{name}") for name in ("at_least", "at_most"))
         if low is not None and high is not None and low > high:
-            yield FieldError((*path, "at_least"), f"at_least <= at_most must hold, but got {low} and {high}")
+            yield FieldError((*path, "at_least"), f"at_least must not exceed at_most, but got {low} and {high}")
         bounded = metric not in _UNBOUNDED_METRICS
         for name, bound in (("at_least", low), ("at_most", high)):
             if bound is not None and (bound < 0 or (bounded and bound > 1)):
-                allowed = "between 0 and 1, not a percentage" if bounded else "at least 0"
+                allowed = "between 0 and 1 (not a percentage)" if bounded else "at least 0"
                 yield FieldError((*path, name), f"must be {allowed}, but got {bound}")
 
 

@@ -1,6 +1,6 @@
-"""YAML trees that keep the source line of each value.
+"""YAML trees that record the source line of each value.
 
-Built from the ruamel.yaml node graph, so that tags cannot construct objects and duplicate keys are reported.
+Trees are built from ruamel.yaml nodes so that tags cannot construct objects and duplicate keys are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transfer_platform.errors import RecipeError, RecipeProblem
 
 Scalar: TypeAlias = str | int | float | bool | None
 FieldPath: TypeAlias = tuple[str | int, ...]
-"""Mapping keys and list indices of a value: `("training", "learning_rate", "choices", 1)`."""
+"""Mapping keys and list indices that lead to a value, such as `("training", "learning_rate", "choices", 1)`."""
 
 MAX_VALUES = 10_000
 """Maximum number of values in a file; needed because aliases can expand a few lines into billions of values."""
@@ -37,7 +37,7 @@ _CONSTRUCTORS: dict[str, Callable[[SafeConstructor, ScalarNode], Scalar]] = {
 }
 
 _SYNTAX_MESSAGES = (
-    (r"mapping values are not allowed here", "a second ': ' on this line, or a line indented too far"),
+    (r"mapping values are not allowed here", "this line contains a second ': ' or is indented too far"),
     (r"expected ',' or '([\]}])', but got .*", r"a list or mapping is not closed: expected ',' or '\1'"),
     (r"expected <block end>, but found .*", "this line is not aligned with the lines above it"),
     (r"found character '\\t' that .*", "a tab is used for indentation; use spaces instead"),
@@ -54,7 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Source location of a value: a file and a 1-based line number, or an override as typed, with no line number."""
+    """Source location of a value: a file and a 1-based line number, or the text of an override and no line number."""
 
     source: str
     line: int | None = None
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its source location: that of its key or, for list items, of the item itself."""
+    """A value and its source location, which is that of its key or, for a list item, of the item itself."""
 
     place: Place
     value: Scalar | dict[str, Node] | list[Node]
@@ -91,14 +91,14 @@ class Node:
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the location of `path` or, if it does not exist, of its innermost existing section."""
+        """Returns the location of `path` or, if it does not exist, of its innermost section that does."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)
         return node.place if node else self.place
 
     def replaced(self, path: FieldPath, value: Scalar) -> Node:
-        """Returns a copy with a different scalar at `path`, which must exist and contain no list indices."""
+        """Returns a copy with `value` at `path`, which must already exist and contain no list indices."""
         if not path:
             return Node(self.place, value)
         key = str(path[0])
@@ -111,7 +111,7 @@ class Node:
 
 
 def merge(base: Node, override: Node) -> Node:
-    """Merges two trees: mappings field by field; any other value in `override` replaces the one in `base`.
+    """Merges two trees: mappings are merged field by field; any other value in `override` replaces that in `base`.
 
     A complete range (`low` and `high`, or `choices`) replaces the value in `base`; a partial one modifies it.
     """
@@ -143,7 +143,7 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses a single YAML document; returns None if it is empty.
 
-    Error messages refer to `source` and number lines from `first_line`; overrides (None) have no line numbers.
+    Error messages name `source` and count lines from `first_line`; pass None to leave out line numbers (overrides).
 
     Raises:
         RecipeError: The text is not valid YAML, or it contains duplicate fields, tags or too many values.

@@ -1,4 +1,4 @@
-"""Sampler whose proposals do not change when a study is interrupted."""
+"""Sampler that proposes the same values even if a study is interrupted."""
 
 import hashlib
 from typing import Any

@@ -1,6 +1,6 @@
 """Resumable Optuna study: proposes hyperparameters, runs trials and ranks them.
 
-Only this package imports Optuna.
+Optuna is imported only in `transfer_platform.search`.
 """
 
 import itertools
@@ -85,7 +85,7 @@ class Study:
         space: Search space; empty for a single trial.
         minimizes: True if lower values are better.
         seed: Random seed for proposing values.
-        pruning: True to stop trials whose metric is worse than the median of earlier trials.
+        pruning: Whether to stop trials whose metric is worse than the median of earlier trials.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
@@ -110,7 +110,7 @@ class Study:
         self.optuna_study.set_user_attr(key, value)
 
     def close(self) -> None:
-        """Closes the database connections; using the study again opens new ones."""
+        """Closes the database connections; they are reopened if the study is used again."""
         self._storage.engine.dispose()
 
     @property
@@ -125,7 +125,7 @@ class Study:
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; if tied, the first one.
+        """Completed trial with the best value; in case of a tie, the first one.
 
         Raises:
             StudyError: No trial has completed.
@@ -134,12 +134,12 @@ class Study:
         if any(trial.state == TrialState.COMPLETE.name for trial in trials):
             return _finished_trial(self.optuna_study.best_trial)
         raise StudyError(
-            "\n  ".join(["no trial of the study completed:", *map(str, trials)])
+            "\n  ".join(["no trial in the study completed:", *map(str, trials)])
             + "\nchange the recipe as the messages suggest, or start a new study with --fresh"
         )
 
     def table(self) -> dict[str, list[object]]:
-        """Returns the columns `trial`, `state`, `value` and one column per searched field."""
+        """Returns the finished trials as columns: `trial`, `state`, `value` and one per searched field."""
         trials = self.trials
         return {
             "trial": [trial.number for trial in trials],
@@ -151,10 +151,10 @@ class Study:
     def run(
         self, trials: int, objective: Callable[[Trial], float], on_trial_end: Callable[[FinishedTrial], None]
     ) -> None:
-        """Runs trials until the study has the requested number of trials; interrupted trials run first.
+        """Resumes interrupted trials, then runs new ones until the study contains `trials` finished trials.
 
-        Earlier trials count. If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that
-        trial ends; any other exception ends the study.
+        If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that trial ends; any other
+        exception is propagated.
         """
         for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns True if a device or the machine ran out of memory; on CPU, torch raises a RuntimeError."""
+    """Returns whether GPU or CPU memory ran out; on the CPU, PyTorch raises a plain RuntimeError."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

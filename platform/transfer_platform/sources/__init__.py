@@ -1,6 +1,6 @@
-"""Dataset sources: resolve a name, path or URL to a local folder.
+"""Resolution of dataset names, paths and URLs to local folders.
 
     download, archives, object_store  ->  builtin, torchvision, huggingface  ->  open
 
-Torch, torchvision and `datasets` are imported lazily, when a dataset that needs them is written to the cache.
+PyTorch, torchvision and `datasets` are imported only when a dataset that needs them is written to the cache.
 """

@@ -2,7 +2,7 @@
 
 Before the first byte is written, all entries are checked for path traversal (CVE-2007-4559,
 https://security.snyk.io/research/zip-slip-vulnerability) and decompression bombs
-(https://www.bamsoftware.com/hacks/zipbomb/). `filter="data"` of tarfile is not sufficient: it extracts links and
+(https://www.bamsoftware.com/hacks/zipbomb/). The tarfile option `filter="data"` is not enough: it extracts links and
 duplicate names, and strips the leading slash from absolute paths instead of rejecting them.
 """
 
@@ -39,7 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which any ratio is allowed, as uniform PNM images compress a thousandfold.
+        unchecked_bytes: Unpacked size up to which any ratio is allowed; plain PNM images can compress a thousandfold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """
@@ -56,9 +56,9 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """An unchecked archive entry; its name and unpacked size in bytes are as stored in the archive.
+    """An unchecked archive entry, with its name and unpacked size in bytes as recorded in the archive.
 
-    `violation` is the rule broken by its type, encryption or compression method; empty if there is none.
+    `violation` explains why its type, encryption or compression method is not allowed; empty if they are allowed.
     """
 
     name: str
@@ -75,15 +75,15 @@ def unpack(
 
     Args:
         archive: A zip or tar file (uncompressed, gzip, bzip2 or xz); the format is detected from the content.
-        sha256: Expected checksum, 64 hexadecimal digits.
+        sha256: Expected checksum (64 hexadecimal digits).
         progress: Receives the number of bytes unpacked so far.
         limits: Limits beyond which the archive is rejected.
 
     Returns:
-        The complete folder, which must be treated as read-only.
+        The folder with the unpacked files, which must be treated as read-only.
 
     Raises:
-        SourceError: The checksum differs, the archive is corrupt or has an unknown format, or an entry breaks a rule.
+        SourceError: The checksum differs, the archive is corrupt or has an unknown format, or an entry is not allowed.
             Nothing is left on disk.
     """
     digest = cached_sha256(archive)
@@ -196,7 +196,7 @@ def _refusal(archive: Path, entry: ArchiveEntry, rule: str) -> SourceError:
 
 
 def _name_violation(name: str) -> str:
-    """Returns the rule broken by the name of an entry, or an empty string if the name is valid."""
+    """Returns the reason why an entry name is not allowed, or an empty string if it is allowed."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:

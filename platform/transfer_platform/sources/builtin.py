@@ -1,7 +1,7 @@
 """Datasets bundled with installed packages: scikit-learn's handwritten digits.
 
-1,797 grayscale images (8 x 8 pixels, 17 gray levels) from E. Alpaydin and C. Kaynak, "Optical Recognition of
-Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
+The digits are 1,797 grayscale images (8 x 8 pixels, 17 gray levels) from E. Alpaydin and C. Kaynak, "Optical
+Recognition of Handwritten Digits", UCI Machine Learning Repository, https://doi.org/10.24432/C50P49.
 """
 
 import gzip
@@ -22,7 +22,7 @@ def embedded_dataset(name: str) -> Path:
     """Returns the folder of an embedded dataset (`digits`), which is written to the cache on first use.
 
     Raises:
-        SourceError: There is no embedded dataset with this name, or its file is not installed.
+        SourceError: There is no embedded dataset with this name, or its data file is not installed.
     """
     if name not in _WRITERS:
         known = ", ".join(f"embedded:{known}" for known in _WRITERS)

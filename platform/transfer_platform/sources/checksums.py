@@ -1,4 +1,4 @@
-"""File checksums, cached for as long as a file is unchanged.
+"""File checksums, cached until the file changes.
 
 A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """
@@ -49,7 +49,7 @@ def cached_sha256(path: Path) -> str:
 
 
 def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
-    """Like `cached_sha256`, but for several files; see `ChecksumCache` for `scope`."""
+    """Returns the SHA-256 of each file, as in `cached_sha256`; see `ChecksumCache` for the meaning of `scope`."""
     cache = ChecksumCache(scope)
     digests = []
     try:
@@ -67,7 +67,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum of a file, or its first digits, in lowercase hexadecimal; if empty, any file is accepted."""
+    """Expected checksum, or its leading digits, in lowercase hexadecimal; an empty one matches any file."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
@@ -109,6 +109,6 @@ class ChecksumCache:
         self._entries[name] = self._new[name] = bytes.fromhex(digest) + _STAMP.pack(*stamp)
 
     def save(self) -> None:
-        """Writes the checksums added since the last call to disk."""
+        """Stores the checksums added since the previous save on disk."""
         self._cache.put(self._new)
         self._new = {}

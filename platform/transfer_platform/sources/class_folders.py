@@ -12,7 +12,7 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns a folder name for each class: identical on all operating systems, and usually the class name itself.
+    """Returns one folder name per class, valid on every operating system; usually the class name itself.
 
     Class indices are appended to names that would collide, including on case-insensitive file systems.
 
@@ -28,7 +28,7 @@ def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _portable(name: str) -> str:
-    """Removes characters that some operating systems forbid; returns an empty string if no visible name is left."""
+    """Replaces characters that some operating systems forbid; returns an empty string if no usable name remains."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
     shortened = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
     return "" if is_ignored(shortened) else shortened

@@ -33,7 +33,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 class DownloadError(Exception):
-    """The file is missing or different at this location, but another location may have it."""
+    """The download from one location failed; another location may still provide the file."""
 
 
 class _InterruptedDownloadError(Exception):
@@ -55,12 +55,12 @@ def fetch(
         url: An HTTP or HTTPS URL.
         sha256: Expected SHA-256 checksum, 64 hexadecimal digits.
         hash_prefix: First digits of the SHA-256 checksum, as in `resnet18-f37072fd.pth`; ignored if `sha256` is set.
-        md5: Expected MD5 checksum, 32 hexadecimal digits; checked instead of the SHA-256 checksum.
-        mirror_path: Additional relative path to try in each mirror, between the two standard paths.
+        md5: Expected MD5 checksum, 32 hexadecimal digits; if set, it is verified instead of the SHA-256 checksum.
+        mirror_path: Additional relative path to try in each mirror, after `host/path/file.zip` and before `file.zip`.
         progress: Receives the number of bytes downloaded so far.
 
     Returns:
-        The file in the cache or in a mirror folder, which must be treated as read-only.
+        Path of the file in the cache or a mirror folder. The file must be treated as read-only.
 
     Raises:
         SourceError: The URL is invalid, or no location has a file with the expected checksum.
@@ -85,7 +85,7 @@ def fetch(
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to `target` and returns `target`; its folder must exist, and the caller must hold its lock.
+    """Downloads a file to `target`, whose folder must exist, and returns `target`. The caller must hold its lock.
 
     Raises:
         DownloadError: The server is unreachable, rejects the request, disconnects too often, or has a different file.
@@ -109,7 +109,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
 
 
 def redact_url(url: str) -> str:
-    """Removes the user name, password and query of a URL, as they may be secret; returns paths unchanged."""
+    """Removes the user name, password and query string from a URL, as they may be secret; returns paths unchanged."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
@@ -189,7 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the remaining bytes, with retries; returns the checksum mismatch, or an empty string."""
+    """Downloads the remaining bytes, with retries; returns a message if the checksum is wrong, else an empty string."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes; resumes only if a version or a checksum would reveal a mix of file versions."""
+    """Requests the remaining bytes; starts over if neither version nor checksum could reveal that the file changed."""
     import requests
     import urllib3
 
@@ -224,15 +224,15 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Replaces library messages, which contain the full URL, including secrets."""
+    """Converts a library error into one whose message does not contain the URL, as that may include secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
-        return DownloadError("the URL is not valid, or redirects to an invalid one")
+        return DownloadError("the URL is invalid or redirects to an invalid URL")
     if isinstance(error, exceptions.SSLError):
         return DownloadError("the server's certificate is not trusted")
     if isinstance(error, exceptions.Timeout):
-        return _InterruptedDownloadError(f"no response within {CONNECT_SECONDS} to {READ_SECONDS} s")
+        return _InterruptedDownloadError(f"no connection within {CONNECT_SECONDS} s or no data for {READ_SECONDS} s")
     if isinstance(error, exceptions.ConnectionError):
         return _InterruptedDownloadError("the server cannot be reached")
     total = part.version_and_total()[1]
@@ -271,7 +271,7 @@ def _version(response: Response) -> str:
 def _append(response: Response, part: _PartialFile, task: str, progress: Progress) -> None:
     done, total = part.size, part.version_and_total()[1]
     with part.file.open("ab") as file:
-        # Not decoded, because servers that declare `.tar.gz` files as gzip-encoded send the file itself.
+        # Not decoded: some servers declare a `.tar.gz` file as gzip-encoded although they send the file itself.
         for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
             file.write(chunk)
             done += len(chunk)

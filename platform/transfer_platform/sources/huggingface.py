@@ -1,7 +1,7 @@
 """Hugging Face datasets, converted to class folders in the cache.
 
-They are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files that `datasets` supports,
-such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4, which no longer supports them.
+Datasets are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files in a supported format
+such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4 or later, which does not support them.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The content of an image file, and the folder name of its class."""
+    """Content of an image file and the folder name of the image's class."""
 
     content: bytes
     folder: str
@@ -50,19 +50,19 @@ class StoredImage:
 
 
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:
-    """Returns the folder of a Hugging Face dataset, which is written to the cache on first use.
+    """Returns the cache folder of a Hugging Face dataset, converting the dataset on first use.
 
     Image bytes are copied unchanged, and only one image at a time is held in memory. Hub datasets are downloaded to
     Hugging Face's own cache (`HF_HOME`) and later read from there, even offline.
 
     Args:
         text: The part of the source after `huggingface:`; see `sources.names.huggingface_source`.
-        base: Folder that local paths are relative to.
+        base: Folder that relative paths are resolved against.
         progress: Receives the number of images written so far.
 
     Returns:
-        A folder with one subfolder per split, each with one folder per class; or, if the dataset was saved without
-        splits, a folder with one subfolder per class.
+        A folder with one subfolder per split, each containing one folder per class. If the dataset was saved without
+        splits, the class folders are at the top level.
 
     Raises:
         SourceError: The extra is not installed, the dataset cannot be loaded, or its columns are ambiguous.
@@ -98,7 +98,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a folder name that is unique to the options and, for local folders, to the content."""
+    """Returns a folder name that depends on the options and, for local folders, on their content."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
@@ -248,7 +248,7 @@ def _describe(features: Mapping[str, Any]) -> str:
 
 
 def _class_folders(table: Table, label: str) -> Mapping[object, str]:
-    """Returns the folder name of each class, keyed by its value in the label column."""
+    """Returns a mapping from each value in the label column to the folder name of its class."""
     from datasets import ClassLabel
 
     feature = table.features[label]

@@ -10,21 +10,21 @@ from transfer_platform.suggest import did_you_mean
 
 EMBEDDED, TORCHVISION, HUGGINGFACE = "embedded:", "torchvision:", "huggingface:"
 NAMED_PREFIXES = (EMBEDDED, TORCHVISION, HUGGINGFACE)
-"""Prefixes of a `dataset.source` that is neither a path nor a URL."""
+"""Prefixes of `dataset.source` values that are neither paths nor URLs."""
 
 TORCHVISION_DATASETS = tuple(TABLE)
 
 _UNSUPPORTED: Mapping[str, str] = {
     "CLEVRClassification": "its test images have no labels",
     "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
-    "FER2013": "its download requires a login; download and unpack it, and use the image folder as the source",
-    "INaturalist": "it is hundreds of gigabytes in size; unpack a part of it and use that folder as the source",
-    "ImageNet": "its download requires a login; download and unpack it, and use that folder as the source",
+    "FER2013": "downloading requires a login; download and unpack it yourself, and use its image folder as the source",
+    "INaturalist": "it is hundreds of gigabytes in size; unpack part of it and use the resulting folder as the source",
+    "ImageNet": "downloading requires a login; download and unpack it yourself, and use its folder as the source",
     "LFWPeople": "it is no longer published",
     "Omniglot": "its two splits have no classes in common",
-    "PCAM": "it requires h5py and is stored on Google Drive; use a copy from huggingface:",
-    "Places365": "it is hundreds of gigabytes in size; unpack a part of it and use that folder as the source",
-    "StanfordCars": "it is no longer published; use a copy from huggingface:",
+    "PCAM": "it requires h5py and is hosted on Google Drive; use a copy on the Hub (huggingface:OWNER/NAME)",
+    "Places365": "it is hundreds of gigabytes in size; unpack part of it and use the resulting folder as the source",
+    "StanfordCars": "it is no longer published; use a copy on the Hub (huggingface:OWNER/NAME)",
 }
 _LOCAL = re.compile(r"(\.{1,2}$|\.{1,2}/|/|~)")
 _ON_HUB = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@:]+))?(@(?P<revision>[^@:]+))?")
@@ -38,11 +38,11 @@ class HuggingFaceSource:
     Attributes:
         name: Dataset name on the Hub, or path to a local folder.
         local: Whether `name` is a path.
-        config: Dataset configuration; defaults to the only one.
+        config: Dataset configuration; by default, the only configuration.
         revision: Branch, tag or commit; defaults to the latest commit.
-        image: Image column; defaults to the only column of image type.
-        label: Label column; defaults to the only column of class type.
-        splits: Splits to use; defaults to all.
+        image: Name of the image column; by default, the only column of type `Image`.
+        label: Name of the label column; by default, the only column of type `ClassLabel`.
+        splits: Names of the splits to use; by default, all splits.
     """
 
     name: str
@@ -55,7 +55,7 @@ class HuggingFaceSource:
 
 
 def torchvision_problem(name: str) -> str:
-    """Returns the reason why `torchvision:NAME` is not available, or an empty string if it is available."""
+    """Returns why `torchvision:NAME` is not supported, or an empty string if it is."""
     if name in TORCHVISION_DATASETS:
         return ""
     if reason := _UNSUPPORTED.get(name):

@@ -1,6 +1,6 @@
 """Downloads individual images from web servers and object stores to the cache.
 
-An image is downloaded again only if its version in the store changes; an interrupted call can be resumed.
+An image is downloaded again only if its version in the store changes, so an interrupted call can simply be repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes and the package required for each; none of them can read local files."""
+"""Supported URL schemes, none of which can read local files, and the package to install for each."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3
@@ -40,7 +40,7 @@ _VERSION_FIELDS = (
     *("ETag", "etag", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated", "mtime"),
     *("generation", "VersionId", "size", "created"),
 )
-"""Metadata fields, as named by the various stores, whose values change with the content of a file."""
+"""Names that different stores use for metadata fields whose values change when the file content changes."""
 
 
 class _TooLargeError(Exception):
@@ -72,7 +72,7 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
         progress: Receives the number of images processed so far.
 
     Returns:
-        For each URL, the file in the cache, which must be treated as read-only, or the reason why it is missing.
+        For each URL, the cached file, or the problem if there is none. Cached files must be treated as read-only.
 
     Raises:
         SourceError: A store cannot be reached, or the cache is not writable. Downloaded images stay in the cache.
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns the problem if the store rejected the request for this file; `None` if the store itself failed."""
+    """Returns the problem if the store rejected this file, or `None` if the store itself failed."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:
@@ -179,7 +179,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException, url: str) -> str:
-    """Describes the innermost cause, omitting the query of the URL, which may contain secrets."""
+    """Describes the root cause of an error, without the query string of the URL, which may contain secrets."""
     cause = list(_causes(error))[-1]
     status = getattr(cause, "status", None)
     description = f"HTTP status {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"

@@ -20,12 +20,12 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     Args:
         source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz) or its http(s) URL, `embedded:digits`,
             `torchvision:NAME` or `huggingface:NAME`.
-        base: Folder that relative paths are resolved against, usually the folder of the recipe.
+        base: Folder that relative paths are resolved against, usually the recipe folder.
         sha256: Expected checksum of an archive, 64 hexadecimal digits.
         progress: Receives the progress of downloading, unpacking and writing.
 
     Returns:
-        The folder `source`, or a folder in the cache, which must be treated as read-only.
+        The folder `source` itself, or a cache folder that must be treated as read-only.
 
     Raises:
         SourceError: The source does not exist, cannot be downloaded, has a different checksum, or is unsafe to unpack.
@@ -47,7 +47,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Like `open_source`, but for a CSV, TSV or Parquet file or its http(s) URL; does not download the images.
+    """Returns a manifest (CSV, TSV or Parquet), downloading it if necessary, but not its images; see `open_source`.
 
     Raises:
         SourceError: The manifest does not exist, cannot be downloaded, or has a different checksum.
@@ -58,7 +58,7 @@ def open_manifest(source: str, base: Path, sha256: str | None = None, progress: 
     if not path.is_file():
         raise SourceError(f"the manifest {source!r} was not found: {path} does not exist{_suggestion(path)}")
     if sha256 is not None and (digest := cached_sha256(path)) != sha256:
-        raise SourceError(f"the SHA-256 of {path} is {digest}, expected {sha256}; download it again")
+        raise SourceError(f"the SHA-256 of {path} is {digest}, expected {sha256}; download the file again")
     return path
 
 
@@ -72,7 +72,7 @@ def _open_named(source: str, base: Path, progress: Progress) -> Path:
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
-        raise SourceError(f"sha256 is only supported for archives; remove it, as the source {source!r} is not one")
+        raise SourceError(f"sha256 is only supported for archives; remove it, as {source!r} is not an archive")
 
 
 def _suggestion(path: Path) -> str:

@@ -10,7 +10,7 @@ _LARGEST_BLOCK = 65535
 def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
     """Encodes pixels as an uncompressed 8-bit PNG, byte-identical on every machine.
 
-    Splits depend on these bytes, and the output of other encoders varies between versions. The file consists of the
+    Splits depend on these bytes, but the output of other encoders varies between versions. The file consists of the
     mandatory chunks of https://www.w3.org/TR/png-3/ and uses uncompressed blocks (RFC 1951, section 3.2.4).
 
     Args:
@@ -26,7 +26,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950); the block sizes chosen by zlib itself vary between versions."""
+    """Returns an uncompressed zlib stream (RFC 1950); not written by zlib, whose block sizes vary between versions."""
     stream = b"\x78\x01"
     for start in range(0, len(data), _LARGEST_BLOCK):
         block = data[start : start + _LARGEST_BLOCK]

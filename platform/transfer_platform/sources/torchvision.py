@@ -25,7 +25,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
 def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
-    """Returns the folder of a torchvision dataset, which is written to the cache on first use.
+    """Returns the cache folder of a torchvision dataset, converting the dataset on first use.
 
     Published image files are copied unchanged; arrays are written as lossless PNG files, byte-identical on every
     machine. Arrays are loaded into memory one split at a time, and image files one at a time.
@@ -35,8 +35,8 @@ def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
         progress: Receives the progress of downloading, unpacking and writing.
 
     Returns:
-        A folder with the subfolders `train`, `test` and, if available, `validation`, each with one folder per class;
-        or, if the dataset has no splits, a folder with one subfolder per class.
+        A folder with the subfolders `train`, `test` and, if available, `validation`, each containing one folder per
+        class. If the dataset has no splits, the class folders are at the top level.
 
     Raises:
         SourceError: The name is unknown, or files cannot be downloaded, have a different checksum or are corrupt.
@@ -68,7 +68,7 @@ def _write(name: str, folder: Path, progress: Progress) -> None:
 
 
 def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
-    """Places a published file, or its content, where torchvision expects it."""
+    """Downloads a published file and copies or unpacks it to where torchvision expects it."""
     folder = root / file.folder
     folder.mkdir(parents=True, exist_ok=True)
     _unpack_or_copy(_fetch(file, progress), folder, progress)
@@ -78,7 +78,7 @@ def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
 
 
 def _fetch(file: PublishedFile, progress: Progress) -> Path:
-    """Downloads a file from the first available URL; a mirror may be a torchvision `root` folder."""
+    """Downloads a file from the first available URL; a torchvision `root` folder can serve as a mirror."""
     mirror_path = f"{file.folder}/{file.name}".lstrip("/")
     failures = []
     for url in file.urls:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DatasetClass = Any
-"""A torchvision dataset class; torchvision has no type annotations."""
+"""A torchvision dataset class; `Any` because torchvision has no type annotations."""
 DatasetInstance = Any
 """An instance of a torchvision dataset class."""
 
@@ -22,7 +22,7 @@ class PublishedFile:
 
     Attributes:
         urls: URLs of the file, in order of preference.
-        md5: Published MD5 checksum, 32 hexadecimal digits; `None` if there is none.
+        md5: Published MD5 checksum, 32 hexadecimal digits; `None` if none is published.
         folder: Folder for the file or its content, relative to torchvision's `root`.
         inner_archives: Glob patterns for compressed files inside the archive that are also unpacked into `folder`.
     """
@@ -43,10 +43,10 @@ class TorchvisionDataset:
     """Description of a torchvision dataset class.
 
     Attributes:
-        files: Returns the files to download for the class.
+        files: Function that returns the files to download for a dataset class.
         splits: Constructor arguments, keyed by split folder; the key is `.` if the dataset has no splits.
-        images: Returns the image files and their labels; `None` if the dataset stores its images as arrays.
-        classes: Class names, if not provided by torchvision.
+        images: Function that returns the image files and labels; `None` if the dataset stores its images as arrays.
+        classes: Class names; empty if torchvision provides them.
     """
 
     files: Callable[[DatasetClass], Iterable[PublishedFile]]

@@ -1,4 +1,4 @@
-"""Lists folders recursively; follows symbolic links only if it is safe."""
+"""Recursive folder listing that follows only safe symbolic links."""
 
 import os
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ class FoundFile:
     """A file that has been listed but not read.
 
     Attributes:
-        path: Path of the file, with symlinks not resolved; a string, because there may be millions of files.
-        name: The same path relative to the listed folder, with `/` as separator.
+        path: Path of the file, with symlinks unresolved; a string to save memory, as there may be millions of files.
+        name: Path relative to the listed folder, with `/` as the separator.
     """
 
     path: str
@@ -32,7 +32,7 @@ class FolderContents:
     Attributes:
         files: Regular files, including links that may be followed.
         folders: Direct subfolders, including links to folders.
-        ignored: Hidden files and files created by file managers; hidden folders are not entered.
+        ignored: Hidden files and folders, and those created by file managers; ignored folders are not searched.
         problems: Unreadable folders, rejected links, and special files such as pipes, keyed by path.
     """
 
@@ -48,7 +48,7 @@ def is_ignored(name: str) -> bool:
 
 
 def walk(folder: Path, root: Path) -> FolderContents:
-    """Lists everything below `folder`; links must not lead outside `root`. Both paths must be absolute and resolved."""
+    """Lists everything below `folder`; rejects links that leave `root`. Both paths must be absolute and resolved."""
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:

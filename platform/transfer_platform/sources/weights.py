@@ -1,4 +1,4 @@
-"""Locates pretrained weights: bundled, local, or downloaded once."""
+"""Locates pretrained weights, which may be bundled, local or downloaded."""
 
 from dataclasses import dataclass
 from pathlib import Path

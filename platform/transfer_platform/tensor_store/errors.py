@@ -1,11 +1,11 @@
-"""Errors of the tensor store.
+"""Tensor store exceptions.
 
 TransferError
-└── StoreError               rows cannot be stored
-    ├── StoreFullError       they exceed the cache limit or the free disk space
+└── StoreError               the store cannot be used
+    ├── StoreFullError       the rows exceed the cache limit or the free disk space
     └── StoreUnwritableError the cache folder is not writable
 
-The caller can continue without a store.
+The caller can catch these errors and continue without a store.
 """
 
 import errno
@@ -19,7 +19,7 @@ DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoreError(TransferError):
-    """Rows cannot be stored; rows that are already stored are not affected."""
+    """The store cannot be used; rows that are already stored are not affected."""
 
 
 class StoreFullError(StoreError):
@@ -31,15 +31,15 @@ class StoreUnwritableError(StoreError):
 
 
 class CorruptFileError(Exception):
-    """A segment is truncated, corrupt or has a different row spec. Not raised outside this package."""
+    """A segment is truncated or corrupt, or has a different row spec. Not raised outside this package."""
 
 
 @contextmanager
 def translate_write_errors(folder: Path) -> Iterator[None]:
-    """Converts an `OSError` into a `StoreError` whose message contains the cache folder and possible fixes.
+    """Converts an `OSError` into a `StoreError` whose message names the cache folder and suggests fixes.
 
     Raises:
-        StoreFullError: The disk, a quota or the file size limit is exhausted.
+        StoreFullError: The disk is full, or a quota or the file size limit is exceeded.
         StoreUnwritableError: Any other `OSError`.
     """
     try:
@@ -47,7 +47,7 @@ def translate_write_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise StoreFullError(
-                f"the disk with the cache {folder} is full ({error.strerror}): free some space, run "
+                f"the disk that contains the cache {folder} is full ({error.strerror}): free some space, run "
                 "`platform cache clear`, or set PLATFORM_CACHE to a folder on another disk"
             ) from error
         raise StoreUnwritableError(

@@ -1,7 +1,7 @@
-"""Disk usage, locks and eviction of the tensor store.
+"""Disk usage, locks and eviction for the tensor store.
 
 <folder>/<address>/000001.rows     segments; `.rows.part` while being written
-<folder>/.locks/<address>.lock     held by the process that computes rows for that address
+<folder>/.locks/<address>.lock     held by the process that computes rows for the address
 
 This module does not import PyTorch, so `platform cache` starts quickly.
 """
@@ -18,9 +18,9 @@ from transfer_platform.tensor_store.errors import StoreFullError, translate_writ
 
 SUFFIX = ".rows"
 PART = ".part"
-"""Appended to a file's name while the file is being written."""
+"""Appended to the name of a segment file while it is being written."""
 RESERVE_BYTES = 1 << 30
-"""Disk space left free for other programs, but at most 5% of the disk."""
+"""Disk space reserved for other programs, in bytes; capped at 5% of the disk."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Bytes and files removed by `clear`, and addresses skipped because another process is computing their rows."""
+    """Number of bytes and files removed by `clear`, and addresses skipped because their rows are being computed."""
 
     bytes: int
     files: int
@@ -42,7 +42,7 @@ class ClearResult:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows, except at addresses whose rows are being computed.
+    """Removes all rows except those at addresses for which rows are being computed.
 
     Processes that have already opened rows can still read them.
 
@@ -73,17 +73,17 @@ def list_files(folder: Path) -> list[StoredFile]:
 
 
 def total_bytes(folder: Path) -> int:
-    """Returns the total size of the store's files in a folder, which need not exist."""
+    """Returns the total size of all files in the store, in bytes; `folder` need not exist."""
     return sum(file.size for file in list_files(folder))
 
 
 def address_lock(folder: Path, address: str) -> FileLock:
-    """Returns the lock for one address; the operating system releases it when the process that holds it dies."""
+    """Returns the lock for one address; the operating system releases the lock if its holder dies."""
     return FileLock(folder / ".locks" / f"{address}.lock")
 
 
 def free_bytes(folder: Path) -> int:
-    """Returns how many bytes can be written to the disk of a folder, which need not exist."""
+    """Returns the number of bytes that may be written to the disk containing `folder`, which need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(RESERVE_BYTES, disk.total // 20)
@@ -103,7 +103,7 @@ def evict(
     The caller must hold the lock for `address`. Files in `keep` are not removed.
 
     Raises:
-        StoreFullError: There would not be enough space even then; nothing was removed.
+        StoreFullError: Removing files would not free enough space; nothing was removed.
         StoreUnwritableError: The folder is not writable.
     """
     files, free = list_files(folder), free_bytes(folder)
@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes unfinished segments left by dead processes at all addresses; the caller has locked `address`."""
+    """Removes unfinished segments of dead processes at all addresses; the caller must hold the lock for `address`."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, and its address folder if that is empty and not the folder of `locked_address`."""
+    """Removes a file, and its address folder if the folder is empty and does not belong to `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty
@@ -153,7 +153,7 @@ class _AddressLocks(ExitStack):
         self._folder, self._acquired = folder, {locked_address: True}
 
     def acquire(self, address: str) -> bool:
-        """Tries once to acquire the lock for an address; returns True if this process holds it."""
+        """Tries once to acquire the lock for an address; returns whether the lock is held."""
         if address not in self._acquired:
             self._acquired[address] = self._try(address)
         return self._acquired[address]

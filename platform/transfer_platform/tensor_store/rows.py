@@ -26,17 +26,17 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
-        """Returns copies of the selected rows (B, *shape) on the CPU; indices (B,) from 0 to N - 1 may repeat.
+        """Returns copies of the selected rows (B, *shape) on the CPU; `indices` (B,) may contain duplicates.
 
         Raises:
-            IndexError: An index is out of range.
+            IndexError: An index is not between 0 and N - 1.
         """
 
 
 class InMemoryRows:
     """Distinct rows held in one tensor (D, *shape).
 
-    `order` (N,) maps each key to its row in `values`; None if the rows are already in key order.
+    `order` (N,) contains the index in `values` for each key; None if the rows are already in key order.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows in memory-mapped files, whose pages are dropped each time `resident_bytes` bytes have been read."""
+    """Rows in memory-mapped files; drops the resident pages after every `resident_bytes` bytes read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes
@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops the mapped pages, which count toward this process's memory, once enough rows have been read."""
+        """Drops mapped pages after every `resident_bytes` bytes read, as they count toward the process's memory."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0
@@ -91,7 +91,7 @@ class MappedRows:
 def open_rows(
     spec: RowSpec, keys: Sequence[str], locations: Mapping[str, RowLocation], in_memory_bytes: int, resident_bytes: int
 ) -> Rows:
-    """Opens the rows for N keys, which may repeat; see `MappedRows` for `resident_bytes`.
+    """Opens the rows for N keys, which may contain duplicates; see `MappedRows` for `resident_bytes`.
 
     If the distinct rows take at most `in_memory_bytes` in total, they are read into memory.
     """

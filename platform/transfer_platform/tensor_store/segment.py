@@ -1,4 +1,4 @@
-"""Segment: an immutable, memory-mapped file of rows with a checksum per row.
+"""Segments: immutable, memory-mapped files of rows, with one checksum per row.
 
     bytes 0 to 63     magic, padded
     rows              consecutive, `row_bytes` each
@@ -35,7 +35,7 @@ START = 64
 """Offset of the first row: one cache line, so rows whose size is a multiple of a cache line stay aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Before Python 3.13, each mapping holds a file descriptor."""
+"""Avoids one open file descriptor per mapping; not available before Python 3.13."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""
@@ -54,7 +54,7 @@ class RowSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise ValueError(f"{self.dtype!r} is not a torch dtype, such as float32 or uint8")
+            raise ValueError(f"{self.dtype!r} is not the name of a torch dtype; valid names include float32 and uint8")
         if any(size < 1 for size in self.shape):
             raise ValueError(f"a row must have at least one element, but its shape is {self.shape}")
 
@@ -77,7 +77,7 @@ def to_bytes(rows: Tensor, spec: RowSpec) -> ByteRows:
         ValueError: The rows have a different shape or dtype.
     """
     if tuple(rows.shape[1:]) != spec.shape or rows.dtype != spec.torch_dtype:
-        raise ValueError(f"rows of {tuple(rows.shape[1:])} {rows.dtype} do not match {spec}")
+        raise ValueError(f"rows with shape {tuple(rows.shape[1:])} and dtype {rows.dtype} do not match {spec}")
     # Viewed as bytes because NumPy has no bfloat16; flattened because such a view needs at least one dimension.
     flat = rows.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
     byte_rows: ByteRows = flat.reshape(len(rows), spec.row_bytes).numpy()
@@ -104,7 +104,7 @@ class Segment:
     mapping: mmap.mmap
 
     def intact(self, indices: Iterable[int]) -> list[int]:
-        """Returns the row indices whose checksums match."""
+        """Returns those of the given row indices whose rows match their checksums."""
         matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
         return matching
@@ -164,7 +164,7 @@ class SegmentWriter:
         return len(self._keys)
 
     def append(self, keys: Sequence[str], rows: ByteRows) -> None:
-        """Appends rows (B, row_bytes) under B keys."""
+        """Appends rows (B, row_bytes) and their B keys."""
         self._file.write(rows.data)
         self._keys.extend(keys)
         self._checksums.extend(zlib.crc32(row) for row in rows)

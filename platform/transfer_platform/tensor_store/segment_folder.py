@@ -1,4 +1,4 @@
-"""Finds and verifies the rows stored in the segments of one address."""
+"""Finds and verifies the rows stored in the segments at one address."""
 
 import errno
 import os
@@ -14,17 +14,17 @@ from transfer_platform.tensor_store.rows import RowLocation
 from transfer_platform.tensor_store.segment import RowSpec, Segment, open_segment
 
 MAX_THREADS = 4
-"""Maximum number of threads that verify segments; each holds a whole segment, and four saturate most disks."""
+"""Maximum number of threads that verify segments; each holds one segment in memory, and four saturate most disks."""
 
 
 class SegmentFolder:
-    """The folder for one address; it need not exist. Segments with a different row spec count as corrupt."""
+    """Segments at one address, whose folder need not exist. Segments with a different row spec count as corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec
 
     def locate(self, keys: Iterable[str]) -> dict[str, RowLocation]:
-        """Returns the locations of keys whose rows are stored and intact, and marks their files as recently used."""
+        """Returns the locations of keys whose rows are stored and intact, and marks the files as recently used."""
         candidates = self._candidates(set(keys))
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
             locations = dict(chain.from_iterable(pool.map(_verify, candidates)))
@@ -44,12 +44,12 @@ class SegmentFolder:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Returns the path for the next segment, numbered last because later rows replace earlier ones."""
+        """Returns the path for the next segment, numbered highest because later segments take precedence."""
         last = max((int(path.stem) for path in self._paths()), default=0)
         return self.folder / f"{last + 1:06d}{SUFFIX}"
 
     def _candidates(self, keys: set[str]) -> list[tuple[Segment, list[tuple[str, int]]]]:
-        """Returns segments, each with the keys (and their row indices) that no later segment contains."""
+        """Returns segments, each with the (key, row index) pairs of requested keys that no later segment contains."""
         candidates = []
         for path in reversed(self._paths()):
             if not keys:
@@ -69,7 +69,7 @@ class SegmentFolder:
 
 
 def _open(path: Path, spec: RowSpec) -> Segment | None:
-    """Opens a segment; returns None if another process has removed the file or if it is not readable."""
+    """Opens a segment; returns None if the file is unreadable or has been removed by another process."""
     try:
         return open_segment(path, spec)
     except OSError as error:

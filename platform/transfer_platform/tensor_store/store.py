@@ -16,10 +16,10 @@ from transfer_platform.tensor_store.segment import ByteRows, RowSpec, SegmentWri
 from transfer_platform.tensor_store.segment_folder import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Maps the positions of missing rows, in ascending order, to batches (b, *shape) of those rows in the same order."""
+"""Takes the positions of missing rows in ascending order; yields batches (b, *shape) of these rows in this order."""
 
 KEY_BYTES = 128
-"""Approximate disk space of a key and its checksum."""
+"""Approximate disk space for a key and a checksum, in bytes."""
 
 
 class Store:
@@ -28,11 +28,11 @@ class Store:
     Args:
         folder: Folder of the store, which must contain nothing else; it need not exist.
         limit: Maximum total size of all files, in bytes.
-        segment_bytes: Segment size. An open segment takes a file descriptor; a killed process loses one segment.
-        segment_seconds: Age at which a segment is finished even if it is smaller than `segment_bytes`.
-        in_memory_bytes: Maximum size of a set of rows that is read into memory instead of being memory-mapped.
-        resident_bytes: Bytes read from mapped files before their pages are dropped.
-        free_bytes: Returns how many bytes can be written to the disk of a folder.
+        segment_bytes: Target segment size. Larger segments need fewer file descriptors, but a crash loses more rows.
+        segment_seconds: Age in seconds at which a segment is finished even if it is smaller than `segment_bytes`.
+        in_memory_bytes: Maximum total size of requested rows that are read into memory instead of memory-mapped.
+        resident_bytes: Number of bytes read from memory-mapped files before their pages are dropped.
+        free_bytes: Function that returns the number of bytes that may be written to the disk containing a folder.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Store:
         """Returns the rows for N keys; computes and stores each distinct row that is missing.
 
         Args:
-            address: Digest of everything that determines the rows apart from their keys; used as a folder name.
+            address: Digest of everything that determines the rows, except for the keys; used as a folder name.
             spec: Shape and dtype of each row.
-            keys: N keys, such as the digests of images; may repeat.
+            keys: N keys, such as image digests; may contain duplicates.
             compute: Computes the missing rows, given their positions in `keys`. Not called if no rows are missing.
             on_wait: Called once if another process is computing rows for this address.
 
         Raises:
             StoreFullError: There is not enough space; rows in finished segments remain stored.
             StoreUnwritableError: Rows are missing and the folder is not writable.
-            ValueError: `compute` returned rows of the wrong number, shape or dtype. Its own exceptions propagate.
+            ValueError: The number, shape or dtype of the computed rows is wrong. Exceptions from `compute` propagate.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
             raise ValueError(f"an address must be a digest, but is {address!r}")
@@ -162,7 +162,7 @@ class _RowWriter:
         """Writes one row for each key.
 
         Raises:
-            StoreError: A segment cannot be written; finished segments remain.
+            StoreError: A segment cannot be written; finished segments remain in the store.
             ValueError: The number of rows, their shape or their dtype is wrong.
         """
         done = 0

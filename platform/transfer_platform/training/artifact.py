@@ -20,7 +20,7 @@ from transfer_platform.training.loop import FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 MAX_REFERENCE = 2000
-"""Maximum number of reference images for the scorer; more add little benefit, but slow the artifact down."""
+"""Maximum number of reference images for the scorer; more images bring little benefit but slow down serving."""
 
 
 def write_artifact(
@@ -65,13 +65,13 @@ def _fit_ood_scorer(
 def _held_out_scores(
     trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, required: int
 ) -> tuple[OodScorer, Tensor]:
-    """Returns a network's scorer, and the scores of images not used for training.
+    """Returns the scorer of a network and the scores of images that were not used to train the network.
 
     With cross-validation, each fold's network scores its held-out images until `required` scores are available.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):
-        # The backbone was not trained, so its features are independent of all images, which count as held out.
+        # The backbone was not trained, so its features do not depend on any image, and all images count as held out.
         scorer = _scorer(trainer, recipe, network, development)
         return scorer, scorer.leave_one_out()
     scorer = _scorer(trainer, recipe, network, train)
@@ -96,7 +96,7 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
     """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
 
-    Duplicates are used only once: the distance between them is 0, which would make the threshold too strict.
+    Only one of several identical images is used: a distance of 0 between them would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

@@ -1,6 +1,6 @@
 """Inputs and mini-batches of a trial: images, or features from a frozen prefix.
 
-Both kinds of input use the same augmented views in the same epochs.
+In any given epoch, both kinds of input use the same augmented views.
 """
 
 import math
@@ -30,7 +30,7 @@ class InputSource(Protocol):
 
     evaluation_batch: int
     elements: int
-    """Input elements per image."""
+    """Number of input elements per image."""
 
     def load(self, positions: Sequence[int]) -> Tensor:
         """Returns unaugmented inputs (B, ...) for the given images."""
@@ -38,7 +38,7 @@ class InputSource(Protocol):
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
         """Returns training inputs (B, ...) for an epoch; epochs are counted from 1.
 
-        `repeats` is how often each image has already occurred in the epoch; every occurrence gets a different view.
+        `repeats` is the number of times each image has already occurred in the epoch; each occurrence gets a new view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -54,11 +54,11 @@ class ImageInputs:
         self.elements = 3 * images.preprocessing.image_size**2
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns images (B, 3, S, S), preprocessed as for serving."""
+        """Returns images (B, 3, S, S), preprocessed as they are for serving."""
         return self._images.load(positions).contiguous(memory_format=torch.channels_last)
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns views (B, 3, S, S) for an epoch; see `InputSource`."""
+        """Returns augmented views (B, 3, S, S) for an epoch; see `InputSource`."""
         if not self._views.varies:
             return self.load(positions)
         pairs = zip(positions, repeats, strict=True)
@@ -98,7 +98,7 @@ class FeatureInputs:
         return self._to_device(self._original.take(positions))
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
-        """Returns the features (B, ...) of the views for an epoch; see `InputSource`."""
+        """Returns features (B, ...) of the augmented views for an epoch; see `InputSource`."""
         if self._augmented is None:
             return self.load(positions)
         rows = [

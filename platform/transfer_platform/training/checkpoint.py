@@ -1,4 +1,4 @@
-"""Atomically saves tensors to safetensors files, and loads them."""
+"""Saves tensors to safetensors files atomically, and loads them."""
 
 import os
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from transfer_registry.files import atomic_write
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Atomically writes named tensors to a file, creating missing parent folders.
 
-    Tensors that share memory are written as separate copies, so every reader gets a plain state dict. The metadata can
-    be read without loading the tensors.
+    Tensors that share memory are written as separate copies, because safetensors rejects shared memory. The metadata
+    can be read without loading the tensors.
     """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Class weights in the loss, for imbalanced datasets."""
+"""Class weights of the loss function for imbalanced datasets."""
 
 import torch
 from torch import Tensor
@@ -22,6 +22,6 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Returns weights N / (C * n_c) for classes with n_c images (C,), like scikit-learn's `class_weight="balanced"`."""
+    """Returns class weights (C,), N / (C * n_c) for n_c images in a class, like scikit-learn's "balanced" weights."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

@@ -1,4 +1,4 @@
-"""Estimates the cost of storing features compared with recomputing them.
+"""Compares the cost of storing features with the cost of recomputing them.
 
 Costs measured on this machine are cached for `platform check`. This module does not import PyTorch.
 """
@@ -11,7 +11,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
-"""Assumed read and write speed of the store, on a solid-state drive. Rows that fit in memory are faster."""
+"""Assumed read and write speed of the store: that of a solid-state drive. Rows that fit in memory are read faster."""
 _NAMESPACE = "costs"
 
 
@@ -28,7 +28,7 @@ class CostKey:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Size of one image's features, and the time to compute them."""
+    """Size of one image's features in bytes, and the time needed to compute them in seconds."""
 
     row_bytes: int
     seconds: float
@@ -39,9 +39,9 @@ class StudyCosts:
     """Costs of storing and of recomputing features over a whole study."""
 
     rows: int
-    """Number of images and views to store."""
+    """Number of rows to store, one per image or view."""
     uses: int
-    """Number of images processed, summed over all trials, epochs and folds."""
+    """Number of row reads or recomputations, summed over all trials, epochs and folds."""
     measured: MeasuredCost
     """Measured cost per image."""
 
@@ -52,13 +52,13 @@ class StudyCosts:
 
     @property
     def stored_seconds(self) -> float:
-        """Time if features are stored: each row is computed and written once, and read on every use."""
+        """Total time if features are stored: each row is computed and written once, then read on every use."""
         transfer = self.measured.row_bytes / DISK_BYTES_PER_SECOND
         return self.rows * (self.measured.seconds + transfer) + self.uses * transfer
 
     @property
     def recomputed_seconds(self) -> float:
-        """Time if features are not stored, but computed on every use."""
+        """Total time if features are not stored: each row is computed on every use."""
         return self.uses * self.measured.seconds
 
     @property
@@ -68,7 +68,7 @@ class StudyCosts:
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """Returns the costs of a study that stores `views` views per training image; 1 means only the original image."""
+    """Returns the costs of a study with `views` stored views per training image; 1 means no augmented views."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
     # With K folds, each image is used for training in K - 1 folds and for validation in one.

@@ -1,6 +1,6 @@
-"""Inputs for the trials: images, stored features or recomputed features.
+"""Inputs for trials: images, stored features or recomputed features.
 
-If a network can be partitioned, stored and recomputed features are bitwise identical; only the time differs.
+Stored and recomputed features are bitwise identical, so the choice between them affects only the running time.
 """
 
 import torch
@@ -22,7 +22,7 @@ from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 
 FeatureRows = tuple[Rows, Rows | None]
-"""Features of all unaugmented images and, if there is augmentation, of the views of the training images."""
+"""Features of all unaugmented images, and those of the training images' augmented views (None if not augmented)."""
 
 
 class DataModule:
@@ -90,7 +90,7 @@ class DataModule:
     def _stored(
         self, recipe: Recipe, prefix: FrozenPrefix, images: ImageLoader, views: ViewSchedule
     ) -> FeatureRows | None:
-        """Returns stored features, or None if storing is slower, disabled or impossible."""
+        """Returns stored features, or None if storing is disabled, impossible or slower than recomputing."""
         if self._store is None or not self._should_store(self._store, recipe, prefix, views):
             return None
         # Decoded images are not stored, because they are not needed again once the features are stored.
@@ -117,8 +117,8 @@ class DataModule:
         costs = study_costs(self._splits, views.stored_count, epochs, self._trials, cost)
         if not costs.worth_storing:
             self._say(
-                f"features are recomputed in every epoch, about {costs.recomputed_seconds:.0f} s in total: "
-                f"storing them ({decimal(costs.bytes)}) would take about {costs.stored_seconds:.0f} s"
+                f"features are recomputed in every epoch, which takes about {costs.recomputed_seconds:.0f} s in total; "
+                f"storing and reading them ({decimal(costs.bytes)}) would take about {costs.stored_seconds:.0f} s"
             )
             return False
         if not store.fits(prefix.spec, costs.rows):
@@ -130,7 +130,7 @@ class DataModule:
         return True
 
     def _view_rows(self, views: ViewSchedule) -> tuple[list[int], list[int]]:
-        """Returns the image position and the seed of each view of the training images, grouped by image."""
+        """Returns the image positions and seeds of all views of the training images, ordered by image."""
         rows = [
             (position, views.view_seed(image.sha256, index))
             for position, image in enumerate(self._splits.train)

@@ -1,4 +1,4 @@
-"""Device selection and execution settings."""
+"""Device selection, limits on CPU threads, and device synchronization."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
 MIN_PARALLEL_ELEMENTS = 200_000
-"""Minimum input elements per step for which several threads are faster than one; see `benchmarks/threads.py`."""
+"""Minimum number of input elements per step for which multithreading is faster; see `benchmarks/threads.py`."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -44,10 +44,10 @@ def _available_device(name: str) -> torch.device:
 
 @contextmanager
 def threads_for(step_elements: int) -> Iterator[None]:
-    """Limits PyTorch to one CPU thread inside the `with` block if a step is small.
+    """Limits PyTorch to one CPU thread inside the `with` block if `step_elements` is small.
 
-    For operations that take microseconds, synchronizing threads costs more than it saves, and many times more when
-    another process is using one of the cores.
+    For operations that take microseconds, synchronizing threads takes longer than parallelism saves, and many times
+    longer if another process is using one of the cores.
     """
     threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:

@@ -21,12 +21,12 @@ from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
-"""Images per forward pass. Fixed, because in most networks the last bits of the features depend on it."""
+"""Images per forward pass; fixed, because the least significant bits of most networks' features depend on it."""
 
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """The prefix of a partition, for images with side S = `image_size` pixels."""
+    """Prefix of a partitioned network, for square images with a side of S = `image_size` pixels."""
 
     partition: Partition
     precision: str
@@ -67,7 +67,7 @@ class ComputedFeatures:
     """Features computed on every use, bitwise identical to those from `stored_features`.
 
     Args:
-        prefix: Always runs with the number of PyTorch threads set when this object is created.
+        prefix: Network prefix; always run with the number of PyTorch threads that was set when this object was created.
         positions: Image position of each row.
         view_seeds: Seed of each row's augmented view; None for unaugmented images.
     """
@@ -126,7 +126,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` is called before waiting for another process.
+    See `ComputedFeatures` for the first four arguments. `say` receives a message before a wait for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

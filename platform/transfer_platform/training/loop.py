@@ -18,7 +18,7 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Number of an epoch, counted from 1, and its metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
+    """Epoch number, counted from 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
 
     number: int
     metrics: dict[str, float]
@@ -32,7 +32,7 @@ class Objective:
     minimizes: bool
 
     def is_better(self, value: float, other: float) -> bool:
-        """Returns True if a value is strictly better than another."""
+        """Returns True if `value` is strictly better than `other`."""
         return value < other if self.minimizes else value > other
 
 
@@ -54,12 +54,12 @@ class FitResult:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Options of `fit` and `cross_validate`.
+    """Options for `fit` and `cross_validate`.
 
     Attributes:
         config: Training configuration without search ranges.
         precision: `float32`, `bfloat16` or `float16`; weights stay in float32.
-        after_epoch: Called after every epoch; if it raises an exception, training ends.
+        after_epoch: Called after every epoch; an exception raised by it ends training and is propagated to the caller.
     """
 
     config: TrainingConfig
@@ -138,7 +138,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch`, which returns metrics and logits, until the last epoch or early stopping."""
+    """Calls `run_epoch`, which returns metrics and logits, once per epoch until the last one or early stopping."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

@@ -18,8 +18,8 @@ class CachedNetwork:
 
     Attributes:
         partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.
-        partition_error: Reason why partitioning failed; empty otherwise.
-        initial_state: Copies of the trainable tensors before the first trial.
+        partition_error: Error message if partitioning failed; empty otherwise.
+        initial_state: Copies of the trainable tensors, made before the first trial.
     """
 
     network: Network
@@ -65,8 +65,8 @@ def freeze_through(network: Network, stage: str) -> int:
     dropout and stochastic depth are disabled.
 
     Args:
-        network: Modified in place. Images (B, 3, H, W) -> logits (B, C).
-        stage: A name in `network.stages`, a prefix such as `layer1` (through the last matching stage), `none` or `all`.
+        network: Network to modify in place; maps images (B, 3, H, W) to logits (B, C).
+        stage: A name in `network.stages`, a prefix such as `layer1` (the last matching stage is used), `none` or `all`.
 
     Returns:
         Number of trainable parameters, including the head.

@@ -12,9 +12,9 @@ from transfer_platform.recipe.schema import TrainingConfig
 
 
 def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
-    """Returns AdamW or SGD over all trainable parameters, with a lower learning rate for the backbone.
+    """Returns an AdamW or SGD optimizer for all trainable parameters; the backbone has its own learning rate.
 
-    Biases and norm weights get no weight decay (He et al., "Bag of Tricks for Image Classification", 2019, 3.1).
+    Weight decay excludes biases and norm weights (He et al., "Bag of Tricks for Image Classification", 2019, sec. 3.1).
     """
     rate = config.learning_rate
     groups = [
@@ -66,7 +66,7 @@ def _step_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total: int
 
 
 def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float:
-    """Returns the fraction of the peak learning rate: linear warm-up, then constant or a half-cosine decay to 0."""
+    """Returns the learning rate relative to its peak: linear warm-up, then constant or a half-cosine decay to 0."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if not cosine:
@@ -76,9 +76,9 @@ def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float
 
 
 def _one_cycle_factor(step: int, rise: int, total: int) -> float:
-    """Returns the fraction of the peak learning rate: up from 1/25 to 1 within `rise` steps, then down to 0.
+    """Returns the learning rate relative to its peak: it rises from 1/25 to 1 in `rise` steps, then falls to 0.
 
-    Both parts are half-cosines, as in fastai's variant of Smith and Topin, "Super-Convergence", 2018.
+    Both phases are half-cosines, as in fastai's variant of Smith and Topin, "Super-Convergence", 2018.
     """
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))

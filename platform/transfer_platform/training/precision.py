@@ -12,9 +12,9 @@ from transfer_platform.training.device import synchronize
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPEEDUP_THRESHOLD = 0.9
-"""A lower precision is selected if a step in it takes at most this fraction of the float32 time."""
+"""A lower precision is selected if it reduces the time per step to at most this fraction of the float32 time."""
 CPU_BATCH_SIZE = 4
-"""Images per timed step on a CPU. A few images keep a CPU busy; a GPU needs a full batch."""
+"""Images per timed step on a CPU: a few images are enough to keep a CPU busy, whereas a GPU needs a full batch."""
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -25,7 +25,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
     """Returns the configured precision or, for `auto`, the fastest one on the device.
 
-    For `auto`, the network is built and a training step is timed, or a forward pass if the whole backbone is frozen.
+    `auto` builds the network and times a training step, or only a forward pass if the whole backbone is frozen.
     """
     config = recipe.training
     if config.precision != "auto":
@@ -49,9 +49,9 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
 
 
 def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
-    """Returns the precision in which a step is fastest, measured under autocast.
+    """Returns the precision at which a step runs fastest under autocast.
 
-    Hardware support alone is not decisive: on some CPUs with bfloat16 units, small networks are slower in bfloat16.
+    Hardware support does not imply a speedup: on some CPUs with bfloat16 units, bfloat16 slows down small networks.
     """
     if device.type == "cpu" and _emulates_bfloat16():
         return "float32"
@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times after a warm-up step; stops early if it exceeds twice the limit."""
+    """Returns the shortest of three step times after a warm-up step, or the first if it exceeds twice the limit."""
     best = float("inf")
     with autocast(device, precision):
         step()

@@ -11,7 +11,7 @@ from transfer_platform.training.feature_extraction import PREFIX_BATCH, FrozenPr
 from transfer_platform.training.network_cache import prepare_network
 
 ROUNDS = 3
-"""Number of timed forward passes; the shortest is used, because the machine may be busy during some of them."""
+"""Number of timed forward passes; the shortest time is used, because the machine may be busy during some passes."""
 
 
 def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
@@ -32,7 +32,7 @@ def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> Me
 
 
 def estimate_cost(key: CostKey) -> MeasuredCost | None:
-    """Measures the cost with a randomly initialized network; returns None if it cannot be partitioned.
+    """Measures the cost with a randomly initialized network; returns None if the network cannot be partitioned.
 
     Raises:
         TrainingError: The device is not available.

@@ -9,10 +9,10 @@ from transfer_model.network import Network
 
 
 class TrainableState:
-    """The tensors and modules of a network that are not frozen; the network is put into train mode.
+    """Unfrozen tensors and modules of a network; creating this object sets the network to train mode.
 
-    They are collected once: a network has hundreds of modules, and iterating over them on every mode switch would take
-    longer than a trial on stored features.
+    The modules are collected once, because a network has hundreds of them, and iterating over all of them on every
+    mode switch would take longer than a trial on stored features.
 
     Attributes:
         tensors: Trainable parameters and running statistics, keyed by their names in `network.state_dict()`; they share
@@ -31,7 +31,7 @@ class TrainableState:
         }
 
     def train(self, mode: bool = True) -> None:
-        """Sets train or eval mode, as `network.train` does."""
+        """Sets the network to train or eval mode, like `network.train`."""
         for module in self._modules:
             module.training = mode
 
@@ -41,6 +41,6 @@ class TrainableState:
 
     @torch.no_grad()
     def restore(self, copies: Mapping[str, Tensor]) -> None:
-        """Overwrites the network's tensors with copies, which may be on a different device."""
+        """Overwrites the network's tensors with the given copies, which may be on a different device."""
         for name, tensor in self.tensors.items():
             tensor.copy_(copies[name])

@@ -17,7 +17,7 @@ from transfer_platform.training.precision import autocast
 from transfer_platform.training.trainable_state import TrainableState
 
 AUXILIARY_WEIGHT = 0.4
-"""Loss weight of auxiliary classifiers (0.3 in GoogLeNet, 0.4 in Inception v3)."""
+"""Loss weight of auxiliary classifiers, as for Inception v3; GoogLeNet was originally trained with 0.3."""
 CHECK_EVERY = 50
 """Number of steps between checks for non-finite losses; each check synchronizes with the device."""
 
@@ -25,7 +25,7 @@ CHECK_EVERY = 50
 class Trainer:
     """Trains one network in place; weights stay in float32 even if autocast uses a lower precision.
 
-    The configuration must have no search ranges, and its class weights must be resolved.
+    The configuration must not contain search ranges or `class_weights: auto`.
     """
 
     def __init__(self, network: Network, data: TrialData, config: TrainingConfig, precision: str) -> None:
@@ -65,7 +65,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> Tensor:
-        """Returns the logits of the validation images (N, C), float32, on the CPU.
+        """Returns the float32 logits (N, C) of the validation images on the CPU.
 
         Raises:
             DivergedError: A logit is not finite; the last step can cause this even if all training losses are finite.

@@ -1,4 +1,4 @@
-"""Training of one trial: resolved recipe -> fitted network."""
+"""Trains the trials of a study: recipe without search ranges -> fitted network."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -33,10 +33,10 @@ class TrialTrainer:
         pretrained: Files with pretrained weights, keyed by the backbone's name in the recipe; None for random weights.
         device: Device on which the networks run.
         trials: Number of trials in the study; used to decide whether storing features saves time.
-        epochs: Maximum number of epochs per trial; used for the same decision.
-        store: Where features and decoded images are stored; None disables storing.
+        epochs: Maximum number of epochs per trial; used for the same decision as `trials`.
+        store: Store for features and decoded images; None disables storing.
         cached_networks: Maximum number of networks held in memory; the least recently used one is removed first.
-        progress: Called while features are computed.
+        progress: Called repeatedly while features are being computed.
 
     Attributes:
         precision: Precision of the networks, initially float32; see `select_precision`.
@@ -65,9 +65,9 @@ class TrialTrainer:
         self._cached_networks = cached_networks
 
     def train(self, recipe: Recipe, after_epoch: Callable[[EpochResult], None]) -> FitResult:
-        """Trains a network from its pretrained weights; with cross-validation, one network per fold.
+        """Trains a network, starting from its pretrained weights; with cross-validation, trains one network per fold.
 
-        The recipe must not contain search ranges. If `after_epoch` raises an exception, training ends.
+        The recipe must not contain search ranges. An exception raised by `after_epoch` ends training.
 
         Raises:
             DivergedError: The loss is not finite.
@@ -85,8 +85,8 @@ class TrialTrainer:
     def finalize(self, recipe: Recipe, result: FitResult) -> Network:
         """Returns the final network of a trial in eval mode.
 
-        It has the weights of the best epoch; with cross-validation, it is retrained on all images for the best number
-        of epochs. `result` may come from an earlier process.
+        The network has the weights of the best epoch; with cross-validation, it is retrained on all training images for
+        the best number of epochs. `result` may come from an earlier process.
         """
         cached = self._cached_network(recipe)
         if result.weights:
@@ -101,7 +101,7 @@ class TrialTrainer:
         return select_precision(recipe, self.device, lambda: self._cached_network(recipe).network)
 
     def pretrained_features(self, recipe: Recipe) -> Tensor:
-        """Returns the features (N, F) of all training and validation images before training."""
+        """Returns the features (N, F) of all training and validation images, computed before training starts."""
         network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
         return self.features(recipe, network, range(len(self.splits.development)))
 
@@ -117,7 +117,7 @@ class TrialTrainer:
         return torch.cat(features)
 
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
-        """Yields, for each fold, the network trained on the other folds, and the fold's data.
+        """Yields, for each fold, a network trained on the other folds, and the data of the fold.
 
         Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
         closing the generator restores its weights.
@@ -179,7 +179,7 @@ class TrialTrainer:
         )
 
     def _fold_data(self, data: TrialData) -> list[TrialData]:
-        """Returns, for each fold, the data to validate on that fold and train on the others."""
+        """Returns, for each fold, trial data with that fold for validation and the other folds for training."""
         folds = self.splits.folds
         return [
             replace(

@@ -1,4 +1,4 @@
-"""Alembic environment: runs migrations in the ledger's own transaction."""
+"""Alembic environment: runs the migrations within the ledger's transaction."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Exports a registered model to files that can be used without this project.
 
-onnx          model.onnx, model.json, README.md: maps pixels to probabilities and out-of-distribution scores
+onnx          model.onnx (maps pixels to probabilities and out-of-distribution scores), model.json, README.md
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
 The ONNX graph includes normalization, which is exact in any runtime, but not decoding or resizing: ONNX cannot
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX opset version (2022), produced by torch's exporter without version conversion."""
+"""ONNX opset version, released in 2022; torch's exporter produces it without version conversion."""
 TOLERANCE = 1e-3
 """Maximum allowed difference between ONNX Runtime and torch for any probability or out-of-distribution score."""
 
@@ -55,8 +55,8 @@ def export(model: str, file_format: str, out: Path) -> str:
 
     Raises:
         StorageError: The folder is not empty.
-        RegistryError: The model does not exist, has an unsupported format, cannot be exported to ONNX or gives
-            different results there, or the `onnx` extra is not installed.
+        RegistryError: The model does not exist, has an unsupported format, cannot be exported to ONNX, or gives
+            different results in ONNX Runtime; or the `onnx` extra is not installed.
     """
     writers = {"onnx": _write_onnx, "safetensors": _write_safetensors}
     if file_format == "onnx":
@@ -86,7 +86,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """The computation to export, from resized pixels to predictions; moves the classifier to the CPU in place."""
+    """Module to export, which maps resized pixels to predictions; moves the classifier to the CPU in place."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
             f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; "
             "use `--to safetensors`, which supports every network"
         ) from error
-    assert program is not None, "torch returns a program if it is given no file"
+    assert program is not None, "torch returns a program if no file is given"
     return program
 
 

@@ -10,13 +10,13 @@ _ONNX = """\
 # Image classifier with {count} classes (ONNX)
 
 `model.onnx` takes image pixels and returns calibrated probabilities. Its metadata contains `classes`,
-`preprocessing`, `threshold` and `temperature`, each encoded as JSON; `model.json` has the same values.
+`preprocessing`, `threshold` and `temperature`, each encoded as JSON; `model.json` contains the same values.
 
 | | name | type | description |
 |---|---|---|---|
 | input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
 | output | `probabilities` | float32 (N, {count}) | calibrated, in the same order as `classes` |
-| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; images above {threshold:.4g} are unknown |
+| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; unknown if above {threshold:.4g} |
 
 The batch size N is arbitrary. The graph computes in float32{precision}.
 
@@ -70,8 +70,8 @@ _SAFETENSORS = """\
 | `weights.safetensors` | weights of {library}'s `{architecture}`, {size} x {size} pixels, {count} classes |
 | `reference.safetensors` | `features` (M, F) of training images, used to compute the out-of-distribution score |
 
-Tensor names are `backbone.` followed by the name in {library}. The {library} classifier is replaced by a
-dropout layer and a linear layer or 1x1 convolution, named `....classifier.weight` and `....classifier.bias`.
+Tensor names are `backbone.` followed by the name in {library}. The {library} classifier is replaced by
+dropout and a linear layer or 1x1 convolution, with names that end in `.classifier.weight` and `.classifier.bias`.
 
 {loading}
 
@@ -113,9 +113,9 @@ over all positions."""
 _STEPS = """\
 1. Decode the file (only the first frame of an animation), apply the EXIF orientation, composite transparent
    images over white, and convert to 8-bit RGB. Scale grayscale images with more than 8 bits to 0-255 first.
-2. Crop the center square with a side of {crop} times the shorter image side, without rounding:
+2. Compute the center square whose side is {crop} times the shorter image side, without rounding:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
-3. Crop and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
+3. Crop to this square and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
    `image.resize(({size}, {size}), Image.Resampling.{filter}, box=(left, top, left + side, top + side))`.
    Filters with the same name in other libraries produce different pixels when an image is downscaled."""
 

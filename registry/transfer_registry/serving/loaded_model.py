@@ -19,9 +19,9 @@ from transfer_registry.packaging import classes_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model that runs with the code registered with it.
+    """A registered model that runs the code it was registered with.
 
-    `uri` may contain an alias; the columns of the probabilities follow the order of `classes` (C).
+    `uri` may contain an alias; the columns of the probabilities are in the order of `classes` (C).
     """
 
     uri: str
@@ -47,7 +47,7 @@ class LoadedModel:
 
 
 def load_model(name: str) -> LoadedModel:
-    """Loads a model by name, version, alias, URI or folder, in any form accepted by `model_uri`.
+    """Loads a model; `name` is any model reference accepted by `model_uri`.
 
     Raises:
         RegistryError: The model does not exist, cannot be loaded, or is not a classifier created by this platform.

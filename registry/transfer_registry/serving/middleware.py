@@ -55,7 +55,7 @@ class RequestGuard:
 
     async def _validated(self, scope: Scope, receive: Receive) -> Receive:
         """Reads and validates the body; returns a `receive` callable that passes it on to MLflow."""
-        headers = Headers(scope=scope)  # if the content type is repeated, returns the first, as MLflow does
+        headers = Headers(scope=scope)  # if the content type header is repeated, the first is used, as in MLflow
         body = await self._read_body(receive)
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must not be compressed")
@@ -115,7 +115,7 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns the message and code of a model error, or empty strings for an MLflow error, which repeats the request.
+    """Returns the message and code of a model error, or empty strings for an MLflow error, which may quote the request.
 
     Model errors (`transfer_model.pyfunc.RequestError`) have only these two keys; MLflow errors have more.
     """

@@ -24,7 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """Rejects a request with a 4xx HTTP status and a one-sentence message, without calling the model."""
+    """Raised to reject a request with a 4xx HTTP status and a one-sentence message before the model is called."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -55,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Returns the media type; compared case-sensitively, as in MLflow."""
+    """Returns the media type, which must match exactly (case-sensitive), as in MLflow."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -96,7 +96,7 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Rejects other keys, since `messages`, `prompt` or `input` would keep MLflow from parsing the images."""
+    """Returns the images; rejects other keys, since MLflow would not parse images next to `messages` or `prompt`."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):
@@ -124,7 +124,7 @@ def _check_params(params: object) -> None:
 
 
 def _column_values(value: object) -> list[object] | None:
-    """Accepts a list of records, a dictionary of columns, or a plain list of values for the only column."""
+    """Returns the images in a list of records, a dictionary of columns or a plain list of images; None if invalid."""
     if isinstance(value, dict):
         value = value.get(_COLUMN)
         return value if isinstance(value, list) else None

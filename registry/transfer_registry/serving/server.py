@@ -22,11 +22,11 @@ from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _START_TIMEOUT = 120.0
-"""Seconds to wait for MLflow's UI to start; most of the time is spent creating a database."""
+"""Seconds to wait for MLflow's UI to start; creating a database takes most of this time."""
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model, resolving an alias once, and returns MLflow's ASGI application wrapped in a `RequestGuard`."""
+    """Returns MLflow's ASGI application for a model in a `RequestGuard`; later alias changes have no effect."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
@@ -48,7 +48,7 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[
 
 
 def serving_banner(uri: str, url: str) -> str:
-    """Returns the address and a shell command that posts an image to it."""
+    """Returns a message with the server address and an example shell command that posts an image."""
     return (
         f"Serving {uri} at {url}/invocations; press Ctrl-C to stop. Try:\n\n"
         """  printf '{"inputs":[{"image":"%s"}]}' "$(base64 < IMAGE.jpg | tr -d '\\n')" |\n"""
@@ -57,9 +57,9 @@ def serving_banner(uri: str, url: str) -> str:
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Runs MLflow's UI until interrupted; for a remote tracking server, only prints a link to it.
+    """Runs MLflow's UI until interrupted; if the tracking server is remote, only outputs a link to its UI.
 
-    Calls `say` with the link to the most recently used experiment once the UI is ready.
+    Calls `say` with a link to the most recently updated experiment once the UI is ready.
 
     Raises:
         StorageError: The address is not available, or MLflow does not start.

@@ -1,6 +1,6 @@
 """Gets predictions over HTTP from a model served by `mlflow models serve`.
 
-The server runs in an isolated process, where this project cannot be imported and unpickling is disabled.
+The server runs in an isolated process, in which this project cannot be imported and unpickling is disabled.
 """
 
 import base64
@@ -27,18 +27,18 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Images posted concurrently, one per request; together they stay within the pixel limit of a single request."""
+"""Number of images posted concurrently, one per request; in total, within the pixel limit of a single request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
 _START_TIMEOUT = 180.0
-"""Seconds to wait for a server to load its model; most of the time is spent importing torch."""
+"""Seconds to wait for a server to load its model; importing torch takes most of this time."""
 _REQUEST_TIMEOUT = 120.0
 """Seconds to wait for the response to one image."""
 
 
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Serves a model with `mlflow models serve`, posts images to it, and stops it.
+    """Serves a model with `mlflow models serve`, posts images to the server, and stops it.
 
     Args:
         model_uri: URI or path, resolved against the tracking server and current folder of this process.
@@ -92,7 +92,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a signal to our process group must not kill it before the server
+            start_new_session=True,  # a signal to our process group must not kill the supervisor before the server
         )
         try:
             if not wait_for_port(server, LOOPBACK, port, _START_TIMEOUT):
@@ -106,7 +106,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Shadows this project's packages with modules in a folder that comes first in the returned PYTHONPATH."""
+    """Returns the server's environment, in which stub modules in `folder` shadow this project's packages."""
     for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from served models')\n")
     search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -102,7 +102,7 @@ def test_the_version_carries_its_card_and_an_example(client: MlflowClient) -> No
     logged = client.get_logged_model(source.rpartition("/")[2])
     files = Path(logged.artifact_location)
     card = (files / "artifacts" / "model" / "README.md").read_text()
-    assert card.startswith("# ants-bees\n\nClassifies photographs into 2 classes: ants, bees.")
+    assert card.startswith("# ants-bees\n\nClassifies images into 2 classes: ants, bees.")
     assert "| test/accuracy | 0.9" in card
     assert "image" in json.loads((files / "input_example.json").read_text())["columns"]
 

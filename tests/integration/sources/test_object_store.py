@@ -205,8 +205,8 @@ class TestFetchedManifest:
         [
             ("/etc/passwd", "is absolute, which is not allowed in a downloaded manifest"),
             ("//host/a.png", "is absolute"),
-            ("../secret.png", r"leaves the manifest's folder \(..\)"),
-            ("ant/../../secret.png", r"leaves the manifest's folder \(..\)"),
+            ("../secret.png", r"points outside the manifest's folder \(..\)"),
+            ("ant/../../secret.png", r"points outside the manifest's folder \(..\)"),
             ("file:///etc/passwd", "cannot be .*supported: https://"),
             ("local:///etc/passwd", "cannot be "),
             ("reference://x", "cannot be "),

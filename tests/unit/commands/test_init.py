@@ -129,7 +129,7 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
         (folder / label).rmdir()
     (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
     written = write_first_recipe("Our photos")
-    said = "1 image is in two splits, which `platform run` rejects; `platform data` lists them"
+    said = "1 image is in two splits, which makes `platform run` fail; `platform data` lists the files"
     assert said in str(written)
     assert f"# {said}" in written.file.read_text()
     with pytest.raises(DataError, match=r"again\.png"):
@@ -151,7 +151,7 @@ def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
     share = load_recipe(written.file).dataset.splits.test
     assert isinstance(share, float)
     assert share > 0.2
-    assert "with 0.2 of train, a class would have no test images" in written.file.read_text()
+    assert "0.2 of train would leave a class without test images" in written.file.read_text()
     _, splits = preflight(open_dataset(load_recipe(written.file).dataset, Path()))
     assert {image.label for image in splits.test} == {"ant", "dog"}
 

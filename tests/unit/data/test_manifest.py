@@ -177,7 +177,7 @@ def test_every_wrong_row_is_named_at_once_with_its_line(folder: Path) -> None:
         "line 3: its 'label' is empty",
         "line 4: its 'path' is empty",
         "line 5: its split is 'tarin', but must be train, validation or test; did you mean 'train'?",
-        "line 6: set/ant/../ant/0.png is already listed, see photos.csv, line 2",
+        "line 6: set/ant/../ant/0.png is already listed in photos.csv, line 2",
         "line 10: has 2 cells, but the header has 3",
         "line 11: set/ant/44.png: the file does not exist; did you mean '4.png'?",
         "line 12: set\\\\ant\\\\5.png: the file does not exist; use / to separate folders",
@@ -358,7 +358,7 @@ def test_weights_belong_to_the_training_images_and_their_fingerprint(name, folde
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
     assert same == ["validation", "test"], "weights of held-out images are not used"
     assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
-        "the 'weight' column sets the weights of training images in the loss: 0.5 to 2.4"
+        "the 'weight' column sets the weights of training images in the loss, from 0.5 to 2.4"
     ]
 
 

@@ -39,20 +39,20 @@ def card(threshold: float, folder: Path) -> str:
 
 def test_it_contains_metrics_training_and_preprocessing(tmp_path: Path) -> None:
     text = card(0.4, tmp_path)
-    assert text.startswith("# ants-bees\n\nClassifies photographs into 2 classes: ants, bees.")
+    assert text.startswith("# ants-bees\n\nClassifies images into 2 classes: ants, bees.")
     for line in (
         "| test/accuracy | 0.6667 |",
         "| bees | 2 | 1.0000 | 0.5000 |",
         "- 200 train images, fingerprint `a1`",
         "`resnet18` with weights `none`, frozen through `layer2`",
-        "0.875 times the shorter side is resized to 224 x 224 pixels",
+        "0.875 times the image's shorter side is resized to 224 x 224 pixels",
         "out-of-distribution score exceeds 0.4, which corresponds to a false alarm rate of 5.0% on images",
     ):
         assert line in text
 
 
 def test_it_states_that_no_image_is_flagged_as_unknown(tmp_path: Path) -> None:
-    assert "No image is flagged as unknown: there were too few held-out images" in card(MAX_OOD_SCORE, tmp_path)
+    assert "No image is flagged as unknown because there were too few held-out images" in card(MAX_OOD_SCORE, tmp_path)
 
 
 @pytest.mark.parametrize("heading", ["Evaluation", "Training", "Preprocessing", "Limitations"])

@@ -152,6 +152,6 @@ def test_a_bug_is_logged_and_returned_as_a_500_without_details(
     assert failed.value.get_http_status_code() == 500
     assert json.loads(failed.value.serialize_as_json()) == {
         "error_code": "INTERNAL_ERROR",
-        "message": "the model failed; see the server's log",
+        "message": "the model failed; see the server log",
     }
     assert "AttributeError" in caplog.text

@@ -101,7 +101,7 @@ def test_missing_unexpected_and_outlying_values_are_reported_together(recipe: Re
     assert [str(problem) for problem in caught.value.problems] == [
         'trial: backbone.name: must be in {"choices": ["resnet18", "efficientnet_lite0"]}, but got \'resnet50\'',
         "trial: training.batch_sise: unexpected value; this field has no range; did you mean 'training.batch_size'?",
-        'trial: training.batch_size: value is missing; expected one in {"choices": [16, 32]}',
+        'trial: training.batch_size: value is missing; expected a value in {"choices": [16, 32]}',
         'trial: training.epochs: must be in {"low": 2, "high": 5}, but got 9',
     ]
 

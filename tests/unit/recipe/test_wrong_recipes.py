@@ -149,7 +149,7 @@ CASES = {
     "range upside down": (
         changed("1e-4", "{low: 0.2, high: 0.1}") + "search: {}\n",
         11,
-        "low <= high must hold, but got low=0.2 and high=0.1",
+        "low must not exceed high, but got low=0.2 and high=0.1",
     ),
     "end of a range out of bounds": (
         changed("1e-4", "\n    low: 1e-4\n    high: -1\n") + "search: {}\n",
@@ -165,7 +165,7 @@ CASES = {
     "a range of words": (
         continued("  optimizer: {low: 1, high: 2}\nsearch: {}\n"),
         12,
-        "training.optimizer: low and high require a numeric field; to search this one, use {choices: [a, b]}",
+        "training.optimizer: low and high require a numeric field; to search this field, use {choices: [a, b]}",
     ),
     "choice that is none": (
         continued("  schedule:\n    choices:\n      - cosine\n      - cosin\nsearch: {}\n"),
@@ -257,12 +257,12 @@ CASES = {
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),
         12,
-        "promotion.gate.test/accuracy.at_least: must be between 0 and 1, not a percentage, but got 90",
+        "promotion.gate.test/accuracy.at_least: must be between 0 and 1 (not a percentage), but got 90",
     ),
     "bounds that nothing keeps": (
         continued("promotion: {model: m, gate: {test/loss: {at_least: 2, at_most: 1}}}\n"),
         12,
-        "at_least <= at_most must hold, but got 2 and 1",
+        "at_least must not exceed at_most, but got 2 and 1",
     ),
     "threshold without a bound": (
         continued("promotion: {model: m, gate: {test/loss: {}}}\n"),
@@ -276,7 +276,7 @@ CASES = {
         "epochs: duplicate field, first defined at recipe.yaml:10; remove one",
     ),
     "list that is not closed": (changed("1e-4", "{choices: [1, 2}"), 11, "invalid YAML at column"),
-    "second colon": (changed("name: resnet18", "name: resnet: 18"), 8, "a second ': ' on this line"),
+    "second colon": (changed("name: resnet18", "name: resnet: 18"), 8, "this line contains a second ': '"),
     "tab": (changed("  source", "\tsource"), 3, "a tab is used for indentation; use spaces instead"),
     "open quotation mark": (changed("resnet18", "'resnet18"), 8, "a quotation mark is not closed"),
     "crooked indentation": (changed("  learning_rate", " learning_rate"), 11, "not aligned"),
@@ -284,7 +284,7 @@ CASES = {
     "tag": (changed("resnet18", "!!python/object:os.system x"), 8, "the tag !!python/object:os.system is not allowed"),
     "merge key": (continued("head: {<<: {dropout: 0.1}}\n"), 12, "use extends: FILE"),
     "control character": (changed("resnet18", "res\x00net"), 8, "a control character"),
-    "no mapping": ("- name\n", 1, "not a recipe: expected fields, such as name: ants-bees"),
+    "no mapping": ("- name\n", 1, "not a recipe: expected fields such as name: ants-bees"),
 }
 
 

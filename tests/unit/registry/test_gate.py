@@ -72,7 +72,7 @@ def test_identical_predictions_fail_as_inconclusive() -> None:
     result = over_champion(both=150, only_candidate=0, only_champion=0)
     assert not result.passed
     assert result.figures["p"] == 1.0
-    assert "inconclusive: 150 images detect a true gain of +2.0 points" in result.reason
+    assert "inconclusive: the probability of detecting a true gain of +2.0 points with 150 images" in result.reason
     assert result.figures["images_needed"] > 150
 
 
@@ -121,7 +121,7 @@ def test_a_gain_that_costs_a_class_is_refused_and_the_class_is_named() -> None:
     rules = {"over_champion": OverChampion(), "per_class_recall": PerClassRecall()}
     verdict = evaluate_rules({}, labels, candidate, rules, ChampionPredictions(3, champion))
     assert [result.passed for result in verdict.results] == [True, False]
-    assert "wasp: -25.0 points recall on 40 images" in verdict.results[1].reason
+    assert "wasp: recall -25.0 points on 40 images" in verdict.results[1].reason
     assert verdict.results[1].figures["lost"] == "wasp"
     # 1 / 2^10, times three classes
     assert verdict.results[1].figures["p"] == pytest.approx(3 / 1024)
