@@ -283,7 +283,7 @@ def _create_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise StorageError("the ledger must be specified as a database URL such as sqlite:///ledger.db") from error
+        raise StorageError("the ledger location must be a database URL such as sqlite:///ledger.db") from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         return sa.create_engine(parsed)

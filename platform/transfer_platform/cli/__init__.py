@@ -1,4 +1,4 @@
-"""Command-line interface: parses arguments, calls a function and prints its result.
+"""Command-line interface: parses arguments, calls a function, prints its result.
 
 Heavy modules are imported inside the commands so that `--help` responds immediately.
 """

@@ -130,7 +130,7 @@ def test_a_gain_that_costs_a_class_is_refused_and_the_class_is_named() -> None:
 def test_a_loss_that_chance_explains_refuses_nobody() -> None:
     result = per_class(ant=(100, 4, 0), bee=(100, 0, 4))
     assert result.passed
-    assert "lowest p-value: bee: -3.8 points" in result.reason
+    assert "lowest p-value: bee: recall -3.8 points" in result.reason
 
 
 def test_a_class_with_too_few_images_is_named() -> None:
