@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from transfer_platform.data.splits import Splits
 
 REPOSITORY = Path(__file__).parents[1]
+
+# A busy machine is no error.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def _photograph_archive() -> Path:

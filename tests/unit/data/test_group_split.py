@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -42,7 +42,6 @@ def content(division: dict[str, tuple[ImageRecord, ...]]) -> dict[str, list[str]
     return {role: [each.sha256 for each in side] for role, side in division.items()}
 
 
-@settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.randoms())
 def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, seed, draw) -> None:
     images = make_groups(sizes)
@@ -56,7 +55,6 @@ def test_groups_stay_together_and_order_and_names_of_files_do_not_matter(sizes, 
     assert content(split_by_group(shuffled, BOTH, seed)) == content(division)
 
 
-@settings(deadline=None)
 @given(groups, groups, st.integers(0, 1000))
 def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth, seed) -> None:
     before = split_by_group(make_groups(sizes), BOTH, seed)
@@ -66,7 +64,6 @@ def test_a_group_that_was_test_stays_test_when_the_data_set_grows(sizes, growth,
     assert {name for name in now if name.startswith("P")} == was
 
 
-@settings(deadline=None)
 @given(groups, st.integers(0, 1000), st.data())
 def test_groups_that_share_an_image_are_one_and_test_stays_test(sizes, seed, data) -> None:
     images = make_groups(sizes)
@@ -92,7 +89,6 @@ def test_the_rule_for_test_is_the_documented_one() -> None:
             assert (drawn < 0.3) == (role == "test")
 
 
-@settings(deadline=None)
 @given(groups, st.floats(0.1, 0.5), st.integers(0, 1000))
 def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) -> None:
     images = make_groups(sizes)
@@ -103,7 +99,6 @@ def test_validation_has_about_its_share_of_every_class(sizes, fraction, seed) ->
         assert abs(taken - fraction * total) <= max(max(counts) for counts in sizes)
 
 
-@settings(deadline=None)
 @given(groups, st.integers(2, 5), st.integers(0, 1000))
 def test_folds_hold_out_whole_groups_and_every_class(sizes, count, seed) -> None:
     images = sort_by_content(make_groups(sizes))

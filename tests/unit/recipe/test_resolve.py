@@ -225,7 +225,7 @@ recipes = st.fixed_dictionaries(
 
 
 @given(values=recipes)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_a_recipe_that_is_written_and_read_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
 ) -> None:

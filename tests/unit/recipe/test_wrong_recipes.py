@@ -404,7 +404,7 @@ JUNK = st.sampled_from(
 
 
 @given(junk=st.dictionaries(st.sampled_from(sorted(all_fields())), JUNK, min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_junk_in_any_field_gives_no_traceback(
     tmp_path_factory: pytest.TempPathFactory, junk: dict[tuple[str, ...], object]
 ) -> None:

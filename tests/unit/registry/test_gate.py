@@ -146,7 +146,7 @@ def test_a_class_with_too_few_images_is_named() -> None:
     only_champion=st.integers(0, 60),
     confidence=st.floats(0.5, 0.9999, exclude_min=True),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_two_models_are_never_each_better_than_the_other(
     both: int, only_candidate: int, only_champion: int, confidence: float
 ) -> None:

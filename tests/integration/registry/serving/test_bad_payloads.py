@@ -33,7 +33,7 @@ LONGEST = 1000
 ECHO = 20
 """Characters in a row that are an echo of the request."""
 
-THE_SAME_EVERY_TIME = settings(derandomize=True, database=None, deadline=None)
+THE_SAME_EVERY_TIME = settings(derandomize=True, database=None)
 
 
 @pytest.fixture(params=["guarded", "plain"])
