@@ -75,7 +75,7 @@ def _database_url(schema: str, local_file: Path) -> str:
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:
-    """Raises an error if MLflow uses the same schema: its `alembic_version` table would collide with Optuna's."""
+    """Raises a `StorageError` if MLflow uses this schema: MLflow and Optuna both create an `alembic_version` table."""
     tracking = tracking_uri()
     if not tracking.startswith("postgresql"):
         return

@@ -1,4 +1,4 @@
-"""Key-value cache on disk (SQLite); may be imported by any module."""
+"""Key-value cache on disk (SQLite), which any module may import."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ _BATCH = 500
 class DiskCache:
     """Persistent mapping from keys to byte strings, shared by all processes of this user.
 
-    If the file is missing, corrupt or locked, `get` finds nothing; if it is locked or read-only, `put` does nothing.
+    `get` finds nothing if the file is missing, corrupt or locked; `put` does nothing if it is locked or read-only.
     Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of value, plus anything other than the key that the values depend on, such as a library version.
+        namespace: Kind of value, plus any inputs besides the key that determine the value, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:

@@ -76,7 +76,7 @@ class Screen:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: Step) -> None:
-        """Updates the progress bar of an operation, or removes it once the operation is complete."""
+        """Updates an operation's progress bar, or removes the bar once the operation is complete."""
         if step.task not in self._tasks:
             self._tasks[step.task] = self._bars.add_task(step.task, total=step.total, count="", text="")
         task = self._tasks[step.task]

@@ -79,7 +79,7 @@ class Tracker:
         return TrialRun(self._client, run.run_id, values, resumed=resumed)
 
     def find_trial_run(self, parent: Run, number: int) -> Run | None:
-        """Returns the child run of a trial without reopening it, or None if it does not exist."""
+        """Returns the child run of a trial without resuming the run, or None if there is no such run."""
         return self._find_run({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
 
     def _get_or_create_experiment(self, name: str) -> str:
@@ -97,7 +97,7 @@ class Tracker:
         return Run(self._client, runs[0].info.run_id) if runs else None
 
     def _resume_or_create_run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> Run:
-        """Resumes the run with the tags in `identity` or creates one; an interrupted study never gets a second run."""
+        """Resumes the run that has the tags in `identity`; creates a run only if no such run exists."""
         if run := self._find_run(identity):
             self._client.update_run(run.run_id, status="RUNNING")
             return run
@@ -115,7 +115,7 @@ class Run:
         self._client, self.run_id = client, run_id
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        """Logs parameters, skipping those already logged because MLflow does not allow changing them."""
+        """Logs parameters; skips those already logged, which MLflow does not allow to be changed."""
         logged = self._client.get_run(self.run_id).data.params
         new = {key: value for key, value in values.items() if key not in logged}
         self._client.log_batch(self.run_id, params=_params(new))

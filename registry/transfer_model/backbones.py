@@ -79,7 +79,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
     Args:
         backbone: Result of `catalog.resolve`.
-        classes: Number of outputs; 0 omits the classifier, which only some timm networks support.
+        classes: Number of outputs; 0 builds the network without a classifier (supported only by some timm networks).
         image_size: Image side S in pixels; only used by networks whose weights depend on it.
         auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
@@ -89,7 +89,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
 
 def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - passed to timm
-    """Builds a timm network; `image_size` is only used if the network has a fixed input size according to timm."""
+    """Builds a timm network; `image_size` is ignored unless timm lists a fixed input size for the network."""
     import timm
 
     if _timm_cfg(backbone.timm_name).fixed_input_size:
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns the preprocessing for each weights name, default first; if no weights are named, the only key is ""."""
+    """Returns the preprocessing for each weights name, default first; without named weights, the only key is ""."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:

@@ -1,8 +1,8 @@
 """Catalog of all backbones, their stages and weights; does not import torch.
 
 Importing torch and timm takes seconds, so names, stages and parameter counts are stored in `catalog.json`.
-`python -m transfer_model.build_catalog` generates it for the installed versions of timm and torchvision. If the file
-was generated for other versions, the libraries are queried instead.
+`python -m transfer_model.build_catalog` generates this file for the installed versions of timm and torchvision. If the
+file was generated for other versions, the libraries are queried instead.
 """
 
 import difflib
@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Input width of a new head, which has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing for each weights name, default first; if no weights are named, the only key is "".
+        preprocessings: Preprocessing for each weights name, default first; without named weights, the only key is "".
     """
 
     name: str
@@ -65,7 +65,7 @@ class BackboneInfo:
         return next(iter(self.preprocessings.values()))
 
     def preprocessing_for(self, weights: str) -> Preprocessing:
-        """Returns the preprocessing for the given weights, or the default preprocessing if the name is unknown."""
+        """Returns the preprocessing for the given weights, or the default preprocessing if `weights` is unknown."""
         return self.preprocessings.get(weights, self.preprocessing)
 
 
@@ -125,7 +125,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone using `catalog.json`, regardless of the installed library versions; None if not listed."""
+    """Describes a backbone using `catalog.json` even if library versions differ; returns None if it is not listed."""
     return _read_entry(name, resolve(name), _content())
 
 

@@ -74,7 +74,7 @@ class Classifier:
     """Network with class names, preprocessing and an out-of-distribution scorer, ready for inference.
 
     The network and the scorer are moved to `device` (`cpu`, `cuda`, `cuda:1`, `mps`) in place, and the network is set
-    to evaluation mode. The scorer expects the features that `Network.register_feature_hook` passes to its hook.
+    to evaluation mode. The scorer expects the features that `Network.register_feature_hook` passes to the hook.
     """
 
     def __init__(self, config: ModelConfig, network: Network, ood_scorer: OodScorer, device: str = "cpu") -> None:

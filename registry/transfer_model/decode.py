@@ -54,7 +54,7 @@ def decode(source: bytes | Path, name: str = "the image", *, min_side: int | Non
 
     Raises:
         UnreadableImageError: The image has an unsupported format or color space (such as LAB), is truncated or corrupt,
-            or has more than `MAX_PIXELS` pixels. The message is a sentence with the path, if known, but no image data.
+            or has more than `MAX_PIXELS` pixels. The message contains the path, if known, but no image data.
     """
     name = name if isinstance(source, bytes) else str(source)
     return to_rgb(open_image(source, name), name, min_side=min_side)
@@ -174,7 +174,7 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 (floats: the first of 1, 255, 65535 that fits), or `brightest` if larger."""
+    """Returns the value of white: 65535 (floats: first of 1, 255, 65535 >= `brightest`), or `brightest` if larger."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
@@ -182,7 +182,7 @@ def _full_scale(mode: str, brightest: float) -> float:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
-    `warnings.catch_warnings` is not thread-safe, so the filter is permanent; it is moved back to the front if needed.
+    `warnings.catch_warnings` is not thread-safe, so the filter is permanent; each call ensures that it is still first.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output, and each fusible convolution with the name of the batch norm that follows it."""
+    """Returns the network's output and all fusible pairs: (convolution, name of the batch norm layer that follows)."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()

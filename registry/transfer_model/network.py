@@ -61,7 +61,7 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
 
 
 def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a network with its original pretrained classifier from a local file that contains the default weights.
+    """Builds a network, including its original classifier, and loads the default pretrained weights from a local file.
 
     Returns:
         The network in evaluation mode, which maps images (B, 3, S, S) to logits (B, C), and its C class names.
@@ -108,7 +108,7 @@ class Network(nn.Module):
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns logits (B, C) and, in training mode, the logits of the trainable auxiliary heads.
 
-        The second item has one (B, C) tensor per auxiliary head; it is empty in evaluation mode and for most networks.
+        The second item has a (B, C) tensor per trainable auxiliary head: none in evaluation mode or for most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -117,7 +117,7 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Indices of the trainable auxiliary heads' logits in the backbone's training-mode output."""
+        """Indices of the trainable auxiliary heads' logits in the tuple that the backbone returns in training mode."""
         auxiliary = self._structure.auxiliary
         return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 
@@ -138,10 +138,10 @@ class Network(nn.Module):
         return features[0]
 
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
-        """Registers a hook called in every forward pass with the head's input (B, F), averaged over spatial positions.
+        """Registers a hook that every forward pass calls with the head's input, averaged over positions to (B, F).
 
-        The hook is called in the thread that runs the network. It is attached to the head's last layer, so it is also
-        called by a network suffix. To remove it, call `remove()` on the handle or use the handle as a context manager.
+        The hook is called in the thread that runs the network. It is attached to the head's last layer, so a network
+        suffix also calls it. To remove it, call `remove()` on the handle or use the handle as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -165,7 +165,7 @@ class Network(nn.Module):
         """Freezes exactly the first `count` stages; if all stages are frozen, only the head is trainable.
 
         Parameters that belong to no stage (class tokens, position embeddings) are frozen with the first stage. An
-        auxiliary head is trainable only if the preceding stage is; otherwise, its loss would train no backbone weights.
+        auxiliary head is frozen with the preceding stage, because its loss would then train no backbone weights.
         """
         self.frozen = count
         for parameter in self._trainable:

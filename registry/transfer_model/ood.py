@@ -57,7 +57,7 @@ class OodScorer:
 
     @classmethod
     def load(cls, folder: Path) -> OodScorer:
-        """Loads a scorer from a folder written to by `save`.
+        """Loads the scorer that `save` wrote to a folder.
 
         Raises:
             WeightsError: The file does not exist or does not contain reference features.
@@ -78,8 +78,8 @@ class OodScorer:
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     """Returns the score above which an image is flagged as unknown.
 
-    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): whatever the distribution,
-    the expected fraction of new images from it that score above the threshold is at most `false_alarms`.
+    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): for any distribution of images, the
+    expected fraction of new images from the same distribution that exceed the threshold is at most `false_alarms`.
 
     Args:
         scores: Scores (N,) of images that the network was not trained on; no image may be compared with itself.

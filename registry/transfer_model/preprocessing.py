@@ -2,7 +2,7 @@
 
     RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not import torch, which `platform check` does not need.
+Importing this module does not import torch, so `platform check` can use it without loading torch.
 """
 
 from __future__ import annotations

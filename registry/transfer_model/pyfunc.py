@@ -1,6 +1,6 @@
 """MLflow pyfunc that maps base64 images to labels, probabilities and OOD scores.
 
-Error messages are sent to the client, so each is a short sentence without image data; it names the row of a bad image.
+Error messages are sent to the client, so they are short, contain no image data, and name the row of any invalid image.
 Invalid requests result in HTTP 400; all other errors are logged and result in HTTP 500 without details.
 """
 
@@ -75,7 +75,7 @@ class ImageClassifier(PythonModel):
 
         Returns:
             For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most probable
-            classes, best first; `unknown`, whether the score exceeds the threshold; `ood_score`, 0 to 2.
+            classes, best first; `unknown`, True if `ood_score` exceeds the threshold; `ood_score`, 0 to 2.
 
         Raises:
             RequestError: The request is invalid, or the model failed.
@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Validates `top_k`; MLflow has already checked the type, but accepts null and arbitrarily large integers."""
+    """Returns the validated `top_k`; MLflow has checked its type, but accepts null and integers of any size."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")
@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects requests with so many pixels that decoding would delay others; small files can hold many pixels."""
+    """Rejects requests with more than `MAX_PIXELS` pixels: even small files can hold more, and decoding is slow."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

@@ -9,7 +9,7 @@ ALL = "all"
 
 
 def count_through(stages: Sequence[str], stage: str) -> int:
-    """Returns the number of stages from the input up to and including the given one; 0 for `none`.
+    """Returns the number of stages from the input up to and including `stage`; 0 for `none`.
 
     Args:
         stages: Stage names in execution order, as in `Network.stages`.

@@ -31,7 +31,7 @@ class AuxiliaryHead:
         branch: Name of the module that contains the whole branch, such as `AuxLogits`.
         head: Name of the branch's classifier, such as `AuxLogits.fc`.
         position: Index of the branch's logits in the tuple returned by the network in training mode.
-        stages_before: Number of stages that run before the branch; the last one provides the branch's input.
+        stages_before: Number of stages that run before the branch; the last of these provides the branch's input.
     """
 
     branch: str
@@ -51,7 +51,7 @@ class NetworkStructure:
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. The first stage includes parameters that belong to no stage;
             parameters shared by several stages (CoaT) are counted only in the earliest of them.
-        weightless_modules: Modules outside the stages that have no weights, and the number of stages run before each.
+        weightless_modules: Modules without weights outside the stages, each with the number of stages run before it.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
         pooled: True if the library provides no classifier for the network, which then needs a `PooledHead`.
@@ -113,7 +113,7 @@ def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator
 
 @lru_cache(maxsize=64)
 def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    """Finds the heads and stages of a network for images of S x S pixels without allocating its weights.
+    """Traces a network on the meta device to find its heads and stages for images of S x S pixels.
 
     Raises:
         ModelError: The network does not accept images of this size.
@@ -167,7 +167,7 @@ def _build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Modu
 
 
 def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
-    """Returns the modules whose parameter shapes differ between networks with different numbers of classes."""
+    """Returns the names of the modules whose parameter shapes depend on the number of classes."""
     shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
     changed = [name for name, tensor in network.state_dict().items() if tensor.shape != shapes[name]]
     return tuple(dict.fromkeys(name.rpartition(".")[0] for name in changed))
@@ -231,7 +231,7 @@ def _size(module: nn.Module) -> int:
 def _weightless_modules(
     network: nn.Module, parts: tuple[str, ...], first_calls: tuple[int, ...], order: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns modules without weights that neither contain nor belong to any of the given parts."""
+    """Returns modules without weights outside the given parts, each with the number of stages that run before it."""
     modules = []
     for name, index in order.items():
         outside = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)
@@ -243,7 +243,7 @@ def _weightless_modules(
 def _auxiliary_heads(
     network: nn.Module, branches: Mapping[str, str], stages: tuple[str, ...], images: Tensor
 ) -> tuple[AuxiliaryHead, ...]:
-    """Traces the branches that run only in training mode; returns () if the images are too small for them."""
+    """Returns the branches that run only in training mode, or () if the images are too small for them."""
     if not branches:
         return ()
     trace = ForwardTrace(network.train(), tuple(branches.values()))

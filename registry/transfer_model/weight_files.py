@@ -55,7 +55,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts their names and shapes to those in `module`; the library's heads may differ.
+    """Reads weights and converts their names and shapes to match `module`; the library's heads need not match.
 
     The file contains library weights or a `Network` checkpoint. timm and torchvision do the
     conversions, such as renaming tensors from older versions and resizing position embeddings to the image size S.
@@ -115,7 +115,7 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Checks the content (an 8-byte length, then JSON), because downloaded files may have any name."""
+    """Returns True if the file's content (an 8-byte length, then JSON) is safetensors; file names are unreliable."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -188,7 +188,7 @@ def _class_count(tensors: Mapping[str, Tensor], backbone: Backbone, structure: N
 
 
 def _convert_timm(tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int) -> dict[str, Tensor]:
-    """Returns the file's tensors as converted by timm when it loads them into a network."""
+    """Converts the file's tensors by letting timm load them into a network."""
     network, missing = _timm_pretrained(tensors, backbone, classes, image_size, num_classes=classes, label_offset=0)
     return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
 
@@ -229,7 +229,7 @@ def _timm_pretrained(
 
 
 def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Returns True if random values are unchanged; vectors and constants, equal in all networks, do not count."""
+    """Returns True if a randomly initialized tensor is unchanged; False for vectors and constants, which never vary."""
     is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
     return is_random and torch.equal(tensor, initial)
 

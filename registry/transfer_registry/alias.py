@@ -1,7 +1,7 @@
 """Champion alias: applies ledger entries to MLflow and detects discrepancies.
 
 A move (promotion or rollback) is written to the ledger, then applied to MLflow. If the process is killed in between,
-the next one applies the move. An alias that was changed by hand is not corrected, but `audit` reports it.
+the next run, promotion or rollback applies the move. `audit` reports an alias changed by hand, but does not correct it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_move(
     version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
 ) -> LedgerEntry:
-    """Returns a promotion or rollback that makes a version champion in place of `previous`, without writing it."""
+    """Returns an unsaved entry for a promotion or rollback that replaces the champion `previous` with a version."""
     return LedgerEntry(
         kind=kind,
         model=version.name,
@@ -37,7 +37,7 @@ def create_move(
 
 
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
-    """Writes a version's alias, description and tags, unless they have already been written for this entry.
+    """Applies an entry to its version's alias, description and tags, unless the entry has already been applied.
 
     The tag with the entry's hash is written last and marks the entry as applied. `verdict` is the last verdict on
     the version, or None if it was never judged; `move` is None if the gate rejected the version.
@@ -55,19 +55,19 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if the version's tag for this entry id has this entry's hash, not that of another ledger."""
+    """Returns True if the version has a tag with this entry's id and hash; hashes differ between ledgers."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Applies the ledger's last move if its version still exists and a process was interrupted before applying it."""
+    """Applies a model's last move if it was interrupted after being recorded, unless its version was deleted."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))
 
 
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if an entry belongs to this version rather than to a deleted one with the same number.
+    """Returns True if an entry belongs to this version, not to a deleted version with the same number.
 
     MLflow reuses the version numbers of deleted models, even for a later trial of the same run.
     """
@@ -92,7 +92,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
     """Returns a description of how the alias differs from the ledger; empty if they agree.
 
-    A deleted champion is not a discrepancy, because its alias is deleted with it. Models without entries are skipped.
+    A deleted champion is not a discrepancy (its alias is deleted too), nor is the alias of a model without entries.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None

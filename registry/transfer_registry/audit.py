@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def verify(ledger: Ledger) -> tuple[str, ...]:
-    """Returns one sentence per inconsistency, without changing anything."""
+    """Returns one sentence per inconsistency in the ledger or between the ledger and MLflow; changes nothing."""
     client = MlflowClient()
     entries = ledger.entries()
     errors = list(_check_chain(entries))
@@ -67,7 +67,7 @@ def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterat
 
 
 def _find_missing_tags(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Yields one message per move without a tag on its version; the model's last move may have been interrupted."""
+    """Yields one message per move without a tag on its version: the move was interrupted, or the tag was removed."""
     for move in moves:
         if not matches_version(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue

@@ -35,7 +35,7 @@ Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
-    """Parses pyfunc output; `classes` (C) sets the column order.
+    """Converts pyfunc output to a `ServedOutput` with columns in the order of `classes` (C).
 
     `predictions` has one mapping per image, with `top` and, if the model computes scores, `ood_score` and `unknown`.
     """

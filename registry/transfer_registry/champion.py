@@ -34,11 +34,11 @@ def evaluate_champion(
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """Returns the champion's predictions for the test images, reusing stored ones if they cover all images.
+    """Returns the champion's predictions for the test images; reuses stored predictions if they cover all images.
 
     Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images that
-    the champion was judged on; None if it was never judged. `predict` is called only if stored predictions are missing
-    for any image, and its result is stored with the version.
+    the champion was judged on; None if the champion was never judged. `predict` is called only if an image has no
+    stored prediction; its result is then stored with the version.
 
     Raises:
         RegistryError: The champion cannot be loaded, or returns probabilities of the wrong shape.
@@ -81,7 +81,7 @@ def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:
 def _load_or_predict(
     client: MlflowClient, version: ModelVersion, classes: tuple[str, ...], evaluation: Evaluation, predict: Predict
 ) -> StoredPredictions:
-    """Loads or computes the champion's predictions for a test set other than the one it was judged on."""
+    """Loads or computes the champion's predictions for a test set that it was not judged on."""
     stored = load_predictions(client, version, evaluation.fingerprint)
     if stored and stored.labels(evaluation.sha256):
         return stored

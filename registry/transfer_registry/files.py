@@ -76,8 +76,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Returns a cache folder, after building it if it is not complete; other processes wait during the build.
 
-    The file count is stored beside the folder, so a folder from which files were deleted, for example by age-based
-    cache cleanup, is rebuilt. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
+    The file count is stored beside the folder, so the folder is rebuilt if files were deleted, for example by age-based
+    cache cleanup. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
     """
     if _is_complete(folder):
         return folder
@@ -119,13 +119,13 @@ def _count_files(folder: Path) -> int:
 
 @contextmanager
 def atomic_database(url: str) -> Iterator[str]:
-    """Atomically creates a SQLite database, blocking other processes until it is done.
+    """Creates a SQLite database atomically; other processes wait until the database is complete.
 
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL at which to create the tables: that of a temporary file, renamed once complete, or `url` itself if the
-        database exists or is not a SQLite file.
+        URL at which to create the tables: a temporary file, renamed to the database once complete, or `url`
+        itself if the database exists or is not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():

@@ -60,7 +60,7 @@ def evaluate_rules(
     rules: Mapping[str, Rule],
     champion: ChampionPredictions | None = None,
 ) -> Verdict:
-    """Applies all rules to a candidate, even after one has failed.
+    """Returns the verdict on a candidate; applies all rules, even after a rule has failed.
 
     `labels` and `predicted` are class names (N,). In `rules`, thresholds are keyed by metric, such as `test/accuracy`.
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Labels of the test images (N,), and flags (N,) for the images that each model classified correctly."""
+    """Labels of the test images (N,), and one flag per image (N,) for each model: True if the model is correct."""
 
     version: int
     labels: np.ndarray
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Compares the models on all images, or on those selected by a boolean mask (N,)."""
+        """Counts the images on which only one model is correct, among all images or those in a boolean mask (N,)."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))

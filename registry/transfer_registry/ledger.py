@@ -67,7 +67,7 @@ _HASHED_FIELDS = (
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Datetime always returned in UTC: SQLite drops the time zone, and PostgreSQL uses that of the session."""
+    """Datetime always returned in UTC: SQLite drops the time zone, and PostgreSQL uses the session's time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -155,7 +155,7 @@ class Ledger:
     def open(cls, url: str) -> Self:
         """Opens a ledger and creates its tables if they do not exist.
 
-        If several processes open a new ledger at once, one creates the tables in one transaction while the others wait.
+        If several processes open a new ledger at once, the first creates the tables in one transaction; the rest wait.
 
         Args:
             url: SQLAlchemy URL of a SQLite file or a PostgreSQL database (psycopg 3). `options=-csearch_path=NAME`
@@ -218,7 +218,7 @@ class Ledger:
         return entry
 
     def entries(self, model: str | None = None) -> tuple[LedgerEntry, ...]:
-        """Returns the entries of one registered model, or of all if `model` is None, oldest first."""
+        """Returns the entries of one registered model, or of all models if `model` is None, oldest first."""
         return self._read(sa.select(LedgerEntry).where(_is_model(model)).order_by(LedgerEntry.id))
 
     def last_move(self, model: str) -> LedgerEntry | None:
@@ -235,8 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        MLflow reuses the version numbers of deleted models; `run_id`, the run that created the version, distinguishes
-        them. If `run_id` is None, any run matches.
+        MLflow reuses the version numbers of deleted models, so `run_id`, the run that created the version, is needed to
+        identify it. If `run_id` is None, any run matches.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT

@@ -94,7 +94,7 @@ def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
 
 
 def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """Replays the ledger as a stack: a promotion pushes a version, a rollback pops versions until its own is last.
+    """Returns the previous champion: promotions push a version on a stack; rollbacks pop back to their own version.
 
     Entries for deleted versions whose numbers have been reused are skipped.
     """

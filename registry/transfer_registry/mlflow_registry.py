@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if this run created the version; MLflow may reuse a version number after a model is deleted."""
+    """Returns True if this run created the version; MLflow may reuse the version numbers of a deleted model."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

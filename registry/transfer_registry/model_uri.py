@@ -66,7 +66,7 @@ def parse_version(model: str) -> tuple[str, int]:
 
 
 def run_id_of(reference: str) -> str:
-    """Returns a run ID unchanged, or the ID of the run that created a registered version.
+    """Returns the reference if it is a run ID, otherwise the ID of the run that created the registered version.
 
     Raises:
         RegistryError: See `parse_version`; also raised if no run is recorded for the version.

@@ -28,7 +28,7 @@ class VersionInfo:
     Attributes:
         champion: True if the champion alias points to this version.
         registered: Creation time, ISO 8601 in UTC.
-        run_id: Run that created the version; empty if it was registered by another tool.
+        run_id: Run that created the version; empty if another tool registered the version.
         verdict: `passed`, `failed`, or `none` if the gate never judged the version.
         rule_results: Results of the last verdict, one per rule.
         description: Markdown description in MLflow.

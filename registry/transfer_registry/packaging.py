@@ -59,7 +59,7 @@ def log_model(
     """Logs a model saved by `classifier.save`, without registering it.
 
     The model is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to
-    the `MLmodel` file. `package` is the folder of the package to ship, by default that of `transfer_model`.
+    the `MLmodel` file. `package` is the folder of the package to ship (default: `transfer_model`).
 
     Raises:
         ModelError: `folder` does not contain a valid `model.json`.
@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model with these tags, or None; deletes models not logged completely."""
+    """Returns the URI of the run's logged model with these tags, or None; deletes incompletely logged models."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -173,7 +173,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates the model in the experiment of run `run_id`; MLflow's default would be that of the active run."""
+    """Creates a logged model in the experiment of `run_id`, not of the active run; returns the model ID."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(

@@ -32,8 +32,8 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
     Returns:
         Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by more
-        than `TOLERANCE`, if no single threshold explains the unknown flags of both, or, in half precision, if the label
-        changed for an image whose margin exceeds `CLEAR_MARGIN`.
+        than `TOLERANCE`, if no single threshold explains both sets of unknown flags, or, in half precision, if a label
+        with a margin above `CLEAR_MARGIN` changed.
 
     Raises:
         RegistryError: The precision is not supported.
@@ -68,7 +68,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
 
 def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
-    """Returns the per-image maximum difference (N,) in probabilities and in out-of-distribution scores."""
+    """Returns each image's largest probability difference (N,) and out-of-distribution score difference (N,)."""
     differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
     if not np.isnan(own.ood_scores).all():
         differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)

@@ -1,8 +1,8 @@
 """Registration and promotion of a candidate.
 
-If the process is killed at any point, repeating the call leads to the same state: the repeated call finds the version
-by its tags, reuses its verdict, and writes at most one promotion for that verdict. The ledger is written before the
-alias, so every champion has a ledger entry; the next call for the model completes an interrupted alias update.
+If the process is killed at any point, the call can be repeated: the repeated call finds the version by its tags, reuses
+the version's verdict, and writes at most one promotion for this verdict. The ledger is written before the alias, so
+every champion has a ledger entry; the next call for the model completes an interrupted alias update.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        verdict: Verdict of the gate; its first result is that of the parity rule.
+        verdict: Verdict of the gate; its first result is for the parity rule.
         promoted: True if this verdict made the version champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
@@ -71,7 +71,7 @@ def promote_candidate(
     rules, test images or champion have changed.
 
     `evaluation` must come from the files that are served. `serve` serves the registered version and classifies a sample
-    of the test images over HTTP; `predict` runs the champion, with its own code, if stored predictions are missing.
+    of the test images over HTTP; `predict` runs the champion with its own code if it has no stored predictions.
 
     Raises:
         RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
@@ -129,12 +129,12 @@ class _Promotion:
         return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
 
     def _champion(self, version: ModelVersion) -> int | None:
-        """Returns the current champion; None if there is no champion or if it is the candidate itself."""
+        """Returns the champion's version number; None if there is no champion or the candidate is the champion."""
         champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it led to the last move, or if rules, test images and champion are unchanged."""
+        """Returns the last verdict if it led to the last move or used the same rules, test images and champion."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

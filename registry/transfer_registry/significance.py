@@ -35,7 +35,7 @@ class PairedResult:
 
     @property
     def discordant_rate(self) -> float:
-        """Fraction of images that are discordant pairs, 0 to 1."""
+        """Fraction of images that form discordant pairs (exactly one of the two models is correct), 0 to 1."""
         return (self.better + self.worse) / self.images
 
 
@@ -100,7 +100,7 @@ class TrueEffect:
 
     Attributes:
         gain: Accuracy of the candidate minus that of the champion; greater than `margin`.
-        discordant: Fraction of images that are discordant pairs; from |gain| to 1.
+        discordant: Fraction of images that form discordant pairs (exactly one model is correct), |gain| to 1.
         margin: Largest accuracy gain under the null hypothesis of the test.
     """
 

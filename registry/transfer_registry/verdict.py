@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Text and reason of each failed rule. If no rule failed, all rules are included."""
+        """Text and reason of each failed rule, or of every rule if none failed."""
         return tuple(f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed)
 
     def __str__(self) -> str:

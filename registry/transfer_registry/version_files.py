@@ -1,7 +1,7 @@
 """Files stored with a version: test set predictions and training image hashes.
 
 The files are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version
-without a run, such as one registered by another tool.
+without a run, such as a version registered by another tool.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def save_predictions(
 
 
 def load_predictions(client: MlflowClient, version: ModelVersion, fingerprint: str) -> StoredPredictions | None:
-    """Loads a version's predictions on one test set; returns None if they are missing or the file is corrupt."""
+    """Loads a version's predictions on one test set; returns None if the file is missing or corrupt."""
     with _read_file(client, version, _predictions_name(fingerprint)) as file:
         return _read_predictions(file) if file else None
 
@@ -81,7 +81,7 @@ def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozens
 
 @contextmanager
 def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
-    """Yields a path to write to; stores the file on exit from the `with` block."""
+    """Yields the path of a temporary file to write; stores the file with the version on exit."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         yield file

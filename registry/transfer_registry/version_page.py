@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by eve
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback after the verdict; if there is none, the verdict itself. The tag with the hash
-    of `last` is written last, so a version with this tag also has all the others.
+    `last` is the promotion or rollback after the verdict, or else the verdict itself. The tag with the hash of `last`
+    is written last, so a version with this tag also has all the others.
     """
     tags = {}
     if verdict:

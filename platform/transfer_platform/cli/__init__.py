@@ -29,7 +29,7 @@ class Commands(click.Group):
     """Command group that prints user-fixable errors without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Runs a command; the exit code is 1 after an error and 130 after an interruption."""
+        """Runs a command; exits with code 1 after an error and 130 after an interruption."""
         _collect_less_garbage()
         # Docker, systemd and batch queues send SIGTERM, which is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -54,16 +54,16 @@ class Commands(click.Group):
 
 
 def _collect_less_garbage() -> None:
-    """Reduces garbage collection, which saves several seconds per command.
+    """Runs the garbage collector less often, which saves several seconds per command.
 
-    By default, Python repeatedly scans all objects created by importing torch and MLflow, but they live until exit.
+    By default, Python repeatedly scans the objects created by importing torch and MLflow, which all live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns a one-sentence message for a file system, database or MLflow error, or None for other errors (bugs)."""
+    """Returns a message for a file system, database, MLflow or weights error; None for any other error (a bug)."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):

@@ -55,7 +55,7 @@ def report(
 @click.argument("run_b")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
-    """Compare the images, labels and splits of RUN_A and RUN_B by content.
+    """Compare the images (by content), labels and splits of RUN_A and RUN_B.
 
     A run is an MLflow run ID or a registered version such as ants-bees/3.
     """

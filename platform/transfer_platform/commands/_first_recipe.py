@@ -62,7 +62,7 @@ class InspectedDataset:
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        """Reasons for excluding unreadable files, keyed by name; empty if there are too many files to list."""
+        """Reason for excluding each unreadable file, keyed by file name; empty if there are too many files to list."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
         unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
@@ -187,7 +187,7 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """Lists class names with counts, so that folders that are not classes are easy to spot."""
+    """Returns the classes and their image counts as text, so that users notice folders that are not classes."""
     listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
     names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
     more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""

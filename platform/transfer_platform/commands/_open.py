@@ -25,10 +25,10 @@ class OpenedRecipe:
 
     Attributes:
         recipe: Recipe with its splits resolved.
-        folder: Base folder of relative paths in the recipe.
+        folder: Base folder for relative paths in the recipe.
         inspection: Findings of the preflight.
-        splits: Train, validation and test images; None if the dataset cannot be split, which the
-            inspection reports as an error.
+        splits: Train, validation and test images; None if the dataset cannot be split, in which case
+            the inspection contains an error.
         split_notes: Sentences that explain how unset splits were resolved.
     """
 
@@ -58,7 +58,7 @@ def open_recipe(
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
         say: Called with each message about resolved splits.
-        check: Called with the loaded recipe before any data is read; raises an error if the command cannot use it.
+        check: Called with the loaded recipe before any data is read; raises an error if the command cannot run.
 
     Raises:
         RecipeError: The recipe is invalid, or overrides were given for a loaded recipe.

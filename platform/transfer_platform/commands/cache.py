@@ -48,7 +48,7 @@ def clear_cache(*, everything: bool = False) -> str:
     """Deletes stored features, except those being computed by another process.
 
     Args:
-        everything: Also delete downloads and unpacked archives, which must not be in use by any process.
+        everything: Also delete all other cached data, such as downloads; requires that no process is using this data.
 
     Returns:
         A sentence that states how much space was freed.
@@ -64,7 +64,7 @@ def clear_cache(*, everything: bool = False) -> str:
 
 
 def _files(folder: Path) -> list[os.stat_result]:
-    """Returns the `stat` result of every file below a folder, ignoring files deleted in the meantime."""
+    """Returns the `stat` result of every file below a folder, ignoring files that are deleted during the scan."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):

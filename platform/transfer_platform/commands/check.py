@@ -58,7 +58,7 @@ def describe_plan(
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
-    """Returns the backbones whose names match a pattern, with their parameters, image size and weights."""
+    """Returns a table of the backbones whose names match a pattern, with their parameters, image size and weights."""
     table = Table(box=box.SIMPLE, title_justify="left")
     table.add_column("backbone", no_wrap=True)
     table.add_column("parameters", justify="right")
@@ -81,7 +81,7 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
 
 
 def _version_note() -> str:
-    """Returns a note if the installed library versions differ from those in the shipped catalog."""
+    """Returns a note if the installed library versions differ from those in the shipped catalog, otherwise ""."""
     listed, installed = catalog.shipped_versions(), catalog.library_versions()
     if listed == installed:
         return ""
@@ -136,7 +136,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Compares the cost of extracting features once with that of running the frozen part in every epoch."""
+    """Yields tables that compare two costs: extracting features once, and running the frozen part in every epoch."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1
@@ -206,7 +206,7 @@ def _as_text(value: object) -> str:
 
 
 def _likely_device() -> str:
-    """Returns the device that torch will most likely use, without spending seconds on importing torch."""
+    """Returns the device that torch will most likely use, without importing torch (which takes seconds)."""
     if (chosen := os.environ.get(paths.DEVICE_VARIABLE, "auto")) != "auto":
         return chosen
     if ctypes.util.find_library("cuda") or Path("/proc/driver/nvidia/version").exists():

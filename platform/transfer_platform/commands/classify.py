@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the path of a photo; a downloaded file is deleted on exit, since the content at its URL may change."""
+    """Yields the path of a photo; deletes a downloaded file on exit, because the content of the URL may change."""
     if "://" not in photo:
         yield Path(photo)
         return
@@ -130,7 +130,7 @@ class PretrainedClassifier:
 
 
 def annotate_image(result: Classification, photo: Path, out: Path) -> None:
-    """Draws a classification on a photo and saves it as a PNG file."""
+    """Saves a PNG copy of a photo with its classification drawn on it."""
     image = decode(photo)
     height = max(12, image.height // 28)
     pairs = zip(result.classes, result.probabilities, strict=True)

@@ -55,8 +55,8 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion; None if none is stored, if the stored one belongs to another best trial, `promotion:` or MLflow
-        run, or if the registered version or the model files no longer exist.
+        The conclusion; None if there is none or it is out of date, because the best trial, `promotion:` or the MLflow
+        run has changed, or because the registered version or a model file no longer exists.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
     if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
@@ -74,12 +74,12 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
 def conclude(
     model: Path, recipe: Recipe, splits: Splits, study: Study, parent: Run, best: Run | None, logits: Tensor, say: Say
 ) -> Conclusion:
-    """Evaluates a model on the test images, logs the results and submits it to the gate.
+    """Evaluates a model on the test images, logs the results and submits the model to the gate.
 
     Args:
         model: Folder with the best trial's model, as it will be served.
         recipe: Recipe of the study.
-        splits: Dataset splits; only this function reads the test images.
+        splits: Dataset splits; only this function runs a model on the test images.
         study: Study in which the conclusion is stored.
         parent: MLflow run of the study.
         best: MLflow run of the best trial; None if the tracking server has no such run.
@@ -110,7 +110,7 @@ def conclude(
 
 
 def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
-    """Returns everything that a conclusion depends on, apart from the study itself."""
+    """Returns the values that a stored conclusion depends on: best trial, `promotion:` and MLflow run."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
     return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
 
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Computes calibration error and loss without temperature scaling, and the fraction of images flagged unknown."""
+    """Returns calibration error and loss without temperature scaling, and the fraction of images flagged as unknown."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {
@@ -144,7 +144,7 @@ def _calibration_metrics(
 
 
 def _serving_cost(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
-    """Measures the median latency from image file to prediction on this machine, and the size on disk."""
+    """Returns the median latency from image file to prediction on this machine, and the model's size on disk."""
     milliseconds = []
     for image in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()

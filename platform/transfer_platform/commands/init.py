@@ -45,7 +45,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     """Inspects all images of a dataset and writes a recipe for it.
 
     Args:
-        source: Dataset source, as in `dataset.source`; relative paths refer to the current folder.
+        source: Dataset source, as in `dataset.source`; relative paths are relative to the current folder.
         out: Recipe file; defaults to a file in the current folder named after the source.
         progress: Called while data is downloaded, unpacked and read.
 
@@ -82,7 +82,7 @@ def _require_free_place(out: Path, source: str) -> None:
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Inspects a dataset with the smallest usable test fraction, and with folds if validation would be too small."""
+    """Inspects a dataset, using the smallest feasible test fraction, and folds if validation would be too small."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
     fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
@@ -105,14 +105,14 @@ def _inspected(dataset: ScannedDataset) -> InspectedDataset:
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Returns the source, as a path relative to the recipe file if the source is inside the recipe's folder."""
+    """Returns the source: a path relative to the recipe's folder if it is inside that folder, otherwise unchanged."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source
 
 
 def _recipe_name(source: str) -> str:
-    """Returns a recipe name, such as `ants-bees` for `~/Photos/Ants & bees.zip`."""
+    """Returns a recipe name derived from the source, such as `ants-bees` for `~/Photos/Ants & bees.zip`."""
     parts = re.split(r"[/:]", source.partition("?")[0])
     last = Path(source).name if Path(source).is_absolute() else parts[-1]
     plain = re.sub(_SUFFIXES, "", last)

@@ -32,7 +32,7 @@ def list_models(*, as_json: bool = False) -> RenderableType | str:
 
 
 def show_version(name: str, *, as_json: bool = False) -> RenderableType | str:
-    """Returns one version with its verdict; defaults to the champion if only a model name is given."""
+    """Returns a version and its verdict; a model name without a version number refers to the champion."""
     with _ledger() as ledger:
         model, number = parse_version(name)
         version = overview.describe_version(ledger, model, number)

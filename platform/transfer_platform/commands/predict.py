@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and, keyed by path, the reasons why symlinks cannot be followed."""
+    """Returns the files below a folder, and the problem with each symlink that cannot be followed, keyed by path."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

@@ -106,7 +106,7 @@ class Outcome:
         return [str(self.promotion.verdict), f"{name} version {version} {self._status()}", commands]
 
     def _status(self) -> str:
-        """Returns the version's current status, which reflects alias changes made after the verdict."""
+        """Returns the version's current status, including alias changes made since the verdict."""
         assert self.promotion is not None
         if self.champion == self.promotion.version:
             return "is champion"
@@ -133,7 +133,7 @@ def run(
         recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
             resolved against the current folder.
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
-        fresh: Start a new study.
+        fresh: Start a new study instead of resuming an existing one.
         device: `auto` or a torch device.
         progress: Called during long steps.
         say: Called with each message that should stay on the screen.
@@ -235,7 +235,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Checks the databases before the search, so that an unusable one does not fail the run at the end."""
+    """Checks that the databases are usable, so that a run fails before the search rather than after it."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

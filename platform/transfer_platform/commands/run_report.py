@@ -60,7 +60,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Logs probable label errors that the best trial found in images it was not trained on."""
+    """Logs probable label errors among the selection images, on which the best trial was not trained."""
     findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
         "file": [inspection.name(finding.files[0]) for finding in findings],
@@ -93,7 +93,7 @@ def log_study(run: Run, study: Study) -> None:
 
 
 def log_network(run: Run, network: Network) -> None:
-    """Logs a layer-by-layer summary of the network: output shape, parameters, trainable or frozen."""
+    """Logs the output shape and parameter count of each layer, and whether it is trainable."""
     size = network.spec.image_size
     columns = ("output_size", "num_params", "trainable")
     device = next(network.parameters()).device
@@ -144,7 +144,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         run: MLflow run of the study.
         best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as the metric step because it may change when the study is extended.
+        trial: Number of the best trial, used as the metric step; another trial may become best in an extended study.
 
     Returns:
         The test metrics, keyed by name.

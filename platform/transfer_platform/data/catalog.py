@@ -120,14 +120,14 @@ def scan_folder(
 ) -> Catalog:
     """Scans the images of a folder that has one folder per class; class folders may have subfolders.
 
-    Files that are unreadable or not in a class folder are reported in the `problems` of the catalog.
+    Files that are unreadable or not in a class folder are reported in `Catalog.problems`.
 
     Args:
         folder: Folder that contains the class folders.
         excluded: Files and folders to leave out.
-        root: Source that contains `folder`; defaults to `folder`. Symlinks must not point outside it, and messages show
-            file paths relative to it.
-        stats: Modified in place: the image statistics are added to it.
+        root: Source that contains `folder`; defaults to `folder`. Symlinks must not point outside `root`, and messages
+            show file paths relative to `root`.
+        stats: Image statistics, updated in place.
         progress: Called after each file.
 
     Raises:
@@ -184,7 +184,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
 
 
 def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns one message per class that is in `train` but not in another split, or the reverse."""
+    """Returns a message for each class of `train` that another split lacks, and for each class that `train` lacks."""
     expected = {image.label for image in images_by_split["train"]}
     lines = []
     for split, images in images_by_split.items():
@@ -200,7 +200,7 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the images whose value of a field also occurs in another split, keyed by value, then by split.
+    """Returns the images that share a field's value with an image in another split, keyed by value, then by split.
 
     Ignores `allowed` files and images with an empty value.
     """

@@ -55,7 +55,7 @@ class ScannedDataset:
 
     @property
     def split_messages(self) -> tuple[str, ...]:
-        """Messages about how the splits not set in the recipe were resolved."""
+        """Messages that explain how the splits not set in the recipe were resolved."""
         return self.resolved_splits.messages
 
     def with_splits(

@@ -22,7 +22,7 @@ _MAX_ROUNDS = 100
 
 @dataclass(frozen=True, slots=True)
 class GroupCluster:
-    """Groups that stay together because they share an image; usually a single group.
+    """A single group, or several groups that must stay together because they share images.
 
     Attributes:
         names: Sorted names of the groups.
@@ -38,9 +38,9 @@ def split_by_group(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test without breaking up groups.
 
-    A group is in test if `sha256(split_seed:group:NAME)`, scaled to 0 to 1, is below the test fraction, so test has
-    about that fraction of the groups, and groups in test stay there when the dataset grows. Validation has about the
-    validation fraction of the remaining images of every class. `fractions` may contain `test` and `validation`.
+    A group is in test if `sha256(split_seed:group:NAME)`, scaled to the range 0 to 1, is below the test fraction. Test
+    thus has about this fraction of the groups, and they stay in test when the dataset grows. Validation has about the
+    validation fraction of each class's remaining images. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -88,7 +88,7 @@ def groups_in_several_splits(
 
 
 def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
-    """Merges groups that share an image into clusters, sorted by the first group name."""
+    """Merges groups that share an image into clusters, sorted by each cluster's first group name."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -108,7 +108,7 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the group names of each test cluster; a group stays in test when it is merged with others."""
+    """Returns the group names of each test cluster; a cluster is in test if any of its groups is in test."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
@@ -122,7 +122,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
     """Returns the part index of each cluster, such that each part has about its share of every class.
 
-    Clusters, largest first, are each assigned to the cheapest part, then moved as long as the total cost decreases.
+    Assigns each cluster, largest first, to the cheapest part, then moves clusters while this lowers the total cost.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:
@@ -155,7 +155,7 @@ class _Assignment:
     counts: Sequence[Counter[str]]
 
     def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
-        """Returns the change in squared deviation from the target shares if a cluster is added (1) or removed (-1)."""
+        """Returns the change in cost if a cluster is added to a part (`sign` = 1) or removed from it (`sign` = -1)."""
         cost = 0.0
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]
@@ -165,7 +165,7 @@ class _Assignment:
         return cost
 
     def move(self, parts: list[int], index: int, counts: Mapping[str, int]) -> bool:
-        """Moves a cluster to the cheapest other part if this lowers the cost; returns whether it was moved."""
+        """Moves a cluster to the cheapest other part if this lowers the cost; returns True if the cluster was moved."""
         current = parts[index]
         others = [part for part in range(len(self.shares)) if part != current]
         best = min(others, key=lambda part: (self.cost(part, counts, 1), part))

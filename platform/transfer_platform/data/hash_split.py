@@ -21,7 +21,7 @@ def split_by_hash(
     """Splits images into train, validation and test.
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
-    Validation takes the exact fraction of each class's remaining images: those with the smallest hashes. Identical
+    Validation gets its exact fraction of each class's remaining images: those with the smallest hashes. Identical
     files count as one image with their alphabetically first label. `fractions` may contain `test` and `validation`.
 
     Returns:
@@ -50,7 +50,7 @@ def split_by_hash(
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns the fold of each training image (0 to `folds` - 1), stratified by class; identical files share a fold.
+    """Returns each training image's fold (0 to `folds` - 1), stratified by class; identical files share a fold.
 
     The images must be sorted by label.
 
@@ -89,7 +89,7 @@ def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
 def select_test(
     units_by_class: Mapping[str, Sequence[Unit]], hashes: Mapping[Unit, int], fraction: float, noun: str
 ) -> set[Unit]:
-    """Returns the units in test: those whose hash, divided by 2**256, is below the fraction.
+    """Returns the units to assign to test: those whose hash, divided by 2**256, is below the fraction.
 
     Args:
         units_by_class: Images of each class, or groups that contain images of the class.
@@ -98,7 +98,7 @@ def select_test(
         noun: Plural noun for the units in error messages.
 
     Raises:
-        SplitError: A class has no unit in test, or no unit outside test.
+        SplitError: A class would have no unit in test, or no unit left for training.
     """
     if single := ", ".join(repr(label) for label, units in units_by_class.items() if len(units) < 2):
         raise SplitError(
@@ -151,7 +151,7 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Returns the distinct image digests of each class; an image with several labels counts only for the first one."""
+    """Returns the distinct image digests of each class; uses only the first label of an image with several labels."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)

@@ -47,10 +47,10 @@ _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
-    """Fully decodes an image; returns a packed `HEADER_DTYPE` record, followed by the RGB thumbnail.
+    """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: The image is one that `transfer_model.decode.decode` would also reject.
+        UnreadableImageError: `transfer_model.decode.decode` would also reject the image.
     """
     from PIL import Image
 
@@ -151,7 +151,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns the number of frames of an animation; 1 for MPO, whose images are not animation frames."""
+    """Returns the number of animation frames; 1 for formats without animation, including MPO (several still images)."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:

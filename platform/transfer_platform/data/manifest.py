@@ -100,8 +100,8 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     """Reads a manifest; errors in individual rows are returned rather than raised.
 
     Args:
-        file: A `.csv` (comma-separated), `.tsv` (tab-separated) or `.parquet` file; text must be UTF-8. Its columns are
-            `path`, `label` and, optionally, `split` and `weight`; other columns are ignored.
+        file: A `.csv` (comma-separated), `.tsv` (tab-separated) or `.parquet` file; text must be UTF-8. The columns
+            are `path`, `label` and, optionally, `split` and `weight`; other columns are ignored.
         group_by: Name of an additional required column that contains the group names.
 
     Raises:
@@ -244,7 +244,7 @@ def _column_notes(table: _Table) -> Iterator[str]:
 
 
 def _parse_weight(cells: dict[str, str]) -> float | None:
-    """Returns the weight of a row, or None if it is invalid; for held-out images, an empty weight means 1."""
+    """Returns a row's weight, or None if the cell is invalid; for held-out images, an empty cell means 1."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0

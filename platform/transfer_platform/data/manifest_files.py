@@ -36,7 +36,7 @@ class ManifestEntry:
     """A manifest row with the location of its image.
 
     Attributes:
-        path: Local file or, for an image not yet downloaded, its cache folder.
+        path: Local file, or the cache folder of an image that has not been downloaded yet.
         url: URL to download; empty for a local file.
         name: Name used in messages and matched against `dataset.exclude`: the path as written, or the URL.
     """
@@ -121,12 +121,12 @@ class ManifestImages:
 
 
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
-    """Locates the images of a manifest; relative paths are resolved against its folder.
+    """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; one downloaded from `url` may list any URL but only paths below `url`.
+    A local manifest may list any file or URL; a manifest downloaded from `url`, any URL or path inside its folder.
 
     Raises:
-        DataError: Some rows are invalid. The message lists these errors together with any missing files.
+        DataError: Some rows are invalid; the message lists the errors, including any missing files.
     """
     entries, errors = list[ManifestEntry](), list(manifest.errors)
     first_rows: dict[Path, int] = {}
@@ -151,7 +151,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
 
 
 def _path_error(path: str, *, downloaded: bool) -> str:
-    """Returns an error message, or "" if the path is valid; a downloaded manifest must not list local files."""
+    """Returns an error message, or "" if the path is valid; rejects local files in a downloaded manifest."""
     if "\0" in path:
         return "contains a NUL character, which is not allowed in file names"
     if store := scheme(path):
@@ -182,7 +182,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Returns the entries that are now available locally, and the problems with all others, keyed by path."""
+    """Downloads images; returns the entries now available locally, and the problems with the others, keyed by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

@@ -30,7 +30,7 @@ def match_patterns(
         match: `match_files` or `match_rows`, bound to a source; called with the patterns and their field name.
 
     Raises:
-        DataError: Some patterns match nothing; the message lists those from both fields.
+        DataError: Some patterns match nothing; the message lists the unmatched patterns of both fields.
     """
     matches, errors = list[frozenset[Path]](), []
     for field in ("exclude", "allow_duplicates"):
@@ -67,7 +67,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
 
 def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Does the same as `match_files` for the image names in a manifest, which may be URLs.
+    """Returns the paths of manifest images whose names or URLs match at least one pattern, as in `match_files`.
 
     Raises:
         DataError: Some patterns match no row; the message lists all of them.
@@ -93,7 +93,7 @@ def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str
 
 
 def _is_match(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Returns whether the parts of a name match those of a glob, as in `Path.glob`; `**` matches zero or more parts."""
+    """Returns whether the parts of a name match the parts of a glob, where `**` matches zero or more parts."""
     if not pattern:
         return not name
     if pattern[0] == "**":

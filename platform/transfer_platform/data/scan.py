@@ -45,7 +45,7 @@ ScannedFile = tuple[str, bytes, FileProblem | None]
 
 @dataclass
 class ScanResult:
-    """SHA-256 of each readable image, and the problem with each other file, both keyed by path."""
+    """SHA-256 of each readable image, and the problem with every other file; both are keyed by path."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks to keep in flight.
 
-    Large numbers of files are read in processes, because small images spend more time in Python than in Pillow. The
+    Many files are read by processes, because reading small images takes more time in Python than in Pillow. The
     chunks in flight must fit into loky's queue and workers; otherwise, killing the workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
@@ -167,7 +167,7 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Initializes a worker process to ignore Ctrl-C and to exit soon after the parent process (ID `parent`) exits."""
+    """Makes a worker process ignore Ctrl-C and exit soon after its parent process (with ID `parent`) exits."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files, which must all fit in memory, and decodes those not in `cache`; None stands for an empty cache."""
+    """Hashes files (which must fit in memory together) and decodes those not in `cache` (None if it is empty)."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

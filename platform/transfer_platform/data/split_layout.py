@@ -1,4 +1,4 @@
-"""Infers splits not set in the recipe from folder names or manifest rows."""
+"""Infers any splits missing from the recipe, using folder names or manifest rows."""
 
 from __future__ import annotations
 
@@ -134,9 +134,9 @@ class FolderLayout:
     """Folders of a source, grouped by split. Names are relative to the source and use `/` as the separator.
 
     Attributes:
-        train: Folder that contains the class folders, `.` for the source itself; None if there is none.
+        train: Folder that contains the class folders (`.` for the source itself), or None if there is no such folder.
         validation: Folders that contain class folders and have the name of a validation split.
-        test: The same for test splits.
+        test: Folders that contain class folders and have the name of a test split.
         unlabelled: Folders that have the name of a split but contain no class folders.
         others: Folders next to the training folder that do not have the name of a split.
     """
@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to the training folder `train`, a path relative to the source."""
+    """Finds the held-out folders next to the training folder `train` (relative to the source) or to its parents."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -180,10 +180,10 @@ def layout_around(root: Path, train: str) -> FolderLayout:
 
 
 def pick_folder(split: str, names: Sequence[str]) -> str | None:
-    """Returns the only folder, or the only one named exactly after the split; None if there are no folders.
+    """Returns the only folder or, of several, the one with the exact split name; None if there are no folders.
 
     Raises:
-        SplitError: There are several folders, of which none or more than one is named exactly after the split.
+        SplitError: There are several folders, and either none or more than one has the exact split name.
     """
     exact = [name for name in names if split in PurePosixPath(name).parts] if len(names) > 1 else names
     if len(exact) == 1:
@@ -220,14 +220,14 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """The class folders' parent: `folder`, or its only subfolder if that has several; None without subfolders."""
+        """Parent of the class folders: `folder`, or a sole subfolder with several subfolders; None without any."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders with the name of a split, keyed by split; folders without class folders have the key `""`."""
+        """Folders in `parent` with the name of a split, keyed by split, or by `""` if they contain no class folders."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):

@@ -15,7 +15,7 @@ class Engine(Protocol):
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
     - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, the trial
-      was interrupted in an earlier process: its run is continued, and steps already logged are not logged again;
+      was interrupted in an earlier process: the engine continues the trial's run and logs no step twice;
     - may save the weights of the best trial. If the weights are missing, `LocalEngine.restore`
       retrains the trial.
 
@@ -28,5 +28,5 @@ class Engine(Protocol):
         Raises:
             Pruned: `trial.report` pruned the trial.
             TrainingError: The trial failed, for example because the loss is not finite. The study marks the trial
-                as failed and continues. Any other exception, apart from an out-of-memory error, ends the study.
+                as failed and continues, as after an out-of-memory error; any other exception ends the study.
         """

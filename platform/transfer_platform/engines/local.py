@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
         """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
 
-        Both come from the checkpoint. If it is missing or belongs to another trial, retraining gives the same result.
+        Loads both from the checkpoint. If it is missing or for another trial, retrains the trial with the same result.
         """
         result = self._load(number)
         if result is None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
-        """Returns a trial's result, reduced to the best epoch, or None if there is no checkpoint for this trial."""
+        """Returns a trial's result at the best epoch, or None if the checkpoint is missing or is for another trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
         if metadata.get("trial") != str(number):
             return None
@@ -112,7 +112,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """Ends a trial's MLflow run and records its state: complete, pruned or failed."""
+    """Ends a trial's MLflow run on exit and records the trial's state: complete, pruned or failed."""
     try:
         yield
     except Pruned:

@@ -13,8 +13,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """Returns the temperature that minimizes the cross-entropy of `logits / temperature`.
 
     See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one additional image
-    were spread evenly over all classes (compare Platt, 1999); otherwise, a few dozen images without a single error
-    would lead to unbounded confidence.
+    were spread evenly over all classes (compare Platt, 1999); otherwise, the confidence would
+    be unbounded if all images are classified correctly, as may happen with a few dozen of them.
 
     Args:
         logits: Logits (N, C) of images not used for training, with N >= 1.

@@ -29,9 +29,9 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns the columns `confidence`, `decided` (fraction of images that reach it) and `accuracy` (on these images).
+    """Returns the columns `confidence`, `decided` and `accuracy`, with one row per minimum confidence in `CONFIDENCES`.
 
-    There is one row per value of `CONFIDENCES`; the accuracy is None if no image reaches that confidence.
+    `decided` is the fraction of images with at least this confidence; `accuracy` is None if there are no such images.
     """
     confidence = test.probabilities.max(axis=1)
     correct = test.predicted == test.labels
@@ -52,7 +52,7 @@ def _best_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.float
 def _precision_recall(
     positive: NDArray[np.bool_], probabilities: NDArray[np.floating], threshold: float
 ) -> tuple[float, float]:
-    """Returns precision and recall; undefined values are 0."""
+    """Returns the precision and recall at a threshold; undefined values are 0."""
     predicted = probabilities >= threshold
     hits = float((predicted & positive).sum())
     return hits / max(1.0, float(predicted.sum())), hits / max(1.0, float(positive.sum()))

@@ -33,7 +33,7 @@ MIN_CONTRAST = 4.0
 def exact_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Yields findings for identical files; files in `allowed` may have duplicates in another split."""
+    """Yields findings for identical files; does not report files in `allowed` as duplicates across splits."""
     for copies in images_in_several_splits(splits, allowed):
         yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
     counts = Counter(image.sha256 for images in splits.values() for image in images)
@@ -168,7 +168,7 @@ def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDA
 
 
 def _merge_groups(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merges the two groups of each pair (P, 2) and returns the new group numbers (N,)."""
+    """Merges the groups of the two images in each pair (P, 2); returns the new group number of each image (N,)."""
     if not len(pairs):
         return group
     from scipy.sparse import coo_array

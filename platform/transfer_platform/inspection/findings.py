@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """Severity of a finding, most severe first."""
+    """Severity of a finding; the most severe level is listed first."""
 
     ERROR = "error"
     """Training is impossible, or its results would be meaningless."""
@@ -23,7 +23,7 @@ class FindingKind:
     Attributes:
         meaning: What was found, and its consequence.
         fix: How to fix the problem; empty if no action is required.
-        skippable: Whether `dataset.on_bad_image: skip` skips the affected files; False if they may be valid.
+        skippable: True if `dataset.on_bad_image: skip` skips the affected files; False if the files may be valid.
     """
 
     name: str

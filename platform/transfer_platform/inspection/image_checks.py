@@ -54,7 +54,7 @@ def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 def check_images(
     images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
 ) -> Iterator[Finding]:
-    """Yields findings for readable but unusual images; `headers` (N,) are their `HEADER_DTYPE` records."""
+    """Yields findings for readable but unusual images; `headers` (N,) are the images' `HEADER_DTYPE` records."""
     if not len(headers):
         return
     formats, modes = headers["format"].astype(str), headers["mode"].astype(str)

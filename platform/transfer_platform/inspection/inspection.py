@@ -60,7 +60,7 @@ class Inspection:
         return sum(self.severity(finding) == severity for finding in self.findings)
 
     def name(self, path: Path) -> str:
-        """Returns the display name of a file: its path relative to the root, or its URL."""
+        """Returns the display name of a file: its URL if it was downloaded, otherwise its path relative to the root."""
         return display_name(path, self.root, self.names)
 
     def line(self, finding: Finding) -> str:
@@ -82,7 +82,7 @@ class Inspection:
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
     def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
-        """Raises a `DataError` if there are errors; the message lists up to 20 per kind and ends with `hint`."""
+        """Raises a `DataError` if there are errors; its message lists up to 20 errors per kind and ends with `hint`."""
         if not (errors := self.errors):
             return
         lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]

@@ -33,7 +33,7 @@ _BLOCK = 1024
 def out_of_fold_probabilities(
     features: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
 ) -> NDArray[np.float64]:
-    """Cross-validates a logistic regression on standardized features.
+    """Returns class probabilities from a cross-validated logistic regression on standardized features.
 
     Uses the regularization strength with the lowest out-of-fold loss on up to `TUNING_IMAGES` images.
 
@@ -76,9 +76,9 @@ def find_label_errors(
 ) -> Iterator[Finding]:
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
-    Confident learning estimates the number n of label errors by counting the images for which another class is at least
-    as probable as that class is, on average, for the images labeled with it. The n images with the least probable
-    labels are reported as label errors. Both groups are sorted by label probability, lowest first.
+    Each class has a threshold: its mean probability over the images with that label. Confident learning estimates the
+    number n of label errors by counting the images for which another class reaches its threshold. The n images with
+    the least probable labels are reported as label errors. Both kinds are sorted by label probability, lowest first.
 
     Args:
         images: N images.
@@ -97,7 +97,7 @@ def find_label_errors(
 def misclassified_images(
     images: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.floating]
 ) -> Iterator[Finding]:
-    """Yields images predicted as another class, sorted by label probability, lowest first."""
+    """Yields images whose predicted class differs from their label, sorted by label probability, lowest first."""
     misclassified = probabilities.argmax(axis=1) != _label_indices(images, classes)
     yield from _describe("predicted as another class", misclassified, images, classes, probabilities)
 

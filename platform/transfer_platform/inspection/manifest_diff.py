@@ -99,7 +99,7 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests; each copy counts as an image. Folds are compared only if both manifests have them."""
+    """Compares two manifests, treating copies as separate images; ignores folds unless both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
@@ -120,7 +120,7 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
 
 
 def _location(a: ManifestLine, b: ManifestLine) -> str:
-    """Returns `split/label` of a changed file, or `before -> after` if the two runs differ."""
+    """Returns a changed file's `split/label`, or `before -> after` if it differs between the two runs."""
     before, after = f"{a.split}/{a.label}", f"{b.split}/{b.label}"
     return before if before == after else f"{before} -> {after}"
 

@@ -46,7 +46,7 @@ def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
 
 
 def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
-    """Returns the splits of a dataset without errors.
+    """Returns the splits if the dataset has no errors.
 
     Raises:
         DataError: The preflight found errors; the message lists them.

@@ -100,7 +100,7 @@ def findings_table(inspection: Inspection) -> dict[str, list[object]]:
 
 
 def class_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Returns a table with a `class` column and one column per split; one row per class, then a row of totals."""
+    """Returns a table with a `class` column and one column per split, one row per class and a final row of totals."""
     classes = list(inspection.classes)
     return {
         "class": [*classes, "all"],
@@ -118,7 +118,7 @@ def quarantine(inspection: Inspection) -> str:
 
 
 def manifest(inspection: Inspection, splits: Splits) -> str:
-    """Returns a CSV of all images, ordered independently of file names; weights are loss weights."""
+    """Returns a CSV of all images with their loss weights; the row order does not depend on file names."""
     folds = dict(zip((image.path for image in splits.train), splits.folds, strict=False))
     rows = (
         (
@@ -144,7 +144,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind; empty for quarantined files, whose severity is reduced to a note."""
+    """Returns the fix for a kind, or an empty string if its severity is reduced because the file is quarantined."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 
@@ -174,7 +174,7 @@ def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
 
 
 def thumbnail_uri(path: Path) -> str:
-    """Returns a JPEG thumbnail as a `data:` URI; empty if the file is not an image or is too large."""
+    """Returns a JPEG thumbnail as a `data:` URI, or an empty string if the file is not an image or is too large."""
     from transfer_model.decode import decode
     from transfer_model.errors import UnreadableImageError
 

@@ -31,9 +31,9 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 class BatchAugmentation:
     """Samples augmented views from a batch of canvases.
 
-    A view depends only on the canvas, aspect ratio and seed of its image, not on the other images of the batch (bitwise
-    identical on a CPU). Random numbers are drawn on the CPU, so crops are the same on every device. The global
-    generators of PyTorch are not modified.
+    A view depends only on the canvas, aspect ratio and seed of its image, not on the other images in the batch; on a
+    CPU, it is bitwise identical in any batch. Random numbers are drawn on the CPU, so crops are the same on every
+    device. The global generators of PyTorch are not modified.
 
     Attributes:
         policy: `light`: random crop (70% to 100% of the image area, aspect ratio 3:4 to 4:3) and random horizontal
@@ -86,7 +86,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes uint8 pixels (B, 3, S, S) to float32; bitwise identical to `Preprocessing.normalize` on a CPU."""
+    """Normalizes uint8 pixels (B, 3, S, S) to float32; on a CPU, bitwise identical to `Preprocessing.normalize`."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
@@ -102,7 +102,7 @@ def _random_numbers(seeds: Sequence[int]) -> Tensor:
 def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
     """Returns the affine map (B, 4) from each view to its canvas, including flips: scale and shift in x, then in y.
 
-    Coordinates in both squares range from -1 to 1.
+    View and canvas coordinates range from -1 to 1.
     """
     left, width, top, height = _random_crops(numbers, aspects)
     flip = torch.where(numbers[:, -5] < 0.5, -1.0, 1.0)
@@ -110,9 +110,9 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 
 
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Samples crops (left, width, top, height) as RandomResizedCrop does, as fractions of the image's sides.
+    """Samples crops (left, width, top, height) like RandomResizedCrop, in fractions of the image's sides.
 
-    The first crop that fits in the image is used; if none fits, the largest center crop of an allowed aspect ratio.
+    Uses the first crop that fits in the image, or the largest center crop of an allowed aspect ratio if none fits.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     low, high = map(math.log, _RATIO)
@@ -141,8 +141,8 @@ def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
 def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
     """Changes brightness, contrast, saturation and hue of pixels (B, 3, S, S) with one affine color map per image.
 
-    Saturation scales and hue rotates the IQ plane of YIQ; brightness and contrast act on luma. Values are clamped
-    once at the end, so the four changes commute and need no random order.
+    Saturation scales the IQ plane of YIQ, and hue rotates the plane; brightness and contrast act on luma. Values are
+    clamped once at the end, so the order of the four changes does not matter.
     """
     matrices, contrasts = _color_matrices(numbers, jitter)
     # Not one mean over all pixels, because its order of summation would depend on the batch size.
@@ -156,7 +156,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3) and the fraction (B,) of the image's mean gray level to add."""
+    """Returns color matrices (B, 3, 3) and the fraction (B,) of each image's mean gray level to add to its pixels."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]
@@ -168,7 +168,7 @@ def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
 
 
 def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
-    """Applies a torchvision transform, which uses the global generator, to each image in (B, 3, S, S)."""
+    """Applies a torchvision transform to each image in (B, 3, S, S), seeding the global generator per image."""
     views = pixels.round_().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
         for index, seed in enumerate(seeds):

@@ -44,7 +44,7 @@ class ImageLoader:
     Args:
         images: Images of the study.
         preprocessing: Preprocessing of the network.
-        policy: Augmentation policy for `load_views`, or `none` if that method is not used.
+        policy: Augmentation policy for `load_views`, or `none` if `load_views` is not called.
         device: Device on which batches are returned.
         store: Store for decoded images; if None, images are decoded on every use.
         say: Called with a message if images cannot be stored, and before waiting for another process.
@@ -77,7 +77,7 @@ class ImageLoader:
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of everything except image and seed that determines a view: policy, canvas side, code."""
+        """Digest of what determines a view besides image and seed: policy, canvas side, code, library versions."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property

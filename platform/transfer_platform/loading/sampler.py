@@ -18,9 +18,9 @@ class ViewSchedule:
 
     Attributes:
         policy: `none` or an augmentation policy.
-        count: Number N of distinct views per image, of which each epoch uses one. 1 means the original image,
-            `unlimited` a new view in every epoch.
-        seed: Seed for the selection; the N views do not depend on it.
+        count: Number N of distinct views per image; each epoch uses one of them. 1 means only the original image;
+            `unlimited` means a new view in every epoch.
+        seed: Seed for selecting one of the N views; does not affect the views themselves.
     """
 
     policy: str
@@ -40,19 +40,19 @@ class ViewSchedule:
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index of an image's view in an epoch, 0 to N - 1; each repeat uses the next view."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch; each repeat uses the next view."""
         assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed of an image's view in an epoch; each repeat uses a different seed."""
+        """Returns the seed for an image's view in an epoch; each repeat uses a different seed."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
 
     @staticmethod
     def view_seed(sha256: str, index: int) -> int:
-        """Returns the seed of one of an image's N views."""
+        """Returns the seed for one of an image's N views."""
         return derived_seed("view", index, sha256)
 
 
@@ -61,9 +61,9 @@ def batch_indices(
 ) -> list[list[int]]:
     """Returns the indices (0 to `count` - 1) of each batch of an epoch; each index occurs once if `classes` is None.
 
-    Training batches are shuffled, seeded by `seed` and `epoch`. If `classes` (one per image) is given, the
-    same number of images is sampled from each class. A final training batch of one image is merged into the previous
-    batch, because batch norm needs at least two images; if `batch_size` is 1, nothing is merged. No batch is dropped.
+    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. If `classes` (one per image) is given, each
+    class is sampled equally often. Unless `batch_size` is 1, a final training batch of one image is merged into the
+    previous batch, because batch norm needs at least two images. No batch is dropped.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
@@ -99,7 +99,7 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Returns as many indices as there are images; the number per class differs by at most 1.
+    """Returns as many shuffled indices as there are images; the counts per class differ by at most 1.
 
     Large classes are subsampled. Images of small classes are repeated equally often, up to a difference of 1.
     """

@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hash of each node's computation; within a process, equal computations of any graphs have equal hashes."""
+        """Hash of each node's computation; within a process, equal computations in any graphs have equal hashes."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`; None if any depends on the images other than through `cut`."""
+        """Returns all nodes that must run after `cut`, or None if one depends on the images by a path around `cut`."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -129,7 +129,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def _use_inplace_results(self) -> None:
-        """Makes operations that use a tensor after an in-place operation use the result of the in-place operation."""
+        """Replaces later uses of a tensor modified in place with the result of the in-place operation."""
         positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
             argument = self._records[node].returned_argument
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training; heads may, because each trial sets their dropout."""
+    """Returns whether a leaf module may change during training; True for heads, as each trial sets their dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
@@ -181,7 +181,7 @@ def _tracks_statistics(module: nn.Module) -> bool:
 
 
 def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain value
-    """Returns the value common to both batch sizes, with `BatchSize` in place of the size itself.
+    """Merges the values for two batch sizes into one, in which `BatchSize` replaces the batch size.
 
     Raises:
         ValueError: The values differ in more than the batch size.

@@ -50,7 +50,7 @@ class _Graphs:
 
 
 class Partition:
-    """A network split after its frozen operations; both parts share its parameters.
+    """A network split after its frozen operations; both parts share the network's parameters.
 
     A partition remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
 
@@ -59,7 +59,7 @@ class Partition:
 
     Attributes:
         shape: Shape of one image's features.
-        dtype: Dtype of the features when computed in float32.
+        dtype: Dtype of the features if the prefix runs without autocast.
         digest: Hexadecimal SHA-256 of the prefix's operations, weights, buffers and library versions. The
             digest, the images and the precision determine the features.
     """
@@ -82,7 +82,7 @@ class Partition:
         return features
 
     def logits(self, features: Tensor) -> Outputs:
-        """Runs the suffix in the network's current mode; same return value as `Network.forward_with_auxiliary`.
+        """Runs the suffix in the network's current mode; returns the same items as `Network.forward_with_auxiliary`.
 
         The features (B, *shape) must be on the network's device and may be modified.
         """
@@ -162,7 +162,7 @@ def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | Non
 
 
 def _probe_images(network: Network, count: int) -> Tensor:
-    """Returns random images in the network's memory layout; a larger batch starts with the images of a smaller one."""
+    """Returns `count` random images in the network's memory layout; every batch starts with the same images."""
     side = network.spec.image_size
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(max(PROBE_BATCH_SIZES), 3, side, side, generator=generator)
@@ -217,7 +217,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Compares with a tolerance, because accelerators may choose different kernels on each call."""
+    """Returns whether all tensors match within a tolerance; accelerators may use different kernels on each call."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -21,11 +21,11 @@ from transfer_model.network import Network
 
 
 def trace(network: Network) -> fx.GraphModule:
-    """Traces a network in its current mode: images (B, 3, S, S) -> result of `forward_with_auxiliary`.
+    """Traces a network in its current mode, from images (B, 3, S, S) to the result of `forward_with_auxiliary`.
 
     Parameters, buffers and untraced modules are shared with the network, under the same names. Tracing may
-    change buffers that count calls. Library modules that cannot be traced become single operations; if tracing still
-    fails, whole stages do. Not thread-safe, because `torch.fx` patches modules while tracing.
+    change buffers that count calls. Library modules that cannot be traced become single operations. If tracing still
+    fails, each stage becomes a single operation. Not thread-safe, because `torch.fx` patches modules while tracing.
 
     Raises:
         Exception: Any exception that the network raises when it receives proxies instead of tensors.
@@ -37,14 +37,14 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces once; with `proxy_buffers`, values computed from buffers are recorded as operations, not constants."""
+    """Tries to trace once; `proxy_buffers` records values computed from buffers as operations instead of constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
 
 
 class _BackboneModule(nn.Module):
-    """A backbone that returns the outputs of `Network.forward_with_auxiliary` but skips its tensor checks."""
+    """Wraps a backbone to return the outputs of `Network.forward_with_auxiliary` without checking tensors."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into all modules except `leaves` and those declared untraceable by torchvision and timm."""
+    """Traces into all modules except built-in PyTorch layers, those named in `leaves` and those of `_leaf_types`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision
@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Returns module types not to trace, such as heads (the end of the backbone) and norms (which count batches)."""
+    """Returns the module types not to trace into: heads, norms (which count batches) and untraceable library types."""
     import torchvision
     from timm import models
 

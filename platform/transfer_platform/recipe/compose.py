@@ -64,7 +64,7 @@ def _parse_override(text: str) -> Node:
 
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
-    """Reads a recipe file and merges it with its base; `named_at` locates the `extends` field that names the file."""
+    """Reads a recipe file and merges it with its base; `named_at` is the location of the `extends` field, if any."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree
@@ -81,7 +81,7 @@ def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place |
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
-    """Makes the paths in a base recipe absolute; as written, they are relative to `folder`, which contains the base."""
+    """Converts the paths in a base recipe, which are relative to the base's `folder`, to absolute paths."""
 
     def to_absolute(name: str) -> str:
         return str(absolute(name, folder))
@@ -123,7 +123,7 @@ def _read_text(path: Path, named_at: Place | None) -> str:
 
 
 def _suggest_file(path: Path) -> str:
-    """Suggests the most similar file name in the same folder or, if none is similar, lists up to 10 files."""
+    """Returns a hint with the most similar file in the same folder or, if no name is similar, up to 10 files."""
     names = sorted(file.name for file in path.parent.glob("*.y*ml"))
     if similar := closest_match(path.name, names):
         return f"; did you mean {str(path.parent / similar)!r}?"

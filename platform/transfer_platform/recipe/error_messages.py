@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """Path of an invalid field and an error message, which does not include the field name or line number."""
+    """Path of an invalid field, and an error message without the field name or line number."""
 
     path: FieldPath
     message: str
@@ -73,13 +73,13 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
-    """Returns whether a missing field, such as `source`, was probably misspelled as an unknown one, such as `sorce`."""
+    """Returns whether a missing field (such as `source`) was probably misspelled as an unknown field (`sorce`)."""
     siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
     return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 
 
 def _misplaced_range(path: FieldPath, tree: Node) -> FieldError | None:
-    """Returns a single error if a non-numeric field has a range, such as `optimizer: {low: 1, high: 2}`."""
+    """Returns an error if a non-numeric field has a range, such as `optimizer: {low: 1, high: 2}`; otherwise None."""
     field = all_fields().get(path[:-1])
     node = tree.find(path[:-1])
     if not field or field.range_keys != CHOICE_KEYS or not node or not set(RANGE_KEYS) & node.entries.keys():

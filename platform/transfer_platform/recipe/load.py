@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Loads a recipe, applies its base recipes and overrides, and validates the result; downloads nothing.
+    """Loads a recipe, merges it with its base recipes and overrides, and validates the result; downloads nothing.
 
     Relative paths in the recipe file and in overrides are relative to the recipe's folder and are not changed.
     Paths in a base recipe are relative to the folder of the base and are made absolute.

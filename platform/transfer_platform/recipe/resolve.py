@@ -71,9 +71,9 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of all settings in a recipe that affect its trials.
 
-    The number of trials, the `promotion` section and options that only affect file validation are excluded; the
-    dataset fingerprint covers the valid files. Comments, field order and explicit defaults have no effect. Call
-    `resolve_recipe_splits` first: an unset split and the same split written explicitly give different hashes.
+    Excludes the number of trials, the `promotion` section and the options for file validation, because the dataset
+    fingerprint covers the valid files. Comments, field order and explicit defaults have no effect. Call
+    `resolve_recipe_splits` first, because an unset split changes the hash even if an explicit split is equivalent.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}

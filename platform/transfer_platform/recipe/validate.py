@@ -38,14 +38,14 @@ class ValidFields:
 
     Attributes:
         tree: The recipe as written, before validation.
-        invalid: Paths rejected by the schema; `get` returns None for them, their parents and their children.
+        invalid: Paths rejected by the schema; `get` returns None for these paths, their parents and their children.
     """
 
     tree: Node
     invalid: Sequence[FieldPath]
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - any field type
-        """Returns the value of a dotted field (a range as a dict), or None if it is invalid or has no value."""
+        """Returns the value of a dotted field (a dict for a range), or None if the field is invalid or has no value."""
         path = tuple(name.split("."))
         if any(path[: len(bad)] == bad or bad[: len(path)] == path for bad in self.invalid):
             return None
@@ -56,7 +56,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns the possible values of a dotted field, keyed by path: its value, choices or range bounds."""
+        """Returns the value, choices or range bounds of a dotted field, keyed by their paths."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}

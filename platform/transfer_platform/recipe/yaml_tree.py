@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its source location, which is that of its key or, for a list item, of the item itself."""
+    """A value and its source location: the location of its key, or of the item itself if it is in a list."""
 
     place: Place
     value: Scalar | dict[str, Node] | list[Node]
@@ -91,14 +91,14 @@ class Node:
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the location of `path` or, if it does not exist, of its innermost section that does."""
+        """Returns the location of the value at `path` or, if it does not exist, of the innermost existing section."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)
         return node.place if node else self.place
 
     def replaced(self, path: FieldPath, value: Scalar) -> Node:
-        """Returns a copy with `value` at `path`, which must already exist and contain no list indices."""
+        """Returns a copy with `value` at `path`; the path must already exist and must not contain list indices."""
         if not path:
             return Node(self.place, value)
         key = str(path[0])
@@ -111,9 +111,9 @@ class Node:
 
 
 def merge(base: Node, override: Node) -> Node:
-    """Merges two trees: mappings are merged field by field; any other value in `override` replaces that in `base`.
+    """Merges two trees: merges mappings field by field; any other value in `override` replaces the value in `base`.
 
-    A complete range (`low` and `high`, or `choices`) replaces the value in `base`; a partial one modifies it.
+    A complete range (`low` and `high`, or `choices`) replaces the value in `base`; a partial range is merged with it.
     """
     if not isinstance(base.value, dict) or not isinstance(override.value, dict) or is_range(override.value):
         return override
@@ -143,7 +143,7 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses a single YAML document; returns None if it is empty.
 
-    Error messages name `source` and count lines from `first_line`; pass None to leave out line numbers (overrides).
+    Error messages contain `source` and line numbers starting at `first_line` (None: no line numbers, for overrides).
 
     Raises:
         RecipeError: The text is not valid YAML, or it contains duplicate fields, tags or too many values.

@@ -125,7 +125,7 @@ class Study:
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; in case of a tie, the first one.
+        """Completed trial with the best value; in case of a tie, the earliest of these trials.
 
         Raises:
             StudyError: No trial has completed.
@@ -139,7 +139,7 @@ class Study:
         )
 
     def table(self) -> dict[str, list[object]]:
-        """Returns the finished trials as columns: `trial`, `state`, `value` and one per searched field."""
+        """Returns a table of finished trials with columns `trial`, `state`, `value` and one for each searched field."""
         trials = self.trials
         return {
             "trial": [trial.number for trial in trials],
@@ -151,7 +151,7 @@ class Study:
     def run(
         self, trials: int, objective: Callable[[Trial], float], on_trial_end: Callable[[FinishedTrial], None]
     ) -> None:
-        """Resumes interrupted trials, then runs new ones until the study contains `trials` finished trials.
+        """Resumes interrupted trials, then runs new trials until the study contains `trials` finished trials.
 
         If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that trial ends; any other
         exception is propagated.
@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether GPU or CPU memory ran out; on the CPU, PyTorch raises a plain RuntimeError."""
+    """Returns whether the error means that GPU or CPU memory ran out (a plain RuntimeError on the CPU)."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -194,7 +194,7 @@ def create_tables(url: str) -> None:
 
 
 def count_studies(name: str, url: str) -> int:
-    """Returns the number of studies started under a name (see `numbered_name`)."""
+    """Returns the number of studies started under a base name (see `numbered_name`)."""
     storage = RDBStorage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
@@ -202,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns the name of the n-th study (n >= 1) started under a base name."""
+    """Returns the name of a study, given its base name and its number among studies with this base name (from 1)."""
     return name if number == 1 else f"{name}-{number}"
 
 

@@ -39,7 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which any ratio is allowed; plain PNM images can compress a thousandfold.
+        unchecked_bytes: Unpacked size up to which `ratio` is ignored: plain PNM images can compress a thousandfold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """
@@ -58,7 +58,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 class ArchiveEntry:
     """An unchecked archive entry, with its name and unpacked size in bytes as recorded in the archive.
 
-    `violation` explains why its type, encryption or compression method is not allowed; empty if they are allowed.
+    `violation` explains why the entry's type, encryption or compression method is not allowed, or is empty.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ArchiveEntry:
 def unpack(
     archive: Path, sha256: str | None = None, progress: Progress = silent, limits: ArchiveLimits = _DEFAULT_LIMITS
 ) -> Path:
-    """Unpacks an archive into the cache unless it is already there.
+    """Unpacks an archive into the cache unless it has already been unpacked there.
 
     Args:
         archive: A zip or tar file (uncompressed, gzip, bzip2 or xz); the format is detected from the content.

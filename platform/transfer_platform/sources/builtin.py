@@ -19,7 +19,7 @@ SIDE, LEVELS = 8, 16
 
 
 def embedded_dataset(name: str) -> Path:
-    """Returns the folder of an embedded dataset (`digits`), which is written to the cache on first use.
+    """Returns the folder of an embedded dataset (`digits`); writes the dataset to the cache on first use.
 
     Raises:
         SourceError: There is no embedded dataset with this name, or its data file is not installed.
@@ -41,7 +41,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _digits_file() -> Path:
-    """Locates the data file without importing scikit-learn, which would take two seconds."""
+    """Returns the path of the data file without importing scikit-learn, because the import takes two seconds."""
     package = importlib.util.find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"

@@ -21,7 +21,7 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 
 
 class FileStamp(NamedTuple):
-    """Size of a file in bytes and its timestamps in nanoseconds since 1970; any change to the file alters the stamp.
+    """A file's size in bytes and timestamps in nanoseconds since 1970; any change to the file alters the stamp.
 
     `modified` is the time of the last content change; `changed` also covers changes to the name and permissions.
     """
@@ -67,7 +67,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum, or its leading digits, in lowercase hexadecimal; an empty one matches any file."""
+    """Expected checksum, or its leading digits, in lowercase hexadecimal; an empty checksum matches any file."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
@@ -98,7 +98,7 @@ class ChecksumCache:
         self._new: dict[str, bytes] = {}
 
     def get(self, name: str, stamp: FileStamp) -> str | None:
-        """Returns the cached checksum of a file; `None` if there is none or the file has changed."""
+        """Returns the cached checksum of a file, or `None` if no checksum is cached or the file has changed."""
         entry = self._entries.get(name)
         if entry is None or len(entry) != _ENTRY_BYTES or entry[_DIGEST_BYTES:] != _STAMP.pack(*stamp):
             return None
@@ -109,6 +109,6 @@ class ChecksumCache:
         self._entries[name] = self._new[name] = bytes.fromhex(digest) + _STAMP.pack(*stamp)
 
     def save(self) -> None:
-        """Stores the checksums added since the previous save on disk."""
+        """Writes all checksums added since the previous call to disk."""
         self._cache.put(self._new)
         self._new = {}

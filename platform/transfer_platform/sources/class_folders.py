@@ -12,7 +12,7 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns one folder name per class, valid on every operating system; usually the class name itself.
+    """Returns one folder name per class: usually the class name, changed only as needed to be portable and unique.
 
     Class indices are appended to names that would collide, including on case-insensitive file systems.
 

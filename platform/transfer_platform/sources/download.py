@@ -85,7 +85,7 @@ def fetch(
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to `target`, whose folder must exist, and returns `target`. The caller must hold its lock.
+    """Downloads a file to `target`, whose folder must exist, and returns `target`. The caller must lock `target`.
 
     Raises:
         DownloadError: The server is unreachable, rejects the request, disconnects too often, or has a different file.
@@ -109,7 +109,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
 
 
 def redact_url(url: str) -> str:
-    """Removes the user name, password and query string from a URL, as they may be secret; returns paths unchanged."""
+    """Removes the user name, password and query string, which may be secret, from a URL; returns paths unchanged."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes; starts over if neither version nor checksum could reveal that the file changed."""
+    """Requests the remaining bytes; starts over if there is no version or checksum to detect a changed file."""
     import requests
     import urllib3
 
@@ -224,7 +224,7 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Converts a library error into one whose message does not contain the URL, as that may include secrets."""
+    """Converts a library error into an error whose message does not contain the URL, which may include secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):

@@ -65,7 +65,7 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
         splits, the class folders are at the top level.
 
     Raises:
-        SourceError: The extra is not installed, the dataset cannot be loaded, or its columns are ambiguous.
+        SourceError: The `huggingface` extra is missing, the dataset cannot be loaded, or its columns are ambiguous.
     """
     try:
         source = huggingface_source(text)

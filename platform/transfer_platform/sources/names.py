@@ -55,7 +55,7 @@ class HuggingFaceSource:
 
 
 def torchvision_problem(name: str) -> str:
-    """Returns why `torchvision:NAME` is not supported, or an empty string if it is."""
+    """Returns the reason `torchvision:NAME` is not supported, or an empty string if it is supported."""
     if name in TORCHVISION_DATASETS:
         return ""
     if reason := _UNSUPPORTED.get(name):
@@ -91,7 +91,7 @@ def huggingface_source(text: str) -> HuggingFaceSource:
 
 
 def with_folder(source: str, rebase: Callable[[str], str]) -> str:
-    """Applies a function to the local folder of a `huggingface:` source; returns other sources unchanged."""
+    """Replaces the local folder of a `huggingface:` source by applying `rebase`; returns other sources unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source

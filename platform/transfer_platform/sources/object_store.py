@@ -72,7 +72,7 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
         progress: Receives the number of images processed so far.
 
     Returns:
-        For each URL, the cached file, or the problem if there is none. Cached files must be treated as read-only.
+        The cached file for each URL, or the problem that prevented its download. Treat cached files as read-only.
 
     Raises:
         SourceError: A store cannot be reached, or the cache is not writable. Downloaded images stay in the cache.
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns the problem if the store rejected this file, or `None` if the store itself failed."""
+    """Returns a problem if the store rejected the request for this file, or `None` if the store itself failed."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:
@@ -179,7 +179,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException, url: str) -> str:
-    """Describes the root cause of an error, without the query string of the URL, which may contain secrets."""
+    """Returns a description of an error's root cause without the URL's query string, which may contain secrets."""
     cause = list(_causes(error))[-1]
     status = getattr(cause, "status", None)
     description = f"HTTP status {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"

@@ -129,7 +129,7 @@ def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequenc
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
-    """Creates a hard link, or a copy if that is not supported; raises `FileExistsError` if `target` exists."""
+    """Creates a hard link, or a copy if linking fails; raises `FileExistsError` if `target` exists."""
     with suppress(OSError):
         target.hardlink_to(file)
         return

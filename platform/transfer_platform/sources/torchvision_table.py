@@ -1,7 +1,7 @@
 """Supported torchvision datasets: their files, splits and images.
 
-URLs and checksums are taken from attributes of the torchvision classes; those hard-coded in torchvision functions are
-duplicated here. Datasets whose loader unpickles files are supported only if torchvision first verifies the MD5
+URLs and checksums are taken from attributes of the torchvision classes, or duplicated here if torchvision hard-codes
+them in functions. Datasets whose loader unpickles files are supported only if torchvision first verifies the MD5
 checksum of every unpickled file (CIFAR10 and CIFAR100: every batch and the class names).
 """
 

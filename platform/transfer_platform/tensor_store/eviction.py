@@ -83,7 +83,7 @@ def address_lock(folder: Path, address: str) -> FileLock:
 
 
 def free_bytes(folder: Path) -> int:
-    """Returns the number of bytes that may be written to the disk containing `folder`, which need not exist."""
+    """Returns the number of bytes that may be written to the disk containing `folder`; `folder` need not exist."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     disk = shutil.disk_usage(existing)
     return disk.free - min(RESERVE_BYTES, disk.total // 20)
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, and its address folder if the folder is empty and does not belong to `locked_address`."""
+    """Removes a file, then its address folder if empty; never removes the folder of `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty
@@ -153,7 +153,7 @@ class _AddressLocks(ExitStack):
         self._folder, self._acquired = folder, {locked_address: True}
 
     def acquire(self, address: str) -> bool:
-        """Tries once to acquire the lock for an address; returns whether the lock is held."""
+        """Tries once to acquire the lock for an address; returns True if the caller holds the lock."""
         if address not in self._acquired:
             self._acquired[address] = self._try(address)
         return self._acquired[address]

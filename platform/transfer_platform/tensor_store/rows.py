@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops mapped pages after every `resident_bytes` bytes read, as they count toward the process's memory."""
+        """Drops mapped pages, which count toward the process's memory, after every `resident_bytes` bytes read."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0

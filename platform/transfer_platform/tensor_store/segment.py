@@ -104,7 +104,7 @@ class Segment:
     mapping: mmap.mmap
 
     def intact(self, indices: Iterable[int]) -> list[int]:
-        """Returns those of the given row indices whose rows match their checksums."""
+        """Returns the subset of the given row indices whose rows match their checksums."""
         matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
         return matching

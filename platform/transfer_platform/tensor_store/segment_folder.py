@@ -18,7 +18,7 @@ MAX_THREADS = 4
 
 
 class SegmentFolder:
-    """Segments at one address, whose folder need not exist. Segments with a different row spec count as corrupt."""
+    """The segments at one address; the folder need not exist. Treats segments with a different row spec as corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec
@@ -44,12 +44,12 @@ class SegmentFolder:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Returns the path for the next segment, numbered highest because later segments take precedence."""
+        """Returns the path for the next segment, which gets the highest number so that it takes precedence."""
         last = max((int(path.stem) for path in self._paths()), default=0)
         return self.folder / f"{last + 1:06d}{SUFFIX}"
 
     def _candidates(self, keys: set[str]) -> list[tuple[Segment, list[tuple[str, int]]]]:
-        """Returns segments, each with the (key, row index) pairs of requested keys that no later segment contains."""
+        """Returns segments with the (key, row index) pairs to read from each; later segments take precedence."""
         candidates = []
         for path in reversed(self._paths()):
             if not keys:

@@ -30,7 +30,7 @@ class Store:
         limit: Maximum total size of all files, in bytes.
         segment_bytes: Target segment size. Larger segments need fewer file descriptors, but a crash loses more rows.
         segment_seconds: Age in seconds at which a segment is finished even if it is smaller than `segment_bytes`.
-        in_memory_bytes: Maximum total size of requested rows that are read into memory instead of memory-mapped.
+        in_memory_bytes: Maximum total size of requested rows to read into memory; larger sets are memory-mapped.
         resident_bytes: Number of bytes read from memory-mapped files before their pages are dropped.
         free_bytes: Function that returns the number of bytes that may be written to the disk containing a folder.
     """

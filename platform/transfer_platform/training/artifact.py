@@ -65,7 +65,7 @@ def _fit_ood_scorer(
 def _held_out_scores(
     trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, required: int
 ) -> tuple[OodScorer, Tensor]:
-    """Returns the scorer of a network and the scores of images that were not used to train the network.
+    """Returns a network's out-of-distribution scorer and the scores of images not used to train the network.
 
     With cross-validation, each fold's network scores its held-out images until `required` scores are available.
     """

@@ -54,7 +54,7 @@ class ImageInputs:
         self.elements = 3 * images.preprocessing.image_size**2
 
     def load(self, positions: Sequence[int]) -> Tensor:
-        """Returns images (B, 3, S, S), preprocessed as they are for serving."""
+        """Returns images (B, 3, S, S), preprocessed in the same way as for serving."""
         return self._images.load(positions).contiguous(memory_format=torch.channels_last)
 
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:

@@ -93,8 +93,8 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
     """Trains one network per fold, advancing all folds by one epoch at a time; metrics are out-of-fold.
 
-    Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`, which are
-    overwritten and must not be used afterwards.
+    Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`. These
+    weights are overwritten, so do not use them afterwards.
 
     Raises:
         DivergedError: The loss of a fold is not finite.
@@ -138,7 +138,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch`, which returns metrics and logits, once per epoch until the last one or early stopping."""
+    """Calls `run_epoch` for every epoch until early stopping; returns all metrics and the best logits and weights."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

@@ -39,7 +39,7 @@ class CachedNetwork:
 def prepare_network(
     spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
 ) -> CachedNetwork:
-    """Builds a network, freezes its first stages and partitions it after them.
+    """Builds a network, freezes it through the given stage and partitions it after that stage.
 
     `pretrained` is a file with backbone weights, or None for random weights; `seed` is used to initialize the head.
     """

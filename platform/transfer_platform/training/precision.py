@@ -25,7 +25,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def select_precision(recipe: Recipe, device: torch.device, build_network: Callable[[], Network]) -> str:
     """Returns the configured precision or, for `auto`, the fastest one on the device.
 
-    `auto` builds the network and times a training step, or only a forward pass if the whole backbone is frozen.
+    For `auto`, builds the network and times training steps, or forward passes if the whole backbone is frozen.
     """
     config = recipe.training
     if config.precision != "auto":
@@ -62,7 +62,7 @@ def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions, in which case timing even one step would take too long."""
+    """Returns True if the CPU has no bfloat16 instructions; timing even one emulated step would take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times after a warm-up step, or the first if it exceeds twice the limit."""
+    """Returns the shortest of three step times, after a warm-up; stops after the first if it exceeds twice `limit`."""
     best = float("inf")
     with autocast(device, precision):
         step()

@@ -1,4 +1,4 @@
-"""The part of a network that is modified by training."""
+"""The part of a network that training modifies."""
 
 from collections.abc import Mapping
 
@@ -11,8 +11,8 @@ from transfer_model.network import Network
 class TrainableState:
     """Unfrozen tensors and modules of a network; creating this object sets the network to train mode.
 
-    The modules are collected once, because a network has hundreds of them, and iterating over all of them on every
-    mode switch would take longer than a trial on stored features.
+    The modules are collected only once: iterating over a network's hundreds of modules on every mode switch would take
+    longer than a trial on stored features.
 
     Attributes:
         tensors: Trainable parameters and running statistics, keyed by their names in `network.state_dict()`; they share

@@ -26,7 +26,7 @@ from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Trains the trials of one study, which share networks, features and images.
+    """Trains the trials of one study; the trials share networks, features and images.
 
     Args:
         splits: Images of the study.
@@ -117,10 +117,10 @@ class TrialTrainer:
         return torch.cat(features)
 
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
-        """Yields, for each fold, a network trained on the other folds, and the data of the fold.
+        """For each fold, yields a network trained on all other folds, together with the trial data of the fold.
 
         Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
-        closing the generator restores its weights.
+        its original weights are restored when the generator ends or is closed.
         """
         cached = self._cached_network(recipe)
         weights = cached.trainable.copy()
@@ -136,7 +136,7 @@ class TrialTrainer:
         return NetworkSpec(recipe.backbone.name, len(self.splits.classes), recipe.head.dropout, size)
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
-        """Returns the preprocessing of a trial's network."""
+        """Returns the preprocessing for a trial's network."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
         return replace(preprocessing, image_size=recipe.dataset.image_size or preprocessing.image_size)
 
@@ -179,7 +179,7 @@ class TrialTrainer:
         )
 
     def _fold_data(self, data: TrialData) -> list[TrialData]:
-        """Returns, for each fold, trial data with that fold for validation and the other folds for training."""
+        """Returns trial data for each fold: the fold is used for validation, and all other folds for training."""
         folds = self.splits.folds
         return [
             replace(
@@ -192,7 +192,7 @@ class TrialTrainer:
 
 
 def _image_weights(splits: Splits) -> Tensor | None:
-    """Returns the loss weight of each image in `Splits.development` (N,); None if all are 1."""
+    """Returns the loss weight of each image in `Splits.development` (N,); None if all weights are 1."""
     if all(image.weight == 1 for image in splits.train):
         return None
     return torch.tensor([image.weight for image in splits.development])

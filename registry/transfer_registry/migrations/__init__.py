@@ -1,6 +1,6 @@
 """Ledger tables, defined by Alembic revisions in `versions/`.
 
-To add a revision, set its `down_revision` to the previous one and update `HEAD` below.
+To add a revision, set its `down_revision` to the previous revision and update `HEAD` below.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION_TABLE = "ledger_version"
 def upgrade_tables(engine: Engine) -> None:
     """Creates the ledger's tables or upgrades them to `HEAD`, in one transaction.
 
-    Other processes are blocked by an advisory lock in PostgreSQL, or by `BEGIN IMMEDIATE` in SQLite.
+    Blocks other processes with an advisory lock in PostgreSQL, or with `BEGIN IMMEDIATE` in SQLite.
 
     Raises:
         StorageError: The tables were created by a newer version of the platform.

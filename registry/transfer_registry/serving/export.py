@@ -55,8 +55,8 @@ def export(model: str, file_format: str, out: Path) -> str:
 
     Raises:
         StorageError: The folder is not empty.
-        RegistryError: The model does not exist, has an unsupported format, cannot be exported to ONNX, or gives
-            different results in ONNX Runtime; or the `onnx` extra is not installed.
+        RegistryError: The `onnx` extra is not installed, or the model does not exist, has an unsupported format,
+            cannot be exported to ONNX, or gives different results in ONNX Runtime.
     """
     writers = {"onnx": _write_onnx, "safetensors": _write_safetensors}
     if file_format == "onnx":
@@ -86,7 +86,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """Module to export, which maps resized pixels to predictions; moves the classifier to the CPU in place."""
+    """Network to export, which maps resized pixels to predictions; moves the given classifier to the CPU."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()

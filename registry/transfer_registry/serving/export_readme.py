@@ -1,4 +1,4 @@
-"""README.md for an exported model, for users who have only the exported folder."""
+"""README.md of an exported model, for users who have only the exported folder."""
 
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
@@ -136,7 +136,7 @@ def safetensors_readme(config: ModelConfig) -> str:
 
 
 def _build_call(spec: NetworkSpec) -> str:
-    """Returns the library call that builds the same network as `transfer_model.backbones`."""
+    """Returns the timm or torchvision call that builds the same network as `transfer_model.backbones`."""
     backbone = catalog.resolve(spec.backbone)
     if backbone.library == TORCHVISION:
         options = f", num_classes={spec.classes}"

@@ -54,7 +54,7 @@ class RequestGuard:
             await response.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _validated(self, scope: Scope, receive: Receive) -> Receive:
-        """Reads and validates the body; returns a `receive` callable that passes it on to MLflow."""
+        """Reads and validates the body; returns a `receive` callable that passes the body on to MLflow."""
         headers = Headers(scope=scope)  # if the content type header is repeated, the first is used, as in MLflow
         body = await self._read_body(receive)
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the entire body, since clients do not read a response until they have finished sending."""
+        """Reads the entire body, even above the limit: clients do not read a response before they finish sending."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -117,7 +117,7 @@ class _SafeResponse:
 def _model_error(body: bytes) -> tuple[str, str]:
     """Returns the message and code of a model error, or empty strings for an MLflow error, which may quote the request.
 
-    Model errors (`transfer_model.pyfunc.RequestError`) have only these two keys; MLflow errors have more.
+    Model errors (`transfer_model.pyfunc.RequestError`) have only `error_code` and `message`; MLflow errors have more.
     """
     try:
         content = json.loads(body)

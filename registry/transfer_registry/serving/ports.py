@@ -15,7 +15,7 @@ def free_port() -> int:
 
 
 def wait_for_port(server: subprocess.Popen[bytes], host: str, port: int, seconds: float) -> bool:
-    """Waits until a server process accepts connections; returns False if it exits or the time runs out first."""
+    """Waits until a server accepts connections; returns False if the process exits or `seconds` elapse first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):

@@ -55,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Returns the media type, which must match exactly (case-sensitive), as in MLflow."""
+    """Returns the media type; accepts only exact, case-sensitive matches, as MLflow does."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -96,7 +96,7 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Returns the images; rejects other keys, since MLflow would not parse images next to `messages` or `prompt`."""
+    """Returns the images; rejects unknown keys, since MLflow ignores images next to `messages` or `prompt`."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):

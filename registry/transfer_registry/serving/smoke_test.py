@@ -38,7 +38,7 @@ _REQUEST_TIMEOUT = 120.0
 
 
 def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Serves a model with `mlflow models serve`, posts images to the server, and stops it.
+    """Serves a model with `mlflow models serve` and returns the predictions for images posted over HTTP.
 
     Args:
         model_uri: URI or path, resolved against the tracking server and current folder of this process.
@@ -65,7 +65,7 @@ def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[n
 
 
 def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) -> ServedOutput:
-    """Posts images to a running server; see `predict_over_http`."""
+    """Posts images to a running server and returns the predictions; see `predict_over_http`."""
     with requests.Session() as session, ThreadPoolExecutor(CONCURRENT_IMAGES) as pool:
         session.trust_env = False  # requests to localhost must not go through a proxy
         session.mount(address, HTTPAdapter(pool_maxsize=CONCURRENT_IMAGES))

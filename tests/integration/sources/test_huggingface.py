@@ -185,7 +185,7 @@ def test_splits_without_labels_are_left_out_by_name(isolated: Path) -> None:
 
 def test_a_row_without_an_image_is_an_error(isolated: Path) -> None:
     table([IMAGES[0], None, *IMAGES[2:]]).save_to_disk("pets")
-    with pytest.raises(SourceError, match=r"huggingface:\./pets: row 1 of the split '\.' has no image"):
+    with pytest.raises(SourceError, match=r"huggingface:\./pets: row 1 of split '\.' has no image"):
         open_source("huggingface:./pets", isolated)
 
 

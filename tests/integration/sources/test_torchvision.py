@@ -512,7 +512,7 @@ def test_a_file_of_another_set_is_refused(mirror: Path, site: Site, kmnist: File
     assert message.startswith(f"torchvision:KMNIST: {site.url}/gone/train-images-idx3-ubyte.gz could not be")
     assert f"its md5 is {md5(b'of MNIST')}, expected {md5(kmnist['train-images-idx3-ubyte.gz'])}" in message
     assert f"{site.url}/kmnist/train-images-idx3-ubyte.gz: HTTP status 404" in message
-    assert "set PLATFORM_MIRROR to it" in message
+    assert "or set PLATFORM_MIRROR to a folder that contains the file" in message
     assert not (cache_folder() / "torchvision" / "KMNIST").exists()
 
 
@@ -561,7 +561,7 @@ def test_what_is_written_is_opened_without_torchvision(mirror: Path, trusted: Ca
         ("Flower102", "did you mean 'Flowers102'?"),
         ("EMNIST/letter", "did you mean 'EMNIST/letters'?"),
         ("EMNIST", "choose a variant: EMNIST/balanced, byclass"),
-        ("PCAM", "it needs h5py and is stored on Google Drive"),
+        ("PCAM", "it requires h5py and is hosted on Google Drive"),
         ("photos", "available: CIFAR10, CIFAR100"),
     ],
 )
