@@ -11,7 +11,7 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """Reason why a file cannot be used.
+    """Reason a file cannot be used.
 
     `kind` is a short category, such as `damaged`; `message` is shown after the file name and a colon.
     """
@@ -21,7 +21,7 @@ class FileProblem:
 
 
 def unreadable(error: OSError) -> FileProblem:
-    """Returns the problem for a file that the operating system failed to read."""
+    """Returns the `FileProblem` for a file that the operating system could not read."""
     if isinstance(error, PermissionError):
         return FileProblem("unreadable", f"it cannot be read: {error.strerror}")
     return FileProblem("not read", f"it could not be read: {error.strerror}")

@@ -72,7 +72,7 @@ class Tracker:
     ) -> TrialRun:
         """Resumes or creates the child run of a trial and logs the trial's hyperparameters.
 
-        If `resumed` is True, an earlier process may have created the run, so an existing run is searched for first.
+        If `resumed` is True, an earlier process may have created the run, so this function first searches for one.
         """
         name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
@@ -115,7 +115,7 @@ class Run:
         self._client, self.run_id = client, run_id
 
     def log_params(self, values: Mapping[str, object]) -> None:
-        """Logs parameters; skips those already logged, which MLflow does not allow to be changed."""
+        """Logs parameters; skips those already logged, because MLflow does not allow them to be changed."""
         logged = self._client.get_run(self.run_id).data.params
         new = {key: value for key, value in values.items() if key not in logged}
         self._client.log_batch(self.run_id, params=_params(new))
@@ -137,7 +137,7 @@ class Run:
         self._client.log_batch(self.run_id, tags=_tags(values))
 
     def log_dataset(self, name: str, source: str, fingerprint: str, images: int, context: str) -> None:
-        """Records a dataset and its number of images as an input to the run.
+        """Logs a dataset, along with its number of images, as an input to the run.
 
         `source` is the path or URL in the recipe, `fingerprint` is the hexadecimal SHA-256 of the content, and
         `context` is `train`, `validation` or `test`.
@@ -182,8 +182,8 @@ class Run:
 class TrialRun(Run):
     """The run of a trial; buffers params, metrics and tags because a request may take longer than an epoch.
 
-    Unlike with MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error: a resumed
-    trial continues after its last logged step, so no earlier step may be missing.
+    Unlike with MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error. This is
+    necessary because a resumed trial continues after its last logged step, so no earlier step may be missing.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool) -> None:

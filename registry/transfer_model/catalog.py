@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Input width of a new head, which has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing for each weights name, default first; without named weights, the only key is "".
+        preprocessings: Keyed by weights name, default first; if no weights are named, the only key is "".
     """
 
     name: str
@@ -125,7 +125,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone using `catalog.json` even if library versions differ; returns None if it is not listed."""
+    """Describes a backbone from `catalog.json` even if library versions differ; returns None for unlisted backbones."""
     return _read_entry(name, resolve(name), _content())
 
 

@@ -55,7 +55,7 @@ class ClassifierOutput:
 
     Attributes:
         probabilities: Calibrated class probabilities (N, C); each row sums to 1.
-        ood_scores: Out-of-distribution scores (N,), 0 to 2.
+        ood_scores: Out-of-distribution scores (N,), from 0 to 2.
     """
 
     probabilities: NDArray[np.float32]
@@ -109,7 +109,7 @@ class Classifier:
         return self.config.classes
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Classifies images given as file contents or paths; each result is bitwise independent of the other images.
+        """Classifies images given as file contents or paths; an image gets bitwise identical results in any batch.
 
         Raises:
             UnreadableImageError: An image cannot be decoded; the message identifies the first such image by its path,

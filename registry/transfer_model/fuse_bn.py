@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Matched by exact type, because other subclasses, such as weight-standardized convolutions, cannot be fused."""
+"""Layers are matched by exact type, because other convolutions, such as weight-standardized ones, cannot be fused."""
 _TOLERANCE = 1e-4
 """Maximum accepted change in any output, relative to the largest output; rounding errors are only about 1e-6."""
 

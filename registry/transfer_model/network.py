@@ -108,7 +108,7 @@ class Network(nn.Module):
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns logits (B, C) and, in training mode, the logits of the trainable auxiliary heads.
 
-        The second item has a (B, C) tensor per trainable auxiliary head: none in evaluation mode or for most networks.
+        The second item has one (B, C) tensor per trainable auxiliary head; it is empty for most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -165,7 +165,7 @@ class Network(nn.Module):
         """Freezes exactly the first `count` stages; if all stages are frozen, only the head is trainable.
 
         Parameters that belong to no stage (class tokens, position embeddings) are frozen with the first stage. An
-        auxiliary head is frozen with the preceding stage, because its loss would then train no backbone weights.
+        auxiliary head is frozen with the preceding stage, because its loss could then no longer train the backbone.
         """
         self.frozen = count
         for parameter in self._trainable:

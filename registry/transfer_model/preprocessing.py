@@ -2,7 +2,7 @@
 
     RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not import torch, so `platform check` can use it without loading torch.
+Importing this module does not load torch, so `platform check` can use it without that cost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Preprocessing:
         image_size: Side length S of the network input, in pixels.
         crop: Side length of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
         interpolation: Pillow name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
-        mean: Per-channel mean of pixel values scaled to 0 to 1.
-        std: Per-channel standard deviation of pixel values scaled to 0 to 1.
+        mean: Per-channel mean of pixel values scaled to [0, 1].
+        std: Per-channel standard deviation of pixel values scaled to [0, 1].
     """
 
     image_size: int

@@ -51,7 +51,7 @@ class NetworkStructure:
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. The first stage includes parameters that belong to no stage;
             parameters shared by several stages (CoaT) are counted only in the earliest of them.
-        weightless_modules: Modules without weights outside the stages, each with the number of stages run before it.
+        weightless_modules: Weightless modules outside the stages, each with the number of stages that run before it.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
         pooled: True if the library provides no classifier for the network, which then needs a `PooledHead`.
@@ -199,7 +199,7 @@ def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
 
 
 def _divide(module: nn.Module, name: str, total: int, excluded: tuple[str, ...]) -> Iterator[str]:
-    """Yields stage names; divides containers, modules that contain a head, and very large modules recursively."""
+    """Yields stage names; recursively divides containers, modules that contain a head, and very large modules."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
         if full in excluded:
@@ -231,7 +231,7 @@ def _size(module: nn.Module) -> int:
 def _weightless_modules(
     network: nn.Module, parts: tuple[str, ...], first_calls: tuple[int, ...], order: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns modules without weights outside the given parts, each with the number of stages that run before it."""
+    """Returns the weightless modules outside the given parts, each with the number of stages that run before it."""
     modules = []
     for name, index in order.items():
         outside = not any(f"{part}.".startswith(f"{name}.") or name.startswith(f"{part}.") for part in parts)

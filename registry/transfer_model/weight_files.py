@@ -25,7 +25,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of a `Head`'s tensor names; follows the library's module name."""
+"""Prefix of a `Head`'s tensor names; it comes after the library's module name."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_LISTED = 20
@@ -38,7 +38,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     data-parallel training and compilation are removed.
 
     Raises:
-        WeightsError: The file does not exist, has no named tensors, or contains anything but tensors and plain values.
+        WeightsError: The file is missing, has no named tensors, or contains objects other than tensors or plain values.
     """
     if not path.is_file():
         raise WeightsError(f"the weights file {path} does not exist")
@@ -115,7 +115,7 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Returns True if the file's content (an 8-byte length, then JSON) is safetensors; file names are unreliable."""
+    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -125,7 +125,7 @@ def _load_torch(path: Path) -> Any:  # noqa: ANN401 - the content of a torch fil
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is not a torch file, or contains objects other than tensors, and loading those could run code; "
+            f"{path} is not a torch file, or contains objects other than tensors, which could run code when loaded; "
             "if you trust the file, load it with torch and save its state dict as safetensors"
         ) from error
 
@@ -229,7 +229,7 @@ def _timm_pretrained(
 
 
 def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Returns True if a randomly initialized tensor is unchanged; False for vectors and constants, which never vary."""
+    """Returns True if a randomly initialized tensor is unchanged; always False for vectors and constant tensors."""
     is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
     return is_random and torch.equal(tensor, initial)
 

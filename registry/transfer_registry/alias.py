@@ -55,7 +55,7 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if the version has a tag with this entry's id and hash; hashes differ between ledgers."""
+    """Returns True if the version has a tag with this entry's id and hash; ids repeat across ledgers, hashes do not."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
@@ -90,7 +90,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 
 
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
-    """Returns a description of how the alias differs from the ledger; empty if they agree.
+    """Describes how the alias differs from the ledger; returns an empty string if they agree.
 
     A deleted champion is not a discrepancy (its alias is deleted too), nor is the alias of a model without entries.
     """

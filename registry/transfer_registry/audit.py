@@ -67,7 +67,7 @@ def _check_tags(version: ModelVersion, entries: Sequence[LedgerEntry]) -> Iterat
 
 
 def _find_missing_tags(version: ModelVersion, moves: Sequence[LedgerEntry]) -> Iterator[str]:
-    """Yields one message per move without a tag on its version: the move was interrupted, or the tag was removed."""
+    """Yields one message per move whose tag is missing: the move was interrupted, or the tag was removed."""
     for move in moves:
         if not matches_version(move, version) or f"{HASH_TAG}{move.id}" in version.tags:
             continue

@@ -37,7 +37,7 @@ def evaluate_champion(
     """Returns the champion's predictions for the test images; reuses stored predictions if they cover all images.
 
     Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images that
-    the champion was judged on; None if the champion was never judged. `predict` is called only if an image has no
+    the champion was judged on; it is None if the champion was never judged. `predict` is called only if an image has no
     stored prediction; its result is then stored with the version.
 
     Raises:

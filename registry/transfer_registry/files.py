@@ -74,7 +74,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """Returns a cache folder, after building it if it is not complete; other processes wait during the build.
+    """Returns a cache folder, building it first if it is incomplete; other processes wait during the build.
 
     The file count is stored beside the folder, so the folder is rebuilt if files were deleted, for example by age-based
     cache cleanup. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
@@ -124,8 +124,8 @@ def atomic_database(url: str) -> Iterator[str]:
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL at which to create the tables: a temporary file, renamed to the database once complete, or `url`
-        itself if the database exists or is not a SQLite file.
+        URL at which to create the tables: that of a temporary file, which is moved into place once complete, or
+        `url` itself if the database exists or is not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():

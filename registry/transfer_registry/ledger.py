@@ -98,7 +98,7 @@ class LedgerEntry(_Base, kw_only=True):
     """Ledger entry; changes to the object are not saved.
 
     Attributes:
-        id: Consecutive number, starting at 1; set by the ledger.
+        id: Sequence number, starting at 1; set by the ledger.
         at: Creation time in UTC.
         actor: User who created the entry, as `user@host`.
         version: Version that was judged or became the champion.
@@ -107,7 +107,7 @@ class LedgerEntry(_Base, kw_only=True):
         test_fingerprint: Fingerprint of the test images used for the verdict.
         passed: True if the version passed the gate; None for promotions and rollbacks.
         verdict: `Verdict.to_json()`; None for promotions and rollbacks.
-        hash: Hash chain value, see `digest`; set by the ledger.
+        hash: Hash chain value (see `digest`); set by the ledger.
     """
 
     __tablename__ = "entries"

@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock against a database's other clients: a PostgreSQL advisory lock, or a file lock for SQLite."""
+    """Returns a lock that excludes other database clients: a PostgreSQL advisory lock, or a file lock for SQLite."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -64,9 +64,9 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 
 @contextmanager
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds a file lock; if `busy` is set, also records this process in a file `holder` in the same folder.
+    """Holds a file lock; if `busy` is set, also records this process in a file named `holder` in the same folder.
 
-    If another process holds the lock, raises an error beginning with `busy`, or waits if None. Never deletes the file.
+    If the lock is held, raises an error beginning with `busy`, or waits if `busy` is None. Never deletes the file.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -81,7 +81,7 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
 
 
 def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
-    """Returns the reason why the gate does not allow the promotion; empty if it does."""
+    """Returns the reason the gate does not allow the promotion, or an empty string if it does."""
     if verdict is None:
         return "it was never judged by the gate"
     if not verdict.passed:
@@ -94,7 +94,7 @@ def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
 
 
 def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """Returns the previous champion: promotions push a version on a stack; rollbacks pop back to their own version.
+    """Returns the previous champion: promotions push a version onto a stack; rollbacks pop back to an earlier one.
 
     Entries for deleted versions whose numbers have been reused are skipped.
     """

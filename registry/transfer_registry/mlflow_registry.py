@@ -1,4 +1,4 @@
-"""Queries against the MLflow model registry: models, versions, the champion alias."""
+"""Queries against the MLflow model registry: models, versions and champion alias."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if this run created the version; MLflow may reuse the version numbers of a deleted model."""
+    """Returns True if the version exists and was created by this run; a deleted model's numbers may be reused."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

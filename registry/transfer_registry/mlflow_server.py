@@ -1,4 +1,4 @@
-"""Availability checks for the MLflow server or database before any work starts."""
+"""Checks that the MLflow server or database is available before any work starts."""
 
 from pathlib import Path
 

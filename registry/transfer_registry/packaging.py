@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model with these tags, or None; deletes incompletely logged models."""
+    """Returns the URI of the run's logged model with these tags, or None; deletes matches not fully logged."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -112,7 +112,7 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
 
 
 def signature(config: ModelConfig) -> ModelSignature:
-    """Returns the MLflow signature, from base64 images to the top classes and out-of-distribution scores."""
+    """Returns the MLflow signature: base64 images as input, top classes and out-of-distribution scores as output."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "label"),
@@ -173,7 +173,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates a logged model in the experiment of `run_id`, not of the active run; returns the model ID."""
+    """Creates a logged model in the experiment of run `run_id` instead of the active one; returns the model ID."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(

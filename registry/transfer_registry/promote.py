@@ -70,8 +70,8 @@ def promote_candidate(
     Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
     rules, test images or champion have changed.
 
-    `evaluation` must come from the files that are served. `serve` serves the registered version and classifies a sample
-    of the test images over HTTP; `predict` runs the champion with its own code if it has no stored predictions.
+    `evaluation` must be computed with the files that are served. `serve` serves the registered version and classifies a
+    sample of the test images over HTTP; `predict` runs the champion's own code if no predictions are stored for it.
 
     Raises:
         RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
@@ -134,7 +134,7 @@ class _Promotion:
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it led to the last move or used the same rules, test images and champion."""
+        """Returns the latest verdict if it led to the latest move or used the same rules, test images and champion."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

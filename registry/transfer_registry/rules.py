@@ -22,7 +22,7 @@ class _BaseRule(BaseModel):
 
 
 class Threshold(_BaseRule):
-    """Lower bound, upper bound or both for a metric."""
+    """Lower bound, upper bound, or both, on a metric."""
 
     at_least: float | None = None
     """Smallest value that passes."""
@@ -50,7 +50,7 @@ class OverChampion(_BaseRule):
     """One minus the significance level of the one-sided exact McNemar test."""
 
     margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Accuracy gain that must be exceeded, -1 to 1; if negative, the rule tests for non-inferiority."""
+    """Accuracy gain the candidate must exceed, -1 to 1; with a negative value, the rule tests for non-inferiority."""
 
     def describe(self, name: str) -> str:
         """Returns the rule as text, such as `over_champion by +0.01 at 0.95`."""

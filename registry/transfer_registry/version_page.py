@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LEDGER_TAG = "platform.ledger_entry"
 """Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix of a tag that ends in a ledger entry's ID; the value is the entry's hash, to detect a rewritten ledger."""
+"""Prefix of a tag whose name ends in a ledger entry's ID; its value is the entry's hash, to detect ledger changes."""
 
 _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 
@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by eve
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback after the verdict, or else the verdict itself. The tag with the hash of `last`
-    is written last, so a version with this tag also has all the others.
+    `last` is the promotion or rollback that followed the verdict, or the verdict itself if there was none. The tag with
+    the hash of `last` is written last, so a version with this tag also has all the others.
     """
     tags = {}
     if verdict:

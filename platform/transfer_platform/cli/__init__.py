@@ -146,7 +146,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="Also list the stages, which are the values of freeze_through.")
+@click.option("--stages", is_flag=True, help="Also list the stages, whose names are valid values of freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose names match PATTERN, such as 'resnet*'."""
     from transfer_platform.commands import check

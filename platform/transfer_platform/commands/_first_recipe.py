@@ -26,7 +26,7 @@ LEAK = "duplicate across splits"
 _COMMENT_COLUMN = 46
 
 Line = tuple[str, str]
-"""YAML text of one line, and the comment after it; either may be empty."""
+"""YAML text of a line and its trailing comment; either may be empty."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
     if isinstance(splits.validation, FoldsConfig):
         folds = splits.validation.folds
-        yield f"    validation: {{folds: {folds}}}", "cross-validation, because a fraction would contain too few images"
+        yield f"    validation: {{folds: {folds}}}", "cross-validation, as a fraction would hold out too few images"
     else:
         yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
     yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used only by the gate"
@@ -187,7 +187,7 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """Returns the classes and their image counts as text, so that users notice folders that are not classes."""
+    """Returns the classes and their image counts as text, so that users can spot folders mistaken for classes."""
     listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
     names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
     more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""

@@ -1,4 +1,4 @@
-"""`platform check`: describes the plan of a run without loading torch."""
+"""`platform check`: shows what a run would do, without loading torch."""
 
 import ctypes.util
 import os
@@ -58,7 +58,7 @@ def describe_plan(
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
-    """Returns a table of the backbones whose names match a pattern, with their parameters, image size and weights."""
+    """Returns a table of backbones whose names match a pattern, with parameter counts, image sizes and weights."""
     table = Table(box=box.SIMPLE, title_justify="left")
     table.add_column("backbone", no_wrap=True)
     table.add_column("parameters", justify="right")

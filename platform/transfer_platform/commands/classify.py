@@ -33,7 +33,7 @@ class Classification:
     Attributes:
         photo: Path or URL.
         classes: Class names, most probable first.
-        probabilities: Probabilities of `classes`.
+        probabilities: Probability of each class, in the same order as `classes`.
     """
 
     photo: str
@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the path of a photo; deletes a downloaded file on exit, because the content of the URL may change."""
+    """Yields the path of a photo; deletes a downloaded file on exit, because the content at the URL may change."""
     if "://" not in photo:
         yield Path(photo)
         return

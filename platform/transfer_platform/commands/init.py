@@ -18,7 +18,7 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
-"""Test fractions in the order tried, because a small fraction may contain no images of a small class."""
+"""Test fractions, tried in this order because a small fraction may leave a class without test images."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
 
@@ -75,14 +75,14 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it too; omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
     require_writable(out)
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Inspects a dataset, using the smallest feasible test fraction, and folds if validation would be too small."""
+    """Inspects a dataset with the smallest feasible test fraction; uses folds if validation would be too small."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
     fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
@@ -92,7 +92,7 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         if not dataset.inspection.by_kind("cannot be split"):
             break
     if any(error.kind != LEAK for error in dataset.inspection.errors):
-        dataset.inspection.raise_errors("a recipe for this dataset could not be run", "no recipe was written")
+        dataset.inspection.raise_errors("a recipe for this dataset would not run", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))
@@ -105,7 +105,7 @@ def _inspected(dataset: ScannedDataset) -> InspectedDataset:
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Returns the source: a path relative to the recipe's folder if it is inside that folder, otherwise unchanged."""
+    """Returns the source as a path relative to the recipe's folder if it is inside that folder, otherwise unchanged."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source

@@ -19,7 +19,7 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Images per call; even a batch of images of maximum size stays within the pixel limit of a request."""
+"""Images per call, so few that even a batch of maximum-size images stays within the pixel limit of a request."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
 """Column values for a file that is not an image."""
 
@@ -29,7 +29,7 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
 
     Args:
         folder: Folder to search recursively; hidden files are ignored.
-        model: Registered model, see `transfer_registry.model_uri`.
+        model: Registered model; see `transfer_registry.model_uri`.
         out: CSV file with the columns `file` (relative to the folder), `label`, `probability`, `unknown` (out
             of distribution) and `error`; overwritten if it exists.
         progress: Called after each batch.
@@ -65,7 +65,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     """Evaluates a model on the images in class folders.
 
     Args:
-        model: Registered model, see `transfer_registry.model_uri`.
+        model: Registered model; see `transfer_registry.model_uri`.
         folder: Folder with one subfolder per class, named after the model's classes.
         progress: Called after each batch.
 

@@ -70,7 +70,7 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
 
 
 def log_machine(run: Run, device: str, precision: str) -> None:
-    """Logs the device, precision and machine, which affect the last digits of all results."""
+    """Logs the device, precision and machine, which affect the least significant digits of all results."""
     run.log_params(
         {
             "machine.device": device,
@@ -144,7 +144,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         run: MLflow run of the study.
         best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as the metric step; another trial may become best in an extended study.
+        trial: Number of the best trial, used as the metric step; extending the study may change the best trial.
 
     Returns:
         The test metrics, keyed by name.

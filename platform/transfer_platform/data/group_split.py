@@ -26,7 +26,7 @@ class GroupCluster:
 
     Attributes:
         names: Sorted names of the groups.
-        counts: Number of images per class; the total over all classes has the key `_ALL`.
+        counts: Number of images per class; the key `_ALL` holds the total over all classes.
     """
 
     names: tuple[str, ...]
@@ -38,15 +38,15 @@ def split_by_group(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test without breaking up groups.
 
-    A group is in test if `sha256(split_seed:group:NAME)`, scaled to the range 0 to 1, is below the test fraction. Test
-    thus has about this fraction of the groups, and they stay in test when the dataset grows. Validation has about the
-    validation fraction of each class's remaining images. `fractions` may contain `test` and `validation`.
+    A group is in test if `sha256(split_seed:group:NAME)`, scaled to the range 0 to 1, is below the test fraction. The
+    test split thus has about this fraction of the groups, and they stay in it when the dataset grows. Validation gets
+    about the validation fraction of each class's remaining images. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of range, or groups would have to be broken up to give every split all classes.
+        SplitError: A fraction is out of range, or a split would lack a class unless groups were broken up.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
@@ -120,7 +120,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 
 
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """Returns the part index of each cluster, such that each part has about its share of every class.
+    """Returns the part index of each cluster, chosen so that each part gets about its share of every class.
 
     Assigns each cluster, largest first, to the cheapest part, then moves clusters while this lowers the total cost.
     """
@@ -190,7 +190,7 @@ def _require_classes(
     if missing:
         available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
-            f"{subject} must have images of every class and groups cannot be broken up (dataset.group_by), but some "
+            f"{subject} must have images of every class, and groups cannot be broken up (dataset.group_by), but some "
             f"classes are in too few groups: {available}; add groups with images of these classes, or {remedy} in "
             "dataset.splits.validation"
         )

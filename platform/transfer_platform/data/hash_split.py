@@ -21,8 +21,8 @@ def split_by_hash(
     """Splits images into train, validation and test.
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
-    Validation gets its exact fraction of each class's remaining images: those with the smallest hashes. Identical
-    files count as one image with their alphabetically first label. `fractions` may contain `test` and `validation`.
+    Validation gets exactly its fraction of each class's remaining images: those with the smallest hashes. Identical
+    files count as one image with the alphabetically first label. `fractions` may contain `test` and `validation`.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -98,7 +98,7 @@ def select_test(
         noun: Plural noun for the units in error messages.
 
     Raises:
-        SplitError: A class would have no unit in test, or no unit left for training.
+        SplitError: A class would have no units in test, or none left for training.
     """
     if single := ", ".join(repr(label) for label, units in units_by_class.items() if len(units) < 2):
         raise SplitError(

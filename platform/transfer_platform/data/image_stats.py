@@ -1,4 +1,4 @@
-"""Image statistics from a single decode: size, format and a 16 x 16 thumbnail."""
+"""Image statistics from one decoding pass: size, format and a 16 x 16 thumbnail."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
 _HEADER = struct.Struct("<II8s8sHB?")
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
 _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
-"""Minimum shorter side, in pixels, when a JPEG is decoded at a reduced size."""
+"""Minimum length of the shorter side, in pixels, when a JPEG is decoded at a reduced size."""
 
 
 def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: `transfer_model.decode.decode` would also reject the image.
+        UnreadableImageError: The image would also be rejected by `transfer_model.decode.decode`.
     """
     from PIL import Image
 
@@ -151,7 +151,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns the number of animation frames; 1 for formats without animation, including MPO (several still images)."""
+    """Returns the number of animation frames; 1 for non-animated formats such as MPO, which holds still images."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:

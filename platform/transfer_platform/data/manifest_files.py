@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; a manifest downloaded from `url`, any URL or path inside its folder.
+    A local manifest may list any file or URL; one downloaded from `url` may list any URL, and paths inside its folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.

@@ -1,4 +1,4 @@
-"""Parallel scan of image files; avoids heavy imports so that workers start fast."""
+"""Parallel scan of image files; avoids heavy imports so workers start quickly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _IDLE_SECONDS = 10
 """Seconds after which an idle worker process exits."""
 _PARENT_CHECK_SECONDS = 1.0
 _SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
-"""Numbers of images and of seconds after which new statistics are cached, which limits the loss in a crash."""
+"""New statistics are cached after this many images or seconds, to limit how much is lost in a crash."""
 
 ScannedFile = tuple[str, bytes, FileProblem | None]
 """SHA-256 and packed statistics of one file, and the problem with it, if any."""
@@ -118,8 +118,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
             except (BrokenExecutor, MemoryError) as error:
                 raise DataError(
                     f"a worker process died while reading {printable(chunk[0].path)} or a subsequent file; "
-                    "either the machine ran out of memory, or one of these files crashes Pillow; free memory, "
-                    "or list the file in dataset.exclude"
+                    "either the machine ran out of memory, or one of these files crashes Pillow; free up memory, "
+                    "or list the offending file in dataset.exclude"
                 ) from error
             pending.extend(submit(1))
             yield from zip(chunk, scanned, strict=True)
@@ -129,8 +129,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks to keep in flight.
 
-    Many files are read by processes, because reading small images takes more time in Python than in Pillow. The
-    chunks in flight must fit into loky's queue and workers; otherwise, killing the workers prints a traceback.
+    Large numbers of files are read by processes, not threads, because reading small images takes more time in Python
+    than in Pillow. Chunks in flight must fit into loky's queue and workers, or killing the workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files (which must fit in memory together) and decodes those not in `cache` (None if it is empty)."""
+    """Hashes files, which must all fit in memory at once, and decodes those not in `cache` (None means empty)."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

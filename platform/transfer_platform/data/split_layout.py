@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to the training folder `train` (relative to the source) or to its parents."""
+    """Finds the held-out folders next to the training folder `train` (relative to the source) or its parents."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -180,7 +180,7 @@ def layout_around(root: Path, train: str) -> FolderLayout:
 
 
 def pick_folder(split: str, names: Sequence[str]) -> str | None:
-    """Returns the only folder or, of several, the one with the exact split name; None if there are no folders.
+    """Returns the only folder or, if there are several, the one with the exact split name; None if there are none.
 
     Raises:
         SplitError: There are several folders, and either none or more than one has the exact split name.
@@ -220,7 +220,7 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Parent of the class folders: `folder`, or a sole subfolder with several subfolders; None without any."""
+        """Parent of class folders: `folder`, or its only subfolder if that has several; None if `folder` has none."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]

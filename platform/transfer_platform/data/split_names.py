@@ -1,4 +1,4 @@
-"""Common names of splits in folder names and manifest `split` columns."""
+"""Names commonly used for splits in folder names and manifest `split` columns."""
 
 import re
 from collections.abc import Mapping

@@ -76,7 +76,7 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits and, for grouped images, of the folds; otherwise, the recipe determines the folds."""
+        """SHA-256 of all splits and, for grouped images, of the folds (otherwise, the recipe determines them)."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
@@ -138,7 +138,7 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Returns a dictionary for each image in several splits: its files, keyed by split; ignores `allowed` files."""
+    """Returns, for each image in several splits, a dictionary of its files keyed by split; ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 
@@ -202,7 +202,7 @@ def _join_lines(lines: Sequence[str]) -> str:
 
 
 def _require_disjoint_folders(folders: Mapping[str, Path]) -> None:
-    """Rejects nested split folders: the inner folder would be read twice, and its name would be taken for a class."""
+    """Rejects nested split folders: the inner folder would be read twice and its name mistaken for a class."""
     resolved = {split: folder.resolve() for split, folder in folders.items()}
     for split, folder in resolved.items():
         for other, parent in resolved.items():

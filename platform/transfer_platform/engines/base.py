@@ -15,7 +15,7 @@ class Engine(Protocol):
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
     - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, the trial
-      was interrupted in an earlier process: the engine continues the trial's run and logs no step twice;
+      was interrupted in an earlier process: the engine continues the trial's run without logging any step twice;
     - may save the weights of the best trial. If the weights are missing, `LocalEngine.restore`
       retrains the trial.
 

@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
         """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
 
-        Loads both from the checkpoint. If it is missing or for another trial, retrains the trial with the same result.
+        Loads both from the checkpoint. If it is missing or from another trial, retrains the trial with the same result.
         """
         result = self._load(number)
         if result is None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
-        """Returns a trial's result at the best epoch, or None if the checkpoint is missing or is for another trial."""
+        """Returns a trial's result at the best epoch, or None if the checkpoint is missing or from another trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
         if metadata.get("trial") != str(number):
             return None

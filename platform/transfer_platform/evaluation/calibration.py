@@ -14,7 +14,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
     See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one additional image
     were spread evenly over all classes (compare Platt, 1999); otherwise, the confidence would
-    be unbounded if all images are classified correctly, as may happen with a few dozen of them.
+    be unbounded if all images were classified correctly, as can happen when there are only a few dozen.
 
     Args:
         logits: Logits (N, C) of images not used for training, with N >= 1.

@@ -86,7 +86,7 @@ def near_duplicates(
 
 
 def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """Returns the indices of all images, deduplicated by content within each split."""
+    """Returns the indices of all images, except for repeats of identical content within a split."""
     indices: list[int] = []
     start = 0
     for images in splits.values():

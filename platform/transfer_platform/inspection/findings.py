@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Severity(StrEnum):
-    """Severity of a finding; the most severe level is listed first."""
+    """Severity levels of findings, most severe first."""
 
     ERROR = "error"
     """Training is impossible, or its results would be meaningless."""
@@ -60,7 +60,7 @@ _ERRORS = {
     ),
     "not read": (
         "reading failed because of a disk or network error; the image may be valid, so it is not skipped",
-        "run the command again, or add it to dataset.exclude",
+        "run the command again, or add the file to dataset.exclude",
     ),
     "missing": ("the manifest lists a file that does not exist", _FIX_ROW),
     "empty": ("the file has 0 bytes", _FIX_FILE),
@@ -89,7 +89,7 @@ _ERRORS = {
     ),
     "group across splits": (
         "images from the same group in different splits; test scores would be too high",
-        "correct the split column of the manifest, or remove the column and use fractions",
+        "correct the split column of the manifest, or remove the column and set fractions in dataset.splits",
     ),
 }
 _WARNINGS = {
@@ -121,7 +121,7 @@ _WARNINGS = {
     "extreme aspect ratio": ("the image is so elongated that the network sees only a small part of it", "crop it"),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",
-        "use the same name, or clearly different names",
+        "use one name per class, and clearly different names for different classes",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
     "class imbalance": (

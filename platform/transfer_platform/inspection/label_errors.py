@@ -78,7 +78,7 @@ def find_label_errors(
 
     Each class has a threshold: its mean probability over the images with that label. Confident learning estimates the
     number n of label errors by counting the images for which another class reaches its threshold. The n images with
-    the least probable labels are reported as label errors. Both kinds are sorted by label probability, lowest first.
+    the least probable labels are reported as label errors. Each group is sorted by label probability, lowest first.
 
     Args:
         images: N images.

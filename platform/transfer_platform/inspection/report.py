@@ -100,7 +100,7 @@ def findings_table(inspection: Inspection) -> dict[str, list[object]]:
 
 
 def class_table(inspection: Inspection) -> dict[str, list[object]]:
-    """Returns a table with a `class` column and one column per split, one row per class and a final row of totals."""
+    """Returns a table with a `class` column, a column per split, a row per class and a final row of totals."""
     classes = list(inspection.classes)
     return {
         "class": [*classes, "all"],
@@ -144,7 +144,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind, or an empty string if its severity is reduced because the file is quarantined."""
+    """Returns the fix for a kind, or an empty string if `severity` was lowered because the file is quarantined."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 

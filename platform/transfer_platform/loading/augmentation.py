@@ -86,7 +86,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes uint8 pixels (B, 3, S, S) to float32; on a CPU, bitwise identical to `Preprocessing.normalize`."""
+    """Normalizes uint8 pixels (B, 3, S, S) to float32, bitwise identically to `Preprocessing.normalize` on a CPU."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
@@ -110,7 +110,7 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 
 
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Samples crops (left, width, top, height) like RandomResizedCrop, in fractions of the image's sides.
+    """Samples crops (left, width, top, height) like RandomResizedCrop, as fractions of the image's sides.
 
     Uses the first crop that fits in the image, or the largest center crop of an allowed aspect ratio if none fits.
     """

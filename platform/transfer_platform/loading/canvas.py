@@ -2,8 +2,8 @@
 
     file --make_canvas--> (3, C, C) uint8 and aspect ratio --pack--> one row of bytes --unpack--> batch
 
-An image is resized to the square without keeping its aspect ratio, so all canvases have the same shape;
-`augmentation.BatchAugmentation` undoes the distortion when it cuts a view.
+Each image is stretched to a square regardless of its aspect ratio, so all canvases have the same shape;
+`augmentation.BatchAugmentation` undoes the distortion when it crops a view.
 """
 
 import math

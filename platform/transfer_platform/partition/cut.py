@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hash of each node's computation; within a process, equal computations in any graphs have equal hashes."""
+        """Hash of each node's computation; equal computations in a process have equal hashes, even across graphs."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`, or None if one depends on the images by a path around `cut`."""
+        """Returns all nodes that must run after `cut`, or None if images affect any of them except through `cut`."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -138,7 +138,7 @@ class AnalyzedGraph:
                     user.replace_input_with(argument, node)
 
     def _constant(self, node: fx.Node) -> Iterator[Any]:
-        """Yields the value of a node, or nothing if the value depends on more than the batch size."""
+        """Yields the value of a node, or nothing if it depends on anything other than the batch size."""
         first, second = self._records[node], self._other_records[node]
         if node.op in ("placeholder", "output") or not (first.is_plain and second.is_plain) or first.writes:
             return
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training; True for heads, as each trial sets their dropout."""
+    """Returns whether a leaf module may change during training; True for heads, because trials set their dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 from transfer_platform.partition.trace import resolve_attribute
 
 _CONSTANT = "_tensor_constant"
-"""Prefix of the names that `torch.fx` assigns to unnamed tensors, followed by an arbitrary number."""
+"""Prefix of the names that `torch.fx` assigns to unnamed tensors; the rest of each name is an arbitrary number."""
 
 
 def graph_digest(module: fx.GraphModule) -> str:
@@ -46,7 +46,7 @@ def graph_lines(module: fx.GraphModule) -> list[str]:
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """Describes one operation with its target and arguments; `numbers` contains the numbers of preceding nodes."""
+    """Describes one operation with its target and arguments; `numbers` maps each preceding node to its number."""
     arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
     return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 

@@ -44,7 +44,7 @@ def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx
 
 
 class _BackboneModule(nn.Module):
-    """Wraps a backbone to return the outputs of `Network.forward_with_auxiliary` without checking tensors."""
+    """Wraps a backbone so that it returns the outputs of `Network.forward_with_auxiliary`, without tensor checks."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()

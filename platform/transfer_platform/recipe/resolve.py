@@ -73,7 +73,7 @@ def study_identity(recipe: Recipe) -> str:
 
     Excludes the number of trials, the `promotion` section and the options for file validation, because the dataset
     fingerprint covers the valid files. Comments, field order and explicit defaults have no effect. Call
-    `resolve_recipe_splits` first, because an unset split changes the hash even if an explicit split is equivalent.
+    `resolve_recipe_splits` first; otherwise, an unset split and an equivalent explicit split yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}

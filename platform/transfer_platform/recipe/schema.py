@@ -29,7 +29,7 @@ EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
 
 HOLDOUT_FRACTION = 0.2
-"""Fraction of train used for `dataset.splits.validation` or `.test` if it is unset and no such split is detected."""
+"""Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
 """Ratio of largest to smallest class size above which `class_weights: auto` uses balanced weights."""
@@ -77,10 +77,10 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images used to rank trials: a folder, fraction of train or `{folds: 5}`. If not set or detected, 0.2 of train."""
+    """Images for ranking trials: a folder, fraction of train or `{folds: 5}`. Default if not detected: 0.2 of train."""
 
     test: FolderOrFraction | None = None
-    """Images used only by the promotion gate: a folder or fraction of train. If not set or detected, 0.2 of train."""
+    """Images for the final evaluation and gate: a folder or fraction of train. Default if not detected: 0.2 of train."""
 
 
 class DatasetConfig(Section):

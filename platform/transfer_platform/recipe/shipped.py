@@ -13,7 +13,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_path(path: Path) -> Path:
-    """Returns the path of the shipped recipe named `path`; returns `path` itself if it exists or names no recipe."""
+    """Returns the path of the shipped recipe named `path`, or `path` itself if it exists or no such recipe exists."""
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     return shipped_recipes().get(path.name, path)

@@ -54,7 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Source location of a value: a file and a 1-based line number, or the text of an override and no line number."""
+    """Source location of a value: a file and a 1-based line number, or the text of an override (no line number)."""
 
     source: str
     line: int | None = None
@@ -111,7 +111,7 @@ class Node:
 
 
 def merge(base: Node, override: Node) -> Node:
-    """Merges two trees: merges mappings field by field; any other value in `override` replaces the value in `base`.
+    """Merges two trees: mappings are merged field by field; any other value in `override` replaces the value in `base`.
 
     A complete range (`low` and `high`, or `choices`) replaces the value in `base`; a partial range is merged with it.
     """
@@ -143,7 +143,7 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses a single YAML document; returns None if it is empty.
 
-    Error messages contain `source` and line numbers starting at `first_line` (None: no line numbers, for overrides).
+    Error messages contain `source` and line numbers starting at `first_line`; for overrides, pass None to omit them.
 
     Raises:
         RecipeError: The text is not valid YAML, or it contains duplicate fields, tags or too many values.

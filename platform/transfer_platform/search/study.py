@@ -125,7 +125,7 @@ class Study:
 
     @property
     def best(self) -> FinishedTrial:
-        """Completed trial with the best value; in case of a tie, the earliest of these trials.
+        """Completed trial with the best value; in case of a tie, the earliest one.
 
         Raises:
             StudyError: No trial has completed.
@@ -139,7 +139,7 @@ class Study:
         )
 
     def table(self) -> dict[str, list[object]]:
-        """Returns a table of finished trials with columns `trial`, `state`, `value` and one for each searched field."""
+        """Returns a table of finished trials with columns `trial`, `state` and `value`, plus one per searched field."""
         trials = self.trials
         return {
             "trial": [trial.number for trial in trials],
@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error means that GPU or CPU memory ran out (a plain RuntimeError on the CPU)."""
+    """Returns whether the error indicates that memory ran out; on the CPU, PyTorch raises a plain RuntimeError."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -202,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns the name of a study, given its base name and its number among studies with this base name (from 1)."""
+    """Returns the name of a study, given its base name and its number (starting at 1) among studies with that name."""
     return name if number == 1 else f"{name}-{number}"
 
 

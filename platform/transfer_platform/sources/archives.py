@@ -58,7 +58,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 class ArchiveEntry:
     """An unchecked archive entry, with its name and unpacked size in bytes as recorded in the archive.
 
-    `violation` explains why the entry's type, encryption or compression method is not allowed, or is empty.
+    `violation` explains why the entry's type, encryption or compression method is not allowed; empty if allowed.
     """
 
     name: str
@@ -196,7 +196,7 @@ def _refusal(archive: Path, entry: ArchiveEntry, rule: str) -> SourceError:
 
 
 def _name_violation(name: str) -> str:
-    """Returns the reason why an entry name is not allowed, or an empty string if it is allowed."""
+    """Explains why an entry name is not allowed; returns an empty string if it is allowed."""
     try:
         encoded = name.encode()
     except UnicodeEncodeError:

@@ -2,7 +2,7 @@
 
 `PLATFORM_MIRROR` lists folders and URLs that are tried first: for `https://host/path/file.zip`, each mirror is
 searched for `host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place. An interrupted
-download is resumed only if the server still has the same version (RFC 9110, sections 13.1.5 If-Range and 14 Range).
+download is resumed only if the file on the server has not changed (RFC 9110, sections 13.1.5 If-Range and 14 Range).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
     """Downloads a file to `target`, whose folder must exist, and returns `target`. The caller must lock `target`.
 
     Raises:
-        DownloadError: The server is unreachable, rejects the request, disconnects too often, or has a different file.
+        DownloadError: The server is unreachable, rejects requests, disconnects too often, or serves a different file.
         SourceError: The file cannot be written.
     """
     part = _PartialFile.beside(target, url)
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes; starts over if there is no version or checksum to detect a changed file."""
+    """Requests the remaining bytes; starts over if neither a version nor a checksum can reveal a change."""
     import requests
     import urllib3
 

@@ -98,7 +98,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a folder name that depends on the options and, for local folders, on their content."""
+    """Returns a folder name that depends on the options and, for a local folder, on the folder's content."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
@@ -175,15 +175,15 @@ def _load_failure(reason: str, local: Path | None) -> str:
         return f"{local} cannot be read as a dataset: {reason}"
     return (
         f"cannot be loaded: {reason}\n"
-        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; if there is no network "
-        "access, load it on another machine, save it with save_to_disk, and use that folder: huggingface:./FOLDER"
+        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; without a network, load "
+        "the dataset on another machine, save it to a folder with save_to_disk, and use huggingface:./FOLDER"
     )
 
 
 def _selected(splits: Mapping[str, Table], names: Sequence[str]) -> Mapping[str, Table]:
     for name in names:
         if name not in splits:
-            raise SourceError(f"there is no split {name!r}, only {', '.join(splits)}{did_you_mean(name, splits)}")
+            raise SourceError(f"there is no split {name!r}; available: {', '.join(splits)}{did_you_mean(name, splits)}")
     return {name: table for name, table in splits.items() if not names or name in names}
 
 
@@ -229,7 +229,7 @@ def _one_column(features: Mapping[str, Any], columns: list[str], chosen: str, co
     if chosen:
         if chosen not in features:
             raise SourceError(
-                f"there is no column {chosen!r}, only {_describe(features)}{did_you_mean(chosen, features)}"
+                f"there is no column {chosen!r}; available: {_describe(features)}{did_you_mean(chosen, features)}"
             )
         return chosen
     if len(columns) == 1:

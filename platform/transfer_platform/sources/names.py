@@ -91,7 +91,7 @@ def huggingface_source(text: str) -> HuggingFaceSource:
 
 
 def with_folder(source: str, rebase: Callable[[str], str]) -> str:
-    """Replaces the local folder of a `huggingface:` source by applying `rebase`; returns other sources unchanged."""
+    """Applies `rebase` to the local folder of a `huggingface:` source; returns other sources unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source

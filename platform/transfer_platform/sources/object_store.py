@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes, none of which can read local files, and the package to install for each."""
+"""Supported URL schemes and the package to install for each; none of them gives access to local files."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3
@@ -72,7 +72,7 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
         progress: Receives the number of images processed so far.
 
     Returns:
-        The cached file for each URL, or the problem that prevented its download. Treat cached files as read-only.
+        The cached file for each URL, or the reason why the download failed. Treat cached files as read-only.
 
     Raises:
         SourceError: A store cannot be reached, or the cache is not writable. Downloaded images stay in the cache.
@@ -108,7 +108,7 @@ def _fetch_with_retries(system: AbstractFileSystem, url: str) -> Path | FileProb
         try:
             return _fetch_image(system, url)
         except _TooLargeError:
-            return FileProblem("too many bytes", f"it has more than {MAX_BYTES:,} bytes, the limit for an image file")
+            return FileProblem("too many bytes", f"it is larger than {MAX_BYTES:,} bytes, the limit for an image file")
         except Exception as error:  # each store raises its own exception types
             if refusal := _refusal(error):
                 return refusal
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns a problem if the store rejected the request for this file, or `None` if the store itself failed."""
+    """Returns a description of the problem if the store rejected this request, or `None` if the store itself failed."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:

@@ -47,7 +47,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Returns a manifest (CSV, TSV or Parquet), downloading it if necessary, but not its images; see `open_source`.
+    """Returns the path of a CSV, TSV or Parquet manifest, downloading it if necessary (but not its images).
 
     Raises:
         SourceError: The manifest does not exist, cannot be downloaded, or has a different checksum.
@@ -72,7 +72,7 @@ def _open_named(source: str, base: Path, progress: Progress) -> Path:
 
 def _refuse_checksum(source: str, sha256: str | None) -> None:
     if sha256 is not None:
-        raise SourceError(f"sha256 is only supported for archives; remove it, as {source!r} is not an archive")
+        raise SourceError(f"sha256 is only supported for archives, and {source!r} is not an archive; remove sha256")
 
 
 def _suggestion(path: Path) -> str:

@@ -31,7 +31,7 @@ class StoreUnwritableError(StoreError):
 
 
 class CorruptFileError(Exception):
-    """A segment is truncated or corrupt, or has a different row spec. Not raised outside this package."""
+    """A segment is truncated or corrupt, or has an unexpected row spec. Does not propagate out of this package."""
 
 
 @contextmanager

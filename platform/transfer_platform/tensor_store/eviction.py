@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes unfinished segments of dead processes at all addresses; the caller must hold the lock for `address`."""
+    """Removes unfinished segments left by dead processes at any address; the caller must hold the `address` lock."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):

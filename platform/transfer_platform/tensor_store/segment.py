@@ -32,10 +32,10 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row: one cache line, so rows whose size is a multiple of a cache line stay aligned."""
+"""Offset of the first row: one cache line, so rows whose size is a multiple of the cache line size are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Avoids one open file descriptor per mapping; not available before Python 3.13."""
+"""Avoids holding one file descriptor open per mapping; requires Python 3.13 or later."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""
@@ -119,7 +119,7 @@ def open_segment(path: Path, spec: RowSpec) -> Segment:
     """Memory-maps a segment file without verifying its rows; see `Segment.intact`.
 
     Raises:
-        CorruptFileError: The file is not a segment, is truncated, or has a different row spec.
+        CorruptFileError: The file is not a segment, is truncated, or has an unexpected row spec.
         OSError: The file cannot be read, or another process has removed it.
     """
     with path.open("rb") as file:
@@ -143,7 +143,7 @@ def _read_footer(mapping: mmap.mmap, path: Path, spec: RowSpec) -> tuple[list[st
     footer = json.loads(text)
     keys, checksums = footer["keys"], footer["checksums"]
     if RowSpec(tuple(footer["shape"]), footer["dtype"]) != spec:
-        raise CorruptFileError(f"the rows in {path} have a different shape or dtype")
+        raise CorruptFileError(f"the rows in {path} have an unexpected shape or dtype")
     if START + len(keys) * spec.row_bytes + length != end or len(keys) != len(checksums):
         raise CorruptFileError(f"the number of rows in {path} does not match its footer")
     return keys, checksums

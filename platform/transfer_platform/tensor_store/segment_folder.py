@@ -18,7 +18,7 @@ MAX_THREADS = 4
 
 
 class SegmentFolder:
-    """The segments at one address; the folder need not exist. Treats segments with a different row spec as corrupt."""
+    """The segments at one address; the folder need not exist. Segments with an unexpected row spec count as corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec

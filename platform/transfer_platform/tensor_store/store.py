@@ -16,7 +16,7 @@ from transfer_platform.tensor_store.segment import ByteRows, RowSpec, SegmentWri
 from transfer_platform.tensor_store.segment_folder import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Takes the positions of missing rows in ascending order; yields batches (b, *shape) of these rows in this order."""
+"""Takes the positions of missing rows in ascending order; yields batches (b, *shape) of them in the same order."""
 
 KEY_BYTES = 128
 """Approximate disk space for a key and a checksum, in bytes."""
@@ -78,7 +78,7 @@ class Store:
             ValueError: The number, shape or dtype of the computed rows is wrong. Exceptions from `compute` propagate.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
-            raise ValueError(f"an address must be a digest, but is {address!r}")
+            raise ValueError(f"an address must be a digest, not {address!r}")
         segments = SegmentFolder(self._folder / address, spec)
         locations = segments.locate(keys) if keys else {}
         if not locations.keys() >= set(keys):

@@ -67,7 +67,7 @@ def _held_out_scores(
 ) -> tuple[OodScorer, Tensor]:
     """Returns a network's out-of-distribution scorer and the scores of images not used to train the network.
 
-    With cross-validation, each fold's network scores its held-out images until `required` scores are available.
+    With cross-validation, the folds' networks score their held-out images in turn until there are `required` scores.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):
@@ -96,7 +96,7 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
     """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
 
-    Only one of several identical images is used: a distance of 0 between them would make the threshold too strict.
+    Only one of several identical images is used, as a distance of 0 between them would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

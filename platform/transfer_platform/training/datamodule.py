@@ -22,7 +22,7 @@ from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 
 FeatureRows = tuple[Rows, Rows | None]
-"""Features of all unaugmented images, and those of the training images' augmented views (None if not augmented)."""
+"""Features of all unaugmented images, and of the training images' augmented views (None without augmentation)."""
 
 
 class DataModule:

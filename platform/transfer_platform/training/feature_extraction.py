@@ -126,7 +126,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` gets a message before waiting for another process.
+    See `ComputedFeatures` for the first four arguments. `say` announces a wait for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

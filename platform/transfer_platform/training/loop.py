@@ -18,7 +18,7 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Epoch number, counted from 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
+    """Epoch number, starting at 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
 
     number: int
     metrics: dict[str, float]
@@ -151,7 +151,7 @@ def _train_epochs(
         options.after_epoch(epoch)
         if config.early_stopping and number - best.best.number >= config.early_stopping:
             break
-    assert best is not None, "a trial has at least one epoch"
+    assert best is not None, "a trial must have at least one epoch"
     return FitResult(tuple(epochs), best.best, best.logits, best.weights)
 
 

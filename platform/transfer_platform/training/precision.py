@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times, after a warm-up; stops after the first if it exceeds twice `limit`."""
+    """Returns the shortest of three step times after a warm-up; stops after one step that exceeds twice `limit`."""
     best = float("inf")
     with autocast(device, precision):
         step()

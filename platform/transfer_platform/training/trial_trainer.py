@@ -1,4 +1,4 @@
-"""Trains the trials of a study: recipe without search ranges -> fitted network."""
+"""Trains one network per trial from a recipe without search ranges."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -26,7 +26,7 @@ from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Trains the trials of one study; the trials share networks, features and images.
+    """Runs the training of all trials in a study; the trials share networks, features and images.
 
     Args:
         splits: Images of the study.
@@ -192,7 +192,7 @@ class TrialTrainer:
 
 
 def _image_weights(splits: Splits) -> Tensor | None:
-    """Returns the loss weight of each image in `Splits.development` (N,); None if all weights are 1."""
+    """Returns the loss weights (N,) of the images in `Splits.development`, or None if all weights are 1."""
     if all(image.weight == 1 for image in splits.train):
         return None
     return torch.tensor([image.weight for image in splits.development])

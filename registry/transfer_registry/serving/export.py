@@ -77,7 +77,7 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the classifier with the code registered with the model."""
+        """Loads the classifier, using the code that was registered with the model."""
         try:
             model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
         except MlflowException as error:
@@ -175,7 +175,7 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
             f"torch cannot export {model.uri} to ONNX: {_root_cause(error)}; "
             "use `--to safetensors`, which supports every network"
         ) from error
-    assert program is not None, "torch returns a program if no file is given"
+    assert program is not None, "torch.onnx.export returns a program if no file is given"
     return program
 
 

@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the entire body, even above the limit: clients do not read a response before they finish sending."""
+        """Reads the entire body, even if it exceeds the limit: clients read no response until they finish sending."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -117,7 +117,7 @@ class _SafeResponse:
 def _model_error(body: bytes) -> tuple[str, str]:
     """Returns the message and code of a model error, or empty strings for an MLflow error, which may quote the request.
 
-    Model errors (`transfer_model.pyfunc.RequestError`) have only `error_code` and `message`; MLflow errors have more.
+    Model errors (`transfer_model.pyfunc.RequestError`) have only `error_code` and `message`, unlike MLflow errors.
     """
     try:
         content = json.loads(body)

@@ -96,7 +96,7 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Returns the images; rejects unknown keys, since MLflow ignores images next to `messages` or `prompt`."""
+    """Returns the images; rejects unknown keys, since MLflow ignores images if `messages` or `prompt` is present."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):

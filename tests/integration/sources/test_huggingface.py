@@ -217,10 +217,10 @@ def test_files_in_the_cache_of_the_library_are_read(isolated: Path, monkeypatch:
     ("source", "message"),
     [
         ("./petz", r"there is no folder .*/petz; did you mean 'pets'\?"),
-        ("./pets?splits=trian", r"there is no split 'trian', only train; did you mean 'train'\?"),
+        ("./pets?splits=trian", r"there is no split 'trian'; available: train; did you mean 'train'\?"),
         (
             "./pets?label=lable",
-            r"there is no column 'lable', only image \(.*\), label \(int64\); did you mean 'label'\?",
+            r"there is no column 'lable'; available: image \(.*\), label \(int64\); did you mean 'label'\?",
         ),
         ("./pets?image=label", r"column 'label' does not contain images; .*: image \(.*\), label \(int64\)"),
         ("./pets?label=image", r"column 'image' does not contain classes"),

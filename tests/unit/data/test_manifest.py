@@ -263,7 +263,7 @@ def test_bad_files_are_reported_like_those_of_folders(folder: Path) -> None:
     assert [(each.kind, found.line(each)) for each in found.errors] == [
         ("missing", "gone/1.png: the file does not exist (photos.csv, line 23)"),
         ("missing", "set/ant/3.png: the file does not exist; did you mean '9.png'? (photos.csv, line 22)"),
-        ("empty", "set/ant/0.png: it is empty: it has 0 bytes (photos.csv, line 2)"),
+        ("empty", "set/ant/0.png: it is empty (0 bytes) (photos.csv, line 2)"),
         ("unsupported format", f"set/ant/2.png: {_detail(found, 'unsupported format')}"),
         ("damaged", f"set/ant/1.png: {_detail(found, 'damaged')}"),
         ("special file", "set/ant/3.fifo: it is a folder, a pipe or a device, not a file (photos.csv, line 5)"),
