@@ -1,4 +1,4 @@
-"""Key-value cache on disk (SQLite), which any module may import."""
+"""On-disk key-value cache (SQLite) that any module may import."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +10,13 @@ FILE_NAME = "metadata/cache.db"
 """Path of the database, relative to the cache folder."""
 
 _BATCH = 500
-"""Maximum number of keys per SQL statement, within the parameter limit of every SQLite build."""
+"""Maximum number of keys per SQL statement, low enough for the parameter limit of any SQLite build."""
 
 
 class DiskCache:
     """Persistent mapping from keys to byte strings, shared by all processes of this user.
 
-    `get` finds nothing if the file is missing, corrupt or locked; `put` does nothing if it is locked or read-only.
+    `get` returns nothing if the file is missing, corrupt or locked; `put` does nothing if it is locked or read-only.
     Keys may be file names that are not valid UTF-8.
 
     Args:

@@ -67,7 +67,7 @@ class TrainingError(PlatformError):
 
 
 class DivergedError(TrainingError):
-    """The training loss is not finite; `step` is the optimizer step, counted from 1 over the whole trial."""
+    """The training loss is not finite; `step` is the optimizer step, counted from 1 across all epochs."""
 
     def __init__(self, step: int, loss: float) -> None:
         self.step = step

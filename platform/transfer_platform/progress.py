@@ -10,7 +10,7 @@ class Step:
     """A progress update for a single operation.
 
     Attributes:
-        task: Name of the operation, such as `downloading photos.zip`; the same for all of its steps.
+        task: Name of the operation, such as `downloading photos.zip`; identical in all updates for that operation.
         done: Number of completed units.
         total: Total number of units; `None` if unknown.
         unit: Name of the unit, such as `bytes`, `images` or `epochs`.

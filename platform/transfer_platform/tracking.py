@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 STUDY_TAG = "platform.study"
 MAX_PARAM_LENGTH = 6000
-"""Maximum number of characters; MLflow silently truncates longer parameter values."""
+"""Maximum length of a parameter value, in characters; MLflow silently truncates longer values."""
 MAX_DIGEST_LENGTH = 36
-"""Maximum number of characters; MLflow rejects longer dataset digests."""
+"""Maximum length of a dataset digest, in characters; MLflow rejects longer digests."""
 MAX_BATCH_METRICS = 1000
 """Maximum number of metrics per batch; MLflow rejects larger batches."""
 FLUSH_SECONDS = 2.0
@@ -79,7 +79,7 @@ class Tracker:
         return TrialRun(self._client, run.run_id, values, resumed=resumed)
 
     def find_trial_run(self, parent: Run, number: int) -> Run | None:
-        """Returns the child run of a trial without resuming the run, or None if there is no such run."""
+        """Returns the child run of a trial without resuming it, or None if there is no such run."""
         return self._find_run({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
 
     def _get_or_create_experiment(self, name: str) -> str:
@@ -182,7 +182,7 @@ class Run:
 class TrialRun(Run):
     """The run of a trial; buffers params, metrics and tags because a request may take longer than an epoch.
 
-    Unlike with MLflow's asynchronous logging, batches are sent in order and a failed batch raises an error. This is
+    Unlike MLflow's asynchronous logging, this class sends batches in order and raises an error if one fails. This is
     necessary because a resumed trial continues after its last logged step, so no earlier step may be missing.
     """
 
@@ -196,7 +196,7 @@ class TrialRun(Run):
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers the metrics of one step; flushes the buffer if the last flush was over `FLUSH_SECONDS` ago."""
+        """Buffers the metrics of one step; flushes them if the last flush was over `FLUSH_SECONDS` seconds ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()

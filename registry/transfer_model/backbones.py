@@ -30,7 +30,7 @@ _TORCHVISION_OPTIONS = {
     "maxvit": ("input_size",),
     "vision_transformer": ("image_size",),
 }
-"""Additional constructor arguments of networks, keyed by the torchvision module that defines the network."""
+"""Additional constructor arguments for networks, keyed by the torchvision module that defines the network."""
 
 
 @dataclass(frozen=True, order=True)

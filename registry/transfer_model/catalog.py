@@ -1,4 +1,4 @@
-"""Catalog of all backbones, their stages and weights; does not import torch.
+"""Catalog of all backbones with their stages and weights; does not import torch.
 
 Importing torch and timm takes seconds, so names, stages and parameter counts are stored in `catalog.json`.
 `python -m transfer_model.build_catalog` generates this file for the installed versions of timm and torchvision. If the

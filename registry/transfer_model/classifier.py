@@ -109,7 +109,7 @@ class Classifier:
         return self.config.classes
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Classifies images given as file contents or paths; an image gets bitwise identical results in any batch.
+        """Classifies images given as file contents or paths; an image's results are bitwise identical in any batch.
 
         Raises:
             UnreadableImageError: An image cannot be decoded; the message identifies the first such image by its path,

@@ -61,7 +61,7 @@ def decode(source: bytes | Path, name: str = "the image", *, min_side: int | Non
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises those errors of `decode` that the header reveals."""
+    """Opens an image and reads only its header; raises the errors of `decode` that are detectable from the header."""
     name = name if isinstance(source, bytes) else str(source)
     _hide_pillow_warnings()
     return _open(name, _content(source, name))
@@ -174,7 +174,7 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 (for floats, 1 or 255 if that is >= `brightest`), or `brightest` if larger."""
+    """Returns the value of white: 65535 (for floats, 1 or 255 if not below `brightest`), or `brightest` if larger."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
@@ -182,7 +182,7 @@ def _full_scale(mode: str, brightest: float) -> float:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
-    `warnings.catch_warnings` is not thread-safe, so the filter stays installed; each call puts it back in first place.
+    `warnings.catch_warnings` is not thread-safe, so the filter stays installed; each call moves it to the front.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

@@ -25,7 +25,7 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """The bytes are not a supported image, are corrupt, or would decode to too many pixels.
+    """The bytes are not an image in a supported format, are corrupt, or would decode to too many pixels.
 
     Args:
         message: Error message, one sentence.

@@ -40,7 +40,7 @@ class NetworkSpec:
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network with a new head and no frozen stages.
 
-    `pretrained` is a safetensors or torch file with backbone weights, trained with any number of classes. Weights that
+    `pretrained` is a safetensors or torch file with backbone weights, trained on any number of classes. Weights that
     are not loaded from the file are initialized using torch's global random generator.
 
     Raises:

@@ -82,7 +82,7 @@ def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     expected fraction of new images from the same distribution that exceed the threshold is at most `false_alarms`.
 
     Args:
-        scores: Scores (N,) of images that the network was not trained on; no image may be compared with itself.
+        scores: Scores (N,) of images not used to train the network; no score may compare an image with itself.
         false_alarms: Accepted false alarm rate, above 0 and below 1.
 
     Returns:

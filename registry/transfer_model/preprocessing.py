@@ -24,7 +24,7 @@ class Preprocessing:
     Attributes:
         image_size: Side length S of the network input, in pixels.
         crop: Side length of the center crop as a fraction of the image's shorter side, above 0 and at most 1.
-        interpolation: Pillow name of the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
+        interpolation: Pillow's name for the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
         mean: Per-channel mean of pixel values scaled to [0, 1].
         std: Per-channel standard deviation of pixel values scaled to [0, 1].
     """

@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects requests with more than `MAX_PIXELS` pixels: even small files can exceed this, and decoding is slow."""
+    """Rejects requests over `MAX_PIXELS` pixels: even small files can decode to more, and decoding is slow."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

@@ -57,7 +57,7 @@ def load_backbone_weights(
 ) -> dict[str, Tensor]:
     """Reads weights and converts their names and shapes to match `module`; the library's heads need not match.
 
-    The file contains library weights or a `Network` checkpoint. timm and torchvision do the
+    The file may contain library weights or a `Network` checkpoint. timm and torchvision perform the
     conversions, such as renaming tensors from older versions and resizing position embeddings to the image size S.
 
     Raises:

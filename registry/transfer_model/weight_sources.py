@@ -23,7 +23,7 @@ class WeightSource:
     Attributes:
         name: `none`, the library's name for the weights, or the name of the local file.
         path: Path of the file, if it is on this machine.
-        url: Download URL, if the file is not on this machine; None for `none`.
+        url: Download URL, if the file is not on this machine; None if `name` is `none`.
         sha256_prefix: First hexadecimal digits of the SHA-256 checksum, if the file name contains them.
     """
 

@@ -105,7 +105,7 @@ class Evaluation:
         shape = (len(self.images), len(self.classes))
         if not self.images or self.probabilities.shape != shape or {len(self.sha256), len(self.labels)} != {shape[0]}:
             raise RegistryError(
-                f"invalid evaluation with {shape[0]} images and {shape[1]} classes: got {len(self.labels)} labels, "
+                f"invalid evaluation: it has {shape[0]} images and {shape[1]} classes, but {len(self.labels)} labels, "
                 f"{len(self.sha256)} content hashes and probabilities of shape {self.probabilities.shape}"
             )
         if unknown := sorted(set(self.labels) - set(self.classes)):

@@ -39,7 +39,7 @@ def require_writable(file: Path) -> None:
         StorageError: The file is a folder, or its parent folder does not exist or is not writable.
     """
     if file.is_dir():
-        raise StorageError(f"cannot write {file}: it is a folder; specify the path of a file")
+        raise StorageError(f"cannot write {file}: it is a folder; specify a file path")
     if _is_special(file):
         return
     try:
@@ -124,7 +124,7 @@ def atomic_database(url: str) -> Iterator[str]:
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL at which to create the tables: that of a temporary file, which is moved into place once complete, or
+        URL at which to create the tables: the URL of a temporary file that is moved into place once complete, or
         `url` itself if the database exists or is not a SQLite file.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None

@@ -33,7 +33,7 @@ class ChampionPredictions:
 
     Attributes:
         predicted: Predicted class names (N,); None if the two models cannot be compared.
-        incomparable: Reason why the two models cannot be compared; empty if they can.
+        incomparable: Reason the two models cannot be compared; empty if they can.
         warning: Caveat about the comparison; may be empty.
     """
 
@@ -66,7 +66,7 @@ def evaluate_rules(
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
-        RegistryError: A metric was not measured, or there is not exactly one prediction per image.
+        RegistryError: A metric was not measured, there are no images, or the prediction count does not match.
     """
     require_metrics(rules, metrics)
     _require_same_length(labels, predicted, "the candidate")
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Counts the images on which only one model is correct, among all images or those in a boolean mask (N,)."""
+        """Counts the images on which only one model is correct; a boolean mask (N,) restricts the count."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))

@@ -82,7 +82,7 @@ class _UTCDateTime(sa.types.TypeDecorator[datetime]):
 
 
 def _current_user() -> str:
-    """Returns `user@host`, with the numeric user ID if the account has no name, as in some containers."""
+    """Returns `user@host`, using the numeric user ID if the account has no name, as in some containers."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -190,7 +190,7 @@ class Ledger:
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Appends an entry and returns it with its id and hash set; raises ValueError if it was appended before."""
+        """Appends an entry and returns it with its id and hash set; raises ValueError if it is already in a ledger."""
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry
@@ -301,5 +301,5 @@ def _disable_implicit_transactions(connection: DBAPIConnection, _record: Connect
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Acquires the write lock before the first read, so that values read are still valid at the time of writing."""
+    """Acquires the write lock before the first read, so that the values read are still current when writing."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

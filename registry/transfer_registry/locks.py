@@ -36,7 +36,7 @@ _HOLDER = sa.text(
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Locks a study against other processes on this machine and, with PostgreSQL, against all database clients.
+    """Locks a study against other processes on this machine and, with PostgreSQL, all other database clients.
 
     `folder` holds the lock file and is created if it does not exist; `url` is the URL of the study database.
 
@@ -66,7 +66,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a file lock; if `busy` is set, also records this process in a file named `holder` in the same folder.
 
-    If the lock is held, raises an error beginning with `busy`, or waits if `busy` is None. Never deletes the file.
+    If the lock is taken, raises an error starting with `busy`, or waits if `busy` is None. Never deletes the lock file.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -65,7 +65,7 @@ def promote_version(model: str, number: int, ledger: Ledger, override: str = "")
         version = _get_version(client, model, number)
         alias, last = champion_version(model), ledger.last_move(model)
         if alias == number and last and last.version == number:
-            raise RegistryError(f"version {number} of {model} is already champion")
+            raise RegistryError(f"version {number} of {model} is already the champion")
         verdict = verdict_for_version(ledger, version)
         previous = last.version if last else alias
         obstacle = alias_discrepancy(client, ledger, model) or _obstacle(verdict, previous)

@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if the version exists and was created by this run; a deleted model's numbers may be reused."""
+    """Returns True if the version exists and this run created it; version numbers of deleted models may be reused."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

@@ -57,7 +57,7 @@ def parse_version(model: str) -> tuple[str, int]:
     """Returns the registered model name and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: See `model_uri`; also raised if the reference does not refer to a registered version.
+        RegistryError: See `model_uri`; also raised for a reference to anything other than a registered version.
     """
     match = _match_registered(model)
     if match is None:

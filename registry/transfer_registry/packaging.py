@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model with these tags, or None; deletes matches not fully logged."""
+    """Returns the URI of the run's logged model with these tags, or None; deletes matches that are not fully logged."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -183,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files, without catalog data, which is not needed to build a network."""
+    """Returns a package's Python files, excluding the catalog data, which is not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 

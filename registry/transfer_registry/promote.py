@@ -46,7 +46,7 @@ class PromotionResult:
 
     Attributes:
         verdict: Verdict of the gate; its first result is for the parity rule.
-        promoted: True if this verdict made the version champion, even if the version has since been replaced.
+        promoted: True if this verdict made the version the champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
 
@@ -65,7 +65,7 @@ def promote_candidate(
     serve: Serve = predict_over_http,
     predict: Predict = predict_proba_over_http,
 ) -> PromotionResult:
-    """Registers a candidate, judges it, records the verdict, and makes it champion if it passed.
+    """Registers a candidate, judges it, records the verdict, and makes it the champion if it passed.
 
     Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
     rules, test images or champion have changed.

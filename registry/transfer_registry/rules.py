@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DIGITS = ".15g"
-"""Number format in rule texts. Different rules need different texts, since a verdict is reused if all texts match."""
+"""Number format in rule texts. Different rules must have different texts: a verdict is reused if all texts match."""
 
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 """Confidence level; at 0.5 or below, two models could each be significantly better than the other."""
@@ -22,7 +22,7 @@ class _BaseRule(BaseModel):
 
 
 class Threshold(_BaseRule):
-    """Lower bound, upper bound, or both, on a metric."""
+    """Lower bound on a metric, upper bound, or both."""
 
     at_least: float | None = None
     """Smallest value that passes."""

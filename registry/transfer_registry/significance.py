@@ -1,6 +1,6 @@
-"""Paired comparison of two classifiers: significance tests, intervals, power.
+"""Paired comparison of two classifiers: significance tests, intervals and power.
 
-Only images that exactly one of the two models classifies correctly (discordant pairs) indicate a difference.
+Only images that exactly one of the two models classifies correctly (discordant pairs) are evidence of a difference.
 """
 
 import math
@@ -100,7 +100,7 @@ class TrueEffect:
 
     Attributes:
         gain: Accuracy of the candidate minus that of the champion; greater than `margin`.
-        discordant: Fraction of images that form discordant pairs (exactly one model is correct), |gain| to 1.
+        discordant: Fraction of images that form discordant pairs (exactly one model is correct), from |gain| to 1.
         margin: Largest accuracy gain under the null hypothesis of the test.
     """
 

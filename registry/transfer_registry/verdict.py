@@ -15,7 +15,7 @@ class RuleResult:
     """Result of one rule.
 
     Attributes:
-        rule: Text of the rule; equal rules have equal texts.
+        rule: Text of the rule; identical rules have identical texts.
         passed: True if the candidate passes the rule, or if the rule does not apply.
         applicable: False if there was nothing to compare with, for example because there is no champion.
         figures: Values on which the reason is based.

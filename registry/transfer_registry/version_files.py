@@ -1,7 +1,7 @@
 """Files stored with a version: test set predictions and training image hashes.
 
 The files are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version
-without a run, such as a version registered by another tool.
+without a run, such as one registered by another tool.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StoredPredictions:
 def save_predictions(
     client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
 ) -> None:
-    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`, replacing earlier ones."""
+    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`, replacing any earlier ones."""
     with _write_file(client, version, _predictions_name(fingerprint)) as file:
         np.savez_compressed(
             file,

@@ -63,7 +63,7 @@ def _collect_less_garbage() -> None:
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns a message for a file system, database, MLflow or weights error; None for any other error (a bug)."""
+    """Returns a message for a file system, database, MLflow or weights error; None for others, which are bugs."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
@@ -135,7 +135,7 @@ def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> Non
 @OVERRIDE
 @click.option("--time", "timed", is_flag=True, help="Measure the cost of the frozen layers on this machine.")
 def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
-    """Validate RECIPE and print the plan of a run, without training."""
+    """Validate RECIPE and print what a run would do, without training."""
     from transfer_platform.commands import check
     from transfer_platform.progress import Screen
 

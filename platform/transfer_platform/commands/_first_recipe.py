@@ -16,7 +16,7 @@ from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, F
 MIN_VALIDATION_IMAGES = 30
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
 LARGE_TRAINING_SET = 2000
-"""Minimum number of training images for which larger batches are faster without losing accuracy."""
+"""Minimum number of training images for which larger batches are faster with no loss of accuracy."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
@@ -113,7 +113,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
     if isinstance(splits.validation, FoldsConfig):
         folds = splits.validation.folds
-        yield f"    validation: {{folds: {folds}}}", "cross-validation, as a fraction would hold out too few images"
+        yield f"    validation: {{folds: {folds}}}", "cross-validation: a fraction would hold out too few images"
     else:
         yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
     yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used only by the gate"
@@ -165,7 +165,7 @@ def _search(dataset: InspectedDataset) -> Iterator[Line]:
     if dataset.is_imbalanced:
         yield "  metric: validation/macro_recall", "macro-averaged recall"
     else:
-        yield "  metric: validation/loss", "with few images, ranks trials more reliably than accuracy"
+        yield "  metric: validation/loss", "more reliable than accuracy when there are few images"
     yield "", ""
 
 
@@ -203,7 +203,7 @@ def _reason(split: str, splits: ResolvedSplits) -> str:
     if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
         return f"{HOLDOUT_FRACTION} of train would leave a class without test images"
     reason = splits.reasons.get(split, "rows of the manifest")
-    return "held out from train, as this split has no folder" if reason in (NO_FOLDER, NOT_LISTED) else reason
+    return "held out from train, because this split has no folder" if reason in (NO_FOLDER, NOT_LISTED) else reason
 
 
 def _split_value(value: object) -> str:

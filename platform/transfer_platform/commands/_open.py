@@ -58,7 +58,7 @@ def open_recipe(
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
         say: Called with each message about resolved splits.
-        check: Called with the loaded recipe before any data is read; raises an error if the command cannot run.
+        check: Called with the loaded recipe before any data is read; should raise an error if the command cannot run.
 
     Raises:
         RecipeError: The recipe is invalid, or overrides were given for a loaded recipe.

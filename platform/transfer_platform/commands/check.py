@@ -33,7 +33,7 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """Returns the plan of a run: recipe, images, stages, costs and trials. Reads the images but trains nothing.
+    """Returns the plan for a run: recipe, images, stages, costs and trials. Reads the images but trains nothing.
 
     Args:
         path: Recipe file, or name of a shipped recipe.
@@ -136,7 +136,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Yields tables that compare two costs: extracting features once, and running the frozen part in every epoch."""
+    """Yields tables that compare the cost of extracting features once with that of rerunning the frozen part."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1

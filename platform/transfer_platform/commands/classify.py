@@ -59,7 +59,7 @@ def classify(
         photos: Paths or http(s) URLs.
         backbone: Backbone to use with its pretraining classes; mutually exclusive with `model`.
         model: Registered model.
-        top: Number of most probable classes to return per photo.
+        top: Number of classes to return per photo, most probable first.
         annotate: PNG file for a copy of the photo with its classes drawn on it; requires a single photo.
 
     Yields:

@@ -40,7 +40,7 @@ TIMED_IMAGES = 16
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Evaluation of the best trial and the gate's decision.
+    """The best trial's evaluation, and the gate's decision.
 
     Attributes:
         metrics: Test metrics, and the latency and size of the served model, keyed by name.
@@ -55,7 +55,7 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion; None if there is none or it is out of date, because the best trial, `promotion:` or the MLflow
+        The conclusion; None if none is stored or it is out of date because the best trial, `promotion:` or the MLflow
         run has changed, or because the registered version or a model file no longer exists.
     """
     stored = study.user_attrs.get(ATTRIBUTE)

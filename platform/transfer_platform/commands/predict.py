@@ -19,7 +19,7 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Images per call, so few that even a batch of maximum-size images stays within the pixel limit of a request."""
+"""Number of images per call, low enough that even maximum-size images stay within the per-request pixel limit."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
 """Column values for a file that is not an image."""
 
@@ -62,11 +62,11 @@ def predict_folder(folder: Path, model: str, out: Path, progress: Progress = sil
 
 
 def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> str:
-    """Evaluates a model on the images in class folders.
+    """Evaluates a model on a folder of labeled images.
 
     Args:
         model: Registered model; see `transfer_registry.model_uri`.
-        folder: Folder with one subfolder per class, named after the model's classes.
+        folder: Folder with one subfolder per class; the subfolders must have the names of the model's classes.
         progress: Called after each batch.
 
     Returns:
@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and the problem with each symlink that cannot be followed, keyed by path."""
+    """Returns the files below a folder, and a message for each symlink that cannot be followed, keyed by path."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

@@ -106,7 +106,7 @@ class Outcome:
         return [str(self.promotion.verdict), f"{name} version {version} {self._status()}", commands]
 
     def _status(self) -> str:
-        """Returns the version's current status, including alias changes made since the verdict."""
+        """Returns the version's current status, taking into account any alias changes since the verdict."""
         assert self.promotion is not None
         if self.champion == self.promotion.version:
             return "is champion"
@@ -127,7 +127,7 @@ def run(
 ) -> Outcome:
     """Runs the recipe's hyperparameter search, evaluates the best trial and submits it to the gate.
 
-    An interrupted study is resumed. A finished study is neither trained nor evaluated again.
+    An interrupted study is resumed. A finished study is not repeated or evaluated again.
 
     Args:
         recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
@@ -235,7 +235,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Checks that the databases are usable, so that a run fails before the search rather than after it."""
+    """Checks that the databases are usable, so that an unusable one stops the run before the search."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

@@ -107,7 +107,7 @@ def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 
     """Returns the best trial's predictions for the selection images (out-of-fold if folds are used).
 
     Args:
-        splits: Dataset splits; the logits belong to the images in `Splits.selection`.
+        splits: Dataset splits; each row of `logits` corresponds to an image in `Splits.selection`.
         logits: Logits (N, C) of the selection images.
         temperature: Temperature by which the logits are divided, as in the served model.
     """
@@ -144,7 +144,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         run: MLflow run of the study.
         best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as the metric step; extending the study may change the best trial.
+        trial: Number of the best trial, used as the metric step because extending the study may change the best trial.
 
     Returns:
         The test metrics, keyed by name.

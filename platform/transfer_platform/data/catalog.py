@@ -26,7 +26,7 @@ class ImageRecord:
     Attributes:
         file: Absolute path; stored as a string, because a million `Path` objects would take far more memory.
         label: Class, in Unicode normal form NFC.
-        sha256: Digest of the file, 64 hexadecimal digits.
+        sha256: SHA-256 digest of the file, as 64 hexadecimal digits.
         group: Name of the group, whose images all stay in one split and one fold; empty if there are no groups.
         weight: Weight of the image in the training loss.
     """
@@ -184,7 +184,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
 
 
 def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns a message for each class of `train` that another split lacks, and for each class that `train` lacks."""
+    """Returns a message for each class that is in `train` but not in another split, or vice versa."""
     expected = {image.label for image in images_by_split["train"]}
     lines = []
     for split, images in images_by_split.items():

@@ -82,7 +82,7 @@ class ScannedDataset:
 def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent, say: Say = silent) -> ScannedDataset:
     """Downloads a dataset if necessary, resolves its splits and reads every image once.
 
-    Problems with individual files are collected in the catalogs rather than raised. Relative paths in `config` are
+    Problems with individual files are collected in the catalogs and raise no error. Relative paths in `config` are
     relative to `folder`, the folder that contains the recipe file. `say` is called with messages about detected
     splits before the images are read.
 

@@ -151,7 +151,7 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Returns the distinct image digests of each class; uses only the first label of an image with several labels."""
+    """Returns the distinct image digests of each class; an image with several labels counts only for the first one."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)

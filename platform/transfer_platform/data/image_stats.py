@@ -50,7 +50,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: The image would also be rejected by `transfer_model.decode.decode`.
+        UnreadableImageError: The image is one that `transfer_model.decode.decode` would also reject.
     """
     from PIL import Image
 
@@ -79,7 +79,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 def image_stats_cache() -> DiskCache:
-    """Returns the cache of packed statistics for the installed Pillow version, keyed by the SHA-256 of the file."""
+    """Returns the cache of packed statistics for the installed Pillow version, keyed by each file's SHA-256."""
     import transfer_model.decode
 
     digest = hashlib.sha256(version("pillow").encode())
@@ -89,7 +89,7 @@ def image_stats_cache() -> DiskCache:
 
 
 class ImageStats:
-    """Per-image statistics, keyed by the SHA-256 of the file.
+    """Per-image statistics, keyed by the SHA-256 of the image file.
 
     Thumbnails are stored in a temporary file, because a million of them would take up nearly a gigabyte of
     memory. Methods raise a `StorageError` if this file cannot be written.
@@ -151,7 +151,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns the number of animation frames; 1 for non-animated formats such as MPO, which holds still images."""
+    """Returns the number of animation frames, or 1 for formats such as MPO that store still images, not animations."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:

@@ -238,7 +238,7 @@ def _column_notes(table: _Table) -> Iterator[str]:
     weights = [weight for _, cells in table.rows if "weight" in cells and (weight := _parse_weight(cells))]
     if weights:
         yield (
-            "the 'weight' column sets the weights of training images in the loss, "
+            "the 'weight' column sets the loss weights of the training images, "
             f"from {min(weights):g} to {max(weights):g}"
         )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_COMPARED_NAMES = 5000
 _MAX_SUGGESTIONS = 20
-"""Maximum number of missing files for which a similar name is suggested."""
+"""Similar names are suggested for at most this many missing files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; one downloaded from `url` may list any URL, and paths inside its folder.
+    A local manifest may list any file or URL; one downloaded from `url` may list any URL, but only paths in its folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.
@@ -182,7 +182,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Downloads images; returns the entries now available locally, and the problems with the others, keyed by path."""
+    """Downloads images; returns the entries now available locally, and the problem with each other entry, by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

@@ -37,7 +37,7 @@ _IDLE_SECONDS = 10
 """Seconds after which an idle worker process exits."""
 _PARENT_CHECK_SECONDS = 1.0
 _SAVE_FILES, _SAVE_SECONDS = 8192, 10.0
-"""New statistics are cached after this many images or seconds, to limit how much is lost in a crash."""
+"""New statistics are written to the cache after this many images or seconds, so that a crash loses little work."""
 
 ScannedFile = tuple[str, bytes, FileProblem | None]
 """SHA-256 and packed statistics of one file, and the problem with it, if any."""
@@ -129,8 +129,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks to keep in flight.
 
-    Large numbers of files are read by processes, not threads, because reading small images takes more time in Python
-    than in Pillow. Chunks in flight must fit into loky's queue and workers, or killing the workers prints a traceback.
+    Many files are read by processes, not threads: for small images, Python code (which holds the GIL) takes longer
+    than Pillow. If loky's queue and workers cannot hold all chunks in flight, killing workers prints a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files, which must all fit in memory at once, and decodes those not in `cache` (None means empty)."""
+    """Hashes files and decodes those not in `cache` (if any); all of the files must fit in memory at once."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

@@ -32,7 +32,7 @@ class ResolvedSplits:
         validation: Folder (as for `train`), fraction of train, or folds; `validation` if manifest rows are used.
         test: Folder (as for `train`) or fraction of train; `test` if manifest rows are used.
         reasons: Reason for each inferred split, keyed by split; obvious reasons are left out.
-        unused: Messages about folders that are not used, or are used as a class despite having the name of a split.
+        unused: Messages about unused folders, and folders that are used as classes although they have split names.
     """
 
     train: str
@@ -220,7 +220,7 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Parent of class folders: `folder`, or its only subfolder if that has several; None if `folder` has none."""
+        """Parent of class folders (`folder`, or its only subfolder if that has several), or None if none exist."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
@@ -255,7 +255,7 @@ def _layout_beside(tree: _FolderTree, train: str | None, parent: Path) -> Folder
 
 
 def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
-    """Rejects class folders that share subfolders (`fold1/ants`, `fold2/ants`) or contain splits (`ants/train`)."""
+    """Rejects classes that have the same subfolders (`fold1/ants`, `fold2/ants`) or contain splits (`ants/train`)."""
     subfolders = {folder: {each.name for each in tree.subfolders(folder)} for folder in tree.subfolders(classes)}
     shared = sorted(set.intersection(*subfolders.values()))
     if any(map(split_for_name, shared)):

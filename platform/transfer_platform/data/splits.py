@@ -76,7 +76,7 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits and, for grouped images, of the folds (otherwise, the recipe determines them)."""
+        """SHA-256 of all splits and, if images are grouped, the folds (without groups, the recipe determines them)."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)

@@ -9,7 +9,7 @@ class Engine(Protocol):
     """Runs the trials of one study.
 
     `Study.run` proposes a trial, passes it to `run_trial` and stores the returned value. `LocalEngine` trains in the
-    current process; another engine could submit the trial to a cluster and wait for it. An engine
+    current process; another engine could submit the trial to a cluster and wait for it. An engine:
 
     - inserts `trial.values` into the study's recipe (`recipe.resolve.resolve`) and trains with the result
       (`TrialTrainer.train`);
@@ -28,5 +28,5 @@ class Engine(Protocol):
         Raises:
             Pruned: `trial.report` pruned the trial.
             TrainingError: The trial failed, for example because the loss is not finite. The study marks the trial
-                as failed and continues, as after an out-of-memory error; any other exception ends the study.
+                as failed and continues, as it does after running out of memory; any other exception ends the study.
         """

@@ -82,7 +82,7 @@ class LocalEngine(Engine):
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
         """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
 
-        Loads both from the checkpoint. If it is missing or from another trial, retrains the trial with the same result.
+        Loads both from the checkpoint. If it is missing or from another trial, reproduces the result by retraining.
         """
         result = self._load(number)
         if result is None:

@@ -13,8 +13,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     """Returns the temperature that minimizes the cross-entropy of `logits / temperature`.
 
     See "On Calibration of Modern Neural Networks" (Guo et al., 2017). Labels are smoothed as if one additional image
-    were spread evenly over all classes (compare Platt, 1999); otherwise, the confidence would
-    be unbounded if all images were classified correctly, as can happen when there are only a few dozen.
+    were spread evenly over all classes (cf. Platt, 1999). Without smoothing, the confidence would grow without bound
+    if every image were classified correctly, which can happen with only a few dozen images.
 
     Args:
         logits: Logits (N, C) of images not used for training, with N >= 1.

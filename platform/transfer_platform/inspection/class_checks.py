@@ -50,7 +50,7 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
 
 
 def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Yields findings for manifest groups whose images are in several splits."""
+    """Yields findings for manifest groups whose images are spread over several splits."""
     for name, group in groups_in_several_splits(splits).items():
         files = tuple(image.path for images in group.values() for image in images)
         counts = " and ".join(f"{len(images)} in {split}" for split, images in group.items())

@@ -86,7 +86,7 @@ def near_duplicates(
 
 
 def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """Returns the indices of all images, except for repeats of identical content within a split."""
+    """Returns the indices of all images, excluding repeated copies of the same content within a split."""
     indices: list[int] = []
     start = 0
     for images in splits.values():
@@ -108,9 +108,9 @@ def group_similar(
 ) -> list[list[int]]:
     """Groups almost identical images.
 
-    Images of similar brightness are compared by perceptual hash, the lowest frequencies of a cosine transform (Zauner,
-    2010). If the hashes are similar, the thumbnail colors are compared. This second comparison is skipped for images
-    already in the same group, because a thousand video frames would form hundreds of thousands of pairs.
+    Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
+    transform (Zauner, 2010). If the hashes are similar, the thumbnail colors are compared, except for images already
+    in the same group, because a thousand video frames would form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -152,7 +152,7 @@ def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[s
 def _may_match(
     aspects: NDArray[np.float64], mean_color: NDArray[np.float32], pairs: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Returns a mask of the pairs (P, 2) whose aspect ratios and mean colors are similar enough for a match."""
+    """Returns a mask (P,) that is True for pairs (P, 2) with aspect ratios and mean colors similar enough to match."""
     first, second = pairs.T
     differences = np.abs(mean_color[first] - mean_color[second]).mean(axis=1)
     is_similar = differences <= MAX_COLOR_DIFFERENCE + 0.01  # tolerance for rounding errors
@@ -160,7 +160,7 @@ def _may_match(
 
 
 def _have_same_colors(hashes: PerceptualHashes, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns a mask of the pairs (P, 2) with similar thumbnails."""
+    """Returns a mask (P,) that is True for pairs (P, 2) with similar thumbnails."""
     indices, inverse = np.unique(pairs, return_inverse=True)
     pixels = hashes.thumbnails(indices).astype(np.int16)
     first, second = inverse.reshape(pairs.shape).T

@@ -67,7 +67,7 @@ _ERRORS = {
     "unsupported format": ("not an image, or an image in an unsupported format", _FIX_FILE),
     "damaged": ("a truncated or corrupt image", _FIX_FILE),
     "too many pixels": ("decoding would require too much memory (possible decompression bomb)", _FIX_FILE),
-    "too many bytes": ("the file exceeds the maximum size of an image file", _FIX_FILE),
+    "too many bytes": ("the file exceeds the maximum image file size", _FIX_FILE),
     "colour space": ("the color space of the image has no defined conversion to RGB", "convert it to RGB"),
     "link leading out": ("a symbolic link to a target outside the dataset", _FIX_LINK),
     "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
@@ -131,7 +131,7 @@ _WARNINGS = {
 }
 _NOTES = {
     "predicted as another class": (
-        "the prediction differs from the label; the image may be difficult, or the label may be wrong",
+        "the prediction differs from the label; the image may be hard to classify, or the label may be wrong",
         "check the first images in the list",
     ),
     "EXIF rotation": ("the EXIF orientation is applied when the image is read", ""),

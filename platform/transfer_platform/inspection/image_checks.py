@@ -29,13 +29,13 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 """Lowercase file extensions, keyed by image format."""
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
-"""Fraction of images below which a format is considered rare, and minimum number of images for this check."""
+"""Fraction of images below which a format is considered rare, and the minimum number of images for this check."""
 BLANK_CONTRAST = 2
 """Thumbnail contrast, 0 to 255, below which an image is considered blank."""
 DARK, BRIGHT = 10.0, 245.0
 """Minimum and maximum mean brightness (0 to 255); outside this range, almost nothing is visible."""
 TINY_FRACTION = 0.25
-"""Fraction of the median shorter side below which an image is considered tiny."""
+"""An image is considered tiny if its shorter side is below this fraction of the median shorter side."""
 EXTREME_ASPECT_RATIO = 4.0
 """Ratio of longer to shorter side above which an aspect ratio is considered extreme."""
 

@@ -38,10 +38,10 @@ class ManifestDiff:
         added: Images that are only in the second run.
         removed: Images that are only in the first run.
         changed: Files with the same name but different content.
-        relabelled: Images with different labels.
-        moved: Images in different splits.
-        reweighted: Training images with different loss weights.
-        refolded: Training images held out in different folds.
+        relabelled: Images whose label differs between the runs.
+        moved: Images whose split differs between the runs.
+        reweighted: Training images whose loss weight differs between the runs.
+        refolded: Training images whose held-out fold differs between the runs.
     """
 
     same: int
@@ -55,7 +55,7 @@ class ManifestDiff:
 
     @property
     def is_empty(self) -> bool:
-        """Whether both runs were trained and tested on the same data."""
+        """True if both runs were trained and tested on the same data."""
         return not any(getattr(self, name) for name in ("added", "removed", *_PAIRS))
 
     def __str__(self) -> str:

@@ -51,7 +51,7 @@ def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
     Raises:
         DataError: The preflight found errors; the message lists them.
     """
-    inspection.raise_errors("run `platform data RECIPE` to see all findings with images")
+    inspection.raise_errors("run `platform data RECIPE` to see all findings, with thumbnails")
     assert splits is not None, "a failed split is an error"
     return splits
 

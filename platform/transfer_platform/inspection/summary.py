@@ -17,7 +17,7 @@ _QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quart
 def image_statistics(
     headers: NDArray[np.void], brightness: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
-    """Returns a table of quartiles with one row per split and quantity; no split may be empty.
+    """Returns a table of quartiles with one row for each split and quantity; every split must contain images.
 
     `headers` are `HEADER_DTYPE` records (N,); `brightness` (N,) ranges from 0 to 255.
     """

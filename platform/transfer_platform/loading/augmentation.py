@@ -32,8 +32,8 @@ class BatchAugmentation:
     """Samples augmented views from a batch of canvases.
 
     A view depends only on the canvas, aspect ratio and seed of its image, not on the other images in the batch; on a
-    CPU, it is bitwise identical in any batch. Random numbers are drawn on the CPU, so crops are the same on every
-    device. The global generators of PyTorch are not modified.
+    CPU, it is bitwise identical whatever the batch. Random numbers are drawn on the CPU, so crops are the same on every
+    device. PyTorch's global generators are not modified.
 
     Attributes:
         policy: `light`: random crop (70% to 100% of the image area, aspect ratio 3:4 to 4:3) and random horizontal
@@ -86,7 +86,7 @@ class BatchAugmentation:
 
 
 def normalize_images(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Normalizes uint8 pixels (B, 3, S, S) to float32, bitwise identically to `Preprocessing.normalize` on a CPU."""
+    """Normalizes uint8 pixels (B, 3, S, S) to float32; bitwise equal to `Preprocessing.normalize` on a CPU."""
     return _normalize_(pixels.to(torch.float32), preprocessing)
 
 
@@ -168,7 +168,7 @@ def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
 
 
 def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
-    """Applies a torchvision transform to each image in (B, 3, S, S), seeding the global generator per image."""
+    """Applies a torchvision transform to each image of a batch (B, 3, S, S), seeding the global generator per image."""
     views = pixels.round_().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
         for index, seed in enumerate(seeds):

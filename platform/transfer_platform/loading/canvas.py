@@ -66,7 +66,7 @@ def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tup
     all ants/bees images, and 2.2 for the worst image.
 
     Returns:
-        uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited by `MAX_ASPECT`.
+        uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited to `MAX_ASPECT`.
 
     Raises:
         UnreadableImageError: See `decode`; if `source` is bytes, the message refers to the image as `name`.

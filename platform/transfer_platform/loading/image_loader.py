@@ -39,7 +39,7 @@ CHUNK = 64
 
 
 class ImageLoader:
-    """Loads a study's images by position, for one network.
+    """Loads a study's images by index and preprocesses them for one network.
 
     Args:
         images: Images of the study.
@@ -77,7 +77,7 @@ class ImageLoader:
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of what a view depends on, except image and seed: policy, canvas side, code and library versions."""
+        """Digest of all that determines a view besides image and seed: policy, canvas side, code, library versions."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property
@@ -107,7 +107,7 @@ class ImageLoader:
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
-        """Returns rows from the store, or rows decoded on every use if there is no store or not enough space."""
+        """Returns rows from the store, or rows decoded on every use if there is no store or it lacks space."""
         spec = RowSpec((size,), "uint8")
         decoding = _DecodingRows(self.records, spec, decode_row)
         if self._store is None:
@@ -135,7 +135,7 @@ class ImageLoader:
 
 
 class _DecodingRows:
-    """Rows decoded in threads on every use; Pillow releases the GIL while decoding.
+    """Decodes rows in threads on every use; Pillow releases the GIL while decoding.
 
     `decode_row` maps a file's content and its name (for error messages) to a row.
     """

@@ -101,7 +101,7 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
     """Returns as many shuffled indices as there are images; the counts per class differ by at most 1.
 
-    Large classes are subsampled. Images of small classes are repeated equally often, up to a difference of 1.
+    Large classes are subsampled. Images of small classes are repeated; counts within a class differ by at most 1.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):

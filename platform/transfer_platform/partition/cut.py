@@ -18,7 +18,7 @@ from transfer_platform.partition.observe import OpRecord
 from transfer_platform.partition.trace import resolve_attribute
 
 PROBE_BATCH_SIZES: Final = (2, 3)
-"""Batch sizes at which a graph is run; an integer equal to the batch size in both runs is treated as the batch size."""
+"""Batch sizes used to run a graph; an integer equal to the batch size in both runs is treated as the batch size."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hash of each node's computation; equal computations in a process have equal hashes, even across graphs."""
+        """Hash of each node's computation; within a process, equal computations in any graph have equal hashes."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`, or None if images affect any of them except through `cut`."""
+        """Returns all nodes that must run after `cut`, or None if images affect any of them other than via `cut`."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -129,7 +129,7 @@ class AnalyzedGraph:
         return fx.GraphModule(self.module, graph)
 
     def _use_inplace_results(self) -> None:
-        """Replaces later uses of a tensor modified in place with the result of the in-place operation."""
+        """After each in-place operation, replaces uses of the modified tensor with the operation's result."""
         positions = {node: position for position, node in enumerate(self.nodes)}
         for node in self.nodes:
             argument = self._records[node].returned_argument
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training; True for heads, because trials set their dropout."""
+    """Returns whether a leaf module may change during training; True for heads, whose dropout varies by trial."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
@@ -184,7 +184,7 @@ def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain v
     """Merges the values for two batch sizes into one, in which `BatchSize` replaces the batch size.
 
     Raises:
-        ValueError: The values differ in more than the batch size.
+        ValueError: The values differ in something other than the batch size.
     """
     if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)) and len(first) == len(second):
         return tuple(_merge_values(a, b) for a, b in zip(first, second, strict=True))

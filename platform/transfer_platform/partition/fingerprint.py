@@ -52,7 +52,7 @@ def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, 
 
 
 class _NodeReference(str):
-    """Reference to another node in a node's arguments."""
+    """Stands for another node within a node's arguments."""
 
     __slots__ = ()
 

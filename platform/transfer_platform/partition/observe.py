@@ -49,7 +49,7 @@ def observe(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, OpRecord]:
 
 
 class _RecordingInterpreter(fx.Interpreter):
-    """Runs a graph node by node and identifies live storages by their address."""
+    """Runs a graph node by node and identifies live storages by their addresses."""
 
     def __init__(self, module: fx.GraphModule, random_state: RandomState) -> None:
         super().__init__(module)
@@ -118,7 +118,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Returns whether a value can be written into a graph as a constant."""
+    """Returns whether a value can be embedded in a graph as a constant."""
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     if isinstance(value, slice):

@@ -37,7 +37,7 @@ Outputs = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class PartitionError(PlatformError):
-    """A network cannot be split and has to be trained as a whole; the message states the reason."""
+    """Raised if a network cannot be split and has to be trained as a whole; the message states the reason."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Partition:
     Attributes:
         shape: Shape of one image's features.
         dtype: Dtype of the features if the prefix runs without autocast.
-        digest: Hexadecimal SHA-256 of the prefix's operations, weights, buffers and library versions. The
-            digest, the images and the precision determine the features.
+        digest: Hexadecimal SHA-256 of the library versions and the prefix's operations, weights and buffers.
+            Together with the images and the precision, it determines the features.
     """
 
     def __init__(self, network: Network, graphs: _Graphs, example: Tensor) -> None:
@@ -84,14 +84,14 @@ class Partition:
     def logits(self, features: Tensor) -> Outputs:
         """Runs the suffix in the network's current mode; returns the same items as `Network.forward_with_auxiliary`.
 
-        The features (B, *shape) must be on the network's device and may be modified.
+        The features (B, *shape) must be on the network's device; this call may modify them in place.
         """
         suffix = self._graphs.train_suffix if self._network.training else self._graphs.eval_suffix
         outputs: Outputs = suffix(self._to_prefix_layout(features))
         return outputs
 
     def _to_prefix_layout(self, features: Tensor) -> Tensor:
-        """Returns features in the prefix's memory layout, because the last bits of results depend on the layout."""
+        """Returns features in the prefix's memory layout, because the layout affects the last bits of the results."""
         strides, step = [0] * features.ndim, 1
         for axis in reversed(self._memory_order):
             strides[axis] = step
@@ -105,7 +105,7 @@ class Partition:
 def partition_network(network: Network) -> Partition:
     """Splits a network after the last operation whose result cannot change during training.
 
-    The parts are verified against the network in train and eval mode. The network and random state are unchanged.
+    The parts are verified against the network in train and eval mode. The network and the random state are unchanged.
 
     Raises:
         PartitionError: The network has to be trained as a whole.
@@ -217,7 +217,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Returns whether all tensors match within a tolerance; accelerators may use different kernels on each call."""
+    """Returns whether all tensors match within a tolerance, as accelerators may use different kernels on each call."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

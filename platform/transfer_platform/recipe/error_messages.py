@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """Path of an invalid field, and an error message without the field name or line number."""
+    """The path of an invalid field and an error message that contains neither the field name nor a line number."""
 
     path: FieldPath
     message: str

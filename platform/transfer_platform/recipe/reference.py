@@ -106,7 +106,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    """Returns the schema of a field or section; if the section is optional, omits the `null` alternative."""
+    """Returns the schema for a field or section, without the `null` alternative of an optional section."""
     for name in path:
         schema = schema["properties"][name]
         schema = next((part for part in schema.get("anyOf", ()) if "properties" in part), schema)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.search_space import Space
 
 _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
-"""Pattern for text that ruamel.yaml writes unquoted and reads back unchanged, unlike `[?0]` or line separators."""
+"""Pattern for text that ruamel.yaml can write unquoted and read back unchanged (not `[?0]` or line separators)."""
 
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
@@ -71,8 +71,8 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of all settings in a recipe that affect its trials.
 
-    Excludes the number of trials, the `promotion` section and the options for file validation, because the dataset
-    fingerprint covers the valid files. Comments, field order and explicit defaults have no effect. Call
+    Excludes the number of trials, the `promotion` section and the options for file validation (the dataset fingerprint
+    already covers the valid files). Comments, field order and explicit defaults have no effect. Call
     `resolve_recipe_splits` first; otherwise, an unset split and an equivalent explicit split yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}
@@ -83,7 +83,7 @@ def study_identity(recipe: Recipe) -> str:
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """Formats a recipe, including defaults, as YAML from which `load_recipe` restores an equal recipe."""
+    """Formats a recipe, including defaults, as YAML that `load_recipe` converts back to an equal recipe."""
     return _dump(_styled(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)), YAML())
 
 

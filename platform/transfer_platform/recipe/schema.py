@@ -77,20 +77,20 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images for ranking trials: a folder, fraction of train or `{folds: 5}`. Default if not detected: 0.2 of train."""
+    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. If not detected, 0.2 of train."""
 
     test: FolderOrFraction | None = None
-    """Images for the final evaluation and gate: a folder or fraction of train. Default if not detected: 0.2 of train."""
+    """Images for the final evaluation and the gate: a folder or a fraction of train. If not detected, 0.2 of train."""
 
 
 class DatasetConfig(Section):
-    """Location of the images, and how they are read and split."""
+    """Where the images are located, and how they are read and split."""
 
     source: str
     """A folder, archive, manifest (CSV, TSV or Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits); a file with another hash is rejected."""
+    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits). If it differs, the file is rejected."""
 
     splits: SplitsConfig = SplitsConfig()
 
@@ -113,7 +113,7 @@ class DatasetConfig(Section):
     """Minimum number of training images per class; the preflight warns about classes with fewer."""
 
     image_size: int | None = Field(default=None, ge=16, le=2048)
-    """Height and width of the network input in pixels. Defaults to the size at which the weights were trained."""
+    """Height and width of the network input in pixels. Defaults to the size used to train the weights."""
 
     augmentation: Option[Augmentation] = "none"
     """Random augmentation applied to training images."""
@@ -139,7 +139,7 @@ CountOrUnlimited = Annotated[
 
 
 class FeaturesConfig(Section):
-    """Features computed once by the frozen part of the backbone, then stored."""
+    """Settings for features that the frozen part of the backbone computes once and stores."""
 
     views: CountOrUnlimited = 1
     """Number of augmented views stored per image; each epoch uses one of them. If 1, only the original is stored."""
@@ -153,7 +153,7 @@ class HeadConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Training hyperparameters of a trial."""
+    """Training hyperparameters for a trial."""
 
     epochs: Searchable[Count] = 10
     """Passes over the training images."""
@@ -206,7 +206,7 @@ class TrainingConfig(Section):
 
 
 class SearchConfig(Section):
-    """Settings of the Optuna study."""
+    """Settings for the Optuna study."""
 
     trials: Count = 20
     """Total number of trials; to extend a study, increase this number and run again."""
@@ -264,7 +264,7 @@ class GateConfig(Section):
 
 
 class PromotionConfig(Section):
-    """Registration of the best checkpoint and its promotion to champion."""
+    """Registration of the best checkpoint and promotion to champion."""
 
     model: Name
     """Name of the registered model."""
@@ -276,7 +276,7 @@ class PromotionConfig(Section):
 
 
 class Recipe(Section):
-    """All settings of a run."""
+    """All settings for a run."""
 
     name: Name
     """Name of the study and of the MLflow experiment."""
@@ -291,7 +291,7 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
 
     search: SearchConfig | None = None
-    """Settings of the Optuna study. If unset, a run consists of a single trial."""
+    """Settings for the Optuna study. If unset, a run consists of a single trial."""
 
     promotion: PromotionConfig | None = None
-    """Registration of the best checkpoint and its promotion. If unset, nothing is registered."""
+    """Registration and promotion of the best checkpoint. If unset, nothing is registered."""

@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its source location: the location of its key, or of the item itself if it is in a list."""
+    """A value and its source location, which is the location of its key or, for a list item, of the item itself."""
 
     place: Place
     value: Scalar | dict[str, Node] | list[Node]
@@ -91,7 +91,7 @@ class Node:
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the location of the value at `path` or, if it does not exist, of the innermost existing section."""
+        """Returns the location of the value at `path` or, if that is missing, of the innermost section that exists."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)
@@ -143,10 +143,10 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses a single YAML document; returns None if it is empty.
 
-    Error messages contain `source` and line numbers starting at `first_line`; for overrides, pass None to omit them.
+    Error messages contain `source` and line numbers starting at `first_line` (no line numbers if None).
 
     Raises:
-        RecipeError: The text is not valid YAML, or it contains duplicate fields, tags or too many values.
+        RecipeError: The text is not valid YAML, or it contains tags, duplicate fields or too many values.
     """
     yaml = YAML(typ="safe", pure=True)
     try:

@@ -1,4 +1,4 @@
-"""Sampler that proposes the same values even if a study is interrupted."""
+"""Sampler that proposes the same values whether or not a study is interrupted."""
 
 import hashlib
 from typing import Any

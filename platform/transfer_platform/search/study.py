@@ -36,7 +36,7 @@ class FinishedTrial:
         state: `COMPLETE`, `PRUNED` or `FAIL`.
         value: Ranking metric at the best epoch; None unless the trial completed.
         params: Hyperparameter values, keyed by dotted recipe field.
-        failure: Error message of a failed trial, otherwise empty.
+        failure: Error message if the trial failed; otherwise empty.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Trial:
         self._reported = set(stored.intermediate_values) if stored else set()
 
     def report(self, epoch: int, value: float) -> None:
-        """Reports the ranking metric of an epoch to the pruner; does nothing if the study does not prune trials.
+        """Reports the ranking metric for an epoch to the pruner; does nothing if the study does not prune trials.
 
         Raises:
             Pruned: The trial should be stopped.
@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error indicates that memory ran out; on the CPU, PyTorch raises a plain RuntimeError."""
+    """Returns whether the error means that memory ran out, for which PyTorch raises a plain RuntimeError on the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -202,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns the name of a study, given its base name and its number (starting at 1) among studies with that name."""
+    """Returns a study's name, given its base name and its number (from 1) among studies with that base name."""
     return name if number == 1 else f"{name}-{number}"
 
 

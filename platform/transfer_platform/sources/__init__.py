@@ -1,4 +1,4 @@
-"""Resolution of dataset names, paths and URLs to local folders.
+"""Resolves dataset names, paths and URLs to local folders.
 
     download, archives, object_store  ->  builtin, torchvision, huggingface  ->  open
 

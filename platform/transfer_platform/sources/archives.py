@@ -39,7 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which `ratio` is ignored: plain PNM images can compress a thousandfold.
+        unchecked_bytes: Unpacked size up to which `ratio` is ignored, as plain PNM images can shrink a thousandfold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """
@@ -58,7 +58,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 class ArchiveEntry:
     """An unchecked archive entry, with its name and unpacked size in bytes as recorded in the archive.
 
-    `violation` explains why the entry's type, encryption or compression method is not allowed; empty if allowed.
+    `violation` says why the entry's type, encryption or compression method is not allowed, and is empty otherwise.
     """
 
     name: str
@@ -83,7 +83,7 @@ def unpack(
         The folder with the unpacked files, which must be treated as read-only.
 
     Raises:
-        SourceError: The checksum differs, the archive is corrupt or has an unknown format, or an entry is not allowed.
+        SourceError: The checksum is wrong, the archive is corrupt or has an unknown format, or an entry is not allowed.
             Nothing is left on disk.
     """
     digest = cached_sha256(archive)

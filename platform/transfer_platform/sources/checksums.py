@@ -1,4 +1,4 @@
-"""File checksums, cached until the file changes.
+"""File checksums, each cached until its file changes.
 
 A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """
@@ -32,12 +32,12 @@ class FileStamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
-        """Creates the stamp from a `stat` result."""
+        """Creates a stamp from a `stat` result."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def file_digest(path: Path, algorithm: Literal["sha256", "md5"] = "sha256") -> str:
-    """Returns the hexadecimal checksum of a file, which is read in chunks."""
+    """Returns the hexadecimal checksum of a file, reading the file in chunks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 

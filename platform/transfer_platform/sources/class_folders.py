@@ -12,7 +12,7 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns one folder name per class: usually the class name, changed only as needed to be portable and unique.
+    """Returns a portable, unique folder name for each class, changing the class name only where necessary.
 
     Class indices are appended to names that would collide, including on case-insensitive file systems.
 

@@ -1,8 +1,8 @@
 """Resumable downloads with checksums and mirrors.
 
-`PLATFORM_MIRROR` lists folders and URLs that are tried first: for `https://host/path/file.zip`, each mirror is
+`PLATFORM_MIRROR` lists folders and URLs to try first: for `https://host/path/file.zip`, each mirror is
 searched for `host/path/file.zip`, then for `file.zip`. Files in a mirror folder are used in place. An interrupted
-download is resumed only if the file on the server has not changed (RFC 9110, sections 13.1.5 If-Range and 14 Range).
+download is resumed only if the file on the server has not changed (RFC 9110, sections 13.1.5 and 14).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def fetch(
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to `target`, whose folder must exist, and returns `target`. The caller must lock `target`.
+    """Downloads a file to `target` and returns `target`. Its folder must exist, and the caller must hold its lock.
 
     Raises:
         DownloadError: The server is unreachable, rejects requests, disconnects too often, or serves a different file.
@@ -141,7 +141,7 @@ def _fetch_from(location: str, target: Path, expected: Checksum, progress: Progr
 
 
 def _path_on_host(url: str) -> PurePosixPath:
-    """Returns the unquoted path of a URL; rejects paths that could lead outside a mirror folder."""
+    """Returns the percent-decoded path of a URL; rejects paths that could lead outside a mirror folder."""
     parts = urlsplit(url)
     if not _is_web(url) or not parts.hostname:
         raise SourceError(f"{redact_url(url)!r} is not a valid URL; it must start with http:// or https://")
@@ -189,7 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the remaining bytes, with retries; returns a message if the checksum is wrong, else an empty string."""
+    """Downloads the remaining bytes, with retries; returns an empty string, or a message if the checksum is wrong."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes; starts over if neither a version nor a checksum can reveal a change."""
+    """Requests the remaining bytes; starts over if there is no version or checksum to detect a changed file."""
     import requests
     import urllib3
 

@@ -1,7 +1,7 @@
 """Hugging Face datasets, converted to class folders in the cache.
 
 Datasets are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files in a supported format
-such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4 or later, which does not support them.
+such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4 or later, which cannot run them.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """Content of an image file and the folder name of the image's class."""
+    """The content of an image file, and the name of its class folder."""
 
     content: bytes
     folder: str

@@ -16,7 +16,7 @@ TORCHVISION_DATASETS = tuple(TABLE)
 
 _UNSUPPORTED: Mapping[str, str] = {
     "CLEVRClassification": "its test images have no labels",
-    "EMNIST": "choose a variant: EMNIST/balanced, byclass, bymerge, digits, letters or mnist",
+    "EMNIST": "choose a variant (balanced, byclass, bymerge, digits, letters or mnist), for example EMNIST/balanced",
     "FER2013": "downloading requires a login; download and unpack it yourself, and use its image folder as the source",
     "INaturalist": "it is hundreds of gigabytes in size; unpack part of it and use the resulting folder as the source",
     "ImageNet": "downloading requires a login; download and unpack it yourself, and use its folder as the source",

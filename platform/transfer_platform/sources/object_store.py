@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes and the package to install for each; none of them gives access to local files."""
+"""Supported URL schemes and the package to install for each; none of the schemes can access local files."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3
@@ -40,7 +40,7 @@ _VERSION_FIELDS = (
     *("ETag", "etag", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated", "mtime"),
     *("generation", "VersionId", "size", "created"),
 )
-"""Names that different stores use for metadata fields whose values change when the file content changes."""
+"""Metadata fields, as named by the various stores, whose values change whenever the file content changes."""
 
 
 class _TooLargeError(Exception):
@@ -58,7 +58,7 @@ def scheme(path: str) -> str:
 
 
 def cache_folder_for(url: str) -> Path:
-    """Returns the cache folder for all versions of an image."""
+    """Returns the cache folder that holds all versions of an image."""
     digest = hashlib.sha256(url.encode()).hexdigest()
     return cache_folder() / "images" / digest[:2] / digest
 

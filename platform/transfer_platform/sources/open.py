@@ -18,7 +18,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     """Returns the folder of a dataset, downloading and unpacking it if necessary.
 
     Args:
-        source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz) or its http(s) URL, `embedded:digits`,
+        source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the URL of an archive, `embedded:digits`,
             `torchvision:NAME` or `huggingface:NAME`.
         base: Folder that relative paths are resolved against, usually the recipe folder.
         sha256: Expected checksum of an archive, 64 hexadecimal digits.
@@ -41,9 +41,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
         return path
     if path.is_file():
         return unpack(path, sha256, progress)
-    raise SourceError(
-        f"the source {source!r} is neither a folder nor an archive: {path} does not exist{_suggestion(path)}"
-    )
+    raise SourceError(f"the source {source!r} was not found: {path} does not exist{_suggestion(path)}")
 
 
 def open_manifest(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:

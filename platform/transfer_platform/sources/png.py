@@ -14,7 +14,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
     the mandatory chunks defined in https://www.w3.org/TR/png-3/ and uses uncompressed blocks (RFC 1951, section 3.2.4).
 
     Args:
-        pixels: Rows from top to bottom, `channels` bytes per pixel.
+        pixels: Rows of pixels from top to bottom, with `channels` bytes per pixel.
         width: Pixels per row.
         channels: 1 for grayscale, 3 for RGB.
     """
@@ -26,7 +26,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950); avoids zlib, whose block sizes vary between versions."""
+    """Returns an uncompressed zlib stream (RFC 1950) without zlib, whose block sizes vary between versions."""
     stream = b"\x78\x01"
     for start in range(0, len(data), _LARGEST_BLOCK):
         block = data[start : start + _LARGEST_BLOCK]

@@ -39,7 +39,7 @@ def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
         class. If the dataset has no splits, the class folders are at the top level.
 
     Raises:
-        SourceError: The name is unknown, or files cannot be downloaded, have a different checksum or are corrupt.
+        SourceError: The name is unknown, or a file cannot be downloaded, has the wrong checksum, or is corrupt.
     """
     if problem := torchvision_problem(name):
         raise SourceError(problem)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DatasetClass = Any
-"""A torchvision dataset class; `Any` because torchvision has no type annotations."""
+"""A torchvision dataset class; typed as `Any` because torchvision has no type annotations."""
 DatasetInstance = Any
 """An instance of a torchvision dataset class."""
 
@@ -23,7 +23,7 @@ class PublishedFile:
     Attributes:
         urls: URLs of the file, in order of preference.
         md5: Published MD5 checksum, 32 hexadecimal digits; `None` if none is published.
-        folder: Folder for the file or its content, relative to torchvision's `root`.
+        folder: Folder for the file or its unpacked contents, relative to torchvision's `root`.
         inner_archives: Glob patterns for archives inside the downloaded archive; they are also unpacked into `folder`.
     """
 

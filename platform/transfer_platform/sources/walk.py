@@ -8,7 +8,7 @@ from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.sources.checksums import FileStamp
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-"""Lowercase names of files and folders created by file managers; ignored like hidden files."""
+"""Lowercase names of files and folders created by file managers; these are ignored, as are hidden files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Returns whether a name is hidden or listed in `IGNORED_NAMES`."""
+    """Returns whether a name marks a hidden file or folder, or is listed in `IGNORED_NAMES`."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 

@@ -1,7 +1,7 @@
 """Disk usage, locks and eviction for the tensor store.
 
 <folder>/<address>/000001.rows     segments; `.rows.part` while being written
-<folder>/.locks/<address>.lock     held by the process that computes rows for the address
+<folder>/.locks/<address>.lock     held by the process computing rows for the address
 
 This module does not import PyTorch, so `platform cache` starts quickly.
 """
@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Number of bytes and files removed by `clear`, and addresses skipped because their rows are being computed."""
+    """Numbers of bytes and files removed by `clear`; addresses skipped because their rows are being computed."""
 
     bytes: int
     files: int
@@ -42,7 +42,7 @@ class ClearResult:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows except those at addresses for which rows are being computed.
+    """Removes all rows, except at addresses whose rows are being computed.
 
     Processes that have already opened rows can still read them.
 
@@ -78,7 +78,7 @@ def total_bytes(folder: Path) -> int:
 
 
 def address_lock(folder: Path, address: str) -> FileLock:
-    """Returns the lock for one address; the operating system releases the lock if its holder dies."""
+    """Returns the lock for one address; the operating system releases it if the process holding it dies."""
     return FileLock(folder / ".locks" / f"{address}.lock")
 
 
@@ -153,7 +153,7 @@ class _AddressLocks(ExitStack):
         self._folder, self._acquired = folder, {locked_address: True}
 
     def acquire(self, address: str) -> bool:
-        """Tries once to acquire the lock for an address; returns True if the caller holds the lock."""
+        """Tries once to acquire the lock for an address; returns whether the caller now holds it."""
         if address not in self._acquired:
             self._acquired[address] = self._try(address)
         return self._acquired[address]

@@ -36,7 +36,7 @@ class Rows(Protocol):
 class InMemoryRows:
     """Distinct rows held in one tensor (D, *shape).
 
-    `order` (N,) contains the index in `values` for each key; None if the rows are already in key order.
+    `order` (N,) contains each key's index into `values`; None if the rows are already in key order.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows in memory-mapped files, whose resident pages are dropped each time `resident_bytes` bytes have been read."""
+    """Rows in memory-mapped files, whose resident pages are dropped after every `resident_bytes` bytes read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes
@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops mapped pages, which count as process memory, each time `resident_bytes` bytes have been read."""
+        """Drops mapped pages, which count as process memory, after every `resident_bytes` bytes read."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0

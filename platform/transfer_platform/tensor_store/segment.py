@@ -5,8 +5,8 @@
     footer            JSON: shape, dtype, keys and the CRC-32 of every row
     last 24 bytes     footer length (8), footer CRC-32 (8), magic (8); little-endian
 
-The metadata follows the rows, so rows can be written as they are computed. `docs/architecture.md` gives the reasons
-for not using safetensors.
+The metadata follows the rows, so rows can be written as they are computed. `docs/architecture.md` explains
+why safetensors is not used.
 """
 
 import json
@@ -85,7 +85,7 @@ def to_bytes(rows: Tensor, spec: RowSpec) -> ByteRows:
 
 
 def empty_rows(count: int, spec: RowSpec) -> tuple[Tensor, ByteRows]:
-    """Allocates uninitialized rows (count, *shape); returns them and their bytes (count, row_bytes)."""
+    """Allocates uninitialized rows (count, *shape); returns them and a view of their bytes (count, row_bytes)."""
     memory = torch.empty((count, spec.row_bytes), dtype=torch.uint8)
     return memory.reshape(-1).view(spec.torch_dtype).reshape(count, *spec.shape), memory.numpy()
 

@@ -14,7 +14,7 @@ from transfer_platform.tensor_store.rows import RowLocation
 from transfer_platform.tensor_store.segment import RowSpec, Segment, open_segment
 
 MAX_THREADS = 4
-"""Maximum number of threads that verify segments; each holds one segment in memory, and four saturate most disks."""
+"""Maximum number of threads that verify segments; each holds a segment in memory, and four saturate most disks."""
 
 
 class SegmentFolder:
@@ -24,7 +24,7 @@ class SegmentFolder:
         self.folder, self._spec = folder, spec
 
     def locate(self, keys: Iterable[str]) -> dict[str, RowLocation]:
-        """Returns the locations of keys whose rows are stored and intact, and marks the files as recently used."""
+        """Returns the locations of keys whose rows are stored and intact, and marks their files as recently used."""
         candidates = self._candidates(set(keys))
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
             locations = dict(chain.from_iterable(pool.map(_verify, candidates)))

@@ -96,7 +96,7 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
     """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
 
-    Only one of several identical images is used, as a distance of 0 between them would make the threshold too strict.
+    Only one image of each set of duplicates is used; distances of 0 among them would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

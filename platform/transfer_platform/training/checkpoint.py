@@ -32,7 +32,7 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Returns the metadata of a checkpoint; empty if the file is missing or corrupt."""
+    """Returns the metadata of a checkpoint, or an empty dictionary if the file is missing or corrupt."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

@@ -22,7 +22,7 @@ from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 
 FeatureRows = tuple[Rows, Rows | None]
-"""Features of all unaugmented images, and of the training images' augmented views (None without augmentation)."""
+"""Features of all unaugmented images, and of the training images' augmented views (None if unaugmented)."""
 
 
 class DataModule:

@@ -26,7 +26,7 @@ PREFIX_BATCH = 8
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """Prefix of a partitioned network, for square images with a side of S = `image_size` pixels."""
+    """Prefix of a partitioned network, for square images with side length S = `image_size` pixels."""
 
     partition: Partition
     precision: str
@@ -126,7 +126,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` announces a wait for another process.
+    See `ComputedFeatures` for the first four arguments. `say` is called before waiting for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

@@ -91,7 +91,7 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 
 
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
-    """Trains one network per fold, advancing all folds by one epoch at a time; metrics are out-of-fold.
+    """Trains one network per fold, one epoch at a time for all folds; metrics use out-of-fold logits.
 
     Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`. These
     weights are overwritten, so do not use them afterwards.
@@ -123,7 +123,7 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
 def refit(network: Network, data: TrialData, config: TrainingConfig, *, precision: str, epochs: int) -> None:
     """Trains a network in place for a fixed number of epochs without validation.
 
-    The learning rate follows the schedule for `config.epochs`, even if `epochs` is smaller.
+    The learning rate follows the schedule for `config.epochs` epochs, even if `epochs` is smaller.
 
     Raises:
         DivergedError: The loss is not finite.

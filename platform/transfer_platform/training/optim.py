@@ -78,7 +78,7 @@ def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float
 def _one_cycle_factor(step: int, rise: int, total: int) -> float:
     """Returns the learning rate relative to its peak: it rises from 1/25 to 1 in `rise` steps, then falls to 0.
 
-    Both phases are half-cosines, as in fastai's variant of Smith and Topin, "Super-Convergence", 2018.
+    Both phases are half-cosines, as in fastai's variant of the schedule in Smith and Topin, "Super-Convergence", 2018.
     """
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))

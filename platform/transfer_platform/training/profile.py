@@ -15,7 +15,7 @@ ROUNDS = 3
 
 
 def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
-    """Returns the cost of a frozen prefix, timed on one batch after a warm-up pass, and caches it for later runs."""
+    """Times a frozen prefix on one batch after a warm-up pass; returns its cost and caches it for later runs."""
     images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
     row_bytes = prefix.spec.row_bytes  # runs the prefix once: the warm-up
     seconds = []

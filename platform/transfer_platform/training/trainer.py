@@ -17,7 +17,7 @@ from transfer_platform.training.precision import autocast
 from transfer_platform.training.trainable_state import TrainableState
 
 AUXILIARY_WEIGHT = 0.4
-"""Loss weight of auxiliary classifiers, as for Inception v3; GoogLeNet was originally trained with 0.3."""
+"""Loss weight of auxiliary classifiers, as used for Inception v3; GoogLeNet was originally trained with 0.3."""
 CHECK_EVERY = 50
 """Number of steps between checks for non-finite losses; each check synchronizes with the device."""
 

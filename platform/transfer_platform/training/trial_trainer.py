@@ -26,14 +26,14 @@ from transfer_platform.training.precision import autocast, select_precision
 
 
 class TrialTrainer:
-    """Runs the training of all trials in a study; the trials share networks, features and images.
+    """Trains the networks of all trials in a study; the trials share networks, features and images.
 
     Args:
         splits: Images of the study.
         pretrained: Files with pretrained weights, keyed by the backbone's name in the recipe; None for random weights.
         device: Device on which the networks run.
         trials: Number of trials in the study; used to decide whether storing features saves time.
-        epochs: Maximum number of epochs per trial; used for the same decision as `trials`.
+        epochs: Maximum number of epochs per trial; like `trials`, used to decide whether storing features saves time.
         store: Store for features and decoded images; None disables storing.
         cached_networks: Maximum number of networks held in memory; the least recently used one is removed first.
         progress: Called repeatedly while features are being computed.
@@ -107,7 +107,7 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the inputs to the head (N, F), computed in eval mode; positions refer to `Splits.development`."""
+        """Returns the head's inputs (N, F), computed in eval mode; positions are indices into `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
@@ -117,7 +117,7 @@ class TrialTrainer:
         return torch.cat(features)
 
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
-        """For each fold, yields a network trained on all other folds, together with the trial data of the fold.
+        """For each fold, yields a network trained on all other folds, together with that fold's trial data.
 
         Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
         its original weights are restored when the generator ends or is closed.
@@ -165,7 +165,7 @@ class TrialTrainer:
         return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
 
     def _trial_data(self, recipe: Recipe, inputs: InputSource) -> TrialData:
-        """Returns the data of the training and validation splits; positions refer to `Splits.development`."""
+        """Returns the data of the training and validation splits; positions are indices into `Splits.development`."""
         count = len(self.splits.train)
         return TrialData(
             inputs,

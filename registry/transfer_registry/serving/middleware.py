@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the entire body, even if it exceeds the limit: clients read no response until they finish sending."""
+        """Reads the entire body, even if it is too large: clients read no response until they have sent everything."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()

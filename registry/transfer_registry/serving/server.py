@@ -26,7 +26,7 @@ _START_TIMEOUT = 120.0
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Returns MLflow's ASGI application for a model, in a `RequestGuard`; later alias changes have no effect."""
+    """Returns MLflow's ASGI app for a model, wrapped in a `RequestGuard`; later alias changes have no effect."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 

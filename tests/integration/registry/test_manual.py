@@ -112,7 +112,7 @@ def test_a_refused_version_needs_a_reason_which_the_ledger_keeps(decided) -> Non
     assert decided.champion() == 4
     assert move.reason.startswith("override: the old camera is gone (it did not pass the gate")
     assert "override: the old camera is gone" in decided.client.get_model_version("ants-bees", "4").description
-    with pytest.raises(RegistryError, match="is already champion"):
+    with pytest.raises(RegistryError, match="is already the champion"):
         promote_version("ants-bees", 4, decided.ledger)
 
 

@@ -560,7 +560,7 @@ def test_what_is_written_is_opened_without_torchvision(mirror: Path, trusted: Ca
         ("cifar10", "did you mean 'CIFAR10'?"),
         ("Flower102", "did you mean 'Flowers102'?"),
         ("EMNIST/letter", "did you mean 'EMNIST/letters'?"),
-        ("EMNIST", "choose a variant: EMNIST/balanced, byclass"),
+        ("EMNIST", "choose a variant (balanced, byclass"),
         ("PCAM", "it requires h5py and is hosted on Google Drive"),
         ("photos", "available: CIFAR10, CIFAR100"),
     ],
