@@ -162,7 +162,7 @@ def fine_tune(options: Namespace) -> dict[str, Any]:
 
 
 def _loaders(options: Namespace) -> tuple[Any, Any]:
-    """Returns fastai data loaders with centre crops of 224 pixels: train and validation, test."""
+    """Returns fastai data loaders with center crops of 224 pixels: train and validation, test."""
     from fastai.data.block import CategoryBlock, DataBlock
     from fastai.data.transforms import IndexSplitter, Normalize, parent_label
     from fastai.vision.augment import Resize

@@ -77,7 +77,7 @@ def _content() -> dict[str, Any]:
                 sys.stderr.write(f"left out: {result}\n")
     return {
         "made with": catalog.library_versions(),
-        "normalisations": normalizations,
+        "normalizations": normalizations,
         "left out": left_out,
         "networks": dict(sorted(networks.items())),
     }

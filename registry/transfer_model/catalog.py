@@ -204,7 +204,7 @@ def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -
         return None
     entry = content["networks"][backbone.key]
     prepared = {
-        weights: Preprocessing(size, crop, interpolation, *map(tuple, content["normalisations"][label]))
+        weights: Preprocessing(size, crop, interpolation, *map(tuple, content["normalizations"][label]))
         for weights, (size, crop, interpolation, label) in entry["weights"].items()
     }
     if backbone.tag:

@@ -123,7 +123,7 @@ def _open(name: str, content: bytes) -> Image.Image:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
         raise UnreadableImageError(message, "too many pixels")
     if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
-        raise UnreadableImageError(f"{name} has an unsupported color space ({image.mode}); use RGB", "colour space")
+        raise UnreadableImageError(f"{name} has an unsupported color space ({image.mode}); use RGB", "color space")
     return image
 
 

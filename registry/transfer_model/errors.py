@@ -29,7 +29,7 @@ class UnreadableImageError(ModelError):
 
     Args:
         message: Error message, one sentence.
-        kind: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or `colour space`.
+        kind: `unreadable`, `empty`, `unsupported format`, `damaged`, `too many pixels` or `color space`.
     """
 
     def __init__(self, message: str, kind: str) -> None:

@@ -98,11 +98,11 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     yield _classes(dataset.training_counts)
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
-        yield f"{bad} unreadable file{'s' * (bad > 1)} will be skipped"
+        yield f"excluded: {bad} unreadable file{'s' * (bad > 1)}"
     if leaks := len(dataset.inspection.by_kind(LEAK)):
         yield _leak_note(leaks)
     if warnings := dataset.inspection.count(Severity.WARNING):
-        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: see `platform data`"
+        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: see `platform data RECIPE`"
 
 
 def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
@@ -121,7 +121,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
         yield f"  # {sentence}", ""
     yield from _bad_files(dataset)
     size = _median_size(dataset)
-    yield "  # image_size: 224", f"default: the pretraining size; median size of your images: {size}"
+    yield "  # image_size: 224", f"default: the image size used in pretraining; median size of your images: {size}"
     yield "", ""
 
 

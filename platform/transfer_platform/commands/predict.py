@@ -79,15 +79,15 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     catalog = scan_folder(folder, progress=progress)
     catalog.require_readable()
     catalog.require_classes()
-    labelled = catalog.images
+    labeled = catalog.images
     loaded = load_model(model)
-    if unknown := sorted({image.label for image in labelled} - set(loaded.classes)):
+    if unknown := sorted({image.label for image in labeled} - set(loaded.classes)):
         raise DataError(
             f"{folder} has folders that are not classes of {loaded.uri}: {', '.join(unknown)}; "
             f"expected {', '.join(loaded.classes)}"
         )
-    paths = [image.path for image in labelled]
-    labels = np.array([loaded.classes.index(image.label) for image in labelled])
+    paths = [image.path for image in labeled]
+    labels = np.array([loaded.classes.index(image.label) for image in labeled])
     probabilities = _probabilities(loaded, paths, progress)
     predictions = Predictions(loaded.classes, paths, labels, probabilities)
     facts = {"model": loaded.uri, "images": f"{len(paths)} in {folder}"}

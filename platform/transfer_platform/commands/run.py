@@ -249,7 +249,7 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
     if inspection.quarantine:
         text += f"; {len(inspection.quarantine)} unreadable files skipped"
     if warnings := inspection.count(Severity.WARNING):
-        text += f"; {warnings} warning{'s' * (warnings != 1)}: see `platform data`"
+        text += f"; {warnings} warning{'s' * (warnings != 1)}: see `platform data RECIPE`"
     return text
 
 

@@ -75,7 +75,7 @@ class Catalog:
         if lines:
             raise DataError(
                 f"{len(lines)} file{'s' * (len(lines) > 1)} in {self.folder} cannot be used:\n{join_lines(lines)}\n"
-                "fix or remove them, or list them in dataset.exclude"
+                "repair these files, or move them out of the folder"
             )
 
     def require_classes(self) -> None:

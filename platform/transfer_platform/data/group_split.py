@@ -108,7 +108,7 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the group names of each test cluster; a cluster is in test if any of its groups is selected."""
+    """Returns the group names of each test cluster; a cluster is a test cluster if any of its groups is selected."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }

@@ -98,7 +98,7 @@ def select_test(
         noun: Plural noun for the units in error messages.
 
     Raises:
-        SplitError: A class would have no units in test, or none left for training.
+        SplitError: A class would have no units in the test split, or none left for training.
     """
     if single := ", ".join(repr(label) for label, units in units_by_class.items() if len(units) < 2):
         raise SplitError(

@@ -122,7 +122,7 @@ def _unused_messages(layout: FolderLayout, used: Collection[str]) -> Iterator[st
         yield f"not used: {join_names(unused)} (not assigned to a split)"
     if others := [name for name in layout.others if name not in used]:
         yield f"not used: {join_names(others)} (not a split name)"
-    for name in layout.unlabelled:
+    for name in layout.unlabeled:
         if layout.train == "." or (layout.train and f"{name}/".startswith(f"{layout.train}/")):
             yield f"used as a class despite its name: {printable(name)} (contains no class folders)"
         else:
@@ -137,14 +137,14 @@ class FolderLayout:
         train: Folder that contains the class folders (`.` for the source itself), or None if there is no such folder.
         validation: Folders that contain class folders and have the name of a validation split.
         test: Folders that contain class folders and have the name of a test split.
-        unlabelled: Folders that have the name of a split but contain no class folders.
+        unlabeled: Folders that have the name of a split but contain no class folders.
         others: Folders next to the training folder that do not have the name of a split.
     """
 
     train: str | None
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    unlabelled: tuple[str, ...] = ()
+    unlabeled: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -162,10 +162,10 @@ def find_layout(root: Path) -> FolderLayout:
         pick_folder("train", [name for parent in parents for name in tree.splits(parent)["train"]])
     classes = tree.class_root(tree.root)
     if classes is None:
-        return FolderLayout(None, unlabelled=tuple(tree.splits(tree.root)[""]))
+        return FolderLayout(None, unlabeled=tuple(tree.splits(tree.root)[""]))
     _require_train_folder(tree, classes)
     _require_class_folders(tree, classes)
-    return FolderLayout(tree.name(classes), unlabelled=tuple(tree.splits(classes)[""]))
+    return FolderLayout(tree.name(classes), unlabeled=tuple(tree.splits(classes)[""]))
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:

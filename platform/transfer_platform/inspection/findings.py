@@ -68,7 +68,7 @@ _ERRORS = {
     "damaged": ("a truncated or corrupt image", _FIX_FILE),
     "too many pixels": ("decoding would require too much memory (possible decompression bomb)", _FIX_FILE),
     "too many bytes": ("the file exceeds the maximum image file size", _FIX_FILE),
-    "colour space": ("the color space of the image has no defined conversion to RGB", "convert it to RGB"),
+    "color space": ("the color space of the image has no defined conversion to RGB", "convert it to RGB"),
     "link leading out": ("a symbolic link to a target outside the dataset", _FIX_LINK),
     "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
     "link to nothing": ("a symbolic link whose target does not exist", _FIX_LINK),

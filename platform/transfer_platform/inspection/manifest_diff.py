@@ -11,7 +11,7 @@ from typing import NamedTuple
 from transfer_platform.errors import DataError
 
 _MAX_LISTED = 20
-_PAIRS = ("changed", "relabelled", "moved", "reweighted", "refolded")
+_PAIRS = ("changed", "relabeled", "moved", "reweighted", "refolded")
 
 
 class ManifestLine(NamedTuple):
@@ -38,7 +38,7 @@ class ManifestDiff:
         added: Images that are only in the second run.
         removed: Images that are only in the first run.
         changed: Files with the same name but different content.
-        relabelled: Images whose label differs between the runs.
+        relabeled: Images whose label differs between the runs.
         moved: Images whose split differs between the runs.
         reweighted: Training images whose loss weight differs between the runs.
         refolded: Training images whose held-out fold differs between the runs.
@@ -48,7 +48,7 @@ class ManifestDiff:
     added: tuple[ManifestLine, ...]
     removed: tuple[ManifestLine, ...]
     changed: tuple[Pair, ...]
-    relabelled: tuple[Pair, ...]
+    relabeled: tuple[Pair, ...]
     moved: tuple[Pair, ...]
     reweighted: tuple[Pair, ...]
     refolded: tuple[Pair, ...]
@@ -65,7 +65,7 @@ class ManifestDiff:
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
             "changed": [f"{_location(a, b)}: {b.file}" for a, b in self.changed],
-            "relabelled": [f"{b.file}: {a.label} -> {b.label}" for a, b in self.relabelled],
+            "relabeled": [f"{b.file}: {a.label} -> {b.label}" for a, b in self.relabeled],
             "moved to another split": [f"{b.file}: {a.split} -> {b.split}" for a, b in self.moved],
             "reweighted": [f"{b.file}: {a.weight} -> {b.weight}" for a, b in self.reweighted],
             "moved to another fold": [f"{b.file}: {a.fold or 'none'} -> {b.fold or 'none'}" for a, b in self.refolded],
@@ -108,7 +108,7 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
         "refolded": ("sha256", "split", "label", "weight"),
         "reweighted": ("sha256", "split", "label"),
         "moved": ("sha256", "label"),
-        "relabelled": ("sha256",),
+        "relabeled": ("sha256",),
         "changed": ("file",),
     }
     pairs: dict[str, tuple[Pair, ...]] = {}

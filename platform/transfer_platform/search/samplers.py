@@ -20,7 +20,7 @@ class ReproducibleSampler(BaseSampler):
         self._seed = seed
 
     def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the parameters common to all finished trials, which are sampled jointly."""
+        """Returns the jointly sampled parameters: those that all finished trials have in common."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(

@@ -101,7 +101,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/bee/header.png": ("damaged", lambda: encoded(image(322), "PNG")[:20]),
     "test/bee/zero.jpg": ("empty", lambda: b""),
     "train/bee/bomb.png": ("too many pixels", _bomb),
-    "train/bee/lab.tiff": ("colour space", _lab),
+    "train/bee/lab.tiff": ("color space", _lab),
     "train/loose.jpg": ("outside the class folders", lambda: encoded(image(323))),
 }
 """Invalid files: expected kind and content."""

@@ -119,7 +119,7 @@ def test_differences_between_two_runs_are_reported(plain: Path) -> None:
     found = json.loads(out)
     assert [row["file"] for row in found["removed"]] == ["train/ant/3.jpg"]
     assert [one["file"] for one, _ in found["changed"]] == ["train/ant/2.jpg"]
-    assert [(one["label"], two["label"]) for one, two in found["relabelled"]] == [("ant", "bee")]
+    assert [(one["label"], two["label"]) for one, two in found["relabeled"]] == [("ant", "bee")]
     assert found["added"] == []
     out, _ = platform(folder, "data", "diff", runs[0], runs[0])
     assert out == "the same 52 images, labels and splits\n"

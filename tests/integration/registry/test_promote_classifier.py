@@ -34,7 +34,7 @@ CLASSES = ("ants", "bees")
 
 
 def images(folder: Path, count: int) -> tuple[Path, ...]:
-    """Blocks of random colours, no two alike."""
+    """Blocks of random colors, no two alike."""
     random = np.random.default_rng(0)
     paths = tuple(folder / f"{index}.png" for index in range(count))
     for path in paths:

@@ -103,7 +103,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_image) -> No
     written = write_first_recipe("Our photos")
     recipe = load_recipe(written.file)
     assert sorted(recipe.dataset.exclude) == ["ant/cut [1].png", "bee/away.png", "bee/empty: #1.png", "bee/gone"]
-    assert "4 unreadable files will be skipped" in str(written)
+    assert "excluded: 4 unreadable files" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = preflight(open_dataset(recipe.dataset, Path()))
     assert not found.errors

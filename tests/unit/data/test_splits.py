@@ -133,8 +133,8 @@ def test_a_fraction_has_bounds(fraction: float) -> None:
 def test_fingerprints_tell_content_and_label_and_count_but_not_path() -> None:
     here, there = images(3), images(3, folder="elsewhere")
     assert fingerprint(here) == fingerprint(reversed(there))
-    relabelled = [ImageRecord(here[0].file, "bee", here[0].sha256), *here[1:]]
-    assert len({fingerprint(each) for each in (here, here[1:], [*here, here[0]], relabelled)}) == 4
+    relabeled = [ImageRecord(here[0].file, "bee", here[0].sha256), *here[1:]]
+    assert len({fingerprint(each) for each in (here, here[1:], [*here, here[0]], relabeled)}) == 4
     known = hashlib.sha256(f"ant\0{'0' * 64}\nbee\0{'1' * 64}\n".encode()).hexdigest()
     assert fingerprint([ImageRecord("", "bee", "1" * 64), ImageRecord("", "ant", "0" * 64)]) == known
 

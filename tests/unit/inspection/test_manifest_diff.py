@@ -36,7 +36,7 @@ def test_renamed_files_are_the_same_images() -> None:
     ("change", "what"),
     [
         ({"sha256": "c" * 64}, "changed"),
-        ({"label": "bee"}, "relabelled"),
+        ({"label": "bee"}, "relabeled"),
         ({"split": "validation"}, "moved"),
         ({"weight": "2"}, "reweighted"),
     ],
@@ -71,7 +71,7 @@ def test_added_and_removed() -> None:
 @given(ROWS, ROWS)
 def test_every_row_is_in_exactly_one_place(before: list[ManifestLine], after: list[ManifestLine]) -> None:
     found = diff_manifests(before, after)
-    several = (found.changed, found.relabelled, found.moved, found.reweighted, found.refolded)
+    several = (found.changed, found.relabeled, found.moved, found.reweighted, found.refolded)
     pairs = sum(map(len, several)) + found.same
     assert pairs + len(found.removed) == len(before)
     assert pairs + len(found.added) == len(after)

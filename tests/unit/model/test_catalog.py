@@ -108,7 +108,7 @@ def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
 )  # fmt: skip
 def test_the_shipped_catalog_agrees_with_the_libraries(name: str) -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
-    normalizations = {label: tuple(map(tuple, pair)) for label, pair in content["normalisations"].items()}
+    normalizations = {label: tuple(map(tuple, pair)) for label, pair in content["normalizations"].items()}
     fresh = catalog_entry(describe_backbone(catalog.resolve(name), name), normalizations)
     assert json.loads(json.dumps(fresh)) == content["networks"][name]
 

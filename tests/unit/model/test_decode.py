@@ -51,13 +51,13 @@ def test_lossy_formats_are_nearly_unchanged(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "CMYK"])
-def test_colour_spaces_become_rgb_as_pillow_converts_them(mode: str) -> None:
+def test_color_spaces_become_rgb_as_pillow_converts_them(mode: str) -> None:
     converted = image().convert(mode)
     read = decode(encoded(converted, "TIFF"))
     assert (pixels(read) == pixels(converted.convert("RGB"))).all()
 
 
-def test_a_cmyk_photograph_keeps_its_colours() -> None:
+def test_a_cmyk_photograph_keeps_its_colors() -> None:
     red = Image.new("RGB", (32, 32), (200, 30, 40)).convert("CMYK")
     assert np.abs(pixels(decode(encoded(red, "JPEG"))) - [200, 30, 40]).max() <= 6
 
@@ -76,7 +76,7 @@ def test_half_transparent_black_on_white_is_gray() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF"])
-def test_the_transparent_colour_of_a_palette_is_white(file_format: str) -> None:
+def test_the_transparent_color_of_a_palette_is_white(file_format: str) -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 200, 10, 10])
     image.putpixel((0, 0), 0)
@@ -152,7 +152,7 @@ def test_corrupt_exif_is_ignored_without_a_warning() -> None:
 
 
 def test_an_animation_is_its_first_frame() -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(content).getpixel((0, 0)) == (255, 0, 0)
 
