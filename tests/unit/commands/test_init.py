@@ -140,7 +140,7 @@ def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
     fill(ant=3, bee=1)
     with pytest.raises(DataError, match=r"1 error in .*; no recipe was written"):
         write_first_recipe("Our photos")
-    with pytest.raises(DataError, match="the source .* was not found"):
+    with pytest.raises(DataError, match=r"the source .* was not found"):
         write_first_recipe("photos")
     assert not list(isolated.glob("*.yaml"))
 
