@@ -197,7 +197,8 @@ def _missing_file(field: FieldPath, name: str, folder: Path, kind: str) -> Itera
     elif not path.parent.is_dir():
         hint = f" (the folder {path.parent} does not exist)"
     else:
-        similar = closest_match(path.name, (entry.name for entry in path.parent.iterdir()))
+        candidates = (entry.name for entry in path.parent.iterdir() if entry.suffix != ".yaml")
+        similar = closest_match(path.name, candidates)
         hint = f"; did you mean {str(Path(name).parent / similar)!r}?" if similar else ""
     yield FieldError(field, f"no such {kind}: {path}{hint}")
 

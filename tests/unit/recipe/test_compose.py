@@ -95,6 +95,12 @@ def test_choices_replace_a_range(folder: Path) -> None:
     assert load_recipe("mine.yaml").training.model_dump()["learning_rate"] == {"choices": (0.1, 0.2)}
 
 
+def test_a_recipe_is_not_suggested_as_a_dataset(folder: Path) -> None:
+    write("phots.yaml", BASE.replace("photos", "phots"))
+    missing = f"phots.yaml:3: dataset.source: no such folder, archive or manifest: {folder / 'phots'}"
+    assert problems("phots.yaml")[0] == missing
+
+
 def test_part_of_a_range_changes_the_range(folder: Path) -> None:
     write("mine.yaml", "extends: bases/base.yaml\ntraining: {learning_rate: {high: 0.1}}\n")
     changed = load_recipe("mine.yaml").training.model_dump()["learning_rate"]
