@@ -73,7 +73,10 @@ def run_id_of(reference: str) -> str:
     """
     if _RUN_ID.fullmatch(reference):
         return reference
-    model, number = parse_version(reference)
+    try:
+        model, number = parse_version(reference)
+    except RegistryError as error:
+        raise RegistryError(f"{reference!r} is not a run ID (32 hexadecimal digits), and {error}") from error
     version = MlflowClient().get_model_version(model, str(number))
     run_id = version.tags.get(RUN_TAG) or version.run_id
     if not run_id:

@@ -125,6 +125,9 @@ def test_differences_between_two_runs_are_reported(plain: Path) -> None:
     assert out == "the same 52 images, labels and splits\n"
     _, stderr = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
     assert "cannot read run" in stderr
+    short = runs[0][:8]
+    _, stderr = platform(folder, "data", "diff", runs[0], short, code=1)
+    assert f"{short!r} is not a run ID (32 hexadecimal digits), and no model {short!r} is registered" in stderr
 
 
 def _ran(folder: Path) -> str:
