@@ -224,7 +224,7 @@ def test_an_interrupted_move_is_named_and_then_completed(decided, monkeypatch: p
             roll_back("ants-bees", decided.ledger)
     (error,) = verify(decided.ledger)
     assert "has no tag for entry 8 (rollback): the rollback was interrupted" in error
-    with pytest.raises(RegistryError, match="already champion"):
+    with pytest.raises(RegistryError, match="already the champion"):
         promote_version("ants-bees", 2, decided.ledger)
     assert decided.champion() == 2
     assert verify(decided.ledger) == ()
