@@ -1,8 +1,11 @@
-"""A web server on the loopback interface that can simulate faults."""
+"""A web server on the loopback interface that can simulate faults, and a fresh process that opens a source."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -124,3 +127,21 @@ def mirror(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PLATFORM_MIRROR", str(folder))
     return folder
+
+
+@pytest.fixture
+def modules_to_open() -> Callable[[str], set[str]]:
+    """Returns the modules that a fresh process has imported after opening a source."""
+
+    def modules(source: str) -> set[str]:
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from transfer_platform.sources.open import open_source\n"
+            f"open_source({source!r}, Path())\n"
+            "print(*sys.modules)"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        return set(done.stdout.split())
+
+    return modules
