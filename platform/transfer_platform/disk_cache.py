@@ -37,7 +37,7 @@ class DiskCache:
         for start in range(0, len(keys), _BATCH):
             batch = [_encode(key) for key in keys[start : start + _BATCH]]
             marks = ",".join("?" * len(batch))
-            query = f"SELECT key, value FROM entries WHERE namespace = ? AND key IN ({marks})"  # noqa: S608
+            query = f"SELECT key, value FROM entries WHERE namespace = ? AND key IN ({marks})"  # noqa: S608 - inserts "?" only
             found.update(self._rows(query, batch))
         return found
 

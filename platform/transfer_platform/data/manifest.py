@@ -136,13 +136,13 @@ def _read_text(file: Path, delimiter: str) -> _Table:
 
 def _parse_text(reader: Iterator[list[str]]) -> _Table:
     table = _Table([name.strip() for name in next(reader, [])])
-    number = reader.line_num + 1  # type: ignore[attr-defined]
+    number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
     for cells in reader:
         if cells and len(cells) != len(table.columns):
             table.errors.append((number, f"has {len(cells)} cells, but the header has {len(table.columns)}"))
         elif cells:
             table.rows.append((number, dict(zip(table.columns, cells, strict=True))))
-        number = reader.line_num + 1  # type: ignore[attr-defined]
+        number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
     return table
 
 
