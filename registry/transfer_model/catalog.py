@@ -98,6 +98,12 @@ def names(pattern: str = "*") -> tuple[str, ...]:
     return tuple(sorted(name for key, name in shortest.items() if fnmatchcase(name, glob) or fnmatchcase(key, glob)))
 
 
+def similar_names(name: str) -> str:
+    """Returns a hint that lists up to 5 architectures with similar names, or "" if there are none."""
+    nearest = difflib.get_close_matches(name.rpartition("/")[2], {key.rpartition("/")[2] for key in _keys()}, n=5)
+    return f"; similar names: {', '.join(nearest)}" if nearest else ""
+
+
 @lru_cache(maxsize=64)
 def backbone_info(name: str) -> BackboneInfo:
     """Describes a backbone; uses `catalog.json` if it matches the installed library versions.
@@ -194,9 +200,7 @@ def _unknown_backbone(name: str, library: str, architecture: str, tag: str) -> s
     tagged = Backbone(TIMM, architecture)
     if tag and library in ("", TIMM) and tagged.key in _keys():
         return f"{tagged.key} has no weights {tag!r}; available: {', '.join(_tags(tagged)) or 'none'}"
-    nearest = difflib.get_close_matches(architecture, {key.rpartition("/")[2] for key in _keys()}, n=5)
-    hint = f"; similar names: {', '.join(nearest)}" if nearest else ""
-    return f"unknown backbone {name!r}{hint}; run `platform backbones` to list all backbones"
+    return f"unknown backbone {name!r}{similar_names(architecture)}; run `platform backbones` to list all backbones"
 
 
 def _read_entry(name: str, backbone: Backbone, content: dict[str, Any] | None) -> BackboneInfo | None:

@@ -128,7 +128,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
         _reject(f"expected a table with an {IMAGE_COLUMN!r} column")
     values: list[object] = model_input[IMAGE_COLUMN].tolist()
     if not values:
-        _reject("the request holds no images; expected at least one")
+        _reject("the request contains no images; expected at least one")
     if len(values) > MAX_IMAGES:
         _reject(f"the request has {len(values)} images, more than the {MAX_IMAGES} allowed")
     return values

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from transfer_platform.data.split_layout import NO_FOLDER, NOT_LISTED, ResolvedSplits
+from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
@@ -95,7 +95,7 @@ def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: 
 
 def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     """Yields sentences that summarize the dataset for someone about to run the recipe."""
-    yield _classes(dataset.training_counts)
+    yield f"training and validation: {_classes(dataset.training_counts)}"
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
         yield f"excluded: {bad} unreadable file{'s' * (bad > 1)}"
@@ -107,7 +107,7 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
 
 def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     classes, splits = dataset.training_counts, dataset.splits
-    yield "dataset:", f"{sum(classes.values())} training images, {_classes(classes)}"
+    yield "dataset:", f"{sum(classes.values())} images for training and validation, {_classes(classes)}"
     yield f"  source: {yaml_scalar(source)}", ""
     yield "  splits:", ""
     yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
@@ -202,8 +202,7 @@ def _leak_note(count: int) -> str:
 def _reason(split: str, splits: ResolvedSplits) -> str:
     if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
         return f"{HOLDOUT_FRACTION} of train would leave a class without test images"
-    reason = splits.reasons.get(split, "rows of the manifest")
-    return "held out from train, because this split has no folder" if reason in (NO_FOLDER, NOT_LISTED) else reason
+    return splits.reasons.get(split, "rows of the manifest")
 
 
 def _split_value(value: object) -> str:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from transfer_model import catalog
 from transfer_model.catalog import BackboneInfo
+from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
 from transfer_platform import paths
 from transfer_platform.commands._open import open_recipe
@@ -68,7 +69,7 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
         table.add_column("stages")
     names = catalog.names(pattern)
     if not names:
-        catalog.resolve(pattern)  # raises an error that suggests the nearest name
+        raise UnknownBackboneError(f"no backbone matches {pattern!r}{catalog.similar_names(pattern)}")
     for name in names:
         info = catalog.shipped_info(name)
         if info is None:

@@ -62,6 +62,7 @@ class Outcome:
 
     Attributes:
         study: Study with the values and states of all trials.
+        metric: Metric that ranks the trials.
         metrics: Metrics of the served model, such as `test/accuracy`, `served/latency_ms` and `served/size_mb`.
         promotion: Result of the gate; None if the recipe has no `promotion:`.
         run_id: MLflow run of the study.
@@ -70,6 +71,7 @@ class Outcome:
     """
 
     study: Study
+    metric: str
     metrics: dict[str, float]
     promotion: PromotionResult | None
     run_id: str
@@ -96,7 +98,9 @@ class Outcome:
         ]
         test = {name: value for name, value in self.metrics.items() if name.startswith("test/")}
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in test.items())
-        return "\n".join([f"best: {best}", *values, metrics, *self._promotion_lines()])
+        return "\n".join(
+            [f"best: trial {best.number}, {self.metric} {best.value:.4f}", *values, metrics, *self._promotion_lines()]
+        )
 
     def _promotion_lines(self) -> list[str]:
         if self.promotion is None:
@@ -157,7 +161,9 @@ def run(
             conclusion = session.conclude()
     promotion = conclusion.promotion
     champion = champion_version(promotion.model) if promotion else None
-    return Outcome(study, conclusion.metrics, promotion, parent.run_id, home / "model", champion)
+    return Outcome(
+        study, objective(opened.recipe).metric, conclusion.metrics, promotion, parent.run_id, home / "model", champion
+    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from transfer_platform.sources.walk import is_ignored
 SplitSpec = str | float | FoldsConfig
 """Source of one split: a folder (or manifest rows), a fraction of train, or cross-validation folds of train."""
 
-NOT_LISTED = "a fraction of train, because no manifest row is assigned to this split"
-NO_FOLDER = "a fraction of train, because there is no folder for this split"
+NOT_LISTED = "held out from train, because no manifest row is assigned to this split"
+NO_FOLDER = "held out from train, because there is no folder for this split"
 
 _HELD_OUT = ("validation", "test")
 _MAX_LISTED = 3

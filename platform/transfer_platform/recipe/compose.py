@@ -110,10 +110,14 @@ def _read_text(path: Path, named_at: Place | None) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise recipe_error(place, field, f"{path} does not exist{_suggest_file(path)}") from error
+        raise recipe_error(
+            place, field, f"{'the file' if named_at is None else path} does not exist{_suggest_file(path)}"
+        ) from error
     except IsADirectoryError as error:
         hint = _suggest_file(path / ".yaml")
-        raise recipe_error(place, field, f"{path} is a folder; expected a recipe file{hint}") from error
+        raise recipe_error(
+            place, field, f"{'this' if named_at is None else path} is a folder; expected a recipe file{hint}"
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         message = f"invalid UTF-8 byte 0x{error.object[error.start]:02x}; save the file as UTF-8"

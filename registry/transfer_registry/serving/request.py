@@ -44,7 +44,7 @@ def validate_request(content_type: str, body: bytes) -> None:
         _reject("the body is not UTF-8 text")
     values = _csv_values(text) if media_type == CSV else _json_values(text)
     if not values:
-        _reject("the request holds no images; expected at least one")
+        _reject("the request contains no images; expected at least one")
     for row, value in enumerate(values):
         if not isinstance(value, str):
             _reject(f"row {row}: the image is missing; expected base64 text")

@@ -54,7 +54,7 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     asked = recipe.promotion.gate.accuracy.at_least
     assert asked == pytest.approx((1 + max(counts) / sum(counts)) / 2, abs=0.01)
     training = len(splits.train) + len(splits.validation)
-    assert f"# {training} training images, 2 classes: ant (" in text
+    assert f"# {training} images for training and validation, 2 classes: ant (" in text
     assert "2 classes: ant (" in str(written)
     assert "median size of your images: 8 x 8" in text
 

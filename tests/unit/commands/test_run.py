@@ -25,7 +25,7 @@ from transfer_registry.verdict import Verdict
 )
 def test_a_finished_study_says_who_is_champion_now(promoted: bool, champion: int | None, said: str) -> None:
     promotion = PromotionResult("ants-bees", 3, Verdict(()), promoted, None)
-    outcome = Outcome(None, {}, promotion, "run", Path("model"), champion)
+    outcome = Outcome(None, "validation/loss", {}, promotion, "run", Path("model"), champion)
     lines = outcome._promotion_lines()
     assert lines[1] == f"ants-bees version 3 {said}"
     assert ("platform serve" in lines[2]) == (champion is not None)

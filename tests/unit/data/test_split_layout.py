@@ -155,7 +155,7 @@ def test_the_rows_of_a_manifest_decide(folders) -> None:
     resolved = resolve(DatasetConfig(source="photos.csv"))
     assert (resolved.train, resolved.validation, resolved.test) == ("train", "validation", 0.2)
     assert resolved.messages == (
-        "dataset.splits.test: using 0.2 (a fraction of train, because no manifest row is assigned to this split)",
+        "dataset.splits.test: using 0.2 (held out from train, because no manifest row is assigned to this split)",
     )
 
 

@@ -94,7 +94,7 @@ GOOD = b"good"
 @pytest.mark.parametrize(
     ("values", "params", "message"),
     [
-        ((), {}, "the request holds no images; expected at least one"),
+        ((), {}, "the request contains no images; expected at least one"),
         ((None,), {}, "row 0: the image is missing"),
         ((GOOD, "None"), {}, "row 1: the image is missing"),
         ((GOOD, GOOD, float("nan")), {}, "row 2: the image is missing"),

@@ -366,12 +366,12 @@ def test_a_byte_order_mark_is_accepted(folder: Path) -> None:
 
 def test_a_missing_file_names_its_nearest_sibling(folder: Path) -> None:
     Path("ants_bees.yaml").write_text(PLAIN, encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"ants_bee.yaml does not exist; did you mean 'ants_bees.yaml'\?"):
+    with pytest.raises(RecipeError, match=r"ants_bee.yaml: the file does not exist; did you mean 'ants_bees.yaml'\?"):
         load_recipe("ants_bee.yaml")
 
 
 def test_a_folder_is_rejected(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="photos is a folder; expected a recipe file"):
+    with pytest.raises(RecipeError, match="photos: this is a folder; expected a recipe file"):
         load_recipe("photos")
 
 

@@ -187,7 +187,7 @@ def test_chunked_bodies_are_read_completely(guarded: Server) -> None:
     ending = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"inputs":[]}') + b"0\r\n\r\n"
     with unharmed(guarded):
-        assert b"the request holds no images" in exchange(guarded, HEAD + ending + chunks)
+        assert b"the request contains no images" in exchange(guarded, HEAD + ending + chunks)
 
 
 def test_a_client_that_disconnects_does_not_affect_others(either: Server) -> None:

@@ -92,8 +92,8 @@ def bad_images(photo: Path) -> dict[str, tuple[object, str]]:
         "top_k -3": ({**rows(text(whole)), "params": {"top_k": -3}}, "top_k must be"),
         "top_k 0": ({**rows(text(whole)), "params": {"top_k": 0}}, "top_k must be"),
         "too many": (rows(*["SECRET"] * 257), "257 images, more than the 256 allowed"),
-        "empty table": ({"dataframe_split": {"columns": ["image"], "data": []}}, "the request holds no images"),
-        "empty batch": ({"inputs": []}, "the request holds no images"),
+        "empty table": ({"dataframe_split": {"columns": ["image"], "data": []}}, "the request contains no images"),
+        "empty batch": ({"inputs": []}, "the request contains no images"),
     }
 
 
