@@ -75,7 +75,7 @@ def _database_url(schema: str, local_file: Path) -> str:
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:
-    """Raises a `StorageError` if MLflow uses this schema: MLflow and Optuna both create an `alembic_version` table."""
+    """Raises a `StorageError` if MLflow uses this schema; MLflow and Optuna both create an `alembic_version` table."""
     tracking = tracking_uri()
     if not tracking.startswith("postgresql"):
         return

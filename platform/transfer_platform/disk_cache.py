@@ -1,4 +1,4 @@
-"""On-disk key-value cache (SQLite) that any module may import."""
+"""Key-value cache on disk, stored in an SQLite database."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ _BATCH = 500
 class DiskCache:
     """Persistent mapping from keys to byte strings, shared by all processes of this user.
 
-    `get` returns nothing if the file is missing, corrupt or locked; `put` does nothing if it is locked or read-only.
+    If the file is missing, corrupt or locked, the cache appears empty. If it cannot be written, `put` does nothing.
     Keys may be file names that are not valid UTF-8.
 
     Args:

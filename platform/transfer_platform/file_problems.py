@@ -11,7 +11,7 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """Reason a file cannot be used.
+    """Reason why a file cannot be used.
 
     `kind` is a short category, such as `damaged`; `message` is shown after the file name and a colon.
     """
@@ -34,7 +34,7 @@ def printable(path: Path | str) -> str:
 
 
 def display_name(path: Path, root: Path, names: Mapping[Path, str]) -> str:
-    """Returns a file's name for messages: its entry in `names`, if any, otherwise its path relative to `root`."""
+    """Returns the name of a file in messages: its entry in `names`, or else its path relative to `root`."""
     if path in names:
         return printable(names[path])
     return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else path)

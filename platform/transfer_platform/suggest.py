@@ -10,7 +10,7 @@ _SYNONYMS = {
     "min": "low", "max": "high", "values": "choices",
     "fp32": "float32", "fp16": "float16", "bf16": "bfloat16",
 }  # fmt: skip
-"""Maps other tools' names to the names used here, for pairs too dissimilar to be matched by spelling."""
+"""Maps names used by other tools to names used here, if their spellings are too different for automatic matching."""
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

@@ -72,7 +72,7 @@ class Tracker:
     ) -> TrialRun:
         """Resumes or creates the child run of a trial and logs the trial's hyperparameters.
 
-        If `resumed` is True, an earlier process may have created the run, so this function first searches for one.
+        If `resumed` is True, this function first searches for a run created by an earlier process.
         """
         name, identity = f"trial {number}", {MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)}
         run = self._resume_or_create_run(name, identity, {}) if resumed else self._create_run(name, identity)
@@ -180,7 +180,7 @@ class Run:
 
 
 class TrialRun(Run):
-    """The run of a trial; buffers params, metrics and tags because a request may take longer than an epoch.
+    """The run of a trial. Buffers params, metrics and tags because sending them may take longer than an epoch.
 
     Unlike MLflow's asynchronous logging, this class sends batches in order and raises an error if one fails. This is
     necessary because a resumed trial continues after its last logged step, so no earlier step may be missing.

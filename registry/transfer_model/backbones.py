@@ -35,7 +35,7 @@ _TORCHVISION_OPTIONS = {
 
 @dataclass(frozen=True, order=True)
 class Backbone:
-    """Resolved backbone name.
+    """Backbone name, resolved to a library, an architecture and a weights tag.
 
     Attributes:
         library: `torchvision`, `timm` or `bundled`.
@@ -80,7 +80,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
     Args:
         backbone: Result of `catalog.resolve`.
         classes: Number of outputs; 0 builds the network without a classifier (supported only by some timm networks).
-        image_size: Image side S in pixels; only used by networks whose weights depend on it.
+        image_size: Image side S in pixels; used only by networks that are built for a fixed image size.
         auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
     if backbone.library == TORCHVISION:
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns preprocessings keyed by weights name, default first; if no weights are named, the only key is ""."""
+    """Returns the preprocessing for each weights name, default first; the only key is "" if no weights have names."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:

@@ -25,7 +25,7 @@ FILE = Path(__file__).with_name("catalog.json")
 
 @dataclass(frozen=True)
 class Stage:
-    """Backbone stage; the parameter count of the first stage includes parameters that belong to no stage."""
+    """Backbone stage; in the first stage, `parameters` also counts parameters that belong to no stage."""
 
     name: str
     parameters: int
@@ -38,9 +38,9 @@ class BackboneInfo:
     Attributes:
         name: Name as passed to `backbone_info`.
         library: `torchvision`, `timm` or `bundled`.
-        features: Input width of a new head, which has (features + 1) x classes parameters.
+        features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Keyed by weights name, default first; if no weights are named, the only key is "".
+        preprocessings: Preprocessing for each weights name, default first; the only key is "" if no weights have names.
     """
 
     name: str
@@ -51,7 +51,7 @@ class BackboneInfo:
 
     @property
     def parameters(self) -> int:
-        """Total number of parameters in all stages; excludes the head, which is replaced."""
+        """Number of parameters in all stages together; the head is not included."""
         return sum(stage.parameters for stage in self.stages)
 
     @property
@@ -89,7 +89,7 @@ def resolve(name: str) -> Backbone:
 
 
 def names(pattern: str = "*") -> tuple[str, ...]:
-    """Returns the shortest unambiguous names of all matching backbones, sorted.
+    """Returns the sorted names of all matching backbones, each in its shortest unambiguous form.
 
     `pattern` is a shell-style pattern, such as `*b0` or `timm/vit*`, or a substring of the name.
     """
@@ -106,7 +106,7 @@ def similar_names(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def backbone_info(name: str) -> BackboneInfo:
-    """Describes a backbone; uses `catalog.json` if it matches the installed library versions.
+    """Describes a backbone, using `catalog.json` if that was generated for the installed library versions.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -131,7 +131,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json` even if library versions differ; returns None for unlisted backbones."""
+    """Describes a backbone from `catalog.json` even if the library versions differ; returns None if it is unlisted."""
     return _read_entry(name, resolve(name), _content())
 
 

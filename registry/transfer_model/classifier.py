@@ -109,7 +109,7 @@ class Classifier:
         return self.config.classes
 
     def predict(self, images: Sequence[bytes | Path]) -> ClassifierOutput:
-        """Classifies images given as file contents or paths; an image's results are bitwise identical in any batch.
+        """Classifies images from file contents or paths; an image's results do not depend on the other images.
 
         Raises:
             UnreadableImageError: An image cannot be decoded; the message identifies the first such image by its path,
@@ -141,7 +141,7 @@ class Classifier:
         return self._forward(torch.stack(tensors))
 
     def _forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """Pads images (B, 3, S, S) to a full batch and classifies them."""
+        """Classifies images (B, 3, S, S), padding them to a full batch."""
         padding = self._batch_size - len(images)
         batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding)).to(self.device)
         with torch.inference_mode():

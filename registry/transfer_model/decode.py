@@ -41,7 +41,7 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
-    """Decodes an image to upright 8-bit RGB; passing a path or the content of that file yields the same pixels.
+    """Decodes an image to upright 8-bit RGB; the pixels are the same for a path and for the content of that file.
 
     Applies the EXIF orientation, composites transparent images onto white, converts CMYK and palette images, scales
     high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
@@ -61,7 +61,7 @@ def decode(source: bytes | Path, name: str = "the image", *, min_side: int | Non
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises the errors of `decode` that are detectable from the header."""
+    """Opens an image and reads only its header; raises the same error as `decode` if the header shows a problem."""
     name = name if isinstance(source, bytes) else str(source)
     _hide_pillow_warnings()
     return _open(name, _content(source, name))
@@ -86,8 +86,8 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation (1 to 8), or 1 (upright) if it is missing or invalid.
 
-    PNG images should be loaded before this call; otherwise, Pillow loads them during the call. The orientation of a
-    loaded TIFF is 1 because Pillow has already rotated it.
+    Load PNG images before calling this function, because Pillow may otherwise load them to find the orientation. The
+    orientation of a loaded TIFF is 1 because Pillow has already rotated it.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -174,7 +174,7 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white: 65535 (for floats, 1 or 255 if not below `brightest`), or `brightest` if larger."""
+    """Returns the pixel value of white: 65535 (for floats, 1 or 255 if that suffices), or `brightest` if larger."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
@@ -182,7 +182,7 @@ def _full_scale(mode: str, brightest: float) -> float:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
-    `warnings.catch_warnings` is not thread-safe, so the filter stays installed; each call moves it to the front.
+    The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call moves it to the front.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")

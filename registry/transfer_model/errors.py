@@ -25,7 +25,7 @@ class WeightsError(ModelError):
 
 
 class UnreadableImageError(ModelError):
-    """The bytes are not an image in a supported format, are corrupt, or would decode to too many pixels.
+    """An image is unreadable, corrupt or too large, or has an unsupported format or color space.
 
     Args:
         message: Error message, one sentence.

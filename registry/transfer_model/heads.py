@@ -17,8 +17,8 @@ class Head(nn.Module):
     biases are initialized to zero, so the initial predictions are nearly uniform.
 
     Args:
-        original: Library classifier to replace: a convolution is replaced by a 1x1 convolution
-            (B, F, H, W) -> (B, C, H, W), any other module by a linear layer (..., F) -> (..., C).
+        original: Library classifier to replace. A convolution is replaced by a 1x1 convolution from (B, F, H, W) to
+            (B, C, H, W), and any other module by a linear layer from (..., F) to (..., C).
         classes: Number of classes C, at least 1.
         dropout: Dropout probability during training, at least 0 and less than 1.
         generator: Random generator for the initial weights; defaults to torch's global generator.

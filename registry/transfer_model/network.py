@@ -117,7 +117,7 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Indices of the trainable auxiliary heads' logits in the tuple that the backbone returns in training mode."""
+        """Indices of the trainable auxiliary heads' logits in the tuple returned by the backbone in training mode."""
         auxiliary = self._structure.auxiliary
         return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 
@@ -140,8 +140,8 @@ class Network(nn.Module):
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
         """Registers a hook that every forward pass calls with the head's input, averaged over positions to (B, F).
 
-        The hook is called in the thread that runs the network. It is attached to the head's last layer, so a network
-        suffix also calls it. To remove it, call `remove()` on the handle or use the handle as a context manager.
+        The hook is called in the thread that runs the network. It is attached to the head's last layer, so running
+        only a network suffix also calls it. To remove it, call `remove()` or use the handle as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -165,7 +165,7 @@ class Network(nn.Module):
         """Freezes exactly the first `count` stages; if all stages are frozen, only the head is trainable.
 
         Parameters that belong to no stage (class tokens, position embeddings) are frozen with the first stage. An
-        auxiliary head is frozen with the preceding stage, because its loss could then no longer train the backbone.
+        auxiliary head is frozen once all stages before it are frozen, because its loss can only train those stages.
         """
         self.frozen = count
         for parameter in self._trainable:
@@ -208,7 +208,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch, after adding the format version that MNASNet needs but safetensors files lack."""
+        """Loads weights as in torch; also handles MNASNet weights in safetensors files, which lack a format version."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

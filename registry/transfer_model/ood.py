@@ -78,8 +78,8 @@ class OodScorer:
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     """Returns the score above which an image is flagged as unknown.
 
-    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): for any distribution of images, the
-    expected fraction of new images from the same distribution that exceed the threshold is at most `false_alarms`.
+    The threshold is the split-conformal quantile (Papadopoulos et al., 2002): among new images from the same
+    distribution, the expected fraction with a score above the threshold is at most `false_alarms`.
 
     Args:
         scores: Scores (N,) of images not used to train the network; no score may compare an image with itself.

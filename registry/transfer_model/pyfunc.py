@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """Error whose HTTP response contains only the original message; by default, MLflow prepends the whole request."""
+    """Error whose HTTP response contains only its message, without the request data that MLflow adds by default."""
 
     def serialize_as_json(self) -> str:
         """Returns the HTTP response body, which contains `error_code` and `message`."""
@@ -70,8 +70,8 @@ class ImageClassifier(PythonModel):
         Args:
             context: Ignored.
             model_input: Table with a column of base64 strings, base64 `data:` URIs or, in calls from Python, bytes.
-            params: `top_k`, the number of classes to list, defaults to 5. `threshold`, the out-of-distribution score
-                above which an image is flagged as unknown, defaults to the model's threshold.
+            params: `top_k` is the number of classes to list (default: 5). `threshold` is the out-of-distribution score
+                above which an image is flagged as unknown (default: the model's threshold).
 
         Returns:
             For each row: `label` and `probability` of the most probable class; `top`, the `top_k` most probable
@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Returns the validated `top_k`; MLflow has checked its type, but accepts null and integers of any size."""
+    """Validates and returns `top_k`. MLflow allows it to be null or any integer."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")
@@ -135,7 +135,7 @@ def _image_column(model_input: pd.DataFrame) -> list[object]:
 
 
 def _check_total_pixels(images: list[bytes]) -> None:
-    """Rejects requests over `MAX_PIXELS` pixels: even small files can decode to more, and decoding is slow."""
+    """Rejects requests with more than `MAX_PIXELS` pixels in total, which would take too long to decode."""
     total = sum(pixel_count(image, f"row {row}") for row, image in enumerate(images))
     if total > MAX_PIXELS:
         _reject(f"the images have {total:,} pixels in total, more than the {MAX_PIXELS:,} allowed")

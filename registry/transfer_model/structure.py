@@ -49,12 +49,12 @@ class NetworkStructure:
         features: Number of input features of the first head.
         auxiliary: Classifiers that only run in training mode.
         stages: Stages from the input to the heads, in the order in which they are first called.
-        sizes: Number of parameters in each stage. The first stage includes parameters that belong to no stage;
-            parameters shared by several stages (CoaT) are counted only in the earliest of them.
-        weightless_modules: Weightless modules outside the stages, each with the number of stages that run before it.
+        sizes: Number of parameters in each stage. Parameters outside all stages and heads count toward the first stage.
+            Parameters that several stages share, as in CoaT, count only toward the earliest of these stages.
+        weightless_modules: Weightless modules outside the stages, and the number of stages that run before each.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run at this image size.
-        pooled: True if the library provides no classifier for the network, which then needs a `PooledHead`.
+        pooled: True if the library's network has no classifier and therefore needs a `PooledHead`.
     """
 
     heads: tuple[str, ...]
@@ -72,7 +72,7 @@ class ForwardTrace:
     """Records module calls and classifier outputs during one forward pass on the meta device.
 
     Attributes:
-        order: Index of each module's first call, keyed by module name, in call order.
+        order: Position of each module's first call in the sequence of first calls, keyed by module name.
         outputs: Outputs of each classifier in call order, keyed by module name.
     """
 
@@ -199,7 +199,7 @@ def _without_aliases(network: nn.Module, names: list[str]) -> tuple[str, ...]:
 
 
 def _divide(module: nn.Module, name: str, total: int, excluded: tuple[str, ...]) -> Iterator[str]:
-    """Yields stage names; recursively divides containers, modules that contain a head, and very large modules."""
+    """Yields stage names, recursing into containers, very large modules, and modules that contain a head."""
     for child_name, child in module.named_children():
         full = f"{name}.{child_name}" if name else child_name
         if full in excluded:

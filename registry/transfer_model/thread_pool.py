@@ -21,7 +21,7 @@ def _initialize_thread(threads: int) -> None:
 
 
 class FairThreadPool:
-    """Persistent thread pool that alternates between the tasks of concurrent callers.
+    """Persistent thread pool that shares its threads fairly between concurrent callers.
 
     Args:
         count: Number of tasks that run in parallel.
@@ -39,7 +39,7 @@ class FairThreadPool:
         torch.set_num_threads(torch.get_num_threads())
 
     def map(self, function: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
-        """Yields the results in task order; the first error is raised and cancels the remaining tasks."""
+        """Runs the tasks and yields their results in order. If a task fails, raises its error and cancels the rest."""
         pending: deque[Future[_Result]] = deque()
         try:
             for task in tasks:

@@ -25,7 +25,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of a `Head`'s tensor names; it comes after the library's module name."""
+"""Prefix of a `Head`'s tensor names, which follows the library's module name."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_LISTED = 20
@@ -55,10 +55,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts their names and shapes to match `module`; the library's heads need not match.
+    """Reads weights and converts their names and shapes to match `module`; the library's heads may differ.
 
-    The file may contain library weights or a `Network` checkpoint. timm and torchvision perform the
-    conversions, such as renaming tensors from older versions and resizing position embeddings to the image size S.
+    The file may contain library weights or a `Network` checkpoint. The conversions are done by timm and torchvision.
+    They include renaming tensors from older versions and resizing position embeddings for the image size.
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
@@ -138,7 +138,7 @@ def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content
 
 
 def _rename(state: Mapping[str, Any], pattern: str, replacement: str) -> dict[str, Tensor]:
-    """Replaces a pattern in tensor names; keeps the format version and drops values that are not tensors."""
+    """Replaces a pattern in all tensor names. Preserves the format version, but drops values that are not tensors."""
     tensors = OrderedDict(
         (re.sub(pattern, replacement, name), tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)
     )
@@ -229,13 +229,13 @@ def _timm_pretrained(
 
 
 def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Returns True if a randomly initialized tensor is unchanged; always False for vectors and constant tensors."""
+    """Returns True if a tensor with two or more dimensions still has its random initial values."""
     is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
     return is_random and torch.equal(tensor, initial)
 
 
 def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames tensors by position, because the bundled file contains the same tensors under different names."""
+    """Renames tensors by position, because the bundled weights use different names for the same tensors."""
     names = list(module.state_dict())
     return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 

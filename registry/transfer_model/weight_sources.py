@@ -85,7 +85,7 @@ def _remote(name: str, url: str) -> WeightSource:
 
 
 def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
-    """Returns the download URL; prefers a file with a checksum in its name over safetensors on Hugging Face."""
+    """Returns the download URL, preferring a file whose name contains a checksum to a file on Hugging Face."""
     url = str(cfg.url or "")
     if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
         return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"

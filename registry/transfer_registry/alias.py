@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_move(
     version: ModelVersion, kind: EntryKind, verdict: LedgerEntry | None, previous: int | None, reason: str
 ) -> LedgerEntry:
-    """Returns an unsaved entry for a promotion or rollback that replaces the champion `previous` with a version."""
+    """Returns an unsaved ledger entry for a move that replaces the champion `previous` with `version`."""
     return LedgerEntry(
         kind=kind,
         model=version.name,
@@ -37,10 +37,10 @@ def create_move(
 
 
 def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEntry | None) -> None:
-    """Applies an entry to its version's alias, description and tags, unless the entry has already been applied.
+    """Updates a version's alias, description and tags from a ledger entry, unless this has already been done.
 
-    The tag with the entry's hash is written last and marks the entry as applied. `verdict` is the last verdict on
-    the version, or None if it was never judged; `move` is None if the gate rejected the version.
+    The tag with the entry's hash is written last, so its presence shows that the entry was applied. `verdict` is the
+    last verdict on the version, or None if it was never judged. `move` is None if the gate rejected the version.
     """
     entry = move or verdict
     assert entry is not None, "there is nothing to apply"
@@ -55,7 +55,7 @@ def apply_move(client: MlflowClient, verdict: LedgerEntry | None, move: LedgerEn
 
 
 def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
-    """Returns True if the version has a tag with this entry's id and hash; ids repeat across ledgers, hashes do not."""
+    """Returns True if a version has a tag with this entry's id and hash. The id alone is not unique across ledgers."""
     return bool(version.tags.get(f"{HASH_TAG}{entry.id}") == entry.hash)
 
 
@@ -69,7 +69,7 @@ def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) ->
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Returns True if an entry belongs to this version, not to a deleted version with the same number.
 
-    MLflow reuses the version numbers of deleted models, even for a later trial of the same run.
+    After a model is deleted, MLflow reuses its version numbers, even for a later trial of the same run.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp
@@ -92,7 +92,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
     """Describes how the alias differs from the ledger; returns an empty string if they agree.
 
-    A deleted champion is not a discrepancy (its alias is deleted too), nor is the alias of a model without entries.
+    A deleted champion is not a discrepancy, because its alias is deleted too. Models without entries are ignored.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None

@@ -29,9 +29,9 @@ class ServedOutput:
 
 
 Predict = Callable[[str, Sequence[Path]], NDArray[np.float32]]
-"""Function that maps a model URI and N image files to probabilities (N, C), computed in an isolated process."""
+"""Function that takes a model URI and N image files, and computes probabilities (N, C) in an isolated process."""
 Serve = Callable[[str, Sequence[Path], Sequence[str]], ServedOutput]
-"""Function that maps a model URI, N image files and C class names to predictions received over HTTP."""
+"""Function that takes a model URI, N image files and C class names, and requests predictions over HTTP."""
 
 
 def parse_predictions(predictions: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> ServedOutput:
@@ -113,7 +113,7 @@ class Evaluation:
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Most probable class name for each image (N,)."""
+        """Name of the most probable class for each image (N,)."""
         return tuple(self.classes[best] for best in self.probabilities.argmax(axis=1))
 
     def served_output(self, indices: Sequence[int]) -> ServedOutput:

@@ -34,11 +34,11 @@ def evaluate_champion(
     evaluation: Evaluation,
     predict: Predict,
 ) -> ChampionPredictions:
-    """Returns the champion's predictions for the test images; reuses stored predictions if they cover all images.
+    """Returns the champion's predictions for the test images, using stored predictions if they cover all images.
 
     Classes are matched by name, so their order may differ. `verdict_fingerprint` identifies the test images that
-    the champion was judged on; it is None if the champion was never judged. `predict` is called only if an image has no
-    stored prediction; its result is then stored with the version.
+    the champion was judged on, or is None if it was never judged. If an image has no stored prediction, `predict` is
+    called for all images, and the new predictions are stored with the version.
 
     Raises:
         RegistryError: The champion cannot be loaded, or returns probabilities of the wrong shape.

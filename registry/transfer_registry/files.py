@@ -33,7 +33,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def require_writable(file: Path) -> None:
-    """Checks that `atomic_write` can write a file; called before any expensive work starts.
+    """Checks that `atomic_write` can write a file, so that errors are found before expensive work starts.
 
     Raises:
         StorageError: The file is a folder, or its parent folder does not exist or is not writable.
@@ -51,7 +51,7 @@ def require_writable(file: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Creates a folder and its files atomically; yields a temporary hidden folder next to it.
+    """Creates a folder and its files atomically. Yields a hidden temporary folder to write the files to.
 
     Raises:
         StorageError: `folder` is a file or is not empty.
@@ -124,8 +124,8 @@ def atomic_database(url: str) -> Iterator[str]:
     Neither MLflow nor Optuna can open a database whose creation was interrupted.
 
     Yields:
-        URL at which to create the tables: the URL of a temporary file that is moved into place once complete, or
-        `url` itself if the database exists or is not a SQLite file.
+        URL of the database to create the tables in: `url` itself if the database exists or is not a SQLite file;
+        otherwise, the URL of a temporary file, which is moved into place once it is complete.
     """
     file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
     if file is None or file.exists():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOTABLE_GAIN = 0.02
 """Accuracy gain for which the power of an inconclusive test is reported."""
 POWER = 0.8
-"""Conventional target power, for which the required number of test images is reported."""
+"""Power for which the required number of test images is reported; 0.8 is the usual convention."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ChampionPredictions:
 
 
 def require_metrics(rules: Mapping[str, Rule], metrics: Mapping[str, float]) -> None:
-    """Raises RegistryError if any threshold applies to a metric that was not measured."""
+    """Raises RegistryError if a metric that has a threshold was not measured."""
     for name, rule in rules.items():
         if isinstance(rule, Threshold) and name not in metrics:
             raise RegistryError(
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Labels of the test images (N,), and one flag per image (N,) for each model: True if the model is correct."""
+    """Labels of the test images (N,), and flags (N,) that show on which images each of the two models is correct."""
 
     version: int
     labels: np.ndarray
@@ -123,7 +123,7 @@ class _PairedPredictions:
     champion_correct: np.ndarray
 
     def count(self, mask: np.ndarray | None = None) -> PairedResult:
-        """Counts the images on which only one model is correct; a boolean mask (N,) restricts the count."""
+        """Counts the images that only one of the models classifies correctly, restricted to `mask` (N,) if given."""
         selected = np.ones(len(self.labels), bool) if mask is None else mask
         better, worse = self.correct & ~self.champion_correct, ~self.correct & self.champion_correct
         return PairedResult(int(selected.sum()), int((better & selected).sum()), int((worse & selected).sum()))

@@ -67,7 +67,7 @@ _HASHED_FIELDS = (
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Datetime always returned in UTC: SQLite drops the time zone, and PostgreSQL uses the session's time zone."""
+    """Datetime that is returned in UTC. SQLite drops time zones, and PostgreSQL uses the session's time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -198,7 +198,7 @@ class Ledger:
     def append_move(self, entry: LedgerEntry, *, expected_last: LedgerEntry | None) -> LedgerEntry:
         """Appends a promotion or rollback unless another process has changed the champion.
 
-        `expected_last` is the model's last move at the time this move was prepared, or None if there was none.
+        `expected_last` is the model's last move as read by the caller, or None if the caller found no move.
 
         Raises:
             ChampionMovedError: Another move was recorded in the meantime; nothing was written.
@@ -235,8 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        MLflow reuses the version numbers of deleted models, so `run_id`, the run that created the version, is needed to
-        identify it. If `run_id` is None, any run matches.
+        After a model is deleted, MLflow reuses its version numbers. `run_id`, the run that created the version,
+        therefore helps to identify it. If `run_id` is None, any run matches.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT
@@ -301,5 +301,5 @@ def _disable_implicit_transactions(connection: DBAPIConnection, _record: Connect
 
 
 def _begin_immediate(connection: Connection) -> None:
-    """Acquires the write lock before the first read, so that the values read are still current when writing."""
+    """Acquires the write lock before the first read, so that no value can change between reading and writing."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

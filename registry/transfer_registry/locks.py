@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a lock that excludes other database clients: a PostgreSQL advisory lock, or a file lock for SQLite."""
+    """Locks a name for one database client at a time, using a PostgreSQL advisory lock or, for SQLite, a file lock."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -64,9 +64,9 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 
 @contextmanager
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds a file lock; if `busy` is set, also records this process in a file named `holder` in the same folder.
+    """Holds a file lock, waiting for it if `busy` is None. The lock file is never deleted.
 
-    If the lock is taken, raises an error starting with `busy`, or waits if `busy` is None. Never deletes the lock file.
+    `busy` begins the error message. If it is set, this process is also recorded in a `holder` file in the same folder.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
-    """Restores the previous champion and returns the ledger entry; each further call goes back one more promotion.
+    """Restores the previous champion and returns the ledger entry. Repeated calls go back one promotion at a time.
 
     Raises:
         RegistryError: There is no previous champion, its version was deleted, or the alias differs from the ledger.
@@ -94,7 +94,7 @@ def _obstacle(verdict: LedgerEntry | None, champion: int | None) -> str:
 
 
 def _previous_champion(client: MlflowClient, ledger: Ledger, model: str) -> int | None:
-    """Returns the previous champion: promotions push a version onto a stack; rollbacks pop back to an earlier one.
+    """Returns the champion before the current one, ignoring promotions that were rolled back.
 
     Entries for deleted versions whose numbers have been reused are skipped.
     """

@@ -20,7 +20,7 @@ ARTIFACT_TAG = "platform.served_form"
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
-    """Returns all registered models, from all pages of the search results."""
+    """Returns all registered models."""
     page = client.search_registered_models()
     models = list(page)
     while page.token:
@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if the version exists and this run created it; version numbers of deleted models may be reused."""
+    """Returns True if the given run created this version; a recreated model starts again at version 1."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

@@ -36,7 +36,7 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist; the message lists those available.
+        RegistryError: The folder, registered model, version or alias does not exist.
     """
     if Path(model, "MLmodel").is_file():
         return str(Path(model).absolute())
@@ -57,7 +57,7 @@ def parse_version(model: str) -> tuple[str, int]:
     """Returns the registered model name and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: See `model_uri`; also raised for a reference to anything other than a registered version.
+        RegistryError: The model, version or alias does not exist, or this is not a reference to a registered version.
     """
     match = _match_registered(model)
     if match is None:
@@ -69,7 +69,7 @@ def run_id_of(reference: str) -> str:
     """Returns the reference if it is a run ID, otherwise the ID of the run that created the registered version.
 
     Raises:
-        RegistryError: See `parse_version`; also raised if no run is recorded for the version.
+        RegistryError: The reference is invalid (see `parse_version`), or no run is recorded for the version.
     """
     if _RUN_ID.fullmatch(reference):
         return reference
@@ -85,7 +85,7 @@ def run_id_of(reference: str) -> str:
 
 
 def _match_registered(model: str) -> re.Match[str] | None:
-    """Parses a reference to a registered model; returns None for others, such as logged models (`models:/m-...`)."""
+    """Parses a reference to a registered model; returns None for any other reference, such as `models:/m-...`."""
     return None if model.startswith("models:/m-") else _REGISTERED.fullmatch(model)
 
 
@@ -102,7 +102,7 @@ def _registered_model(name: str) -> RegisteredModel:
 
 
 def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
-    """Returns a reference's URI, registered model name and version number."""
+    """Returns the URI, registered model name and version number for a parsed reference."""
     registered = _registered_model(match["name"])
     if version := match["version"]:
         numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]

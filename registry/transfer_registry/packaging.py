@@ -58,7 +58,7 @@ def log_model(
 ) -> ModelInfo:
     """Logs a model saved by `classifier.save`, without registering it.
 
-    The model is listed in the experiment of its source run `run_id`, with the run's parameters. `metadata` is added to
+    The model appears in the experiment of the run `run_id`, with that run's parameters. `metadata` is added to
     the `MLmodel` file. `package` is the folder of the package to ship (default: `transfer_model`).
 
     Raises:
@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model with these tags, or None; deletes matches that are not fully logged."""
+    """Returns the URI of the run's logged model with these tags, or None; deletes incomplete models with these tags."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -129,14 +129,14 @@ def signature(config: ModelConfig) -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """Returns the shipped package's dependencies, pinned to the installed versions, without suffixes such as `+cpu`."""
+    """Returns the dependencies of the shipped package at their installed versions, without suffixes such as `+cpu`."""
     return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
 
 
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    A trial's digest changes if its calibration or the shipped code changes, or if retraining is nondeterministic.
+    A repeated trial gets a different digest if training is nondeterministic, or if its calibration or the code changed.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -173,7 +173,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates a logged model in the experiment of run `run_id` instead of the active one; returns the model ID."""
+    """Creates a logged model in the experiment of the given run, not in the active experiment; returns the model ID."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(
@@ -183,7 +183,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files, excluding the catalog data, which is not needed to build a network."""
+    """Returns a package's Python files; its data files are not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 
@@ -209,7 +209,7 @@ def _write_loader(staging: Path, package: str) -> str:
 
 @contextmanager
 def _importable(staging: Path) -> Iterator[None]:
-    """Makes the staged package importable while MLflow runs the loader, and unloads it afterwards."""
+    """Makes the copied package importable while MLflow runs the loader, and unloads it afterwards."""
     before = set(sys.modules)
     sys.path.insert(0, str(staging))
     try:

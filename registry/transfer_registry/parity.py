@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
-"""Largest allowed difference in any probability or out-of-distribution score, keyed by the served model's precision."""
+"""Largest allowed difference in any probability or out-of-distribution score, by precision of the served model."""
 CLEAR_MARGIN = 0.04
-"""Margin between the top two probabilities above which the label must not change; twice the largest tolerance."""
+"""If the top two probabilities differ by more than this (twice the largest tolerance), the label must not change."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
@@ -32,8 +32,8 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
     Returns:
         Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by more
-        than `TOLERANCE`, if no single threshold explains both sets of unknown flags, or, in half precision, if a label
-        with a margin above `CLEAR_MARGIN` changed.
+        than `TOLERANCE`, if no single threshold could have produced both sets of unknown flags, or, except in
+        float32, if the label of an image with a margin above `CLEAR_MARGIN` changed.
 
     Raises:
         RegistryError: The precision is not supported.
@@ -68,7 +68,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
 
 def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
-    """Returns each image's largest probability difference (N,) and out-of-distribution score difference (N,)."""
+    """Returns the largest probability difference (N,) and the out-of-distribution score difference (N,) per image."""
     differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
     if not np.isnan(own.ood_scores).all():
         differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)
@@ -92,7 +92,7 @@ def _largest(differences: Mapping[str, NDArray[np.float64]], precision: str) -> 
 
 
 def _same_threshold(own: ServedOutput, served: ServedOutput) -> bool:
-    """Returns True if a single out-of-distribution threshold is consistent with the unknown flags of both outputs."""
+    """Returns True if a single threshold could have produced the unknown flags of both outputs."""
     if all(flag is None for flag in own.unknown):
         return True
     if None in served.unknown:

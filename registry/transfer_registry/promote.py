@@ -45,7 +45,7 @@ class PromotionResult:
     """Result of `promote_candidate`.
 
     Attributes:
-        verdict: Verdict of the gate; its first result is for the parity rule.
+        verdict: Verdict of the gate; the first result is that of the parity rule.
         promoted: True if this verdict made the version the champion, even if the version has since been replaced.
         previous_champion: Version that the candidate was compared with; None if there was no champion.
     """
@@ -70,8 +70,8 @@ def promote_candidate(
     Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
     rules, test images or champion have changed.
 
-    `evaluation` must be computed with the files that are served. `serve` serves the registered version and classifies a
-    sample of the test images over HTTP; `predict` runs the champion's own code if no predictions are stored for it.
+    `evaluation` must be computed with the model files that are served. `serve` serves the new version and classifies
+    some test images over HTTP. `predict` computes the champion's predictions if none are stored.
 
     Raises:
         RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
@@ -134,7 +134,7 @@ class _Promotion:
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the latest verdict if it led to the latest move or used the same rules, test images and champion."""
+        """Returns the last verdict if it led to the last move, or if rules, test images and champion are unchanged."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DIGITS = ".15g"
-"""Number format in rule texts. Different rules must have different texts: a verdict is reused if all texts match."""
+"""Number format in rule texts. It must distinguish all rules, because a verdict is reused if all texts match."""
 
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
-"""Confidence level; at 0.5 or below, two models could each be significantly better than the other."""
+"""Confidence level. At 0.5 or below, each of two models could be significantly better than the other."""
 
 
 class _BaseRule(BaseModel):
@@ -22,7 +22,7 @@ class _BaseRule(BaseModel):
 
 
 class Threshold(_BaseRule):
-    """Lower bound on a metric, upper bound, or both."""
+    """A lower bound, an upper bound or both for a metric."""
 
     at_least: float | None = None
     """Smallest value that passes."""
@@ -47,10 +47,10 @@ class OverChampion(_BaseRule):
     """The candidate must be significantly more accurate than the current champion."""
 
     confidence: Confidence = 0.95
-    """One minus the significance level of the one-sided exact McNemar test."""
+    """One minus the significance level of the one-sided test: exact McNemar if the margin is 0, else Tango's test."""
 
     margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Accuracy gain the candidate must exceed, -1 to 1; with a negative value, the rule tests for non-inferiority."""
+    """Accuracy gain that the candidate must exceed, -1 to 1; a negative value makes this a non-inferiority test."""
 
     def describe(self, name: str) -> str:
         """Returns the rule as text, such as `over_champion by +0.01 at 0.95`."""

@@ -128,7 +128,7 @@ def power(images: int, effect: TrueEffect, confidence: float) -> float:
 
 
 def required_images(effect: TrueEffect, confidence: float, target_power: float) -> int:
-    """Returns the approximate number of test images needed to reach a given power, found by bisection to within 1%."""
+    """Returns the number of test images needed to reach the given power, accurate to about 1%."""
     low, high = 1, 2
     while power(high, effect, confidence) < target_power and high < _MAX_IMAGES:
         low, high = high, 2 * high

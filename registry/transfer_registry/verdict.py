@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 Figure = float | int | str | None
-"""Value on which a rule's result is based; None replaces non-finite numbers, which JSON cannot represent."""
+"""Value on which a rule's result is based. None stands for non-finite numbers, which JSON cannot represent."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Verdict:
     Attributes:
         results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
-        note: Discrepancy between the alias and the ledger at the time of the verdict; empty if there is none.
+        note: Difference between the champion alias and the ledger when the verdict was made; empty if there was none.
     """
 
     results: tuple[RuleResult, ...]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LEDGER_TAG = "platform.ledger_entry"
 """Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix of a tag whose name ends in a ledger entry's ID; its value is the entry's hash, to detect ledger changes."""
+"""Prefix of a tag that ends in the ID of a ledger entry. The value is the entry's hash, which reveals later changes."""
 
 _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 
@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by eve
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback that followed the verdict, or the verdict itself if there was none. The tag with
-    the hash of `last` is written last, so a version with this tag also has all the others.
+    `last` is the promotion or rollback that followed the verdict, or the verdict itself if there was none. The hash
+    tag of `last` is written last, so a version with this tag has all the other tags too.
     """
     tags = {}
     if verdict:
@@ -38,7 +38,7 @@ def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, st
 
 
 def version_description(verdict: LedgerEntry | None, move: LedgerEntry | None) -> str:
-    """Returns Markdown with a version's status, rule results and fingerprints; see `apply_move` for the arguments."""
+    """Returns a version's description in Markdown, with status, rule results and fingerprints; see `apply_move`."""
     entry = move or verdict
     assert entry is not None, "the ledger has no entry for the version"
     lines = [

@@ -1,4 +1,4 @@
-"""Command-line interface: parses arguments, calls a function, prints its result.
+"""Command-line interface: parses arguments, calls a function and prints its result.
 
 Heavy modules are imported inside the commands so that `--help` responds immediately.
 """
@@ -56,14 +56,14 @@ class Commands(click.Group):
 def _collect_less_garbage() -> None:
     """Runs the garbage collector less often, which saves several seconds per command.
 
-    By default, Python repeatedly scans the objects created by importing torch and MLflow, which all live until exit.
+    By default, Python repeatedly scans all objects that torch and MLflow create on import, but these live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns a message for a file system, database, MLflow or weights error; None for others, which are bugs."""
+    """Returns a message for a file system, database, MLflow or weights error. Returns None for any other error."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
@@ -146,7 +146,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="Also list the stages, whose names are valid values of freeze_through.")
+@click.option("--stages", is_flag=True, help="Also list the stages. Use their names as values of freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose names match PATTERN, such as 'resnet*'."""
     from transfer_platform.commands import check
@@ -239,12 +239,12 @@ def evaluate(model: str, folder: Path) -> None:
 
 @main.command()
 @click.argument("photos", nargs=-1, required=True)
-@click.option("--backbone", help="Pretrained backbone to use with its ImageNet classes.")
+@click.option("--backbone", help="Pretrained backbone, which predicts ImageNet classes.")
 @click.option("--model", help="Registered model.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print.")
 @click.option("--annotate", type=click.Path(path_type=Path), help="PNG file for an annotated copy of the photo.")
 def classify(photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None) -> None:
-    """Classify PHOTOS, given as files or URLs."""
+    """Classify PHOTOS, which can be files or URLs."""
     if bool(backbone) == bool(model):
         raise click.UsageError("pass either --backbone or --model, for example --backbone efficientnet_lite0")
     if annotate and len(photos) != 1:

@@ -57,7 +57,7 @@ def report(
 def diff(run_a: str, run_b: str, as_json: bool) -> None:
     """Compare the images (by content), labels and splits of RUN_A and RUN_B.
 
-    A run is an MLflow run ID or a registered version such as ants-bees/3.
+    Specify each run as an MLflow run ID or a registered version, such as ants-bees/3.
     """
     from transfer_platform.commands import data
 

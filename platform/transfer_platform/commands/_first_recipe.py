@@ -16,7 +16,7 @@ from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, F
 MIN_VALIDATION_IMAGES = 30
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
 LARGE_TRAINING_SET = 2000
-"""Minimum number of training images for which larger batches are faster with no loss of accuracy."""
+"""Minimum number of training images at which larger batches save time without reducing accuracy."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
@@ -26,12 +26,12 @@ LEAK = "duplicate across splits"
 _COMMENT_COLUMN = 46
 
 Line = tuple[str, str]
-"""YAML text of a line and its trailing comment; either may be empty."""
+"""A line of YAML and its trailing comment; either may be empty."""
 
 
 @dataclass(frozen=True)
 class InspectedDataset:
-    """An inspected dataset with its resolved splits."""
+    """A dataset's inspection results and resolved splits."""
 
     inspection: Inspection
     splits: ResolvedSplits
@@ -62,7 +62,7 @@ class InspectedDataset:
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        """Reason for excluding each unreadable file, keyed by file name; empty if there are too many files to list."""
+        """Names of the unreadable files, each with the reason for excluding it; empty if there are too many to list."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
         unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
@@ -94,7 +94,7 @@ def render_recipe(dataset: InspectedDataset, name: str, source: str, file_name: 
 
 
 def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
-    """Yields sentences that summarize the dataset for someone about to run the recipe."""
+    """Yields sentences that summarize the dataset for the user."""
     yield f"training and validation: {_classes(dataset.training_counts)}"
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
@@ -187,7 +187,7 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """Returns the classes and their image counts as text, so that users can spot folders mistaken for classes."""
+    """Returns the classes and their image counts as text, so that users notice folders mistaken for classes."""
     listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
     names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
     more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""

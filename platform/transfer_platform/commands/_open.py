@@ -26,10 +26,10 @@ class OpenedRecipe:
     Attributes:
         recipe: Recipe with its splits resolved.
         folder: Base folder for relative paths in the recipe.
-        inspection: Findings of the preflight.
+        inspection: Result of the preflight checks.
         splits: Train, validation and test images; None if the dataset cannot be split, in which case
             the inspection contains an error.
-        split_notes: Sentences that explain how unset splits were resolved.
+        split_notes: Messages that explain how splits not set in the recipe were resolved.
     """
 
     recipe: Recipe
@@ -39,7 +39,7 @@ class OpenedRecipe:
     split_notes: tuple[str, ...]
 
     def trainable_splits(self) -> Splits:
-        """Returns the splits, or raises a `DataError` that lists all errors found by the preflight."""
+        """Returns the splits, or raises a `DataError` that lists all errors found by the preflight checks."""
         return require_valid(self.inspection, self.splits)
 
 
@@ -50,15 +50,15 @@ def open_recipe(
     say: Say = silent,
     check: Callable[[Recipe], None] | None = None,
 ) -> OpenedRecipe:
-    """Loads a recipe, opens its dataset and runs the preflight.
+    """Loads a recipe, opens its dataset and runs the preflight checks.
 
     Args:
         recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
             resolved against the current folder.
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
-        say: Called with each message about resolved splits.
-        check: Called with the loaded recipe before any data is read; should raise an error if the command cannot run.
+        say: Called with each message that explains how a split was resolved.
+        check: Called with the loaded recipe before any data is read. It should raise an error to reject the recipe.
 
     Raises:
         RecipeError: The recipe is invalid, or overrides were given for a loaded recipe.

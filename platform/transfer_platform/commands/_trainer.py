@@ -24,7 +24,7 @@ def make_trainer(
     progress: Progress,
     say: Say,
 ) -> TrialTrainer:
-    """Returns a trainer for all trials of a recipe; the recipe may contain search ranges."""
+    """Returns a trainer that can run every trial of a recipe. The recipe may contain search ranges."""
     return TrialTrainer(
         splits,
         {name: found.path for name, found in weights.items()},
@@ -38,7 +38,7 @@ def make_trainer(
 
 
 def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
-    """Returns the pretrained weights of the recipe's backbones, keyed by backbone name; downloads them if needed."""
+    """Downloads the pretrained weights of the recipe's backbones if needed and returns them, keyed by backbone."""
     name = recipe.backbone.name
     names = name.choices if isinstance(name, Choice) else (name,)
     return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}

@@ -40,7 +40,7 @@ def describe_plan(
         path: Recipe file, or name of a shipped recipe.
         overrides: Overrides such as `training.epochs=3`.
         progress: Called while data is downloaded and read.
-        timed: Measure the cost of the frozen part now, even if it has been measured before.
+        timed: Measure the cost of the frozen layers now, even if it has been measured before.
 
     Raises:
         TransferError: The recipe cannot be run; `platform run` would raise the same error.
@@ -137,7 +137,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Yields tables that compare the cost of extracting features once with that of rerunning the frozen part."""
+    """Yields tables that compare two costs: extracting features once, or running the frozen layers in every epoch."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1

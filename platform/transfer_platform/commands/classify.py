@@ -57,7 +57,7 @@ def classify(
 
     Args:
         photos: Paths or http(s) URLs.
-        backbone: Backbone to use with its pretraining classes; mutually exclusive with `model`.
+        backbone: Pretrained backbone, which predicts the classes it was pretrained on; mutually exclusive with `model`.
         model: Registered model.
         top: Number of classes to return per photo, most probable first.
         annotate: PNG file for a copy of the photo with its classes drawn on it; requires a single photo.
@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the path of a photo; deletes a downloaded file on exit, because the content at the URL may change."""
+    """Yields the path of a photo. Downloads a URL to a temporary file, because the content at the URL may change."""
     if "://" not in photo:
         yield Path(photo)
         return

@@ -33,7 +33,7 @@ from transfer_registry.verdict import Verdict
 ATTRIBUTE = "conclusion"
 """Name of the study attribute that stores the conclusion."""
 MODEL_TAG = "platform.model"
-"""Tag on a logged model, used with `TRIAL_TAG` and `ARTIFACT_TAG` to find the model again after an interruption."""
+"""Tag on a logged model. With `TRIAL_TAG` and `ARTIFACT_TAG`, it identifies the model when a run is resumed."""
 TIMED_IMAGES = 16
 """Number of test images used to measure latency."""
 
@@ -44,7 +44,7 @@ class Conclusion:
 
     Attributes:
         metrics: Test metrics, and the latency and size of the served model, keyed by name.
-        promotion: Result of the gate; None if the recipe has no `promotion:`.
+        promotion: Decision of the gate; None if the recipe has no `promotion:`.
     """
 
     metrics: dict[str, float]
@@ -55,8 +55,8 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion; None if none is stored or it is out of date because the best trial, `promotion:` or the MLflow
-        run has changed, or because the registered version or a model file no longer exists.
+        The conclusion; None if there is none or it is out of date. It is out of date if the best trial, `promotion:` or
+        the MLflow run has changed, or if the registered version or a model file no longer exists.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
     if stored is None or stored["inputs"] != _inputs(study, recipe, parent):
@@ -79,7 +79,7 @@ def conclude(
     Args:
         model: Folder with the best trial's model, as it will be served.
         recipe: Recipe of the study.
-        splits: Dataset splits; only this function runs a model on the test images.
+        splits: Dataset splits. No other function runs a model on the test images during a study.
         study: Study in which the conclusion is stored.
         parent: MLflow run of the study.
         best: MLflow run of the best trial; None if the tracking server has no such run.
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Returns calibration error and loss without temperature scaling, and the fraction of images flagged as unknown."""
+    """Returns the fraction of unknown images, and the calibration error and loss without temperature scaling."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {
@@ -144,7 +144,7 @@ def _calibration_metrics(
 
 
 def _serving_cost(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:
-    """Returns the median latency from image file to prediction on this machine, and the model's size on disk."""
+    """Returns the median time to classify an image file on this machine, and the model's size on disk."""
     milliseconds = []
     for image in splits.test[:TIMED_IMAGES]:
         start = time.perf_counter()

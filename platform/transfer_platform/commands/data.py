@@ -25,7 +25,7 @@ SUFFIXES = (".html", ".htm", ".md")
 
 @dataclass(frozen=True)
 class DataReport:
-    """An inspection that can be printed as text or JSON."""
+    """Result of a dataset inspection, available as text and as JSON."""
 
     inspection: Inspection
 
@@ -149,7 +149,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
 
 
 def _frozen(recipe: Recipe) -> Recipe:
-    """Returns the recipe with the first value of each search space, no augmentation and a fully frozen backbone."""
+    """Returns a copy of the recipe without search ranges or augmentation, and with a fully frozen backbone."""
     from transfer_platform.commands._trainer import first_values
 
     first = first_values(recipe)

@@ -82,7 +82,7 @@ def _require_free_place(out: Path, source: str) -> None:
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Inspects a dataset with the smallest feasible test fraction; uses folds if validation would be too small."""
+    """Inspects a dataset. Uses the smallest possible test fraction, and folds if validation would be too small."""
     # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
     scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
     fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
@@ -105,7 +105,7 @@ def _inspected(dataset: ScannedDataset) -> InspectedDataset:
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Returns the source as a path relative to the recipe's folder if it is inside that folder, otherwise unchanged."""
+    """Returns a source inside the recipe's folder as a path relative to that folder. Other sources are unchanged."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source

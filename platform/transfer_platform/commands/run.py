@@ -190,7 +190,7 @@ class _Session:
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
-        """Logs the inputs, data report and machine, without overwriting values logged by an earlier process."""
+        """Logs the inputs, the data report and the machine. Values logged by an earlier process are not overwritten."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
             study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
@@ -241,7 +241,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Checks that the databases are usable, so that an unusable one stops the run before the search."""
+    """Checks that the databases can be used, so that a problem with a database stops the run before the search."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

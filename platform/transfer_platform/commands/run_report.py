@@ -1,4 +1,4 @@
-"""Logs a study to its MLflow run: parameters, lineage, figures, tables, reports."""
+"""Logs a study to its MLflow run: parameters, lineage, figures, tables and reports."""
 
 import platform
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Logs probable label errors among the selection images, on which the best trial was not trained."""
+    """Logs the selection images that are probably mislabeled according to the best trial's predictions."""
     findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
         "file": [inspection.name(finding.files[0]) for finding in findings],
@@ -93,7 +93,7 @@ def log_study(run: Run, study: Study) -> None:
 
 
 def log_network(run: Run, network: Network) -> None:
-    """Logs the output shape and parameter count of each layer, and whether it is trainable."""
+    """Logs the output shape and parameter count of each layer, and whether the layer is trainable."""
     size = network.spec.image_size
     columns = ("output_size", "num_params", "trainable")
     device = next(network.parameters()).device
@@ -144,7 +144,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
         run: MLflow run of the study.
         best: MLflow run of the best trial, used for learning curves; if None, no curves are logged.
         predictions: Predictions for the test images.
-        trial: Number of the best trial, used as the metric step because extending the study may change the best trial.
+        trial: Number of the best trial, used as the step of the logged metrics.
 
     Returns:
         The test metrics, keyed by name.
@@ -169,7 +169,7 @@ def log_evaluation(run: Run, best: Run | None, predictions: Predictions, trial: 
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested sections into dotted names, keeping search ranges intact."""
+    """Flattens nested sections into dotted names, but leaves search ranges as they are."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         section = isinstance(value, dict) and not {"low", "choices"} & value.keys()

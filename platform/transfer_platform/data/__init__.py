@@ -1,1 +1,1 @@
-"""Datasets: scanned once, then split into training, validation and test images."""
+"""Scans datasets and splits them into training, validation and test images."""

@@ -1,4 +1,4 @@
-"""Catalog of the labeled images in a folder of class folders or in a manifest."""
+"""Catalog of the labeled images in class folders or in a manifest."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -200,7 +200,7 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the images that share a field's value with an image in another split, keyed by value, then by split.
+    """Returns the images for each value of a field that occurs in several splits, keyed by value, then by split.
 
     Ignores `allowed` files and images with an empty value.
     """
@@ -219,7 +219,7 @@ def in_several_splits(
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines and states how many more there are."""
+    """Joins the first 20 lines and adds the number of remaining lines."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*lines[:MAX_LISTED], *more])
 

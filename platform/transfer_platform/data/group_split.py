@@ -38,15 +38,15 @@ def split_by_group(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test without breaking up groups.
 
-    A group is in test if `sha256(split_seed:group:NAME)`, scaled to the range 0 to 1, is below the test fraction. The
-    test split thus has about this fraction of the groups, and they stay in it when the dataset grows. Validation gets
-    about the validation fraction of each class's remaining images. `fractions` may contain `test` and `validation`.
+    `fractions` may contain `test` and `validation`. A group is in test if `sha256(split_seed:group:NAME)`, scaled to
+    the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows.
+    Validation gets approximately the validation fraction of each class's remaining images.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
 
     Raises:
-        SplitError: A fraction is out of range, or a split would lack a class unless groups were broken up.
+        SplitError: A fraction is out of range, or a class has too few groups to be in every split.
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
@@ -108,7 +108,7 @@ def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
 
 
 def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the group names of each test cluster; a cluster is a test cluster if any of its groups is selected."""
+    """Returns the group names of each test cluster. Selecting one group for test selects its whole cluster."""
     hashes = {
         cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
     }
@@ -120,7 +120,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 
 
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """Returns the part index of each cluster, chosen so that each part gets about its share of every class.
+    """Returns the part index of each cluster. Each part gets approximately its target share of each class.
 
     Assigns each cluster, largest first, to the cheapest part, then moves clusters while this lowers the total cost.
     """
@@ -155,7 +155,7 @@ class _Assignment:
     counts: Sequence[Counter[str]]
 
     def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
-        """Returns the change in cost if a cluster is added to a part (`sign` = 1) or removed from it (`sign` = -1)."""
+        """Returns the cost change from adding a cluster to a part (`sign` = 1) or removing it (`sign` = -1)."""
         cost = 0.0
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]
@@ -190,7 +190,6 @@ def _require_classes(
     if missing:
         available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
-            f"{subject} must have images of every class, and groups cannot be broken up (dataset.group_by), but some "
-            f"classes are in too few groups: {available}; add groups with images of these classes, or {remedy} in "
-            "dataset.splits.validation"
+            f"{subject} must have images of every class, but some classes are in too few groups (dataset.group_by): "
+            f"{available}; add groups with images of these classes, or {remedy} in dataset.splits.validation"
         )

@@ -20,12 +20,12 @@ def split_by_hash(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test.
 
-    An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
-    Validation gets exactly its fraction of each class's remaining images: those with the smallest hashes. Identical
-    files count as one image with the alphabetically first label. `fractions` may contain `test` and `validation`.
+    An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction. The
+    validation fraction applies to the images left in each class; those with the smallest hashes are chosen, at least
+    one per class. Identical files count as one image, which has the alphabetically first of their labels.
 
     Returns:
-        `train` and the splits in `fractions`, each sorted by label and digest.
+        The images of `train` and, if listed in `fractions`, `test` and `validation`, sorted by label and digest.
 
     Raises:
         SplitError: A fraction is out of range, or a class has too few images to appear in every split.
@@ -50,9 +50,9 @@ def split_by_hash(
 
 
 def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
-    """Returns each training image's fold (0 to `folds` - 1), stratified by class; identical files share a fold.
+    """Returns the fold of each training image, from 0 to `folds` - 1; the folds are stratified by class.
 
-    The images must be sorted by label.
+    The images must be sorted by label. Identical files are assigned to the same fold.
 
     Raises:
         SplitError: A class has fewer distinct images than there are folds.
@@ -92,7 +92,7 @@ def select_test(
     """Returns the units to assign to test: those whose hash, divided by 2**256, is below the fraction.
 
     Args:
-        units_by_class: Images of each class, or groups that contain images of the class.
+        units_by_class: Units of each class: its images, or all groups that contain an image of the class.
         hashes: Hash of each unit, below 2**256.
         fraction: Test fraction, between 0 and 1.
         noun: Plural noun for the units in error messages.
@@ -151,7 +151,7 @@ def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, 
 
 
 def _digests_by_class(images: Sequence[ImageRecord]) -> dict[str, list[str]]:
-    """Returns the distinct image digests of each class; an image with several labels counts only for the first one."""
+    """Returns the distinct image digests of each class; if an image has several labels, only its first label counts."""
     label_of: dict[str, str] = {}
     for image in images:
         label_of.setdefault(image.sha256, image.label)

@@ -50,7 +50,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
     Raises:
-        UnreadableImageError: The image is one that `transfer_model.decode.decode` would also reject.
+        UnreadableImageError: The image cannot be decoded; `transfer_model.decode.decode` rejects the same images.
     """
     from PIL import Image
 
@@ -151,7 +151,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns the number of animation frames, or 1 for formats such as MPO that store still images, not animations."""
+    """Returns the number of animation frames; always 1 for formats that do not support animation, such as MPO."""
     if image.format not in _ANIMATED_FORMATS:
         return 1
     try:

@@ -79,7 +79,7 @@ class Manifest:
 
 @dataclass
 class _Table:
-    """Table cells as text, with line or row numbers, plus an error for each row with the wrong number of cells."""
+    """Table rows as text, with line or row numbers, and an error for each row that has the wrong number of cells."""
 
     columns: list[str]
     rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -244,7 +244,7 @@ def _column_notes(table: _Table) -> Iterator[str]:
 
 
 def _parse_weight(cells: dict[str, str]) -> float | None:
-    """Returns a row's weight, or None if the cell is invalid; for held-out images, an empty cell means 1."""
+    """Returns a row's weight, or None if it is invalid. For validation and test images, an empty weight counts as 1."""
     text = cells.get("weight", "1").strip()
     if not text and split_for_name(cells.get("split", "")) in ("validation", "test"):
         return 1.0

@@ -61,7 +61,7 @@ class ManifestImages:
 
     @property
     def names(self) -> dict[str, Path]:
-        """Path of each entry, keyed both by the entry's name and by the path written in the manifest."""
+        """Paths of the images, keyed by entry name and also by the path written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
@@ -71,8 +71,8 @@ class ManifestImages:
         """Downloads and scans the images, except for `excluded` paths; adds their statistics to `stats`.
 
         Returns:
-            Catalogs, keyed by split (only `train` if the manifest has no splits), and downloaded files, keyed by the
-            cache folder of their URL.
+            A catalog for each split (only `train` if the manifest has no splits), and the path of each downloaded file,
+            keyed by the cache folder of its URL.
 
         Raises:
             SourceError: An object store cannot be reached, or the cache is not writable.
@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; one downloaded from `url` may list any URL, but only paths in its folder.
+    A local manifest may list any file or URL; in one downloaded from `url`, file paths must stay inside its folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.
@@ -182,7 +182,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Downloads images; returns the entries now available locally, and the problems of all others, keyed by path."""
+    """Downloads images; returns the entries that are now available locally and, by path, the problems of the others."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

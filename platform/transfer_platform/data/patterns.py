@@ -27,7 +27,7 @@ def match_patterns(
 
     Args:
         config: The `dataset` section of a recipe.
-        match: `match_files` or `match_rows`, bound to a source; called with the patterns and their field name.
+        match: Function that returns the matching files of a source, given the patterns and the name of their field.
 
     Raises:
         DataError: Some patterns match nothing; the message lists the unmatched patterns of both fields.
@@ -67,7 +67,7 @@ def match_files(root: Path, patterns: Sequence[str], field: str) -> frozenset[Pa
 
 
 def match_rows(names: Mapping[str, Path], manifest: Path, patterns: Sequence[str], field: str) -> frozenset[Path]:
-    """Returns the paths of manifest images whose names or URLs match at least one pattern, as in `match_files`.
+    """Returns the paths of manifest images whose name or URL matches at least one pattern (see `match_files`).
 
     Raises:
         DataError: Some patterns match no row; the message lists all of them.

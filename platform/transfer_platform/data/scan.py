@@ -45,7 +45,7 @@ ScannedFile = tuple[str, bytes, FileProblem | None]
 
 @dataclass
 class ScanResult:
-    """SHA-256 of each readable image, and the problem with every other file; both are keyed by path."""
+    """The SHA-256 of each readable image and the problem with each other file, both keyed by path."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def _cached_stats(cache: DiskCache, digests: Sequence[str]) -> dict[str, bytes]:
 
 
 def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple[FoundFile, ScannedFile], None, None]:
-    """Yields each file with its result; limits the number of chunks in flight to bound memory use."""
+    """Yields each file with its result; limits memory use by processing only a few chunks at a time."""
     if not files:
         return
     known = None if cache.is_empty() else cache
@@ -127,10 +127,10 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 
 @contextmanager
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
-    """Yields an executor and the number of chunks to keep in flight.
+    """Yields an executor and the number of chunks that may be pending at a time.
 
-    Many files are read by processes, not threads: for small images, Python code (which holds the GIL) takes longer
-    than Pillow. If loky's queue and workers cannot hold all chunks in flight, killing workers prints a traceback.
+    Many files are read by processes, not threads, because for small images Python code (which holds the GIL) takes
+    longer than Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -179,7 +179,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files and decodes those not in `cache` (if any); all of the files must fit in memory at once."""
+    """Hashes files and decodes those that are not in the cache; the files must all fit in memory at once."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}

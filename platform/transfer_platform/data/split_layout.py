@@ -28,10 +28,10 @@ class ResolvedSplits:
     """The source of every split.
 
     Attributes:
-        train: Folder that contains the class folders, relative to the source; `train` for a manifest.
-        validation: Folder (as for `train`), fraction of train, or folds; `validation` if manifest rows are used.
-        test: Folder (as for `train`) or fraction of train; `test` if manifest rows are used.
-        reasons: Reason for each inferred split, keyed by split; obvious reasons are left out.
+        train: Folder that contains the class folders, relative to the source; for a manifest, the word `train`.
+        validation: Such a folder, a fraction of train, or folds; for manifest rows, the word `validation`.
+        test: Such a folder or a fraction of train; for manifest rows, the word `test`.
+        reasons: Reason for the choice of each inferred split, keyed by split, unless the reason is obvious.
         unused: Messages about unused folders, and folders that are used as classes although they have split names.
     """
 
@@ -61,7 +61,7 @@ class ResolvedSplits:
 
 
 def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
-    """Fills in splits not set in `dataset.splits`, based on the splits that occur in the manifest rows."""
+    """Fills in splits not set in `dataset.splits`, based on the splits listed in the manifest."""
     specs: dict[str, str | float] = {split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT}
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
@@ -72,7 +72,7 @@ def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> Reso
 
 
 def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Fills in splits not set in `dataset.splits`, based on folder names in the source `root`; does not open files.
+    """Fills in splits not set in `dataset.splits`, based on the names of the folders in the source.
 
     If there is a validation folder but no test folder, the validation folder becomes the test split, because promotion
     requires images that were not used for training or selection.
@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to the training folder `train` (relative to the source) or its parents."""
+    """Finds the held-out folders next to a given training folder or, if there are none, next to a parent folder."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -180,7 +180,7 @@ def layout_around(root: Path, train: str) -> FolderLayout:
 
 
 def pick_folder(split: str, names: Sequence[str]) -> str | None:
-    """Returns the only folder or, if there are several, the one with the exact split name; None if there are none.
+    """Returns the only folder, or the one with the exact split name if there are several, or None if there are none.
 
     Raises:
         SplitError: There are several folders, and either none or more than one has the exact split name.
@@ -202,7 +202,7 @@ def join_names(names: Sequence[str]) -> str:
 
 
 class _FolderTree:
-    """Folder tree of a source; each folder is read once, and symlinks are followed only within the source."""
+    """Folder tree of a source. Each folder is read only once; symlinks that point outside the source are ignored."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -220,14 +220,14 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Parent of class folders (`folder`, or its only subfolder if that has several), or None if none exist."""
+        """Parent of the class folders: `folder`, or its only subfolder if that has several. None if there are none."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders in `parent` with the name of a split, keyed by split, or by `""` if they contain no class folders."""
+        """Folders in `parent` named after a split, keyed by split; the key `""` holds those without class folders."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):

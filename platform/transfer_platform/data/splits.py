@@ -76,7 +76,7 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all splits and, if images are grouped, the folds (without groups, the recipe determines them)."""
+        """SHA-256 of the fingerprints of all splits and, if the images are grouped, of the folds."""
         grouped = any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
@@ -138,7 +138,7 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """Returns, for each image in several splits, a dictionary of its files keyed by split; ignores `allowed` files."""
+    """Returns a dictionary for each image in several splits: its files, keyed by split. Ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 

@@ -14,10 +14,10 @@ class Engine(Protocol):
     - inserts `trial.values` into the study's recipe (`recipe.resolve.resolve`) and trains with the result
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
-    - logs each trial to its own MLflow run (`Tracker.start_trial_run`). If `trial.resumed` is True, the trial
-      was interrupted in an earlier process: the engine continues the trial's run without logging any step twice;
-    - may save the weights of the best trial. If the weights are missing, `LocalEngine.restore`
-      retrains the trial.
+    - logs each trial to its own MLflow run (`Tracker.start_trial_run`);
+    - continues this run, without logging any step twice, if the trial was interrupted in an earlier process
+      (`trial.resumed` is True);
+    - may save the weights of the best trial; if they are missing, `LocalEngine.restore` retrains the trial.
 
     Results must depend only on the recipe, images and seed, not on the machine or on earlier trials.
     """
@@ -27,6 +27,6 @@ class Engine(Protocol):
 
         Raises:
             Pruned: `trial.report` pruned the trial.
-            TrainingError: The trial failed, for example because the loss is not finite. The study marks the trial
-                as failed and continues, as it does after running out of memory; any other exception ends the study.
+            TrainingError: The trial failed, for example because the loss is not finite. After this error, or if memory
+                runs out, the study marks the trial as failed and continues. Any other exception ends the study.
         """

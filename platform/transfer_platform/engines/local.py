@@ -80,9 +80,9 @@ class LocalEngine(Engine):
         return value
 
     def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """Returns the final network and the fit result of the best trial; `recipe` contains that trial's values.
+        """Returns the final network and the training result of the best trial.
 
-        Loads both from the checkpoint. If it is missing or from another trial, reproduces the result by retraining.
+        Retrains the trial if there is no checkpoint for it. `recipe` must contain the values of this trial.
         """
         result = self._load(number)
         if result is None:
@@ -95,7 +95,7 @@ class LocalEngine(Engine):
         checkpoint.save({**result.weights, LOGITS: result.logits}, self._checkpoint_path, metadata)
 
     def _load(self, number: int) -> FitResult | None:
-        """Returns a trial's result at the best epoch, or None if the checkpoint is missing or from another trial."""
+        """Loads a trial's result at the best epoch; returns None if there is no checkpoint for this trial."""
         metadata = checkpoint.metadata(self._checkpoint_path)
         if metadata.get("trial") != str(number):
             return None
@@ -112,7 +112,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """Ends a trial's MLflow run on exit and records the trial's state: complete, pruned or failed."""
+    """On exit, records in a trial's MLflow run that the trial is complete, pruned or failed, and ends the run."""
     try:
         yield
     except Pruned:

@@ -36,7 +36,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Reverses temperature scaling and returns the uncalibrated probabilities (N, C)."""
+    """Returns the probabilities (N, C) that the network predicts without temperature scaling."""
     positive = np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)
     logits = np.log(positive) * temperature
     uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))
@@ -46,7 +46,7 @@ def remove_temperature(probabilities: NDArray[np.floating], temperature: float) 
 def calibration_curve(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], bins: int = CALIBRATION_BINS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Returns the mean confidence, accuracy and image count of each non-empty, equal-width confidence bin."""
+    """Returns the mean confidence, accuracy and image count of each non-empty confidence bin; bins have equal width."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -58,6 +58,6 @@ def calibration_curve(
 
 
 def expected_calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """Returns the weighted mean gap between confidence and accuracy over 15 bins (Guo et al., 2017)."""
+    """Returns the mean gap between confidence and accuracy in 15 bins, weighted by image count (Guo et al., 2017)."""
     confidence, accuracy, counts = calibration_curve(labels, probabilities)
     return float(np.abs(confidence - accuracy) @ counts / counts.sum())

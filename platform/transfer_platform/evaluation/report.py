@@ -39,7 +39,7 @@ def evaluation_report(
 def threshold_report(
     thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """Returns a Markdown report on class thresholds and coverage; `images` is the number of validation images."""
+    """Returns a report on class thresholds and coverage in Markdown; `images` is the number of validation images."""
     lines = [
         "# Thresholds",
         "",
@@ -49,7 +49,7 @@ def threshold_report(
         "",
         *table(thresholds),
         "",
-        "Coverage: the fraction of test images that reach each confidence, and the accuracy on these images.",
+        "Coverage: the fraction of test images with at least the given confidence, and the accuracy on these images.",
         "",
         *table(coverage),
         "",

@@ -33,7 +33,7 @@ MIN_CONTRAST = 4.0
 def exact_duplicates(
     splits: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> Iterator[Finding]:
-    """Yields findings for identical files; does not report files in `allowed` as duplicates across splits."""
+    """Yields findings for identical files. Files in `allowed` are not reported as duplicates across splits."""
     for copies in images_in_several_splits(splits, allowed):
         yield Finding("duplicate across splits", _paths(copies), " and ".join(_locations(copies)))
     counts = Counter(image.sha256 for images in splits.values() for image in images)
@@ -109,8 +109,8 @@ def group_similar(
     """Groups almost identical images.
 
     Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
-    transform (Zauner, 2010). If the hashes are similar, the thumbnail colors are compared, except for images already
-    in the same group, because a thousand video frames would form hundreds of thousands of pairs.
+    transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too, unless the images are
+    already in the same group, because a thousand video frames would form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -141,7 +141,7 @@ def group_similar(
 
 
 def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yields tiles (rows, columns) that cover all pairs (i, j) with i < j < ends[i]; `ends` (N,) must be sorted."""
+    """Yields tiles (rows, columns) that together cover all pairs i < j < ends[i]; `ends` (N,) must be sorted."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])

@@ -1,4 +1,4 @@
-"""Finding kinds, each with a severity, meaning and fix."""
+"""Kinds of findings, each with a severity, a meaning and a fix."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -150,4 +150,4 @@ FINDING_KINDS = {
     for severity, kinds in zip(Severity, (_ERRORS, _WARNINGS, _NOTES), strict=True)
     for name, (meaning, fix) in kinds.items()
 }
-"""All finding kinds, keyed by name, in report order: errors, warnings, notes."""
+"""All kinds of findings, keyed by name, in the order used in reports: errors, warnings, notes."""

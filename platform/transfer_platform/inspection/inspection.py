@@ -82,7 +82,7 @@ class Inspection:
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
     def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
-        """Raises a `DataError` if there are errors; its message lists up to 20 errors per kind and ends with `hint`."""
+        """Raises a `DataError` if there are errors; the message lists up to 20 errors per kind and ends with `hint`."""
         if not (errors := self.errors):
             return
         lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]

@@ -25,7 +25,7 @@ MAX_ITERATIONS = 500
 NEIGHBORS = 5
 """Number of nearest neighbors used for the outlier score."""
 OUTLIER_DEVIATIONS = 6.0
-"""Outlier threshold: excess over the median score, in units of 1.4826 times the median absolute deviation."""
+"""A score above median + OUTLIER_DEVIATIONS * 1.4826 * median absolute deviation indicates an outlier."""
 
 _BLOCK = 1024
 
@@ -35,7 +35,7 @@ def out_of_fold_probabilities(
 ) -> NDArray[np.float64]:
     """Returns class probabilities from a cross-validated logistic regression on standardized features.
 
-    Uses the regularization strength with the lowest out-of-fold loss on up to `TUNING_IMAGES` images.
+    The regularization strength is the one with the lowest out-of-fold loss on a sample of up to `TUNING_IMAGES` images.
 
     Args:
         features: Features (N, D).
@@ -76,9 +76,9 @@ def find_label_errors(
 ) -> Iterator[Finding]:
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
-    Each class has a threshold: its mean probability over the images with that label. Confident learning estimates the
-    number n of label errors by counting the images for which another class reaches its threshold. The n images with
-    the least probable labels are reported as label errors. Both groups are sorted by label probability, lowest first.
+    The threshold of a class is its mean probability over the images with that label. The number n of label errors is
+    estimated by counting the images for which another class reaches its threshold. The n images with the least probable
+    labels are label errors. These and the other images are each sorted by label probability, lowest first.
 
     Args:
         images: N images.

@@ -60,7 +60,7 @@ class ManifestDiff:
 
     def __str__(self) -> str:
         if self.is_empty:
-            return f"the same {self.same} images, labels and splits"
+            return f"both runs have the same {self.same} images, labels and splits"
         parts = {
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
@@ -99,7 +99,7 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests, treating copies as separate images; ignores folds unless both manifests have them."""
+    """Compares two manifests; copies count as separate images, and folds are compared only if both have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))
@@ -120,7 +120,7 @@ def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]
 
 
 def _location(a: ManifestLine, b: ManifestLine) -> str:
-    """Returns a changed file's `split/label`, or `before -> after` if it differs between the two runs."""
+    """Returns the `split/label` of a changed file, written as `before -> after` if it differs between the runs."""
     before, after = f"{a.split}/{a.label}", f"{b.split}/{b.label}"
     return before if before == after else f"{before} -> {after}"
 

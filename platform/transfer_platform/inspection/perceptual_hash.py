@@ -28,7 +28,7 @@ class PerceptualHashes:
         mean_color: Mean red, green and blue (N, 3), 0 to 255.
         contrast: Largest difference between two pixel values in the same channel (N,), 0 to 255.
         hashes: Unit vectors (N, 63) of the lowest cosine transform frequencies, excluding the mean.
-        deviation: Standard deviation of brightness at the hash frequencies (N,), 0 to 255.
+        deviation: Standard deviation of brightness (N,), 0 to 255, computed from the hash frequencies only.
         thumbnails: Function that maps image indices (P,) to RGB thumbnails (P, 16, 16, 3).
     """
 
@@ -41,7 +41,7 @@ class PerceptualHashes:
 
 
 def compute_hashes(stats: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
-    """Computes the hashes of the thumbnails at the given rows (N,) of `stats`, one block at a time."""
+    """Computes the hashes of the thumbnails in the given rows (N,) of `stats`, one block at a time."""
     basis, count = _cosine_basis(), len(rows)
     brightness, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
     mean_color, hashes = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))

@@ -144,7 +144,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind, or an empty string if `severity` was lowered because the file is quarantined."""
+    """Returns the fix for a kind, or an empty string if the file is quarantined, which lowers the `severity`."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 

@@ -20,7 +20,7 @@ _RATIO = (3 / 4, 4 / 3)
 _HUE = 0.02
 _ATTEMPTS = 10
 _NUMBERS = 2 * _ATTEMPTS + 7
-"""Number of random numbers per image: area and aspect ratio for each attempt, position (2), flip (1), colors (4)."""
+"""Random numbers needed per image: 2 per attempt (area and aspect ratio), 2 for position, 1 for flip, 4 for colors."""
 
 _LUMA = (0.299, 0.587, 0.114)
 # RGB -> YIQ (NTSC): luma, and a color plane in which hue is the angle.
@@ -32,7 +32,7 @@ class BatchAugmentation:
     """Samples augmented views from a batch of canvases.
 
     A view depends only on the canvas, aspect ratio and seed of its image, not on the other images in the batch; on a
-    CPU, it is bitwise identical whatever the batch. Random numbers are drawn on the CPU, so crops are the same on every
+    CPU, it is bitwise identical in every batch. Random numbers are drawn on the CPU, so crops are the same on every
     device. PyTorch's global generators are not modified.
 
     Attributes:
@@ -112,7 +112,7 @@ def _affine_parameters(numbers: Tensor, aspects: Tensor) -> Tensor:
 def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Samples crops (left, width, top, height) like RandomResizedCrop, as fractions of the image's sides.
 
-    Uses the first crop that fits in the image, or the largest center crop of an allowed aspect ratio if none fits.
+    Uses the first crop that fits in the image. If none fits, uses the largest center crop with an allowed aspect ratio.
     """
     area = _AREA[0] + (_AREA[1] - _AREA[0]) * numbers[:, :_ATTEMPTS]
     low, high = map(math.log, _RATIO)
@@ -128,7 +128,7 @@ def _random_crops(numbers: Tensor, aspects: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
-    """Samples float32 views (B, 3, S, S) with values from 0 to 255; border pixels are repeated outside the canvas."""
+    """Samples float32 views (B, 3, S, S) with values from 0 to 255; outside the canvas, border pixels are repeated."""
     # Without `affine_grid`, because its matrix product may round differently for a different batch size.
     steps = (2 * torch.arange(size, dtype=torch.float32, device=canvases.device) + 1) / size - 1
     scale_x, shift_x, scale_y, shift_y = affine.to(canvases.device)[:, :, None].unbind(1)
@@ -141,8 +141,8 @@ def _sample_views(canvases: Tensor, affine: Tensor, size: int) -> Tensor:
 def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
     """Changes brightness, contrast, saturation and hue of pixels (B, 3, S, S) with one affine color map per image.
 
-    Saturation scales the IQ plane of YIQ, and hue rotates the plane; brightness and contrast act on luma. Values are
-    clamped once at the end, so the order of the four changes does not matter.
+    In YIQ color space, saturation scales the IQ plane and hue rotates it. Contrast blends pixels with the mean gray
+    level, and brightness scales them. Values are clamped once, at the end, so the order of changes does not matter.
     """
     matrices, contrasts = _color_matrices(numbers, jitter)
     # Not one mean over all pixels, because its order of summation would depend on the batch size.
@@ -156,7 +156,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3) and the fraction (B,) of each image's mean gray level to add to its pixels."""
+    """Returns color matrices (B, 3, 3), and factors (B,) for the mean gray level that is added to each image."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]

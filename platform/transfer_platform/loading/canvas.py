@@ -18,16 +18,16 @@ from torch import Tensor
 from transfer_model.decode import FORMATS, decode
 
 SIDE_PER_PIXEL = 10 / 7
-"""Ratio C / S. A crop covers at least 70% of the area, and thus of each side, so views are never upscaled.
+"""Ratio of canvas side C to network input side S. Crops cover at least 70% of each side, so views are never upscaled.
 
-Compared with bicubic crops of the original images (64 from ants/bees, S = 224), 10/7 preserves 95% of the sharpness
-(standard deviation of the Laplacian) at 308 KB per image, and 1.2 preserves 80% at 217 KB.
+On 64 ants/bees images (S = 224), views have 95% of the sharpness (standard deviation of the Laplacian) of bicubic
+crops of the originals, and a canvas takes 308 KB. With a ratio of 1.2, the values would be 80% and 217 KB.
 """
 
 MAX_ASPECT = 2.0
 """Maximum ratio of the longer to the shorter side; more elongated images are center-cropped to this ratio.
 
-No larger value is needed: above 1.9 (maximum crop aspect ratio 4/3 / minimum area 0.7), every crop is a center crop.
+A larger value is not needed, because no random crop (area from 70%, aspect ratio up to 4/3) fits above a ratio of 1.9.
 """
 
 _ASPECT_BYTES = 4
@@ -61,9 +61,9 @@ def row_bytes(side: int) -> int:
 def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
     """Decodes an image from bytes or a path and resizes it to a square with a side of C = `side` pixels.
 
-    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. Compared
-    with canvases of the fully decoded images (C = 23 to 320), the mean absolute pixel difference (0 to 255) is 0.6 over
-    all ants/bees images, and 2.2 for the worst image.
+    Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. For
+    the ants/bees images (C = 23 to 320), this changes canvas pixels (0 to 255) by 0.6 on average (mean absolute
+    difference), and by 2.2 in the worst image.
 
     Returns:
         uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited to `MAX_ASPECT`.

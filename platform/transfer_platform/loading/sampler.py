@@ -40,12 +40,12 @@ class ViewSchedule:
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index (0 to N - 1) of an image's view in an epoch; each repeat uses the next view."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch; repeats of the image use the next views."""
         assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed for an image's view in an epoch; each repeat uses a different seed."""
+        """Returns the seed for an image's view in an epoch, in which it has already occurred `repeat` times."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
@@ -59,11 +59,11 @@ class ViewSchedule:
 def batch_indices(
     count: int, batch_size: int, *, shuffle: bool, seed: int = 0, epoch: int = 0, classes: Sequence[int] | None = None
 ) -> list[list[int]]:
-    """Returns the indices (0 to `count` - 1) of each batch of an epoch; each index occurs once if `classes` is None.
+    """Returns the batches of an epoch, each as a list of indices from 0 to `count` - 1.
 
-    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. If `classes` (one per image) is given, each
-    class is sampled equally often. Unless `batch_size` is 1, a final training batch of one image is merged into the
-    previous batch, because batch norm needs at least two images. No batch is dropped.
+    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. Each index occurs once, unless `classes`
+    (one per image) is given: then each class is sampled equally often. If `batch_size` is not 1, a final training batch
+    of one image is merged into the previous batch, because batch norm needs at least two images.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]
@@ -99,9 +99,9 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Returns as many shuffled indices as there are images; the counts per class differ by at most 1.
+    """Returns shuffled indices, as many as there are images, with class counts that differ by at most 1.
 
-    Large classes are subsampled. Images of small classes are repeated; counts within a class differ by at most 1.
+    Large classes are subsampled. Images of small classes are repeated as evenly as possible.
     """
     members: dict[int, list[int]] = {}
     for index, label in enumerate(classes):

@@ -54,7 +54,7 @@ class AnalyzedGraph:
 
     @cached_property
     def trainable(self) -> frozenset[fx.Node]:
-        """Nodes that are random or whose result may change during training, and all nodes that depend on them."""
+        """Nodes whose results are random or may change during training, and all nodes that depend on them."""
         trainable: set[fx.Node] = set()
         for node in self.nodes:
             if self._may_change(node) or not trainable.isdisjoint(self.dependencies[node]):
@@ -68,7 +68,7 @@ class AnalyzedGraph:
 
     @cached_property
     def keys(self) -> dict[fx.Node, int]:
-        """Hash of each node's computation; within a process, equal computations in any graph have equal hashes."""
+        """Hashes of the nodes' computations; within a process, equal computations have equal hashes in all graphs."""
         keys: dict[fx.Node, int] = {}
         for node in self.nodes:
             used = tuple(keys[dependency] for dependency in self.dependencies[node])
@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns all nodes that must run after `cut`, or None if images affect any of them other than via `cut`."""
+        """Returns the nodes that must run after `cut`, or None if one of them uses the images other than via `cut`."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training; True for heads, whose dropout varies by trial."""
+    """Returns whether a leaf module may change during training. Heads may, because their dropout varies by trial."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))
@@ -181,7 +181,7 @@ def _tracks_statistics(module: nn.Module) -> bool:
 
 
 def _merge_values(first: Any, second: Any) -> Any:  # noqa: ANN401 - any plain value
-    """Merges the values for two batch sizes into one, in which `BatchSize` replaces the batch size.
+    """Merges values observed for two batch sizes into one, with `BatchSize` in place of the batch size.
 
     Raises:
         ValueError: The values differ in something other than the batch size.

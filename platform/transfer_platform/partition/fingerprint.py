@@ -52,7 +52,7 @@ def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, 
 
 
 class _NodeReference(str):
-    """Stands for another node within a node's arguments."""
+    """Reference to another node in a node's arguments."""
 
     __slots__ = ()
 
@@ -82,7 +82,7 @@ def _settings(module: nn.Module) -> str:
 
 
 def _describe(value: object) -> str:
-    """Describes a value without using memory addresses."""
+    """Returns a description of a value that does not depend on memory addresses."""
     if isinstance(value, torch.device):
         return value.type
     if isinstance(value, (tuple, list)):

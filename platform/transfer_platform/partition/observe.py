@@ -140,7 +140,7 @@ class RandomState:
         return torch.get_rng_state(), self._backend.get_rng_state(*self._index())
 
     def set(self, state: tuple[Tensor, ...]) -> None:
-        """Restores all generators to an earlier state."""
+        """Restores the state of all generators from a result of `get`."""
         torch.set_rng_state(state[0])
         if self._backend is not None:
             self._backend.set_rng_state(state[1], *self._index())

@@ -42,7 +42,7 @@ class PartitionError(PlatformError):
 
 @dataclass(frozen=True)
 class _Graphs:
-    """The prefix, and the suffixes for train and eval mode, which may be identical."""
+    """The prefix, and one suffix each for train and eval mode; the suffixes may be identical."""
 
     prefix: fx.GraphModule
     train_suffix: fx.GraphModule
@@ -55,7 +55,7 @@ class Partition:
     A partition remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
 
     Args:
-        example: Example features (B, ...), which determine shape, dtype and memory layout.
+        example: Example features (B, ...) that determine `shape`, `dtype` and the memory layout.
 
     Attributes:
         shape: Shape of one image's features.
@@ -91,7 +91,7 @@ class Partition:
         return outputs
 
     def _to_prefix_layout(self, features: Tensor) -> Tensor:
-        """Returns features in the prefix's memory layout, because the layout affects the last bits of the results."""
+        """Returns features in the prefix's memory layout; another layout would change the last bits of the results."""
         strides, step = [0] * features.ndim, 1
         for axis in reversed(self._memory_order):
             strides[axis] = step
@@ -153,7 +153,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces and observes a network in its current mode; returns `known` if the graphs are equal."""
+    """Traces and observes a network in its current mode; if `known` has an equal graph, returns `known` instead."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
@@ -210,14 +210,14 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     actual = [logits, *auxiliary, *copy_buffers(network).values()]
     restore_buffers(network, buffers)
     if prefix_is_random or not equal_tensors(end, generators.get()):
-        raise _error(network, "its parts draw different random numbers than the whole network")
+        raise _error(network, "the two parts draw different random numbers than the whole network")
     agree = equal_tensors if images.device.type == "cpu" else _all_close
     if len(actual) != len(expected) or not agree(actual, expected):
-        raise _error(network, "its parts compute different results than the whole network")
+        raise _error(network, "the two parts compute different results than the whole network")
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Returns whether all tensors match within a tolerance, as accelerators may use different kernels on each call."""
+    """Returns whether all tensors match within a tolerance; accelerators may use different kernels on each call."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -21,10 +21,10 @@ from transfer_model.network import Network
 
 
 def trace(network: Network) -> fx.GraphModule:
-    """Traces a network in its current mode, from images (B, 3, S, S) to the result of `forward_with_auxiliary`.
+    """Traces `Network.forward_with_auxiliary` for images (B, 3, S, S), with the network in its current mode.
 
-    Parameters, buffers and untraced modules are shared with the network, under the same names. Tracing may
-    change buffers that count calls. Library modules that cannot be traced become single operations. If tracing still
+    The graph and the network share parameters, buffers and untraced modules, under the same names. Buffers that count
+    calls may change during tracing. Library modules that cannot be traced become single operations. If tracing still
     fails, each stage becomes a single operation. Not thread-safe, because `torch.fx` patches modules while tracing.
 
     Raises:
@@ -37,14 +37,14 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Tries to trace once; if `proxy_buffers` is set, values computed from buffers become operations, not constants."""
+    """Traces once; if `proxy_buffers` is set, values computed from buffers become operations instead of constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
 
 
 class _BackboneModule(nn.Module):
-    """Wraps a backbone so that it returns the outputs of `Network.forward_with_auxiliary`, without tensor checks."""
+    """Computes the same outputs as `Network.forward_with_auxiliary`, but does not check the tensors."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into all modules except built-in PyTorch layers, those in `leaves` and `_leaf_types`."""
+    """Traces into all modules except built-in PyTorch layers, modules named in `leaves`, and types in `_leaf_types`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision
@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Returns the module types not to trace into: heads, norms (which count batches) and untraceable library types."""
+    """Returns module types that are not traced: heads, norms (which count batches) and untraceable library types."""
     import torchvision
     from timm import models
 

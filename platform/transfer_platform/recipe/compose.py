@@ -127,7 +127,7 @@ def _read_text(path: Path, named_at: Place | None) -> str:
 
 
 def _suggest_file(path: Path) -> str:
-    """Returns a hint: the most similarly named file in the folder or, if none is similar, up to 10 of its files."""
+    """Returns a hint: the YAML file with the most similar name or, if none is similar, up to 10 files in the folder."""
     names = sorted(file.name for file in path.parent.glob("*.y*ml"))
     if similar := closest_match(path.name, names):
         return f"; did you mean {str(path.parent / similar)!r}?"

@@ -50,7 +50,7 @@ _PATTERN_RULES = {
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Returns one error per mistake; `error` must have been raised by `Recipe.model_validate(tree.plain())`."""
+    """Returns one error per mistake, given the error raised by `Recipe.model_validate(tree.plain())`."""
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     messages = [
@@ -73,7 +73,7 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:
-    """Returns whether a missing field (such as `source`) was probably misspelled as an unknown field (`sorce`)."""
+    """Returns whether an unknown field (such as `sorce`) is probably a misspelling of the missing field (`source`)."""
     siblings = [str(path[-1]) for path in unknown if path[:-1] == missing[:-1]]
     return any(closest_match(name, field_names(missing[:-1])) == missing[-1] for name in siblings)
 

@@ -1,4 +1,4 @@
-"""Schema sections and fields, keyed by path, and the range keys they accept."""
+"""Sections and fields of the recipe schema, with the keys allowed in ranges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SchemaField:
     """A field or section of the schema.
 
     Attributes:
-        path: Field names as written in a recipe (`test/accuracy`, not `accuracy`), outermost section first.
+        path: Field names as written in a recipe (`test/accuracy`, not `accuracy`), starting with the outermost section.
         section: Pydantic model if the field is a section; None if it holds a value.
     """
 
@@ -47,7 +47,7 @@ class SchemaField:
 
     @property
     def mapping_keys(self) -> tuple[str, ...]:
-        """Keys allowed if the field's value is a mapping: those of a range or of a nested model, such as `folds`."""
+        """Keys allowed if the value is a mapping, which is either a range or a nested model such as `{folds: 5}`."""
         models = filter(_is_section_class, _type_parts(self.info.annotation))
         return self.range_keys or tuple(name for model in models for name in model.model_fields)
 

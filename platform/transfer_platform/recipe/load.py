@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Loads a recipe, merges it with its base recipes and overrides, and validates it without downloading anything.
 
-    Relative paths in the recipe file and in overrides are interpreted relative to the recipe's folder and left as is.
-    Paths in a base recipe are relative to the folder of the base and are made absolute.
+    Paths in the recipe file and in overrides are relative to the recipe's folder and are not changed.
+    Paths in a base recipe are relative to the base recipe's folder and are made absolute.
 
     Args:
         path: A YAML 1.2 file, which may specify a base recipe with `extends: base.yaml`.

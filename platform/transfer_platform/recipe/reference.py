@@ -106,7 +106,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    """Returns the schema for a field or section, without the `null` alternative of an optional section."""
+    """Returns the schema for a field or section; for an optional section, the alternative `null` is removed."""
     for name in path:
         schema = schema["properties"][name]
         schema = next((part for part in schema.get("anyOf", ()) if "properties" in part), schema)

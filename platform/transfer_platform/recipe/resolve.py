@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.search_space import Space
 
 _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
-"""Pattern for text that ruamel.yaml can write unquoted and read back unchanged (not `[?0]` or line separators)."""
+"""Pattern for text that ruamel.yaml can write without quotes and read back unchanged."""
 
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
@@ -71,8 +71,8 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of all settings in a recipe that affect its trials.
 
-    Excludes the number of trials, the `promotion` section and the options for file validation (the dataset fingerprint
-    already covers the valid files). Comments, field order and explicit defaults have no effect. Call
+    The number of trials, the `promotion` section and the file validation options are excluded (the dataset fingerprint
+    already covers the valid files). Comments, field order and explicitly set defaults do not change the hash. Call
     `resolve_recipe_splits` first; otherwise, an unset split and an equivalent explicit split yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images"}

@@ -35,7 +35,7 @@ IMBALANCE_RATIO = 1.5
 """Ratio of largest to smallest class size above which `class_weights: auto` uses balanced weights."""
 
 FALSE_ALARM_RATE = 0.05
-"""Default for `promotion.false_alarms`; also used if a recipe has no `promotion` section."""
+"""Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -104,10 +104,10 @@ class DatasetConfig(Section):
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
 
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """Handling of files that are not readable images: `fail` reports them as errors, `skip` excludes them."""
+    """Handling of files that are not readable images: `fail` reports them as errors, and `skip` excludes them."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
-    """Files or glob patterns, relative to the source; matching files may have exact duplicates in another split."""
+    """Paths or glob patterns, relative to the source, of files that may have exact duplicates in another split."""
 
     few_images: Annotated[int, Field(ge=1)] = 10
     """Minimum number of training images per class; the preflight warns about classes with fewer."""
@@ -129,7 +129,7 @@ class BackboneConfig(Section):
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
-    """Last stage to freeze, along with all stages before it: a stage name, `none` or `all`."""
+    """Last stage to freeze (all stages before it are also frozen), or `none` or `all`."""
 
 
 CountOrUnlimited = Annotated[
@@ -189,7 +189,7 @@ class TrainingConfig(Section):
     """`balanced` weights the loss by inverse class size; `auto` does so if class sizes differ by more than 1.5x."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
-    """Sampling per epoch: `shuffled` draws each image once, `balanced` draws the same number from each class."""
+    """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""
 
     early_stopping: Annotated[int, Field(ge=1)] | None = None
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
@@ -224,7 +224,7 @@ class SearchConfig(Section):
 
 
 class GateConfig(Section):
-    """Rules that a candidate must pass to become champion; if there are no rules, every candidate passes."""
+    """Rules that a candidate must pass to become the champion. If no rules are set, every candidate passes."""
 
     accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
     """Fraction of correctly classified test images, 0 to 1."""

@@ -71,7 +71,7 @@ Space = Mapping[str, Range[Any] | Choice[Any]]
 
 
 def largest(value: Any) -> Any:  # noqa: ANN401 - any field type
-    """Returns the largest possible value of a field, given its value, range or choices."""
+    """Returns the largest value a field can take: its value, the upper bound of its range, or its largest choice."""
     if isinstance(value, Choice):
         return max(value.choices)
     return value.high if isinstance(value, Range) else value

@@ -13,7 +13,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def recipe_path(path: Path) -> Path:
-    """Returns `path` if it exists or names no shipped recipe; otherwise, returns the path of the shipped recipe."""
+    """Returns the path of the shipped recipe named `path`, or `path` itself if it exists or there is no such recipe."""
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     return shipped_recipes().get(path.name, path)

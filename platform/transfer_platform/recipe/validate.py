@@ -38,7 +38,7 @@ class ValidFields:
 
     Attributes:
         tree: The recipe as written, before validation.
-        invalid: Paths rejected by the schema; `get` returns None for these paths, their parents and their children.
+        invalid: Paths rejected by the schema. For these paths, their parents and their children, `get` returns None.
     """
 
     tree: Node
@@ -56,7 +56,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns the value, choices or range bounds of a dotted field, keyed by their paths."""
+        """Returns the value of a dotted field, or each of its choices or range bounds, keyed by path."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}
@@ -140,7 +140,7 @@ def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
     epochs = min(fields.possible_values("training.epochs").values(), default=None)
     for path, warmup in fields.possible_values("training.warmup_epochs").items():
         if epochs is not None and warmup > epochs:
-            yield FieldError(path, f"a warm-up of {warmup} epochs exceeds the {epochs} training epochs")
+            yield FieldError(path, f"the warm-up ({warmup} epochs) is longer than the training ({epochs} epochs)")
 
 
 def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:

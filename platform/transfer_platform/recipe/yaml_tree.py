@@ -1,6 +1,6 @@
 """YAML trees that record the source line of each value.
 
-Trees are built from ruamel.yaml nodes so that tags cannot construct objects and duplicate keys are reported.
+Trees are built from ruamel.yaml nodes so that duplicate keys are reported and tags cannot construct objects.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Source location of a value: a file and a 1-based line number, or the text of an override (no line number)."""
+    """Source location of a value: a file and a 1-based line number, or the text of an override and no line number."""
 
     source: str
     line: int | None = None
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Node:
-    """A value and its source location, which is the location of its key or, for a list item, of the item itself."""
+    """A value and the source location of its key or, for a list item, of the item itself."""
 
     place: Place
     value: Scalar | dict[str, Node] | list[Node]
@@ -91,7 +91,7 @@ class Node:
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the location of the value at `path` or, if that is missing, of the innermost section that exists."""
+        """Returns the location of the value at `path` or, if it is missing, of its innermost existing parent."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)
@@ -143,7 +143,7 @@ def recipe_error(place: Place, field: str, message: str) -> RecipeError:
 def parse_yaml(text: str, source: str, first_line: int | None = 1) -> Node | None:
     """Parses a single YAML document; returns None if it is empty.
 
-    Error messages contain `source` and line numbers starting at `first_line` (no line numbers if None).
+    Error messages contain `source` and, unless `first_line` is None, line numbers that start at `first_line`.
 
     Raises:
         RecipeError: The text is not valid YAML, or it contains tags, duplicate fields or too many values.

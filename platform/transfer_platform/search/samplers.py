@@ -20,7 +20,7 @@ class ReproducibleSampler(BaseSampler):
         self._seed = seed
 
     def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the jointly sampled parameters: those that all finished trials have in common."""
+        """Returns the parameters to sample jointly, which are those that occur in all finished trials."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(

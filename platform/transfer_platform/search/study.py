@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error means that memory ran out, for which PyTorch raises a plain RuntimeError on the CPU."""
+    """Returns whether the error means that memory ran out; on the CPU, PyTorch raises a plain RuntimeError for this."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -194,7 +194,7 @@ def create_tables(url: str) -> None:
 
 
 def count_studies(name: str, url: str) -> int:
-    """Returns the number of studies started under a base name (see `numbered_name`)."""
+    """Returns the number of studies that share a base name (see `numbered_name`)."""
     storage = RDBStorage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
@@ -202,7 +202,7 @@ def count_studies(name: str, url: str) -> int:
 
 
 def numbered_name(name: str, number: int) -> str:
-    """Returns a study's name, given its base name and its number (from 1) among studies with that base name."""
+    """Returns the name of a study: `name` for the first study with this base name, then `name-2`, `name-3`, etc."""
     return name if number == 1 else f"{name}-{number}"
 
 

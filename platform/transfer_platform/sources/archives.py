@@ -39,7 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which `ratio` is ignored, as plain PNM images can shrink a thousandfold.
+        unchecked_bytes: Unpacked size up to which `ratio` is not checked; plain PNM images can shrink a thousandfold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """
@@ -56,9 +56,9 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """An unchecked archive entry, with its name and unpacked size in bytes as recorded in the archive.
+    """An archive entry before it is checked; the name and unpacked size in bytes are those recorded in the archive.
 
-    `violation` says why the entry's type, encryption or compression method is not allowed, and is empty otherwise.
+    `violation` explains why the entry's type, encryption or compression is not allowed; empty if all are allowed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""File checksums, each cached until its file changes.
+"""Computes checksums of files and caches each one until the file changes.
 
 A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """
@@ -21,7 +21,7 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 
 
 class FileStamp(NamedTuple):
-    """A file's size in bytes and timestamps in nanoseconds since 1970; any change to the file alters the stamp.
+    """A file's size in bytes and timestamps in nanoseconds since 1970, used to detect changes to the file.
 
     `modified` is the time of the last content change; `changed` also covers changes to the name and permissions.
     """
@@ -49,7 +49,7 @@ def cached_sha256(path: Path) -> str:
 
 
 def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
-    """Returns the SHA-256 of each file, as in `cached_sha256`; see `ChecksumCache` for the meaning of `scope`."""
+    """Returns the SHA-256 of each file; reads only new and changed files. See `ChecksumCache` for `scope`."""
     cache = ChecksumCache(scope)
     digests = []
     try:
@@ -67,7 +67,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum, or its leading digits, in lowercase hexadecimal; an empty checksum matches any file."""
+    """Expected checksum in lowercase hexadecimal; leading digits are enough, and an empty string matches any file."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"
@@ -88,8 +88,7 @@ class ChecksumCache:
     """Persistent cache of SHA-256 checksums for a group of files, keyed by file name.
 
     Args:
-        scope: Identifies the group: usually the path of its folder, plus whatever else the checksums depend on, such
-            as a library version.
+        scope: Text that identifies the group, usually the path of its folder.
     """
 
     def __init__(self, scope: str) -> None:

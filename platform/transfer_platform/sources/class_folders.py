@@ -12,9 +12,9 @@ _MAX_BYTES = 200
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns a portable, unique folder name for each class, changing the class name only where necessary.
+    """Returns a portable, unique folder name for each class, based on the class name.
 
-    Class indices are appended to names that would collide, including on case-insensitive file systems.
+    Class indices are appended to names that would collide on a case-insensitive file system.
 
     >>> folder_names(["T-shirt/top", "A", "a", ".."])
     ('T-shirt-top', 'A_1', 'a_2', 'class_3')
@@ -28,7 +28,7 @@ def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _portable(name: str) -> str:
-    """Replaces characters that some operating systems forbid; returns an empty string if no usable name remains."""
+    """Replaces characters that some operating systems forbid. Returns an empty string if no usable name remains."""
     cleaned = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", name)).strip(" .")
     shortened = cleaned.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(" .")
     return "" if is_ignored(shortened) else shortened

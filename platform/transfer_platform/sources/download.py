@@ -85,7 +85,7 @@ def fetch(
 
 
 def download(url: str, target: Path, expected: Checksum, progress: Progress) -> Path:
-    """Downloads a file to `target` and returns `target`. Its folder must exist, and the caller must hold its lock.
+    """Downloads a file to `target`, whose folder must exist. The caller must hold the lock for `target`.
 
     Raises:
         DownloadError: The server is unreachable, rejects requests, disconnects too often, or serves a different file.
@@ -157,7 +157,7 @@ def _is_web(location: str) -> bool:
 
 @dataclass
 class _PartialFile:
-    """A partially downloaded file; `metadata` stores the version and total size reported by the server."""
+    """A partially downloaded file. `metadata` is a JSON file with the version and size reported by the server."""
 
     file: Path
     metadata: Path
@@ -189,7 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the remaining bytes, with retries; returns an empty string, or a message if the checksum is wrong."""
+    """Downloads the remaining bytes, with retries. Returns an error message if the checksum is wrong."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -204,7 +204,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes; starts over if there is no version or checksum to detect a changed file."""
+    """Requests the remaining bytes, or the whole file if there is no way to detect that it has changed."""
     import requests
     import urllib3
 
@@ -224,7 +224,7 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Converts a library error into an error whose message does not contain the URL, which may include secrets."""
+    """Converts an HTTP library error. The new message does not contain the URL, which may include secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
@@ -263,7 +263,7 @@ def _resumes(response: Response, part: _PartialFile) -> bool:
 
 
 def _version(response: Response) -> str:
-    """Returns the strong ETag or the last-modified date; weak ETags do not guarantee identical bytes."""
+    """Returns the strong ETag or the last-modified date. Weak ETags do not guarantee identical bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 

@@ -98,7 +98,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a folder name that depends on the options and, for a local folder, on the folder's content."""
+    """Returns a cache folder name that changes with the options and with the content of a local dataset."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)

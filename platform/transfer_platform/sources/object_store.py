@@ -1,6 +1,6 @@
 """Downloads individual images from web servers and object stores to the cache.
 
-An image is downloaded again only if its version in the store changes, so an interrupted call can simply be repeated.
+An image is downloaded only if its current version is not in the cache, so interrupted calls can simply be repeated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _VERSION_FIELDS = (
     *("ETag", "etag", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated", "mtime"),
     *("generation", "VersionId", "size", "created"),
 )
-"""Metadata fields, as named by the various stores, whose values change whenever the file content changes."""
+"""Metadata fields that together identify the version of a file. Their names differ between stores."""
 
 
 class _TooLargeError(Exception):
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns a description of the problem if the store rejected this request, or `None` if the store itself failed."""
+    """Returns a problem if the store reports that it cannot provide the file, or `None` for all other errors."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:
@@ -179,7 +179,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException, url: str) -> str:
-    """Returns a description of an error's root cause without the URL's query string, which may contain secrets."""
+    """Describes the root cause of an error. The query string of `url` is removed because it may contain secrets."""
     cause = list(_causes(error))[-1]
     status = getattr(cause, "status", None)
     description = f"HTTP status {status}" if isinstance(status, int) else f"{type(cause).__name__}: {cause}"

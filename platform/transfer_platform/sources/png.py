@@ -10,7 +10,7 @@ _LARGEST_BLOCK = 65535
 def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
     """Encodes pixels as an uncompressed 8-bit PNG, byte-identical on every machine.
 
-    Dataset splits depend on these bytes; the output of other encoders varies between versions. The file consists of
+    Dataset splits depend on these bytes, and other encoders' output varies between versions. The file consists of
     the mandatory chunks defined in https://www.w3.org/TR/png-3/ and uses uncompressed blocks (RFC 1951, section 3.2.4).
 
     Args:
@@ -26,7 +26,7 @@ def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
 
 
 def _zlib_stored(data: bytes) -> bytes:
-    """Returns an uncompressed zlib stream (RFC 1950); zlib itself varies the block sizes between versions."""
+    """Returns an uncompressed zlib stream (RFC 1950). The block sizes chosen by zlib itself vary between versions."""
     stream = b"\x78\x01"
     for start in range(0, len(data), _LARGEST_BLOCK):
         block = data[start : start + _LARGEST_BLOCK]

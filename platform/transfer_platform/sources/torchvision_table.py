@@ -1,8 +1,8 @@
 """Supported torchvision datasets: their files, splits and images.
 
 URLs and checksums are taken from attributes of the torchvision classes, or duplicated here if torchvision hard-codes
-them in functions. Datasets whose loader unpickles files are supported only if torchvision first verifies the MD5
-checksum of every unpickled file (CIFAR10 and CIFAR100: every batch and the class names).
+them in functions. A dataset stored as pickle files is supported only if torchvision verifies the MD5 checksum of each
+file before loading it. For CIFAR10 and CIFAR100, these files are the batches and the class names.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,11 +40,11 @@ class PublishedFile:
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionDataset:
-    """Description of a torchvision dataset class.
+    """Describes how to download and read a torchvision dataset.
 
     Attributes:
         files: Function that returns the files to download for a dataset class.
-        splits: Constructor arguments, keyed by split folder; the key is `.` if the dataset has no splits.
+        splits: Constructor arguments for each split, keyed by folder name; the key is `.` if there are no splits.
         images: Function that returns the image files and labels; `None` if the dataset stores its images as arrays.
         classes: Class names; empty if torchvision provides them.
     """

@@ -16,7 +16,7 @@ class FoundFile:
     """A file that has been listed but not read.
 
     Attributes:
-        path: Path of the file, with symlinks unresolved; a string to save memory, as there may be millions of files.
+        path: Path of the file, with symlinks unresolved. It is a string to save memory if there are millions of files.
         name: Path relative to the listed folder, with `/` as the separator.
     """
 
@@ -32,7 +32,7 @@ class FolderContents:
     Attributes:
         files: Regular files, including links that may be followed.
         folders: Direct subfolders, including links to folders.
-        ignored: Hidden files and folders, and those created by file managers; ignored folders are not searched.
+        ignored: Hidden files and folders, and those created by file managers. Ignored folders are not searched.
         problems: Unreadable folders, rejected links, and special files such as pipes, keyed by path.
     """
 
@@ -43,12 +43,12 @@ class FolderContents:
 
 
 def is_ignored(name: str) -> bool:
-    """Returns whether a name marks a hidden file or folder, or is listed in `IGNORED_NAMES`."""
+    """Returns whether a name belongs to a hidden file or folder, or is listed in `IGNORED_NAMES`."""
     return name.startswith(".") or name.lower() in IGNORED_NAMES
 
 
 def walk(folder: Path, root: Path) -> FolderContents:
-    """Lists everything below `folder`; rejects links that leave `root`. Both paths must be absolute and resolved."""
+    """Lists everything below `folder`, rejecting links that leave `root`. Both paths must be absolute and resolved."""
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:

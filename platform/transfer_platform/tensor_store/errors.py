@@ -31,7 +31,7 @@ class StoreUnwritableError(StoreError):
 
 
 class CorruptFileError(Exception):
-    """A segment is truncated or corrupt, or has an unexpected row spec. Does not propagate out of this package."""
+    """A segment is truncated or corrupt, or its rows have an unexpected shape or dtype. Internal to this package."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Numbers of bytes and files removed by `clear`; addresses skipped because their rows are being computed."""
+    """Total size and number of the files that `clear` removed, and the addresses skipped because they were locked."""
 
     bytes: int
     files: int
@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes unfinished segments left by dead processes at any address; the caller must hold the `address` lock."""
+    """Removes unfinished segments of terminated processes at all addresses. The caller must hold the `address` lock."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, then its address folder if empty; never removes the folder of `locked_address`."""
+    """Removes a file. An address folder left empty is also removed, unless it belongs to `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty
@@ -143,7 +143,7 @@ def _remove(path: Path, locked_address: str = "") -> None:
 
 
 class _AddressLocks(ExitStack):
-    """Address locks, acquired without waiting and released on exit.
+    """A set of address locks that are acquired without waiting and released on exit.
 
     The caller already holds the lock for `locked_address`.
     """

@@ -54,7 +54,7 @@ class InMemoryRows:
 
 
 class MappedRows:
-    """Rows in memory-mapped files, whose resident pages are dropped after every `resident_bytes` bytes read."""
+    """Rows in memory-mapped files. Mapped pages are dropped whenever `resident_bytes` bytes have been read."""
 
     def __init__(self, spec: RowSpec, locations: Sequence[RowLocation], resident_bytes: int) -> None:
         self.spec, self._resident_bytes = spec, resident_bytes
@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops mapped pages, which count as process memory, after every `resident_bytes` bytes read."""
+        """Drops mapped pages after `resident_bytes` bytes have been read, because they count as process memory."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0

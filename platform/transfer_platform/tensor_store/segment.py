@@ -32,7 +32,7 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row: one cache line, so rows whose size is a multiple of the cache line size are aligned."""
+"""Offset of the first row, in bytes. It is one cache line, which aligns rows that fill whole cache lines."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Avoids holding one file descriptor open per mapping; requires Python 3.13 or later."""
@@ -43,7 +43,7 @@ ByteRows = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class RowSpec:
-    """Shape and dtype of every row at one address; `()` is the shape of a scalar.
+    """Shape and dtype of every row at one address. A scalar has the shape `()`.
 
     >>> RowSpec((3, 224, 224), "uint8").row_bytes
     150528
@@ -104,7 +104,7 @@ class Segment:
     mapping: mmap.mmap
 
     def intact(self, indices: Iterable[int]) -> list[int]:
-        """Returns the subset of the given row indices whose rows match their checksums."""
+        """Returns those of the given indices whose rows match their checksums."""
         matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
         return matching
@@ -119,7 +119,7 @@ def open_segment(path: Path, spec: RowSpec) -> Segment:
     """Memory-maps a segment file without verifying its rows; see `Segment.intact`.
 
     Raises:
-        CorruptFileError: The file is not a segment, is truncated, or has an unexpected row spec.
+        CorruptFileError: The file is not a segment, is truncated, or has rows of an unexpected shape or dtype.
         OSError: The file cannot be read, or another process has removed it.
     """
     with path.open("rb") as file:

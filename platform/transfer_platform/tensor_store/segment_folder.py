@@ -14,11 +14,11 @@ from transfer_platform.tensor_store.rows import RowLocation
 from transfer_platform.tensor_store.segment import RowSpec, Segment, open_segment
 
 MAX_THREADS = 4
-"""Maximum number of threads that verify segments; each holds a segment in memory, and four saturate most disks."""
+"""Maximum number of threads that verify segments. Each holds a segment in memory. Four threads saturate most disks."""
 
 
 class SegmentFolder:
-    """The segments at one address; the folder need not exist. Segments with an unexpected row spec count as corrupt."""
+    """The segments at one address. The folder need not exist. Segments that do not match `spec` count as corrupt."""
 
     def __init__(self, folder: Path, spec: RowSpec) -> None:
         self.folder, self._spec = folder, spec
@@ -44,12 +44,12 @@ class SegmentFolder:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Returns the path for the next segment, which gets the highest number so that it takes precedence."""
+        """Returns the path for the next segment. It gets the highest number because later segments take precedence."""
         last = max((int(path.stem) for path in self._paths()), default=0)
         return self.folder / f"{last + 1:06d}{SUFFIX}"
 
     def _candidates(self, keys: set[str]) -> list[tuple[Segment, list[tuple[str, int]]]]:
-        """Returns segments with the (key, row index) pairs to read from each; later segments take precedence."""
+        """Returns the segments to read, each with its (key, row index) pairs. Later segments take precedence."""
         candidates = []
         for path in reversed(self._paths()):
             if not keys:

@@ -16,10 +16,10 @@ from transfer_platform.tensor_store.segment import ByteRows, RowSpec, SegmentWri
 from transfer_platform.tensor_store.segment_folder import SegmentFolder
 
 Compute = Callable[[Sequence[int]], Iterator[Tensor]]
-"""Takes the positions of missing rows in ascending order; yields batches (b, *shape) of them in the same order."""
+"""Takes the positions of missing rows in ascending order. Yields the rows in this order, as batches (b, *shape)."""
 
 KEY_BYTES = 128
-"""Approximate disk space for a key and a checksum, in bytes."""
+"""Approximate disk space for the key and the checksum of one row, in bytes."""
 
 
 class Store:
@@ -63,7 +63,7 @@ class Store:
         compute: Compute,
         on_wait: Callable[[], None] = lambda: None,
     ) -> Rows:
-        """Returns the rows for N keys; computes and stores each distinct row that is missing.
+        """Returns the rows for N keys. Each distinct row that is missing is computed once and stored.
 
         Args:
             address: Digest of everything that determines the rows, except for the keys; used as a folder name.
@@ -96,7 +96,7 @@ class Store:
         locations: dict[str, RowLocation],
         compute: Compute,
     ) -> None:
-        """Adds the missing rows to the store and to `locations`; the caller holds the address lock."""
+        """Adds the missing rows to the store and to `locations`. The caller must hold the address lock."""
         missing: dict[str, int] = {}
         for position, key in enumerate(keys):
             if key not in locations:
@@ -139,9 +139,9 @@ class Store:
 
 
 class _RowWriter:
-    """Writes rows to consecutive segments and adds them to `locations`; the caller holds the address lock.
+    """Writes rows to consecutive segments and adds them to `locations`. The caller must hold the address lock.
 
-    `evict` frees space for the given number of rows.
+    `evict(count)` is called to free space for `count` rows.
     """
 
     def __init__(

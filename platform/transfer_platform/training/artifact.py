@@ -65,9 +65,9 @@ def _fit_ood_scorer(
 def _held_out_scores(
     trainer: TrialTrainer, recipe: Recipe, result: FitResult, network: Network, required: int
 ) -> tuple[OodScorer, Tensor]:
-    """Returns a network's out-of-distribution scorer and the scores of images not used to train the network.
+    """Returns a network's out-of-distribution scorer and the scores of held-out images.
 
-    With cross-validation, the folds' networks score their held-out images in turn until there are `required` scores.
+    With cross-validation, the networks of successive folds score held-out images until there are `required` scores.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):
@@ -96,7 +96,7 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
     """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
 
-    Only one image of each set of duplicates is used; distances of 0 among them would make the threshold too strict.
+    Only one image of each set of duplicates is used, because distances of 0 would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

@@ -1,6 +1,6 @@
-"""Inputs and mini-batches of a trial: images, or features from a frozen prefix.
+"""Mini-batches of a trial, with images or precomputed features as inputs.
 
-In any given epoch, both kinds of input use the same augmented views.
+In any given epoch, both kinds of input are based on the same augmented views.
 """
 
 import math
@@ -38,7 +38,7 @@ class InputSource(Protocol):
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
         """Returns training inputs (B, ...) for an epoch; epochs are counted from 1.
 
-        `repeats` is the number of times each image has already occurred in the epoch; each occurrence gets a new view.
+        `repeats` counts how often each image has already occurred in the epoch. Each occurrence gets a new view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -46,7 +46,7 @@ class InputSource(Protocol):
 
 
 class ImageInputs:
-    """Image inputs for a network trained as a whole; evaluation uses the training batch size."""
+    """Image inputs for a network that is trained as a whole. Evaluation uses the training batch size."""
 
     def __init__(self, network: Network, images: ImageLoader, views: ViewSchedule, batch_size: int) -> None:
         self._network, self._images, self._views = network, images, views
@@ -75,7 +75,7 @@ class FeatureInputs:
 
     Args:
         original: Features of every unaugmented image, indexed by position.
-        augmented: Features of the training images' views, grouped by image; None if there is no augmentation.
+        augmented: Features of augmented training images, grouped by image; None if there is no augmentation.
         digests: SHA-256 of each image.
     """
 

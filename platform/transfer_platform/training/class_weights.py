@@ -1,4 +1,4 @@
-"""Class weights of the loss function for imbalanced datasets."""
+"""Class weights, which let the loss function account for imbalanced classes."""
 
 import torch
 from torch import Tensor
@@ -22,6 +22,6 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Returns scikit-learn's "balanced" class weights (C,): N / (C * n_c) for a class with n_c of the N images."""
+    """Returns scikit-learn's "balanced" class weights (C,): class c, with n_c of the N images, gets N / (C * n_c)."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

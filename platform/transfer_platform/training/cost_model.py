@@ -11,7 +11,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
-"""Assumed read and write speed of the store, typical of an SSD; rows that fit in memory are read faster."""
+"""Assumed speed at which the store reads and writes, typical of an SSD; rows that fit in memory are read faster."""
 _NAMESPACE = "costs"
 
 
@@ -36,12 +36,12 @@ class MeasuredCost:
 
 @dataclass(frozen=True)
 class StudyCosts:
-    """Costs of storing and of recomputing features over a whole study."""
+    """Compares two options for a whole study: storing the features and recomputing them."""
 
     rows: int
     """Number of rows to store, one per image or view."""
     uses: int
-    """Number of row reads or recomputations, summed over all trials, epochs and folds."""
+    """Number of times that a row is used (read or recomputed), summed over all trials, epochs and folds."""
     measured: MeasuredCost
     """Measured cost per image."""
 
@@ -68,7 +68,7 @@ class StudyCosts:
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """Returns the costs of a study that stores `views` augmented views per training image (none if `views` is 1)."""
+    """Returns the costs of a study with `views` augmented views per training image (only originals if `views` is 1)."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
     # With K folds, each image is used for training in K - 1 folds and for validation in one.

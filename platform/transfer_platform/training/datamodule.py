@@ -22,7 +22,7 @@ from transfer_platform.training.network_cache import CachedNetwork
 from transfer_platform.training.profile import measure_cost
 
 FeatureRows = tuple[Rows, Rows | None]
-"""Features of all unaugmented images, and of the training images' augmented views (None if unaugmented)."""
+"""Features of all original images, and features of the augmented training images (None without augmentation)."""
 
 
 class DataModule:
@@ -72,7 +72,7 @@ class DataModule:
                 f"set features.views: 8 to store eight {views.policy} views of each image"
             )
         if cached.partition_error:
-            self._say_once(f"the frozen layers run in every epoch: {cached.partition_error}")
+            self._say_once(f"the frozen layers are run again in every epoch: {cached.partition_error}")
         if views.policy != "none" and recipe.features.views not in (1, views.count):
             self._say_once(
                 f"features.views: {recipe.features.views} is ignored, because no layer is frozen; "
@@ -130,7 +130,7 @@ class DataModule:
         return True
 
     def _view_rows(self, views: ViewSchedule) -> tuple[list[int], list[int]]:
-        """Returns the image positions and seeds of all views of the training images, ordered by image."""
+        """Returns the image positions and the seeds of all augmented views of training images, image by image."""
         rows = [
             (position, views.view_seed(image.sha256, index))
             for position, image in enumerate(self._splits.train)

@@ -46,8 +46,8 @@ def _available_device(name: str) -> torch.device:
 def threads_for(step_elements: int) -> Iterator[None]:
     """Limits PyTorch to one CPU thread inside the `with` block if `step_elements` < `MIN_PARALLEL_ELEMENTS`.
 
-    For operations that take microseconds, synchronizing threads costs more time than parallelism saves, and many
-    times more if another process is using one of the cores.
+    For operations that take microseconds, synchronizing threads costs more time than parallelism saves. The cost is
+    many times higher if another process is using one of the cores.
     """
     threads = torch.get_num_threads()
     if step_elements < MIN_PARALLEL_ELEMENTS:

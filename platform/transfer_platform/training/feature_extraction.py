@@ -21,12 +21,12 @@ from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
-"""Images per forward pass; fixed, because the least significant bits of most networks' features depend on it."""
+"""Images per forward pass. The number is fixed because it affects the least significant bits of most features."""
 
 
 @dataclass(frozen=True)
 class FrozenPrefix:
-    """Prefix of a partitioned network, for square images with side length S = `image_size` pixels."""
+    """Frozen part of a partitioned network; its inputs are square images with sides of S = `image_size` pixels."""
 
     partition: Partition
     precision: str
@@ -47,7 +47,7 @@ class FrozenPrefix:
             return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """Returns the SHA-256 of everything that determines the features, apart from the images and their views."""
+        """Returns a SHA-256 hash that identifies the network prefix, its settings and the preprocessing."""
         preprocessing = preprocessing_digest("features", images.preprocessing)
         parts = (self.partition.digest, self.precision, self.device.type, str(PREFIX_BATCH), preprocessing)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -67,7 +67,7 @@ class ComputedFeatures:
     """Features computed on every use, bitwise identical to those from `stored_features`.
 
     Args:
-        prefix: Network prefix; always run with the number of PyTorch threads that was set when this object was created.
+        prefix: Network prefix. It always runs with as many PyTorch threads as were set when this object was created.
         positions: Image position of each row.
         view_seeds: Seed of each row's augmented view; None for unaugmented images.
     """
@@ -126,7 +126,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` is called before waiting for another process.
+    See `ComputedFeatures` for the first four arguments. `say` is used to report a wait for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

@@ -62,7 +62,7 @@ def fastest_precision(device: torch.device, step: Callable[[], object]) -> str:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions, so that timing even one step would take too long."""
+    """Returns True if the CPU has no bfloat16 instructions; timing even a single emulated step would take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times after a warm-up; stops early if the first exceeds twice `limit`."""
+    """Returns the shortest of three step times after a warm-up; times only one step if it exceeds twice `limit`."""
     best = float("inf")
     with autocast(device, precision):
         step()

@@ -46,7 +46,7 @@ class Trainer:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def train(self, epoch: int) -> float:
-        """Trains for one epoch (counted from 1) and returns the mean training loss in nats.
+        """Trains for one epoch and returns the mean training loss in nats; epoch numbers start at 1.
 
         Raises:
             DivergedError: A loss is not finite.
@@ -68,7 +68,7 @@ class Trainer:
         """Returns the float32 logits (N, C) of the validation images on the CPU.
 
         Raises:
-            DivergedError: A logit is not finite; the last step can cause this even if all training losses are finite.
+            DivergedError: A logit is not finite. The last step can cause this even if all training losses are finite.
         """
         self.trainable.train(mode=False)
         batches = []
@@ -82,7 +82,7 @@ class Trainer:
         return all_logits
 
     def after_epoch(self, validation_loss: float) -> None:
-        """Updates the plateau schedule."""
+        """Lets the plateau schedule adjust the learning rate; has no effect with other schedules."""
         self._schedule.after_epoch(validation_loss)
 
     def _step(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:

@@ -30,7 +30,7 @@ class TrialTrainer:
 
     Args:
         splits: Images of the study.
-        pretrained: Files with pretrained weights, keyed by the backbone's name in the recipe; None for random weights.
+        pretrained: Maps each backbone name to a file with pretrained weights, or to None for random weights.
         device: Device on which the networks run.
         trials: Number of trials in the study; used to decide whether storing features saves time.
         epochs: Maximum number of epochs per trial; like `trials`, used to decide whether storing features saves time.
@@ -101,13 +101,13 @@ class TrialTrainer:
         return select_precision(recipe, self.device, lambda: self._cached_network(recipe).network)
 
     def pretrained_features(self, recipe: Recipe) -> Tensor:
-        """Returns the features (N, F) of all training and validation images, computed before training starts."""
+        """Returns the features (N, F) of all training and validation images before training."""
         network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
         return self.features(recipe, network, range(len(self.splits.development)))
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the head's inputs (N, F), computed in eval mode; positions are indices into `Splits.development`."""
+        """Returns the head's inputs (N, F) in eval mode for the images at N positions in `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
@@ -165,7 +165,7 @@ class TrialTrainer:
         return self._data_module.inputs(recipe, cached, self.preprocessing(recipe), self.precision)
 
     def _trial_data(self, recipe: Recipe, inputs: InputSource) -> TrialData:
-        """Returns the data of the training and validation splits; positions are indices into `Splits.development`."""
+        """Returns the data of the training and validation splits; image positions refer to `Splits.development`."""
         count = len(self.splits.train)
         return TrialData(
             inputs,

@@ -1,4 +1,4 @@
-"""Ledger tables, defined by Alembic revisions in `versions/`.
+"""Tables of the ledger, defined by the Alembic revisions in `versions/`.
 
 To add a revision, set its `down_revision` to the previous revision and update `HEAD` below.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
 HEAD = "0001"
-"""Latest revision; a ledger at this revision is opened without importing Alembic."""
+"""Latest revision; Alembic is imported only if the ledger is at a different revision."""
 
 VERSION_TABLE = "ledger_version"
 """Alembic's version table, renamed because both MLflow and Optuna use the default name."""
@@ -52,7 +52,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _schema_name(url: URL) -> str | None:
-    """Returns the first schema in the URL's search path, where new tables are created."""
+    """Returns the schema for new tables: the first in the URL's `search_path`, or None if the URL does not set it."""
     options = " ".join(str(value) for value in url.normalized_query.get("options", ()))
     path = re.search(r"search_path=\s*([^\s,]+)", options)
     return path.group(1).strip('"') if path else None

@@ -2,8 +2,8 @@
 
     python -I _supervised.py COMMAND [ARGUMENT ...]      (standard input must be a pipe)
 
-Nothing is written to the pipe. When the parent process ends, even if killed by `kill -9`, the pipe closes, and the
-command and its child processes are killed. This module is run as a script, never imported.
+The parent process writes nothing to the pipe. When it ends, even after `kill -9`, the pipe closes, and this script
+kills the command and its child processes. This module is run as a script, never imported.
 """
 
 import os

@@ -3,8 +3,8 @@
 onnx          model.onnx (maps pixels to probabilities and out-of-distribution scores), model.json, README.md
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
-The ONNX graph includes normalization, which is exact in any runtime, but not decoding or resizing: ONNX cannot
-read EXIF data, and its interpolation modes differ from Pillow's.
+The ONNX graph includes normalization, but not decoding or resizing, because ONNX cannot
+read EXIF data and interpolates differently from Pillow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX opset version, released in 2022; torch's exporter produces it without version conversion."""
+"""ONNX opset version, released in 2022; torch exports it directly, without a version conversion."""
 TOLERANCE = 1e-3
 """Maximum allowed difference between ONNX Runtime and torch for any probability or out-of-distribution score."""
 
@@ -77,7 +77,7 @@ class _RegisteredFiles:
     config: ModelConfig
 
     def load_classifier(self) -> Classifier:
-        """Loads the classifier, using the code that was registered with the model."""
+        """Loads the classifier with the code that was registered with the model."""
         try:
             model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
         except MlflowException as error:
@@ -86,7 +86,7 @@ class _RegisteredFiles:
 
 
 class _ExportedModel(nn.Module):
-    """Network to export, which maps resized pixels to predictions; moves the given classifier to the CPU."""
+    """Network that maps resized pixels to predictions. Creating it moves the classifier to the CPU."""
 
     def __init__(self, classifier: Classifier, uri: str) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
 
 
 def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
-    """Adds metadata for users and removes the local source paths recorded for each operator."""
+    """Adds classes, preprocessing, threshold and temperature; removes the local source paths of all operators."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     metadata = {

@@ -16,7 +16,7 @@ _ONNX = """\
 |---|---|---|---|
 | input | `images` | uint8 (N, {size}, {size}, 3) | RGB images, prepared as described below |
 | output | `probabilities` | float32 (N, {count}) | calibrated, in the same order as `classes` |
-| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; unknown if above {threshold:.4g} |
+| output | `ood_score` | float32 (N,) | out-of-distribution score, 0 to 2; above {threshold:.4g}, the image is unknown |
 
 The batch size N is arbitrary. The graph computes in float32{precision}.
 

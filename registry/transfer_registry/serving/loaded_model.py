@@ -19,9 +19,9 @@ from transfer_registry.packaging import classes_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model that runs the code it was registered with.
+    """A registered model, which runs with the code that was registered with it.
 
-    `uri` may contain an alias; the columns of the probabilities are in the order of `classes` (C).
+    `uri` may contain an alias. Probabilities have one column per class, in the order of `classes` (C).
     """
 
     uri: str

@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the entire body, even if it is too large: clients read no response until they have sent everything."""
+        """Reads the entire body even if it is too large, since clients send everything before they read a response."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -115,7 +115,7 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns the message and code of a model error, or empty strings for an MLflow error, which may quote the request.
+    """Returns the message and code of a model error. Both are empty for MLflow errors, which may quote the request.
 
     Model errors (`transfer_model.pyfunc.RequestError`) have only `error_code` and `message`, unlike MLflow errors.
     """

@@ -24,7 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """Raised to reject a request with a 4xx HTTP status and a one-sentence message before the model is called."""
+    """Rejects a request before the model is called, with a 4xx HTTP status and a one-sentence message."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -55,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Returns the media type; accepts only exact, case-sensitive matches, as MLflow does."""
+    """Returns the media type. As in MLflow, it must match exactly, including case."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -96,7 +96,7 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Returns the images; rejects unknown keys, since MLflow ignores images if `messages` or `prompt` is present."""
+    """Returns the images. Rejects other keys, since MLflow ignores the images if `messages` or `prompt` is present."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):
@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Returns True for a flat list; pandas would treat nested lists as multi-level labels."""
+    """Returns True for a flat list; pandas treats nested lists as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

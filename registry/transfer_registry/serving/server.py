@@ -26,7 +26,7 @@ _START_TIMEOUT = 120.0
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Returns MLflow's ASGI app for a model, wrapped in a `RequestGuard`; later alias changes have no effect."""
+    """Loads a model and returns MLflow's ASGI app for it in a `RequestGuard`; later alias changes have no effect."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 
@@ -57,7 +57,7 @@ def serving_banner(uri: str, url: str) -> str:
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Runs MLflow's UI until interrupted; if the tracking server is remote, just shows a link to that server's UI.
+    """Runs MLflow's UI until interrupted. If the tracking server is remote, only shows the link to its UI.
 
     Calls `say` with a link to the most recently updated experiment once the UI is ready.
 

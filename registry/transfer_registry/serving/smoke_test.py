@@ -27,7 +27,7 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Number of images posted concurrently, one per request; together they stay within the per-request pixel limit."""
+"""Number of concurrent requests with one image each; together they stay within the pixel limit of one request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
@@ -106,7 +106,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Returns the server's environment, in which stub modules in `folder` shadow this project's packages."""
+    """Returns the server's environment; stub modules in `folder` prevent the import of this project's packages."""
     for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from served models')\n")
     search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]

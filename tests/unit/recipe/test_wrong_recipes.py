@@ -252,7 +252,7 @@ CASES = {
     "warm-up without end": (
         continued("  warmup_epochs: 4\n"),
         12,
-        "a warm-up of 4 epochs exceeds the 3 training epochs",
+        "the warm-up (4 epochs) is longer than the training (3 epochs)",
     ),
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),
