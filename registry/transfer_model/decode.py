@@ -174,7 +174,7 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the pixel value of white: 65535 (for floats, 1 or 255 if that suffices), or `brightest` if larger."""
+    """Returns the pixel value of white: 65535, 1 or 255 (the last two only for floats), or a larger `brightest`."""
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 

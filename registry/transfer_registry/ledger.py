@@ -190,7 +190,7 @@ class Ledger:
         return database_lock(self._engine, LockKind.MODEL, model)
 
     def append(self, entry: LedgerEntry) -> LedgerEntry:
-        """Appends an entry and returns it with its id and hash set; raises ValueError if it is already in a ledger."""
+        """Appends an entry; returns it with its id and hash. Raises ValueError if the entry is already in a ledger."""
         with self._session() as session, session.begin():
             _append(session, entry)
         return entry

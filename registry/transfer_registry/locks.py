@@ -66,7 +66,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a file lock, waiting for it if `busy` is None. The lock file is never deleted.
 
-    `busy` begins the error message. If it is set, this process is also recorded in a `holder` file in the same folder.
+    `busy` is the start of the error message; if it is set, a `holder` file in the same folder records this process.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -115,7 +115,7 @@ def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
         numbers = ", ".join(str(version.version) for version in model_versions(client, model))
-        existing = f"its versions: {numbers}" if numbers else "there is no registered model with this name"
+        existing = f"available versions: {numbers}" if numbers else "there is no registered model with this name"
         raise RegistryError(f"{model} has no version {number}; {existing}") from error
 
 

@@ -108,7 +108,7 @@ def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
         numbers = [int(each.version) for each in model_versions(MlflowClient(), registered.name)]
         if int(version) not in numbers:
             available = ", ".join(map(str, numbers)) or "none"
-            raise RegistryError(f"{registered.name} has no version {version}; its versions: {available}")
+            raise RegistryError(f"{registered.name} has no version {version}; available versions: {available}")
         return f"models:/{registered.name}/{version}", registered.name, int(version)
     alias = match["alias"] or ALIAS
     if alias not in registered.aliases:

@@ -1,4 +1,4 @@
-"""Command-line interface: parses arguments, calls a function and prints its result.
+"""Command-line interface: parses arguments and prints results.
 
 Heavy modules are imported inside the commands so that `--help` responds immediately.
 """
@@ -29,7 +29,7 @@ class Commands(click.Group):
     """Command group that prints user-fixable errors without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
-        """Runs a command; exits with code 1 after an error and 130 after an interruption."""
+        """Runs a command; exits with code 1 on error and 130 if interrupted."""
         _collect_less_garbage()
         # Docker, systemd and batch queues send SIGTERM, which is handled like Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

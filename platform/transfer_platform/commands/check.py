@@ -185,7 +185,7 @@ def _study_table(recipe: Recipe) -> Table:
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
     text = "auto: the fastest format, measured when the run starts" if precision == "auto" else precision
-    table.add_row("device", f"{_likely_device()} (change with PLATFORM_DEVICE or run --device)")
+    table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")
     for field, space in search_ranges(recipe).items():

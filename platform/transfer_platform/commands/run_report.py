@@ -1,4 +1,4 @@
-"""Logs a study to its MLflow run: parameters, lineage, figures, tables and reports."""
+"""Logs parameters, lineage, figures and reports to the study's MLflow run."""
 
 import platform
 from collections.abc import Mapping

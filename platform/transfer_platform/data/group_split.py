@@ -75,7 +75,7 @@ def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: in
     """
     clusters = merge_groups(sort_by_content(images))
     parts = _assign_parts(clusters, [1 / folds] * folds, f"folds:{split_seed}")
-    _require_classes(clusters, parts, folds, f"each of the {folds} folds", "set fewer folds")
+    _require_classes(clusters, parts, folds, f"each of the {folds} folds", "reduce the number of folds")
     fold_of = {name: part for cluster, part in zip(clusters, parts, strict=True) for name in cluster.names}
     return tuple(fold_of[image.group] for image in images)
 

@@ -62,7 +62,7 @@ def assign_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> 
     if too_few := ", ".join(f"{label!r} has {count}" for label, count in too_small.items()):
         raise SplitError(
             f"each of the {folds} folds needs an image of every class, but some classes have too few distinct "
-            f"images: {too_few}; add images, or set fewer folds in dataset.splits.validation"
+            f"images: {too_few}; add images, or reduce the number of folds in dataset.splits.validation"
         )
     ordered = (
         digest

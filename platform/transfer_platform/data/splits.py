@@ -179,7 +179,7 @@ def _require_disjoint_images(images_by_split: Mapping[str, Sequence[ImageRecord]
             for by_split in shared
         ]
         raise SplitError(
-            f"the splits share {len(shared)} image{'s' * (len(shared) > 1)}, byte for byte:\n"
+            f"{len(shared)} image{'s are' if len(shared) > 1 else ' is'} in more than one split:\n"
             + _join_lines(lines)
             + "\nremove the extra files, or list them in dataset.exclude; to keep files in more than one split, list "
             "them in dataset.allow_duplicates"
@@ -190,7 +190,7 @@ def _require_disjoint_groups(images_by_split: Mapping[str, Sequence[ImageRecord]
     if groups := groups_in_several_splits(images_by_split):
         lines = [f"  {name!r}: {' and '.join(by_split)}" for name, by_split in groups.items()]
         raise SplitError(
-            f"the splits share {len(lines)} group{'s' * (len(lines) > 1)} (dataset.group_by):\n"
+            f"{len(lines)} group{'s are' if len(lines) > 1 else ' is'} in more than one split (dataset.group_by):\n"
             + _join_lines(lines)
             + "\ncorrect the 'split' column of the manifest, or remove the column and set fractions in dataset.splits"
         )

@@ -56,7 +56,7 @@ class Inspection:
         return tuple(finding for finding in self.findings if self.severity(finding) == Severity.ERROR)
 
     def count(self, severity: Severity) -> int:
-        """Counts the findings of one severity."""
+        """Counts the findings with the given severity."""
         return sum(self.severity(finding) == severity for finding in self.findings)
 
     def name(self, path: Path) -> str:

@@ -27,7 +27,7 @@ crops of the originals, and a canvas takes 308 KB. With a ratio of 1.2, the valu
 MAX_ASPECT = 2.0
 """Maximum ratio of the longer to the shorter side; more elongated images are center-cropped to this ratio.
 
-A larger value is not needed, because no random crop (area from 70%, aspect ratio up to 4/3) fits above a ratio of 1.9.
+A random crop covers at least 70% of the image, with an aspect ratio up to 4/3, so it never fits above a ratio of 1.9.
 """
 
 _ASPECT_BYTES = 4

@@ -107,7 +107,7 @@ class ImageLoader:
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
-        """Returns rows from the store, or rows decoded on every use if there is no store or it lacks space."""
+        """Returns rows from the store, or rows that are decoded on each access if nothing is stored."""
         spec = RowSpec((size,), "uint8")
         decoding = _DecodingRows(self.records, spec, decode_row)
         if self._store is None:

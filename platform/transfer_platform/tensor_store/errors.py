@@ -40,7 +40,7 @@ def translate_write_errors(folder: Path) -> Iterator[None]:
 
     Raises:
         StoreFullError: The disk is full, or a quota or the file size limit is exceeded.
-        StoreUnwritableError: The `OSError` has any other cause.
+        StoreUnwritableError: The `OSError` has another cause.
     """
     try:
         yield

@@ -91,7 +91,7 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 
 
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
-    """Trains one network per fold, running each epoch for all folds; metrics are computed from out-of-fold logits.
+    """Trains one network per fold, all folds epoch by epoch, and computes metrics from out-of-fold logits.
 
     Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`. These
     weights are overwritten, so do not use them afterwards.

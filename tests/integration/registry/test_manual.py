@@ -66,7 +66,7 @@ def test_a_second_rollback_goes_back_further_and_the_first_champion_has_none_bef
 
 def test_a_rollback_to_a_version_that_was_deleted_names_those_that_are_there(decided) -> None:
     decided.client.delete_model_version("ants-bees", "2")
-    with pytest.raises(RegistryError, match="no version 2; its versions: 1, 3, 4"):
+    with pytest.raises(RegistryError, match="no version 2; available versions: 1, 3, 4"):
         roll_back("ants-bees", decided.ledger)
     assert decided.champion() == 3
 
@@ -99,7 +99,7 @@ def test_no_rollback_takes_a_version_for_a_deleted_one_of_its_number(decided) ->
     refused, passed = decided.candidate(wrong=30), decided.candidate(wrong=5)
     assert not decided.promote(refused).promoted
     assert decided.promote(passed).promoted
-    with pytest.raises(RegistryError, match="has no version 3; its versions: 1, 2"):
+    with pytest.raises(RegistryError, match="has no version 3; available versions: 1, 2"):
         roll_back("ants-bees", decided.ledger)
     assert decided.champion() == 2
 
@@ -126,7 +126,7 @@ def test_a_version_that_passed_against_another_champion_or_was_never_judged_need
     promote_version("ants-bees", 5, decided.ledger, "from the other team")
     assert "Never judged by the gate." in decided.client.get_model_version("ants-bees", "5").description
     assert verify(decided.ledger) == ()
-    with pytest.raises(RegistryError, match="no version 9; its versions: 1, 2, 3, 4, 5"):
+    with pytest.raises(RegistryError, match="no version 9; available versions: 1, 2, 3, 4, 5"):
         promote_version("ants-bees", 9, decided.ledger)
 
 
@@ -328,7 +328,7 @@ def test_the_commands_print_versions_history_and_differences(platform) -> None:
 
 def test_a_command_names_what_is_there(platform) -> None:
     assert "registered models: ants-bees" in platform("show", "wasps", code=1)
-    assert "its versions: 1, 2, 3, 4" in platform("show", "ants-bees/9", code=1)
+    assert "available versions: 1, 2, 3, 4" in platform("show", "ants-bees/9", code=1)
     assert "models with entries: ants-bees" in platform("history", "wasps", code=1)
 
 

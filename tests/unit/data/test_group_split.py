@@ -153,7 +153,7 @@ def test_a_class_in_one_group_only_is_named_with_the_remedy() -> None:
         SplitError, match=r"train and validation must .* 'bee' is in 1; add groups with images of these classes"
     ):
         split_by_group(images, {"validation": 0.2}, 0)
-    with pytest.raises(SplitError, match=r"each of the 3 folds must .* 'bee' is in 1; .* set fewer folds"):
+    with pytest.raises(SplitError, match=r"each of the 3 folds must .* 'bee' is in 1; .* reduce the number of folds"):
         assign_group_folds(sort_by_content(images), 3, 0)
     with pytest.raises(SplitError, match=r"needs groups in both train and test, but there is only one for 'bee'"):
         split_by_group(images, {"test": 0.999}, 0)
