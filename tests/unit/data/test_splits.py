@@ -237,5 +237,5 @@ def test_folds_do_not_depend_on_names_and_duplicates_stay_together() -> None:
 
 
 def test_a_class_with_fewer_images_than_folds_is_named() -> None:
-    with pytest.raises(SplitError, match=r"each of the 5 folds .* 'bees' has 3; .* fewer folds"):
+    with pytest.raises(SplitError, match=r"each of the 5 folds .* 'bees' has 3; .* reduce the number of folds"):
         assign_folds(make_images(ants=9, bees=3), 5, 0)
