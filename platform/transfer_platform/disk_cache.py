@@ -20,7 +20,7 @@ class DiskCache:
     Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of value, plus any inputs besides the key that determine the value, such as a library version.
+        namespace: Kind of value, and anything other than the key that affects the value, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:

@@ -35,7 +35,7 @@ _TORCHVISION_OPTIONS = {
 
 @dataclass(frozen=True, order=True)
 class Backbone:
-    """Backbone name, resolved to a library, an architecture and a weights tag.
+    """Library, architecture and weights tag that identify a backbone.
 
     Attributes:
         library: `torchvision`, `timm` or `bundled`.
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns the preprocessing for each weights name, default first; the only key is "" if no weights have names."""
+    """Returns preprocessings keyed by weights name, default first; the only key is "" if the weights have no names."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:

@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing for each weights name, default first; the only key is "" if no weights have names.
+        preprocessings: Keyed by weights name, default first; the only key is "" if the weights have no names.
     """
 
     name: str
@@ -51,7 +51,7 @@ class BackboneInfo:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters in all stages together; the head is not included."""
+        """Total number of parameters in all stages, excluding the head."""
         return sum(stage.parameters for stage in self.stages)
 
     @property
@@ -131,7 +131,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json` even if the library versions differ; returns None if it is unlisted."""
+    """Describes a backbone from `catalog.json` even if library versions differ; returns None if it is not listed."""
     return _read_entry(name, resolve(name), _content())
 
 
@@ -199,7 +199,7 @@ def _unknown_backbone(name: str, library: str, architecture: str, tag: str) -> s
         return f"unknown library {library!r} in the backbone name {name!r}; expected torchvision/ or timm/"
     tagged = Backbone(TIMM, architecture)
     if tag and library in ("", TIMM) and tagged.key in _keys():
-        return f"{tagged.key} has no weights {tag!r}; available: {', '.join(_tags(tagged)) or 'none'}"
+        return f"{tagged.key} has no weights {tag!r}; available weights: {', '.join(_tags(tagged)) or 'none'}"
     return f"unknown backbone {name!r}{similar_names(architecture)}; run `platform backbones` to list all backbones"
 
 

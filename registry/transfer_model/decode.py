@@ -174,7 +174,10 @@ def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the pixel value of white: 65535, 1 or 255 (the last two only for floats), or a larger `brightest`."""
+    """Returns the pixel value of white, given the brightest value in the image.
+
+    In float images, white is 1 or 255 if no pixel is brighter; otherwise, it is 65535, or `brightest` if larger.
+    """
     scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 

@@ -40,7 +40,7 @@ class NetworkSpec:
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     """Builds a network with a new head and no frozen stages.
 
-    `pretrained` is a safetensors or torch file with backbone weights, trained on any number of classes. Weights that
+    `pretrained` is a safetensors or torch file with backbone weights for any number of classes. Weights that
     are not loaded from the file are initialized using torch's global random generator.
 
     Raises:
@@ -61,7 +61,7 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
 
 
 def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """Builds a network, including its original classifier, and loads the default pretrained weights from a local file.
+    """Builds a network with its original classifier and loads the default pretrained weights from a local file.
 
     Returns:
         The network in evaluation mode, which maps images (B, 3, S, S) to logits (B, C), and its C class names.
@@ -108,7 +108,7 @@ class Network(nn.Module):
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns logits (B, C) and, in training mode, the logits of the trainable auxiliary heads.
 
-        The second item has one (B, C) tensor per trainable auxiliary head; it is empty for most networks.
+        The second return value has one (B, C) tensor per trainable auxiliary head; it is empty for most networks.
         """
         output = self.backbone(images)
         if isinstance(output, Tensor):
@@ -140,8 +140,8 @@ class Network(nn.Module):
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
         """Registers a hook that every forward pass calls with the head's input, averaged over positions to (B, F).
 
-        The hook is called in the thread that runs the network. It is attached to the head's last layer, so running
-        only a network suffix also calls it. To remove it, call `remove()` or use the handle as a context manager.
+        The hook is called in the thread that runs the network. It is attached to the head's last layer, so it is also
+        called if only the last layers are run. To remove it, call `remove()` or use the handle as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -208,7 +208,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Loads weights as in torch; also handles MNASNet weights in safetensors files, which lack a format version."""
+        """Extends torch's method to load MNASNet weights from safetensors files, which lack a format version."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

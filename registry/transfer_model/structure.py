@@ -51,9 +51,9 @@ class NetworkStructure:
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. Parameters outside all stages and heads count toward the first stage.
             Parameters that several stages share, as in CoaT, count only toward the earliest of these stages.
-        weightless_modules: Weightless modules outside the stages, and the number of stages that run before each.
+        weightless_modules: Modules without weights outside the stages, each with the number of stages that run before it.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
-        unused_auxiliary: Auxiliary branches that cannot run at this image size.
+        unused_auxiliary: Auxiliary branches that cannot run because the images are too small.
         pooled: True if the library's network has no classifier and therefore needs a `PooledHead`.
     """
 
@@ -72,7 +72,7 @@ class ForwardTrace:
     """Records module calls and classifier outputs during one forward pass on the meta device.
 
     Attributes:
-        order: Position of each module's first call in the sequence of first calls, keyed by module name.
+        order: Index of each module, counted from 0 in the order of first calls, keyed by module name.
         outputs: Outputs of each classifier in call order, keyed by module name.
     """
 
@@ -176,7 +176,7 @@ def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
 def _stages(
     network: nn.Module, classifiers: tuple[str, ...], branches: Mapping[str, str], order: Mapping[str, int]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the stages in the order in which they are first called, and the index of each first call."""
+    """Returns the stages in the order in which they are first called, and the value of `order` for each first call."""
     first_calls = {}
     for name in _divide(network, "", _size(network), (*classifiers, *branches)):
         calls = [index for called, index in order.items() if called == name or called.startswith(f"{name}.")]

@@ -25,7 +25,7 @@ NETWORK_PREFIX = "backbone."
 """Prefix added to the library's tensor names in a `Network` checkpoint."""
 
 HEAD_PREFIX = "classifier."
-"""Prefix of a `Head`'s tensor names, which follows the library's module name."""
+"""Prefix of the tensor names within a `Head`, such as `classifier.weight`."""
 
 _CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_LISTED = 20
@@ -34,8 +34,8 @@ _MAX_LISTED = 20
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads the tensors from a safetensors or torch file, keyed by name; other values are ignored.
 
-    Training checkpoints are unwrapped (`state_dict_ema`, `model_ema`, `state_dict`, `model`), and prefixes added by
-    data-parallel training and compilation are removed.
+    In a training checkpoint, the tensors are read from `state_dict_ema`, `model_ema`, `state_dict` or `model`, whichever
+    is found first. Prefixes added by data-parallel training and compilation are removed.
 
     Raises:
         WeightsError: The file is missing, has no named tensors, or contains objects other than tensors or plain values.
@@ -55,10 +55,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
 ) -> dict[str, Tensor]:
-    """Reads weights and converts their names and shapes to match `module`; the library's heads may differ.
+    """Reads weights and converts their names and shapes to match `module`. Only the heads may differ.
 
-    The file may contain library weights or a `Network` checkpoint. The conversions are done by timm and torchvision.
-    They include renaming tensors from older versions and resizing position embeddings for the image size.
+    The file may contain library weights or a `Network` checkpoint. Library weights are converted by timm or torchvision,
+    for example by renaming tensors from older versions and resizing position embeddings for the image size.
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.

@@ -68,7 +68,7 @@ def _local(path: Path) -> WeightSource:
 
 def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     if not known:
-        raise WeightsError(f"{backbone} has no pretrained weights; use none or a local file")
+        raise WeightsError(f"{backbone} has no pretrained weights; use `none` or a local file")
     if weights == DEFAULT:
         return known[0]
     if weights not in known:
@@ -85,7 +85,7 @@ def _remote(name: str, url: str) -> WeightSource:
 
 
 def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
-    """Returns the download URL, preferring a file whose name contains a checksum to a file on Hugging Face."""
+    """Returns the download URL. A file with a checksum in its name is preferred over a file on Hugging Face."""
     url = str(cfg.url or "")
     if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
         return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"

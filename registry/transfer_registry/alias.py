@@ -69,7 +69,7 @@ def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) ->
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Returns True if an entry belongs to this version, not to a deleted version with the same number.
 
-    After a model is deleted, MLflow reuses its version numbers, even for a later trial of the same run.
+    After a model is deleted, MLflow reuses its version numbers. The new version may even come from the same run.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp

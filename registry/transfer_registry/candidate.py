@@ -20,7 +20,7 @@ class ServedOutput:
     Attributes:
         probabilities: Class probabilities (N, C), float32.
         ood_scores: Out-of-distribution scores (N,), 0 to 2; NaN if the model does not compute them.
-        unknown: One flag per image (N,): True if the image's score exceeds the threshold; None if there is no score.
+        unknown: Flags (N,): True if the image's score exceeds the threshold, None if the image has no score.
     """
 
     probabilities: NDArray[np.float32]

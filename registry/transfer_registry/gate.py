@@ -66,7 +66,7 @@ def evaluate_rules(
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
-        RegistryError: A metric was not measured, there are no images, or the prediction count does not match.
+        RegistryError: A metric was not measured, there are no images, or there is not one prediction per image.
     """
     require_metrics(rules, metrics)
     _require_same_length(labels, predicted, "the candidate")
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Labels of the test images (N,), and flags (N,) that show on which images each of the two models is correct."""
+    """Labels of the test images (N,), and flags (N,) for each model that are True where its prediction is correct."""
 
     version: int
     labels: np.ndarray

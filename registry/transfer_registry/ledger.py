@@ -235,8 +235,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        After a model is deleted, MLflow reuses its version numbers. `run_id`, the run that created the version,
-        therefore helps to identify it. If `run_id` is None, any run matches.
+        After a model is deleted, MLflow reuses its version numbers. Therefore, only verdicts on versions created by
+        the run `run_id` are considered, or verdicts on versions from any run if `run_id` is None.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT

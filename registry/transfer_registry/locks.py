@@ -36,7 +36,7 @@ _HOLDER = sa.text(
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Locks a study against other processes on this machine and, with PostgreSQL, all other database clients.
+    """Locks a study against other processes on this machine and, with PostgreSQL, against all other database clients.
 
     `folder` holds the lock file and is created if it does not exist; `url` is the URL of the study database.
 
@@ -66,7 +66,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a file lock, waiting for it if `busy` is None. The lock file is never deleted.
 
-    `busy` is the start of the error message; if it is set, a `holder` file in the same folder records this process.
+    The error message starts with `busy`. If `busy` is set, a `holder` file in the same folder records this process.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.

@@ -49,7 +49,7 @@ def create_database() -> None:
 
 
 def require_registry() -> None:
-    """Checks that the server responds or that the local database exists; MLflow would create a missing database.
+    """Checks that the server responds or the local database exists, since MLflow would create a missing database.
 
     Raises:
         StorageError: The tracking URI points to a server that does not respond.

@@ -57,7 +57,7 @@ def parse_version(model: str) -> tuple[str, int]:
     """Returns the registered model name and version number for NAME/VERSION, NAME@ALIAS or NAME.
 
     Raises:
-        RegistryError: The model, version or alias does not exist, or this is not a reference to a registered version.
+        RegistryError: The model, version or alias does not exist, or `model` does not refer to a registered version.
     """
     match = _match_registered(model)
     if match is None:
@@ -114,7 +114,7 @@ def _resolve(match: re.Match[str]) -> tuple[str, str, int]:
     if alias not in registered.aliases:
         available = ", ".join(sorted(registered.aliases)) or "none"
         raise RegistryError(
-            f"{registered.name} has no alias {alias!r}; its aliases: {available}. "
+            f"{registered.name} has no alias {alias!r}; available aliases: {available}. "
             f"To select a version by number, write {registered.name}/1"
         )
     return f"models:/{registered.name}@{alias}", registered.name, int(registered.aliases[alias])

@@ -136,7 +136,7 @@ def requirements() -> list[str]:
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    A repeated trial gets a different digest if training is nondeterministic, or if its calibration or the code changed.
+    Repeating a trial gives a different digest if training is nondeterministic, or if calibration or code changed.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:

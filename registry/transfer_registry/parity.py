@@ -31,9 +31,9 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         precision: Precision of the registered model: float32, bfloat16 or float16.
 
     Returns:
-        Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by more
-        than `TOLERANCE`, if no single threshold could have produced both sets of unknown flags, or, except in
-        float32, if the label of an image with a margin above `CLEAR_MARGIN` changed.
+        Result of the rule. It fails if the shapes differ, a probability or out-of-distribution score differs by more
+        than `TOLERANCE`, or no single threshold could have produced both sets of unknown flags. Except in float32,
+        it also fails if the label of an image with a margin above `CLEAR_MARGIN` changed.
 
     Raises:
         RegistryError: The precision is not supported.

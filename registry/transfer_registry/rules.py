@@ -47,7 +47,7 @@ class OverChampion(_BaseRule):
     """The candidate must be significantly more accurate than the current champion."""
 
     confidence: Confidence = 0.95
-    """One minus the significance level of the one-sided test: exact McNemar if the margin is 0, else Tango's test."""
+    """One minus the significance level. The one-sided test is exact McNemar if the margin is 0, otherwise Tango's."""
 
     margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
     """Accuracy gain that the candidate must exceed, -1 to 1; a negative value makes this a non-inferiority test."""

@@ -51,7 +51,7 @@ class StoredPredictions:
 def save_predictions(
     client: MlflowClient, version: ModelVersion, fingerprint: str, predictions: StoredPredictions
 ) -> None:
-    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`, replacing any earlier ones."""
+    """Stores a version's predictions on one test set in `test-<fingerprint>.npz`, replacing earlier predictions."""
     with _write_file(client, version, _predictions_name(fingerprint)) as file:
         np.savez_compressed(
             file,

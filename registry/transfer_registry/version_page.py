@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LEDGER_TAG = "platform.ledger_entry"
 """Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix of a tag that ends in the ID of a ledger entry. The value is the entry's hash, which reveals later changes."""
+"""Prefix of the tag with a ledger entry's hash, followed by the entry's ID. The hash reveals changes to the entry."""
 
 _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 

@@ -56,14 +56,14 @@ class Commands(click.Group):
 def _collect_less_garbage() -> None:
     """Runs the garbage collector less often, which saves several seconds per command.
 
-    By default, Python repeatedly scans all objects that torch and MLflow create on import, but these live until exit.
+    By default, Python keeps scanning the objects that torch and MLflow create on import, which live until exit.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
 
 
 def describe_error(error: Exception) -> str | None:
-    """Returns a message for a file system, database, MLflow or weights error. Returns None for any other error."""
+    """Returns a message for an error from the file system, a database, MLflow or safetensors; None for other errors."""
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
@@ -146,7 +146,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="Also list the stages. Use their names as values of freeze_through.")
+@click.option("--stages", is_flag=True, help="Also list the stages, whose names can be used in freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose names match PATTERN, such as 'resnet*'."""
     from transfer_platform.commands import check

@@ -16,7 +16,7 @@ from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, F
 MIN_VALIDATION_IMAGES = 30
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
 LARGE_TRAINING_SET = 2000
-"""Minimum number of training images at which larger batches save time without reducing accuracy."""
+"""With at least this many training images, larger batches save time without reducing accuracy."""
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
@@ -187,7 +187,7 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
 
 
 def _classes(counts: Mapping[str, int]) -> str:
-    """Returns the classes and their image counts as text, so that users notice folders mistaken for classes."""
+    """Returns the classes and their image counts as text, so that users can spot folders that are not classes."""
     listed = sorted(counts.items())[:MAX_LISTED_CLASSES]
     names = ", ".join(f"{printable(label)} ({count})" for label, count in listed)
     more = f" and {len(counts) - MAX_LISTED_CLASSES} more" if len(counts) > MAX_LISTED_CLASSES else ""

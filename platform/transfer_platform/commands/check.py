@@ -137,7 +137,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Yields tables that compare two costs: extracting features once, or running the frozen layers in every epoch."""
+    """Yields tables that compare the cost of extracting features once with running the frozen layers in every epoch."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1
@@ -169,7 +169,7 @@ def _cost_cells(
 
         cost, missing = estimate_cost(key), "in every epoch: the network cannot be partitioned"
     else:
-        cost, missing = load_cost(key), "not yet measured on this machine: run platform check --time"
+        cost, missing = load_cost(key), "not yet measured on this machine: run `platform check --time`"
     if cost is None:
         return ("", "", "", missing)
     trials = recipe.search.trials if recipe.search else 1

@@ -55,7 +55,7 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion; None if there is none or it is out of date. It is out of date if the best trial, `promotion:` or
+        The conclusion; None if none is stored or it is outdated. It is outdated if the best trial, `promotion:` or
         the MLflow run has changed, or if the registered version or a model file no longer exists.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
@@ -79,7 +79,7 @@ def conclude(
     Args:
         model: Folder with the best trial's model, as it will be served.
         recipe: Recipe of the study.
-        splits: Dataset splits. No other function runs a model on the test images during a study.
+        splits: Dataset splits. During a study, only this function runs a model on the test images.
         study: Study in which the conclusion is stored.
         parent: MLflow run of the study.
         best: MLflow run of the best trial; None if the tracking server has no such run.
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Returns the fraction of unknown images, and the calibration error and loss without temperature scaling."""
+    """Returns the fraction of unknown test images, and the calibration error and loss before temperature scaling."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {

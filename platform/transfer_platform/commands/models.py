@@ -93,7 +93,7 @@ def verify() -> str:
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
         raise RegistryError(f"ledger and registry are inconsistent:\n{lines}")
-    return f"verified {count} ledger entries, version tags and aliases: all consistent"
+    return f"verified {count} ledger entries: consistent with the version tags and aliases"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Number of images per call. Images of the maximum size then still fit within the pixel limit of a request."""
+"""Number of images per call; low enough that images of the maximum size fit within the pixel limit of a request."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
 """Column values for a file that is not an image."""
 

@@ -241,7 +241,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Checks that the databases can be used, so that a problem with a database stops the run before the search."""
+    """Checks that the databases can be used, so that a run with an unusable database fails before the search."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

@@ -70,7 +70,7 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
 
 
 def log_machine(run: Run, device: str, precision: str) -> None:
-    """Logs the device, precision and machine, which affect the least significant digits of all results."""
+    """Logs the device, precision and machine, because they affect the least significant digits of all results."""
     run.log_params(
         {
             "machine.device": device,

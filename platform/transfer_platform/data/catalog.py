@@ -27,7 +27,7 @@ class ImageRecord:
         file: Absolute path; stored as a string, because a million `Path` objects would take far more memory.
         label: Class, in Unicode normal form NFC.
         sha256: SHA-256 digest of the file, as 64 hexadecimal digits.
-        group: Name of the group, whose images all stay in one split and one fold; empty if there are no groups.
+        group: Group of the image; all images of a group are in the same split and fold. Empty if there are no groups.
         weight: Weight of the image in the training loss.
     """
 
@@ -118,7 +118,7 @@ def scan_folder(
     stats: ImageStats | None = None,
     progress: Progress = silent,
 ) -> Catalog:
-    """Scans the images of a folder that has one folder per class; class folders may have subfolders.
+    """Scans the images of a folder that has one subfolder per class. Class folders may have subfolders.
 
     Files that are unreadable or not in a class folder are reported in `Catalog.problems`.
 
@@ -200,7 +200,7 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Returns the images for each value of a field that occurs in several splits, keyed by value, then by split.
+    """Finds field values that occur in several splits. Returns their images, keyed by value, then by split.
 
     Ignores `allowed` files and images with an empty value.
     """
@@ -219,7 +219,7 @@ def in_several_splits(
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Joins the first 20 lines and adds the number of remaining lines."""
+    """Joins the first 20 lines. If there are more, appends a line with the number of remaining lines."""
     more = [f"  ... and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
     return "\n".join([*lines[:MAX_LISTED], *more])
 

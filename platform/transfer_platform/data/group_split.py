@@ -122,7 +122,7 @@ def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, spl
 def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
     """Returns the part index of each cluster. Each part gets approximately its target share of each class.
 
-    Assigns each cluster, largest first, to the cheapest part, then moves clusters while this lowers the total cost.
+    Assigns each cluster, largest first, to the part where it costs least, then moves clusters to lower the total cost.
     """
     totals: Counter[str] = Counter()
     for cluster in clusters:

@@ -22,7 +22,7 @@ def split_by_hash(
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction. The
     validation fraction applies to the images left in each class; those with the smallest hashes are chosen, at least
-    one per class. Identical files count as one image, which has the alphabetically first of their labels.
+    one per class. Identical files count as one image; if their labels differ, the alphabetically first one is used.
 
     Returns:
         The images of `train` and, if listed in `fractions`, `test` and `validation`, sorted by label and digest.
@@ -93,7 +93,7 @@ def select_test(
 
     Args:
         units_by_class: Units of each class: its images, or all groups that contain an image of the class.
-        hashes: Hash of each unit, below 2**256.
+        hashes: Hash of each unit, as an integer below 2**256.
         fraction: Test fraction, between 0 and 1.
         noun: Plural noun for the units in error messages.
 
@@ -136,7 +136,7 @@ def _select_validation(digests_by_class: Mapping[str, list[str]], fraction: floa
 
 
 def _require_training_images(counts: Mapping[str, tuple[int, int]], split: str, fraction: float, noun: str) -> None:
-    """Raises a `SplitError` if a class has no units left for training; `counts` maps classes to (total, remaining)."""
+    """Raises a `SplitError` if a class has no units left for training; `counts` holds (total, left) by class."""
     lines = [
         f"  class {label!r}: {total} {noun}, none left for training"
         for label, (total, rest) in counts.items()

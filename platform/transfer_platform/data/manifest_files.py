@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_COMPARED_NAMES = 5000
 _MAX_SUGGESTIONS = 20
-"""Similar names are suggested for at most this many missing files."""
+"""Maximum number of missing files for which similar names are suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ManifestEntry:
     """A manifest row with the location of its image.
 
     Attributes:
-        path: Local file, or the cache folder of an image that has not been downloaded yet.
+        path: Local file or, before an image is downloaded, the cache folder of its URL.
         url: URL to download; empty for a local file.
         name: Name used in messages and matched against `dataset.exclude`: the path as written, or the URL.
     """
@@ -61,7 +61,7 @@ class ManifestImages:
 
     @property
     def names(self) -> dict[str, Path]:
-        """Paths of the images, keyed by entry name and also by the path written in the manifest."""
+        """Paths of the images; the keys include both the entry names and the paths written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
@@ -182,7 +182,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Downloads images; returns the entries that are now available locally and, by path, the problems of the others."""
+    """Downloads images; returns the local entries, and the problems with the other entries, keyed by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

@@ -29,10 +29,10 @@ class ResolvedSplits:
 
     Attributes:
         train: Folder that contains the class folders, relative to the source; for a manifest, the word `train`.
-        validation: Such a folder, a fraction of train, or folds; for manifest rows, the word `validation`.
-        test: Such a folder or a fraction of train; for manifest rows, the word `test`.
-        reasons: Reason for the choice of each inferred split, keyed by split, unless the reason is obvious.
-        unused: Messages about unused folders, and folders that are used as classes although they have split names.
+        validation: A folder, a fraction of train, or cross-validation folds; for manifest rows, the word `validation`.
+        test: A folder or a fraction of train; for manifest rows, the word `test`.
+        reasons: Reasons for the inferred splits, keyed by split; obvious choices have no entry.
+        unused: Messages about unused folders, and about folders that are used as classes despite their split names.
     """
 
     train: str
@@ -220,7 +220,7 @@ class _FolderTree:
         return self._subfolders[folder]
 
     def class_root(self, folder: Path) -> Path | None:
-        """Parent of the class folders: `folder`, or its only subfolder if that has several. None if there are none."""
+        """Returns the parent of the class folders (`folder` or its only subfolder), or None if there are none."""
         below = self.subfolders(folder)
         if len(below) == 1 and len(self.subfolders(below[0])) > 1:
             return below[0]

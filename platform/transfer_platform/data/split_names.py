@@ -19,7 +19,7 @@ _SUFFIX_NOUNS = re.compile(r"(?<=.)(sets?|data|images|split)$")
 
 @lru_cache(maxsize=4096)
 def split_for_name(name: str) -> str:
-    """Returns the split that a folder name or `split` cell stands for, or an empty string if it stands for none.
+    """Returns the split that a folder name or `split` cell refers to, or an empty string if it is not a split name.
 
     >>> [split_for_name(name) for name in (" VALID", "training_set", "val2017", "ants")]
     ['validation', 'train', 'validation', '']

@@ -112,7 +112,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """On exit, records in a trial's MLflow run that the trial is complete, pruned or failed, and ends the run."""
+    """On exit, ends a trial's MLflow run after recording the trial's state: complete, pruned or failed."""
     try:
         yield
     except Pruned:

@@ -109,8 +109,8 @@ def group_similar(
     """Groups almost identical images.
 
     Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
-    transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too, unless the images are
-    already in the same group, because a thousand video frames would form hundreds of thousands of pairs.
+    transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too. This is skipped for
+    images that are already in one group, because a thousand video frames form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -141,7 +141,7 @@ def group_similar(
 
 
 def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yields tiles (rows, columns) that together cover all pairs i < j < ends[i]; `ends` (N,) must be sorted."""
+    """Yields tiles (rows, columns) that cover all pairs (i, j) with i < j < ends[i]; `ends` (N,) must be sorted."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])

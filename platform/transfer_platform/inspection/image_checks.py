@@ -29,7 +29,7 @@ EXTENSIONS: Mapping[str, tuple[str, ...]] = {
 """Lowercase file extensions, keyed by image format."""
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
-"""Fraction of images below which a format is considered rare, and number of images below which this is not checked."""
+"""Fraction of images below which a format is considered rare, and minimum number of images for this check."""
 BLANK_CONTRAST = 2
 """Thumbnail contrast, 0 to 255, below which an image is considered blank."""
 DARK, BRIGHT = 10.0, 245.0

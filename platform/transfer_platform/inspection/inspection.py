@@ -42,7 +42,7 @@ class Inspection:
     names: Mapping[Path, str] = field(default_factory=dict)
 
     def severity(self, finding: Finding) -> Severity:
-        """Returns the severity of a finding; a finding about a quarantined file is only a note."""
+        """Returns the severity of a finding, which is always `NOTE` if the file is quarantined."""
         is_quarantined = finding.files and finding.files[0] in self.quarantine
         return Severity.NOTE if is_quarantined else FINDING_KINDS[finding.kind].severity
 

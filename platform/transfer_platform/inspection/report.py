@@ -144,7 +144,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind, or an empty string if the file is quarantined, which lowers the `severity`."""
+    """Returns the fix for a kind, or an empty string if the `severity` was lowered (for a quarantined file)."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 

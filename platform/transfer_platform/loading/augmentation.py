@@ -31,8 +31,8 @@ _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 class BatchAugmentation:
     """Samples augmented views from a batch of canvases.
 
-    A view depends only on the canvas, aspect ratio and seed of its image, not on the other images in the batch; on a
-    CPU, it is bitwise identical in every batch. Random numbers are drawn on the CPU, so crops are the same on every
+    A view depends only on the canvas, aspect ratio and seed of its image; on a CPU, it is bitwise identical
+    regardless of the other images in the batch. Random numbers are drawn on the CPU, so crops are the same on every
     device. PyTorch's global generators are not modified.
 
     Attributes:
@@ -156,7 +156,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3), and factors (B,) for the mean gray level that is added to each image."""
+    """Returns color matrices (B, 3, 3) and factors (B,). The factor scales the mean gray level added to each image."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]

@@ -27,14 +27,14 @@ crops of the originals, and a canvas takes 308 KB. With a ratio of 1.2, the valu
 MAX_ASPECT = 2.0
 """Maximum ratio of the longer to the shorter side; more elongated images are center-cropped to this ratio.
 
-A random crop covers at least 70% of the image, with an aspect ratio up to 4/3, so it never fits above a ratio of 1.9.
+Crops cover at least 70% of an image and have a ratio of at most 4/3, so none fits in an image with a ratio above 1.9.
 """
 
 _ASPECT_BYTES = 4
 
 
 def canvas_side(image_size: int, longest: int | None = None) -> int:
-    """Returns the canvas side C for networks with input side S, capped at the longest image side.
+    """Returns the canvas side C for networks with input side S. C is limited to `longest`, the longest image side.
 
     >>> canvas_side(224), canvas_side(224, longest=32)
     (320, 32)
@@ -89,7 +89,7 @@ def unpack(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Inverts `pack` for a batch of uint8 rows (B, 3*C*C + 4).
 
     Returns:
-        uint8 canvases (B, 3, C, C), which are a view of the rows, and float32 aspect ratios (B,).
+        uint8 canvases (B, 3, C, C), which share memory with the rows, and float32 aspect ratios (B,).
 
     Raises:
         ValueError: The row length is not 3*C*C + 4 for any C.

@@ -77,7 +77,7 @@ class ImageLoader:
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of what determines a view besides image and seed: policy, canvas side, code and library versions."""
+        """Digest of the policy, canvas side, code and library versions, which all affect the views."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property

@@ -40,12 +40,12 @@ class ViewSchedule:
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index (0 to N - 1) of an image's view in an epoch; repeats of the image use the next views."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch; each `repeat` selects the next view."""
         assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed for an image's view in an epoch, in which it has already occurred `repeat` times."""
+        """Returns the seed for an image's view in an epoch; `repeat` counts the earlier occurrences of the image."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
@@ -61,9 +61,9 @@ def batch_indices(
 ) -> list[list[int]]:
     """Returns the batches of an epoch, each as a list of indices from 0 to `count` - 1.
 
-    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. Each index occurs once, unless `classes`
-    (one per image) is given: then each class is sampled equally often. If `batch_size` is not 1, a final training batch
-    of one image is merged into the previous batch, because batch norm needs at least two images.
+    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. If they are given `classes` (one per image),
+    each class is sampled equally often; otherwise, each index occurs once. If `batch_size` is not 1, a final training
+    batch of one image is merged into the previous batch, because batch norm needs at least two images.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]

@@ -83,7 +83,7 @@ class AnalyzedGraph:
                 yield node
 
     def suffix_nodes(self, cut: fx.Node) -> frozenset[fx.Node] | None:
-        """Returns the nodes that must run after `cut`, or None if one of them uses the images other than via `cut`."""
+        """Returns the nodes that must run after `cut`, or None if the result of `cut` is not enough to run them."""
         nodes: set[fx.Node] = set()
         queue = list(self.required)
         while queue:
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training. Heads may, because their dropout varies by trial."""
+    """Returns whether a leaf module may change during training. Heads may, because trials change their dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))

@@ -195,7 +195,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     """Compares a partition's outputs, random numbers and updated buffers with those of the network.
 
     Raises:
-        PartitionError: Any of these differ.
+        PartitionError: At least one of these differs.
     """
     generators = RandomState(images.device)
     start, buffers = generators.get(), copy_buffers(network)

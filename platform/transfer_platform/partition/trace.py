@@ -21,11 +21,11 @@ from transfer_model.network import Network
 
 
 def trace(network: Network) -> fx.GraphModule:
-    """Traces `Network.forward_with_auxiliary` for images (B, 3, S, S), with the network in its current mode.
+    """Traces `Network.forward_with_auxiliary` for images of shape (B, 3, S, S), in the network's current mode.
 
-    The graph and the network share parameters, buffers and untraced modules, under the same names. Buffers that count
-    calls may change during tracing. Library modules that cannot be traced become single operations. If tracing still
-    fails, each stage becomes a single operation. Not thread-safe, because `torch.fx` patches modules while tracing.
+    The graph and the network share parameters, buffers and untraced modules, under the same names. Tracing may change
+    buffers that count calls. Library modules that cannot be traced become single operations. If tracing still fails,
+    each stage becomes a single operation. Not thread-safe, because `torch.fx` patches modules while tracing.
 
     Raises:
         Exception: Any exception that the network raises when it receives proxies instead of tensors.
@@ -37,7 +37,7 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces once; if `proxy_buffers` is set, values computed from buffers become operations instead of constants."""
+    """Traces once. With `proxy_buffers`, values computed from buffers are recorded as operations, not as constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into all modules except built-in PyTorch layers, modules named in `leaves`, and types in `_leaf_types`."""
+    """Traces into every module except built-in PyTorch layers, modules named in `leaves` and types in `_leaf_types`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision
@@ -77,7 +77,7 @@ class _Tracer(fx.Tracer):
 
 @lru_cache(maxsize=1)
 def _leaf_types() -> tuple[type[nn.Module], ...]:
-    """Returns module types that are not traced: heads, norms (which count batches) and untraceable library types."""
+    """Returns the types of modules that are not traced: heads, batch and instance norms, and some library modules."""
     import torchvision
     from timm import models
 

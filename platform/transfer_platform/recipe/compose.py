@@ -64,7 +64,7 @@ def _parse_override(text: str) -> Node:
 
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
-    """Reads a recipe file and merges it with its base; `named_at` is the location of the `extends` field, if any."""
+    """Reads a recipe file and merges it with its base; `named_at` locates the `extends` field that names the file."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree
@@ -81,7 +81,7 @@ def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place |
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
-    """Converts the paths in a base recipe, which are relative to the base's `folder`, to absolute paths."""
+    """Makes the paths in a base recipe absolute; `folder` is the folder that contains the base recipe."""
 
     def to_absolute(name: str) -> str:
         return str(absolute(name, folder))
@@ -127,7 +127,7 @@ def _read_text(path: Path, named_at: Place | None) -> str:
 
 
 def _suggest_file(path: Path) -> str:
-    """Returns a hint: the YAML file with the most similar name or, if none is similar, up to 10 files in the folder."""
+    """Returns a hint that names the most similar YAML file or, if none is similar, up to 10 files in the folder."""
     names = sorted(file.name for file in path.parent.glob("*.y*ml"))
     if similar := closest_match(path.name, names):
         return f"; did you mean {str(path.parent / similar)!r}?"

@@ -1,4 +1,4 @@
-"""Sections and fields of the recipe schema, with the keys allowed in ranges."""
+"""Sections and fields of the recipe schema, and the keys allowed in ranges."""
 
 from __future__ import annotations
 

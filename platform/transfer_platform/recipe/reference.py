@@ -45,7 +45,7 @@ A recipe is a YAML 1.2 file. Relative paths are relative to the folder that cont
   assigned to validation or test, 20% of train is held out for that split. `check`, `data` and `run` print the
   detected splits.
 - **Base recipes.** `extends: base.yaml` builds on another recipe. Sections are merged field by field; values,
-  lists and ranges replace those in the base. Paths in the base are relative to its folder.
+  lists and ranges replace those in the base. Paths in the base are relative to the base's folder.
 - **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section in the file.
 - **Completion.** Editors that support JSON Schema complete and validate recipes that contain the line
   `# yaml-language-server: $schema=recipe.schema.json`; the schema is `recipes/recipe.schema.json`.

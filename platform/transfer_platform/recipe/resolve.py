@@ -1,4 +1,4 @@
-"""Trial recipes, YAML output and study identity."""
+"""Resolves trial recipes, formats recipes as YAML and computes study identities."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ HOLDOUT_FRACTION = 0.2
 """Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
-"""Ratio of largest to smallest class size above which `class_weights: auto` uses balanced weights."""
+"""`class_weights: auto` balances the loss if the largest class is over this many times as large as the smallest."""
 
 FALSE_ALARM_RATE = 0.05
 """Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
@@ -142,7 +142,7 @@ class FeaturesConfig(Section):
     """Settings for features that the frozen part of the backbone computes once and stores."""
 
     views: CountOrUnlimited = 1
-    """Number of augmented views stored per image; each epoch uses one of them. If 1, only the original is stored."""
+    """Number of augmented views stored per image; each epoch uses one of them. With 1, only the original is stored."""
 
 
 class HeadConfig(Section):
@@ -186,7 +186,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class size; `auto` does so if class sizes differ by more than 1.5x."""
+    """`balanced` weights the loss by the inverse class sizes; `auto` does so if they differ by a factor of over 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""

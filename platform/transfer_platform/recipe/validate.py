@@ -56,7 +56,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns the value of a dotted field, or each of its choices or range bounds, keyed by path."""
+        """Returns a dotted field's value, all of its choices, or both of its range bounds, keyed by path."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}

@@ -54,7 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Source location of a value: a file and a 1-based line number, or the text of an override and no line number."""
+    """Source location of a value: a file and 1-based line number, or the text of an override without a line number."""
 
     source: str
     line: int | None = None
@@ -91,7 +91,7 @@ class Node:
         return node
 
     def place_of(self, path: FieldPath) -> Place:
-        """Returns the location of the value at `path` or, if it is missing, of its innermost existing parent."""
+        """Returns the location of the value at `path` or, if it is missing, of its closest existing parent."""
         while path and self.find(path) is None:
             path = path[:-1]
         node = self.find(path)

@@ -180,7 +180,7 @@ class Study:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error means that memory ran out; on the CPU, PyTorch raises a plain RuntimeError for this."""
+    """Returns whether the error is an out-of-memory error, which PyTorch raises as a plain RuntimeError on the CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -39,7 +39,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which `ratio` is not checked; plain PNM images can shrink a thousandfold.
+        unchecked_bytes: Unpacked size up to which `ratio` is not checked, since plain PNM images can shrink 1000-fold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """
@@ -58,7 +58,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 class ArchiveEntry:
     """An archive entry before it is checked; the name and unpacked size in bytes are those recorded in the archive.
 
-    `violation` explains why the entry's type, encryption or compression is not allowed; empty if all are allowed.
+    `violation` explains why the entry's type, encryption or compression is not allowed; it is empty if all are allowed.
     """
 
     name: str

@@ -109,7 +109,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
 
 
 def redact_url(url: str) -> str:
-    """Removes the user name, password and query string, which may be secret, from a URL; returns paths unchanged."""
+    """Removes the parts of a URL that may be secret: user name, password and query string. Returns paths unchanged."""
     parts = urlsplit(url)
     if not parts.netloc:
         return url
@@ -189,7 +189,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the remaining bytes, with retries. Returns an error message if the checksum is wrong."""
+    """Downloads the remaining bytes, retrying if interrupted. Returns an error message if the checksum is wrong."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -224,7 +224,7 @@ def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Pr
 
 
 def _translated(error: Exception, part: _PartialFile) -> DownloadError | _InterruptedDownloadError:
-    """Converts an HTTP library error. The new message does not contain the URL, which may include secrets."""
+    """Converts an HTTP library error to a download error. The URL is left out because it may contain secrets."""
     from requests import exceptions
 
     if isinstance(error, ValueError):
@@ -263,7 +263,7 @@ def _resumes(response: Response, part: _PartialFile) -> bool:
 
 
 def _version(response: Response) -> str:
-    """Returns the strong ETag or the last-modified date. Weak ETags do not guarantee identical bytes."""
+    """Returns the strong ETag or last-modified date of a response. Weak ETags do not guarantee identical bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 

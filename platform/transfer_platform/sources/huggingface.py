@@ -1,7 +1,7 @@
 """Hugging Face datasets, converted to class folders in the cache.
 
 Datasets are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files in a supported format
-such as Parquet. Dataset scripts are never run: the extra requires `datasets` 4 or later, which cannot run them.
+such as Parquet. Dataset scripts are never run: versions of `datasets` before 4, which can run them, are rejected.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The content of an image file, and the name of its class folder."""
+    """The content of an image file and the name of its class folder."""
 
     content: bytes
     folder: str
@@ -98,7 +98,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a cache folder name that changes with the options and with the content of a local dataset."""
+    """Returns a cache folder name that depends on the options and on the content of a local dataset."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
@@ -190,7 +190,7 @@ def _selected(splits: Mapping[str, Table], names: Sequence[str]) -> Mapping[str,
 def _read_images(
     table: Table, split: str, source: HuggingFaceSource, allowed_folders: Collection[Path]
 ) -> Iterator[StoredImage]:
-    """Yields the undecoded images of a split in order; only files in `allowed_folders` may be read."""
+    """Yields the undecoded images of a split in order. Only files in `allowed_folders` may be read."""
     from datasets import Image
 
     image = _image_column(table.features, source.image)

@@ -33,7 +33,7 @@ _FORM = "huggingface:OWNER/NAME, optionally with :CONFIG, @REVISION and ?image=C
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
-    """A parsed `huggingface:` source. An empty attribute selects its default.
+    """A parsed `huggingface:` source. Empty attributes stand for the defaults listed below.
 
     Attributes:
         name: Dataset name on the Hub, or path to a local folder.

@@ -99,7 +99,7 @@ def _file_system(store: str) -> AbstractFileSystem:
         return fsspec.filesystem(store, **options)
     except ImportError as error:
         raise SourceError(
-            f"{store}:// images require a package that is not installed; run pip install {STORES[store]}"
+            f"{store}:// images require a package that is not installed; run `pip install {STORES[store]}`"
         ) from error
 
 
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns a problem if the store reports that it cannot provide the file, or `None` for all other errors."""
+    """Describes the problem if the store reports that it cannot provide the file; returns `None` for other errors."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:

@@ -27,8 +27,8 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 def torchvision_dataset(name: str, progress: Progress = silent) -> Path:
     """Returns the cache folder of a torchvision dataset, converting the dataset on first use.
 
-    Published image files are copied unchanged; arrays are written as lossless PNG files, byte-identical on every
-    machine. Arrays are loaded into memory one split at a time, and image files one at a time.
+    Published image files are copied unchanged; arrays are written as PNG files that are byte-identical on
+    every machine. Arrays are loaded into memory one split at a time, and image files one at a time.
 
     Args:
         name: One of `sources.names.TORCHVISION_DATASETS`.
@@ -123,7 +123,7 @@ def _class_names(dataset: DatasetInstance, entry: TorchvisionDataset) -> Sequenc
         import torchvision
 
         raise SourceError(
-            f"torchvision {torchvision.__version__} does not provide class names; run pip install --upgrade torchvision"
+            f"torchvision {torchvision.__version__} provides no class names; run `pip install --upgrade torchvision`"
         )
     return [name if isinstance(name, str) else name[0] for name in classes]
 

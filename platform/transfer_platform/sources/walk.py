@@ -16,7 +16,7 @@ class FoundFile:
     """A file that has been listed but not read.
 
     Attributes:
-        path: Path of the file, with symlinks unresolved. It is a string to save memory if there are millions of files.
+        path: Path of the file; symlinks are not resolved. A string takes less memory than a `Path`.
         name: Path relative to the listed folder, with `/` as the separator.
     """
 

@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes unfinished segments of terminated processes at all addresses. The caller must hold the `address` lock."""
+    """Removes all unfinished segments left by terminated processes. The caller must hold the lock for `address`."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file. An address folder left empty is also removed, unless it belongs to `locked_address`."""
+    """Removes a file, and also its address folder if it is now empty and does not belong to `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty

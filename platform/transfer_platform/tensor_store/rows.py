@@ -17,7 +17,7 @@ RowLocation = tuple[Segment, int]
 
 
 class Rows(Protocol):
-    """Rows in the order of the requested keys; they stay readable after the store evicts or clears its files."""
+    """Rows in the order of the requested keys. They remain readable after the store evicts or clears its files."""
 
     @property
     def spec(self) -> RowSpec:
@@ -36,7 +36,7 @@ class Rows(Protocol):
 class InMemoryRows:
     """Distinct rows held in one tensor (D, *shape).
 
-    `order` (N,) contains each key's index into `values`; None if the rows are already in key order.
+    `order` (N,) contains, for each key, the index of its row in `values`; None if the rows are already in key order.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -80,7 +80,7 @@ class MappedRows:
         return rows
 
     def _limit_resident_memory(self, rows_read: int) -> None:
-        """Drops mapped pages after `resident_bytes` bytes have been read, because they count as process memory."""
+        """Drops mapped pages, which count as process memory, once `resident_bytes` bytes have been read."""
         self._bytes_read += rows_read * (self.spec.row_bytes + FAULT_BYTES)
         if self._bytes_read > self._resident_bytes:
             self._bytes_read = 0

@@ -32,7 +32,7 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row, in bytes. It is one cache line, which aligns rows that fill whole cache lines."""
+"""Offset of the first row, in bytes. One cache line, so that rows that fill whole cache lines are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Avoids holding one file descriptor open per mapping; requires Python 3.13 or later."""
@@ -104,7 +104,7 @@ class Segment:
     mapping: mmap.mmap
 
     def intact(self, indices: Iterable[int]) -> list[int]:
-        """Returns those of the given indices whose rows match their checksums."""
+        """Returns the subset of the given indices whose rows match their checksums."""
         matching = [index for index in indices if zlib.crc32(self.rows[index]) == self.checksums[index]]
         self.release()
         return matching

@@ -14,7 +14,7 @@ from transfer_platform.tensor_store.rows import RowLocation
 from transfer_platform.tensor_store.segment import RowSpec, Segment, open_segment
 
 MAX_THREADS = 4
-"""Maximum number of threads that verify segments. Each holds a segment in memory. Four threads saturate most disks."""
+"""Maximum number of threads that verify segments, each with one segment in memory. Four threads saturate most disks."""
 
 
 class SegmentFolder:

@@ -29,9 +29,9 @@ class Store:
         folder: Folder of the store, which must contain nothing else; it need not exist.
         limit: Maximum total size of all files, in bytes.
         segment_bytes: Target segment size. Larger segments need fewer file descriptors, but a crash loses more rows.
-        segment_seconds: Age in seconds at which a segment is finished even if it is smaller than `segment_bytes`.
+        segment_seconds: Age in seconds after which a segment is finished even if it is smaller than `segment_bytes`.
         in_memory_bytes: Maximum total size of requested rows to read into memory; larger sets are memory-mapped.
-        resident_bytes: Number of bytes read from memory-mapped files before their pages are dropped.
+        resident_bytes: Number of bytes to read from memory-mapped files before dropping their pages.
         free_bytes: Function that returns the number of bytes that may be written to the disk containing a folder.
     """
 
@@ -69,13 +69,13 @@ class Store:
             address: Digest of everything that determines the rows, except for the keys; used as a folder name.
             spec: Shape and dtype of each row.
             keys: N keys, such as image digests; may contain duplicates.
-            compute: Computes the missing rows, given their positions in `keys`. Not called if no rows are missing.
+            compute: Computes the missing rows, if any, given their positions in `keys`. Its exceptions are propagated.
             on_wait: Called once if another process is computing rows for this address.
 
         Raises:
             StoreFullError: There is not enough space; rows in finished segments remain stored.
             StoreUnwritableError: Rows are missing and the folder is not writable.
-            ValueError: The number, shape or dtype of the computed rows is wrong. Exceptions from `compute` propagate.
+            ValueError: The number, shape or dtype of the computed rows is wrong.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", address):
             raise ValueError(f"an address must be a digest, not {address!r}")

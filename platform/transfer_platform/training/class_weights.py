@@ -10,7 +10,7 @@ from transfer_platform.recipe.schema import IMBALANCE_RATIO, TrainingConfig
 def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, say: Say) -> TrainingConfig:
     """Returns the configuration with `class_weights: auto` replaced by `balanced` or `none`.
 
-    `labels` (N,) must cover all folds, so that every fold and the final refit use the same setting.
+    `labels` (N,) must contain the labels of all folds, so that every fold and the final refit use the same setting.
     """
     if config.class_weights != "auto":
         return config

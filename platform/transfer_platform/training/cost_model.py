@@ -68,7 +68,7 @@ class StudyCosts:
 
 
 def study_costs(splits: Splits, views: int, epochs: int, trials: int, measured: MeasuredCost) -> StudyCosts:
-    """Returns the costs of a study with `views` augmented views per training image (only originals if `views` is 1)."""
+    """Returns the costs of a study with `views` augmented views per training image; 1 means no augmentation."""
     train = len(splits.train)
     rows = len(splits.development) + (train * views if views > 1 else 0)
     # With K folds, each image is used for training in K - 1 folds and for validation in one.

@@ -68,7 +68,7 @@ class DataModule:
     def _report_limits(self, recipe: Recipe, cached: CachedNetwork, views: ViewSchedule) -> None:
         if views.policy != "none" and not views.varies:
             self._say_once(
-                "augmentation is disabled: features.views is 1, so every epoch uses the original images; "
+                "augmentation is disabled, because features.views is 1; "
                 f"set features.views: 8 to store eight {views.policy} views of each image"
             )
         if cached.partition_error:
@@ -130,7 +130,7 @@ class DataModule:
         return True
 
     def _view_rows(self, views: ViewSchedule) -> tuple[list[int], list[int]]:
-        """Returns the image positions and the seeds of all augmented views of training images, image by image."""
+        """Returns the image position and the seed of each augmented view of the training images, grouped by image."""
         rows = [
             (position, views.view_seed(image.sha256, index))
             for position, image in enumerate(self._splits.train)

@@ -1,7 +1,4 @@
-"""Features of a frozen network prefix, stored on disk or computed on every use.
-
-images or augmented views --prefix, fixed batch size--> features --store--> rows by position
-"""
+"""Features of a frozen network prefix, stored on disk or computed on every use."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -67,7 +64,7 @@ class ComputedFeatures:
     """Features computed on every use, bitwise identical to those from `stored_features`.
 
     Args:
-        prefix: Network prefix. It always runs with as many PyTorch threads as were set when this object was created.
+        prefix: Network prefix. Always uses the number of PyTorch threads set when this object was created.
         positions: Image position of each row.
         view_seeds: Seed of each row's augmented view; None for unaugmented images.
     """
@@ -126,7 +123,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` is used to report a wait for another process.
+    See `ComputedFeatures` for the first four arguments. `say` is called when waiting for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

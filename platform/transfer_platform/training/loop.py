@@ -91,10 +91,10 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 
 
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
-    """Trains one network per fold, all folds epoch by epoch, and computes metrics from out-of-fold logits.
+    """Trains one network per fold and computes metrics from out-of-fold logits.
 
-    Every image is in the validation set of exactly one fold. Each fold starts from the weights of `network`. These
-    weights are overwritten, so do not use them afterwards.
+    Every image is in the validation set of exactly one fold. Each epoch is completed for all folds before the next one
+    starts. All folds start from the weights of `network`, which are overwritten; do not use them afterwards.
 
     Raises:
         DivergedError: The loss of a fold is not finite.

@@ -12,7 +12,7 @@ from transfer_platform.training.device import synchronize
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPEEDUP_THRESHOLD = 0.9
-"""A lower precision is selected if it reduces the time per step to at most this fraction of the float32 time."""
+"""A lower precision is selected only if its time per step is at most this fraction of the float32 time."""
 CPU_BATCH_SIZE = 4
 """Images per timed step on a CPU: a few images are enough to keep a CPU busy, whereas a GPU needs a full batch."""
 
@@ -70,7 +70,7 @@ def _emulates_bfloat16() -> bool:
 def _step_seconds(
     precision: str, device: torch.device, step: Callable[[], object], limit: float = float("inf")
 ) -> float:
-    """Returns the shortest of three step times after a warm-up; times only one step if it exceeds twice `limit`."""
+    """Returns the shortest of three step times after a warm-up, or the first if that exceeds twice `limit`."""
     best = float("inf")
     with autocast(device, precision):
         step()

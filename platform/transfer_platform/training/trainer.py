@@ -68,7 +68,7 @@ class Trainer:
         """Returns the float32 logits (N, C) of the validation images on the CPU.
 
         Raises:
-            DivergedError: A logit is not finite. The last step can cause this even if all training losses are finite.
+            DivergedError: A logit is not finite. The last training step can cause this even if all losses are finite.
         """
         self.trainable.train(mode=False)
         batches = []

@@ -52,7 +52,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _schema_name(url: URL) -> str | None:
-    """Returns the schema for new tables: the first in the URL's `search_path`, or None if the URL does not set it."""
+    """Returns the schema for new tables: the first one in the URL's `search_path`; None if the URL sets none."""
     options = " ".join(str(value) for value in url.normalized_query.get("options", ()))
     path = re.search(r"search_path=\s*([^\s,]+)", options)
     return path.group(1).strip('"') if path else None
@@ -71,5 +71,5 @@ def _upgrade(connection: Connection) -> None:
     except CommandError as error:
         raise StorageError(
             f"the ledger's tables are at revision {_revision(connection)}, but this version of the platform "
-            f"supports revisions up to {HEAD}: install the newer version that created them"
+            f"supports revisions up to {HEAD}; install the platform version that created the tables"
         ) from error

@@ -180,7 +180,7 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
 
 
 def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
-    """Adds classes, preprocessing, threshold and temperature; removes the local source paths of all operators."""
+    """Adds classes, preprocessing, threshold and temperature as metadata; removes the operators' local source paths."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     metadata = {
@@ -210,7 +210,7 @@ def _run_onnx(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[ND
         return [output for images in batches for output in session.run(None, {"images": images})]
     except Exception as error:  # ONNX Runtime's errors share no more specific base class
         raise RegistryError(
-            f"{uri} was not exported: ONNX Runtime cannot run the graph: {_root_cause(error)}; use `--to safetensors`"
+            f"ONNX Runtime cannot run the graph exported from {uri}: {_root_cause(error)}; use `--to safetensors`"
         ) from error
 
 

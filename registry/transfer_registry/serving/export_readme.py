@@ -71,7 +71,7 @@ _SAFETENSORS = """\
 | `reference.safetensors` | `features` (M, F) of training images, used to compute the out-of-distribution score |
 
 Tensor names are `backbone.` followed by the name in {library}. The {library} classifier is replaced by
-dropout and a linear layer or 1x1 convolution, with names that end in `.classifier.weight` and `.classifier.bias`.
+dropout and a linear layer or 1x1 convolution, whose tensor names end in `.classifier.weight` and `.classifier.bias`.
 
 {loading}
 

@@ -117,7 +117,7 @@ class _SafeResponse:
 def _model_error(body: bytes) -> tuple[str, str]:
     """Returns the message and code of a model error. Both are empty for MLflow errors, which may quote the request.
 
-    Model errors (`transfer_model.pyfunc.RequestError`) have only `error_code` and `message`, unlike MLflow errors.
+    A model error (`transfer_model.pyfunc.RequestError`) is recognized by its two keys, `error_code` and `message`.
     """
     try:
         content = json.loads(body)

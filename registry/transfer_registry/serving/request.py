@@ -24,7 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """Rejects a request before the model is called, with a 4xx HTTP status and a one-sentence message."""
+    """Error for a request rejected before the model is called, with a 4xx HTTP status and a one-sentence message."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Returns True for a flat list; pandas treats nested lists as multi-level labels."""
+    """Returns True if the value is a flat list; pandas treats nested lists as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

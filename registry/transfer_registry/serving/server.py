@@ -26,7 +26,7 @@ _START_TIMEOUT = 120.0
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns MLflow's ASGI app for it in a `RequestGuard`; later alias changes have no effect."""
+    """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`; later alias changes have no effect."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
 
 

@@ -27,7 +27,7 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Number of concurrent requests with one image each; together they stay within the pixel limit of one request."""
+"""Number of concurrent requests, each with one image; in total, they do not exceed the pixel limit of one request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")

@@ -255,7 +255,7 @@ class TestOtherStores:
     def test_a_package_that_is_missing_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "gcsfs", None)
         listed([f"gs://bucket/{name}" for name in NAMES])
-        with pytest.raises(SourceError, match=r"gs:// images require a package .*; run pip install gcsfs"):
+        with pytest.raises(SourceError, match=r"gs:// images require a package .*; run `pip install gcsfs`"):
             read()
 
 

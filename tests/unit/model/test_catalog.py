@@ -44,7 +44,7 @@ def test_names_resolve(name: str, library: str, architecture: str, tag: str) -> 
         ("efficientnet_lit0", "efficientnet_lite0"),
         ("keras/resnet50", "expected torchvision/ or timm/"),
         ("torchvision/seresnet50", "unknown backbone"),
-        ("timm/resnet50.a1_in2k", "available: a1_in1k"),
+        ("timm/resnet50.a1_in2k", "available weights: a1_in1k"),
         ("resnet18.IMAGENET1K_V1", "no weights 'IMAGENET1K_V1'"),
         ("", "unknown backbone"),
     ],

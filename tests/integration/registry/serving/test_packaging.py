@@ -104,7 +104,7 @@ def test_a_folder_is_a_model(here: Registered) -> None:
     [
         ("ants-bee", "no model 'ants-bee' is registered; registered models: ants-bees"),
         ("ants-bees/7", "ants-bees has no version 7; available versions: 1"),
-        ("ants-bees@best", "ants-bees has no alias 'best'; its aliases: champion"),
+        ("ants-bees@best", "ants-bees has no alias 'best'; available aliases: champion"),
         ("models:/nobody@champion", "no model 'nobody' is registered"),
         ("./nowhere/at/all", "is not a model: expected NAME"),
     ],
