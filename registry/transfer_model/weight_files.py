@@ -34,8 +34,8 @@ _MAX_LISTED = 20
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads the tensors from a safetensors or torch file, keyed by name; other values are ignored.
 
-    In a training checkpoint, the tensors are read from `state_dict_ema`, `model_ema`, `state_dict` or `model`, whichever
-    is found first. Prefixes added by data-parallel training and compilation are removed.
+    In a training checkpoint, the tensors are read from `state_dict_ema`, `model_ema`, `state_dict` or `model`,
+    whichever is found first. Prefixes added by data-parallel training and compilation are removed.
 
     Raises:
         WeightsError: The file is missing, has no named tensors, or contains objects other than tensors or plain values.
@@ -57,8 +57,8 @@ def load_backbone_weights(
 ) -> dict[str, Tensor]:
     """Reads weights and converts their names and shapes to match `module`. Only the heads may differ.
 
-    The file may contain library weights or a `Network` checkpoint. Library weights are converted by timm or torchvision,
-    for example by renaming tensors from older versions and resizing position embeddings for the image size.
+    The file may contain library weights or a `Network` checkpoint. Library weights are converted by timm or
+    torchvision, for example by renaming tensors from older versions or resizing position embeddings to the image size.
 
     Raises:
         WeightsError: The file is unreadable or belongs to another network; the message lists the differences.

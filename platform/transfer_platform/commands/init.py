@@ -75,7 +75,7 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
     require_writable(out)
@@ -92,7 +92,7 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         if not dataset.inspection.by_kind("cannot be split"):
             break
     if any(error.kind != LEAK for error in dataset.inspection.errors):
-        dataset.inspection.raise_errors("a recipe for this dataset would not run", "no recipe was written")
+        dataset.inspection.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))

@@ -60,7 +60,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Logs the selection images that are probably mislabeled according to the best trial's predictions."""
+    """Logs the `splits.selection` images that are probably mislabeled, judging by the best trial's predictions."""
     findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
         "file": [inspection.name(finding.files[0]) for finding in findings],
@@ -70,7 +70,7 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
 
 
 def log_machine(run: Run, device: str, precision: str) -> None:
-    """Logs the device, precision and machine, because they affect the least significant digits of all results."""
+    """Logs the device, precision and machine, because they affect the least significant digits of the results."""
     run.log_params(
         {
             "machine.device": device,
