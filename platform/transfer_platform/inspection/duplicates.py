@@ -128,25 +128,43 @@ def group_similar(
     aspects = np.log(headers["width"] / headers["height"])
     ends = np.searchsorted(brightness, brightness + MAX_BRIGHTNESS_DIFFERENCE, side="right")
     group = np.arange(len(order))
-    for rows, columns in _tiles(ends, *block):
-        similar = np.flatnonzero(vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION)
-        first, second = np.divmod(similar, columns.stop - columns.start)
-        pairs = np.stack((first + rows.start, second + columns.start), axis=1)
-        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
-        pairs = pairs[_may_match(aspects, hashes.mean_color, order[pairs])]
-        while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
-            batch, pairs = pairs[:pairs_at_once], pairs[pairs_at_once:]
-            group = _merge_groups(group, batch[_have_same_colors(hashes, order[batch])])
+    for tile in _tiles(ends, *block):
+        for rows, columns in _unmerged(group, *tile):
+            similar = vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION
+            similar &= group[rows, None] != group[columns]
+            first, second = np.divmod(np.flatnonzero(similar), len(columns))
+            pairs = np.stack((rows[first], columns[second]), axis=1)
+            pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
+            pairs = pairs[_may_match(aspects, hashes.mean_color, order[pairs])]
+            while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
+                batch, pairs = pairs[:pairs_at_once], pairs[pairs_at_once:]
+                group = _merge_groups(group, batch[_have_same_colors(hashes, order[batch])])
     return _members(group, order)
 
 
-def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
+def _unmerged(
+    group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields parts of a tile without most pairs that are already in one group; `group` (N,) numbers the groups.
+
+    The frames of a fixed camera form one large group after the first tiles. Comparing them further would take time that
+    grows with the square of their number.
+    """
+    groups, counts = np.unique(group[rows], return_counts=True)
+    largest = groups[np.argmax(counts)]
+    is_member = group[rows] == largest
+    for part in (rows[is_member], columns[group[columns] != largest]), (rows[~is_member], columns):
+        if all(map(len, part)):
+            yield part
+
+
+def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yields tiles (rows, columns) that cover all pairs (i, j) with i < j < ends[i]; `ends` (N,) must be sorted."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])
         for left in range(start, last, width):
-            yield slice(start, stop), slice(left, min(left + width, last))
+            yield np.arange(start, stop), np.arange(left, min(left + width, last))
 
 
 def _may_match(

@@ -56,6 +56,49 @@ def test_thousands_of_video_frames_are_one_finding_in_little_memory() -> None:
     assert peak < 120 << 20, "all pairs would take gigabytes"
 
 
+class Counted(np.ndarray):
+    """Vectors that count how many pairs of them are multiplied."""
+
+    pairs = 0
+
+    def __matmul__(self, other: NDArray[np.float32]) -> NDArray[np.float32]:
+        Counted.pairs += len(self) * other.shape[1]
+        return np.asarray(self) @ np.asarray(other)
+
+
+def pairs_compared(frames: NDArray[np.integer], labels: str) -> tuple[list[int], int]:
+    """The sizes of the near-duplicate findings, and the number of hashes that were compared to find them."""
+    headers, hashes = hashed(frames)
+    Counted.pairs = 0
+    counted = replace(hashes, hashes=hashes.hashes.view(Counted))
+    found = near_duplicates({"train": images(labels)}, headers, counted)
+    return [len(each.files) for each in found], Counted.pairs
+
+
+@pytest.mark.parametrize("labels", ["a", "ab"])
+def test_frames_of_a_fixed_camera_are_one_finding_after_few_comparisons(labels: str) -> None:
+    """Every frame differs from the others in one pixel."""
+    count = 4000
+    generator = np.random.default_rng(4)
+    frames = np.repeat(generator.integers(40, 200, (1, 16, 16, 3)), count, axis=0)
+    frames[np.arange(count), generator.integers(0, 16, count), generator.integers(0, 16, count)] ^= 1
+    sizes, pairs = pairs_compared(frames, labels * (count // len(labels)))
+    assert sizes == [count]
+    assert pairs <= 300 * count, "all pairs would be 8 million"
+
+
+def test_a_few_other_images_among_those_of_a_fixed_camera_add_few_comparisons() -> None:
+    """The camera follows the light of the day; every hundredth image shows something else."""
+    count = 4000
+    generator = np.random.default_rng(5)
+    scene = generator.integers(60, 180, (16, 16, 3))
+    frames = scene + np.linspace(-20, 20, count).astype(int)[:, None, None, None]
+    frames[::100] = generator.integers(60, 180, (40, 16, 16, 3))
+    sizes, pairs = pairs_compared(frames, "a" * count)
+    assert sizes == [count - 40]
+    assert pairs <= 300 * count
+
+
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)], ids=["even", "bright", "dark"])
 def test_many_images_of_any_brightness_are_compared_in_little_memory(interval) -> None:
     """A few images have few others of similar brightness, most have thousands."""
