@@ -8,8 +8,8 @@ from functools import cached_property
 
 from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.file_problems import printable
-from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
+from transfer_platform.inspection.report import warning_counts
 from transfer_platform.recipe.resolve import yaml_scalar
 from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig
 
@@ -101,8 +101,8 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
         yield f"excluded: {bad} unreadable file{'s' * (bad > 1)}"
     if leaks := len(dataset.inspection.by_kind(LEAK)):
         yield _leak_note(leaks)
-    if warnings := dataset.inspection.count(Severity.WARNING):
-        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: see `platform data RECIPE`"
+    if warnings := warning_counts(dataset.inspection):
+        yield f"{warnings}: see `platform data RECIPE`"
 
 
 def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:

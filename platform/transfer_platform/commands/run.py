@@ -40,6 +40,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
+from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
@@ -254,8 +255,8 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
         text += f"; {len(splits.ignored)} hidden or system files ignored"
     if inspection.quarantine:
         text += f"; {len(inspection.quarantine)} unreadable files skipped"
-    if warnings := inspection.count(Severity.WARNING):
-        text += f"; {warnings} warning{'s' * (warnings != 1)}: see `platform data RECIPE`"
+    if warnings := warning_counts(inspection):
+        text += f"; {warnings}: see `platform data RECIPE`"
     return text
 
 

@@ -118,7 +118,10 @@ _WARNINGS = {
     "blank": ("an image of a single color", _CHECK),
     "very dark or bright": ("almost nothing is visible", _CHECK),
     "tiny": ("much smaller than the other images", _CHECK),
-    "extreme aspect ratio": ("the image is so elongated that the network sees only a small part of it", "crop it"),
+    "elongated": (
+        "the network sees only the center square of an image, which is less than half of this one",
+        "crop or divide it into squares that show the subject",
+    ),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",
         "use one name per class, and clearly different names for different classes",

@@ -12,6 +12,7 @@ import numpy as np
 from transfer_platform.data.dataset import ScannedDataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
+from transfer_platform.inspection.center_crop import total_left_out
 from transfer_platform.inspection.class_checks import (
     check_class_folders,
     check_class_names,
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
 
 
-def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
+def preflight(dataset: ScannedDataset, crop: float = 1.0) -> tuple[Inspection, Splits | None]:
     """Runs all checks that do not require a neural network, and splits the images.
+
+    Args:
+        dataset: Scanned dataset.
+        crop: Side of the center crop that the network sees, as a fraction of the shorter side of an image.
 
     Returns:
         The inspection and the splits; if the images cannot be split, the splits are None and the inspection has errors.
@@ -42,7 +47,7 @@ def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
         except SplitError as error:
             split_error = str(error)
     images = {split: catalog.images for split, catalog in dataset.catalogs.items()}
-    return _inspect(dataset, splits.by_name if splits else images, split_error), splits
+    return _inspect(dataset, splits.by_name if splits else images, split_error, crop), splits
 
 
 def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
@@ -56,7 +61,9 @@ def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
     return splits
 
 
-def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]], split_error: str) -> Inspection:
+def _inspect(
+    dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]], split_error: str, crop: float
+) -> Inspection:
     images = [image for members in splits.values() for image in members]
     catalogs, stats = dataset.catalogs, dataset.stats
     rows = stats.rows(image.sha256 for image in images)
@@ -70,7 +77,7 @@ def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]
         *check_files(catalogs),
         *split_findings,
         *near_duplicates(splits, headers, hashes),
-        *check_images(images, headers, hashes),
+        *check_images(images, headers, hashes, crop),
         *check_class_names({image.label for image in images}),
         *check_class_sizes(splits["train"], dataset.config.few_images),
         *(Finding("manifest", (), note) for note in dataset.notes),
@@ -86,6 +93,7 @@ def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]
         skipped_checks=_skipped_comparisons(hashes),
         quarantine=_skippable_files(catalogs) if dataset.config.on_bad_image == "skip" else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
+        left_out=total_left_out(headers, crop),
     )
 
 
