@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,19 @@ def modules_after(*arguments: str) -> set[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("--help") & {*HEAVY, "pydantic", "sqlalchemy", "rich"}
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), [
+    (["--help"], 0, "Usage: python -m transfer_platform [OPTIONS]"),
+    (["check", "nothing.yaml"], 1, "nothing.yaml: the file does not exist"),
+    (["wrong"], 2, "No such command 'wrong'"),
+])  # fmt: skip
+def test_the_package_can_be_run_as_a_module(arguments: list[str], code: int, text: str, isolated: Path) -> None:
+    command = [sys.executable, "-m", "transfer_platform", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=isolated, env=environment)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
 
 
 def test_help_shows_the_main_commands_on_lines_of_their_own() -> None:
