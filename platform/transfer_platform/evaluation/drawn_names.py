@@ -36,7 +36,7 @@ def drawn_names(names: Sequence[str]) -> DrawnNames:
     draw a box for each of them.
     """
     texts = [printable(name) for name in names]
-    fonts, missing = covering_fonts(texts)
+    fonts, missing = _covering_fonts(texts)
     families = [font_manager.ttfFontProperty(FT2Font(path)).name for path in fonts]
     for path in fonts[1:]:
         font_manager.fontManager.addfont(path)
@@ -44,11 +44,11 @@ def drawn_names(names: Sequence[str]) -> DrawnNames:
     if missing:
         note = "Escape sequences such as \\u732b stand for characters that no installed font has."
     # Matplotlib would read a name with two dollar signs as a formula.
-    drawn = (escape(text, missing).replace("$", r"\$") for text in texts)
+    drawn = (_escape(text, missing).replace("$", r"\$") for text in texts)
     return DrawnNames(tuple(drawn), tuple(families), note)
 
 
-def covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
+def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """Finds installed fonts for all characters of some texts.
 
     Returns:
@@ -68,7 +68,20 @@ def covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     return fonts, missing
 
 
-def escape(text: str, missing: set[str]) -> str:
+def in_one_font(lines: Sequence[str]) -> tuple[str, str]:
+    """Returns lines as one text for Pillow, which draws a text in one font, and the file of this font.
+
+    Characters that the font does not have are escape sequences.
+    """
+    texts = [printable(line) for line in lines]
+    fonts, _ = _covering_fonts(texts)
+    needed = set("".join(texts))
+    font = min(fonts, key=lambda path: len(needed - _characters(path)))
+    missing = needed - _characters(font)
+    return "\n".join(_escape(text, missing) for text in texts), font
+
+
+def _escape(text: str, missing: set[str]) -> str:
     """Replaces the `missing` characters of a text with escape sequences."""
     return "".join(each.encode("unicode_escape").decode() if each in missing else each for each in text)
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from transfer_platform.evaluation.drawn_names import drawn_names
+from transfer_platform.evaluation.drawn_names import drawn_names, in_one_font
 from transfer_platform.evaluation.figures import confusion_matrix, worst_mistakes
 from transfer_platform.evaluation.predictions import Predictions
 
@@ -110,3 +110,25 @@ def test_a_name_with_dollar_signs_is_no_formula(draw: Draw, name: str, tmp_path:
 def test_file_names_of_mistakes_may_be_any_bytes(name: bytes, shown: str, tmp_path: Path) -> None:
     figure = worst_mistakes(predictions(tmp_path, file=os.fsdecode(name)))
     assert shown in drawn(figure, tmp_path / "figure.png")
+
+
+def test_an_annotation_uses_the_font_that_has_the_most_characters(install) -> None:
+    text, font = in_one_font(["кот  50.0%", "Größe  1.0%"])
+    assert (text, Path(font).name) == ("кот  50.0%\nGröße  1.0%", "DejaVuSans.ttf")
+    install("Cats", f"{CAT} 0123456789.%")
+    text, font = in_one_font([f"{CAT}  50.0%"])
+    assert (text, Path(font).name) == (f"{CAT}  50.0%", "Cats.ttf")
+    text, font = in_one_font([f"{CAT}  50.0%", "elephant  0.1%"])
+    assert (text, Path(font).name) == ("\\u732b  50.0%\nelephant  0.1%", "DejaVuSans.ttf")
+
+
+def test_characters_of_other_scripts_differ_in_an_annotated_image(tmp_path: Path, install) -> None:
+    """A font without the characters would draw the same box for each of them."""
+    from transfer_platform.commands.classify import Classification, annotate_image
+
+    drawn = set()
+    for name in ("к", "т", CAT, "\u718a"):
+        Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")
+        annotate_image(Classification("photo.png", (name,), (0.5,)), tmp_path / "photo.png", tmp_path / "out.png")
+        drawn.add((tmp_path / "out.png").read_bytes())
+    assert len(drawn) == 4
