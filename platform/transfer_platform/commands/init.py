@@ -20,7 +20,7 @@ FOLDS = 5
 TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
 """Test fractions, tried in this order because a small fraction may leave a class without test images."""
 
-_SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
+_SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
 
 @dataclass(frozen=True)

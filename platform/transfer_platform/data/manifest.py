@@ -42,20 +42,44 @@ class ManifestRow:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class ManifestPart:
+    """One file of a manifest that consists of several files.
+
+    Attributes:
+        start: Number that is added to the line and row numbers of the file.
+        name: Path of the file, relative to the folder of the manifest.
+    """
+
+    start: int
+    name: str
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The parsed contents of a manifest.
 
     Attributes:
+        file: File of the manifest; a folder if the manifest consists of several files below this folder.
         rows: All rows with the correct number of cells.
         errors: Line or row number and message for each error; empty if the manifest is valid.
         notes: Messages about the columns.
+        parts: Files of the manifest, in the order of their numbers; empty if it consists of one file.
+        is_listed_by_user: True if the user named the manifest. False if it was found in the folder of a dataset, which
+            may come from anyone; its paths must stay inside this folder.
     """
 
     file: Path
     rows: tuple[ManifestRow, ...]
     errors: tuple[tuple[int, str], ...]
     notes: tuple[str, ...]
+    parts: tuple[ManifestPart, ...] = ()
+    is_listed_by_user: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths are resolved against."""
+        return self.file if self.parts else self.file.parent
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -65,8 +89,10 @@ class Manifest:
 
     def row_label(self, number: int) -> str:
         """Returns the file name and line or row number, for use in messages."""
-        unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
-        return f"{printable(self.file.name)}, {unit} {number}"
+        parts = self.parts or (ManifestPart(0, self.file.name),)
+        part = max((part for part in parts if part.start < number), key=lambda part: part.start)
+        unit = "row" if part.name.lower().endswith(PARQUET) else "line"
+        return f"{printable(part.name)}, {unit} {number - part.start}"
 
     def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` if there are any errors; the message lists the first 20."""

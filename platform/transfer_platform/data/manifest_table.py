@@ -84,7 +84,7 @@ def _parse_json(lines: Iterator[str]) -> Table:
             continue
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             table.errors.append((number, f"is not valid JSON: {error}"))
             continue
         if isinstance(found, dict):

@@ -54,7 +54,7 @@ def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     Returns:
         Font files, starting with Matplotlib's default font, and the characters that none of them has.
     """
-    fonts = [font_manager.findfont(font_manager.FontProperties())]
+    fonts = [str(font_manager.findfont(font_manager.FontProperties()))]
     missing = {character for text in texts for character in text} - _characters(fonts[0])
     if not missing:
         return fonts, missing
