@@ -87,7 +87,7 @@ class DatasetConfig(Section):
     """Where the images are located, and how they are read and split."""
 
     source: str
-    """A folder, archive, manifest (CSV, TSV or Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
+    """A folder, archive, manifest (CSV, TSV, JSONL, Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits). If it differs, the file is rejected."""
