@@ -1,4 +1,4 @@
-"""Reads the metadata files of image folders in the ImageFolder format of Hugging Face.
+"""Reads the metadata files of folders in Hugging Face's ImageFolder format.
 
 The metadata file is in the folder itself, or there is one in each of its split folders:
 

@@ -1,4 +1,4 @@
-"""Reads manifests: CSV, TSV, JSON Lines or Parquet tables of images and their labels."""
+"""Reads manifests: CSV, TSV, JSONL or Parquet tables of images and labels."""
 
 import math
 from collections import Counter

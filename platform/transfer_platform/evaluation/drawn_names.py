@@ -1,4 +1,4 @@
-"""Class and file names in figures: installed fonts that have their characters, and escape sequences for the rest."""
+"""Class and file names in figures: fonts for them, or escape sequences."""
 
 from __future__ import annotations
 

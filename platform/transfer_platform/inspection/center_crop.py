@@ -1,4 +1,4 @@
-"""Shares of pixels that the network does not see, because it sees only the center crop of an image."""
+"""Share of the pixels of images that is outside of the center crop."""
 
 from __future__ import annotations
 
