@@ -49,7 +49,7 @@ def threshold_report(
         "",
         *table(thresholds),
         "",
-        "Coverage is the fraction of test images with at least the given confidence; the accuracy is that on these images.",
+        "Coverage is the fraction of test images with at least the given confidence; accuracy is computed on them.",
         "",
         *table(coverage),
         "",
