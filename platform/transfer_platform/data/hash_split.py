@@ -54,7 +54,7 @@ def split_by_hash(
     split_of: dict[str, str] = {}
     if fractions:
         units = form_units(images, similar)
-        require_two_units(units, next(iter(fractions)), _NOUN)
+        require_two_units(units, "test" if "test" in fractions else "validation", _NOUN)
         test: list[SplitUnit] = []
         if "test" in fractions:
             keep = 2 if folds or "validation" in fractions else 1
@@ -121,7 +121,7 @@ def require_folds(units: Sequence[SplitUnit], folds: int, noun: str) -> None:
         raise SplitError(
             f"cross-validation needs two training images of every class, but there is only one of {noun} for "
             f"{list_classes(single)}; add images, set dataset.splits.validation to a fraction such as 0.2, or list the "
-            "class in dataset.exclude"
+            "class folder (in a manifest, its images) in dataset.exclude"
         )
     if len(units) < folds:
         raise SplitError(

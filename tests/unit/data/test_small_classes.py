@@ -96,7 +96,7 @@ def test_classes_of_one_image_are_named_with_a_remedy_that_works(fractions) -> N
     images = classes([5, 1, 1, 6])
     copies = [replace(image, file=f"{image.file} copy") for image in images]
     with pytest.raises(
-        SplitError, match=r"only one for '0001', '0002'; add more, or list the class in dataset.exclude"
+        SplitError, match=r"only one for '0001', '0002'; add more, or list the class folder .* in dataset.exclude"
     ):
         split_by_hash([*images, *copies], fractions, 0)
     split_by_hash([image for image in images if image.label not in ("0001", "0002")], fractions, 0)
