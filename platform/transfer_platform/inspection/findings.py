@@ -124,6 +124,10 @@ _WARNINGS = {
         "use one name per class, and clearly different names for different classes",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
+    "not in validation": (
+        "a class has too few images for a validation image, so trials are ranked without it",
+        "add images",
+    ),
     "class imbalance": (
         "one class has far more images than another",
         "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",

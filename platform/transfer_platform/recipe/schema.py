@@ -100,6 +100,9 @@ class DatasetConfig(Section):
     group_by: Annotated[str, Field(min_length=1)] | None = None
     """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
 
+    group_near_duplicates: bool = True
+    """Keep near duplicates, such as resized copies, in the same split and fold when a split is a fraction or folds."""
+
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
 
