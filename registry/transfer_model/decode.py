@@ -83,6 +83,15 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
     return image.width * image.height
 
 
+def original_mode(image: Image.Image) -> str:
+    """Returns the mode of an image returned by `open_image`, or a mode such as `RGB;16` if Pillow drops bits of colors.
+
+    Pillow reads 16-bit colors with 8 bits per channel. Call this function before the image is loaded.
+    """
+    drops_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode if is_deep(image.mode) or not drops_bits else f"{image.mode};16"
+
+
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation (1 to 8), or 1 (upright) if it is missing or invalid.
 

@@ -34,9 +34,9 @@ HEADER_DTYPE = np.dtype(
         "formats": ["<u4", "<u4", "S8", "S8", "<u2", "u1", "u1", "<f8", "<f8"],
     }
 )
-"""Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode, number of
-frames, EXIF orientation (1 to 8), whether the image has transparency (0 or 1), and the smallest and largest gray value
-of an image with more than 8 bits (otherwise 0).
+"""Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode (`RGB;16` if
+Pillow drops the lower bits of 16-bit colors), number of frames, EXIF orientation (1 to 8), whether the image has
+transparency (0 or 1), and the smallest and largest gray value of an image with more than 8 bits (otherwise 0).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
@@ -57,11 +57,11 @@ def compute_stats(content: bytes, name: str) -> bytes:
     """
     from PIL import Image
 
-    from transfer_model.decode import exif_orientation, open_image, to_rgb
+    from transfer_model.decode import exif_orientation, open_image, original_mode, to_rgb
     from transfer_model.intensity import Intensity, is_deep, value_range
 
     image = open_image(content, name)
-    image_format, mode, size = image.format or "", image.mode, image.size
+    image_format, mode, size = image.format or "", original_mode(image), image.size
     # Must come first to reject exactly what `decode` rejects: reading other attributes may seek or load the file.
     pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
     lowest, highest = value_range(image) if is_deep(image.mode) else (0.0, 0.0)

@@ -146,7 +146,7 @@ _NOTES = {
     "transparency": ("transparent areas are replaced with white", ""),
     "CMYK": ("the image is converted from CMYK to RGB", ""),
     "intensity": ("how gray values of images with more than 8 bits are scaled to 8 bits", ""),
-    "more than 8 bits": ("the values are scaled to 8 bits", ""),
+    "more than 8 bits": ("gray values are scaled to 8 bits; of colors, the higher 8 bits are used", ""),
     "name not UTF-8": ("the name is shown with escape sequences; the file can still be read", ""),
     "detected splits": ("splits not set in dataset.splits are detected from folder names", ""),
     "manifest": ("how the manifest columns were interpreted", ""),

@@ -40,9 +40,12 @@ def check_intensity(
         setting: `dataset.intensity` as written in the recipe.
         settled: The same, after `data.intensity.settle`.
     """
-    is_deep = deep_images(headers)
+    is_deep, modes = deep_images(headers), headers["mode"]
     for index in np.flatnonzero(is_deep).tolist():
         yield Finding("more than 8 bits", (images[index].path,), _values(headers[index]))
+    for index in np.flatnonzero(np.char.endswith(modes, b";16") & ~is_deep).tolist():
+        detail = f"mode {modes[index].decode()}: only the higher 8 of 16 bits per color are used; not scaled"
+        yield Finding("more than 8 bits", (images[index].path,), detail)
     if not is_deep.any():
         return
     is_training = np.zeros(len(headers), np.bool_)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
+from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.errors import RecipeError
 from transfer_platform.loading.image_loader import ImageLoader, preprocessing_digest
 from transfer_platform.recipe.resolve import study_identity, to_yaml
@@ -106,6 +109,24 @@ def test_a_few_bright_images_that_make_all_others_dark_are_named(isolated: Path)
     names = [finding.files[0].name for finding in text.inspection.by_kind("uneven intensity")]
     assert names in (["0.png"], []), "it may be a test image"
     assert (text.recipe.dataset.intensity.high == 65535) == bool(names)
+
+
+def test_16_bit_colors_are_reported_because_pillow_drops_their_lower_bits(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 255)
+    header = struct.pack(">IIBBBBB", 30, 30, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + (np.arange(90) * 700).astype(">u2").tobytes() for _ in range(30))
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    (folder / "ill" / "color.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    details = {each.files[0].name: each.detail for each in opened(folder).inspection.by_kind("more than 8 bits")}
+    assert details["color.png"] == "mode RGB;16: only the higher 8 of 16 bits per color are used; not scaled"
+
+
+def test_the_first_recipe_names_the_range(isolated: Path) -> None:
+    write_first_recipe(str(radiographs(isolated / "xrays", 4095)))
+    assert "  # intensity: {low: 0, high: 4095} " in (isolated / "xrays.yaml").read_text()
 
 
 def test_training_and_serving_see_the_same_pixels(isolated: Path) -> None:
