@@ -195,7 +195,8 @@ class TrainingConfig(Section):
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` times one step in each format supported by the device and uses the fastest."""
+    """Floating-point format; `auto` times steps on the device and uses a half-precision format if it is at least 1.3
+    times as fast as float32. The result is remembered for this machine."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:
