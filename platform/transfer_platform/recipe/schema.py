@@ -195,8 +195,7 @@ class TrainingConfig(Section):
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` times steps on the device and uses a half-precision format if it is at least 1.3
-    times as fast as float32. The result is remembered for this machine."""
+    """Floating-point format; `auto` times each on the device, once, and needs a factor of 1.3 to leave float32."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:
