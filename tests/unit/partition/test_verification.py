@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,9 +50,8 @@ class TensorCores(TorchDispatchMode):
     ) -> Any:
         if any(name in str(operation) for name in ("convolution", "addmm")):
             self.allowed.update(flag.allow_tf32 for flag in FLAGS)
-        if "convolution" in str(operation):
-            if torch.backends.cudnn.allow_tf32 and len(args[0]) == 3:
-                args = (to_tf32(args[0]), to_tf32(args[1]), *args[2:])
+        if "convolution" in str(operation) and torch.backends.cudnn.allow_tf32 and len(args[0]) == 3:
+            args = (to_tf32(args[0]), to_tf32(args[1]), *args[2:])
         return operation(*args, **(kwargs or {}))
 
 
@@ -120,5 +120,5 @@ def test_a_lack_of_memory_does_not_count_as_a_network_that_cannot_be_split(
         raise error
 
     monkeypatch.setattr(split, "observe", fail)
-    with pytest.raises(type(error), match="memory|ALLOC"):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         partition_network(network)
