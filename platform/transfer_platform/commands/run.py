@@ -204,7 +204,7 @@ class _Session:
         if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
             log_data(parent, self.opened.inspection, self.splits)
             study.set_user_attr("data", logged)
-        log_machine(parent, str(trainer.device), trainer.precision)
+        log_machine(parent, trainer.device, trainer.precision)
 
     def search(self) -> None:
         """Runs the remaining trials and logs the state of the study."""

@@ -112,7 +112,7 @@ class ManifestImages:
                 for entry in entries
                 if (file := str(entry.path)) in digests
             ),
-            classes=tuple(sorted({entry.row.label for entry in entries})),
+            classes=tuple(sorted({entry.row.label for entry in entries if entry.path not in excluded})),
             excluded=tuple(sorted(entry.path for entry in entries if entry.path in excluded)),
             ignored=(),
             problems={entry.path: problems[entry.path] for entry in entries if entry.path in problems},

@@ -1,7 +1,6 @@
 """Matplotlib figures for predictions and learning curves."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,7 +74,7 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
     names = drawn_names([line for index in indices for line in _caption(predictions, index)])
     lines = zip(names.texts[::2], names.texts[1::2], strict=True)
     for index, axes, caption in zip(indices, grid.flat, lines, strict=False):
-        _show_image(axes, predictions.paths[index])
+        _show_image(axes, predictions, index)
         axes.set_title("\n".join(caption), fontsize=7, fontfamily=names.families)
     _add_note(figure, names)
     if not indices:
@@ -83,8 +82,8 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
     return figure
 
 
-def _show_image(axes: Axes, path: Path) -> None:
-    image = decode(path)
+def _show_image(axes: Axes, predictions: Predictions, index: int) -> None:
+    image = decode(predictions.paths[index], intensity=predictions.intensity)
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     axes.imshow(np.asarray(image))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transfer_model import catalog
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
+from transfer_platform.data.intensity import as_intensity
 from transfer_platform.data.splits import Splits
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
@@ -138,7 +139,11 @@ class TrialTrainer:
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """Returns the preprocessing for a trial's network."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
-        return replace(preprocessing, image_size=recipe.dataset.image_size or preprocessing.image_size)
+        return replace(
+            preprocessing,
+            image_size=recipe.dataset.image_size or preprocessing.image_size,
+            intensity=as_intensity(recipe.dataset.intensity),
+        )
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
