@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model with these tags, or None; deletes incomplete models with these tags."""
+    """Returns the URI of the run's logged model that has `tags`, or None; deletes incomplete models with these tags."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None

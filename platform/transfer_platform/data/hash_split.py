@@ -22,7 +22,7 @@ def split_by_hash(
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction. The
     validation fraction applies to the images left in each class; those with the smallest hashes are chosen, at least
-    one per class. Identical files count as one image; if their labels differ, the alphabetically first one is used.
+    one per class. Identical files count as one image; if their labels differ, the alphabetically first label is used.
 
     Returns:
         The images of `train` and, if listed in `fractions`, `test` and `validation`, sorted by label and digest.

@@ -186,7 +186,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by the inverse class sizes; `auto` does so if they differ by a factor of over 1.5."""
+    """`balanced` weights the loss by inverse class size; `auto` does so only if sizes differ by more than 1.5x."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""

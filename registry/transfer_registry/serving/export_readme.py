@@ -112,7 +112,7 @@ over all positions."""
 
 _STEPS = """\
 1. Decode the file (only the first frame of an animation), apply the EXIF orientation, composite transparent
-   images over white, and convert to 8-bit RGB. Scale grayscale images with more than 8 bits to 0-255 first.
+   images over white. Scale grayscale images with more than 8 bits to 0-255, then convert to 8-bit RGB.
 2. Compute the center square whose side is {crop} times the shorter image side, without rounding:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
 3. Crop to this square and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
