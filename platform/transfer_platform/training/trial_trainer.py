@@ -161,6 +161,8 @@ class TrialTrainer:
             pretrained = self._pretrained[recipe.backbone.name]
             spec, frozen_through = self.network_spec(recipe), recipe.backbone.freeze_through
             self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
+            if summary := self._networks[key].network.weights_summary:
+                self._say_once(f"{recipe.backbone.name}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
             self._data_module.evict(*self._networks.popitem(last=False)[0])
