@@ -55,11 +55,19 @@ def _fit_ood_scorer(
     scorer, scores = _held_out_scores(trainer, recipe, result, network, required)
     threshold = OodThreshold(ood_threshold(scores, rate), rate)
     if threshold.threshold == MAX_OOD_SCORE:
-        say(
-            f"out-of-distribution detection is disabled: a false-alarm rate of {rate:.1%} needs at least "
-            f"{required} held-out images, but there are {len(scores)}"
-        )
+        say(f"out-of-distribution detection is disabled: {_missing_for_threshold(scores, rate, required)}")
     return scorer, threshold
+
+
+def _missing_for_threshold(scores: Tensor, rate: float, required: int) -> str:
+    if len(scores) < required:
+        return (
+            f"a false-alarm rate of {rate:.1%} needs at least {required} held-out images, but there are {len(scores)}"
+        )
+    return (
+        "the network's features do not distinguish the images (they are equal, zero or not finite); if this is "
+        "unexpected, check backbone.weights or try a lower training.learning_rate"
+    )
 
 
 def _held_out_scores(
