@@ -95,7 +95,8 @@ def _scaled(features: Tensor) -> Tensor:
 def _directions(features: Tensor) -> Tensor:
     """Scales rows (N, F) to unit length; the squares of the scaled values neither overflow nor underflow."""
     scaled = _scaled(features)
-    return scaled / scaled.norm(dim=1, keepdim=True)
+    directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    return directions
 
 
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
