@@ -34,17 +34,22 @@ def write_artifact(
     splits = trainer.splits
     scorer, threshold = _fit_ood_scorer(trainer, recipe, result, network, say)
     labels = np.array([splits.classes.index(image.label) for image in splits.selection])
-    config = ModelConfig(
+    config = served_config(trainer, recipe, fit_temperature(result.logits.numpy(), labels), threshold)
+    save(folder, config, network, scorer)
+    return folder
+
+
+def served_config(trainer: TrialTrainer, recipe: Recipe, temperature: float, unknown: OodThreshold) -> ModelConfig:
+    """Returns the configuration of a trial's served model."""
+    return ModelConfig(
         trainer.network_spec(recipe),
-        splits.classes,
+        trainer.splits.classes,
         trainer.preprocessing(recipe),
         # Models are served on the CPU by default, where a precision selected for an accelerator would be slow.
         precision=trainer.precision if trainer.device.type == "cpu" else "float32",
-        temperature=fit_temperature(result.logits.numpy(), labels),
-        unknown=threshold,
+        temperature=temperature,
+        unknown=unknown,
     )
-    save(folder, config, network, scorer)
-    return folder
 
 
 def _fit_ood_scorer(
