@@ -62,10 +62,13 @@ class ClassifierOutput:
 
 
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
-    """Writes the model's files (`FILES`) to an existing folder."""
+    """Writes the model's files (`FILES`) to an existing folder.
+
+    Tensors that share memory, as in networks that reuse a module, are written once under each of their names.
+    """
     config.write(folder)
     ood_scorer.save(folder)
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
 
 
