@@ -1,4 +1,4 @@
-"""Converts errors of PyTorch and of networks to errors that end only the current trial."""
+"""Errors that depend on the values of a trial, and therefore end only this trial."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

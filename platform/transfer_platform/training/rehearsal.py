@@ -1,4 +1,4 @@
-"""Dry run before the first trial: one training step, and the served form of every network.
+"""Dry run of every network before the first trial: one step, saved and served.
 
 Without it, a recipe whose trials all fail, or whose model cannot be saved, would fail only after hours of training.
 """
