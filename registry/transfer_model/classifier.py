@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .decode import decode
 from .errors import ModelError, WeightsError
 from .fuse_bn import fuse_batch_norms
 from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
@@ -137,8 +136,9 @@ class Classifier:
         return FairThreadPool(max(1, torch.get_num_threads() // threads), threads)
 
     def _predict_batch(self, images: Sequence[bytes | Path], start: int) -> ClassifierOutput:
+        preprocessing = self.config.preprocessing
         tensors = [
-            self.config.preprocessing(decode(image, name=f"row {index}"))
+            preprocessing.normalize(preprocessing.load(image, f"row {index}"))
             for index, image in enumerate(images[start : start + self._batch_size], start)
         ]
         return self._forward(torch.stack(tensors))

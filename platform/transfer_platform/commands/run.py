@@ -207,7 +207,7 @@ class _Session:
         if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
             log_data(parent, self.opened.inspection, self.splits)
             study.set_user_attr("data", logged)
-        log_machine(parent, str(trainer.device), trainer.precision)
+        log_machine(parent, trainer.device, trainer.precision)
 
     def _rehearse(self) -> None:
         """Selects the precision, after checking that the recipe's networks can be trained, saved and served."""

@@ -81,7 +81,7 @@ def _step_scheduler(optimizer: Optimizer, schedule: str, warmup: int, total: int
 
 
 def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float:
-    """Returns the learning rate relative to its peak: linear warm-up, then constant or a half-cosine decay to 0."""
+    """Returns the learning rate relative to its peak: linear warm-up, then a constant rate or half-cosine decay."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if not cosine:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transfer_model import catalog
 from transfer_model.network import Network, NetworkSpec
 from transfer_model.preprocessing import Preprocessing
+from transfer_platform.data.intensity import as_intensity
 from transfer_platform.data.splits import Splits
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
@@ -162,7 +163,11 @@ class TrialTrainer:
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """Returns the preprocessing for a trial's network."""
         preprocessing = catalog.backbone_info(recipe.backbone.name).preprocessing_for(recipe.backbone.weights)
-        return replace(preprocessing, image_size=recipe.dataset.image_size or preprocessing.image_size)
+        return replace(
+            preprocessing,
+            image_size=recipe.dataset.image_size or preprocessing.image_size,
+            intensity=as_intensity(recipe.dataset.intensity),
+        )
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         network = self.untrained_network(recipe)
@@ -181,6 +186,8 @@ class TrialTrainer:
             spec, frozen_through = self.network_spec(recipe), recipe.backbone.freeze_through
             with trial_failures(recipe.backbone.name):
                 self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
+            if summary := self._networks[key].network.weights_summary:
+                self._say_once(f"{recipe.backbone.name}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
             self._data_module.evict(*self._networks.popitem(last=False)[0])

@@ -15,7 +15,10 @@ from transfer_platform.training.failures import trial_failures
     ("error", "message"),
     [
         (ModelError("the backbone does not accept images of 32 pixels"), "step 2: the backbone does not accept"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "step 2: CUDA out of memory"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "step 2: CUDA out of memory.*; set a smaller training.batch_size",
+        ),
         (RuntimeError("\n  shapes differ\nmore\n"), "step 2: shapes differ$"),
         (ValueError(""), "step 2: ValueError$"),
     ],
