@@ -1,10 +1,10 @@
-"""Converts errors of PyTorch and of networks to errors that end only the current trial."""
+"""Errors that depend on the values of a trial, and therefore end only this trial."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from transfer_model.errors import ModelError, UnreadableImageError
-from transfer_platform.errors import TrainingError
+from transfer_platform.errors import TrainingError, is_out_of_memory
 
 _BATCH_OF_ONE = "Expected more than 1 value per channel when training"
 
@@ -34,4 +34,4 @@ def _reason(error: Exception) -> str:
             "batch norm cannot be trained on a batch of one image; set training.batch_size to at least 2, "
             "or freeze all stages (backbone.freeze_through: all)"
         )
-    return first
+    return f"{first}; set a smaller training.batch_size" if is_out_of_memory(error) else first

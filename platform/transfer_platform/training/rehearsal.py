@@ -1,4 +1,4 @@
-"""Dry run before the first trial: one training step, and the served form of every network.
+"""Dry run of every network before the first trial: one step, saved and served.
 
 Without it, a recipe whose trials all fail, or whose model cannot be saved, would fail only after hours of training.
 """
@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 from transfer_model.classifier import Classifier, save
-from transfer_model.decode import decode
 from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
@@ -66,7 +65,7 @@ def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:
     image = trainer.splits.development[0].path
     features: list[torch.Tensor] = []
     with torch.inference_mode(), network.register_feature_hook(features.append):
-        network(preprocessing(decode(image))[None].to(trainer.device))
+        network(preprocessing.normalize(preprocessing.load(image))[None].to(trainer.device))
     config = served_config(trainer, recipe, 1.0, OodThreshold(MAX_OOD_SCORE, FALSE_ALARM_RATE))
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix="rehearsal-") as temporary:
