@@ -116,8 +116,8 @@ def select_test(
         if len(parts) == len(units):
             raise SplitError(
                 f"every class needs {noun} in both train and test, but {list_classes(missing)} cannot be divided, "
-                f"because other classes share the same {noun}; add {noun}, or list the class folder (in a manifest, its "
-                "images) in dataset.exclude"
+                f"because other classes share the same {noun}; add {noun}, or list the class folder (in a manifest, "
+                "its images) in dataset.exclude"
             )
         return select_test(parts, hash_of, fraction, noun, keep)
     test = [unit for unit, is_test in zip(units, selection.is_test, strict=True) if is_test]
