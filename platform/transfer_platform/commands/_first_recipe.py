@@ -11,7 +11,7 @@ from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.recipe.resolve import yaml_scalar
-from transfer_platform.recipe.schema import IMBALANCE_RATIO, FoldsConfig
+from transfer_platform.recipe.schema import IMBALANCE_RATIO, FoldsConfig, IntensityRange
 
 MIN_VALIDATION_IMAGES = 30
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
@@ -125,6 +125,9 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
         yield f"  # {sentence}", ""
     yield from _bad_files(dataset)
     size = _median_size(dataset)
+    if isinstance(intensity := dataset.inspection.intensity, IntensityRange):
+        values = f"{{low: {intensity.low:g}, high: {intensity.high:g}}}"
+        yield f"  # intensity: {values}", "default: settled from the training images, which have more than 8 bits"
     yield "  # image_size: 224", f"default: the image size used in pretraining; median size of your images: {size}"
     yield "", ""
 

@@ -40,8 +40,8 @@ def split_by_group(
     `fractions` may contain `test` and `validation`. A group is in test if `sha256(split_seed:group:NAME)`, scaled to
     the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows. Every
     class is in train and test (see `select_test`). Validation gets approximately the validation fraction of the other
-    images of each class, except for classes that are left in a single group. Groups that contain near duplicates of
-    each other, listed in `similar`, stay together. `folds` is the number of folds into which train is divided next.
+    images of each class, except for classes that are left in a single group. Groups that contain near duplicates,
+    listed in `similar`, stay together. `folds` is the number of folds into which train is divided afterwards.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.

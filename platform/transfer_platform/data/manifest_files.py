@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; in one downloaded from `url`, file paths must stay inside its folder.
+    A local manifest may list any file. In a manifest downloaded from `url`, paths must not leave the manifest's folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_platform.data.dataset import ScannedDataset
+from transfer_platform.data.intensity import as_intensity, settle
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
 from transfer_platform.inspection.class_checks import (
@@ -23,6 +24,7 @@ from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicat
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 from transfer_platform.inspection.image_checks import BLANK_CONTRAST, check_files, check_images
 from transfer_platform.inspection.inspection import Inspection, sorted_findings
+from transfer_platform.inspection.intensity_checks import check_intensity
 from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 from transfer_platform.inspection.summary import format_table, image_statistics
 
@@ -67,9 +69,11 @@ def _inspect(
     images = [image for members in splits.values() for image in members]
     catalogs, stats = dataset.catalogs, dataset.stats
     rows = stats.rows(image.sha256 for image in images)
-    headers, hashes = stats.headers(rows), compute_hashes(stats, rows)
     ends = np.cumsum([len(members) for members in splits.values()])
     parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
+    headers = stats.headers(rows)
+    intensity = settle(dataset.config.intensity, headers[parts["train"]])
+    hashes = compute_hashes(stats, rows, as_intensity(intensity))
     split_findings = [*check_class_folders(catalogs), *exact_duplicates(splits, dataset.allowed), *check_groups(splits)]
     if split_error and not any(FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings):
         split_findings.append(Finding("cannot be split", (), split_error))
@@ -78,6 +82,7 @@ def _inspect(
         *split_findings,
         *near_duplicates(splits, similar),
         *check_images(images, headers, hashes),
+        *check_intensity(images, headers, parts["train"], dataset.config.intensity, intensity),
         *check_class_names({image.label for image in images}),
         *check_class_sizes(splits["train"], dataset.config.few_images),
         *check_validation(splits),
@@ -87,6 +92,7 @@ def _inspect(
     return Inspection(
         root=dataset.root,
         classes=tuple(sorted({image.label for image in images})),
+        intensity=intensity,
         counts={name: Counter(image.label for image in members) for name, members in splits.items()},
         findings=sorted_findings(findings),
         statistics=image_statistics(headers, hashes.brightness, filled),

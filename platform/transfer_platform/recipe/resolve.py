@@ -73,12 +73,14 @@ def study_identity(recipe: Recipe) -> str:
 
     The number of trials, the `promotion` section, the file validation options and `group_near_duplicates` are excluded
     (the dataset fingerprint already covers the valid files, splits and folds). Comments, field order and explicitly set
-    defaults do not change the hash. Call `resolve_recipe_splits` first; otherwise, an unset split and an equivalent
-    explicit split yield different hashes.
+    defaults do not change the hash. Splits and `dataset.intensity` must be resolved first; otherwise, a detected value
+    and an equal explicit value yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
+    if recipe.dataset.intensity in ("auto", "full"):  # as before the field existed
+        del content["dataset"]["intensity"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
