@@ -23,17 +23,16 @@ def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str
     Returns an empty dictionary if nothing needs to be excluded, or if fewer than two classes would be left.
     """
     classes = _unusable_classes(dataset)
-    if len({image.label for image in dataset.catalogs["train"].images} - classes.keys()) < 2:
-        return {}
     paths = {path: reason for label, reason in classes.items() for path in _paths_of_class(dataset, label)}
-    named = {
-        inspection.name(path): (path, reason) for path, reason in (paths or dict(_copies(dataset, inspection))).items()
-    }
+    paths = paths or dict(_copies(dataset, inspection))
+    train = dataset.catalogs["train"].images
+    if len({image.label for image in train if image.label not in classes and image.path not in paths}) < 2:
+        return {}
     # A name that had to be escaped is not a pattern that matches the file.
     return {
-        name: reason
-        for name, (path, reason) in sorted(named.items())
-        if path in inspection.names or inspection.root / name == path
+        inspection.name(path): reason
+        for path, reason in sorted(paths.items())
+        if path in inspection.names or inspection.root / inspection.name(path) == path
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,7 +162,23 @@ def copies_of_one_image(write: Write) -> None:
             Path("photos", label, f"{number}.png").write_bytes(content)
 
 
+def a_test_folder_that_is_a_copy_of_train(write: Write) -> None:
+    for label in ("ant", "bee"):
+        for number in range(9):
+            write(f"train/{label}/{number}.png")
+    shutil.copytree("photos/train", "photos/test")
+
+
+def a_name_that_is_not_text(write: Write) -> None:
+    for label in ("ant", "bee"):
+        for number in range(9):
+            write(f"{label}/{number}.png")
+    write("b\nd/0.png")
+
+
 REFUSED = {
+    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18): identical files in different splits",
+    a_name_that_is_not_text: "class folder names with unprintable characters",
     nothing: "must contain at least two class folders, but has none",
     one_class: "must contain at least two class folders, but has only one: 'ant'",
     images_without_classes: "must contain at least two class folders, but has none",
