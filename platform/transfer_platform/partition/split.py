@@ -135,7 +135,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
     PyTorch allows TF32 in the convolutions of a GPU. Its rounding errors exceed `_TOLERANCE`.
     """
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    backends: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
         warnings.simplefilter("ignore")
         allowed = [backend.allow_tf32 for backend in backends]
