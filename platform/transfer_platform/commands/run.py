@@ -245,6 +245,7 @@ def _require_databases(recipe: Recipe) -> None:
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()
+    mlflow_server.require_database()
 
 
 def _image_counts(inspection: Inspection, splits: Splits) -> str:
