@@ -86,3 +86,9 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, mlflow_file: Call
         prepare_database(database)
     assert database.read_bytes() == before
     assert not list(tmp_path.glob("*.upgraded"))
+
+
+def test_an_empty_file_is_left_to_mlflow(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    prepare_database(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

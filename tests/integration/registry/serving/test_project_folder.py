@@ -15,21 +15,17 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from transfer_platform.cli import main
+from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import log_model
+from transfer_registry.serving.server import create_app
 
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 
 
-class Project:
-    """A copy of the registered model's folder, with a ledger, which tests copy or move again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of every file."""
-        stats = {path: path.stat() for path in self.folder.rglob("*") if path.is_file()}
-        return {str(path.relative_to(self.folder)): (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+def files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file below a folder."""
+    stats = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 @pytest.fixture(scope="session")
@@ -46,13 +42,13 @@ def template(registered, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project that was opened in `tmp_path / "project"`."""
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
     shutil.copytree(template, tmp_path / "project")
     _enter(monkeypatch, tmp_path / "project")
     assert platform("models", "list").exit_code == 0
-    yield Project(tmp_path / "project")
+    yield tmp_path / "project"
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(None)
 
@@ -120,9 +116,9 @@ READ_ONLY = [read_only, copied_and_read_only]
 
 @pytest.fixture
 def place(
-    request: pytest.FixtureRequest, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    folder = request.param(project.folder, tmp_path / "other")
+    folder = request.param(project, tmp_path / "other")
     try:
         _enter(monkeypatch, folder)
         yield folder
@@ -164,7 +160,12 @@ def load_with_mlflow(place: Path, _tmp_path: Path) -> None:
     _output("models", "list")
     location = MlflowClient().get_model_version_download_uri("ants-bees", "1")
     assert Path(mlflow.artifacts.download_artifacts(location)).samefile(_model_folder(place))
-    mlflow.pyfunc.load_model("models:/ants-bees@champion")
+    if os.access(place, os.W_OK):  # MLflow writes a file beside every registered model that it loads
+        mlflow.pyfunc.load_model("models:/ants-bees@champion")
+
+
+def serve(_place: Path, _tmp_path: Path) -> None:
+    create_app(model_uri("ants-bees"))
 
 
 def register(place: Path, _tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def _model_folder(place: Path) -> Path:
     return model
 
 
-READING = [list_models, show_history, verify, predict, export, load_with_mlflow]
+READING = [list_models, show_history, verify, predict, serve, export, load_with_mlflow]
 
 
 @pytest.mark.parametrize("command", [*READING, register], ids=lambda command: command.__name__)
@@ -221,19 +222,17 @@ def test_a_command_that_writes_says_that_the_folder_is_read_only(place: Path, co
 
 @pytest.mark.parametrize("command", [*READING, register], ids=lambda command: command.__name__)
 def test_a_copy_never_writes_into_the_original(
-    project: Project, command: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, command: Callable[[Path, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = project.files()
-    place = copied(project.folder, tmp_path / "other")
+    before = files(project)
+    place = copied(project, tmp_path / "other")
     _enter(monkeypatch, place)
     command(place, tmp_path)
-    assert project.files() == before
+    assert files(project) == before
 
 
-def test_mlflow_itself_sees_the_present_folder(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = moved(project.folder, tmp_path / "other")
+def test_mlflow_itself_sees_the_present_folder(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = moved(project, tmp_path / "other")
     _enter(monkeypatch, place)
     _output("models", "list")
     client = MlflowClient()
