@@ -51,6 +51,16 @@ def open_ledger() -> Ledger:
     return Ledger.open(ledger_url(), registry_id())
 
 
+def require_ledger() -> None:
+    """Checks that the ledger can be opened for the current registry; creates no local file.
+
+    Raises:
+        StorageError: See `open_ledger`.
+    """
+    if not ledger_url().startswith("sqlite"):
+        open_ledger().close()
+
+
 def create_schema(url: str) -> None:
     """Creates the PostgreSQL schema specified in a database URL if it does not exist; does nothing for SQLite."""
     if not url.startswith("postgresql"):

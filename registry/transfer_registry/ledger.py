@@ -273,8 +273,8 @@ def _require_registry(engine: Engine, identity: str) -> None:
             session.add(_Registry(identity))
         if owner not in (None, identity):
             raise StorageError(
-                f"the ledger {engine.url} records the decisions of another MLflow registry; use another database "
-                "for the ledger of this registry"
+                f"the ledger {engine.url} records the decisions of another MLflow registry; set PLATFORM_DATABASE_URL "
+                "to another database, or MLFLOW_TRACKING_URI to the server or database that the ledger belongs to"
             )
 
 
