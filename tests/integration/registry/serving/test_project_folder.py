@@ -18,6 +18,7 @@ from transfer_platform.cli import main
 from transfer_registry.model_uri import model_uri
 from transfer_registry.packaging import log_model
 from transfer_registry.serving.server import create_app
+from transfer_registry.serving.smoke_test import predict_over_http
 
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 
@@ -240,3 +241,17 @@ def test_mlflow_itself_sees_the_present_folder(project: Path, tmp_path: Path, mo
         assert Path(experiment.artifact_location).is_relative_to(place)
         for run in client.search_runs([experiment.experiment_id]):
             assert Path(run.info.artifact_uri).is_relative_to(place)
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "a.png")
+    assert predict_over_http("models:/ants-bees@champion", [tmp_path / "a.png"], ["ants", "bees"]).unknown
+
+
+def test_a_copy_says_once_that_it_is_one(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _enter(monkeypatch, copied(project, tmp_path / "other"))
+    caplog.clear()
+    for _ in range(2):
+        _output("models", "list")
+    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("transfer_registry")]
+    assert message.startswith(f"This project folder was copied or moved from {project}: ")
+    assert message.endswith(f"the backup is {tmp_path / 'other' / 'mlflow.db.before-move'}")
