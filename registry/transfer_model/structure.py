@@ -131,8 +131,8 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
 
 
 def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    network = _build_on_meta(backbone, 2, image_size)
-    classifiers = _classifiers(network, _build_on_meta(backbone, 3, image_size))
+    network = build_on_meta(backbone, 2, image_size)
+    classifiers = _classifiers(network, build_on_meta(backbone, 3, image_size))
     images = torch.empty(2, 3, image_size, image_size, device="meta")
     pooled = not classifiers
     if pooled:
@@ -158,7 +158,8 @@ def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
     )
 
 
-def _build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
+def build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
+    """Builds a network with the library's own classifier on the meta device, where tensors have no values."""
     try:
         with torch.device("meta"):
             return create_network(backbone, classes, image_size)
