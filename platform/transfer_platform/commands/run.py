@@ -269,6 +269,9 @@ def _require_databases(recipe: Recipe) -> None:
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()
+    mlflow_server.require_database()
+    if recipe.promotion:
+        databases.require_ledger()
 
 
 def _image_counts(inspection: Inspection, splits: Splits) -> str:
