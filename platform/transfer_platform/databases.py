@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.paths import DATABASE_VARIABLE, studies_folder
 from transfer_registry.errors import StorageError
+from transfer_registry.files import sqlite_url
 from transfer_registry.mlflow_server import tracking_uri
 
 
@@ -57,7 +58,7 @@ def _database_url(schema: str, local_file: Path) -> str:
     configured = os.environ.get(DATABASE_VARIABLE)
     if not configured:
         local_file.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{local_file}"
+        return sqlite_url(local_file)
     try:
         url = make_url(configured)
     except (ArgumentError, ValueError) as error:

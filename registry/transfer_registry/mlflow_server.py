@@ -1,21 +1,53 @@
 """Checks that the MLflow server or database is available before any work starts."""
 
+import re
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from transfer_registry.errors import RegistryError, StorageError
-from transfer_registry.files import atomic_database
+from transfer_registry.files import atomic_database, sqlite_file, sqlite_url
 
 SERVER_SECONDS = 10
 """Timeout of the server check, in seconds."""
 
+_selected: set[str] = set()
+"""Tracking URIs that `tracking_uri` selected, as opposed to those that the user configured."""
+
 
 def tracking_uri() -> str:
-    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default."""
+    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise that of MLflow's default files.
+
+    MLflow's default is `mlflow.db` in the current folder. If it applies, this function also passes it to MLflow in
+    the form of `sqlite_url`, because MLflow's own form creates a folder if the path contains a space or an accent.
+
+    Raises:
+        StorageError: MLflow cannot store models below the current folder.
+    """
     import mlflow
 
+    local = sqlite_url(Path.cwd() / "mlflow.db")
+    current = mlflow.get_tracking_uri()
+    if current in _selected and current != local:  # the current folder has changed
+        mlflow.set_tracking_uri(None)
+    if not mlflow.is_tracking_uri_set() and mlflow.get_tracking_uri().startswith("sqlite:"):
+        _require_folder_name(Path.cwd())
+        _selected.add(local)
+        mlflow.set_tracking_uri(local)
     return mlflow.get_tracking_uri()
+
+
+def _require_folder_name(folder: Path) -> None:
+    """Raises a `StorageError` if MLflow would decode a part of the path, such as `%20`, and use another folder."""
+    if encoded := encoded_character(folder):
+        raise StorageError(
+            f"MLflow cannot store models in {folder}, because it decodes {encoded} in the path and would use "
+            "another folder; rename the folder, or set MLFLOW_TRACKING_URI to an MLflow server"
+        )
+
+
+def encoded_character(path: Path) -> str | None:
+    """Returns the first part of a path, such as `%20`, that MLflow would decode; None if there is none."""
+    encoded = re.search("%[0-9A-Fa-f]{2}", str(path))
+    return encoded[0] if encoded else None
 
 
 def require_server() -> None:
@@ -56,9 +88,9 @@ def require_registry() -> None:
         RegistryError: The local database does not exist.
     """
     require_server()
-    uri = tracking_uri()
-    if uri.startswith("sqlite:///") and not Path(make_url(uri).database or "").exists():
+    file = sqlite_file(tracking_uri())
+    if file and not file.exists():
         raise RegistryError(
-            f"no registered models: {make_url(uri).database} does not exist; register a model with "
+            f"no registered models: {file} does not exist; register a model with "
             "`platform run`, or set MLFLOW_TRACKING_URI to a server that has registered models"
         )

@@ -1,6 +1,5 @@
 """`platform serve` and `platform ui`: MLflow's scoring server and UI."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
 from transfer_registry.model_uri import model_uri
+from transfer_registry.safe_path import safe_environment
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
@@ -66,16 +66,16 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     """
     mlflow_server.require_server()
     mlflow_server.create_database()
-    tracking = mlflow.get_tracking_uri()
+    tracking = mlflow_server.tracking_uri()
     page = f"#/experiments/{_latest_experiment()}/runs?workflowType=machine_learning"
     if tracking.startswith(("http://", "https://")):
         say(f"MLflow UI: {tracking.rstrip('/')}/{page}")
         return
     _listener(host, port).close()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--backend-store-uri", tracking]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts=--log-level warning"]
     # job execution would start a dozen more processes for features not used here
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**safe_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # systemd and Docker send SIGTERM, which by default would leave MLflow running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:

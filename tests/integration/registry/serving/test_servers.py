@@ -169,6 +169,10 @@ def test_the_ui_shows_the_runs(pages: Server, registered: Registered) -> None:
     assert [run["info"]["run_id"] for run in json.loads(body)["runs"]] == [registered.run_id]
 
 
+def test_the_ui_imports_nothing_from_the_current_folder(pages_of_scripts: Server) -> None:
+    assert pages_of_scripts.request("GET", "/health") == (200, b"OK")
+
+
 def test_a_port_in_use(guarded: Server, here: Registered) -> None:
     message = f"127.0.0.1, port {guarded.port}: .*choose another port with --port"
     with pytest.raises(StorageError, match=message):
