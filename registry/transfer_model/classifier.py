@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from transfer_model.errors import cause
+
 from .decode import decode
 from .errors import ModelError, WeightsError
 from .fuse_bn import fuse_batch_norms
@@ -169,7 +171,7 @@ def _load_weights(network: Network, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+        raise WeightsError(f"{path} cannot be read as a safetensors file: {cause(error)}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from transfer_model.errors import cause
+
 from .errors import UnreadableImageError
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def _content(source: bytes | Path, name: str) -> bytes:
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}", "unreadable") from error
+        raise UnreadableImageError(f"{name} cannot be read: {cause(error)}", "unreadable") from error
     if not content:
         raise UnreadableImageError(f"{name} is empty (0 bytes)", "empty")
     return content

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transfer_model.errors import cause
+
 from .backbones import Backbone, create_network
 from .errors import ModelError
 from .heads import PooledHead, in_features, mean_pool
@@ -123,7 +125,7 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
         # Libraries reject an image size with any of these, from assertions in constructors to shape mismatches.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = cause(error)
         raise ModelError(
             f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: {reason}; omit image_size "
             "to use the default size listed by `platform backbones`"

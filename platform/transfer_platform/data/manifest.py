@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from transfer_model.errors import cause
 from transfer_platform.data.catalog import join_lines, normalize_label
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
@@ -129,9 +130,11 @@ def _read_text(file: Path, delimiter: str) -> _Table:
             f"the manifest {printable(file)} is not valid UTF-8 (at byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotation marks") from error
+        raise DataError(
+            f"the manifest {printable(file)} cannot be read: {cause(error)}; check its quotation marks"
+        ) from error
     except OSError as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
 
 
 def _parse_text(reader: Iterator[list[str]]) -> _Table:
@@ -156,7 +159,7 @@ def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
         columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & used})
         data = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {error}") from error
+        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {cause(error)}") from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
         try:

@@ -23,6 +23,7 @@ from torch import Tensor
 import transfer_model.decode
 import transfer_model.preprocessing
 from transfer_model.decode import decode
+from transfer_model.errors import cause
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.errors import DataError
@@ -165,7 +166,7 @@ class _DecodingRows:
         try:
             content = image.path.read_bytes()
         except OSError as error:
-            raise DataError(f"{image.path} cannot be read: {error.strerror}") from error
+            raise DataError(f"{image.path} cannot be read: {cause(error)}") from error
         # Rows are stored under the digest of the original content.
         if hashlib.sha256(content).hexdigest() != image.sha256:
             raise DataError(f"{image.path} was modified while in use; run the command again")

@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor, fx
 
+from transfer_model.errors import cause
 from transfer_model.network import Network
 from transfer_platform.errors import PlatformError
 from transfer_platform.partition.cut import PROBE_BATCH_SIZES, AnalyzedGraph
@@ -118,7 +119,7 @@ def partition_network(network: Network) -> Partition:
     except PartitionError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = cause(error)
         raise _error(network, f"torch.fx cannot trace it ({type(error).__name__}: {reason})") from error
 
 

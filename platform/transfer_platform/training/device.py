@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from transfer_model.errors import cause
 from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
@@ -35,7 +36,7 @@ def _available_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = cause(error)
         raise TrainingError(
             f"device {name!r} is not available ({reason}); use --device auto to select an available one"
         ) from error

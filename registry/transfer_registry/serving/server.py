@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from starlette.types import ASGIApp
 
+from transfer_model.errors import cause
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
 from transfer_registry.model_uri import model_uri
@@ -98,7 +99,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        problem = f"cannot listen on {host}, port {port}: {error.strerror}"
+        problem = f"cannot listen on {host}, port {port}: {cause(error)}"
         raise StorageError(f"{problem}; choose another port with --port") from error
 
 

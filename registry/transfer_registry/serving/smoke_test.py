@@ -140,8 +140,13 @@ def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -
     status = server.poll()
     problem = "did not respond" if status is None else f"exited with status {status}"
     # the last traceback comes from MLflow's command line, which only reports that the server exited
-    cause = output.rpartition("Traceback (most recent call last):")[0] or output
-    last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-5:])
+    errors = output.rpartition("Traceback (most recent call last):")[0] or output
+    if not errors.strip():
+        return RegistryError(
+            f"`mlflow models serve` for {model_uri} {problem} and wrote no output; if {gettempdir()} is full, free "
+            "some space, or set TMPDIR to a folder on another disk"
+        )
+    last_lines = "\n".join(f"    {line}" for line in errors.strip().splitlines()[-5:])
     return RegistryError(f"`mlflow models serve` for {model_uri} {problem}:\n{last_lines}")
 
 
