@@ -27,8 +27,9 @@ def tracking_uri() -> str:
     local = sqlite_url(Path.cwd() / "mlflow.db")
     current = mlflow.get_tracking_uri()
     if current in _selected and current != local:  # the current folder has changed
-        mlflow.set_tracking_uri(None)
-    if not mlflow.is_tracking_uri_set() and mlflow.get_tracking_uri().startswith("sqlite:"):
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI
+    configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
         _selected.add(local)
         mlflow.set_tracking_uri(local)
