@@ -220,7 +220,7 @@ def test_a_ledger_of_a_newer_version_is_an_error(url: str, tmp_path: Path) -> No
     connection.execute("UPDATE ledger_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(StorageError, match=r"revision 9999.*up to 0001: install the newer version"):
+    with pytest.raises(StorageError, match=r"revision 9999.*up to 0001; install the platform version"):
         Ledger.open(url)
 
 
