@@ -24,7 +24,7 @@ class OpenedRecipe:
     """A recipe and its dataset.
 
     Attributes:
-        recipe: Recipe with its splits resolved.
+        recipe: Recipe with its splits and `dataset.intensity` resolved.
         folder: Base folder for relative paths in the recipe.
         inspection: Result of the preflight checks.
         splits: Train, validation and test images; None if the dataset cannot be split, in which case
@@ -70,7 +70,8 @@ def open_recipe(
     dataset = open_dataset(loaded.dataset, folder, progress, say)
     inspection, splits = preflight(dataset)
     inspection = inspection.with_split_notes(dataset.split_messages)
-    resolved = loaded.model_copy(update={"dataset": dataset.resolved_config})
+    config = dataset.resolved_config.model_copy(update={"intensity": inspection.intensity})
+    resolved = loaded.model_copy(update={"dataset": config})
     return OpenedRecipe(resolved, folder, inspection, splits, dataset.split_messages)
 
 

@@ -184,7 +184,7 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    text = "auto: the fastest format, measured when the run starts" if precision == "auto" else precision
+    text = "auto: the fastest format, measured by the first run on this machine" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")

@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the path of a photo. Downloads a URL each time, to a temporary file, because its content may change."""
+    """Yields the path of a photo. A URL is downloaded again on every call, because its content may change."""
     if "://" not in photo:
         yield Path(photo)
         return

@@ -127,7 +127,8 @@ def _as_json(conclusion: Conclusion, inputs: dict[str, Any]) -> dict[str, Any]:
 def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Splits) -> Predictions:
     labels = [classifier.classes.index(image.label) for image in splits.test]
     files = [image.path for image in splits.test]
-    return Predictions(classifier.classes, files, np.array(labels), output.probabilities)
+    intensity = classifier.config.preprocessing.intensity
+    return Predictions(classifier.classes, files, np.array(labels), output.probabilities, intensity)
 
 
 def _calibration_metrics(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,8 +66,13 @@ class ScannedDataset:
         changed = {split: spec for split, spec in specs.items() if spec is not None}
         return replace(self, resolved_splits=replace(self.resolved_splits, **changed))
 
-    def split(self) -> Splits:
-        """Splits the images with `build_splits`, as configured in the recipe."""
+    def split(self, similar: Collection[Collection[str]] = ()) -> Splits:
+        """Splits the images with `build_splits`, as configured in the recipe.
+
+        Args:
+            similar: Digests of each set of near duplicates, which fractions and folds do not divide; not used if
+                `dataset.group_near_duplicates` is false.
+        """
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]
         return build_splits(
@@ -76,6 +81,7 @@ class ScannedDataset:
             folds=validation.folds if isinstance(validation, FoldsConfig) else 0,
             split_seed=self.config.split_seed,
             allowed=self.allowed,
+            similar=similar if self.config.group_near_duplicates else (),
         )
 
 

@@ -111,7 +111,7 @@ class ManifestImages:
                 for entry in entries
                 if (file := str(entry.path)) in digests
             ),
-            classes=tuple(sorted({entry.row.label for entry in entries})),
+            classes=tuple(sorted({entry.row.label for entry in entries if entry.path not in excluded})),
             excluded=tuple(sorted(entry.path for entry in entries if entry.path in excluded)),
             ignored=(),
             problems={entry.path: problems[entry.path] for entry in entries if entry.path in problems},
@@ -123,7 +123,7 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file or URL; in one downloaded from `url`, file paths must stay inside its folder.
+    A local manifest may list any file. In a manifest downloaded from `url`, paths must not leave the manifest's folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.

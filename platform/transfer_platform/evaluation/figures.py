@@ -75,7 +75,7 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
 
 
 def _show_image(axes: Axes, predictions: Predictions, index: int) -> None:
-    image = decode(predictions.paths[index])
+    image = decode(predictions.paths[index], intensity=predictions.intensity)
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     label, predicted = predictions.labels[index], predictions.predicted[index]
     axes.imshow(np.asarray(image))

@@ -49,7 +49,7 @@ def threshold_report(
         "",
         *table(thresholds),
         "",
-        "Coverage: the fraction of test images with at least the given confidence, and the accuracy on these images.",
+        "Coverage is the fraction of test images with at least the given confidence; accuracy is computed on them.",
         "",
         *table(coverage),
         "",

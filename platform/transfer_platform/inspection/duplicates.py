@@ -11,11 +11,13 @@ import numpy as np
 
 from transfer_platform.data.splits import images_in_several_splits
 from transfer_platform.inspection.findings import Finding
+from transfer_platform.inspection.perceptual_hash import compute_hashes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transfer_platform.data.catalog import ImageRecord
+    from transfer_platform.data.image_stats import ImageStats
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 MAX_BRIGHTNESS_DIFFERENCE = 4.0
@@ -63,18 +65,27 @@ def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))
 
 
-def near_duplicates(
-    splits: Mapping[str, Sequence[ImageRecord]], headers: NDArray[np.void], hashes: PerceptualHashes
-) -> Iterator[Finding]:
-    """Yields findings for almost identical images, such as resized or recompressed copies or consecutive video frames.
+def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
+    """Returns the digests of each set of almost identical images, such as resized copies or consecutive video frames.
 
-    `headers` (N,) are `HEADER_DTYPE` records; headers and hashes must be in the same order as the images in `splits`.
+    The result depends on the content of the images only, not on their order. `stats` must contain all images.
     """
-    images = [(split, image) for split, members in splits.items() for image in members]
-    for group in group_similar(headers, hashes, _distinct(splits)):
-        members = [images[index] for index in group]
-        if len({image.sha256 for _, image in members}) == 1:
-            continue
+    digests = sorted({image.sha256 for image in images})
+    rows = stats.rows(digests)
+    groups = group_similar(stats.headers(rows), compute_hashes(stats, rows), np.arange(len(rows)))
+    return [tuple(digests[index] for index in group) for group in groups]
+
+
+def near_duplicates(splits: Mapping[str, Sequence[ImageRecord]], similar: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Yields a finding for each set of almost identical images in `similar`, as returned by `similar_images`."""
+    set_of = {digest: number for number, digests in enumerate(similar) for digest in digests}
+    members_of: dict[int, dict[tuple[str, str], ImageRecord]] = defaultdict(dict)
+    for split, images in splits.items():
+        for image in images:
+            if image.sha256 in set_of:  # copies of the same content within a split are listed once
+                members_of[set_of[image.sha256]].setdefault((split, image.sha256), image)
+    for found in members_of.values():
+        members = [(split, image) for (split, _), image in found.items()]
         kind = "near duplicate"
         if len({split for split, _ in members}) > 1:
             kind = "near duplicate across splits"
@@ -83,19 +94,6 @@ def near_duplicates(
         locations = ", ".join(f"{split}/{image.label}" for split, image in members[:8])
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
         yield Finding(kind, tuple(image.path for _, image in members), locations + more)
-
-
-def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """Returns the indices of all images, excluding repeated copies of the same content within a split."""
-    indices: list[int] = []
-    start = 0
-    for images in splits.values():
-        first: dict[str, int] = {}
-        for index, image in enumerate(images, start):
-            first.setdefault(image.sha256, index)
-        indices.extend(first.values())
-        start += len(images)
-    return np.array(indices, np.int64)
 
 
 def group_similar(

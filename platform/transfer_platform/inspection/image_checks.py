@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_model.formats import FORMATS
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import Finding
 
@@ -15,18 +16,6 @@ if TYPE_CHECKING:
 
     from transfer_platform.data.catalog import Catalog, ImageRecord
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
-
-EXTENSIONS: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Lowercase file extensions, keyed by image format."""
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
 """Fraction of images below which a format is considered rare, and minimum number of images for this check."""
@@ -67,7 +56,6 @@ def check_images(
     ratios = np.maximum(headers["width"], headers["height"]) / shorter
     brightness, is_blank = hashes.brightness, hashes.contrast < BLANK_CONTRAST
     is_extreme = ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank
-    is_deep = np.char.startswith(modes, "I") | (modes == "F")
     is_escaped = np.array([image.file != image.file.encode(errors="ignore").decode() for image in images])
     checks: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
         ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i], formats[i])),
@@ -84,7 +72,6 @@ def check_images(
         ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
         ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {modes[i]}"),
         ("CMYK", modes == "CMYK", lambda _: "converted to RGB"),
-        ("more than 8 bits", is_deep, lambda i: f"mode {modes[i]}"),
         ("name not UTF-8", is_escaped, lambda i: printable(images[i].path.name)),
     ]
     for kind, mask, describe in checks:
@@ -93,7 +80,7 @@ def check_images(
 
 def _misnamed(images: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
     pairs = zip(images, formats.tolist(), strict=True)
-    return np.array([not image.file.lower().endswith(EXTENSIONS[format_]) for image, format_ in pairs])
+    return np.array([not image.file.lower().endswith(FORMATS[format_].extensions) for image, format_ in pairs])
 
 
 def _extension(image: ImageRecord, format_: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import display_name
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.recipe.schema import IntensitySetting
 
 MAX_LISTED = 20
 """Maximum number of findings per kind in an error message."""
@@ -26,6 +27,7 @@ class Inspection:
         findings: All findings, in the order of `FINDING_KINDS`.
         statistics: Table created by `summary.image_statistics`.
         formats: Table created by `summary.format_table`.
+        intensity: `dataset.intensity`, settled from the training images: `full` or a range.
         quarantine: Invalid files left out of the dataset, with the reason for each.
         skipped_checks: Sentences that explain which checks were skipped and why.
         names: Display names (URLs) of downloaded files.
@@ -38,6 +40,7 @@ class Inspection:
     statistics: Mapping[str, list[object]]
     formats: Mapping[str, list[object]]
     quarantine: Mapping[Path, str]
+    intensity: IntensitySetting = "full"
     skipped_checks: tuple[str, ...] = ()
     names: Mapping[Path, str] = field(default_factory=dict)
 

@@ -10,9 +10,11 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer_platform.data.intensity import as_intensity
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 
 if TYPE_CHECKING:
+    from transfer_model.intensity import Intensity
     from transfer_platform.data.splits import Splits
     from transfer_platform.inspection.inspection import Inspection
 
@@ -162,10 +164,11 @@ def _html_section(inspection: Inspection, severity: Severity, kind: str, finding
 
 
 def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
+    intensity = as_intensity(inspection.intensity)
     hidden = finding.kind in ("link leading out", "link in circles")  # their targets must not be disclosed
     return {
         "images": [
-            {"source": "" if hidden else thumbnail_uri(path), "name": inspection.name(path)}
+            {"source": "" if hidden else thumbnail_uri(path, intensity), "name": inspection.name(path)}
             for path in finding.files[:MAX_THUMBNAILS]
         ],
         "more": max(0, len(finding.files) - MAX_THUMBNAILS),
@@ -173,7 +176,7 @@ def _html_finding(inspection: Inspection, finding: Finding) -> dict[str, Any]:
     }
 
 
-def thumbnail_uri(path: Path) -> str:
+def thumbnail_uri(path: Path, intensity: Intensity | None = None) -> str:
     """Returns a JPEG thumbnail as a `data:` URI, or an empty string if the file is not an image or is too large."""
     from transfer_model.decode import decode
     from transfer_model.errors import UnreadableImageError
@@ -181,7 +184,7 @@ def thumbnail_uri(path: Path) -> str:
     try:
         if not path.is_file() or path.stat().st_size > MAX_THUMBNAIL_BYTES:  # opening a pipe would block
             return ""
-        image = decode(path, min_side=THUMBNAIL_SIDE)
+        image = decode(path, min_side=THUMBNAIL_SIDE, intensity=intensity)
     except (OSError, UnreadableImageError):
         return ""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

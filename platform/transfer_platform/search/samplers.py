@@ -20,7 +20,7 @@ class ReproducibleSampler(BaseSampler):
         self._seed = seed
 
     def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Returns the parameters to sample jointly, which are those that occur in all finished trials."""
+        """Returns the parameters to sample jointly: those that occur in all finished trials."""
         return self._tpe(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(

@@ -15,7 +15,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from transfer_model.errors import cause
-from transfer_platform.errors import StudyError, TrainingError
+from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
 
@@ -178,15 +178,6 @@ class Study:
         else:
             self.optuna_study.tell(trial, value)
         return _finished_trial(self.optuna_study.get_trials(deepcopy=False)[trial.number])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error is an out-of-memory error, which PyTorch raises as a plain RuntimeError on the CPU."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(text in str(error) for text in ("can't allocate memory", "out of memory"))
-    )
 
 
 def create_tables(url: str) -> None:

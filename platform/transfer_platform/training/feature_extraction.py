@@ -1,6 +1,7 @@
 """Features of a frozen network prefix, stored on disk or computed on every use."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,6 +16,7 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
+from transfer_platform.training.hardware import describe_hardware
 from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
@@ -44,9 +46,10 @@ class FrozenPrefix:
             return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """Returns a SHA-256 hash that identifies the network prefix, its settings and the preprocessing."""
+        """Returns a SHA-256 hash that identifies the prefix, its settings, the preprocessing and the hardware."""
         preprocessing = preprocessing_digest("features", images.preprocessing)
-        parts = (self.partition.digest, self.precision, self.device.type, str(PREFIX_BATCH), preprocessing)
+        hardware = json.dumps([self.device.type, describe_hardware(self.device)])
+        parts = (self.partition.digest, self.precision, hardware, str(PREFIX_BATCH), preprocessing)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,21 @@ from transfer_platform.inspection.duplicates import (
     exact_duplicates,
     group_similar,
     near_duplicates,
+    similar_images,
 )
 from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 
 HeadersAndHashes = tuple[NDArray[np.void], PerceptualHashes]
+
+
+def make_stats(images: Sequence[ImageRecord], thumbnails: NDArray[np.integer]) -> ImageStats:
+    """Statistics of images of 64 x 64 pixels with thumbnails (N, 16, 16, 3)."""
+    header = np.zeros(1, HEADER_DTYPE)
+    header["width"] = header["height"] = 64
+    stats = ImageStats()
+    for image, thumbnail in zip(images, thumbnails.astype(np.uint8), strict=True):
+        stats.add(image.sha256, header.tobytes() + thumbnail.tobytes())
+    return stats
 
 
 def hashed(thumbnails: NDArray[np.integer], width: int | NDArray[np.integer] = 64) -> HeadersAndHashes:
@@ -45,10 +57,11 @@ def test_thousands_of_video_frames_are_one_finding_in_little_memory() -> None:
     generator = np.random.default_rng(0)
     scene = generator.integers(40, 200, (16, 16, 3))
     frames = scene + generator.integers(-2, 3, (4000, 16, 16, 3))
-    headers, hashes = hashed(frames)
+    records = images("a" * 4000)
+    stats = make_stats(records, frames)
     tracemalloc.start()
     try:
-        [found] = near_duplicates({"train": images("a" * 4000)}, headers, hashes)
+        [found] = near_duplicates({"train": records}, similar_images(records, stats))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -89,7 +102,9 @@ def test_images_that_differ_in_tint_are_distinguished_by_their_mean_colors() -> 
 def test_images_are_grouped_transitively() -> None:
     scene = np.random.default_rng(1).integers(40, 200, (16, 16, 3))
     steps = [scene, scene + 3, scene + 6, np.flip(scene, 0)]
-    [found] = near_duplicates({"train": images("ab"), "test": images("ab", 2)}, *hashed(np.stack(steps)))
+    records = images("abab")
+    similar = similar_images(records, make_stats(records, np.stack(steps)))
+    [found] = near_duplicates({"train": records[:2], "test": records[2:]}, similar)
     assert found.kind == "near duplicate across splits"
     assert found.files == (Path("/0"), Path("/1"), Path("/2"))
 
