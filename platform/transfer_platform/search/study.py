@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from transfer_model.errors import cause
 from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
@@ -177,7 +178,7 @@ class Study:
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
                 raise
-            trial.set_user_attr("failure", (str(error).splitlines() or [type(error).__name__])[0])
+            trial.set_user_attr("failure", cause(error))
             self.optuna_study.tell(trial, state=TrialState.FAIL)
         else:
             self.optuna_study.tell(trial, value)
