@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
+import numpy as np
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from transfer_platform.data.splits import Splits
@@ -69,6 +71,61 @@ def splits_of() -> Callable[..., Splits]:
         return open_dataset(config, Path(), progress).split()
 
     return read
+
+
+@pytest.fixture(scope="session")
+def accepted_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One file of every accepted format, mode and peculiarity, keyed by a name such as `PNG I;16`."""
+    folder, files = tmp_path_factory.mktemp("accepted"), {}
+    for name, (image, options) in _images().items():
+        files[name] = folder / name.replace(" ", "_").replace(";", "")
+        image.save(files[name], name.split()[0], **options)
+    return files
+
+
+def _images() -> dict[str, tuple[Image.Image, dict[str, object]]]:
+    """Images, and the options to save them with, keyed by format, mode and a remark."""
+    rows, columns = np.mgrid[0:60, 0:80]
+    rgb = Image.fromarray(np.stack([rows * 4, columns * 3, 255 - rows * 2], axis=2).astype(np.uint8))
+    gray = rows * 50 + columns * 13
+    rgba, exif = rgb.copy(), Image.Exif()
+    rgba.putalpha(Image.fromarray((columns * 3).astype(np.uint8)))
+    exif[0x0112] = 6
+    deep = {dtype: Image.fromarray(gray.astype(dtype)) for dtype in (np.uint16, np.int32, np.float32)}
+    broken = gray.astype(np.float32)
+    broken[0, :4] = [np.nan, np.inf, -np.inf, -500]
+    modes = {
+        "JPEG": ("L", "RGB", "CMYK"),
+        "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
+        "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"),
+        "WEBP": ("RGB", "RGBA"),
+        "BMP": ("1", "L", "P", "RGB"),
+        "GIF": ("L", "P"),
+        "PPM": ("1", "L", "RGB"),
+        "AVIF": ("L", "RGB", "RGBA"),
+        "JPEG2000": ("L", "LA", "RGB", "RGBA", "CMYK"),
+        "HEIF": ("L", "RGB", "RGBA"),
+    }
+    plain = {
+        f"{name} {mode}": ((rgba if "A" in mode else rgb).convert(mode), {}) for name in modes for mode in modes[name]
+    }
+    frames = {"save_all": True, "append_images": [rgb.rotate(180)]}
+    return {
+        **plain,
+        **{f"{name} I;16": (deep[np.uint16], {}) for name in ("PNG", "TIFF", "PPM", "JPEG2000", "HEIF")},
+        **{
+            f"{name} turned": (rgb, {"exif": exif.tobytes()})
+            for name in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF")
+        },
+        **{f"{name} animated": (rgb, frames) for name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "MPO")},
+        "PNG I;16 transparent": (deep[np.uint16], {"transparency": int(gray[30, 40])}),
+        "PNG P transparent": (rgb.convert("P"), {"transparency": 3}),
+        "TIFF I": (deep[np.int32], {}),
+        "TIFF I negative": (Image.fromarray((gray - 1000).astype(np.int32)), {}),
+        "TIFF F": (deep[np.float32], {}),
+        "TIFF F below 1": (Image.fromarray((gray / 4000).astype(np.float32)), {}),
+        "TIFF F not finite": (Image.fromarray(broken), {}),
+    }
 
 
 @pytest.fixture

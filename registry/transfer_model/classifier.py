@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .decode import decode
 from .errors import ModelError, WeightsError
 from .fuse_bn import fuse_batch_norms
 from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
@@ -63,10 +62,13 @@ class ClassifierOutput:
 
 
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
-    """Writes the model's files (`FILES`) to an existing folder."""
+    """Writes the model's files (`FILES`) to an existing folder.
+
+    Tensors that share memory, as in networks that reuse a module, are written once under each of their names.
+    """
     config.write(folder)
     ood_scorer.save(folder)
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
 
 
@@ -134,8 +136,9 @@ class Classifier:
         return FairThreadPool(max(1, torch.get_num_threads() // threads), threads)
 
     def _predict_batch(self, images: Sequence[bytes | Path], start: int) -> ClassifierOutput:
+        preprocessing = self.config.preprocessing
         tensors = [
-            self.config.preprocessing(decode(image, name=f"row {index}"))
+            preprocessing.normalize(preprocessing.load(image, f"row {index}"))
             for index, image in enumerate(images[start : start + self._batch_size], start)
         ]
         return self._forward(torch.stack(tensors))

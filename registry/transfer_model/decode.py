@@ -6,24 +6,15 @@ import re
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import UnreadableImageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from .formats import ACCEPTED, format_of, installed_formats
+from .intensity import Intensity, is_deep, scale_to_8_bits
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are rejected based on their header, before memory for the pixels is allocated."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Pillow names of the supported formats; JPEG includes MPO files from phones and stereo cameras.
-
-The list is fixed, so it does not depend on installed plugins. EPS is excluded because it would start Ghostscript.
-"""
 
 _ORIENTATION = 0x0112
 _TRANSPOSITIONS = {
@@ -36,28 +27,35 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_CHUNK = 1 << 20
-_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_DRAFTED = ("JPEG", "MPO")
+"""Formats that can be decoded at a reduced size. The thumbnail in a HEIC file is not its image, so it is not used."""
+
+_PILLOW = r"(PIL|pillow_heif)\."
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(_PILLOW), 0)
 
 
-def decode(source: bytes | Path, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
+def decode(
+    source: bytes | Path, name: str = "the image", *, min_side: int | None = None, intensity: Intensity | None = None
+) -> Image.Image:
     """Decodes an image to upright 8-bit RGB; the pixels are the same for a path and for the content of that file.
 
     Applies the EXIF orientation, composites transparent images onto white, converts CMYK and palette images, scales
     high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
-        source: Content or path of a file in one of the `FORMATS`.
+        source: Content or path of a file in one of the `formats.ACCEPTED`.
         name: Name used in error messages if `source` is not a path.
         min_side: If set, JPEGs are decoded faster, at the smallest scale (1, 1/2, 1/4 or 1/8) at which both sides still
             have at least this many pixels. None means full size.
+        intensity: Range of gray values in images with more than 8 bits; None means the full scale of the file format.
+            Other images do not depend on it.
 
     Raises:
         UnreadableImageError: The image has an unsupported format or color space (such as LAB), is truncated or corrupt,
             or has more than `MAX_PIXELS` pixels. The message contains the path, if known, but no image data.
     """
     name = name if isinstance(source, bytes) else str(source)
-    return to_rgb(open_image(source, name), name, min_side=min_side)
+    return to_rgb(open_image(source, name), name, min_side=min_side, intensity=intensity)
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
@@ -67,10 +65,12 @@ def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
     return _open(name, _content(source, name))
 
 
-def to_rgb(image: Image.Image, name: str = "the image", *, min_side: int | None = None) -> Image.Image:
+def to_rgb(
+    image: Image.Image, name: str = "the image", *, min_side: int | None = None, intensity: Intensity | None = None
+) -> Image.Image:
     """Decodes an image returned by `open_image`; arguments and errors are the same as for `decode`."""
     try:
-        return _to_rgb(_turn_upright(_load(image, min_side)))
+        return _to_rgb(_turn_upright(_load(image, min_side)), intensity)
     except MemoryError:
         raise
     except Exception as error:  # corrupt data can raise almost anything: OSError, SyntaxError, struct.error, ...
@@ -81,6 +81,15 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
     """Returns width x height according to the header; raises the same errors as `open_image`."""
     image = open_image(source, name)
     return image.width * image.height
+
+
+def original_mode(image: Image.Image) -> str:
+    """Returns the mode of an image returned by `open_image`, or a mode such as `RGB;16` if Pillow drops bits of colors.
+
+    Pillow reads 16-bit colors with 8 bits per channel. Call this function before the image is loaded.
+    """
+    drops_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode if is_deep(image.mode) or not drops_bits else f"{image.mode};16"
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -109,26 +118,37 @@ def _content(source: bytes | Path, name: str) -> bytes:
 def _open(name: str, content: bytes) -> Image.Image:
     """Reads the header and rejects images that must not be decoded."""
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=installed_formats())
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
             f"{name} has more than the {MAX_PIXELS:,} pixels allowed", "too many pixels"
         ) from error
     except UnidentifiedImageError as error:
-        message = f"{name} is not an image in a supported format ({', '.join(FORMATS)})"
-        raise UnreadableImageError(message, "unsupported format") from error
+        raise _unidentified(name, content) from error
     except Exception as error:  # as in to_rgb(), any exception is possible
         raise UnreadableImageError(f"{name} has a truncated or corrupt image header", "damaged") from error
     if image.width * image.height > MAX_PIXELS:
         message = f"{name} has {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} allowed"
         raise UnreadableImageError(message, "too many pixels")
-    if image.mode not in _EIGHT_BIT and not _is_high_bit_depth(image):
+    if image.mode not in _EIGHT_BIT and not is_deep(image.mode):
         raise UnreadableImageError(f"{name} has an unsupported color space ({image.mode}); use RGB", "color space")
     return image
 
 
+def _unidentified(name: str, content: bytes) -> UnreadableImageError:
+    """Returns the error for a file that no installed decoder recognizes."""
+    likely = format_of(content)
+    if likely and not likely.is_installed:
+        message = f"{name} is in the {likely.title} format, which cannot be read here; install {likely.install}"
+    else:
+        message = f"{name} is not an image in a supported format ({', '.join(each.title for each in ACCEPTED)})"
+    return UnreadableImageError(message, "unsupported format")
+
+
 def _load(image: Image.Image, min_side: int | None) -> Image.Image:
-    draft = None if min_side is None else image.draft(None, (min_side, min_side))
+    draft = None
+    if min_side is not None and image.format in _DRAFTED:
+        draft = image.draft(None, (min_side, min_side))
     image.load()
     if draft is None:
         return image
@@ -143,43 +163,13 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return image if transposition is None else image.transpose(transposition)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if _is_high_bit_depth(image):
-        return _scale_to_8_bits(image).convert("RGB")
+def _to_rgb(image: Image.Image, intensity: Intensity | None) -> Image.Image:
+    if is_deep(image.mode):
+        return scale_to_8_bits(image, intensity).convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-
-
-def _is_high_bit_depth(image: Image.Image) -> bool:
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).reshape(-1)
-    # Processed in chunks, because converting the whole image to float64 would need sixteen times the memory.
-    chunks = [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
-    scale = _full_scale(image.mode, max(float(_finite(values[chunk]).max()) for chunk in chunks))
-    gray = np.empty(len(values), np.uint8)
-    for chunk in chunks:
-        gray[chunk] = np.rint(np.clip(_finite(values[chunk]) / scale, 0, 1) * 255)
-    if "transparency" in image.info:
-        gray[values == image.info["transparency"]] = 255
-    return Image.fromarray(gray.reshape(image.height, image.width))
-
-
-def _finite(values: NDArray[np.number]) -> NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-
-
-def _full_scale(mode: str, brightest: float) -> float:
-    """Returns the pixel value of white, given the brightest value in the image.
-
-    In float images, white is 1 or 255 if no pixel is brighter; otherwise, it is 65535, or `brightest` if larger.
-    """
-    scales = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
-    return next((scale for scale in scales if brightest <= scale), brightest)
 
 
 def _hide_pillow_warnings() -> None:
@@ -188,4 +178,4 @@ def _hide_pillow_warnings() -> None:
     The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call moves it to the front.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
-        warnings.filterwarnings("ignore", category=Warning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=Warning, module=_PILLOW)

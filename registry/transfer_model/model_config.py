@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
+from inspect import Parameter, signature
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ModelError
@@ -87,6 +89,8 @@ class ModelConfig:
     def read(cls, folder: Path) -> ModelConfig:
         """Reads `model.json`, which must contain exactly the expected fields with the correct types.
 
+        `preprocessing.intensity` may be missing, as in versions that were registered before it existed.
+
         Raises:
             ModelError: The file does not exist, is not JSON, or is invalid; the message names the file and the field.
         """
@@ -104,12 +108,18 @@ class ModelConfig:
 def _from_json(kind: Callable[..., _T], content: object, place: str) -> _T:
     """Builds a dataclass from parsed JSON; fields may be plain values, tuples or nested dataclasses."""
     hints = get_type_hints(kind)
-    if not isinstance(content, dict) or set(content) != set(hints):
+    parameters = signature(kind).parameters.values()
+    required = {each.name for each in parameters if each.default is Parameter.empty or each.name == "format"}
+    if not isinstance(content, dict) or not required <= set(content) <= set(hints):
         raise ModelError(f"{place} must have exactly the fields {', '.join(hints)}")
-    return kind(**{name: _value(hint, content[name], f"{place}.{name}") for name, hint in hints.items()})
+    return kind(**{name: _value(hints[name], value, f"{place}.{name}") for name, value in content.items()})
 
 
 def _value(hint: type, content: object, place: str) -> object:
+    if get_origin(hint) is UnionType:
+        if content is None:
+            return None
+        hint = next(part for part in get_args(hint) if part is not type(None))
     if is_dataclass(hint):
         return _from_json(hint, content, place)
     if get_origin(hint) is tuple:

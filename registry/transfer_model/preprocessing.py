@@ -1,17 +1,21 @@
-"""Preprocessing of decoded images, shared by training and serving.
+"""Preprocessing of images, shared by training and serving.
 
-    RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
+    file --decode--> RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
 Importing this module does not load torch, so `platform check` can use it without that cost.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from .decode import decode
+from .intensity import Intensity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +31,7 @@ class Preprocessing:
         interpolation: Pillow's name for the resampling filter, usually `bilinear`, `bicubic` or `lanczos`.
         mean: Per-channel mean of pixel values scaled to [0, 1].
         std: Per-channel standard deviation of pixel values scaled to [0, 1].
+        intensity: Range of gray values in images with more than 8 bits; see `decode`.
     """
 
     image_size: int
@@ -34,10 +39,15 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    intensity: Intensity | None = field(default=None, kw_only=True)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Converts a decoded RGB image of any size to a float32 tensor (3, S, S)."""
         return self.normalize(self.crop_and_resize(image))
+
+    def load(self, source: bytes | Path, name: str = "the image") -> Image.Image:
+        """Converts a file or its content to an S x S RGB image; arguments and errors are the same as for `decode`."""
+        return self.crop_and_resize(decode(source, name, intensity=self.intensity))
 
     def crop_and_resize(self, image: Image.Image) -> Image.Image:
         """Crops the center square of an RGB image and resizes it to S x S in a single resampling step."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,7 @@ CLASSES_KEY = "classes"
 """`MLmodel` metadata key for the class names, in the order of the network's outputs."""
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
+_OPTIONAL = ("pillow-heif",)
 _LOADER = "loader.py"
 
 
@@ -129,8 +131,12 @@ def signature(config: ModelConfig) -> ModelSignature:
 
 
 def requirements() -> list[str]:
-    """Returns the dependencies of the shipped package at their installed versions, without suffixes such as `+cpu`."""
-    return [f"{package}=={version(package).partition('+')[0]}" for package in _REQUIREMENTS]
+    """Returns the dependencies of the shipped package at their installed versions, without suffixes such as `+cpu`.
+
+    They include the installed packages that decode additional formats, so that the server accepts the same images.
+    """
+    optional = [each for each in _OPTIONAL if find_spec(each.replace("-", "_"))]
+    return [f"{package}=={version(package).partition('+')[0]}" for package in (*_REQUIREMENTS, *optional)]
 
 
 def artifact_digest(folder: Path) -> str:

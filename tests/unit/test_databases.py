@@ -52,7 +52,11 @@ def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch
     assert databases.studies_url()
 
 
-def test_a_remote_server_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL"):
+@pytest.mark.parametrize(
+    "server", ["https://mlflow.example", "postgresql://me:secret@db/mlflow", "mysql://me@db/mlflow"]
+)
+def test_a_remote_registry_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL") as refusal:
         databases.ledger_url()
+    assert "secret" not in str(refusal.value)

@@ -101,7 +101,7 @@ def main() -> None:
 def init(source: str, out: Path | None) -> None:
     """Inspect the images in FOLDER and write a commented first recipe.
 
-    FOLDER may also be an archive, a manifest (CSV, TSV, Parquet), a URL, or a name such as torchvision:MNIST.
+    FOLDER may also be an archive, a manifest (CSV, TSV, JSONL, Parquet), a URL, or a name such as torchvision:MNIST.
     """
     from transfer_platform.commands import init
     from transfer_platform.progress import Screen

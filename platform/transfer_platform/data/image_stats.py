@@ -8,7 +8,6 @@ import struct
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from transfer_model.intensity import Intensity
+
 THUMBNAIL_SIDE = 16
 """Side of a thumbnail in pixels."""
 
@@ -29,19 +30,19 @@ LUMA = (0.299, 0.587, 0.114)
 
 HEADER_DTYPE = np.dtype(
     {
-        "names": ["width", "height", "format", "mode", "frames", "orientation", "transparent"],
-        "formats": ["<u4", "<u4", "S8", "S8", "<u2", "u1", "u1"],
+        "names": ["width", "height", "format", "mode", "frames", "orientation", "transparent", "lowest", "highest"],
+        "formats": ["<u4", "<u4", "S8", "S8", "<u2", "u1", "u1", "<f8", "<f8"],
     }
 )
-"""Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode, number of
-frames, EXIF orientation (1 to 8) and whether the image has transparency (0 or 1).
+"""Header of one image: size in pixels after EXIF rotation, Pillow's names for the format and original mode (`RGB;16` if
+Pillow drops the lower bits of 16-bit colors), number of frames, EXIF orientation (1 to 8), whether the image has
+transparency (0 or 1), and the smallest and largest gray value of an image with more than 8 bits (otherwise 0).
 """
 
 STATS_BYTES = HEADER_DTYPE.itemsize + 3 * THUMBNAIL_SIDE**2
 """Size in bytes of the packed statistics of one image: the header, followed by the (16, 16, 3) thumbnail."""
 
-_HEADER = struct.Struct("<II8s8sHB?")
-_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "TIFF")
+_HEADER = struct.Struct("<II8s8sHB?dd")
 _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
 """Minimum length of the shorter side, in pixels, when a JPEG is decoded at a reduced size."""
 
@@ -49,18 +50,24 @@ _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
 def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
+    In the thumbnail of an image with more than 8 bits, black is the image's smallest value, and white its largest.
+
     Raises:
         UnreadableImageError: The image cannot be decoded; `transfer_model.decode.decode` rejects the same images.
     """
     from PIL import Image
 
-    from transfer_model.decode import exif_orientation, open_image, to_rgb
+    from transfer_model.decode import exif_orientation, open_image, original_mode, to_rgb
+    from transfer_model.intensity import Intensity, is_deep, value_range
 
     image = open_image(content, name)
-    image_format, mode, size = image.format or "", image.mode, image.size
+    image_format, mode, size = image.format or "", original_mode(image), image.size
     # Must come first to reject exactly what `decode` rejects: reading other attributes may seek or load the file.
     pixels = to_rgb(image, name, min_side=_MIN_DECODED_SIDE)
-    reopened = open_image(content, name) if image_format in _ANIMATED_FORMATS else image
+    lowest, highest = value_range(image) if is_deep(image.mode) else (0.0, 0.0)
+    if lowest < highest:
+        pixels = to_rgb(image, name, intensity=Intensity(lowest, highest))
+    reopened = open_image(content, name) if _has_frames(image_format) else image
     orientation = exif_orientation(reopened if image_format == "TIFF" else image)
     if image_format not in ("JPEG", "MPO"):  # these may be decoded at a reduced size
         size = pixels.size
@@ -74,16 +81,29 @@ def compute_stats(content: bytes, name: str) -> bytes:
         min(_count_frames(reopened), 65535),
         orientation,
         image.has_transparency_data,
+        lowest,
+        highest,
     )
     return header + thumbnail.tobytes()
 
 
-def image_stats_cache() -> DiskCache:
-    """Returns the cache of packed statistics for the installed Pillow version, keyed by each file's SHA-256."""
-    import transfer_model.decode
+def deep_images(headers: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Returns a mask (N,) of the grayscale images with more than 8 bits; `headers` are `HEADER_DTYPE` records (N,)."""
+    from transfer_model.intensity import is_deep
 
-    digest = hashlib.sha256(version("pillow").encode())
-    for file in (__file__, transfer_model.decode.__file__):
+    modes, indices = np.unique(headers["mode"], return_inverse=True)
+    mask: NDArray[np.bool_] = np.array([is_deep(mode.decode("ascii", "replace")) for mode in modes.tolist()], np.bool_)[
+        indices
+    ]
+    return mask
+
+
+def image_stats_cache() -> DiskCache:
+    """Returns the cache of packed statistics for the installed decoders, keyed by each file's SHA-256."""
+    from transfer_model import decode, formats, intensity
+
+    digest = hashlib.sha256(formats.decoder_versions().encode())
+    for file in (__file__, decode.__file__, formats.__file__, intensity.__file__):
         digest.update(Path(str(file)).read_bytes())
     return DiskCache(f"image statistics {digest.hexdigest()[:16]}")
 
@@ -130,8 +150,18 @@ class ImageStats:
         headers: NDArray[np.void] = np.frombuffer(bytes(self._headers), HEADER_DTYPE)[rows]
         return headers
 
-    def thumbnails(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Returns the RGB thumbnails (N, 16, 16, 3) of the given rows (N,)."""
+    def thumbnails(self, rows: NDArray[np.int64], intensity: Intensity | None = None) -> NDArray[np.uint8]:
+        """Returns the RGB thumbnails (N, 16, 16, 3) of the given rows (N,).
+
+        `intensity` is the range of gray values in images with more than 8 bits; None means the full scale.
+        """
+        thumbnails = self._read_thumbnails(rows)
+        headers = self.headers(rows)
+        for row in np.flatnonzero(deep_images(headers)).tolist():
+            thumbnails[row] = _rescaled(thumbnails[row], headers[row], intensity)
+        return thumbnails
+
+    def _read_thumbnails(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         thumbnails = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
         try:
             for row, thumbnail in zip(rows.tolist(), thumbnails, strict=True):
@@ -150,9 +180,27 @@ def _storage_error(error: OSError) -> StorageError:
     )
 
 
+def _rescaled(thumbnail: NDArray[np.uint8], header: np.void, intensity: Intensity | None) -> NDArray[np.float64]:
+    """Returns a thumbnail whose black and white are those of `intensity` instead of the image's own range."""
+    from transfer_model.intensity import full_scale
+
+    lowest, highest = float(header["lowest"]), float(header["highest"])
+    low, high = (intensity.low, intensity.high) if intensity else (0.0, full_scale(header["mode"].decode(), highest))
+    values = lowest + thumbnail / 255 * (highest - lowest)
+    scaled: NDArray[np.float64] = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255)
+    return scaled
+
+
+def _has_frames(image_format: str) -> bool:
+    """Returns whether a format supports animation; False for the several images of an MPO file."""
+    from transfer_model.formats import FORMATS
+
+    return FORMATS[image_format].frames and image_format not in FORMATS[image_format].variants
+
+
 def _count_frames(image: Image.Image) -> int:
     """Returns the number of animation frames; always 1 for formats that do not support animation, such as MPO."""
-    if image.format not in _ANIMATED_FORMATS:
+    if not _has_frames(image.format or ""):
         return 1
     try:
         return int(getattr(image, "n_frames", 1))

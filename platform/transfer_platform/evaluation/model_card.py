@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from transfer_model.intensity import describe
 from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import class_table, table
@@ -65,7 +66,8 @@ def _preprocessing(config: ModelConfig) -> str:
     return (
         f"A center square whose side is {preprocessing.crop:g} times the image's shorter side is resized to "
         f"{size} x {size} pixels ({preprocessing.interpolation}) and normalized with mean {preprocessing.mean} "
-        f"and standard deviation {preprocessing.std}. The network computes in {config.precision}; logits are divided "
+        f"and standard deviation {preprocessing.std}. "
+        f"{describe(preprocessing.intensity)} The network computes in {config.precision}; logits are divided "
         f"by the temperature {config.temperature:.4g} before the softmax."
     )
 
@@ -74,8 +76,8 @@ def _limitations(config: ModelConfig) -> str:
     unknown = config.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "No image is flagged as unknown because there were too few held-out images to guarantee a false alarm "
-            f"rate of {unknown.false_alarms:.1%}."
+            f"No image is flagged as unknown, because no threshold guarantees a false alarm rate of "
+            f"{unknown.false_alarms:.1%}: there were too few held-out images, or the features do not distinguish them."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "

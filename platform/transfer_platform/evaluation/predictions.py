@@ -7,17 +7,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer_model.intensity import Intensity
 from transfer_platform.evaluation.metrics import scores
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (N, C) and labels (N,) of N images; columns and label indices follow the order of `classes`."""
+    """Probabilities (N, C) and labels (N,) of N images; columns and label indices follow the order of `classes`.
+
+    `intensity` is the range of gray values in images with more than 8 bits, for figures that show images.
+    """
 
     classes: tuple[str, ...]
     paths: Sequence[Path]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    intensity: Intensity | None = None
 
     @property
     def predicted(self) -> NDArray[np.int64]:

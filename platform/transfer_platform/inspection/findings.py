@@ -117,13 +117,28 @@ _WARNINGS = {
     "unusual format": ("very few images in the dataset have this format", _CHECK),
     "blank": ("an image of a single color", _CHECK),
     "very dark or bright": ("almost nothing is visible", _CHECK),
+    "values out of range": (
+        "gray values outside the range of dataset.intensity become black or white",
+        "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert the images to one range",
+    ),
+    "uneven intensity": (
+        "a few images have much larger gray values than all others, which become very dark",
+        "remove these images, or set dataset.intensity to the range of the others",
+    ),
     "tiny": ("much smaller than the other images", _CHECK),
-    "extreme aspect ratio": ("the image is so elongated that the network sees only a small part of it", "crop it"),
+    "elongated": (
+        "the network sees only the center square of an image, which is less than half of this one",
+        "crop or divide it into squares that show the subject",
+    ),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",
         "use one name per class, and clearly different names for different classes",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
+    "not in validation": (
+        "a class has too few images for a validation image, so trials are ranked without it",
+        "add images",
+    ),
     "class imbalance": (
         "one class has far more images than another",
         "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
@@ -137,7 +152,8 @@ _NOTES = {
     "EXIF rotation": ("the EXIF orientation is applied when the image is read", ""),
     "transparency": ("transparent areas are replaced with white", ""),
     "CMYK": ("the image is converted from CMYK to RGB", ""),
-    "more than 8 bits": ("gray values are scaled to 8 bits", ""),
+    "intensity": ("how gray values of images with more than 8 bits are scaled to 8 bits", ""),
+    "more than 8 bits": ("gray values are scaled to 8 bits; of colors, the higher 8 bits are used", ""),
     "name not UTF-8": ("the name is shown with escape sequences; the file can still be read", ""),
     "detected splits": ("splits not set in dataset.splits are detected from folder names", ""),
     "manifest": ("how the manifest columns were interpreted", ""),

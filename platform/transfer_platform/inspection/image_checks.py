@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_model.formats import FORMATS
 from transfer_platform.file_problems import printable
+from transfer_platform.inspection.center_crop import share_left_out
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
@@ -15,18 +17,6 @@ if TYPE_CHECKING:
 
     from transfer_platform.data.catalog import Catalog, ImageRecord
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
-
-EXTENSIONS: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "MPO": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Lowercase file extensions, keyed by image format."""
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
 """Fraction of images below which a format is considered rare, and minimum number of images for this check."""
@@ -36,8 +26,8 @@ DARK, BRIGHT = 10.0, 245.0
 """Minimum and maximum mean brightness (0 to 255); outside this range, almost nothing is visible."""
 TINY_FRACTION = 0.25
 """An image is considered tiny if its shorter side is below this fraction of the median shorter side."""
-EXTREME_ASPECT_RATIO = 4.0
-"""Ratio of longer to shorter side above which an aspect ratio is considered extreme."""
+MAX_ASPECT_RATIO = 2.0
+"""Ratio of longer to shorter side above which the center square is less than half of the image."""
 
 
 def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
@@ -52,9 +42,16 @@ def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 
 
 def check_images(
-    images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
+    images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes, crop: float
 ) -> Iterator[Finding]:
-    """Yields findings for readable but unusual images; `headers` (N,) are the images' `HEADER_DTYPE` records."""
+    """Yields findings for readable but unusual images.
+
+    Args:
+        images: Images to check.
+        headers: `HEADER_DTYPE` records (N,) of the images.
+        hashes: Perceptual hashes of the images.
+        crop: Side of the center crop as a fraction of the shorter side of an image.
+    """
     if not len(headers):
         return
     formats, modes = headers["format"].astype(str), headers["mode"].astype(str)
@@ -65,9 +62,9 @@ def check_images(
     median_side = float(np.median(shorter))
     is_tiny = shorter < TINY_FRACTION * median_side
     ratios = np.maximum(headers["width"], headers["height"]) / shorter
+    left_out = share_left_out(headers, crop)
     brightness, is_blank = hashes.brightness, hashes.contrast < BLANK_CONTRAST
     is_extreme = ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank
-    is_deep = np.char.startswith(modes, "I") | (modes == "F")
     is_escaped = np.array([image.file != image.file.encode(errors="ignore").decode() for image in images])
     checks: list[tuple[str, NDArray[np.bool_], Callable[[int], str]]] = [
         ("wrong extension", _misnamed(images, formats), lambda i: _extension(images[i], formats[i])),
@@ -77,14 +74,13 @@ def check_images(
         ("very dark or bright", is_extreme, lambda i: f"mean brightness {brightness[i]:.0f} of 255"),
         ("tiny", is_tiny, lambda i: f"{_size(headers[i])}; the median shorter side is {median_side:.0f}"),
         (
-            "extreme aspect ratio",
-            ratios > EXTREME_ASPECT_RATIO,
-            lambda i: f"{_size(headers[i])}, aspect ratio {ratios[i]:.1f}",
+            "elongated",
+            ratios > MAX_ASPECT_RATIO,
+            lambda i: f"{_size(headers[i])}; the center crop leaves out {left_out[i]:.0%} of the pixels",
         ),
         ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
         ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {modes[i]}"),
         ("CMYK", modes == "CMYK", lambda _: "converted to RGB"),
-        ("more than 8 bits", is_deep, lambda i: f"mode {modes[i]}"),
         ("name not UTF-8", is_escaped, lambda i: printable(images[i].path.name)),
     ]
     for kind, mask, describe in checks:
@@ -93,7 +89,7 @@ def check_images(
 
 def _misnamed(images: Sequence[ImageRecord], formats: NDArray[np.str_]) -> NDArray[np.bool_]:
     pairs = zip(images, formats.tolist(), strict=True)
-    return np.array([not image.file.lower().endswith(EXTENSIONS[format_]) for image, format_ in pairs])
+    return np.array([not image.file.lower().endswith(FORMATS[format_].extensions) for image, format_ in pairs])
 
 
 def _extension(image: ImageRecord, format_: str) -> str:

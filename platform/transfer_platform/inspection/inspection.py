@@ -10,6 +10,7 @@ from pathlib import Path
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import display_name
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.recipe.schema import IntensitySetting
 
 MAX_LISTED = 20
 """Maximum number of findings per kind in an error message."""
@@ -26,9 +27,11 @@ class Inspection:
         findings: All findings, in the order of `FINDING_KINDS`.
         statistics: Table created by `summary.image_statistics`.
         formats: Table created by `summary.format_table`.
+        intensity: `dataset.intensity`, settled from the training images: `full` or a range.
         quarantine: Invalid files left out of the dataset, with the reason for each.
         skipped_checks: Sentences that explain which checks were skipped and why.
         names: Display names (URLs) of downloaded files.
+        left_out: Share of the pixels of all images that the center crop of the network leaves out, 0 to 1.
     """
 
     root: Path
@@ -38,8 +41,10 @@ class Inspection:
     statistics: Mapping[str, list[object]]
     formats: Mapping[str, list[object]]
     quarantine: Mapping[Path, str]
+    intensity: IntensitySetting = "full"
     skipped_checks: tuple[str, ...] = ()
     names: Mapping[Path, str] = field(default_factory=dict)
+    left_out: float = 0.0
 
     def severity(self, finding: Finding) -> Severity:
         """Returns the severity of a finding, which is always `NOTE` if the file is quarantined."""

@@ -13,6 +13,7 @@ from transfer_platform.data.image_stats import LUMA, THUMBNAIL_SIDE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from transfer_model.intensity import Intensity
     from transfer_platform.data.image_stats import ImageStats
 
 _FREQUENCIES = 8
@@ -40,21 +41,24 @@ class PerceptualHashes:
     thumbnails: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
-def compute_hashes(stats: ImageStats, rows: NDArray[np.int64]) -> PerceptualHashes:
-    """Computes the hashes of the thumbnails in the given rows (N,) of `stats`, one block at a time."""
+def compute_hashes(stats: ImageStats, rows: NDArray[np.int64], intensity: Intensity | None = None) -> PerceptualHashes:
+    """Computes the hashes of the thumbnails in the given rows (N,) of `stats`, one block at a time.
+
+    `intensity` is the range of gray values in images with more than 8 bits.
+    """
     basis, count = _cosine_basis(), len(rows)
     brightness, deviation = np.empty(count, np.float32), np.empty(count, np.float32)
     mean_color, hashes = (np.empty((count, width), np.float32) for width in (3, _FREQUENCIES**2 - 1))
     contrast = np.empty(count, np.uint8)
     for start in range(0, count, _BLOCK):
         block = slice(start, start + _BLOCK)
-        frequencies, mean_color[block], contrast[block] = _transform(stats.thumbnails(rows[block]), basis)
+        frequencies, mean_color[block], contrast[block] = _transform(stats.thumbnails(rows[block], intensity), basis)
         norm = np.maximum(np.linalg.norm(frequencies[:, 1:], axis=1), np.float32(1e-6))
         brightness[block] = frequencies[:, 0] / np.float32(THUMBNAIL_SIDE)
         hashes[block] = frequencies[:, 1:] / norm[:, None]
         deviation[block] = norm / np.float32(THUMBNAIL_SIDE)
     return PerceptualHashes(
-        brightness, mean_color, contrast, hashes, deviation, lambda indices: stats.thumbnails(rows[indices])
+        brightness, mean_color, contrast, hashes, deviation, lambda indices: stats.thumbnails(rows[indices], intensity)
     )
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from PIL.Image import Resampling
 from torch import Tensor
 
-from transfer_model.decode import FORMATS, decode
+from transfer_model.decode import decode, open_image
+from transfer_model.intensity import Intensity
 
 SIDE_PER_PIXEL = 10 / 7
 """Ratio of canvas side C to network input side S. Crops cover at least 70% of each side, so views are never upscaled.
@@ -45,8 +45,7 @@ def canvas_side(image_size: int, longest: int | None = None) -> int:
 
 def longest_side(path: Path) -> int:
     """Returns the longer side of an image in pixels, read from its header."""
-    with Image.open(path, formats=FORMATS) as image:
-        return max(image.size)
+    return max(open_image(path).size)
 
 
 def row_bytes(side: int) -> int:
@@ -58,7 +57,9 @@ def row_bytes(side: int) -> int:
     return 3 * side * side + _ASPECT_BYTES
 
 
-def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tuple[Tensor, float]:
+def make_canvas(
+    source: bytes | Path, side: int, name: str = "the image", intensity: Intensity | None = None
+) -> tuple[Tensor, float]:
     """Decodes an image from bytes or a path and resizes it to a square with a side of C = `side` pixels.
 
     Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. For
@@ -71,7 +72,7 @@ def make_canvas(source: bytes | Path, side: int, name: str = "the image") -> tup
     Raises:
         UnreadableImageError: See `decode`; if `source` is bytes, the message refers to the image as `name`.
     """
-    image = decode(source, name, min_side=2 * side)
+    image = decode(source, name, min_side=2 * side, intensity=intensity)
     width = min(image.width, MAX_ASPECT * image.height)
     height = min(image.height, MAX_ASPECT * image.width)
     left, top = (image.width - width) / 2, (image.height - height) / 2

@@ -14,15 +14,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import PIL
 import torch
 import torchvision
 from rich.filesize import decimal
 from torch import Tensor
 
-import transfer_model.decode
-import transfer_model.preprocessing
-from transfer_model.decode import decode
+from transfer_model import decode, formats, intensity, preprocessing
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.errors import DataError
@@ -93,7 +90,7 @@ class ImageLoader:
         side = self._canvas_side
 
         def decode_canvas(content: bytes, name: str) -> Tensor:
-            return canvas.pack(*canvas.make_canvas(content, side, name))
+            return canvas.pack(*canvas.make_canvas(content, side, name, self.preprocessing.intensity))
 
         return self._rows(f"canvas {side}", canvas.row_bytes(side), decode_canvas)
 
@@ -103,7 +100,7 @@ class ImageLoader:
         return canvas.canvas_side(self.preprocessing.image_size, longest)
 
     def _decode_square(self, content: bytes, name: str) -> Tensor:
-        pixels = np.array(self.preprocessing.crop_and_resize(decode(content, name)))
+        pixels = np.array(self.preprocessing.load(content, name))
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
@@ -172,13 +169,13 @@ class _DecodingRows:
         return self._decode_row(content, str(image.path))
 
 
-def preprocessing_digest(kind: str, preprocessing: Preprocessing) -> str:
+def preprocessing_digest(kind: str, settings: Preprocessing) -> str:
     """Returns the SHA-256 of all settings, code and library versions that determine a row."""
-    return _code_digest(f"{kind}\0{preprocessing}", transfer_model.decode, transfer_model.preprocessing, canvas)
+    return _code_digest(f"{kind}\0{settings}", decode, formats, intensity, preprocessing, canvas)
 
 
 def _code_digest(settings: str, *modules: ModuleType) -> str:
-    versions = f"{PIL.__version__}\0{torch.__version__}\0{torchvision.__version__}"
+    versions = f"{formats.decoder_versions()}\0{torch.__version__}\0{torchvision.__version__}"
     digest = hashlib.sha256(f"{settings}\0{versions}\0".encode())
     for module in modules:
         digest.update(Path(str(module.__file__)).read_bytes())

@@ -23,7 +23,7 @@ class FieldError(NamedTuple):
     message: str
 
 
-_UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word")
+_UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word", "gray_values")
 """Discriminated union tags, which pydantic adds to error locations."""
 
 _RULES = {
@@ -123,6 +123,9 @@ def _fix(path: FieldPath, details: ErrorDetails) -> str:
 def _missing(path: FieldPath) -> str:
     if path in all_fields():
         return f"required field is missing: {all_fields()[path].description}"
+    field = all_fields().get(path[:-1])
+    if field and not field.range_keys:
+        return f"is missing; expected {' and '.join(field.mapping_keys)}"
     return "is missing; a range requires either low and high, or choices"
 
 

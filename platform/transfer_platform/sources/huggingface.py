@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transfer_model.formats import format_of
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
@@ -30,11 +31,6 @@ MIN_VERSION = 4
 Table = Any
 """A `datasets.Dataset` that contains one split."""
 
-_SUFFIXES = {
-    b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
-    b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif",
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
@@ -46,7 +42,8 @@ class StoredImage:
     @property
     def suffix(self) -> str:
         """File suffix for the image format; empty if the format is unknown."""
-        return next((suffix for start, suffix in _SUFFIXES.items() if self.content.startswith(start)), "")
+        image_format = format_of(self.content)
+        return image_format.extensions[0] if image_format else ""
 
 
 def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> Path:

@@ -1,6 +1,7 @@
 """Exports a registered model to files that can be used without this project.
 
-onnx          model.onnx (maps pixels to probabilities and out-of-distribution scores), model.json, README.md
+onnx          model.onnx (maps pixels to probabilities and out-of-distribution scores), model.json, README.md,
+              classify.py and image_preprocessing/ (a program that classifies image files)
 safetensors   model.json, weights.safetensors, reference.safetensors, README.md
 
 The ONNX graph includes normalization, but not decoding or resizing, because ONNX cannot
@@ -33,6 +34,7 @@ from transfer_model.pyfunc import ARTIFACT
 from transfer_registry.errors import RegistryError
 from transfer_registry.files import atomic_folder
 from transfer_registry.model_uri import model_uri
+from transfer_registry.serving.export_program import pinned, write_program
 from transfer_registry.serving.export_readme import onnx_readme, safetensors_readme
 
 if TYPE_CHECKING:
@@ -152,7 +154,9 @@ def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
             f"images, which exceeds the tolerance of {TOLERANCE:g}; use `--to safetensors`"
         )
     shutil.copyfile(registered.files / CONFIG_FILE, folder / CONFIG_FILE)
-    (folder / README_FILE).write_text(onnx_readme(registered.config), encoding="utf-8")
+    write_program(registered.config, registered.folder, folder)
+    requirements = pinned(registered.folder, "numpy", "pillow", "pillow-heif")
+    (folder / README_FILE).write_text(onnx_readme(registered.config, requirements), encoding="utf-8")
     return f" (largest difference from torch on random images: {difference:.1g})"
 
 

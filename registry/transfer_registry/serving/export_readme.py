@@ -2,9 +2,11 @@
 
 from transfer_model import catalog
 from transfer_model.backbones import TORCHVISION, timm_cfg
+from transfer_model.intensity import describe
 from transfer_model.model_config import ModelConfig
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
+from transfer_registry.serving.export_program import program
 
 _ONNX = """\
 # Image classifier with {count} classes (ONNX)
@@ -26,39 +28,18 @@ The batch size N is arbitrary. The graph computes in float32{precision}.
 4. Do not normalize: `(x / 255 - mean) / std` with the per-channel mean {mean} and standard deviation {std} is
    part of the graph.
 
-## Python example
+## Program
 
-Install the requirements with `pip install numpy pillow onnxruntime`, save this program as `classify.py` in
-this folder, and run `python classify.py IMAGE...`:
+```bash
+pip install {requirements} onnxruntime
+python classify.py IMAGE...
+```
+
+`classify.py` reads images with `image_preprocessing/`, the code of the registered model, so its pixels are the
+same; with other versions of Pillow, they may differ slightly. It prints one line of JSON per image:
 
 ```python
-{snippet}```
-"""
-
-_SNIPPET = """\
-import json
-import sys
-
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-session = onnxruntime.InferenceSession("model.onnx")
-metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-settings = metadata["preprocessing"]
-for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    side = settings["crop"] * min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    size, resample = (settings["image_size"],) * 2, Image.Resampling[settings["interpolation"].upper()]
-    square = image.convert("RGB").resize(size, resample, box=(left, top, left + side, top + side))
-    probabilities, ood_scores = session.run(None, {"images": np.asarray(square)[np.newaxis]})
-    by_class = dict(zip(metadata["classes"], probabilities[0].tolist()))
-    label, unknown = max(by_class, key=by_class.get), float(ood_scores[0]) > metadata["threshold"]
-    print(json.dumps({"file": path, "label": label, "probabilities": by_class,
-                      "ood_score": float(ood_scores[0]), "unknown": unknown}))
+{program}```
 """
 
 _SAFETENSORS = """\
@@ -112,7 +93,7 @@ over all positions."""
 
 _STEPS = """\
 1. Decode the file (only the first frame of an animation), apply the EXIF orientation, composite transparent
-   images over white. Scale grayscale images with more than 8 bits to 0-255, then convert to 8-bit RGB.
+   images over white, and convert to 8-bit RGB. {intensity}
 2. Compute the center square whose side is {crop} times the shorter image side, without rounding:
    `side = {crop} * min(width, height)`, `left = (width - side) / 2`, `top = (height - side) / 2`.
 3. Crop to this square and resize to {size} x {size} pixels in one step with Pillow's {filter} filter:
@@ -120,9 +101,12 @@ _STEPS = """\
    Filters with the same name in other libraries produce different pixels when an image is downscaled."""
 
 
-def onnx_readme(config: ModelConfig) -> str:
-    """Returns the README for `model.onnx`, including a program that classifies image files."""
-    return _ONNX.format(snippet=_SNIPPET, **_values(config))
+def onnx_readme(config: ModelConfig, requirements: str) -> str:
+    """Returns the README for `model.onnx`, including the program that classifies image files.
+
+    `requirements` are the packages that the program needs besides ONNX Runtime, as arguments of `pip install`.
+    """
+    return _ONNX.format(program=program(config), requirements=requirements, **_values(config))
 
 
 def safetensors_readme(config: ModelConfig) -> str:
@@ -159,6 +143,8 @@ def _values(config: ModelConfig) -> dict[str, object]:
         "std": list(preprocessing.std),
         "temperature": config.temperature,
         "threshold": config.unknown.threshold,
-        "steps": _STEPS.format(crop=preprocessing.crop, size=size, filter=resample),
+        "steps": _STEPS.format(
+            crop=preprocessing.crop, size=size, filter=resample, intensity=describe(preprocessing.intensity)
+        ),
         "precision": "" if config.precision == "float32" else f"; the registered model computes in {config.precision}",
     }

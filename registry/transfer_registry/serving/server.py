@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
-from transfer_registry.model_uri import model_uri
+from transfer_registry.model_uri import loadable_uri, model_uri
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
@@ -27,7 +27,7 @@ _START_TIMEOUT = 120.0
 
 def create_app(uri: str) -> ASGIApp:
     """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`; later alias changes have no effect."""
-    return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(uri)))
+    return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(loadable_uri(uri))))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:

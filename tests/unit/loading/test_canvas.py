@@ -68,7 +68,7 @@ def test_decoding_photographs_at_a_lower_size_changes_little(
     reduced, aspect = make_canvas(photograph, side)
     sizes: list[object] = []
 
-    def decode_fully(source: Path, name: str, *, min_side: int) -> Image.Image:
+    def decode_fully(source: Path, name: str, *, intensity=None, min_side: int) -> Image.Image:
         sizes.append(decode(source, min_side=min_side).size)
         return decode(source)
 

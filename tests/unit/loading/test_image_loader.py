@@ -102,9 +102,9 @@ def test_each_image_of_a_batch_is_decoded_once(records, monkeypatch) -> None:
     decoded = []
     make_canvas = images_module.canvas.make_canvas
 
-    def counted(content: bytes, side: int, name: str):
+    def counted(content: bytes, side: int, name: str, *intensity):
         decoded.append(name)
-        return make_canvas(content, side, name)
+        return make_canvas(content, side, name, *intensity)
 
     monkeypatch.setattr(images_module.canvas, "make_canvas", counted)
     ImageLoader(records, PREPROCESSING, "light", CPU).load_views([3, 3, 3, 5], [1, 2, 3, 4])

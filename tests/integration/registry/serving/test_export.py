@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from transfer_model.classifier import Classifier, save
+from transfer_model.intensity import Intensity
 from transfer_model.model_config import ModelConfig, OodThreshold
 from transfer_model.network import NetworkSpec, build_network
 from transfer_model.ood import OodScorer
@@ -45,7 +46,7 @@ pytestmark = [
 ]
 
 ALONE = """
-import runpy, sys
+import os, runpy, sys
 for package in ("transfer_platform", "transfer_registry", "transfer_model", *BLOCKED):
     sys.modules[package] = None
 sys.argv = sys.argv[1:]
@@ -101,7 +102,9 @@ def refused(*arguments: object) -> str:
     return " ".join(done.output.split())
 
 
-def small(backbone: str, registered: Registered, folder: Path, temperature: float = 0.7) -> Path:
+def small(
+    backbone: str, registered: Registered, folder: Path, temperature: float = 0.7, intensity: Intensity | None = None
+) -> Path:
     """Copies the registered model and replaces the network by one with random weights, 64 x 64 pixels."""
     spec = NetworkSpec(backbone, len(LABELS), 0.0, 64)
     with torch.random.fork_rng():
@@ -110,7 +113,7 @@ def small(backbone: str, registered: Registered, folder: Path, temperature: floa
         features: list[torch.Tensor] = []
         with torch.inference_mode(), network.register_feature_hook(features.append):
             network(torch.rand(4, 3, 64, 64))
-    prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), intensity=intensity)
     description = ModelConfig(spec, LABELS, prepare, "float32", temperature, OodThreshold(0.1, 0.05))
     shutil.copytree(registered.location, folder)
     save(folder / "artifacts" / "model", description, network, OodScorer(features[0]))
@@ -118,11 +121,11 @@ def small(backbone: str, registered: Registered, folder: Path, temperature: floa
 
 
 def classified(folder: Path, photos: list[Path]) -> list[dict[str, object]]:
-    """Output of the program in the README.md, with only its own requirements importable."""
-    program = folder.parent / "classify.py"
-    program.write_text(snippet(folder))
+    """Output of the program in the folder, with only its own requirements importable."""
+    assert (folder / "classify.py").read_text() == snippet(folder)
     others = ("torch", "torchvision", "timm", "mlflow", "safetensors", "onnx")
-    output = run_isolated("runpy.run_path(sys.argv[0])", folder, program, *photos, blocked=others)
+    script = "sys.path.insert(0, os.path.dirname(sys.argv[0])); runpy.run_path(sys.argv[0])"
+    output = run_isolated(script, folder.parent, folder / "classify.py", *photos, blocked=others)
     return [json.loads(line) for line in output.splitlines()]
 
 
@@ -158,11 +161,14 @@ def test_inputs_outputs_and_metadata_of_the_graph(exported: Path, registered: Re
             "interpolation": "bicubic",
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],
+            "intensity": None,
         },
         "threshold": 0.25,
         "temperature": 1.5,
     }
-    assert {path.name for path in exported.iterdir()} == {"model.onnx", "model.json", "README.md"}
+    assert {path.name for path in exported.iterdir()} == {
+        *("model.onnx", "model.json", "README.md", "classify.py", "image_preprocessing")
+    }
     assert (exported / "model.json").read_bytes() == (registered.model / "model.json").read_bytes()
 
 
@@ -177,7 +183,7 @@ def test_the_graph_is_valid_and_holds_no_path_of_this_machine(exported: Path) ->
 def test_the_readmes_program_is_short_and_prepares_images_as_the_model_does(
     exported: Path, registered: Registered, tmp_path: Path
 ) -> None:
-    assert len(snippet(exported).splitlines()) <= 25
+    assert len(snippet(exported).splitlines()) <= 30
     turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
     gradient = Image.linear_gradient("L").convert("RGB").resize((300, 200))
     exif = Image.Exif()
@@ -190,6 +196,34 @@ def test_the_readmes_program_is_short_and_prepares_images_as_the_model_does(
     probabilities = [[answer["probabilities"][label] for label in LABELS] for answer in answers]
     np.testing.assert_allclose(probabilities, own.probabilities, rtol=0, atol=1e-5)
     np.testing.assert_allclose([answer["ood_score"] for answer in answers], own.ood_scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("intensity", [None, Intensity(0, 4095), Intensity(-100, 300)])
+def test_the_readmes_program_agrees_with_the_served_model_on_every_accepted_mode(
+    intensity: Intensity | None, registered: Registered, accepted_images: dict[str, Path], tmp_path: Path
+) -> None:
+    model = small("timm/test_resnet", registered, tmp_path / "model", intensity=intensity)
+    export(str(model), "onnx", tmp_path / "out")
+    files = list(accepted_images.values())
+    pyfunc = mlflow.pyfunc.load_model(str(model))
+    own = pyfunc.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+    answers = classified(tmp_path / "out", files)
+    assert len({str(answer["probabilities"]) for answer in answers}) > len(files) / 3, "the images are too similar"
+    for answer, expected in zip(answers, own, strict=True):
+        name = Path(str(answer["file"])).name
+        tops = {guess["label"]: guess["probability"] for guess in expected["top"]}
+        assert answer["probabilities"] == pytest.approx(tops, abs=1e-5), name
+        assert answer["ood_score"] == pytest.approx(expected["ood_score"], abs=1e-5), name
+
+
+def test_the_readmes_program_rejects_a_file_with_the_message_of_the_model(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("text")
+    done = subprocess.run(
+        [sys.executable, exported / "classify.py", tmp_path / "text.png"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path}/text.png is not an image in a supported format (JPEG, ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)

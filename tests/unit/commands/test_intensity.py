@@ -1,0 +1,187 @@
+"""The range of gray values from a folder of 12-bit images to the tensors, the version and the study."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer_platform.commands._open import OpenedRecipe, open_recipe
+from transfer_platform.commands.init import write_first_recipe
+from transfer_platform.errors import RecipeError
+from transfer_platform.loading.image_loader import ImageLoader, preprocessing_digest
+from transfer_platform.recipe.resolve import study_identity, to_yaml
+from transfer_platform.training.trial_trainer import TrialTrainer
+
+
+def radiographs(folder: Path, peak: int, count: int = 12, dtype: type = np.uint16) -> Path:
+    """Two classes of gray gradients whose largest value is `peak`."""
+    for label in ("healthy", "ill"):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            values = np.linspace(0, peak, 40 * 40).reshape(40, 40).round()
+            values[0, 0] = number + 100 * (label == "ill")
+            Image.fromarray(values.astype(dtype)).save(
+                folder / label / f"{number}.{'png' if dtype == np.uint16 else 'tif'}"
+            )
+    return folder
+
+
+def opened(folder: Path, *lines: str) -> OpenedRecipe:
+    recipe = folder.with_suffix(".yaml")
+    text = [f"name: {folder.name}", "dataset:", f"  source: {folder}", *lines, "backbone:", "  name: timm/test_resnet"]
+    recipe.write_text("\n".join([*text, "  weights: none", ""]))
+    return open_recipe(recipe)
+
+
+def loader(opened: OpenedRecipe) -> ImageLoader:
+    splits = opened.trainable_splits()
+    trainer = TrialTrainer(splits, {"timm/test_resnet": None}, torch.device("cpu"))
+    return ImageLoader(splits.development, trainer.preprocessing(opened.recipe), "light", torch.device("cpu"))
+
+
+def brightest(opened: OpenedRecipe) -> float:
+    """Largest pixel value of an image as the network sees it, 0 to 1."""
+    images = loader(opened)
+    mean, std = images.preprocessing.mean[0], images.preprocessing.std[0]
+    return float(images.load([0])[0, 0].max()) * std + mean
+
+
+def test_12_bit_images_are_not_nearly_black(isolated: Path) -> None:
+    assert brightest(opened(radiographs(isolated / "xrays", 4095))) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("peak", "dtype", "settled"),
+    [
+        (255, np.uint16, (0, 255)),
+        (1023, np.uint16, (0, 1023)),
+        (16383, np.uint16, (0, 16383)),
+        (65535, np.uint16, (0, 65535)),
+        (3071, np.int32, (0, 4095)),
+        (4095, np.float32, (0, 4095)),
+        (300, np.float32, (0, 511)),
+    ],
+)
+def test_the_range_is_that_of_the_training_images(isolated: Path, peak: int, dtype: type, settled: tuple) -> None:
+    found = opened(radiographs(isolated / "xrays", peak, 6, dtype)).recipe.dataset.intensity
+    assert (found.low, found.high) == settled
+
+
+def test_test_images_do_not_change_the_range(isolated: Path) -> None:
+    radiographs(isolated / "set" / "train", 4095)
+    radiographs(isolated / "set" / "test", 65535)
+    found = opened(isolated / "set")
+    assert found.recipe.dataset.intensity.high == 4095
+    outside = found.inspection.by_kind("values out of range")
+    assert {finding.files[0].parts[-3] for finding in outside} == {"test"}
+    assert outside[0].detail.endswith("to 65,535; the range is 0 to 4,095")
+
+
+def test_the_preflight_reports_the_values_and_the_range(isolated: Path) -> None:
+    inspection = opened(radiographs(isolated / "xrays", 4095)).inspection
+    (finding,) = inspection.by_kind("intensity")
+    count = sum(inspection.counts["train"].values())
+    start, end = finding.detail.split(" with values from ")
+    assert start == f"dataset.intensity is auto: {count} training images have more than 8 bits,"
+    assert end.endswith(" to 4,095; 0 is black and 4,095 is white")
+    assert len(inspection.by_kind("more than 8 bits")) == 24
+    assert not inspection.by_kind("very dark or bright"), "brightness is measured as the network sees the image"
+
+
+def test_with_the_full_scale_12_bit_images_are_reported_as_dark(isolated: Path) -> None:
+    inspection = opened(radiographs(isolated / "xrays", 4095), "  intensity: full").inspection
+    assert len(inspection.by_kind("very dark or bright")) == 24
+
+
+def test_a_few_bright_images_that_make_all_others_dark_are_named(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 4095, 20)
+    values = np.full((40, 40), 65535, np.uint16)
+    values[:20] = 0
+    Image.fromarray(values).save(folder / "ill" / "0.png")
+    text = opened(folder, "  splits: {train: ., validation: {folds: 2}, test: 0.05}")
+    names = [finding.files[0].name for finding in text.inspection.by_kind("uneven intensity")]
+    assert names in (["0.png"], []), "it may be a test image"
+    assert (text.recipe.dataset.intensity.high == 65535) == bool(names)
+
+
+def test_16_bit_colors_are_reported_because_pillow_drops_their_lower_bits(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 255)
+    header = struct.pack(">IIBBBBB", 30, 30, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + (np.arange(90) * 700).astype(">u2").tobytes() for _ in range(30))
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    (folder / "ill" / "color.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    details = {each.files[0].name: each.detail for each in opened(folder).inspection.by_kind("more than 8 bits")}
+    assert details["color.png"] == "mode RGB;16: only the higher 8 of 16 bits per color are used; not scaled"
+
+
+def test_the_first_recipe_names_the_range(isolated: Path) -> None:
+    write_first_recipe(str(radiographs(isolated / "xrays", 4095)))
+    assert "  # intensity: {low: 0, high: 4095} " in (isolated / "xrays.yaml").read_text()
+
+
+def test_training_and_serving_see_the_same_pixels(isolated: Path) -> None:
+    images = loader(opened(radiographs(isolated / "xrays", 4095)))
+    served = images.preprocessing
+    for position, record in enumerate(images.records):
+        assert torch.equal(images.load([position])[0], served.normalize(served.load(record.path.read_bytes())))
+
+
+def test_augmented_views_use_the_range(isolated: Path) -> None:
+    images = loader(opened(radiographs(isolated / "xrays", 4095)))
+    views = images.load_views([0, 1], [1, 2])[:, 0] * images.preprocessing.std[0] + images.preprocessing.mean[0]
+    assert views.max() > 0.8
+
+
+def test_the_setting_is_part_of_the_address_of_stored_images_and_of_the_study(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 4095)
+    lines = ["intensity: auto", "intensity: 8bit", "intensity: full", "intensity: {low: 100, high: 3000}"]
+    recipes = [opened(folder, f"  {line}") for line in lines]
+    assert len({study_identity(each.recipe) for each in recipes}) == 4
+    assert len({preprocessing_digest("square", loader(each).preprocessing) for each in recipes}) == 4
+
+
+def test_a_written_range_and_an_equal_settled_one_are_the_same_study(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 4095)
+    settled, written = opened(folder), opened(folder, "  intensity: {low: 0, high: 4095}")
+    assert study_identity(settled.recipe) == study_identity(written.recipe)
+    again = isolated / "again.yaml"
+    again.write_text(to_yaml(settled.recipe))
+    assert open_recipe(again).recipe == settled.recipe
+
+
+def test_8_bit_images_do_not_depend_on_the_setting(isolated: Path) -> None:
+    for label in ("a", "b"):
+        (isolated / "set" / label).mkdir(parents=True)
+        for number in range(15):
+            values = np.random.default_rng([number, ord(label)]).integers(0, 256, (20, 20, 3), np.uint8)
+            Image.fromarray(values).save(isolated / "set" / label / f"{number}.png")
+    plain = opened(isolated / "set")
+    assert plain.recipe.dataset.intensity == "full"
+    assert loader(plain).preprocessing.intensity is None
+    other = opened(isolated / "set", "  intensity: {low: 0, high: 4095}")
+    assert torch.equal(loader(plain).load(range(6)), loader(other).load(range(6)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{low: 5, high: 5}", "dataset.intensity: low must be below high, but got low=5 and high=5"),
+        ("{low: 0}", "dataset.intensity.high: is missing; expected low and high"),
+        ("12bit", "dataset.intensity: must be one of auto, 8bit, full, but got"),
+        ("{low: 0, hihg: 9}", "did you mean 'high'?"),
+        ("4095", "dataset.intensity: must be one of auto, 8bit, full, but got 4095"),
+    ],
+)
+def test_an_invalid_setting_is_one_sentence(isolated: Path, value: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        opened(radiographs(isolated / "xrays", 255, 1), f"  intensity: {value}")
