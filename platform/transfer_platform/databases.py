@@ -11,7 +11,10 @@ from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.paths import DATABASE_VARIABLE, studies_folder
 from transfer_registry.errors import StorageError
-from transfer_registry.mlflow_server import tracking_uri
+from transfer_registry.files import sqlite_url
+from transfer_registry.ledger import Ledger
+from transfer_registry.ledger_file import ledger_file
+from transfer_registry.mlflow_server import database_file, registry_id, tracking_uri
 
 
 def studies_url() -> str:
@@ -24,20 +27,39 @@ def studies_url() -> str:
 
 
 def ledger_url() -> str:
-    """Returns the database URL of the ledger.
+    """Returns the database URL of the ledger; without a configured URL, that of a file beside MLflow's database.
 
     Raises:
         StorageError: The configured URL is invalid or points to the schema used by MLflow, or the ledger would be a
             local file even though the models are registered on a shared server.
     """
-    tracking = tracking_uri()
-    if not os.environ.get(DATABASE_VARIABLE) and tracking.startswith(("http://", "https://")):
+    tracking, file = tracking_uri(), database_file()
+    if not os.environ.get(DATABASE_VARIABLE) and file is None and "://" in tracking.removeprefix("file://"):
         raise StorageError(
-            f"models are registered at {tracking}, but the promotion ledger would be a local file that other "
-            f"users cannot read; set {DATABASE_VARIABLE} to a shared PostgreSQL database, for example "
+            f"models are registered at {_without_password(tracking)}, but the promotion ledger would be a local file "
+            f"that other users cannot read; set {DATABASE_VARIABLE} to a shared PostgreSQL database, for example "
             "postgresql://user:password@host/platform"
         )
-    return _database_url("ledger", Path.cwd() / "ledger.db")
+    return _database_url("ledger", ledger_file(file) if file else Path.cwd() / "ledger.db")
+
+
+def open_ledger() -> Ledger:
+    """Opens the ledger of the current registry.
+
+    Raises:
+        StorageError: See `ledger_url` and `Ledger.open`.
+    """
+    return Ledger.open(ledger_url(), registry_id())
+
+
+def require_ledger() -> None:
+    """Checks that the ledger can be opened for the current registry; creates no local file.
+
+    Raises:
+        StorageError: See `open_ledger`.
+    """
+    if not ledger_url().startswith("sqlite"):
+        open_ledger().close()
 
 
 def create_schema(url: str) -> None:
@@ -57,7 +79,7 @@ def _database_url(schema: str, local_file: Path) -> str:
     configured = os.environ.get(DATABASE_VARIABLE)
     if not configured:
         local_file.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{local_file}"
+        return sqlite_url(local_file)
     try:
         url = make_url(configured)
     except (ArgumentError, ValueError) as error:
@@ -72,6 +94,10 @@ def _database_url(schema: str, local_file: Path) -> str:
     _refuse_shared_schema(url, schema)
     with_schema = url.set(drivername="postgresql+psycopg").update_query_dict({"options": f"-csearch_path={schema}"})
     return with_schema.render_as_string(hide_password=False)
+
+
+def _without_password(uri: str) -> str:
+    return make_url(uri).render_as_string() if "@" in uri else uri
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:

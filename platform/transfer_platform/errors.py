@@ -13,10 +13,28 @@ TransferError                (transfer_model.errors)
     └── StudyError           a study cannot run
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transfer_model.errors import TransferError
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|not enough memory|bad_alloc|bad allocation"
+    r"|alloc(ation)?_?failed|unable to find an engine",
+    re.IGNORECASE,
+)
+"""Messages of PyTorch's allocators, of CUDA, cuBLAS, cuDNN, cuSOLVER and MIOpen, and of the C++ standard library.
+
+cuDNN finds no engine if the workspace of every algorithm exceeds the free memory.
+"""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether a computation ran out of memory, for which PyTorch often raises a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class PlatformError(TransferError):

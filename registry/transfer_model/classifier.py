@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .errors import ModelError, WeightsError
+from .errors import ModelError, WeightsError, cause
 from .fuse_bn import fuse_batch_norms
 from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from .network import build_network
@@ -62,10 +62,13 @@ class ClassifierOutput:
 
 
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
-    """Writes the model's files (`FILES`) to an existing folder."""
+    """Writes the model's files (`FILES`) to an existing folder.
+
+    Tensors that share memory, as in networks that reuse a module, are written once under each of their names.
+    """
     config.write(folder)
     ood_scorer.save(folder)
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE)
 
 
@@ -169,7 +172,7 @@ def _load_weights(network: Network, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+        raise WeightsError(f"{path} cannot be read as a safetensors file: {cause(error)}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

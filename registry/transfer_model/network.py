@@ -53,10 +53,10 @@ def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
     module = build_from_structure(backbone, structure, spec.classes, spec.image_size)
     if pretrained is None:
         return Network(module, structure, spec)
-    state = weight_files.load_backbone_weights(pretrained, backbone, structure, module, spec.image_size)
-    weight_files.copy_weights(module, state)
-    network = Network(module, structure, spec)
-    network.load_matching_heads(state)
+    weights = weight_files.load_backbone_weights(pretrained, backbone, structure, module, spec.image_size)
+    weight_files.copy_weights(module, weights.tensors)
+    network = Network(module, structure, spec, weights.summary)
+    network.load_matching_heads(weights.tensors)
     return network
 
 
@@ -85,15 +85,19 @@ class Network(nn.Module):
     Attributes:
         backbone: The library's network with its original module names; `Head` modules replace its classifiers.
         spec: Specification of the architecture.
+        weights_summary: Tensors of the weights file that were loaded, resized and not used; empty for random weights.
         stages: Names of the stages in execution order; the head is not included.
         frozen: Number of frozen stages, counted from the input.
         head_is_output: True if `forward_head(forward_features(images))` equals `forward(images)`.
     """
 
-    def __init__(self, backbone: nn.Module, structure: NetworkStructure, spec: NetworkSpec) -> None:
+    def __init__(
+        self, backbone: nn.Module, structure: NetworkStructure, spec: NetworkSpec, weights_summary: str = ""
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.spec = spec
+        self.weights_summary = weights_summary
         self.stages = structure.stages
         self.frozen = 0
         self.head_is_output = structure.head_is_output

@@ -12,12 +12,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional
 
-from .errors import WeightsError
+from .errors import WeightsError, cause
 from .model_config import MAX_OOD_SCORE
 
 REFERENCE_FILE = "reference.safetensors"
+
+RESOLUTION = 1e-5
+"""Largest score that rounding can explain; a threshold that is not above it would separate images by rounding errors.
+
+The half precision of the reference changes a distance of 1e-5 by about a tenth.
+"""
 
 _FEATURES = "features"
 
@@ -25,30 +30,34 @@ _FEATURES = "features"
 class OodScorer:
     """Computes out-of-distribution scores from features.
 
+    Features without a direction (all zeros, or not finite) have the largest score, `MAX_OOD_SCORE`, and do not lower
+    the score of any image.
+
     Args:
-        features: Features (M, F) of M >= 1 sampled training images, on any device; no row may be all zeros.
+        features: Features (M, F) of M >= 1 sampled training images, on any device.
 
     Attributes:
-        reference: The features (M, F), normalized to unit length and rounded to half precision.
+        reference: The features (M, F), scaled so that the largest magnitude in each row is 1, in half precision.
     """
 
     def __init__(self, features: Tensor) -> None:
-        self.reference = functional.normalize(features.float(), dim=1).half()
-        self._float_reference = self.reference.float()
+        # Scaling by the largest magnitude gives the same bits when it is repeated, so that a loaded scorer computes
+        # the scores of the one that was saved. Scaling to unit length would not, because half precision changes it.
+        self.reference = _scaled(features).half()
+        self._directions = _directions(self.reference)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Maps image features (B, F) to float32 scores (B,) from 0 to 2."""
-        return 1 - self._similarity(features).amax(dim=1)
+        return self._distances(_directions(features)).amin(dim=1)
 
     def leave_one_out(self) -> Tensor:
         """Returns the scores (M,) of the reference images, each computed against all other reference images."""
-        similarity = self._similarity(self._float_reference).fill_diagonal_(1 - MAX_OOD_SCORE)
-        return 1 - similarity.amax(dim=1)
+        return self._distances(self._directions).fill_diagonal_(MAX_OOD_SCORE).amin(dim=1)
 
     def to(self, device: torch.device) -> OodScorer:
         """Moves the reference features to a device in place."""
         self.reference = self.reference.to(device)
-        self._float_reference = self._float_reference.to(device)
+        self._directions = self._directions.to(device)
         return self
 
     def save(self, folder: Path) -> None:
@@ -66,13 +75,28 @@ class OodScorer:
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+            raise WeightsError(f"{path} cannot be read as a safetensors file: {cause(error)}") from error
         if set(tensors) != {_FEATURES} or tensors[_FEATURES].ndim != 2 or not len(tensors[_FEATURES]):
             raise WeightsError(f"{path} does not contain reference features of shape (M, F)")
         return cls(tensors[_FEATURES])
 
-    def _similarity(self, features: Tensor) -> Tensor:
-        return functional.normalize(features.float(), dim=1) @ self._float_reference.T
+    def _distances(self, directions: Tensor) -> Tensor:
+        """Maps unit vectors (B, F) to cosine distances (B, M) to the reference images."""
+        distances = 1 - directions @ self._directions.T
+        return distances.nan_to_num(nan=MAX_OOD_SCORE).clamp(0.0, MAX_OOD_SCORE)
+
+
+def _scaled(features: Tensor) -> Tensor:
+    """Scales rows (N, F) so that their largest magnitude is 1; rows that are all zeros or not finite become NaN."""
+    features = features.float()
+    return features / features.abs().amax(dim=1, keepdim=True)
+
+
+def _directions(features: Tensor) -> Tensor:
+    """Scales rows (N, F) to unit length; the squares of the scaled values neither overflow nor underflow."""
+    scaled = _scaled(features)
+    directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
+    return directions
 
 
 def ood_threshold(scores: Tensor, false_alarms: float) -> float:
@@ -86,8 +110,11 @@ def ood_threshold(scores: Tensor, false_alarms: float) -> float:
         false_alarms: Accepted false alarm rate, above 0 and below 1.
 
     Returns:
-        One of the scores, or `MAX_OOD_SCORE` if there are too few scores to guarantee the rate
-        (N + 1 < 1 / `false_alarms`).
+        One of the scores, or `MAX_OOD_SCORE` if no threshold guarantees the rate: there are too few scores
+        (N + 1 < 1 / `false_alarms`), or the features do not distinguish images (the quantile is at most `RESOLUTION`).
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarms))
-    return float(scores.sort().values[rank - 1]) if rank <= len(scores) else MAX_OOD_SCORE
+    if rank > len(scores):
+        return MAX_OOD_SCORE
+    threshold = float(scores.sort().values[rank - 1])
+    return threshold if threshold > RESOLUTION else MAX_OOD_SCORE

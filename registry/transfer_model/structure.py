@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone, create_network
-from .errors import ModelError
+from .errors import ModelError, cause
 from .heads import PooledHead, in_features, mean_pool
 
 _MAX_STAGE_SHARE = 0.9
@@ -123,7 +123,7 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
         # Libraries reject an image size with any of these, from assertions in constructors to shape mismatches.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = cause(error)
         raise ModelError(
             f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: {reason}; omit image_size "
             "to use the default size listed by `platform backbones`"
@@ -131,8 +131,8 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
 
 
 def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    network = _build_on_meta(backbone, 2, image_size)
-    classifiers = _classifiers(network, _build_on_meta(backbone, 3, image_size))
+    network = build_on_meta(backbone, 2, image_size)
+    classifiers = _classifiers(network, build_on_meta(backbone, 3, image_size))
     images = torch.empty(2, 3, image_size, image_size, device="meta")
     pooled = not classifiers
     if pooled:
@@ -158,7 +158,8 @@ def _find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
     )
 
 
-def _build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
+def build_on_meta(backbone: Backbone, classes: int, image_size: int) -> nn.Module:
+    """Builds a network with the library's own classifier on the meta device, where tensors have no values."""
     try:
         with torch.device("meta"):
             return create_network(backbone, classes, image_size)

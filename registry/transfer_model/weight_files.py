@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import safetensors
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from . import backbones
-from .backbones import BUNDLED, TORCHVISION, Backbone
+from .backbones import BUNDLED, Backbone
+from .checkpoint import StateDict, read_state_dicts
 from .errors import WeightsError
+from .structure import build_on_meta
+from .weight_conversion import (
+    ENCODER_PREFIX,
+    convert,
+    convert_torchvision,
+    rename_by_order,
+    timm_pretrained,
+    with_versions,
+)
+from .weight_mismatch import describe_image_size, describe_mismatch, describe_types, describe_values, differences
+from .weight_names import WeightCandidate, find_candidates
 
 if TYPE_CHECKING:
     from .structure import NetworkStructure
@@ -27,51 +35,53 @@ NETWORK_PREFIX = "backbone."
 HEAD_PREFIX = "classifier."
 """Prefix of the tensor names within a `Head`, such as `classifier.weight`."""
 
-_CHECKPOINT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_MAX_LISTED = 20
+_MAX_NAMED = 3
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors from a safetensors or torch file, keyed by name; other values are ignored.
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Weights that were converted for a network.
 
-    In a training checkpoint, the tensors are read from `state_dict_ema`, `model_ema`, `state_dict` or `model`,
-    whichever is found first. Prefixes added by data-parallel training and compilation are removed.
-
-    Raises:
-        WeightsError: The file is missing, has no named tensors, or contains objects other than tensors or plain values.
+    Attributes:
+        tensors: Tensors keyed by their names in the network.
+        summary: Sentence that says which tensors were loaded, renamed and resized, and which were not used.
     """
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist")
-    try:
-        loaded = load_file(path) if _is_safetensors(path) else _load_torch(path)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a safetensors or torch file, or is truncated: {error}") from error
-    tensors = _state_dict(loaded)
-    if not tensors:
-        raise WeightsError(f"{path} contains no named tensors; expected a state dict")
-    return tensors
+
+    tensors: Mapping[str, Tensor]
+    summary: str
 
 
 def load_backbone_weights(
     path: Path, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
-) -> dict[str, Tensor]:
+) -> LoadedWeights:
     """Reads weights and converts their names and shapes to match `module`. Only the heads may differ.
 
-    The file may contain library weights or a `Network` checkpoint. Library weights are converted by timm or
-    torchvision, for example by renaming tensors from older versions or resizing position embeddings to the image size.
+    The file may contain library weights or a `Network` checkpoint. Library weights may be wrapped in a checkpoint
+    (`model_ema`, `teacher`), have a prefix (`module.`, `backbone.`) or another head, or be in half precision.
 
     Raises:
-        WeightsError: The file is unreadable or belongs to another network; the message lists the differences.
+        WeightsError: The file is unreadable, contains NaN or infinity, or belongs to another network or image size.
     """
-    tensors = read_tensors(path)
     heads = (*structure.heads, *(extra.head for extra in structure.auxiliary), *structure.unused_auxiliary)
-    if all(name.startswith(NETWORK_PREFIX) for name in tensors):
-        state = {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in tensors.items()}
-    else:
-        state = _convert(tensors, backbone, structure, module, image_size)
-    if differences := _differences(state, module, heads):
-        raise WeightsError(_mismatch(path, backbone, differences))
-    return state
+    state_dicts = read_state_dicts(path)
+    if own := _network_checkpoint(state_dicts, structure):
+        if found := differences(own, module, heads):
+            raise WeightsError(describe_mismatch(path, backbone, found))
+        return _checked(path, LoadedWeights(own, f"weights from {path.name}: {len(own)} tensors loaded"), module)
+    candidates = find_candidates(state_dicts, _expected(module, heads, ENCODER_PREFIX if structure.pooled else ""))
+    mismatches = []
+    for candidate in candidates:
+        state = _plain(candidate, structure)
+        if differences(state, module, heads):
+            state = convert(candidate, backbone, structure, module, image_size)
+        found = differences(state, module, heads)
+        if not found:
+            used = {name: tensor for name, tensor in state.items() if not _is_within(name, heads)}
+            return _checked(path, LoadedWeights(used, _summary(path, candidate, used, structure)), module)
+        mismatches.append((len(found), found, candidate))
+    _, found, candidate = min(mismatches, key=lambda entry: entry[0])
+    reason = describe_image_size(path, backbone, candidate.tensors, heads, image_size)
+    raise WeightsError(reason or describe_mismatch(path, backbone, found))
 
 
 def copy_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -89,16 +99,19 @@ def load_pretrained_classifier(backbone: Backbone, path: Path, classes: int, ima
     """
     if classes == 0:
         raise WeightsError(f"{backbone.key} has no pretrained classifier; fine-tune it instead of using it directly")
-    tensors = read_tensors(path)
+    expected = _expected(build_on_meta(backbone, classes, image_size), ())
+    tensors = with_versions(find_candidates(read_state_dicts(path), expected)[0])
+    if reason := describe_values(path, tensors):
+        raise WeightsError(reason)
     if backbone.library == backbones.TIMM:
         return _timm_classifier(tensors, backbone, classes, image_size, path)
     module = backbones.create_network(backbone, classes, image_size)
     if backbone.library == BUNDLED:
-        state = _rename_by_order(tensors, module)
+        state = rename_by_order(tensors, module)
     else:
-        state = _convert_torchvision(tensors, module, image_size)
-    if differences := _differences(state, module):
-        raise WeightsError(_mismatch(path, backbone, differences))
+        state = convert_torchvision(tensors, module, image_size)
+    if found := differences(state, module):
+        raise WeightsError(describe_mismatch(path, backbone, found))
     module.load_state_dict(with_format_version(state, module))
     return module
 
@@ -114,143 +127,71 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
     return versioned
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _load_torch(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is not a torch file, or contains objects other than tensors, which could run code when loaded; "
-            "if you trust the file, load it with torch and save its state dict as safetensors"
-        ) from error
-
-
-def _state_dict(loaded: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the content of a torch file
-    if not isinstance(loaded, Mapping):
+def _network_checkpoint(state_dicts: list[StateDict], structure: NetworkStructure) -> dict[str, Tensor]:
+    """Returns the tensors of a `Network` checkpoint without their prefix; empty if the file is no such checkpoint."""
+    head = f"{NETWORK_PREFIX}{structure.heads[0]}.{HEAD_PREFIX}weight"
+    tensors = state_dicts[0].tensors
+    if head not in tensors or not all(name.startswith(NETWORK_PREFIX) for name in tensors):
         return {}
-    loaded = next((loaded[key] for key in _CHECKPOINT_KEYS if isinstance(loaded.get(key), Mapping)), loaded)
-    return _rename(loaded, r"^(module\.|_orig_mod\.)+", "")
+    return {name.removeprefix(NETWORK_PREFIX): tensor for name, tensor in tensors.items()}
 
 
-def _rename(state: Mapping[str, Any], pattern: str, replacement: str) -> dict[str, Tensor]:
-    """Replaces a pattern in all tensor names. Preserves the format version, but drops values that are not tensors."""
-    tensors = OrderedDict(
-        (re.sub(pattern, replacement, name), tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)
-    )
-    if hasattr(state, "_metadata"):
-        cast("Any", tensors)._metadata = state._metadata
-    return tensors
+def _expected(module: nn.Module, heads: tuple[str, ...], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a network's tensors outside its heads, keyed by the library's names."""
+    state = module.state_dict()
+    return {
+        name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items() if not _is_within(name, heads)
+    }
 
 
-def _differences(tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()) -> list[str]:
-    """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
-
-    Missing `num_batches_tracked` tensors and tensors in the `ignored` modules are not listed.
-    """
-    skipped = tuple(f"{name}." for name in ignored)
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    lines = []
-    for name in sorted(expected.keys() | actual.keys()):
-        counter = name.endswith("num_batches_tracked") and name not in actual
-        if name.startswith(skipped) or counter or expected.get(name) == actual.get(name):
-            continue
-        lines += [f"- {name} {expected[name]}"] if name in expected else []
-        lines += [f"+ {name} {actual[name]}"] if name in actual else []
-    return lines
+def _is_within(name: str, modules: tuple[str, ...]) -> bool:
+    return name.startswith(tuple(f"{module}." for module in modules))
 
 
-def _convert(
-    tensors: dict[str, Tensor], backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
-) -> dict[str, Tensor]:
-    if backbone.library == TORCHVISION:
-        return _convert_torchvision(tensors, module, image_size)
-    if backbone.library == BUNDLED and not tensors.keys() & module.state_dict().keys():
-        return _rename_by_order(tensors, module)
-    try:
-        state = _convert_timm(tensors, backbone, _class_count(tensors, backbone, structure), image_size)
-    except (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError, AssertionError):
-        # timm's filters can raise any of these for tensors from another network; the caller reports the mismatch.
-        state = tensors
-    return {f"encoder.{name}": tensor for name, tensor in state.items()} if structure.pooled else state
+def _plain(candidate: WeightCandidate, structure: NetworkStructure) -> dict[str, Tensor]:
+    prefix = ENCODER_PREFIX if structure.pooled else ""
+    return {f"{prefix}{name}": tensor for name, tensor in with_versions(candidate).items()}
 
 
-def _class_count(tensors: Mapping[str, Tensor], backbone: Backbone, structure: NetworkStructure) -> int:
-    """Returns the number of classes of the head in the file, or timm's default if the file has no head."""
-    heads = (tensors.get(f"{name}.weight") for name in structure.heads)
-    sizes = [len(head) for head in heads if head is not None]
-    return sizes[0] if sizes else int(backbones.timm_cfg(backbone).num_classes)
+def _checked(path: Path, weights: LoadedWeights, module: nn.Module) -> LoadedWeights:
+    reason = describe_values(path, weights.tensors) or describe_types(path, weights.tensors, module)
+    if reason:
+        raise WeightsError(reason)
+    return weights
 
 
-def _convert_timm(tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int) -> dict[str, Tensor]:
-    """Converts the file's tensors by letting timm load them into a network."""
-    network, missing = _timm_pretrained(tensors, backbone, classes, image_size, num_classes=classes, label_offset=0)
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in missing}
+def _summary(path: Path, candidate: WeightCandidate, used: Mapping[str, Tensor], structure: NetworkStructure) -> str:
+    source = ".".join(part for part in (candidate.path, candidate.prefix.removesuffix(".")) if part)
+    prefix = ENCODER_PREFIX if structure.pooled else ""
+    original = {f"{prefix}{name}": tuple(tensor.shape) for name, tensor in candidate.tensors.items()}
+    renamed = sum(name not in original for name in used)
+    resized = [
+        f"{name} {original[name]} to {tuple(tensor.shape)}"
+        for name, tensor in used.items()
+        if original.get(name, tensor.shape) != tuple(tensor.shape)
+    ]
+    heads = [name for name in original if _is_within(name, structure.heads)]
+    parts = [f"weights from {path.name}{f' ({source})' if source else ''}: {len(used)} tensors loaded"]
+    parts += [f"{renamed} renamed"] if renamed else []
+    parts += [f"resized {_listed(resized)}"] if resized else []
+    parts += [f"not used: {_listed([*heads, *candidate.unused])}"] if heads or candidate.unused else []
+    return "; ".join(parts)
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
 
 
 def _timm_classifier(
     tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, path: Path
 ) -> nn.Module:
     try:
-        network, missing = _timm_pretrained(tensors, backbone, classes, image_size)
+        network, missing = timm_pretrained(tensors, backbone, classes, image_size)
     except RuntimeError as error:
         module = backbones.create_network(backbone, classes, image_size)
-        raise WeightsError(_mismatch(path, backbone, _differences(tensors, module))) from error
+        raise WeightsError(describe_mismatch(path, backbone, differences(tensors, module))) from error
     if missing:
-        raise WeightsError(_mismatch(path, backbone, _differences(tensors, network)))
+        raise WeightsError(describe_mismatch(path, backbone, differences(tensors, network)))
     return network
-
-
-def _timm_pretrained(
-    tensors: dict[str, Tensor], backbone: Backbone, classes: int, image_size: int, **overlay: object
-) -> tuple[nn.Module, set[str]]:
-    """Returns a network loaded by timm, and the names of its tensors that are missing from the file.
-
-    timm accepts incomplete files for some model families. Missing tensors keep their initial values, so they are
-    identified by comparison with another network initialized with the same seed.
-    """
-    overlay = {"state_dict": tensors, "custom_load": False, **overlay}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = backbones.timm_network(backbone, classes, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
-        cast("Any", network).pretrained_cfg.pop("state_dict")  # frees the second copy
-        state = network.state_dict()
-        if state.keys() <= tensors.keys():
-            return network, set()
-        torch.manual_seed(0)
-        initial = backbones.create_network(backbone, classes, image_size).state_dict()
-    missing = state.keys() - tensors.keys()
-    return network, {name for name in missing if _is_initial(state[name], initial[name])}
-
-
-def _is_initial(tensor: Tensor, initial: Tensor) -> bool:
-    """Returns True if a tensor with two or more dimensions still has its random initial values."""
-    is_random = tensor.ndim > 1 and bool((initial != initial.flatten()[0]).any())
-    return is_random and torch.equal(tensor, initial)
-
-
-def _rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames tensors by position, because the bundled weights use different names for the same tensors."""
-    names = list(module.state_dict())
-    return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
-
-
-def _convert_torchvision(tensors: dict[str, Tensor], module: nn.Module, image_size: int) -> dict[str, Tensor]:
-    """Updates old DenseNet tensor names and resizes ViT position embeddings."""
-    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
-
-    state = _rename(tensors, r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$", r"\1\2")
-    if isinstance(module, VisionTransformer) and "encoder.pos_embedding" in state:
-        return dict(interpolate_embeddings(image_size, module.patch_size, state))
-    return state
-
-
-def _mismatch(path: Path, backbone: Backbone, differences: list[str]) -> str:
-    listed = "\n".join(differences[:_MAX_LISTED])
-    more = f"\n... and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
-    return f"the weights in {path} do not match {backbone.key} (-: network, +: file):\n{listed}{more}"

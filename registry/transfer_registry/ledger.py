@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from transfer_registry.errors import ChampionMovedError, StorageError
 from transfer_registry.locks import LockKind, database_lock
-from transfer_registry.migrations import upgrade_tables
+from transfer_registry.migrations import is_read_only, upgrade_tables
 from transfer_registry.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -145,6 +145,14 @@ class LedgerEntry(_Base, kw_only=True):
         return Verdict.from_json(self.verdict or "")
 
 
+class _Registry(_Base):
+    """The MLflow registry whose decisions the ledger records; the table has at most one row."""
+
+    __tablename__ = "registry"
+
+    identity: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+
+
 class Ledger:
     """An open ledger; `with Ledger.open(url) as ledger:` closes its connections on exit."""
 
@@ -152,7 +160,7 @@ class Ledger:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, registry: str | None = None) -> Self:
         """Opens a ledger and creates its tables if they do not exist.
 
         If several processes open a new ledger at once, the first creates the tables in one transaction; the rest wait.
@@ -160,17 +168,21 @@ class Ledger:
         Args:
             url: SQLAlchemy URL of a SQLite file or a PostgreSQL database (psycopg 3). `options=-csearch_path=NAME`
                 selects a PostgreSQL schema, which is created if it does not exist.
+            registry: Identity of the MLflow registry; a ledger belongs to the first registry that it is opened for.
+                None if the identity is not known.
 
         Raises:
-            StorageError: The URL is not supported, the database cannot be reached, or its tables were created by a
-                newer version of the platform.
+            StorageError: The URL is not supported, the database cannot be reached, its tables were created by a
+                newer version of the platform or another program, or the ledger belongs to another registry.
         """
         engine = _create_engine(url)
         try:
             upgrade_tables(engine)
+            if registry is not None:
+                _require_registry(engine, registry)
         except BaseException as error:
             engine.dispose()
-            if isinstance(error, OperationalError):
+            if isinstance(error, DBAPIError):
                 raise StorageError(f"the ledger {engine.url} cannot be opened: {error.orig}") from error
             raise
         return cls(engine)
@@ -251,6 +263,19 @@ class Ledger:
 
     def _session(self) -> Session:
         return Session(self._engine, expire_on_commit=False)
+
+
+def _require_registry(engine: Engine, identity: str) -> None:
+    """Records the registry of a new ledger; raises a `StorageError` if the ledger belongs to another one."""
+    with Session(engine) as session, session.begin():
+        owner = session.scalar(sa.select(_Registry.identity))
+        if owner is None and not is_read_only(engine):
+            session.add(_Registry(identity))
+        if owner not in (None, identity):
+            raise StorageError(
+                f"the ledger {engine.url} records the decisions of another MLflow registry; set PLATFORM_DATABASE_URL "
+                "to another database, or MLFLOW_TRACKING_URI to the server or database that the ledger belongs to"
+            )
 
 
 def _lock_table(session: Session) -> None:

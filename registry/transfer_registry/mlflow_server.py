@@ -1,21 +1,121 @@
 """Checks that the MLflow server or database is available before any work starts."""
 
+import atexit
+import re
+import shutil
+import tempfile
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from transfer_registry.errors import RegistryError, StorageError
-from transfer_registry.files import atomic_database
+from transfer_registry.files import atomic_database, sqlite_file, sqlite_url
 
 SERVER_SECONDS = 10
 """Timeout of the server check, in seconds."""
 
+_originals: dict[Path, Path] = {}
+"""Databases of read-only folders, by the temporary copy that is used in their place."""
+_selected: set[str] = set()
+"""Tracking URIs that `tracking_uri` selected, as opposed to those that the user configured."""
+
 
 def tracking_uri() -> str:
-    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default."""
+    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise that of MLflow's default files.
+
+    MLflow's default is `mlflow.db` in the current folder. If it applies, this function also passes it to MLflow in
+    the form of `sqlite_url`, because MLflow's own form creates a folder if the path contains a space or an accent.
+
+    Raises:
+        StorageError: MLflow cannot store models below the current folder.
+    """
     import mlflow
 
+    local = sqlite_url(Path.cwd() / "mlflow.db")
+    current = mlflow.get_tracking_uri()
+    if current in _selected and current != local:  # the current folder has changed
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI
+    configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
+        _require_folder_name(Path.cwd())
+        _selected.add(local)
+        mlflow.set_tracking_uri(local)
     return mlflow.get_tracking_uri()
+
+
+def _require_folder_name(folder: Path) -> None:
+    """Raises a `StorageError` if MLflow would decode a part of the path, such as `%20`, and use another folder."""
+    if encoded := encoded_character(folder):
+        raise StorageError(
+            f"MLflow cannot store models in {folder}, because it decodes {encoded} in the path and would use "
+            "another folder; rename the folder, or set MLFLOW_TRACKING_URI to an MLflow server"
+        )
+
+
+def encoded_character(path: Path) -> str | None:
+    """Returns the first part of a path, such as `%20`, that MLflow would decode; None if there is none."""
+    encoded = re.search("%[0-9A-Fa-f]{2}", str(path))
+    return encoded[0] if encoded else None
+
+
+def database_file() -> Path | None:
+    """Returns the local SQLite database of MLflow, which need not exist, or None if the runs are on a server."""
+    file = sqlite_file(tracking_uri())
+    return _originals.get(file, file) if file else None
+
+
+def registry_id() -> str | None:
+    """Returns the identity of the model registry, which stays the same if its folder or address changes.
+
+    For a server, this is the creation time of MLflow's default experiment. Returns None if it is not known.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    from transfer_registry.mlflow_database import registry_identity
+
+    if file := database_file():
+        identity = registry_identity(file)
+        return identity.registry if identity else None
+    try:
+        created = MlflowClient().get_experiment("0").creation_time
+    except MlflowException:  # deleted, or this user may not read it
+        return None
+    return f"created {created}" if created else None
+
+
+def require_database() -> None:
+    """Checks the local database, upgrades and relocates it if necessary (see `prepare_database`).
+
+    In a read-only folder, the changes are made in a temporary copy, which MLflow uses until this process ends.
+
+    Raises:
+        StorageError: The file is not a database of MLflow, or a newer version of MLflow wrote it.
+    """
+    from transfer_registry import mlflow_database
+    from transfer_registry.sqlite_files import is_writable
+
+    file = sqlite_file(tracking_uri())
+    if file is None or file in _originals:
+        return
+    changes = mlflow_database.find_changes(file, file)
+    if changes and is_writable(file):
+        mlflow_database.prepare_database(file)
+    elif changes and changes.required:
+        _use_copy(file)
+
+
+def _use_copy(file: Path) -> None:
+    import mlflow
+
+    from transfer_registry.mlflow_database import prepare_database
+    from transfer_registry.sqlite_files import back_up
+
+    folder = Path(tempfile.mkdtemp(prefix="transfer-platform-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = folder / file.name
+    back_up(file, copy)
+    prepare_database(copy, file)
+    _originals[copy] = file
+    mlflow.set_tracking_uri(sqlite_url(copy))
 
 
 def require_server() -> None:
@@ -41,24 +141,28 @@ def require_server() -> None:
 
 
 def create_database() -> None:
-    """Creates MLflow's local database atomically if it does not exist yet."""
+    """Creates MLflow's local database atomically if it does not exist yet, otherwise calls `require_database`."""
     from mlflow.tracking import MlflowClient
 
+    require_database()
     with atomic_database(tracking_uri()) as uri:
         MlflowClient(uri).search_experiments(max_results=1)
+    require_database()  # records the place of a new database
 
 
 def require_registry() -> None:
     """Checks that the server responds or the local database exists, since MLflow would create a missing database.
 
     Raises:
-        StorageError: The tracking URI points to a server that does not respond.
+        StorageError: The tracking URI points to a server that does not respond, or the local database cannot be used
+            (see `require_database`).
         RegistryError: The local database does not exist.
     """
     require_server()
-    uri = tracking_uri()
-    if uri.startswith("sqlite:///") and not Path(make_url(uri).database or "").exists():
+    file = sqlite_file(tracking_uri())
+    if file and not file.exists():
         raise RegistryError(
-            f"no registered models: {make_url(uri).database} does not exist; register a model with "
+            f"no registered models: {file} does not exist; register a model with "
             "`platform run`, or set MLFLOW_TRACKING_URI to a server that has registered models"
         )
+    require_database()

@@ -9,6 +9,7 @@ path/to/a/model              its absolute path, if the folder contains an MLmode
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from transfer_registry import mlflow_server
 from transfer_registry.errors import RegistryError
@@ -36,10 +40,11 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist.
+        RegistryError: The folder, registered model, version or alias does not exist, or MLflow would decode a part
+            of the folder's path.
     """
     if Path(model, "MLmodel").is_file():
-        return str(Path(model).absolute())
+        return _local_model(Path(model).absolute())
     match = _match_registered(model)
     if match is None:
         if model.startswith(("runs:/", "models:/")):
@@ -51,6 +56,23 @@ def model_uri(model: str) -> str:
             "or a folder with an MLmodel file"
         )
     return _resolve(match)[0]
+
+
+def loadable_uri(uri: str) -> str:
+    """Returns a resolved URI, or the folder of its files if the URI is a registered version in a read-only folder.
+
+    MLflow writes a file `registered_model_meta` into the folder of every registered version that it loads.
+
+    Raises:
+        MlflowException: The version does not exist.
+    """
+    if not uri.startswith("models:/"):
+        return uri
+    location = str(ModelsArtifactRepository.get_underlying_uri(uri))  # type: ignore[no-untyped-call]
+    if not is_local_uri(location):  # type: ignore[no-untyped-call]
+        return uri
+    folder = str(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
+    return folder if Path(folder).is_dir() and not os.access(folder, os.W_OK) else uri
 
 
 def parse_version(model: str) -> tuple[str, int]:
@@ -82,6 +104,14 @@ def run_id_of(reference: str) -> str:
     if not run_id:
         raise RegistryError(f"no run is recorded for {model}/{number}; use a run ID instead")
     return str(run_id)
+
+
+def _local_model(folder: Path) -> str:
+    if encoded := mlflow_server.encoded_character(folder):
+        raise RegistryError(
+            f"MLflow cannot load a model from {folder}, because it decodes {encoded} in the path; rename the folder"
+        )
+    return str(folder)
 
 
 def _match_registered(model: str) -> re.Match[str] | None:

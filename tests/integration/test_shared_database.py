@@ -12,7 +12,8 @@ from sqlalchemy import create_engine, text
 from transfer_platform import databases, paths
 from transfer_platform.recipe.search_space import Range
 from transfer_platform.search.study import Study
-from transfer_registry.errors import LockHeldError
+from transfer_registry import mlflow_server
+from transfer_registry.errors import LockHeldError, StorageError
 from transfer_registry.ledger import Ledger
 from transfer_registry.locks import study_lock
 
@@ -48,6 +49,18 @@ def test_studies_and_ledger_share_a_database_but_no_table(database: str) -> None
     assert {"trials", "alembic_version"} <= {table for schema, table in tables if schema == "studies"}
     assert {"entries", "ledger_version"} <= {table for schema, table in tables if schema == "ledger"}
     assert not [table for schema, table in tables if schema == "public"]
+
+
+def test_a_shared_ledger_belongs_to_the_registry_that_used_it_first(
+    database: str, isolated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "one", "other"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{isolated / name}.db")
+        mlflow_server.create_database()
+        if name == "one":
+            databases.require_ledger()
+    with pytest.raises(StorageError, match=r"another MLflow registry; set PLATFORM_DATABASE_URL to another database"):
+        databases.require_ledger()
 
 
 def test_a_process_on_another_machine_is_told_who_holds_the_study(database: str, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ def _reset_tracking_uri(isolated: Path):
 
 
 def test_databases_are_in_the_current_folder_by_default(isolated: Path) -> None:
-    assert databases.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
-    assert databases.ledger_url() == f"sqlite:///{isolated}/ledger.db"
+    assert databases.studies_url() == f"sqlite+pysqlite:///{isolated}/studies/studies.db"
+    assert databases.ledger_url() == f"sqlite+pysqlite:///{isolated}/ledger.db"
 
 
 def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(
@@ -52,7 +52,11 @@ def test_a_schema_that_is_mlflows_own_is_refused(monkeypatch: pytest.MonkeyPatch
     assert databases.studies_url()
 
 
-def test_a_remote_server_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL"):
+@pytest.mark.parametrize(
+    "server", ["https://mlflow.example", "postgresql://me:secret@db/mlflow", "mysql://me@db/mlflow"]
+)
+def test_a_remote_registry_with_a_local_ledger_is_refused(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL") as refusal:
         databases.ledger_url()
+    assert "secret" not in str(refusal.value)

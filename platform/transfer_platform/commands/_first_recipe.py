@@ -8,10 +8,10 @@ from functools import cached_property
 
 from transfer_platform.data.split_layout import ResolvedSplits
 from transfer_platform.file_problems import printable
-from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
+from transfer_platform.inspection.report import warning_counts
 from transfer_platform.recipe.resolve import yaml_scalar
-from transfer_platform.recipe.schema import HOLDOUT_FRACTION, IMBALANCE_RATIO, FoldsConfig, IntensityRange
+from transfer_platform.recipe.schema import IMBALANCE_RATIO, FoldsConfig, IntensityRange
 
 MIN_VALIDATION_IMAGES = 30
 """Minimum number of validation images; with fewer, trials are ranked by cross-validation instead."""
@@ -20,9 +20,6 @@ LARGE_TRAINING_SET = 2000
 MAX_EXCLUDED = 20
 """Maximum number of unreadable files to exclude by name; if there are more, `on_bad_image: skip` is set instead."""
 MAX_LISTED_CLASSES = 12
-LEAK = "duplicate across splits"
-"""Kind of finding reported for an image that occurs in two splits."""
-
 _COMMENT_COLUMN = 46
 
 Line = tuple[str, str]
@@ -31,10 +28,15 @@ Line = tuple[str, str]
 
 @dataclass(frozen=True)
 class InspectedDataset:
-    """A dataset's inspection results and resolved splits."""
+    """A dataset's inspection results and resolved splits.
+
+    Attributes:
+        unusable: Patterns of classes and files that are excluded because a run could not use them, with the reasons.
+    """
 
     inspection: Inspection
     splits: ResolvedSplits
+    unusable: Mapping[str, str]
 
     @cached_property
     def training_counts(self) -> Mapping[str, int]:
@@ -61,7 +63,7 @@ class InspectedDataset:
         return isinstance(fraction, float) and fraction * images < MIN_VALIDATION_IMAGES
 
     @property
-    def excluded(self) -> Mapping[str, str]:
+    def unreadable(self) -> Mapping[str, str]:
         """Names of the unreadable files, each with the reason for excluding it; empty if there are too many to list."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
@@ -99,10 +101,12 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
         yield f"excluded: {bad} unreadable file{'s' * (bad > 1)}"
-    if leaks := len(dataset.inspection.by_kind(LEAK)):
-        yield _leak_note(leaks)
-    if warnings := dataset.inspection.count(Severity.WARNING):
-        yield f"{warnings} warning{'s' * (warnings > 1)} about the images: see `platform data RECIPE`"
+    if dataset.unusable:
+        listed = [f"{printable(name)} ({reason})" for name, reason in dataset.unusable.items()]
+        more = f" and {len(listed) - MAX_LISTED_CLASSES} more" if len(listed) > MAX_LISTED_CLASSES else ""
+        yield f"excluded: {', '.join(listed[:MAX_LISTED_CLASSES])}{more}"
+    if warnings := warning_counts(dataset.inspection):
+        yield f"{warnings}: see `platform data RECIPE`"
 
 
 def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
@@ -129,14 +133,13 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
 
 
 def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
-    if dataset.excluded:
-        yield "  exclude:", "unreadable files; repair them or leave them excluded"
-        for name, reason in dataset.excluded.items():
+    if excluded := {**dataset.unusable, **dataset.unreadable}:
+        yield "  exclude:", "files and classes that cannot be used; repair them or leave them excluded"
+        for name, reason in excluded.items():
             yield f"    - {yaml_scalar(name)}", reason
-    elif bad := len(dataset.inspection.quarantine):
+    bad = len(dataset.inspection.quarantine)
+    if bad and not dataset.unreadable:
         yield "  on_bad_image: skip", f"{bad} unreadable files; `platform data` lists them"
-    if leaks := len(dataset.inspection.by_kind(LEAK)):
-        yield f"  # {_leak_note(leaks)}", ""
 
 
 def _network() -> Iterator[Line]:
@@ -197,14 +200,7 @@ def _classes(counts: Mapping[str, int]) -> str:
     return f"{len(counts)} classes: {names}{more}"
 
 
-def _leak_note(count: int) -> str:
-    verb = "image is" if count == 1 else "images are"
-    return f"{count} {verb} in two splits, which makes `platform run` fail; `platform data` lists the files"
-
-
 def _reason(split: str, splits: ResolvedSplits) -> str:
-    if split == "test" and isinstance(splits.test, float) and splits.test > HOLDOUT_FRACTION:
-        return f"{HOLDOUT_FRACTION} of train would leave a class without test images"
     return splits.reasons.get(split, "rows of the manifest")
 
 

@@ -1,6 +1,6 @@
 """Opens a recipe: loads it, resolves its splits and inspects its images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import transfer_platform.recipe.schema  # noqa: F401
 
 # isort: split
+from transfer_model.catalog import BackboneInfo, backbone_info
 from transfer_platform.data.dataset import open_dataset
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import RecipeError, RecipeProblem
@@ -16,6 +17,7 @@ from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.progress import Progress, Say, silent
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.search_space import Choice
 from transfer_platform.recipe.shipped import recipe_path
 
 
@@ -68,11 +70,21 @@ def open_recipe(
     if check:
         check(loaded)
     dataset = open_dataset(loaded.dataset, folder, progress, say)
-    inspection, splits = preflight(dataset)
+    inspection, splits = preflight(dataset, _smallest_crop(loaded))
     inspection = inspection.with_split_notes(dataset.split_messages)
     config = dataset.resolved_config.model_copy(update={"intensity": inspection.intensity})
     resolved = loaded.model_copy(update={"dataset": config})
     return OpenedRecipe(resolved, folder, inspection, splits, dataset.split_messages)
+
+
+def backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
+    """Yields the backbone of a recipe, or all of its choices."""
+    name = recipe.backbone.name
+    yield from map(backbone_info, name.choices if isinstance(name, Choice) else (name,))
+
+
+def _smallest_crop(recipe: Recipe) -> float:
+    return min(info.preprocessing_for(recipe.backbone.weights).crop for info in backbones(recipe))
 
 
 def _load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:

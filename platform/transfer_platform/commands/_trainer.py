@@ -1,18 +1,23 @@
 """Creates the trial trainer for `platform run` and `platform data`."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from transfer_platform import paths
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, Say
 from transfer_platform.recipe.resolve import resolve, search_ranges
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, largest
+from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
+
+_NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
+"""Searchable fields that determine the network, apart from its head's dropout."""
 
 
 def make_trainer(
@@ -57,8 +62,27 @@ def trial_count(recipe: Recipe) -> int:
 
 def first_values(recipe: Recipe) -> Recipe:
     """Returns the recipe with every search space replaced by its first choice or lower bound."""
-    values = {
-        field: space.choices[0] if isinstance(space, Choice) else space.low
-        for field, space in search_ranges(recipe).items()
+    return resolve(recipe, {field: _first(space) for field, space in search_ranges(recipe).items()})
+
+
+def network_variants(recipe: Recipe) -> list[Recipe]:
+    """Returns the recipe with every combination of its backbones and frozen stages.
+
+    The batch size is the largest one, and every other search space is replaced by its first choice or lower bound.
+    """
+    spaces = search_ranges(recipe)
+    values = {field: _first(space) for field, space in spaces.items()}
+    values |= {field: largest(spaces[field]) for field in ("training.batch_size",) if field in spaces}
+    networks = {
+        field: space.choices
+        for field, space in spaces.items()
+        if field in _NETWORK_FIELDS and isinstance(space, Choice)
     }
-    return resolve(recipe, values)
+    return [
+        resolve(recipe, values | dict(zip(networks, combination, strict=True)))
+        for combination in product(*networks.values())
+    ]
+
+
+def _first(space: Range[Any] | Choice[Any]) -> Any:  # noqa: ANN401 - any field type
+    return space.choices[0] if isinstance(space, Choice) else space.low

@@ -20,8 +20,10 @@ from transfer_model.catalog import BackboneInfo
 from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
 from transfer_platform import paths
-from transfer_platform.commands._open import open_recipe
+from transfer_platform.commands._open import backbones, open_recipe
 from transfer_platform.data.splits import Splits
+from transfer_platform.inspection.findings import Severity
+from transfer_platform.inspection.report import text_report
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.resolve import search_ranges, to_yaml
 from transfer_platform.recipe.schema import Recipe
@@ -34,7 +36,7 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """Returns the plan for a run: recipe, images, stages, costs and trials. Reads the images but trains nothing.
+    """Returns the plan for a run: recipe, warnings, images, costs and trials. Trains nothing.
 
     Args:
         path: Recipe file, or name of a shipped recipe.
@@ -51,8 +53,9 @@ def describe_plan(
         Text("Recipe with all defaults", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
         *map(Text, opened.split_notes),
+        Text(f"\n{text_report(opened.inspection, (Severity.WARNING,))}\n"),
         _image_table(splits),
-        *(_stage_table(recipe, info, len(splits.classes)) for info in _backbones(recipe)),
+        *(_stage_table(recipe, info, len(splits.classes)) for info in backbones(recipe)),
         *_cost_tables(recipe, splits, timed=timed),
         _study_table(recipe),
     )
@@ -103,10 +106,6 @@ def _image_table(splits: Splits) -> Table:
     return table
 
 
-def _backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
-    return (catalog.backbone_info(name) for name in _choices(recipe.backbone.name))
-
-
 def _choices(value: T) -> tuple[T, ...]:
     return value.choices if isinstance(value, Choice) else (value,)
 
@@ -148,7 +147,7 @@ def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[Ren
     if views == "unlimited":
         yield Text("The frozen part runs in every epoch because features.views is unlimited.\n")
         return
-    for info in _backbones(recipe):
+    for info in backbones(recipe):
         title = f"Frozen part of {info.name}, whole study"
         table = Table(box=box.SIMPLE, title=title, title_justify="left", title_style="bold")
         for column in ("through", "bytes", "extracted once", "in every epoch", "choice"):
@@ -184,7 +183,7 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    text = "auto: the fastest format, measured when the run starts" if precision == "auto" else precision
+    text = "auto: the fastest format, measured by the first run on this machine" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")

@@ -131,12 +131,14 @@ class PretrainedClassifier:
 
 def annotate_image(result: Classification, photo: Path, out: Path) -> None:
     """Saves a PNG copy of a photo with its classification drawn on it."""
+    from transfer_platform.evaluation.drawn_names import in_one_font  # imports Matplotlib
+
     image = decode(photo)
     height = max(12, image.height // 28)
     pairs = zip(result.classes, result.probabilities, strict=True)
-    text = "\n".join(f"{name}  {probability:.1%}" for name, probability in pairs)
+    text, font_file = in_one_font([f"{name}  {probability:.1%}" for name, probability in pairs])
     pen = ImageDraw.Draw(image, "RGBA")
-    font = ImageFont.load_default(height)
+    font = ImageFont.truetype(font_file, height)
     box = pen.multiline_textbbox((height, height), text, font=font)
     pen.rectangle(
         (box[0] - height // 2, box[1] - height // 2, box[2] + height // 2, box[3] + height // 2), (0, 0, 0, 160)

@@ -24,7 +24,6 @@ from transfer_platform.recipe.schema import PromotionConfig, Recipe
 from transfer_platform.search.study import Study
 from transfer_platform.tracking import Run
 from transfer_registry.candidate import Candidate, Evaluation
-from transfer_registry.ledger import Ledger
 from transfer_registry.mlflow_registry import ARTIFACT_TAG, TRIAL_TAG, is_registered
 from transfer_registry.packaging import artifact_digest, find_logged_model, log_model
 from transfer_registry.promote import PromotionResult, promote_candidate
@@ -212,5 +211,5 @@ def _evaluation(
 
 
 def _promote(promotion: PromotionConfig, candidate: Candidate, evaluation: Evaluation) -> PromotionResult:
-    with Ledger.open(databases.ledger_url()) as ledger:
+    with databases.open_ledger() as ledger:
         return promote_candidate(candidate, evaluation, promotion.gate.rules, ledger)

@@ -164,5 +164,6 @@ def _extract(recipe: Recipe, folder: Path, splits: Splits, device: str, progress
 
     weights = fetch_all_weights(recipe, folder, progress)
     trainer = make_trainer(recipe, splits, weights, device, feature_store(), progress, say)
-    trainer.precision = trainer.select_precision(recipe)
+    # `auto` would depend on timings, which would make the findings depend on them as well.
+    trainer.precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
     return trainer.pretrained_features(recipe).float().cpu().numpy()

@@ -2,25 +2,27 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer_platform.commands._first_recipe import LEAK, InspectedDataset, render_recipe, summary_lines
+from transfer_platform.commands._exclusions import find_exclusions
+from transfer_platform.commands._first_recipe import InspectedDataset, render_recipe, summary_lines
 from transfer_platform.data.dataset import ScannedDataset, open_dataset
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
-from transfer_platform.recipe.schema import HOLDOUT_FRACTION, DatasetConfig, FoldsConfig
+from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
 from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
-TEST_FRACTIONS = (HOLDOUT_FRACTION, 0.3, 0.4, 0.5)
-"""Test fractions, tried in this order because a small fraction may leave a class without test images."""
+_MAX_ROUNDS = 10
+"""Number of times that a dataset is opened: excluding a class or file may make another one unusable."""
 
-_SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|parquet)$"
+_SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
 
 @dataclass(frozen=True)
@@ -82,26 +84,30 @@ def _require_free_place(out: Path, source: str) -> None:
 
 
 def _inspect(source: str, progress: Progress) -> InspectedDataset:
-    """Inspects a dataset. Uses the smallest possible test fraction, and folds if validation would be too small."""
-    # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
-    scanned = open_dataset(DatasetConfig(source=source, on_bad_image="skip"), Path(), progress)
-    fractions = TEST_FRACTIONS if scanned.resolved_splits.test == HOLDOUT_FRACTION else (None,)
-    for fraction in fractions:
-        scanned = scanned.with_splits(test=fraction)
-        dataset = _inspected(scanned)
-        if not dataset.inspection.by_kind("cannot be split"):
+    """Inspects a dataset without the classes and files that a run could not use.
+
+    Uses folds if a validation fraction would hold out too few images.
+    """
+    exclude: dict[str, str] = {}
+    for _ in range(_MAX_ROUNDS):
+        # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
+        config = DatasetConfig(source=source, on_bad_image="skip", exclude=tuple(exclude))
+        scanned = open_dataset(config, Path(), progress)
+        dataset = _inspected(scanned, exclude)
+        found = find_exclusions(scanned, dataset.inspection)
+        if not found:
             break
-    if any(error.kind != LEAK for error in dataset.inspection.errors):
-        dataset.inspection.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
+        exclude |= found
+    dataset.inspection.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
-    folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)))
+    folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)), exclude)
     return dataset if folded.inspection.by_kind("cannot be split") else folded
 
 
-def _inspected(dataset: ScannedDataset) -> InspectedDataset:
+def _inspected(dataset: ScannedDataset, exclude: Mapping[str, str]) -> InspectedDataset:
     inspection, _ = preflight(dataset)
-    return InspectedDataset(inspection, dataset.resolved_splits)
+    return InspectedDataset(inspection, dataset.resolved_splits, exclude)
 
 
 def _relative_source(source: str, out: Path) -> str:

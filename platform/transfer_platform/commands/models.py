@@ -99,7 +99,7 @@ def verify() -> str:
 @contextmanager
 def _ledger() -> Iterator[Ledger]:
     mlflow_server.require_registry()
-    with Ledger.open(databases.ledger_url()) as ledger:
+    with databases.open_ledger() as ledger:
         yield ledger
 
 

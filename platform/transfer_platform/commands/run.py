@@ -15,14 +15,15 @@ from transfer_platform.commands._open import OpenedRecipe, open_recipe
 # isort: split
 from safetensors.torch import load_file
 
+from transfer_model.classifier import FILES
 from transfer_model.model_config import WEIGHTS_FILE, ModelConfig
 from transfer_model.network import Network, build_network
 from transfer_platform import databases, paths
 from transfer_platform.commands._trainer import (
     feature_store,
     fetch_all_weights,
-    first_values,
     make_trainer,
+    network_variants,
     trial_count,
 )
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
@@ -40,6 +41,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.engines.local import LocalEngine
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
+from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
@@ -47,11 +49,14 @@ from transfer_platform.search.study import FinishedTrial, Study, count_studies, 
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
+from transfer_platform.training.loop import FitResult
+from transfer_platform.training.rehearsal import rehearse_serving, rehearse_training
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 from transfer_registry import mlflow_server
 from transfer_registry.files import atomic_database
 from transfer_registry.locks import study_lock
 from transfer_registry.mlflow_registry import champion_version
+from transfer_registry.packaging import artifact_digest
 from transfer_registry.promote import PromotionResult
 from transfer_registry.verdict import Verdict
 
@@ -193,7 +198,7 @@ class _Session:
         """Logs the inputs, the data report and the machine. Values logged by an earlier process are not overwritten."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
-            study.set_user_attr("precision", trainer.select_precision(first_values(self.recipe)))
+            self._rehearse()
         trainer.precision = str(study.user_attrs["precision"])
         trials = trial_count(self.recipe)
         plural = "s" * (trials > 1)
@@ -203,7 +208,15 @@ class _Session:
         if study.user_attrs.get("data") != (logged := {"run": parent.run_id, **counts}):
             log_data(parent, self.opened.inspection, self.splits)
             study.set_user_attr("data", logged)
-        log_machine(parent, str(trainer.device), trainer.precision)
+        log_machine(parent, trainer.device, trainer.precision)
+
+    def _rehearse(self) -> None:
+        """Selects the precision, after checking that the recipe's networks can be trained, saved and served."""
+        trainer = self.trainer
+        recipes = rehearse_training(trainer, network_variants(self.recipe), self.say)
+        trainer.precision = trainer.select_precision(recipes[0])
+        rehearse_serving(trainer, recipes, self.home)
+        self.study.set_user_attr("precision", trainer.precision)
 
     def search(self) -> None:
         """Runs the remaining trials and logs the state of the study."""
@@ -228,16 +241,27 @@ class _Session:
             return earlier
         number = self.study.best.number
         best = resolve(self.recipe, self.study.best.params)
-        restored = self.engine.restore(number, best)
-        log_network(self.parent, restored.network)
-        predictions = validation_predictions(self.splits, restored.fit.logits)
+        fit = self.engine.restore(number, best)
+        log_network(self.parent, self.trainer.untrained_network(best))
+        predictions = validation_predictions(self.splits, fit.logits)
         log_validation(self.parent, predictions)
         log_label_errors(self.parent, self.opened.inspection, self.splits, predictions)
-        write_artifact(self.trainer, best, restored.fit, restored.network, folder, self.say)
+        self._write_model(number, best, fit, folder)
         best_run = self.tracker.find_trial_run(self.parent, number)
-        return conclude(
-            folder, self.recipe, self.splits, self.study, self.parent, best_run, restored.fit.logits, self.say
-        )
+        return conclude(folder, self.recipe, self.splits, self.study, self.parent, best_run, fit.logits, self.say)
+
+    def _write_model(self, number: int, best: Recipe, fit: FitResult, folder: Path) -> None:
+        """Writes the served form of the best trial, unless `folder` still contains it.
+
+        Writing it again would train the network again if the recipe uses folds.
+        """
+        false_alarms = self.recipe.promotion.false_alarms if self.recipe.promotion else None
+        written = {"trial": number, "false_alarms": false_alarms}
+        complete = all((folder / name).exists() for name in FILES)
+        if complete and self.study.user_attrs.get("model") == {**written, "digest": artifact_digest(folder)}:
+            return
+        write_artifact(self.trainer, best, fit, self.trainer.finalize(best, fit), folder, self.say)
+        self.study.set_user_attr("model", {**written, "digest": artifact_digest(folder)})
 
 
 def _require_databases(recipe: Recipe) -> None:
@@ -245,6 +269,9 @@ def _require_databases(recipe: Recipe) -> None:
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()
+    mlflow_server.require_database()
+    if recipe.promotion:
+        databases.require_ledger()
 
 
 def _image_counts(inspection: Inspection, splits: Splits) -> str:
@@ -254,8 +281,8 @@ def _image_counts(inspection: Inspection, splits: Splits) -> str:
         text += f"; {len(splits.ignored)} hidden or system files ignored"
     if inspection.quarantine:
         text += f"; {len(inspection.quarantine)} unreadable files skipped"
-    if warnings := inspection.count(Severity.WARNING):
-        text += f"; {warnings} warning{'s' * (warnings != 1)}: see `platform data RECIPE`"
+    if warnings := warning_counts(inspection):
+        text += f"; {warnings}: see `platform data RECIPE`"
     return text
 
 

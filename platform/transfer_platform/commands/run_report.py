@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 import torchinfo
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +27,7 @@ from transfer_platform.search.figures import study_figures
 from transfer_platform.search.study import Study
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run
+from transfer_platform.training.hardware import describe_hardware
 
 LIBRARIES = ("transfer-platform", "torch", "torchvision", "timm", "mlflow", "optuna")
 CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/macro_f1")
@@ -69,12 +71,14 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
     run.log_table(columns, f"{DATA}/label_errors.json")
 
 
-def log_machine(run: Run, device: str, precision: str) -> None:
+def log_machine(run: Run, device: torch.device, precision: str) -> None:
     """Logs the device, precision and machine, because they affect the least significant digits of the results."""
+    hardware = describe_hardware(torch.device("cpu")) | describe_hardware(device)
     run.log_params(
         {
-            "machine.device": device,
+            "machine.device": str(device),
             "machine.precision": precision,
+            **{f"machine.{name}": value for name, value in hardware.items()},
             "machine.cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
             "machine.memory_gib": round(psutil.virtual_memory().total / 2**30),
             "machine.system": platform.platform(),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transfer_platform.data.image_folder import read_image_folder, unlisted_note
 from transfer_platform.data.image_stats import ImageStats
 from transfer_platform.data.manifest import Manifest, is_manifest, read_manifest
 from transfer_platform.data.manifest_files import locate_images
@@ -66,8 +67,13 @@ class ScannedDataset:
         changed = {split: spec for split, spec in specs.items() if spec is not None}
         return replace(self, resolved_splits=replace(self.resolved_splits, **changed))
 
-    def split(self) -> Splits:
-        """Splits the images with `build_splits`, as configured in the recipe."""
+    def split(self, similar: Collection[Collection[str]] = ()) -> Splits:
+        """Splits the images with `build_splits`, as configured in the recipe.
+
+        Args:
+            similar: Digests of each set of near duplicates, which fractions and folds do not divide; not used if
+                `dataset.group_near_duplicates` is false.
+        """
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]
         return build_splits(
@@ -76,6 +82,7 @@ class ScannedDataset:
             folds=validation.folds if isinstance(validation, FoldsConfig) else 0,
             split_seed=self.config.split_seed,
             allowed=self.allowed,
+            similar=similar if self.config.group_near_duplicates else (),
         )
 
 
@@ -96,13 +103,15 @@ def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silen
 
 
 def _open_folder(config: DatasetConfig, folder: Path, progress: Progress, say: Say) -> ScannedDataset:
+    root = open_source(config.source, folder, config.sha256, progress).resolve()
+    if manifest := read_image_folder(root, config.group_by, config.exclude):
+        return _open_rows(manifest, config, progress, say)
     if config.group_by:
         raise DataError(
             f"dataset.group_by requires a manifest with a {config.group_by!r} column, but the source {config.source} "
             f"is not a manifest; list the images in a CSV file with the columns path, label and "
             f"{config.group_by}, and set dataset.source to that file"
         )
-    root = open_source(config.source, folder, config.sha256, progress).resolve()
     splits, stats = resolve_folder_splits(root, config.splits), ImageStats()
     for message in splits.messages:
         say(message)
@@ -114,17 +123,26 @@ def _open_folder(config: DatasetConfig, folder: Path, progress: Progress, say: S
 
 def _open_manifest(config: DatasetConfig, folder: Path, progress: Progress, say: Say) -> ScannedDataset:
     file = open_manifest(config.source, folder, config.sha256, progress)
-    manifest = read_manifest(file, config.group_by)
+    url = config.source if "://" in config.source else ""
+    return _open_rows(read_manifest(file, config.group_by), config, progress, say, url)
+
+
+def _open_rows(
+    manifest: Manifest, config: DatasetConfig, progress: Progress, say: Say, url: str = ""
+) -> ScannedDataset:
     splits = resolve_manifest_splits(manifest.splits, config.splits)
     for message in splits.messages:
         say(message)
-    images = locate_images(manifest, config.source if "://" in config.source else "")
+    images = locate_images(manifest, url)
     _require_consistent_splits(manifest, splits.split_specs)
-    excluded, allowed = match_patterns(config, partial(match_rows, images.names, file))
+    excluded, allowed = match_patterns(config, partial(match_rows, images.names, manifest.file))
     stats = ImageStats()
     catalogs, fetched = images.scan(excluded, stats, progress)
     allowed = frozenset(fetched.get(path, path) for path in allowed)
-    return ScannedDataset(config, splits, images.root, catalogs, stats, allowed, manifest.notes)
+    notes = manifest.notes
+    if not manifest.is_listed_by_user:
+        notes += tuple(unlisted_note(manifest, images.names.values()))
+    return ScannedDataset(config, splits, images.root, catalogs, stats, allowed, notes)
 
 
 def _require_consistent_splits(manifest: Manifest, specs: Mapping[str, SplitSpec]) -> None:

@@ -5,42 +5,43 @@ does not support fractions, and its assignment may change between versions.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from transfer_platform.data.catalog import ImageRecord, in_several_splits, sort_by_content
-from transfer_platform.data.hash_split import hash_to_int, require_fraction_bounds, select_test
+from transfer_platform.data.hash_split import hash_to_int, require_folds, require_fraction_bounds, require_validation
+from transfer_platform.data.split_units import (
+    ALL_CLASSES,
+    SplitUnit,
+    form_units,
+    require_two_units,
+    scarce_classes,
+    select_test,
+)
 from transfer_platform.errors import SplitError
 
-_ALL = ""
-"""Key for the total over all classes; differs from every label, because labels are never empty."""
 _MISSING_CLASS_COST = 100.0
 """Cost of a class that is missing from a part; exceeds the cost of any imbalance."""
 _MIN_GAIN = 1e-9
 _MAX_ROUNDS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCluster:
-    """A single group, or several groups that must stay together because they share images.
-
-    Attributes:
-        names: Sorted names of the groups.
-        counts: Number of images per class; the key `_ALL` holds the total over all classes.
-    """
-
-    names: tuple[str, ...]
-    counts: Mapping[str, int]
-
-
 def split_by_group(
-    images: Iterable[ImageRecord], fractions: Mapping[str, float], split_seed: int
+    images: Iterable[ImageRecord],
+    fractions: Mapping[str, float],
+    split_seed: int,
+    similar: Collection[Collection[str]] = (),
+    *,
+    folds: int = 0,
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test without breaking up groups.
 
     `fractions` may contain `test` and `validation`. A group is in test if `sha256(split_seed:group:NAME)`, scaled to
-    the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows.
-    Validation gets approximately the validation fraction of each class's remaining images.
+    the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows. Every
+    class is in train and test (see `select_test`). Validation gets approximately the validation fraction of the other
+    images of each class, except for classes that are left in a single group. Groups that contain near duplicates,
+    listed in `similar`, stay together. `folds` is the number of folds into which train is divided afterwards.
 
     Returns:
         `train` and the splits in `fractions`, each sorted by label and digest.
@@ -50,33 +51,36 @@ def split_by_group(
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
-    remaining, split_of = merge_groups(images), dict[str, str]()
+    remaining, split_of = form_units(images, similar), dict[str, str]()
     if "test" in fractions:
-        test = _select_test_clusters(remaining, fractions["test"], split_seed)
-        split_of = dict.fromkeys((name for names in test for name in names), "test")
-        remaining = [cluster for cluster in remaining if cluster.names not in test]
+        hash_of, keep = partial(_hash, f"{split_seed}:group"), 2 if folds or "validation" in fractions else 1
+        test, remaining = select_test(remaining, hash_of, fractions["test"], "groups", keep)
+        split_of = {name: "test" for unit in test for name in unit.names}
+    elif fractions:
+        require_two_units(remaining, "validation", "groups")
     if "validation" in fractions:
-        fraction = fractions["validation"]
-        parts = _assign_parts(remaining, (1 - fraction, fraction), f"validation:{split_seed}")
-        _require_classes(remaining, parts, 2, "train and validation", "set another fraction")
-        for cluster, part in zip(remaining, parts, strict=True):
-            split_of |= dict.fromkeys(cluster.names, "validation" if part else "train")
+        validation = _select_validation(remaining, fractions["validation"], f"validation:{split_seed}")
+        require_validation(validation, "groups")
+        split_of |= {name: "validation" for unit in validation for name in unit.names}
     return {
         split: tuple(image for image in images if split_of.get(image.group, "train") == split)
         for split in ("train", *fractions)
     }
 
 
-def assign_group_folds(images: Sequence[ImageRecord], folds: int, split_seed: int) -> tuple[int, ...]:
+def assign_group_folds(
+    images: Sequence[ImageRecord], folds: int, split_seed: int, similar: Collection[Collection[str]] = ()
+) -> tuple[int, ...]:
     """Returns the fold index (0 to `folds` - 1) of each training image, keeping groups whole and balancing classes.
 
     Raises:
-        SplitError: A class would be missing from a fold.
+        SplitError: A class would be missing from the training images of a fold, or there are fewer groups than folds.
     """
-    clusters = merge_groups(sort_by_content(images))
-    parts = _assign_parts(clusters, [1 / folds] * folds, f"folds:{split_seed}")
-    _require_classes(clusters, parts, folds, f"each of the {folds} folds", "reduce the number of folds")
-    fold_of = {name: part for cluster, part in zip(clusters, parts, strict=True) for name in cluster.names}
+    units = form_units(sort_by_content(images), similar)
+    require_folds(units, folds, "groups")
+    parts = _assign_parts(units, [1 / folds] * folds, f"folds:{split_seed}")
+    _require_classes(units, parts, "at least two folds", "reduce the number of folds")
+    fold_of = {name: part for unit, part in zip(units, parts, strict=True) for name in unit.names}
     return tuple(fold_of[image.group] for image in images)
 
 
@@ -87,61 +91,45 @@ def groups_in_several_splits(
     return dict(sorted(in_several_splits(images_by_split, "group").items()))
 
 
-def merge_groups(images: Sequence[ImageRecord]) -> list[GroupCluster]:
-    """Merges groups that share an image into clusters, sorted by each cluster's first group name."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    names, group_of = np.unique([image.group for image in images], return_inverse=True)
-    digests, digest_of = np.unique([image.sha256 for image in images], return_inverse=True)
-    nodes = len(names) + len(digests)
-    edges = coo_array((np.ones(len(images), bool), (group_of, len(names) + digest_of)), shape=(nodes, nodes))
-    _, component = connected_components(edges, directed=False)
-    names_of: dict[int, set[str]] = defaultdict(set)
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
-    for image, group in zip(images, group_of.tolist(), strict=True):
-        names_of[component[group]].add(image.group)
-        counts[component[group]].update((image.label, _ALL))
-    clusters = (GroupCluster(tuple(sorted(names_of[key])), dict(sorted(counts[key].items()))) for key in names_of)
-    return sorted(clusters, key=lambda cluster: cluster.names)
+def _hash(salt: str, name: str) -> int:
+    return hash_to_int(f"{salt}:{name}")
 
 
-def _select_test_clusters(clusters: Sequence[GroupCluster], fraction: float, split_seed: int) -> set[tuple[str, ...]]:
-    """Returns the group names of each test cluster. A cluster is selected for the test split as a whole."""
-    hashes = {
-        cluster.names: min(hash_to_int(f"{split_seed}:group:{name}") for name in cluster.names) for cluster in clusters
-    }
-    by_class: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for cluster in clusters:
-        for label in cluster.counts.keys() - {_ALL}:
-            by_class[label].append(cluster.names)
-    return select_test(dict(sorted(by_class.items())), hashes, fraction, "groups")
+def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -> list[SplitUnit]:
+    """Returns the validation units. The only unit of a class is left in train."""
+    single = set(scarce_classes(units, 2))
+    divided = [unit for unit in units if not single.intersection(unit.labels)]
+    if not divided:
+        return []
+    parts = _assign_parts(divided, (1 - fraction, fraction), salt)
+    in_train = {label for unit in units if single.intersection(unit.labels) for label in unit.labels}
+    _require_classes(divided, parts, "both train and validation", "set another fraction", in_train)
+    return [unit for unit, part in zip(divided, parts, strict=True) if part]
 
 
-def _assign_parts(clusters: Sequence[GroupCluster], shares: Sequence[float], salt: str) -> list[int]:
-    """Returns the part index of each cluster. Each part gets approximately its target share of each class.
+def _assign_parts(units: Sequence[SplitUnit], shares: Sequence[float], salt: str) -> list[int]:
+    """Returns the part index of each unit. Each part gets approximately its target share of each class.
 
-    Assigns each cluster, largest first, to the part where it costs least, then moves clusters to lower the total cost.
+    Assigns each unit, largest first, to the part where it costs least, then moves units to lower the total cost.
     """
     totals: Counter[str] = Counter()
-    for cluster in clusters:
-        totals.update(cluster.counts)
+    for unit in units:
+        totals.update(unit.counts)
     assignment = _Assignment(totals, shares, [Counter() for _ in shares])
     order = sorted(
-        range(len(clusters)),
+        range(len(units)),
         key=lambda index: (
-            -clusters[index].counts[_ALL].bit_length(),
-            hash_to_int(f"{salt}:{clusters[index].names[0]}"),
+            -units[index].counts[ALL_CLASSES].bit_length(),
+            hash_to_int(f"{salt}:{units[index].names[0]}"),
         ),
     )
-    parts = [0] * len(clusters)
+    parts = [0] * len(units)
     for index in order:
-        counts = clusters[index].counts
+        counts = units[index].counts
         parts[index] = min(range(len(shares)), key=lambda part: (assignment.cost(part, counts, 1), part))
         assignment.counts[parts[index]].update(counts)
     for _ in range(_MAX_ROUNDS):
-        if not sum(assignment.move(parts, index, clusters[index].counts) for index in order):
+        if not sum(assignment.move(parts, index, units[index].counts) for index in order):
             break
     return parts
 
@@ -155,17 +143,17 @@ class _Assignment:
     counts: Sequence[Counter[str]]
 
     def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
-        """Returns the cost change from adding a cluster to a part (`sign` = 1) or removing it (`sign` = -1)."""
+        """Returns the cost change from adding a unit to a part (`sign` = 1) or removing it (`sign` = -1)."""
         cost = 0.0
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]
             cost += count * (2 * sign * (current - self.shares[part] * total) + count) / total**2
-            without_cluster = 0 if sign > 0 else count
-            cost -= sign * _MISSING_CLASS_COST * (current == without_cluster)
+            without_unit = 0 if sign > 0 else count
+            cost -= sign * _MISSING_CLASS_COST * (current == without_unit)
         return cost
 
     def move(self, parts: list[int], index: int, counts: Mapping[str, int]) -> bool:
-        """Moves a cluster to the cheapest other part if this lowers the cost; returns True if the cluster was moved."""
+        """Moves a unit to the cheapest other part if this lowers the cost; returns True if the unit was moved."""
         current = parts[index]
         others = [part for part in range(len(self.shares)) if part != current]
         best = min(others, key=lambda part: (self.cost(part, counts, 1), part))
@@ -178,16 +166,16 @@ class _Assignment:
 
 
 def _require_classes(
-    clusters: Sequence[GroupCluster], parts: Sequence[int], count: int, subject: str, remedy: str
+    units: Sequence[SplitUnit], parts: Sequence[int], subject: str, remedy: str, in_train: Collection[str] = ()
 ) -> None:
+    """Raises a `SplitError` if a class is in one part only, except for the classes `in_train`."""
     parts_of: dict[str, set[int]] = defaultdict(set)
     groups: Counter[str] = Counter()
-    for cluster, part in zip(clusters, parts, strict=True):
-        for label in cluster.counts:
+    for unit, part in zip(units, parts, strict=True):
+        for label in unit.labels:
             parts_of[label].add(part)
             groups[label] += 1
-    missing = [label for label in sorted(parts_of) if label != _ALL and len(parts_of[label]) < count]
-    if missing:
+    if missing := [label for label in sorted(parts_of) if label not in in_train and len(parts_of[label]) < 2]:
         available = ", ".join(f"{label!r} is in {groups[label]}" for label in missing)
         raise SplitError(
             f"{subject} must have images of every class, but some classes are in too few groups (dataset.group_by): "

@@ -1,26 +1,23 @@
-"""Reads manifests: CSV, TSV or Parquet tables of images and their labels.
+"""Reads manifests: CSV, TSV, JSONL or Parquet tables of images and labels."""
 
-Text files are parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells
-or malformed quotes, and stops at the first row with extra cells.
-"""
-
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from transfer_platform.data.catalog import join_lines, normalize_label
+from transfer_platform.data.manifest_table import DELIMITERS, PARQUET, SUFFIXES, Table, read_table
 from transfer_platform.data.split_names import SPLIT_NAMES, split_for_name
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.suggest import did_you_mean
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
 """Columns with a predefined meaning; names are case-insensitive."""
+FILE_NAME = "file_name"
+"""Name of the column `path` in the metadata files of Hugging Face; understood if there is no column `path`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,8 @@ class ManifestRow:
     """One image listed in a manifest.
 
     Attributes:
-        number: Line number in a CSV or TSV file, or row number in a Parquet file, starting at 1.
+        number: Line number in a text file, or row number in a Parquet file, starting at 1. In a manifest of several
+            files, the number of the `ManifestPart` is added.
         path: Path or URL as written in the file.
         label: Class, in Unicode normal form NFC.
         split: `train`, `validation` or `test`; empty if there is no `split` column.
@@ -44,20 +42,44 @@ class ManifestRow:
     weight: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class ManifestPart:
+    """One file of a manifest that consists of several files.
+
+    Attributes:
+        start: Number that is added to the line and row numbers of the file.
+        name: Path of the file, relative to the folder of the manifest.
+    """
+
+    start: int
+    name: str
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The parsed contents of a manifest.
 
     Attributes:
+        file: File of the manifest; a folder if the manifest consists of several files below this folder.
         rows: All rows with the correct number of cells.
         errors: Line or row number and message for each error; empty if the manifest is valid.
         notes: Messages about the columns.
+        parts: Files of the manifest, in the order of their numbers; empty if it consists of one file.
+        is_listed_by_user: True if the user named the manifest. False if it was found in the folder of a dataset, which
+            may come from anyone; its paths must stay inside this folder.
     """
 
     file: Path
     rows: tuple[ManifestRow, ...]
     errors: tuple[tuple[int, str], ...]
     notes: tuple[str, ...]
+    parts: tuple[ManifestPart, ...] = ()
+    is_listed_by_user: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths are resolved against."""
+        return self.file if self.parts else self.file.parent
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -67,23 +89,16 @@ class Manifest:
 
     def row_label(self, number: int) -> str:
         """Returns the file name and line or row number, for use in messages."""
-        unit = "row" if self.file.suffix.lower() == ".parquet" else "line"
-        return f"{printable(self.file.name)}, {unit} {number}"
+        parts = self.parts or (ManifestPart(0, self.file.name),)
+        part = max((part for part in parts if part.start < number), key=lambda part: part.start)
+        unit = "row" if part.name.lower().endswith(PARQUET) else "line"
+        return f"{printable(part.name)}, {unit} {number - part.start}"
 
     def raise_errors(self, errors: Sequence[tuple[int, str]]) -> None:
         """Raises a `DataError` if there are any errors; the message lists the first 20."""
         if lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]:
             count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
             raise DataError(f"the manifest {printable(self.file)} has {count}:\n{join_lines(lines)}")
-
-
-@dataclass
-class _Table:
-    """Table rows as text, with line or row numbers, and an error for each row that has the wrong number of cells."""
-
-    columns: list[str]
-    rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    errors: list[tuple[int, str]] = field(default_factory=list)
 
 
 def is_manifest(source: str) -> bool:
@@ -93,26 +108,22 @@ def is_manifest(source: str) -> bool:
     (True, True, False)
     """
     path = urlsplit(source).path if "://" in source else source
-    return PurePosixPath(path).suffix.lower() in (*DELIMITERS, ".parquet")
+    return PurePosixPath(path).suffix.lower() in SUFFIXES
 
 
 def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     """Reads a manifest; errors in individual rows are returned rather than raised.
 
     Args:
-        file: A `.csv` (comma-separated), `.tsv` (tab-separated) or `.parquet` file; text must be UTF-8. The columns
-            are `path`, `label` and, optionally, `split` and `weight`; other columns are ignored.
+        file: A file that `read_table` can read. The columns are `path` (or `file_name`), `label` and, optionally,
+            `split` and `weight`; other columns are ignored.
         group_by: Name of an additional required column that contains the group names.
 
     Raises:
         DataError: The file cannot be read, lacks a required column, or has no rows.
     """
     required = ["path", "label", *([group_by] if group_by else [])]
-    if file.suffix.lower() == ".parquet":
-        table = _read_parquet(file, required)
-    else:
-        table = _read_text(file, DELIMITERS[file.suffix.lower()])
-    table = _normalize_columns(table, group_by)
+    table = _normalize_columns(read_table(file, {*required, *STANDARD_COLUMNS, FILE_NAME}), group_by)
     _require_columns(file, table.columns, required, group_by)
     if not table.rows and not table.errors:
         raise DataError(f"the manifest {printable(file)} has no rows below the header")
@@ -120,66 +131,21 @@ def read_manifest(file: Path, group_by: str | None = None) -> Manifest:
     return Manifest(file, rows, (*table.errors, *_row_errors(table, required)), tuple(_column_notes(table)))
 
 
-def _read_text(file: Path, delimiter: str) -> _Table:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            return _parse_text(csv.reader(stream, delimiter=delimiter, strict=True))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the manifest {printable(file)} is not valid UTF-8 (at byte {error.start}); save it as UTF-8"
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotation marks") from error
-    except OSError as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
-
-
-def _parse_text(reader: Iterator[list[str]]) -> _Table:
-    table = _Table([name.strip() for name in next(reader, [])])
-    number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
-    for cells in reader:
-        if cells and len(cells) != len(table.columns):
-            table.errors.append((number, f"has {len(cells)} cells, but the header has {len(table.columns)}"))
-        elif cells:
-            table.rows.append((number, dict(zip(table.columns, cells, strict=True))))
-        number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
-    return table
-
-
-def _read_parquet(file: Path, required: Sequence[str]) -> _Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        names = list(parquet.read_schema(file).names)
-        used = {*required, *STANDARD_COLUMNS}
-        columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & used})
-        data = parquet.ParquetFile(file).read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {error}") from error
-    texts: dict[str, list[str | None]] = {}
-    for name in columns:
-        try:
-            texts[name] = data[name].cast(pa.string()).to_pylist()
-        except pa.ArrowException as error:
-            raise DataError(
-                f"the {name!r} column of the manifest {printable(file)} has the type {data[name].type}, but "
-                "must contain text or numbers"
-            ) from error
-    rows = [{name: texts[name][index] or "" for name in columns} for index in range(data.num_rows)]
-    return _Table(names, list(enumerate(rows, 1)))
-
-
-def _normalize_columns(table: _Table, group_by: str | None) -> _Table:
-    """Renames standard columns to lowercase, such as `Path` to `path`, unless this would create duplicates."""
+def _normalize_columns(table: Table, group_by: str | None) -> Table:
+    """Renames standard columns to lowercase, and `file_name` to `path`, unless this would create duplicates."""
     new_names = {
         name: name.casefold()
         for name in table.columns
-        if name.casefold() in STANDARD_COLUMNS and name.casefold() not in table.columns and name != group_by
+        if name.casefold() in (*STANDARD_COLUMNS, FILE_NAME)
+        and name.casefold() not in table.columns
+        and name != group_by
     }
+    lowercase = [new_names.get(name, name) for name in table.columns]
+    if "path" not in lowercase and FILE_NAME in lowercase and group_by != FILE_NAME:
+        new_names[table.columns[lowercase.index(FILE_NAME)]] = "path"
     if not new_names or len(set(new_names.values())) < len(new_names):
         return table
-    return _Table(
+    return Table(
         [new_names.get(name, name) for name in table.columns],
         [(number, {new_names.get(name, name): cell for name, cell in cells.items()}) for number, cells in table.rows],
         table.errors,
@@ -215,7 +181,7 @@ def _parse_row(number: int, cells: dict[str, str], group_by: str | None) -> Mani
     )
 
 
-def _row_errors(table: _Table, required: Sequence[str]) -> Iterator[tuple[int, str]]:
+def _row_errors(table: Table, required: Sequence[str]) -> Iterator[tuple[int, str]]:
     words = [word for names in SPLIT_NAMES.values() for word in names]
     for number, cells in table.rows:
         yield from ((number, f"its {name!r} is empty") for name in required if not cells[name].strip())
@@ -226,7 +192,7 @@ def _row_errors(table: _Table, required: Sequence[str]) -> Iterator[tuple[int, s
             yield number, f"its weight is {cells['weight']!r}, but must be a number above 0"
 
 
-def _column_notes(table: _Table) -> Iterator[str]:
+def _column_notes(table: Table) -> Iterator[str]:
     words = Counter(cells["split"].strip() for _, cells in table.rows if "split" in cells)
     for word, count in sorted(words.items()):
         if word != (split := split_for_name(word)):

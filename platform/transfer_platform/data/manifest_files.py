@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transfer_platform.data.image_stats import ImageStats
 
 _MAX_COMPARED_NAMES = 5000
+_NOT_ALLOWED = ", which is not allowed in a downloaded manifest or a metadata file"
 _MAX_SUGGESTIONS = 20
 """Maximum number of missing files for which similar names are suggested."""
 
@@ -57,7 +58,7 @@ class ManifestImages:
     @property
     def root(self) -> Path:
         """Folder that contains the manifest; local image names are relative to this folder."""
-        return self.manifest.file.parent
+        return self.manifest.folder
 
     @property
     def names(self) -> dict[str, Path]:
@@ -111,7 +112,7 @@ class ManifestImages:
                 for entry in entries
                 if (file := str(entry.path)) in digests
             ),
-            classes=tuple(sorted({entry.row.label for entry in entries})),
+            classes=tuple(sorted({entry.row.label for entry in entries if entry.path not in excluded})),
             excluded=tuple(sorted(entry.path for entry in entries if entry.path in excluded)),
             ignored=(),
             problems={entry.path: problems[entry.path] for entry in entries if entry.path in problems},
@@ -123,20 +124,24 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A local manifest may list any file. In a manifest downloaded from `url`, paths must not leave the manifest's folder.
+    A manifest that the user named may list any file or URL. File paths of one that was downloaded from `url`, or found
+    in the folder of a dataset, must stay inside its folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.
     """
     entries, errors = list[ManifestEntry](), list(manifest.errors)
     first_rows: dict[Path, int] = {}
+    root = manifest.folder.resolve()
     for row in manifest.rows:
         if not row.path.strip():
             continue
-        if error := _path_error(row.path, downloaded=bool(url)):
+        if error := _path_error(row.path, confined=bool(url) or not manifest.is_listed_by_user):
             errors.append((row.number, f"{printable(row.path)} {error}"))
             continue
-        entry = _locate(row, manifest.file.parent, url)
+        entry = _locate(row, manifest.folder, url)
+        if not (manifest.is_listed_by_user or entry.url) and not entry.path.resolve().is_relative_to(root):
+            errors.append((row.number, f"{printable(row.path)} is a link to a target outside the dataset"))
         if (first := first_rows.setdefault(entry.path, row.number)) != row.number:
             errors.append((row.number, f"{printable(row.path)} is already listed in {manifest.row_label(first)}"))
         entries.append(entry)
@@ -150,20 +155,20 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     return ManifestImages(manifest, tuple(entries))
 
 
-def _path_error(path: str, *, downloaded: bool) -> str:
-    """Returns an error message, or "" if the path is valid; rejects local files in a downloaded manifest."""
+def _path_error(path: str, *, confined: bool) -> str:
+    """Returns an error message, or "" if the path is valid; a `confined` path must be inside the manifest's folder."""
     if "\0" in path:
         return "contains a NUL character, which is not allowed in file names"
     if store := scheme(path):
         known = ", ".join(f"{name}://" for name in STORES)
         return "" if store in STORES else f"cannot be fetched; supported: {known}{did_you_mean(store, STORES)}"
-    if not downloaded:
+    if not confined:
         return ""
     relative = PurePosixPath(path)
     if relative.is_absolute():
-        return "is absolute, which is not allowed in a downloaded manifest"
+        return f"is absolute{_NOT_ALLOWED}"
     if ".." in relative.parts:
-        return "points outside the manifest's folder (..), which is not allowed in a downloaded manifest"
+        return f"points outside the manifest's folder (..){_NOT_ALLOWED}"
     return ""
 
 

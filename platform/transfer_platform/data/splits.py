@@ -1,7 +1,8 @@
 """Training, validation and test images of a study, and their fingerprints.
 
 The split of an image depends on its bytes and the split seed, never on file names or order; with `dataset.group_by`,
-whole groups are assigned to splits. If these rules change, new results are no longer comparable with earlier ones.
+whole groups are assigned to splits, and near duplicates are assigned together. If these rules change, new results are
+no longer comparable with earlier ones.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Splits:
         test: Images used for the promotion checks.
         ignored: Hidden and system files that were ignored.
         folds: Cross-validation fold of each training image, 0 to K - 1; empty without cross-validation.
+        near_duplicates: True if the folds depend on near duplicates among the training images.
     """
 
     classes: tuple[str, ...]
@@ -47,6 +49,7 @@ class Splits:
     test: tuple[ImageRecord, ...]
     ignored: tuple[Path, ...] = ()
     folds: tuple[int, ...] = ()
+    near_duplicates: bool = False
 
     @property
     def by_name(self) -> dict[str, tuple[ImageRecord, ...]]:
@@ -76,8 +79,8 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the fingerprints of all splits and, if the images are grouped, of the folds."""
-        grouped = any(image.group for image in self.train)
+        """SHA-256 of the fingerprints of all splits and, with groups or near duplicates, of the folds."""
+        grouped = self.near_duplicates or any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
             for fold in range(self.fold_count if grouped else 0)
@@ -109,6 +112,7 @@ def build_splits(
     folds: int = 0,
     split_seed: int = 0,
     allowed: Collection[Path] = frozenset(),
+    similar: Collection[Collection[str]] = (),
 ) -> Splits:
     """Builds the splits from the scanned images; files with problems are left out.
 
@@ -118,6 +122,7 @@ def build_splits(
         folds: Number of cross-validation folds; 0 disables cross-validation.
         split_seed: Seed of the splits and folds.
         allowed: Files allowed to appear in more than one split.
+        similar: Digests of each set of near duplicates; fractions and folds do not divide these sets.
 
     Raises:
         SplitError: The classes differ, a class has too few images, or two splits share an image or a group.
@@ -128,11 +133,14 @@ def build_splits(
     _require_disjoint_images(listed, allowed)
     _require_disjoint_groups(listed)
     grouped = any(image.group for image in listed["train"])
-    held_out = (split_by_group if grouped else split_by_hash)(listed["train"], fractions, split_seed)
+    divide = split_by_group if grouped else split_by_hash
+    held_out = divide(listed["train"], fractions, split_seed, similar, folds=folds)
     images = {"validation": (), **listed, **held_out}
     assign = assign_group_folds if grouped else assign_folds
-    assigned = assign(images["train"], folds, split_seed) if folds else ()
-    return Splits(classes, **images, ignored=ignored, folds=assigned)
+    assigned = assign(images["train"], folds, split_seed, similar) if folds else ()
+    trained = {image.sha256 for image in images["train"]}
+    joined = any(len(trained.intersection(digests)) > 1 for digests in similar)
+    return Splits(classes, **images, ignored=ignored, folds=assigned, near_duplicates=joined)
 
 
 def images_in_several_splits(

@@ -27,6 +27,7 @@ class Engine(Protocol):
 
         Raises:
             Pruned: `trial.report` pruned the trial.
-            TrainingError: The trial failed, for example because the loss is not finite. After this error, or if memory
-                runs out, the study marks the trial as failed and continues. Any other exception ends the study.
+            TrainingError: The trial failed, for example because the loss is not finite, or because its values cannot be
+                trained. After this error, or if memory runs out, the study marks the trial as failed and continues.
+                Any other exception ends the study.
         """

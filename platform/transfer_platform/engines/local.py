@@ -1,11 +1,10 @@
 """Engine that runs trials sequentially in the current process."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from transfer_model.network import Network
 from transfer_platform.engines.base import Engine
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.resolve import resolve
@@ -18,14 +17,6 @@ from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
 LOGITS = "validation.logits"
 """Key of the validation logits, which a checkpoint stores alongside the weights."""
-
-
-@dataclass(frozen=True)
-class RestoredTrial:
-    """The final network of a trial, in eval mode, and the result of its training."""
-
-    network: Network
-    fit: FitResult
 
 
 class LocalEngine(Engine):
@@ -58,7 +49,7 @@ class LocalEngine(Engine):
 
         Raises:
             Pruned: The study pruned the trial.
-            DivergedError: The loss is not finite.
+            TrainingError: The values of the trial cannot be trained, or the loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
@@ -79,8 +70,8 @@ class LocalEngine(Engine):
                 self._save(trial.number, value, result)
         return value
 
-    def restore(self, number: int, recipe: Recipe) -> RestoredTrial:
-        """Returns the final network and the training result of the best trial.
+    def restore(self, number: int, recipe: Recipe) -> FitResult:
+        """Returns the training result of the best trial.
 
         Retrains the trial if there is no checkpoint for it. `recipe` must contain the values of this trial.
         """
@@ -88,7 +79,7 @@ class LocalEngine(Engine):
         if result is None:
             result = self._trainer.train(recipe, lambda epoch: self._report_progress(number, recipe, epoch))
             self._save(number, result.best.metrics[self._objective.metric], result)
-        return RestoredTrial(self._trainer.finalize(recipe, result), result)
+        return result
 
     def _save(self, number: int, value: float, result: FitResult) -> None:
         metadata = {"trial": str(number), "value": repr(value), "epoch": str(result.best.number)}
@@ -121,6 +112,8 @@ def _ending(run: Run) -> Iterator[None]:
         raise
     except Exception as error:  # recorded in the run; the study decides how to continue
         run.set_tags({"platform.state": "FAILED", "platform.failure": f"{type(error).__name__}: {error}"})
+        if error.__cause__:  # the trial's message contains only the first line of the original error
+            run.log_text("".join(traceback.format_exception(error)), "failure.txt")
         run.end("FAILED")
         raise
     run.set_tags({"platform.state": "COMPLETE"})

@@ -9,6 +9,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 
 from transfer_model.decode import decode
 from transfer_platform.evaluation.calibration import CALIBRATION_BINS, calibration_curve
+from transfer_platform.evaluation.drawn_names import DrawnNames, drawn_names
 from transfer_platform.evaluation.predictions import Predictions
 
 THUMBNAIL_SIZE = 160
@@ -20,18 +21,21 @@ def confusion_matrix(predictions: Predictions) -> Figure:
     """Plots image counts by true class (rows) and predicted class (columns)."""
     classes = predictions.classes
     side = min(4 + 0.35 * len(classes), 24)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure, names = Figure(figsize=(side, side), layout="constrained"), drawn_names(classes)
+    axes = figure.subplots()
+    axes.tick_params(labelfontfamily=list(names.families))
     ConfusionMatrixDisplay.from_predictions(
         predictions.labels,
         predictions.predicted,
         labels=range(len(classes)),
-        display_labels=classes,
+        display_labels=names.texts,
         xticks_rotation=90 if len(classes) > 4 else 0,
         include_values=len(classes) <= 40,
         colorbar=False,
         cmap="Blues",
-        ax=figure.subplots(),
+        ax=axes,
     )
+    _add_note(figure, names)
     return figure
 
 
@@ -67,8 +71,12 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
     figure = Figure(figsize=(2.6 * COLUMNS, 3 * rows), layout="constrained")
     for axes in (grid := figure.subplots(rows, COLUMNS, squeeze=False)).flat:
         axes.set_axis_off()
-    for index, axes in zip(indices, grid.flat, strict=False):
+    names = drawn_names([line for index in indices for line in _caption(predictions, index)])
+    lines = zip(names.texts[::2], names.texts[1::2], strict=True)
+    for index, axes, caption in zip(indices, grid.flat, lines, strict=False):
         _show_image(axes, predictions, index)
+        axes.set_title("\n".join(caption), fontsize=7, fontfamily=names.families)
+    _add_note(figure, names)
     if not indices:
         figure.suptitle("no misclassified images")
     return figure
@@ -77,10 +85,19 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
 def _show_image(axes: Axes, predictions: Predictions, index: int) -> None:
     image = decode(predictions.paths[index], intensity=predictions.intensity)
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    label, predicted = predictions.labels[index], predictions.predicted[index]
     axes.imshow(np.asarray(image))
-    axes.set_title(
+
+
+def _caption(predictions: Predictions, index: int) -> tuple[str, str]:
+    """Returns the two lines of text above an image: its label and its prediction, and its file name."""
+    label, predicted = predictions.labels[index], predictions.predicted[index]
+    return (
         f"{predictions.classes[label]}, predicted {predictions.classes[predicted]} "
-        f"({predictions.probabilities[index, predicted]:.3f})\n{predictions.paths[index].name[:28]}",
-        fontsize=7,
+        f"({predictions.probabilities[index, predicted]:.3f})",
+        predictions.paths[index].name[:28],
     )
+
+
+def _add_note(figure: Figure, names: DrawnNames) -> None:
+    if names.note:
+        figure.supxlabel(names.note, fontsize=7)

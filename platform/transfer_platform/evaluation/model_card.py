@@ -76,8 +76,8 @@ def _limitations(config: ModelConfig) -> str:
     unknown = config.unknown
     if unknown.threshold == MAX_OOD_SCORE:
         return (
-            "No image is flagged as unknown because there were too few held-out images to guarantee a false alarm "
-            f"rate of {unknown.false_alarms:.1%}."
+            f"No image is flagged as unknown, because no threshold guarantees a false alarm rate of "
+            f"{unknown.false_alarms:.1%}: there were too few held-out images, or the features do not distinguish them."
         )
     return (
         f"An image is flagged as unknown if its out-of-distribution score exceeds {unknown.threshold:.4g}, "

@@ -14,12 +14,17 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
     """Returns one row per class, with the one-vs-rest threshold that maximizes F1 on the validation images.
 
     The columns are `class`, `threshold`, and the precision and recall on the validation images and on the test images.
+    They are None for a class without validation images.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")
     }
     for index, name in enumerate(validation.classes):
         positive, probabilities = validation.labels == index, validation.probabilities[:, index]
+        if not positive.any():
+            for column, value in zip(columns.values(), (name, *[None] * 5), strict=True):
+                column.append(value)
+            continue
         threshold = _best_threshold(positive, probabilities)
         on_validation = _precision_recall(positive, probabilities, threshold)
         on_test = _precision_recall(test.labels == index, test.probabilities[:, index], threshold)

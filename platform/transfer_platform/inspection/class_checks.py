@@ -49,6 +49,13 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
         yield Finding("class imbalance", (), f"{sizes} (ratio {most / fewest:.1f})")
 
 
+def check_validation(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
+    """Yields findings for classes without validation images, if there are validation images."""
+    if validation := splits.get("validation"):
+        for label in sorted({image.label for image in splits["train"]} - {image.label for image in validation}):
+            yield Finding("not in validation", (), f"{label!r} has no validation image")
+
+
 def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
     """Yields findings for manifest groups whose images are spread over several splits."""
     for name, group in groups_in_several_splits(splits).items():

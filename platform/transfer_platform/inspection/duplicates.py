@@ -11,11 +11,13 @@ import numpy as np
 
 from transfer_platform.data.splits import images_in_several_splits
 from transfer_platform.inspection.findings import Finding
+from transfer_platform.inspection.perceptual_hash import compute_hashes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from transfer_platform.data.catalog import ImageRecord
+    from transfer_platform.data.image_stats import ImageStats
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 MAX_BRIGHTNESS_DIFFERENCE = 4.0
@@ -63,18 +65,27 @@ def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
     return sorted(locations, key=lambda location: (order.index(location.partition("/")[0]), location))
 
 
-def near_duplicates(
-    splits: Mapping[str, Sequence[ImageRecord]], headers: NDArray[np.void], hashes: PerceptualHashes
-) -> Iterator[Finding]:
-    """Yields findings for almost identical images, such as resized or recompressed copies or consecutive video frames.
+def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
+    """Returns the digests of each set of almost identical images, such as resized copies or consecutive video frames.
 
-    `headers` (N,) are `HEADER_DTYPE` records; headers and hashes must be in the same order as the images in `splits`.
+    The result depends on the content of the images only, not on their order. `stats` must contain all images.
     """
-    images = [(split, image) for split, members in splits.items() for image in members]
-    for group in group_similar(headers, hashes, _distinct(splits)):
-        members = [images[index] for index in group]
-        if len({image.sha256 for _, image in members}) == 1:
-            continue
+    digests = sorted({image.sha256 for image in images})
+    rows = stats.rows(digests)
+    groups = group_similar(stats.headers(rows), compute_hashes(stats, rows), np.arange(len(rows)))
+    return [tuple(digests[index] for index in group) for group in groups]
+
+
+def near_duplicates(splits: Mapping[str, Sequence[ImageRecord]], similar: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Yields a finding for each set of almost identical images in `similar`, as returned by `similar_images`."""
+    set_of = {digest: number for number, digests in enumerate(similar) for digest in digests}
+    members_of: dict[int, dict[tuple[str, str], ImageRecord]] = defaultdict(dict)
+    for split, images in splits.items():
+        for image in images:
+            if image.sha256 in set_of:  # copies of the same content within a split are listed once
+                members_of[set_of[image.sha256]].setdefault((split, image.sha256), image)
+    for found in members_of.values():
+        members = [(split, image) for (split, _), image in found.items()]
         kind = "near duplicate"
         if len({split for split, _ in members}) > 1:
             kind = "near duplicate across splits"
@@ -83,19 +94,6 @@ def near_duplicates(
         locations = ", ".join(f"{split}/{image.label}" for split, image in members[:8])
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
         yield Finding(kind, tuple(image.path for _, image in members), locations + more)
-
-
-def _distinct(splits: Mapping[str, Sequence[ImageRecord]]) -> NDArray[np.int64]:
-    """Returns the indices of all images, excluding repeated copies of the same content within a split."""
-    indices: list[int] = []
-    start = 0
-    for images in splits.values():
-        first: dict[str, int] = {}
-        for index, image in enumerate(images, start):
-            first.setdefault(image.sha256, index)
-        indices.extend(first.values())
-        start += len(images)
-    return np.array(indices, np.int64)
 
 
 def group_similar(
@@ -128,25 +126,43 @@ def group_similar(
     aspects = np.log(headers["width"] / headers["height"])
     ends = np.searchsorted(brightness, brightness + MAX_BRIGHTNESS_DIFFERENCE, side="right")
     group = np.arange(len(order))
-    for rows, columns in _tiles(ends, *block):
-        similar = np.flatnonzero(vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION)
-        first, second = np.divmod(similar, columns.stop - columns.start)
-        pairs = np.stack((first + rows.start, second + columns.start), axis=1)
-        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
-        pairs = pairs[_may_match(aspects, hashes.mean_color, order[pairs])]
-        while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
-            batch, pairs = pairs[:pairs_at_once], pairs[pairs_at_once:]
-            group = _merge_groups(group, batch[_have_same_colors(hashes, order[batch])])
+    for tile in _tiles(ends, *block):
+        for rows, columns in _unmerged(group, *tile):
+            similar = vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION
+            similar &= group[rows, None] != group[columns]
+            first, second = np.divmod(np.flatnonzero(similar), len(columns))
+            pairs = np.stack((rows[first], columns[second]), axis=1)
+            pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] < ends[pairs[:, 0]])]
+            pairs = pairs[_may_match(aspects, hashes.mean_color, order[pairs])]
+            while len(pairs := pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]):
+                batch, pairs = pairs[:pairs_at_once], pairs[pairs_at_once:]
+                group = _merge_groups(group, batch[_have_same_colors(hashes, order[batch])])
     return _members(group, order)
 
 
-def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[slice, slice]]:
+def _unmerged(
+    group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields parts of a tile without most pairs that are already in one group; `group` (N,) numbers the groups.
+
+    The frames of a fixed camera form one large group after the first tiles. Comparing them further would take time that
+    grows with the square of their number.
+    """
+    groups, counts = np.unique(group[rows], return_counts=True)
+    largest = groups[np.argmax(counts)]
+    is_member = group[rows] == largest
+    for part in (rows[is_member], columns[group[columns] != largest]), (rows[~is_member], columns):
+        if all(map(len, part)):
+            yield part
+
+
+def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yields tiles (rows, columns) that cover all pairs (i, j) with i < j < ends[i]; `ends` (N,) must be sorted."""
     for start in range(0, len(ends), height):
         stop = min(start + height, len(ends))
         last = int(ends[stop - 1])
         for left in range(start, last, width):
-            yield slice(start, stop), slice(left, min(left + width, last))
+            yield np.arange(start, stop), np.arange(left, min(left + width, last))
 
 
 def _may_match(

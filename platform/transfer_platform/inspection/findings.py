@@ -126,12 +126,19 @@ _WARNINGS = {
         "remove these images, or set dataset.intensity to the range of the others",
     ),
     "tiny": ("much smaller than the other images", _CHECK),
-    "extreme aspect ratio": ("the image is so elongated that the network sees only a small part of it", "crop it"),
+    "elongated": (
+        "the network sees only the center square of an image, which is less than half of this one",
+        "crop or divide it into squares that show the subject",
+    ),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",
         "use one name per class, and clearly different names for different classes",
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
+    "not in validation": (
+        "a class has too few images for a validation image, so trials are ranked without it",
+        "add images",
+    ),
     "class imbalance": (
         "one class has far more images than another",
         "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",

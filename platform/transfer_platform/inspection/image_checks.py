@@ -9,6 +9,7 @@ import numpy as np
 
 from transfer_model.formats import FORMATS
 from transfer_platform.file_problems import printable
+from transfer_platform.inspection.center_crop import share_left_out
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ DARK, BRIGHT = 10.0, 245.0
 """Minimum and maximum mean brightness (0 to 255); outside this range, almost nothing is visible."""
 TINY_FRACTION = 0.25
 """An image is considered tiny if its shorter side is below this fraction of the median shorter side."""
-EXTREME_ASPECT_RATIO = 4.0
-"""Ratio of longer to shorter side above which an aspect ratio is considered extreme."""
+MAX_ASPECT_RATIO = 2.0
+"""Ratio of longer to shorter side above which the center square is less than half of the image."""
 
 
 def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
@@ -41,9 +42,16 @@ def check_files(catalogs: Mapping[str, Catalog]) -> Iterator[Finding]:
 
 
 def check_images(
-    images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes
+    images: Sequence[ImageRecord], headers: NDArray[np.void], hashes: PerceptualHashes, crop: float
 ) -> Iterator[Finding]:
-    """Yields findings for readable but unusual images; `headers` (N,) are the images' `HEADER_DTYPE` records."""
+    """Yields findings for readable but unusual images.
+
+    Args:
+        images: Images to check.
+        headers: `HEADER_DTYPE` records (N,) of the images.
+        hashes: Perceptual hashes of the images.
+        crop: Side of the center crop as a fraction of the shorter side of an image.
+    """
     if not len(headers):
         return
     formats, modes = headers["format"].astype(str), headers["mode"].astype(str)
@@ -54,6 +62,7 @@ def check_images(
     median_side = float(np.median(shorter))
     is_tiny = shorter < TINY_FRACTION * median_side
     ratios = np.maximum(headers["width"], headers["height"]) / shorter
+    left_out = share_left_out(headers, crop)
     brightness, is_blank = hashes.brightness, hashes.contrast < BLANK_CONTRAST
     is_extreme = ((brightness < DARK) | (brightness > BRIGHT)) & ~is_blank
     is_escaped = np.array([image.file != image.file.encode(errors="ignore").decode() for image in images])
@@ -65,9 +74,9 @@ def check_images(
         ("very dark or bright", is_extreme, lambda i: f"mean brightness {brightness[i]:.0f} of 255"),
         ("tiny", is_tiny, lambda i: f"{_size(headers[i])}; the median shorter side is {median_side:.0f}"),
         (
-            "extreme aspect ratio",
-            ratios > EXTREME_ASPECT_RATIO,
-            lambda i: f"{_size(headers[i])}, aspect ratio {ratios[i]:.1f}",
+            "elongated",
+            ratios > MAX_ASPECT_RATIO,
+            lambda i: f"{_size(headers[i])}; the center crop leaves out {left_out[i]:.0%} of the pixels",
         ),
         ("EXIF rotation", headers["orientation"] != 1, lambda i: f"orientation {headers['orientation'][i]}"),
         ("transparency", headers["transparent"] > 0, lambda i: f"{formats[i]} in mode {modes[i]}"),

@@ -31,6 +31,7 @@ class Inspection:
         quarantine: Invalid files left out of the dataset, with the reason for each.
         skipped_checks: Sentences that explain which checks were skipped and why.
         names: Display names (URLs) of downloaded files.
+        left_out: Share of the pixels of all images that the center crop of the network leaves out, 0 to 1.
     """
 
     root: Path
@@ -43,6 +44,7 @@ class Inspection:
     intensity: IntensitySetting = "full"
     skipped_checks: tuple[str, ...] = ()
     names: Mapping[Path, str] = field(default_factory=dict)
+    left_out: float = 0.0
 
     def severity(self, finding: Finding) -> Severity:
         """Returns the severity of a finding, which is always `NOTE` if the file is quarantined."""

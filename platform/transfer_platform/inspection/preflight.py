@@ -13,13 +13,15 @@ from transfer_platform.data.dataset import ScannedDataset
 from transfer_platform.data.intensity import as_intensity, settle
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
+from transfer_platform.inspection.center_crop import total_left_out
 from transfer_platform.inspection.class_checks import (
     check_class_folders,
     check_class_names,
     check_class_sizes,
     check_groups,
+    check_validation,
 )
-from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates
+from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates, similar_images
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
 from transfer_platform.inspection.image_checks import BLANK_CONTRAST, check_files, check_images
 from transfer_platform.inspection.inspection import Inspection, sorted_findings
@@ -31,20 +33,25 @@ if TYPE_CHECKING:
     from transfer_platform.data.catalog import Catalog, ImageRecord
 
 
-def preflight(dataset: ScannedDataset) -> tuple[Inspection, Splits | None]:
+def preflight(dataset: ScannedDataset, crop: float = 1.0) -> tuple[Inspection, Splits | None]:
     """Runs all checks that do not require a neural network, and splits the images.
+
+    Args:
+        dataset: Scanned dataset.
+        crop: Side of the center crop that the network sees, as a fraction of the shorter side of an image.
 
     Returns:
         The inspection and the splits; if the images cannot be split, the splits are None and the inspection has errors.
     """
     splits, split_error = None, ""
+    images = {split: catalog.images for split, catalog in dataset.catalogs.items()}
+    similar = similar_images([image for members in images.values() for image in members], dataset.stats)
     if not any(catalog.class_errors() for catalog in dataset.catalogs.values()):
         try:
-            splits = dataset.split()
+            splits = dataset.split(similar)
         except SplitError as error:
             split_error = str(error)
-    images = {split: catalog.images for split, catalog in dataset.catalogs.items()}
-    return _inspect(dataset, splits.by_name if splits else images, split_error), splits
+    return _inspect(dataset, splits.by_name if splits else images, similar, split_error, crop), splits
 
 
 def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
@@ -58,7 +65,13 @@ def require_valid(inspection: Inspection, splits: Splits | None) -> Splits:
     return splits
 
 
-def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]], split_error: str) -> Inspection:
+def _inspect(
+    dataset: ScannedDataset,
+    splits: Mapping[str, Sequence[ImageRecord]],
+    similar: Sequence[Sequence[str]],
+    split_error: str,
+    crop: float,
+) -> Inspection:
     images = [image for members in splits.values() for image in members]
     catalogs, stats = dataset.catalogs, dataset.stats
     rows = stats.rows(image.sha256 for image in images)
@@ -73,11 +86,12 @@ def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]
     findings = [
         *check_files(catalogs),
         *split_findings,
-        *near_duplicates(splits, headers, hashes),
-        *check_images(images, headers, hashes),
+        *near_duplicates(splits, similar),
+        *check_images(images, headers, hashes, crop),
         *check_intensity(images, headers, parts["train"], dataset.config.intensity, intensity),
         *check_class_names({image.label for image in images}),
         *check_class_sizes(splits["train"], dataset.config.few_images),
+        *check_validation(splits),
         *(Finding("manifest", (), note) for note in dataset.notes),
     ]
     filled = {name: part for name, part in parts.items() if splits[name]}
@@ -92,6 +106,7 @@ def _inspect(dataset: ScannedDataset, splits: Mapping[str, Sequence[ImageRecord]
         skipped_checks=_skipped_comparisons(hashes),
         quarantine=_skippable_files(catalogs) if dataset.config.on_bad_image == "skip" else {},
         names={path: name for catalog in catalogs.values() for path, name in catalog.names.items()},
+        left_out=total_left_out(headers, crop),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,17 +35,29 @@ MAX_THUMBNAIL_BYTES = 100_000_000
 
 
 def summary(inspection: Inspection) -> str:
-    """Returns a one-line summary of the numbers of images, classes and findings."""
+    """Returns a one-line summary: numbers of images, classes and findings, and the share of pixels left out."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
     findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
-    return f"{images} images of {len(inspection.classes)} classes; {findings}"
+    crop = f"; the center crop leaves out {inspection.left_out:.0%} of all pixels" if images else ""
+    return f"{images} images of {len(inspection.classes)} classes; {findings}{crop}"
 
 
-def text_report(inspection: Inspection) -> str:
-    """Returns a report for the terminal with up to 20 findings per kind."""
+def warning_counts(inspection: Inspection) -> str:
+    """Returns the number of warnings in total and of each kind, such as `3 warnings (2 tiny, 1 blank)`, or ""."""
+    warnings = [finding for finding in inspection.findings if inspection.severity(finding) == Severity.WARNING]
+    if not warnings:
+        return ""
+    counts = ", ".join(f"{count} {kind}" for kind, count in Counter(each.kind for each in warnings).items())
+    return f"{len(warnings)} warning{'s' * (len(warnings) > 1)} ({counts})"
+
+
+def text_report(inspection: Inspection, severities: Collection[Severity] = tuple(Severity)) -> str:
+    """Returns a report of the findings of the given severities for the terminal, with up to 20 findings per kind."""
     lines = [summary(inspection)]
     for severity, kind, findings in _sections(inspection):
+        if severity not in severities:
+            continue
         lines += ["", f"{severity}: {kind} ({len(findings)}): {FINDING_KINDS[kind].meaning}"]
         lines += [f"    {inspection.line(finding)}" for finding in findings[:MAX_LISTED_IN_TEXT]]
         more = len(findings) - MAX_LISTED_IN_TEXT

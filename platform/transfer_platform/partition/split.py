@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
 
+from transfer_model.errors import cause
 from transfer_model.network import Network
-from transfer_platform.errors import PlatformError
+from transfer_platform.errors import PlatformError, is_out_of_memory
 from transfer_platform.partition.cut import PROBE_BATCH_SIZES, AnalyzedGraph
 from transfer_platform.partition.fingerprint import graph_digest, graph_lines
 from transfer_platform.partition.observe import (
@@ -109,6 +110,7 @@ def partition_network(network: Network) -> Partition:
 
     Raises:
         PartitionError: The network has to be trained as a whole.
+        MemoryError, RuntimeError: The verification needs too much memory; see `is_out_of_memory`.
     """
     if network.frozen == 0:
         raise _error(network, "no stage is frozen")
@@ -118,7 +120,9 @@ def partition_network(network: Network) -> Partition:
     except PartitionError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if is_out_of_memory(error):
+            raise
+        reason = cause(error)
         raise _error(network, f"torch.fx cannot trace it ({type(error).__name__}: {reason})") from error
 
 
@@ -128,10 +132,21 @@ def _error(network: Network, reason: str) -> PartitionError:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Disables autocast and suppresses warnings that libraries emit while being traced."""
+    """Disables autocast and TF32, and suppresses warnings that libraries emit while being traced.
+
+    PyTorch allows TF32 in the convolutions of a GPU. Its rounding errors exceed `_TOLERANCE`.
+    """
+    backends: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
         warnings.simplefilter("ignore")
-        yield
+        allowed = [backend.allow_tf32 for backend in backends]
+        try:
+            for backend in backends:
+                backend.allow_tf32 = False
+            yield
+        finally:
+            for backend, value in zip(backends, allowed, strict=True):
+                backend.allow_tf32 = value
 
 
 def _split(network: Network) -> _Graphs:
@@ -224,6 +239,7 @@ def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
 def _close(actual: Tensor, expected: Tensor) -> bool:
     if actual.shape != expected.shape or not expected.numel():
         return actual.shape == expected.shape
-    first, second = actual.detach().double().cpu(), expected.detach().double().cpu()
+    # Converted on the CPU, because MPS has no float64.
+    first, second = (tensor.detach().cpu().double() for tensor in (actual, expected))
     atol = _TOLERANCE * float(second.nan_to_num().abs().max())
     return torch.allclose(first, second, rtol=0, atol=atol, equal_nan=True)

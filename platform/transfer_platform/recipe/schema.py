@@ -109,7 +109,7 @@ class DatasetConfig(Section):
     """Where the images are located, and how they are read and split."""
 
     source: str
-    """A folder, archive, manifest (CSV, TSV or Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
+    """A folder, archive, manifest (CSV, TSV, JSONL, Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits). If it differs, the file is rejected."""
@@ -121,6 +121,9 @@ class DatasetConfig(Section):
 
     group_by: Annotated[str, Field(min_length=1)] | None = None
     """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
+
+    group_near_duplicates: bool = True
+    """Keep near duplicates, such as resized copies, in the same split and fold when a split is a fraction or folds."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
@@ -220,7 +223,7 @@ class TrainingConfig(Section):
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` times one step in each format supported by the device and uses the fastest."""
+    """Floating-point format; `auto` times each on the device, once, and needs a factor of 1.3 to leave float32."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:

@@ -26,4 +26,6 @@ def study_figures(study: Study) -> dict[str, Any]:
         functions["importance"] = plots.plot_param_importances
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # Optuna warns if all completed trials have the same values, which happens if the other values fail.
+        warnings.simplefilter("ignore", UserWarning)
         return {name: plot(optuna_study).figure for name, plot in functions.items()}

@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from alembic.util import CommandError
 from optuna.pruners import MedianPruner, NopPruner
 from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
-from transfer_platform.errors import StudyError, TrainingError
+from transfer_model.errors import cause
+from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
 
@@ -89,7 +95,7 @@ class Study:
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
-        self._storage = RDBStorage(url)
+        self._storage = _open_storage(url)
         self.optuna_study: OptunaStudy = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -172,30 +178,49 @@ class Study:
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
                 raise
-            trial.set_user_attr("failure", (str(error).splitlines() or [type(error).__name__])[0])
+            trial.set_user_attr("failure", cause(error))
             self.optuna_study.tell(trial, state=TrialState.FAIL)
         else:
             self.optuna_study.tell(trial, value)
         return _finished_trial(self.optuna_study.get_trials(deepcopy=False)[trial.number])
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error is an out-of-memory error, which PyTorch raises as a plain RuntimeError on the CPU."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(text in str(error) for text in ("can't allocate memory", "out of memory"))
-    )
-
-
 def create_tables(url: str) -> None:
-    """Creates Optuna's tables in an empty database."""
-    RDBStorage(url).engine.dispose()
+    """Creates Optuna's tables in an empty database.
+
+    Raises:
+        StudyError: The database contains tables of another program or of another version of Optuna.
+    """
+    _open_storage(url).engine.dispose()
+
+
+def _open_storage(url: str) -> RDBStorage:
+    try:
+        _require_studies(url)
+        return RDBStorage(url)
+    except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
+        shown = make_url(url).render_as_string()
+        cause = getattr(error, "orig", None) or error
+        raise StudyError(
+            f"the study database {shown} cannot be used: {str(cause).splitlines()[0]}; move it away, and the next run "
+            "starts a new one, or install the version of Optuna that created it"
+        ) from error
+
+
+def _require_studies(url: str) -> None:
+    """Raises a `StudyError` if the database has tables, but not those of Optuna, which would add its own."""
+    engine = create_engine(url, poolclass=NullPool)
+    tables = inspect(engine).get_table_names()
+    if tables and not {"studies", "trials"} <= set(tables):
+        raise StudyError(
+            f"{make_url(url).render_as_string()} is not a study database: it contains the tables "
+            f"{', '.join(sorted(tables)[:5])}; move it away, and the next run starts a new one"
+        )
 
 
 def count_studies(name: str, url: str) -> int:
     """Returns the number of studies that share a base name (see `numbered_name`)."""
-    storage = RDBStorage(url)
+    storage = _open_storage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
     return next(count for count in itertools.count() if numbered_name(name, count + 1) not in names)

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from transfer_model.errors import cause
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import MIRROR_VARIABLE, cache_folder, mirrors
 from transfer_platform.progress import Progress, Step, silent
@@ -48,6 +49,8 @@ def fetch(
     md5: str | None = None,
     mirror_path: str = "",
     progress: Progress = silent,
+    endpoint: str | None = None,
+    offline: str = "",
 ) -> Path:
     """Downloads a file to the cache unless it is already there; concurrent processes share a single download.
 
@@ -58,6 +61,8 @@ def fetch(
         md5: Expected MD5 checksum, 32 hexadecimal digits; if set, it is verified instead of the SHA-256 checksum.
         mirror_path: Additional relative path to try in each mirror, after `host/path/file.zip` and before `file.zip`.
         progress: Receives the number of bytes downloaded so far.
+        endpoint: URL to download from instead of `url`, which still identifies the file in the cache and in mirrors.
+        offline: Reason why only the cache and the mirrors may be used; empty if the file may be downloaded.
 
     Returns:
         Path of the file in the cache or a mirror folder. The file must be treated as read-only.
@@ -66,18 +71,19 @@ def fetch(
         SourceError: The URL is invalid, or no location has a file with the expected checksum.
     """
     expected = Checksum(md5, "md5") if md5 else Checksum((sha256 or hash_prefix or "").lower())
-    name = _path_on_host(url).name
-    target = cache_folder() / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    target = _target(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if target.exists() and not expected.mismatch(target):
             return target
         failures = []
-        for location in _locations(url, mirror_path):
+        origin = () if offline else (endpoint or url,)
+        for location in (*_mirror_locations(url, mirror_path), *origin):
             try:
                 return _fetch_from(location, target, expected, progress)
             except DownloadError as error:
                 failures.append(f"  {redact_url(location)}: {error}")
+    failures += [f"  {redact_url(endpoint or url)}: not tried, because {offline}"] if offline else []
     raise SourceError(
         f"{redact_url(url)} could not be downloaded:\n" + "\n".join(failures) + "\n"
         f"check the URL and the network connection, or set {MIRROR_VARIABLE} to a folder that contains the file"
@@ -104,7 +110,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
         part.file.replace(target)
         part.discard()
     except OSError as error:
-        raise SourceError(f"{target} could not be written: {error}; is the disk full?") from error
+        raise SourceError(f"{target} could not be written: {cause(error)}; is the disk full?") from error
     return target
 
 
@@ -116,7 +122,18 @@ def redact_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _locations(url: str, mirror_path: str) -> Iterator[str]:
+def find_download(url: str, hash_prefix: str | None = None) -> Path | None:
+    """Returns the file that `fetch` has already downloaded from a URL; None if there is none with this checksum."""
+    target = _target(url)
+    return target if target.is_file() and not Checksum(hash_prefix or "").mismatch(target) else None
+
+
+def _target(url: str) -> Path:
+    folder = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return cache_folder() / "downloads" / folder / _path_on_host(url).name
+
+
+def _mirror_locations(url: str, mirror_path: str) -> Iterator[str]:
     host, path = urlsplit(url).hostname or "", _path_on_host(url)
     for mirror in mirrors():
         if _is_web(mirror):
@@ -126,7 +143,6 @@ def _locations(url: str, mirror_path: str) -> Iterator[str]:
         else:
             names = (str(PurePosixPath(host, path)), mirror_path, path.name)
             yield from (str(Path(mirror).expanduser() / name) for name in names if name)
-    yield url
 
 
 def _fetch_from(location: str, target: Path, expected: Checksum, progress: Progress) -> Path:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer_model import weight_sources
+from transfer_model.weight_sources import WeightSource, file_sha256_prefix
 from transfer_platform.progress import Progress, silent
-from transfer_platform.sources.checksums import cached_sha256
-from transfer_platform.sources.download import fetch
+from transfer_platform.sources.checksums import Checksum, cached_sha256
+from transfer_platform.sources.download import fetch, find_download
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class PretrainedWeights:
 def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
     """Returns the pretrained weights of a backbone, downloading them if necessary.
 
+    Files are searched in the platform's cache, then in the caches of Hugging Face and torch.hub, then in the mirrors.
+
     Args:
         backbone: Name of the backbone in a recipe.
         weights: `default`, `none`, the name of published weights, or the path to a weights file.
@@ -39,7 +42,22 @@ def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress 
     """
     local = folder / Path(weights).expanduser()
     source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else weights)
-    path = source.path
-    if path is None and source.url is not None:
-        path = fetch(source.url, hash_prefix=source.sha256_prefix, progress=progress)
+    path = source.path or _published_file(source, progress)
     return PretrainedWeights(source.name, path, cached_sha256(path) if path else None)
+
+
+def _published_file(source: WeightSource, progress: Progress) -> Path | None:
+    if source.url is None:
+        return None
+    if path := find_download(source.url, source.sha256_prefix):
+        return path
+    for path in source.cached:
+        if not Checksum(file_sha256_prefix(path.name) or "").mismatch(path):
+            return path
+    return fetch(
+        source.url,
+        hash_prefix=source.sha256_prefix,
+        progress=progress,
+        endpoint=source.endpoint,
+        offline=source.offline,
+    )

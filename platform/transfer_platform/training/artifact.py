@@ -34,17 +34,22 @@ def write_artifact(
     splits = trainer.splits
     scorer, threshold = _fit_ood_scorer(trainer, recipe, result, network, say)
     labels = np.array([splits.classes.index(image.label) for image in splits.selection])
-    config = ModelConfig(
+    config = served_config(trainer, recipe, fit_temperature(result.logits.numpy(), labels), threshold)
+    save(folder, config, network, scorer)
+    return folder
+
+
+def served_config(trainer: TrialTrainer, recipe: Recipe, temperature: float, unknown: OodThreshold) -> ModelConfig:
+    """Returns the configuration of a trial's served model."""
+    return ModelConfig(
         trainer.network_spec(recipe),
-        splits.classes,
+        trainer.splits.classes,
         trainer.preprocessing(recipe),
         # Models are served on the CPU by default, where a precision selected for an accelerator would be slow.
         precision=trainer.precision if trainer.device.type == "cpu" else "float32",
-        temperature=fit_temperature(result.logits.numpy(), labels),
-        unknown=threshold,
+        temperature=temperature,
+        unknown=unknown,
     )
-    save(folder, config, network, scorer)
-    return folder
 
 
 def _fit_ood_scorer(
@@ -55,11 +60,19 @@ def _fit_ood_scorer(
     scorer, scores = _held_out_scores(trainer, recipe, result, network, required)
     threshold = OodThreshold(ood_threshold(scores, rate), rate)
     if threshold.threshold == MAX_OOD_SCORE:
-        say(
-            f"out-of-distribution detection is disabled: a false-alarm rate of {rate:.1%} needs at least "
-            f"{required} held-out images, but there are {len(scores)}"
-        )
+        say(f"out-of-distribution detection is disabled: {_missing_for_threshold(scores, rate, required)}")
     return scorer, threshold
+
+
+def _missing_for_threshold(scores: Tensor, rate: float, required: int) -> str:
+    if len(scores) < required:
+        return (
+            f"a false-alarm rate of {rate:.1%} needs at least {required} held-out images, but there are {len(scores)}"
+        )
+    return (
+        "the network's features do not distinguish the images (they are equal, zero or not finite); if this is "
+        "unexpected, check backbone.weights or try a lower training.learning_rate"
+    )
 
 
 def _held_out_scores(

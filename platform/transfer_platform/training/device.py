@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from transfer_model.errors import cause
 from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
@@ -23,21 +24,20 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         name = os.environ.get(DEVICE_VARIABLE) or "auto"
-    if name != "auto":
-        return _available_device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return _available_device(name)
 
 
 def _available_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        # A GPU can be present but too old for the installed PyTorch, full, or in exclusive use by another process.
+        torch.ones(1, device=device).add(1).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = cause(error)
         raise TrainingError(
-            f"device {name!r} is not available ({reason}); use --device auto to select an available one"
+            f"device {name!r} is not available ({reason}); use another one, such as --device cpu"
         ) from error
     return device
 

@@ -1,6 +1,7 @@
 """Features of a frozen network prefix, stored on disk or computed on every use."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,6 +16,8 @@ from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.tensor_store.rows import Rows
 from transfer_platform.tensor_store.segment import RowSpec
 from transfer_platform.tensor_store.store import Store
+from transfer_platform.training.failures import trial_failures
+from transfer_platform.training.hardware import describe_hardware
 from transfer_platform.training.precision import autocast
 
 PREFIX_BATCH = 8
@@ -40,13 +43,14 @@ class FrozenPrefix:
         """Returns the features (B, ...) of up to `PREFIX_BATCH` images (B, 3, S, S)."""
         padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, PREFIX_BATCH - len(images)))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
+        with trial_failures("frozen layers"), autocast(self.device, self.precision):
             return self.partition.features(padded)[: len(images)]
 
     def address(self, images: ImageLoader) -> str:
-        """Returns a SHA-256 hash that identifies the network prefix, its settings and the preprocessing."""
+        """Returns a SHA-256 hash that identifies the prefix, its settings, the preprocessing and the hardware."""
         preprocessing = preprocessing_digest("features", images.preprocessing)
-        parts = (self.partition.digest, self.precision, self.device.type, str(PREFIX_BATCH), preprocessing)
+        hardware = json.dumps([self.device.type, describe_hardware(self.device)])
+        parts = (self.partition.digest, self.precision, hardware, str(PREFIX_BATCH), preprocessing)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
@@ -22,8 +23,22 @@ def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
         *_parameter_groups(network.backbone_parameters(), rate * config.backbone_lr_factor, config.weight_decay),
     ]
     if config.optimizer == "sgd":
-        return SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        optimizer = SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+        if config.momentum:
+            _zero_momentum(optimizer)
+        return optimizer
     return AdamW(groups, lr=rate, fused=True)
+
+
+def _zero_momentum(optimizer: SGD) -> None:
+    """Creates the momentum buffers, filled with zeros; the first step then gives the same weights as without them.
+
+    PyTorch's fused SGD creates uninitialized buffers in the first step. They stay uninitialized if `GradScaler` skips
+    this step, and the second step fails if a parameter had no gradient in the first.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _parameter_groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, object]]:

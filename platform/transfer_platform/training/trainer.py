@@ -12,6 +12,7 @@ from transfer_platform.errors import DivergedError
 from transfer_platform.recipe.schema import TrainingConfig
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.class_weights import balanced_weights
+from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.optim import LearningRateSchedule, make_optimizer
 from transfer_platform.training.precision import autocast
 from transfer_platform.training.trainable_state import TrainableState
@@ -32,7 +33,8 @@ class Trainer:
         self._data, self._precision = data, precision
         self.trainable = TrainableState(network)
         self._device = next(network.parameters()).device
-        self._optimizer = make_optimizer(network, config)
+        with trial_failures(config.optimizer):
+            self._optimizer = make_optimizer(network, config)
         self._schedule = LearningRateSchedule(self._optimizer, config, data.steps_per_epoch)
         balanced = config.class_weights == "balanced"
         weights = balanced_weights(data.labels[list(data.train)], network.spec.classes) if balanced else None
@@ -50,12 +52,14 @@ class Trainer:
 
         Raises:
             DivergedError: A loss is not finite.
+            TrainingError: A step failed, for example because memory ran out.
         """
         self.trainable.train()
         losses: list[Tensor] = []
         sizes = []
         for inputs, targets, weights in self._data.training_batches(epoch):
-            losses.append(self._step(inputs, self._to_device(targets), weights))
+            with trial_failures(f"step {self._steps + 1}"):
+                losses.append(self._step(inputs, self._to_device(targets), weights))
             sizes.append(len(targets) if weights is None else float(weights.sum()))
             if len(losses) % CHECK_EVERY == 0:
                 self._check_finite(losses[-CHECK_EVERY:])
@@ -73,9 +77,9 @@ class Trainer:
         self.trainable.train(mode=False)
         batches = []
         for inputs in self._data.validation_inputs():
-            with autocast(self._device, self._precision):
+            with trial_failures("validation"), autocast(self._device, self._precision):
                 logits, _ = self._data.inputs.logits(inputs)
-            batches.append(logits.float().cpu())
+                batches.append(logits.float().cpu())
         all_logits = torch.cat(batches)
         if not torch.isfinite(all_logits).all():
             raise DivergedError(self._steps, math.nan)

@@ -21,6 +21,7 @@ from transfer_platform.training.batches import InputSource, TrialData
 from transfer_platform.training.class_weights import resolve_class_weights
 from transfer_platform.training.datamodule import DataModule
 from transfer_platform.training.device import threads_for
+from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.loop import EpochResult, FitOptions, FitResult, Objective, cross_validate, fit, refit
 from transfer_platform.training.network_cache import CachedNetwork, prepare_network
 from transfer_platform.training.precision import autocast, select_precision
@@ -72,6 +73,7 @@ class TrialTrainer:
 
         Raises:
             DivergedError: The loss is not finite.
+            TrainingError: The network cannot be trained with these values.
         """
         cached = self._cached_network(recipe)
         inputs = self._inputs(recipe, cached)
@@ -97,13 +99,35 @@ class TrialTrainer:
         data = self._trial_data(recipe, self._inputs(recipe, cached))
         return self._refit(recipe, data, result.best.number)
 
+    def untrained_network(self, recipe: Recipe) -> Network:
+        """Returns a trial's network before training."""
+        return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
+
+    def rehearse(self, recipe: Recipe) -> None:
+        """Computes the gradients of a small batch of noise, and discards them.
+
+        Raises:
+            TrainingError: The network cannot be trained.
+        """
+        cached = self._cached_network(recipe)
+        network = self.untrained_network(recipe)
+        size, count = network.spec.image_size, min(2, recipe.training.batch_size, len(self.splits.train))
+        images = torch.randn(count, 3, size, size).to(self.device, memory_format=torch.channels_last)
+        cached.trainable.train()
+        with trial_failures("first step"), autocast(self.device, self.precision):
+            logits, auxiliary_logits = network.forward_with_auxiliary(images)
+            losses = torch.stack([each.float().sum() for each in (logits, *auxiliary_logits)])
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+        self.untrained_network(recipe)  # the forward pass has updated running statistics
+
     def select_precision(self, recipe: Recipe) -> str:
         """Returns the precision for a study; see `precision.select_precision`."""
         return select_precision(recipe, self.device, lambda: self._cached_network(recipe).network)
 
     def pretrained_features(self, recipe: Recipe) -> Tensor:
         """Returns the features (N, F) of all training and validation images before training."""
-        network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
+        network = self.untrained_network(recipe)
         return self.features(recipe, network, range(len(self.splits.development)))
 
     @torch.inference_mode()
@@ -146,7 +170,7 @@ class TrialTrainer:
         )
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
-        network = self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
+        network = self.untrained_network(recipe)
         with threads_for(recipe.training.batch_size * data.inputs.elements):
             refit(network, data, self._training_config(recipe), precision=self.precision, epochs=epochs)
         return network.eval()
@@ -160,7 +184,10 @@ class TrialTrainer:
         if key not in self._networks:
             pretrained = self._pretrained[recipe.backbone.name]
             spec, frozen_through = self.network_spec(recipe), recipe.backbone.freeze_through
-            self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
+            with trial_failures(recipe.backbone.name):
+                self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
+            if summary := self._networks[key].network.weights_summary:
+                self._say_once(f"{recipe.backbone.name}: {summary}")
         self._networks.move_to_end(key)
         while len(self._networks) > self._cached_networks:
             self._data_module.evict(*self._networks.popitem(last=False)[0])

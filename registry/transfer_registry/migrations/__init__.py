@@ -15,11 +15,12 @@ from sqlalchemy.schema import CreateSchema
 
 from transfer_registry.errors import StorageError
 from transfer_registry.locks import LockKind, advisory_lock
+from transfer_registry.sqlite_files import is_writable
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
-HEAD = "0001"
+HEAD = "0002"
 """Latest revision; Alembic is imported only if the ledger is at a different revision."""
 
 VERSION_TABLE = "ledger_version"
@@ -32,17 +33,24 @@ def upgrade_tables(engine: Engine) -> None:
     Blocks other processes with an advisory lock in PostgreSQL, or with `BEGIN IMMEDIATE` in SQLite.
 
     Raises:
-        StorageError: The tables were created by a newer version of the platform.
+        StorageError: The tables were created by a newer version of the platform, or by another program.
     """
     with engine.begin() as connection:
-        if _revision(connection) == HEAD:
-            return
+        revision = _revision(connection)
+    # revisions only add tables, so an older ledger in a read-only folder can be read
+    if revision == HEAD or (revision is not None and revision < HEAD and is_read_only(engine)):
+        return
     shared = engine.dialect.name == "postgresql"
     lock = advisory_lock(engine, LockKind.MIGRATION, "ledger") if shared else nullcontext()
     with lock, engine.begin() as connection:
         if shared and (schema := _schema_name(engine.url)):
             connection.execute(CreateSchema(schema, if_not_exists=True))
         _upgrade(connection)
+
+
+def is_read_only(engine: Engine) -> bool:
+    """Returns whether the database is a SQLite file that cannot be written."""
+    return engine.dialect.name == "sqlite" and not is_writable(Path(str(engine.url.database)))
 
 
 def _revision(connection: Connection) -> str | None:
@@ -63,6 +71,7 @@ def _upgrade(connection: Connection) -> None:
     from alembic.config import Config
     from alembic.util import CommandError
 
+    _require_ledger(connection)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -73,3 +82,13 @@ def _upgrade(connection: Connection) -> None:
             f"the ledger's tables are at revision {_revision(connection)}, but this version of the platform "
             f"supports revisions up to {HEAD}; install the platform version that created the tables"
         ) from error
+
+
+def _require_ledger(connection: Connection) -> None:
+    """Raises a `StorageError` if the database contains only tables of another program, such as MLflow or Optuna."""
+    tables = sa.inspect(connection).get_table_names()
+    if tables and VERSION_TABLE not in tables:
+        raise StorageError(
+            f"{connection.engine.url} is not a ledger: it contains the tables {', '.join(sorted(tables)[:5])}; "
+            "move it away, and the next command creates a new ledger"
+        )

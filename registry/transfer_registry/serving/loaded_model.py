@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
-from transfer_registry.model_uri import model_uri
+from transfer_registry.model_uri import loadable_uri, model_uri
 from transfer_registry.packaging import classes_of
 
 
@@ -54,7 +54,7 @@ def load_model(name: str) -> LoadedModel:
     """
     uri = model_uri(name)
     try:
-        pyfunc = mlflow.pyfunc.load_model(uri)
+        pyfunc = mlflow.pyfunc.load_model(loadable_uri(uri))
     except MlflowException as error:
         raise RegistryError(f"cannot load {uri}: {error.message}") from error
     return LoadedModel(uri, classes_of(pyfunc.metadata.metadata, uri), pyfunc)

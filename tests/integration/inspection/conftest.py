@@ -120,7 +120,7 @@ ODD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "train/bee/grey.png": ("blank", lambda: encoded(Image.new("RGB", (96, 80), (128, 120, 110)), "PNG")),
     "train/bee/night.png": ("very dark or bright", lambda: encoded(image(333).point(lambda v: v // 40), "PNG")),
     "train/bee/stamp.png": ("tiny", lambda: encoded(image(334).resize((10, 9)), "PNG")),
-    "train/bee/panorama.jpg": ("extreme aspect ratio", lambda: encoded(image(335, (600, 90)))),
+    "train/bee/panorama.jpg": ("elongated", lambda: encoded(image(335, (600, 90)))),
 }
 """Unusual images: expected kind and content."""
 

@@ -18,6 +18,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.metrics import cross_entropy
 from transfer_platform.progress import Say, silent
 from transfer_platform.recipe.schema import FoldsConfig, Recipe
+from transfer_platform.sources.png import encode_png
 from transfer_platform.sources.weights import fetch_weights
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.artifact import write_artifact
@@ -135,3 +136,30 @@ def test_noise_is_out_of_distribution(photographs: Path, isolated: Path, tmp_pat
     for index in range(20):
         Image.fromarray(random.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
     assert unknown_rate(classifier, classifier.predict(sorted(tmp_path.glob("*.png")))) == 1.0
+
+
+def test_collapsed_features_give_a_model_without_a_threshold_and_a_warning(isolated: Path, splits_of) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3072), dtype=np.uint8)
+    for index, row in enumerate(pixels):
+        path = isolated / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(row.tobytes(), 32))
+    splits = splits_of(isolated / "images", ".", 0.3, 0.3)
+    # With random weights, CaiT computes the same features for every image.
+    settings = recipe(
+        isolated / "images",
+        "all",
+        dataset={"source": str(isolated / "images"), "image_size": 32},
+        backbone={"name": "timm/cait_xxs24_224", "weights": "none", "freeze_through": "all"},
+        training={"epochs": 1, "precision": "float32"},
+    )
+    trainer = TrialTrainer(splits, {"timm/cait_xxs24_224": None}, torch.device("cpu"))
+    result = trainer.train(settings, lambda _: None)
+    messages: list[str] = []
+    model = write_artifact(
+        trainer, settings, result, trainer.finalize(settings, result), isolated / "model", messages.append
+    )
+    classifier = Classifier.load(model)
+    assert classifier.config.unknown.threshold == MAX_OOD_SCORE
+    assert "the network's features do not distinguish the images" in messages[-1]
+    assert unknown_rate(classifier, classifier.predict([image.path for image in splits.test])) == 0

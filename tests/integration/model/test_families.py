@@ -1,4 +1,4 @@
-"""One network of every family of torchvision and timm, frozen at every stage and trained for one step.
+"""One network of every family of torchvision and timm: saved, loaded and served, then frozen at every stage.
 
 Each family is represented by its smallest network at its smallest image size, with random weights and a batch
 of two; networks of more than 50 million parameters are frozen at four stages instead of all.
@@ -6,18 +6,35 @@ of two; networks of more than 50 million parameters are frozen at four stages in
 
 from __future__ import annotations
 
+import importlib
+import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
 import torchvision
 
+from transfer_model.classifier import save
+from transfer_model.decode import decode
+from transfer_model.model_config import ModelConfig, OodThreshold
 from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_model.ood import OodScorer
+from transfer_model.preprocessing import Preprocessing
+from transfer_platform.sources.png import encode_png
 from transfer_platform.training.network_cache import freeze_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+with warnings.catch_warnings():
+    # MLflow warns of one of its own type hints while it is imported.
+    warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
+    importlib.import_module("mlflow.pyfunc")
 
 CLASSES = 3
 LARGE = 50_000_000
@@ -158,12 +175,44 @@ def test_every_family_is_represented() -> None:
     assert known == set(FAMILIES)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_frozen_stages_stay_bitwise_equal(family: str) -> None:
+@pytest.fixture(scope="module", params=FAMILIES)
+def network(request: pytest.FixtureRequest) -> Network:
+    """A family's network, built once; the tests of a family run one after the other."""
+    family = request.param
     name, size = FAMILIES[family]
     torch.manual_seed(0)
-    network = build_network(NetworkSpec(f"{family.partition('/')[0]}/{name}", CLASSES, 0.1, size))
-    images = torch.randn(2, 3, size, size)
+    return build_network(NetworkSpec(f"{family.partition('/')[0]}/{name}", CLASSES, 0.1, size))
+
+
+def test_a_saved_network_is_served_with_its_probabilities(network: Network, tmp_path: Path) -> None:
+    from transfer_model.pyfunc import ImageClassifier
+
+    size, classes, half = network.spec.image_size, ("a", "b", "c"), (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(size, 1.0, "bicubic", half, half)
+    config = ModelConfig(network.spec, classes, preprocessing, "float32", 1.0, OodThreshold(0.3, 0.05))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3 * size * size), dtype=np.uint8)
+    images = [encode_png(row.tobytes(), size, 3) for row in pixels]
+    features: list[torch.Tensor] = []
+    with torch.inference_mode(), network.eval().register_feature_hook(features.append):
+        logits = network(torch.stack([preprocessing(decode(image)) for image in images]))
+
+    save(tmp_path, config, network, OodScorer(features[0]))
+    served = ImageClassifier()
+    served.load_context(SimpleNamespace(artifacts={"model": str(tmp_path)}))
+    rows = served.predict(None, pd.DataFrame({"image": images}))
+    for file in tmp_path.iterdir():
+        file.unlink()  # up to 1.6 GB
+
+    probabilities = [
+        [{each["label"]: each["probability"] for each in row["top"]}[name] for name in classes] for row in rows
+    ]
+    np.testing.assert_allclose(probabilities, logits.softmax(dim=1).numpy(), rtol=0, atol=1e-4)
+    assert all(0 <= row["ood_score"] < 1e-4 for row in rows)
+
+
+def test_frozen_stages_stay_bitwise_equal(network: Network) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, network.spec.image_size, network.spec.image_size)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trainable_sizes = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
     for count in counts(network):

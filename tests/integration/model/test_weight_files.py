@@ -8,29 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import torchvision
+from network_states import assert_backbone_is, spec, state
 from safetensors.torch import save_file
 
-from transfer_model.network import NetworkSpec, build_network
+from transfer_model.network import build_network
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import Tensor, nn
-
-
-def state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def spec(name: str, classes: int = 3, size: int = 32) -> NetworkSpec:
-    return NetworkSpec(name, classes, 0.0, size)
-
-
-def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads: tuple[str, ...]) -> None:
-    actual = network.state_dict()
-    for name, tensor in expected.items():
-        if not name.startswith(heads):
-            assert torch.equal(actual[f"backbone.{name}"], tensor), name
 
 
 def test_older_names_of_densenet(tmp_path: Path) -> None:

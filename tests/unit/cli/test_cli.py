@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from transfer_platform.cli import main
+from transfer_platform.commands._open import open_recipe
+from transfer_platform.inspection.report import warning_counts
 
 REPOSITORY = Path(__file__).parents[3]
 HEAVY = ("torch", "timm", "torchvision", "mlflow", "optuna", "sklearn", "matplotlib", "pandas")
@@ -29,6 +34,19 @@ def modules_after(*arguments: str) -> set[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("--help") & {*HEAVY, "pydantic", "sqlalchemy", "rich"}
+
+
+@pytest.mark.parametrize(("arguments", "code", "text"), [
+    (["--help"], 0, "Usage: python -m transfer_platform [OPTIONS]"),
+    (["check", "nothing.yaml"], 1, "nothing.yaml: the file does not exist"),
+    (["wrong"], 2, "No such command 'wrong'"),
+])  # fmt: skip
+def test_the_package_can_be_run_as_a_module(arguments: list[str], code: int, text: str, isolated: Path) -> None:
+    command = [sys.executable, "-m", "transfer_platform", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=isolated, env=environment)
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
 
 
 def test_help_shows_the_main_commands_on_lines_of_their_own() -> None:
@@ -79,6 +97,34 @@ def test_a_wrong_recipe_names_every_line_and_ends_with_1(tmp_path: Path) -> None
     assert f"{wrong}:3: backbone.name: " in done.output
     assert f"{wrong}:4: hed: " in done.output
     assert "2 problems in the recipe" in done.output
+
+
+def test_check_shows_every_warning_that_a_run_counts(isolated: Path) -> None:
+    generator = np.random.default_rng(0)
+    sizes = [(64, 64)] * 40 + [(8, 8), (200, 40)]
+    for number, (width, height) in enumerate(sizes):
+        label = ("Ant", "ant", "bee", "bee")[number % 4]
+        (isolated / "set" / label).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(generator.integers(0, 255, (height, width, 3), np.uint8))
+        image.save(isolated / "set" / label / f"{number}.{'jpg' if number == 4 else 'png'}", "PNG")
+        if number == 6:
+            image.resize((48, 48)).save(isolated / "set" / label / "smaller.png")
+    (isolated / "set.yaml").write_text(
+        "name: set\ndataset: {source: set, splits: {validation: 0.3, test: 0.4}}\n"
+        "backbone: {name: efficientnet_lite0}\n"
+    )
+    opened = open_recipe(isolated / "set.yaml")
+    warnings = [each for each in opened.inspection.findings if opened.inspection.severity(each) == "warning"]
+    kinds = Counter(each.kind for each in warnings)
+    assert {"wrong extension", "tiny", "elongated", "similar class names", "few images"} <= kinds.keys()
+    shown = " ".join(CliRunner().invoke(main, ["check", "set.yaml"]).output.split())
+    counted = warning_counts(opened.inspection)
+    assert counted.startswith(f"{len(warnings)} warnings (")
+    for kind, count in kinds.items():
+        assert f"warning: {kind} ({count}):" in shown
+        assert f"{count} {kind}" in counted
+    for each in warnings:
+        assert " ".join(opened.inspection.line(each).split()) in shown
 
 
 def test_the_readmes_lines_for_photographs_of_ones_own(isolated: Path) -> None:

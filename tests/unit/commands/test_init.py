@@ -59,20 +59,57 @@ def test_it_can_be_run_as_it_is(fill, isolated) -> None:
     assert "median size of your images: 8 x 8" in text
 
 
-def test_folds_are_not_chosen_where_a_class_has_fewer_different_images(fill, isolated) -> None:
+def test_folds_are_not_chosen_where_a_class_has_a_single_training_image(fill) -> None:
     photos = fill(ant=20, bee=25, cat=9)
-    for number in range(5, 9):
+    for number in range(2, 9):
         photos.joinpath("cat", f"{number}.png").write_bytes(photos.joinpath("cat", "0.png").read_bytes())
     recipe = load_recipe(write_first_recipe("Our photos").file)
     assert isinstance(recipe.dataset.splits.validation, float)
     assert require_valid(*preflight(open_dataset(recipe.dataset, Path()))).validation
 
 
-def test_a_class_of_one_image_is_named_and_no_fraction_is_advised(fill) -> None:
-    fill(ant=20, bee=25, cat=1)
-    with pytest.raises(DataError, match="there is only one for 'cat'; add more") as raised:
-        write_first_recipe("Our photos")
-    assert "smallest fraction" not in str(raised.value)
+def test_classes_that_cannot_be_divided_are_excluded_with_the_reason(fill) -> None:
+    photos = fill(ant=20, bee=25, cat=1, dog=3)
+    (photos / "empty").mkdir()
+    (photos / "copies").mkdir()
+    for number in range(3):
+        (photos / "copies" / f"{number}.png").write_bytes((photos / "dog" / f"{number}.png").read_bytes())
+    (photos / "broken").mkdir()
+    (photos / "broken" / "1.png").write_bytes(b"no image")
+    written = write_first_recipe("Our photos")
+    recipe = load_recipe(written.file)
+    assert set(recipe.dataset.exclude) == {"broken", "cat", "dog", "empty"}
+    assert "- cat" in written.file.read_text()
+    assert "cat (only one different image; train and test need one each)" in str(written)
+    assert "empty (no readable image of this class in train)" in str(written)
+    assert "dog (every image is identical to an image of another class)" in str(written)
+    splits = require_valid(*preflight(open_dataset(recipe.dataset, Path())))
+    assert splits.classes == ("ant", "bee", "copies")
+
+
+def test_a_class_that_another_folder_lacks_is_excluded(fill) -> None:
+    photos = fill(ant=40, bee=40, cat=40)
+    for label in ("ant", "bee", "cat"):
+        for split in ("train", "test"):
+            (photos / split / label).mkdir(parents=True)
+        for number in range(40):
+            split = "test" if number < 10 and label != "cat" else "train"
+            (photos / label / f"{number}.png").rename(photos / split / label / f"{number}.png")
+        (photos / label).rmdir()
+    (photos / "test" / "cat").rmdir()
+    written = write_first_recipe("Our photos")
+    assert "train/cat (no image of this class in test)" in str(written)
+    recipe = load_recipe(written.file)
+    assert require_valid(*preflight(open_dataset(recipe.dataset, Path()))).classes == ("ant", "bee")
+
+
+def test_rows_of_a_class_that_cannot_be_divided_are_excluded(fill, isolated) -> None:
+    photos = fill(ant=20, bee=25, cat=1)
+    rows = [f"{file.relative_to(isolated)},{file.parent.name}" for file in sorted(photos.rglob("*.png"))]
+    Path("photos.csv").write_text("\n".join(["path,label", *rows]))
+    recipe = load_recipe(write_first_recipe("photos.csv").file)
+    assert recipe.dataset.exclude == ("Our photos/cat/0.png",)
+    assert require_valid(*preflight(open_dataset(recipe.dataset, Path()))).classes == ("ant", "bee")
 
 
 def test_few_images_rank_trials_out_of_fold(fill) -> None:
@@ -118,7 +155,7 @@ def test_many_unreadable_files_are_skipped_as_a_whole(fill) -> None:
     assert len(preflight(open_dataset(recipe.dataset, Path()))[0].quarantine) == 21
 
 
-def test_a_leak_is_left_to_the_user(fill) -> None:
+def test_a_copy_of_a_test_image_is_excluded_from_train(fill) -> None:
     folder = fill(ant=40, bee=40)
     for split in ("train", "test"):
         for label in ("ant", "bee"):
@@ -129,11 +166,10 @@ def test_a_leak_is_left_to_the_user(fill) -> None:
         (folder / label).rmdir()
     (folder / "test" / "ant" / "again.png").write_bytes((folder / "train" / "ant" / "1.png").read_bytes())
     written = write_first_recipe("Our photos")
-    said = "1 image is in two splits, which makes `platform run` fail; `platform data` lists the files"
-    assert said in str(written)
-    assert f"# {said}" in written.file.read_text()
-    with pytest.raises(DataError, match=r"again\.png"):
-        require_valid(*preflight(open_dataset(load_recipe(written.file).dataset, Path())))
+    assert "train/ant/1.png (identical to an image in test)" in str(written)
+    recipe = load_recipe(written.file)
+    assert recipe.dataset.exclude == ("train/ant/1.png",)
+    assert len(require_valid(*preflight(open_dataset(recipe.dataset, Path()))).test) == 41
 
 
 def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
@@ -145,15 +181,12 @@ def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
     assert not list(isolated.glob("*.yaml"))
 
 
-def test_few_images_of_a_class_give_the_test_a_larger_share(fill) -> None:
-    fill(ant=60, dog=8)
+def test_few_images_of_a_class_are_in_train_and_test(fill) -> None:
+    fill(ant=60, dog=3)
     written = write_first_recipe("Our photos")
-    share = load_recipe(written.file).dataset.splits.test
-    assert isinstance(share, float)
-    assert share > 0.2
-    assert "0.2 of train would leave a class without test images" in written.file.read_text()
+    assert load_recipe(written.file).dataset.splits.test == 0.2
     _, splits = preflight(open_dataset(load_recipe(written.file).dataset, Path()))
-    assert {image.label for image in splits.test} == {"ant", "dog"}
+    assert {image.label for image in splits.test} == {image.label for image in splits.train} == {"ant", "dog"}
 
 
 def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:

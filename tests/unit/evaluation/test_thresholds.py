@@ -32,6 +32,12 @@ def test_a_class_that_is_never_predicted_has_no_precision() -> None:
     assert (table["test precision"][1], table["test recall"][1]) == (0.0, 0.0)
 
 
+def test_a_class_without_validation_images_has_no_threshold() -> None:
+    table = class_thresholds(predictions([0, 0], [0.2, 0.9]), predictions([0, 1], [0.1, 0.2]))
+    assert {name: column[1] for name, column in table.items()} == dict.fromkeys(table, None) | {"class": "bee"}
+    assert table["recall"][0] == 1.0
+
+
 def test_coverage_falls_and_accuracy_is_that_of_the_covered_images() -> None:
     table = coverage(predictions([0, 1, 1], [0.45, 0.65, 0.08]))
     rows = dict(zip(table["confidence"], zip(table["decided"], table["accuracy"], strict=True), strict=True))

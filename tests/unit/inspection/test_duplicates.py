@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,21 @@ from transfer_platform.inspection.duplicates import (
     exact_duplicates,
     group_similar,
     near_duplicates,
+    similar_images,
 )
 from transfer_platform.inspection.perceptual_hash import PerceptualHashes, compute_hashes
 
 HeadersAndHashes = tuple[NDArray[np.void], PerceptualHashes]
+
+
+def make_stats(images: Sequence[ImageRecord], thumbnails: NDArray[np.integer]) -> ImageStats:
+    """Statistics of images of 64 x 64 pixels with thumbnails (N, 16, 16, 3)."""
+    header = np.zeros(1, HEADER_DTYPE)
+    header["width"] = header["height"] = 64
+    stats = ImageStats()
+    for image, thumbnail in zip(images, thumbnails.astype(np.uint8), strict=True):
+        stats.add(image.sha256, header.tobytes() + thumbnail.tobytes())
+    return stats
 
 
 def hashed(thumbnails: NDArray[np.integer], width: int | NDArray[np.integer] = 64) -> HeadersAndHashes:
@@ -45,15 +57,58 @@ def test_thousands_of_video_frames_are_one_finding_in_little_memory() -> None:
     generator = np.random.default_rng(0)
     scene = generator.integers(40, 200, (16, 16, 3))
     frames = scene + generator.integers(-2, 3, (4000, 16, 16, 3))
-    headers, hashes = hashed(frames)
+    records = images("a" * 4000)
+    stats = make_stats(records, frames)
     tracemalloc.start()
     try:
-        [found] = near_duplicates({"train": images("a" * 4000)}, headers, hashes)
+        [found] = near_duplicates({"train": records}, similar_images(records, stats))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert (found.kind, len(found.files)) == ("near duplicate", 4000)
     assert peak < 120 << 20, "all pairs would take gigabytes"
+
+
+class Counted(np.ndarray):
+    """Vectors that count how many pairs of them are multiplied."""
+
+    pairs = 0
+
+    def __matmul__(self, other: NDArray[np.float32]) -> NDArray[np.float32]:
+        Counted.pairs += len(self) * other.shape[1]
+        return np.asarray(self) @ np.asarray(other)
+
+
+def pairs_compared(frames: NDArray[np.integer]) -> tuple[list[int], int]:
+    """The sizes of the groups of near duplicates, and the number of hashes that were compared to find them."""
+    headers, hashes = hashed(frames)
+    Counted.pairs = 0
+    counted = replace(hashes, hashes=hashes.hashes.view(Counted))
+    found = group_similar(headers, counted, np.arange(len(frames)))
+    return [len(group) for group in found], Counted.pairs
+
+
+def test_frames_of_a_fixed_camera_are_one_group_after_few_comparisons() -> None:
+    """Every frame differs from the others in one pixel."""
+    count = 4000
+    generator = np.random.default_rng(4)
+    frames = np.repeat(generator.integers(40, 200, (1, 16, 16, 3)), count, axis=0)
+    frames[np.arange(count), generator.integers(0, 16, count), generator.integers(0, 16, count)] ^= 1
+    sizes, pairs = pairs_compared(frames)
+    assert sizes == [count]
+    assert pairs <= 300 * count, "all pairs would be 8 million"
+
+
+def test_a_few_other_images_among_those_of_a_fixed_camera_add_few_comparisons() -> None:
+    """The camera follows the light of the day; every hundredth image shows something else."""
+    count = 4000
+    generator = np.random.default_rng(5)
+    scene = generator.integers(60, 180, (16, 16, 3))
+    frames = scene + np.linspace(-20, 20, count).astype(int)[:, None, None, None]
+    frames[::100] = generator.integers(60, 180, (40, 16, 16, 3))
+    sizes, pairs = pairs_compared(frames)
+    assert sizes == [count - 40]
+    assert pairs <= 300 * count
 
 
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)], ids=["even", "bright", "dark"])
@@ -89,7 +144,9 @@ def test_images_that_differ_in_tint_are_distinguished_by_their_mean_colors() -> 
 def test_images_are_grouped_transitively() -> None:
     scene = np.random.default_rng(1).integers(40, 200, (16, 16, 3))
     steps = [scene, scene + 3, scene + 6, np.flip(scene, 0)]
-    [found] = near_duplicates({"train": images("ab"), "test": images("ab", 2)}, *hashed(np.stack(steps)))
+    records = images("abab")
+    similar = similar_images(records, make_stats(records, np.stack(steps)))
+    [found] = near_duplicates({"train": records[:2], "test": records[2:]}, similar)
     assert found.kind == "near duplicate across splits"
     assert found.files == (Path("/0"), Path("/1"), Path("/2"))
 

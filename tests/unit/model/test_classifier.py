@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from transfer_model.classifier import ACCELERATOR_BATCH, Classifier
+from transfer_model.classifier import ACCELERATOR_BATCH, Classifier, save
 from transfer_model.decode import decode
 from transfer_model.errors import ModelError, UnreadableImageError, WeightsError
 from transfer_model.model_config import ModelConfig
@@ -214,3 +214,14 @@ def test_a_missing_or_damaged_config_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(ModelError, match=r"model\.json is not valid JSON"):
         ModelConfig.read(tmp_path)
+
+
+def test_tensors_that_share_memory_are_saved_under_each_name(
+    config: ModelConfig, ood_scorer: OodScorer, tmp_path: Path
+) -> None:
+    network = build_network(config.network)
+    first, second = network.backbone.blocks[2]
+    first.bn2 = second.bn2  # one module under two names, as in CoaT
+    second.bn1.weight.data = second.bn1.bias.data  # two parameters in one storage
+    save(tmp_path, config, network, ood_scorer)
+    assert set(load_file(tmp_path / "weights.safetensors")) == set(network.state_dict())

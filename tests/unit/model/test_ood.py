@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from transfer_model.model_config import MAX_OOD_SCORE
-from transfer_model.ood import OodScorer, ood_threshold
+from transfer_model.ood import RESOLUTION, OodScorer, ood_threshold
 
 
 @pytest.fixture
@@ -55,3 +59,61 @@ def test_with_too_few_images_nothing_is_flagged_as_unknown() -> None:
     assert ood_threshold(torch.rand(18), 0.05) == MAX_OOD_SCORE
     nineteen = torch.rand(19)
     assert ood_threshold(nineteen, 0.05) == float(nineteen.max())
+
+
+NOISE = torch.randn(40, 64, generator=torch.Generator().manual_seed(1))
+DEGENERATE = {
+    "equal": torch.full((40, 64), 0.3),
+    "almost equal": 0.3 + 1e-5 * NOISE,
+    "zero": torch.zeros(40, 64),
+    "mostly zero": torch.cat([torch.zeros(36, 64), NOISE[:4]]),
+    "NaN": torch.full((40, 64), torch.nan),
+    "infinite": torch.full((40, 64), torch.inf),
+}
+
+
+@pytest.mark.parametrize("kind", DEGENERATE)
+def test_features_that_do_not_distinguish_images_give_no_threshold(kind: str) -> None:
+    scorer = OodScorer(DEGENERATE[kind])
+    scores = scorer.leave_one_out()
+    assert ((scores >= 0) & (scores <= MAX_OOD_SCORE)).all()
+    assert ood_threshold(scores, 0.05) == MAX_OOD_SCORE
+    assert ood_threshold(scorer(DEGENERATE[kind]), 0.05) == MAX_OOD_SCORE
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+def test_the_length_of_the_features_does_not_matter(factor: float) -> None:
+    expected = OodScorer(NOISE[:20])
+    scaled = OodScorer(factor * NOISE[:20])
+    torch.testing.assert_close(scaled.leave_one_out(), expected.leave_one_out(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(expected(factor * NOISE), expected(NOISE), atol=1e-6, rtol=0)
+
+
+def test_features_without_a_direction_have_the_highest_score_and_change_no_other(generator: torch.Generator) -> None:
+    odd = torch.stack([torch.zeros(64), torch.full((64,), torch.nan), torch.full((64,), torch.inf)])
+    with_odd = OodScorer(torch.cat([NOISE[:20], odd]))
+    assert with_odd(odd).tolist() == [MAX_OOD_SCORE] * 3
+    torch.testing.assert_close(with_odd(NOISE[20:]), OodScorer(NOISE[:20])(NOISE[20:]), atol=1e-6, rtol=0)
+    scores = with_odd.leave_one_out()
+    assert scores[20:].tolist() == [MAX_OOD_SCORE] * 3
+    assert (scores[:20] < MAX_OOD_SCORE).all()
+
+
+@given(st.integers(0, 10**6), st.floats(-8, 0), st.integers(1, 300))
+def test_scores_are_distances_and_equal_features_have_a_score_below_the_resolution(
+    seed: int, spread: float, width: int
+) -> None:
+    noise = torch.randn(8, width, generator=torch.Generator().manual_seed(seed))
+    features = 1 + 10**spread * noise
+    scorer = OodScorer(features)
+    for scores in (scorer(features), scorer.leave_one_out(), scorer(-features)):
+        assert ((scores >= 0) & (scores <= MAX_OOD_SCORE)).all()
+    assert (scorer(scorer.reference) < RESOLUTION).all()
+
+
+def test_a_loaded_scorer_computes_the_same_scores_to_the_bit(tmp_path: Path) -> None:
+    scorer = OodScorer(NOISE[:20])
+    scorer.save(tmp_path)
+    loaded = OodScorer.load(tmp_path)
+    assert torch.equal(loaded.reference, scorer.reference)
+    assert torch.equal(loaded(NOISE), scorer(NOISE))

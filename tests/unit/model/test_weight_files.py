@@ -1,34 +1,17 @@
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+from network_states import assert_backbone_is, spec, state
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from transfer_model import weight_sources
 from transfer_model.errors import UnknownBackboneError, WeightsError
-from transfer_model.network import NetworkSpec, build_network, build_pretrained_classifier
-from transfer_model.weight_files import read_tensors
-
-
-def state(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def spec(name: str, classes: int = 3, size: int = 32) -> NetworkSpec:
-    return NetworkSpec(name, classes, 0.0, size)
-
-
-def assert_backbone_is(network: nn.Module, expected: dict[str, Tensor], *, heads: tuple[str, ...]) -> None:
-    actual = network.state_dict()
-    for name, tensor in expected.items():
-        if not name.startswith(heads):
-            assert torch.equal(actual[f"backbone.{name}"], tensor), name
+from transfer_model.network import build_network, build_pretrained_classifier
 
 
 class TestLocateWeights:
@@ -76,40 +59,6 @@ class TestLocateWeights:
             weight_sources.locate_weights("resnet19", "default")
 
 
-class TestReadTensors:
-    @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-    def test_state_dicts_and_training_checkpoints(self, wrap: object, tmp_path: Path) -> None:
-        file = tmp_path / "weights.pth"
-        torch.save(wrap({"module.fc.weight": torch.ones(2, 3)}), file)  # type: ignore[operator] # the parameter
-        assert list(read_tensors(file)) == ["fc.weight"]
-
-    def test_safetensors_under_any_name(self, tmp_path: Path) -> None:
-        save_file({"fc.weight": torch.ones(2, 3)}, tmp_path / "0a1b2c")
-        assert torch.equal(read_tensors(tmp_path / "0a1b2c")["fc.weight"], torch.ones(2, 3))
-
-    def test_no_file_is_unpickled(self, tmp_path: Path) -> None:
-        ran = tmp_path / "ran"
-
-        class Code:
-            def __reduce__(self) -> tuple[object, tuple[str]]:
-                return Path.touch, (ran,)  # type: ignore[return-value] # what pickle allows
-
-        torch.save({"fc.weight": torch.ones(1), "code": Code()}, tmp_path / "evil.pth")
-        (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(), protocol=2))
-        for name in ("evil.pth", "older.pth"):
-            with pytest.raises(WeightsError):
-                read_tensors(tmp_path / name)
-        assert not ran.exists()
-
-    @pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04 cut off", b"\x00" * 8 + b"{", b"<html>404</html>"])
-    def test_other_files_are_rejected(self, content: bytes, tmp_path: Path) -> None:
-        (tmp_path / "weights.pth").write_bytes(content)
-        with pytest.raises(WeightsError):
-            read_tensors(tmp_path / "weights.pth")
-        with pytest.raises(WeightsError, match=r"the weights file .* does not exist"):
-            read_tensors(tmp_path / "none.pth")
-
-
 class TestBuildNetwork:
     def test_a_head_of_another_size_stays_new(self, tmp_path: Path) -> None:
         original = timm.create_model("test_resnet", num_classes=7)
@@ -127,8 +76,8 @@ class TestBuildNetwork:
 
     def test_position_embeddings_of_another_size_are_resized(self, tmp_path: Path) -> None:
         original = timm.create_model("test_vit")
-        torch.save(original.state_dict(), tmp_path / "weights.pth")
-        network = build_network(spec("timm/test_vit", size=64), tmp_path / "weights.pth")
+        save_file(state(original), tmp_path / "weights.safetensors")
+        network = build_network(spec("timm/test_vit", size=64), tmp_path / "weights.safetensors")
         assert_backbone_is(network, state(original), heads=("head", "pos_embed"))
         assert network.backbone.get_parameter("pos_embed").shape != original.pos_embed.shape
 
@@ -143,9 +92,9 @@ class TestBuildNetwork:
         assert wider(torch.randn(2, 3, 32, 32)).shape == (2, 4)
 
     def test_weights_of_another_network_are_an_error_that_lists_the_differences(self, tmp_path: Path) -> None:
-        torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "weights.pth")
+        save_file(state(torchvision.models.resnet34(weights=None)), tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError) as error:
-            build_network(spec("torchvision/resnet18"), tmp_path / "weights.pth")
+            build_network(spec("torchvision/resnet18"), tmp_path / "weights.safetensors")
         lines = str(error.value).splitlines()
         assert lines[1] == "+ layer1.2.bn1.bias (64,)"
         assert lines[-1].startswith("... and ")
@@ -178,8 +127,8 @@ class TestBuildNetwork:
 class TestPretrainedClassifiers:
     def test_of_torchvision(self, tmp_path: Path) -> None:
         original = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
-        torch.save(original.state_dict(), tmp_path / "weights.pth")
-        network, classes = build_pretrained_classifier("shufflenet_v2_x0_5", tmp_path / "weights.pth")
+        save_file(state(original), tmp_path / "weights.safetensors")
+        network, classes = build_pretrained_classifier("shufflenet_v2_x0_5", tmp_path / "weights.safetensors")
         images = torch.randn(2, 3, 64, 64)
         assert torch.equal(network(images), original(images))
         assert (len(classes), classes[0], classes[308]) == (1000, "tench", "fly")

@@ -111,6 +111,7 @@ SAME = {
     "comments": "# Ants or bees?\n" + TEXT.replace("seed: 7", "seed: 7   # lucky"),
     "trials": TEXT.replace("trials: 12", "trials: 40"),
     "promotion": TEXT[: TEXT.index("promotion:")],
+    "near duplicates": TEXT.replace("dataset:\n", "dataset:\n  group_near_duplicates: false\n"),
     "another gate": TEXT.replace("0.9}", "0.5}"),
     "a default written out": TEXT.replace("search:\n", "search:\n  pruning: true\n"),
     "notation": TEXT.replace("1e-4", "0.0001").replace("high: 0.5", "high: 5e-1"),

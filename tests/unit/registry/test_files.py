@@ -80,7 +80,7 @@ def test_a_database_is_created_complete_or_not_at_all(isolated: Path) -> None:
         _interrupted(url)
     assert not (isolated / "new.db").exists()
     with files.atomic_database(url) as temporary:
-        assert not Path(temporary.removeprefix("sqlite:///")).exists(), "leftovers are removed"
+        assert not files.sqlite_file(temporary).exists(), "leftovers are removed"
         _create_table(temporary)
     with files.atomic_database(url) as existing:
         assert existing == url
@@ -101,6 +101,6 @@ def _interrupted(url: str) -> None:
 
 
 def _create_table(url: str) -> None:
-    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    connection = sqlite3.connect(files.sqlite_file(url))
     connection.execute("CREATE TABLE complete (id)")
     connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from transfer_model.classifier import Classifier
+from transfer_registry import mlflow_server
 from transfer_registry.errors import RegistryError, StorageError
 from transfer_registry.serving.server import serve
 
@@ -167,6 +169,19 @@ def test_the_ui_shows_the_runs(pages: Server, registered: Registered) -> None:
     status, body = pages.request("POST", "/api/2.0/mlflow/runs/search", search, headers)
     assert status == 200
     assert [run["info"]["run_id"] for run in json.loads(body)["runs"]] == [registered.run_id]
+
+
+def test_a_server_has_one_identity_under_all_its_addresses(pages: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    identities = set()
+    for host in ("127.0.0.1", "localhost"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{host}:{pages.port}")
+        identities.add(mlflow_server.registry_id())
+    (identity,) = identities
+    assert re.fullmatch(r"created \d{13}", str(identity))
+
+
+def test_the_ui_imports_nothing_from_the_current_folder(pages_of_scripts: Server) -> None:
+    assert pages_of_scripts.request("GET", "/health") == (200, b"OK")
 
 
 def test_a_port_in_use(guarded: Server, here: Registered) -> None:

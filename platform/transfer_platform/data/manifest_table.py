@@ -1,0 +1,125 @@
+"""Reads the tables of manifests: CSV, TSV, JSON Lines or Parquet files.
+
+Text files are parsed with `csv` instead of pandas, because pandas drops line numbers, accepts rows with missing cells
+or malformed quotes, and stops at the first row with extra cells.
+"""
+
+import csv
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transfer_model.errors import cause
+from transfer_platform.errors import DataError
+from transfer_platform.file_problems import printable
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = ".jsonl"
+PARQUET = ".parquet"
+SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
+"""File extensions of manifests."""
+
+
+@dataclass
+class Table:
+    """Rows of a table as text.
+
+    Attributes:
+        columns: Column names, as written in the file.
+        rows: Line or row number and cells of each valid row; every row has a cell for every column.
+        errors: Line or row number and message for each row that is not valid.
+    """
+
+    columns: list[str]
+    rows: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    errors: list[tuple[int, str]] = field(default_factory=list)
+
+
+def read_table(file: Path, columns: Collection[str]) -> Table:
+    """Reads a table; errors in individual rows are returned rather than raised.
+
+    Args:
+        file: A `.csv` (comma-separated), `.tsv` (tab-separated), `.jsonl` or `.parquet` file; text must be UTF-8.
+        columns: Columns to read from a Parquet file; names are case-insensitive.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    suffix = file.suffix.lower()
+    if suffix == PARQUET:
+        return _read_parquet(file, columns)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            if suffix == JSON_LINES:
+                return _parse_json(stream)
+            return _parse_text(csv.reader(stream, delimiter=DELIMITERS[suffix], strict=True))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the manifest {printable(file)} is not valid UTF-8 (at byte {error.start}); save it as UTF-8"
+        ) from error
+    except csv.Error as error:
+        message = f"the manifest {printable(file)} cannot be read: {cause(error)}; check its quotation marks"
+        raise DataError(message) from error
+    except OSError as error:
+        raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
+
+
+def _parse_text(reader: Iterator[list[str]]) -> Table:
+    table = Table([name.strip() for name in next(reader, [])])
+    number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
+    for cells in reader:
+        if cells and len(cells) != len(table.columns):
+            table.errors.append((number, f"has {len(cells)} cells, but the header has {len(table.columns)}"))
+        elif cells:
+            table.rows.append((number, dict(zip(table.columns, cells, strict=True))))
+        number = reader.line_num + 1  # type: ignore[attr-defined]  # csv names no reader type
+    return table
+
+
+def _parse_json(lines: Iterator[str]) -> Table:
+    """Parses one JSON object per line; a value that a line does not have is empty."""
+    table = Table([])
+    objects = list[tuple[int, dict[str, object]]]()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            table.errors.append((number, f"is not valid JSON: {cause(error)}"))
+            continue
+        if isinstance(found, dict):
+            objects.append((number, found))
+        else:
+            table.errors.append((number, 'is not a JSON object, such as {"file_name": "a.png", "label": "ant"}'))
+    table.columns = list(dict.fromkeys(name for _, found in objects for name in found))
+    table.rows = [(number, {name: _as_text(found.get(name)) for name in table.columns}) for number, found in objects]
+    return table
+
+
+def _as_text(value: object) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _read_parquet(file: Path, used: Collection[str]) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        names = list(parquet.read_schema(file).names)
+        columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & {*used}})
+        data = parquet.ParquetFile(file).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {cause(error)}") from error
+    texts: dict[str, list[str | None]] = {}
+    for name in columns:
+        try:
+            texts[name] = data[name].cast(pa.string()).to_pylist()
+        except pa.ArrowException as error:
+            raise DataError(
+                f"the {name!r} column of the manifest {printable(file)} has the type {data[name].type}, but "
+                "must contain text or numbers"
+            ) from error
+    rows = [{name: texts[name][index] or "" for name in columns} for index in range(data.num_rows)]
+    return Table(names, list(enumerate(rows, 1)))

@@ -1,0 +1,288 @@
+"""Units of images that stay together in one split, and the selection of `test`."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from transfer_platform.data.catalog import ImageRecord
+from transfer_platform.errors import SplitError
+
+ALL_CLASSES = ""
+"""Key for the total over all classes; differs from every label, because labels are never empty."""
+
+_HASHES = 2.0**256
+"""Number of possible SHA-256 values."""
+_MAX_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SplitUnit:
+    """Images that must be in the same split and fold.
+
+    Attributes:
+        names: Sorted names of the groups; without groups, the digests of the images.
+        counts: Number of images per class; the key `ALL_CLASSES` holds the total over all classes.
+        parts: Units that were joined because they contain near duplicates of each other; empty if there are none.
+    """
+
+    names: tuple[str, ...]
+    counts: Mapping[str, int]
+    parts: tuple[SplitUnit, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Classes of the images."""
+        return [label for label in self.counts if label != ALL_CLASSES]
+
+
+def form_units(images: Sequence[ImageRecord], similar: Collection[Collection[str]] = ()) -> list[SplitUnit]:
+    """Forms the units of a dataset: its groups if it has any, otherwise its distinct images.
+
+    Groups that share an image are one unit, and so are units that contain near duplicates of each other. Near
+    duplicates are not joined if a class would then have a single unit, because such a class cannot be divided.
+
+    Args:
+        images: Images, sorted by label.
+        similar: Digests of each set of near duplicates; digests of other images are ignored.
+
+    Raises:
+        SplitError: Every image of a class is identical to an image of another class.
+    """
+    grouped = any(image.group for image in images)
+    units = _group_units(images) if grouped else _image_units(images)
+    joined = _join_similar(images, units, similar) if similar else units
+    return separate(joined, scarce_classes(joined, 2))
+
+
+def scarce_classes(units: Iterable[SplitUnit], minimum: int) -> list[str]:
+    """Returns the sorted classes that are in fewer than `minimum` units."""
+    counts = Counter(label for unit in units for label in unit.labels)
+    return sorted(label for label, count in counts.items() if count < minimum)
+
+
+def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitUnit]:
+    """Replaces units that contain near duplicates of one of the classes `labels` by their parts."""
+    classes = set(labels)
+    return [
+        part for unit in units for part in (unit.parts if unit.parts and classes.intersection(unit.counts) else (unit,))
+    ]
+
+
+def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None:
+    """Raises a `SplitError` that names the classes with a single unit, which cannot be in both train and `split`."""
+    if single := scarce_classes(units, 2):
+        raise SplitError(
+            f"every class needs {noun} in both train and {split}, but there is only one for {list_classes(single)}; "
+            "add more, or list the class folder (in a manifest, its images) in dataset.exclude"
+        )
+
+
+def list_classes(labels: Sequence[str]) -> str:
+    """Joins the first ten class names for a message; if there are more, appends the number of the others."""
+    more = f" and {len(labels) - _MAX_LISTED} more" if len(labels) > _MAX_LISTED else ""
+    return ", ".join(map(repr, labels[:_MAX_LISTED])) + more
+
+
+def select_test(
+    units: Sequence[SplitUnit], hash_of: Callable[[str], int], fraction: float, noun: str, keep: int = 1
+) -> tuple[list[SplitUnit], list[SplitUnit]]:
+    """Divides units into test and the rest, so that every class is in both.
+
+    The hash of a unit is the smallest hash of its names. A unit is in test if its hash, divided by 2**256, is below the
+    fraction. A unit of near duplicates must also fit (see `ClassShares`): the smallest of many hashes is almost always
+    below the fraction.
+
+    A class without a test unit then gets its smallest unit, or the one with the smallest hash if several are equally
+    small. A class with fewer than `keep` units in the rest gets back the units with the largest hashes, as long as one
+    is left in test.
+
+    Args:
+        units: At least two units of each class.
+        hash_of: Function that maps a name to an integer below 2**256.
+        fraction: Test fraction, between 0 and 1.
+        noun: Plural noun for the units in error messages.
+        keep: Number of units of each class that the rest needs; 2 if it is divided again.
+
+    Raises:
+        SplitError: A class has a single unit, or classes share units so that they cannot be divided.
+    """
+    require_two_units(units, "test", noun)
+    selection = _Selection(units, [min(map(hash_of, unit.names)) for unit in units], fraction)
+    if missing := selection.complete(keep):
+        parts = separate(units, missing)
+        if len(parts) == len(units):
+            raise SplitError(
+                f"every class needs {noun} in both train and test, but {list_classes(missing)} cannot be divided, "
+                f"because other classes share the same {noun}; add {noun}, or list the class folder (in a manifest, "
+                "its images) in dataset.exclude"
+            )
+        return select_test(parts, hash_of, fraction, noun, keep)
+    test = [unit for unit, is_test in zip(units, selection.is_test, strict=True) if is_test]
+    return test, [unit for unit, is_test in zip(units, selection.is_test, strict=True) if not is_test]
+
+
+class ClassShares:
+    """Number of images that a split has of each class, and the share that is available for units of near duplicates.
+
+    A unit fits if the split then has at most its fraction of the images in units that are not larger. Larger units do
+    not count: a single large unit, which stays in train, must not draw all other images into the split.
+    """
+
+    def __init__(self, units: Iterable[SplitUnit], fraction: float) -> None:
+        self._fraction = fraction
+        self._available: dict[str, Counter[int]] = defaultdict(Counter)
+        self._taken: dict[str, Counter[int]] = defaultdict(Counter)
+        for unit in units:
+            self._count(self._available, unit)
+
+    def add(self, unit: SplitUnit) -> None:
+        """Counts the images of a unit as taken."""
+        self._count(self._taken, unit)
+
+    def taken(self, label: str) -> int:
+        """Returns the number of images of a class that the split has."""
+        return self._taken[label].total()
+
+    def fits(self, unit: SplitUnit) -> bool:
+        """Returns whether the share of each class of a unit admits it."""
+        return all(
+            _images_up_to(self._taken[label], unit.counts[label]) + unit.counts[label]
+            <= self._fraction * _images_up_to(self._available[label], unit.counts[label])
+            for label in unit.labels
+        )
+
+    @staticmethod
+    def _count(counts: Mapping[str, Counter[int]], unit: SplitUnit) -> None:
+        for label in unit.labels:
+            size = unit.counts[label]
+            counts[label][size] += size
+
+
+def _images_up_to(images: Counter[int], size: int) -> int:
+    """Returns the number of images in units of at most `size` images; `images` is keyed by unit size."""
+    return sum(count for each, count in images.items() if each <= size)
+
+
+class _Selection:
+    """Test units: first by hash and fraction, then changed until every class is in test and in the rest."""
+
+    def __init__(self, units: Sequence[SplitUnit], hashes: Sequence[int], fraction: float) -> None:
+        self.units, self.hashes = units, hashes
+        self.is_test = [False] * len(units)
+        shares = ClassShares(units, fraction)
+        selected = (index for index, value in enumerate(hashes) if value < fraction * _HASHES)
+        for index in sorted(selected, key=hashes.__getitem__):
+            if not units[index].parts or shares.fits(units[index]):
+                self.is_test[index] = True
+                shares.add(units[index])
+
+    def complete(self, keep: int) -> list[str]:
+        """Moves units so that every class is in test and in the rest; returns the classes for which this fails.
+
+        The rest gets at least `keep` units of each class, if the class has more than `keep` units.
+        """
+        members: dict[str, list[int]] = defaultdict(list)
+        for index, unit in enumerate(self.units):
+            for label in unit.labels:
+                members[label].append(index)
+        self._in_test = {label: sum(self.is_test[index] for index in own) for label, own in members.items()}
+        self._in_rest = {label: len(own) - self._in_test[label] for label, own in members.items()}
+        self._needed = {label: min(keep, len(own) - 1) for label, own in members.items()}
+        for label, own in sorted(members.items(), key=lambda item: (len(item[1]), item[0])):
+            if not self._in_test[label]:
+                by_size = sorted(own, key=lambda index: (self.units[index].counts[label], self.hashes[index]))
+                next(filter(self._move_to_test, by_size), None)
+            for index in sorted(own, key=lambda index: -self.hashes[index]):
+                if self._in_rest[label] < self._needed[label]:
+                    self._move_to_rest(index)
+        return [label for label in sorted(members) if not (self._in_test[label] and self._in_rest[label])]
+
+    def _move_to_test(self, index: int) -> bool:
+        """Moves a unit to test if the rest keeps enough units of its classes; returns True if it was moved."""
+        labels = self.units[index].labels
+        is_movable = not self.is_test[index] and all(self._in_rest[each] > self._needed[each] for each in labels)
+        if is_movable:
+            self._move(index, labels, 1)
+        return is_movable
+
+    def _move_to_rest(self, index: int) -> None:
+        """Moves a unit to the rest if test keeps another unit of each of its classes."""
+        labels = self.units[index].labels
+        if self.is_test[index] and all(self._in_test[each] > 1 for each in labels):
+            self._move(index, labels, -1)
+
+    def _move(self, index: int, labels: Sequence[str], step: int) -> None:
+        self.is_test[index] = step > 0
+        for label in labels:
+            self._in_test[label] += step
+            self._in_rest[label] -= step
+
+
+def _image_units(images: Sequence[ImageRecord]) -> list[SplitUnit]:
+    labels_of: dict[str, tuple[str, ...]] = {}
+    for image in images:
+        labels = labels_of.get(image.sha256, ())
+        if image.label not in labels:
+            labels_of[image.sha256] = (*labels, image.label)
+    unique = {labels[0] for labels in labels_of.values()}
+    if copied := sorted({image.label for image in images} - unique):
+        raise SplitError(
+            f"every image of {list_classes(copied)} is an exact duplicate of an image in another class; "
+            "remove each duplicate from one of the classes"
+        )
+    # Shared between images, because a million dictionaries would take far more memory.
+    counts = {labels: {ALL_CLASSES: 1} | dict.fromkeys(labels, 1) for labels in set(labels_of.values())}
+    return [SplitUnit((digest,), counts[labels]) for digest, labels in labels_of.items()]
+
+
+def _group_units(images: Sequence[ImageRecord]) -> list[SplitUnit]:
+    """Returns one unit for each set of groups that share images, sorted by the first group name."""
+    import numpy as np
+
+    names, group_of = np.unique([image.group for image in images], return_inverse=True)
+    digests, digest_of = np.unique([image.sha256 for image in images], return_inverse=True)
+    component = _components(group_of.tolist(), digest_of.tolist(), len(names), len(digests))
+    names_of: dict[int, set[str]] = defaultdict(set)
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for image, group in zip(images, group_of.tolist(), strict=True):
+        names_of[component[group]].add(image.group)
+        counts[component[group]].update((image.label, ALL_CLASSES))
+    units = (SplitUnit(tuple(sorted(names_of[key])), dict(sorted(counts[key].items()))) for key in names_of)
+    return sorted(units, key=lambda unit: unit.names)
+
+
+def _join_similar(
+    images: Sequence[ImageRecord], units: Sequence[SplitUnit], similar: Collection[Collection[str]]
+) -> list[SplitUnit]:
+    """Joins units that contain near duplicates of each other; a joined unit replaces the first of its parts."""
+    index_of = {name: index for index, unit in enumerate(units) for name in unit.names}
+    unit_of = {image.sha256: index_of[image.group or image.sha256] for image in images}
+    links = [(unit_of[digest], number) for number, own in enumerate(similar) for digest in own if digest in unit_of]
+    component = _components([unit for unit, _ in links], [number for _, number in links], len(units), len(similar))
+    parts_of: dict[int, list[SplitUnit]] = defaultdict(list)
+    for key, unit in zip(component, units, strict=True):
+        parts_of[key].append(unit)
+    return [parts[0] if len(parts) == 1 else _joined(parts) for parts in parts_of.values()]
+
+
+def _joined(parts: Sequence[SplitUnit]) -> SplitUnit:
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part.counts)
+    names = sorted(chain.from_iterable(part.names for part in parts))
+    return SplitUnit(tuple(names), dict(sorted(counts.items())), tuple(parts))
+
+
+def _components(rows: Sequence[int], columns: Sequence[int], height: int, width: int) -> list[int]:
+    """Returns the connected component of each of `height` rows; each row is linked to the column beside it."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = height + width
+    edges = coo_array((np.ones(len(rows), bool), (rows, np.add(columns, height))), shape=(nodes, nodes))
+    component: list[int] = connected_components(edges, directed=False)[1].tolist()
+    return component[:height]

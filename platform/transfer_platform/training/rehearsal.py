@@ -1,0 +1,73 @@
+"""Dry run of every network before the first trial: one step, saved and served.
+
+Without it, a recipe whose trials all fail, or whose model cannot be saved, would fail only after hours of training.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from transfer_model.classifier import Classifier, save
+from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
+from transfer_model.ood import OodScorer
+from transfer_platform.errors import TrainingError
+from transfer_platform.progress import Say
+from transfer_platform.recipe.schema import FALSE_ALARM_RATE, Recipe
+from transfer_platform.training.artifact import served_config
+from transfer_platform.training.failures import trial_failures
+from transfer_platform.training.trial_trainer import TrialTrainer
+
+
+def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
+    """Runs one training step for each backbone, and returns one recipe that can be trained for each.
+
+    Args:
+        trainer: Trainer of the study.
+        recipes: Recipes without search ranges; recipes of the same backbone are tried until one can be trained.
+        say: Called for each recipe that cannot be trained.
+
+    Raises:
+        TrainingError: None of the recipes can be trained; the message lists the reasons.
+    """
+    trainable: dict[str, Recipe] = {}
+    failures: list[str] = []
+    for recipe in recipes:
+        name, stage = recipe.backbone.name, recipe.backbone.freeze_through
+        if name in trainable:
+            continue
+        try:
+            trainer.rehearse(recipe)
+            trainable[name] = recipe
+        except TrainingError as error:
+            failures.append(f"{name}, frozen through {stage}: {error}")
+    if not trainable:
+        raise TrainingError("\n  ".join(["no trial of this recipe can be trained:", *failures]))
+    for failure in failures:
+        say(f"trials with this network will fail: {failure}")
+    return list(trainable.values())
+
+
+def rehearse_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Path) -> None:
+    """Saves, loads and serves the untrained network of each recipe; temporary files are written to `folder`.
+
+    Raises:
+        TrainingError: A network cannot be served; the message names it.
+    """
+    for recipe in recipes:
+        with trial_failures(f"{recipe.backbone.name} cannot be served"):
+            _serve(trainer, recipe, folder)
+
+
+def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:
+    network, preprocessing = trainer.untrained_network(recipe).eval(), trainer.preprocessing(recipe)
+    image = trainer.splits.development[0].path
+    features: list[torch.Tensor] = []
+    with torch.inference_mode(), network.register_feature_hook(features.append):
+        network(preprocessing.normalize(preprocessing.load(image))[None].to(trainer.device))
+    config = served_config(trainer, recipe, 1.0, OodThreshold(MAX_OOD_SCORE, FALSE_ALARM_RATE))
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix="rehearsal-") as temporary:
+        save(Path(temporary), config, network, OodScorer(features[0]))
+        Classifier.load(Path(temporary)).predict([image])

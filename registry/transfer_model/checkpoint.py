@@ -1,0 +1,134 @@
+"""Reads the state dicts in a weights file; a separate process reads torch files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+from safetensors.torch import load_file
+from torch import Tensor
+
+from . import torch_file_reader
+from .errors import WeightsError
+
+_READER = Path(torch_file_reader.__file__)
+
+_FREE_BYTES = 1 << 30
+_COPIES = 4
+"""A torch file may take this many times its size, plus `_FREE_BYTES`, while it is read."""
+
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Named tensors of a weights file.
+
+    Attributes:
+        path: Keys that lead to the state dict within a checkpoint, such as `model_ema`; empty for the file itself.
+        tensors: Tensors keyed by name, in the order of the file.
+        versions: Format version of each module, keyed by module name; None if the file has none.
+    """
+
+    path: str
+    tensors: OrderedDict[str, Tensor]
+    versions: dict[str, int] | None = None
+
+
+def read_state_dicts(path: Path) -> list[StateDict]:
+    """Reads all state dicts of a safetensors or torch file.
+
+    A torch file is read by a separate process with limited memory, because reading a damaged or malicious one may crash
+    the process. Its tensors are returned through a safetensors file. Nothing in the file is executed.
+
+    Raises:
+        WeightsError: The file is missing, is no weights file, has no named tensors, or takes too much memory.
+    """
+    if not path.is_file():
+        raise WeightsError(f"the weights file {path} does not exist")
+    state_dicts = _read_safetensors(path) if _is_safetensors(path) else _read_torch_file(path)
+    if not state_dicts:
+        raise WeightsError(f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint")
+    return state_dicts
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> list[StateDict]:
+    try:
+        tensors = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: it starts like a safetensors file, but {error}") from error
+    return [StateDict("", OrderedDict(tensors))] if tensors else []
+
+
+def _read_torch_file(path: Path) -> list[StateDict]:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "tensors.safetensors"
+        _convert(path, target)
+        tensors = load_file(target)
+        with safetensors.safe_open(target, "pt") as file:
+            described = json.loads(file.metadata()[torch_file_reader.STATE_DICTS])
+    return [
+        StateDict(
+            name, OrderedDict((key, tensors[number]) for key, number in entry["names"].items()), entry["versions"]
+        )
+        for name, entry in described.items()
+    ]
+
+
+def _convert(path: Path, target: Path) -> None:
+    limit = _COPIES * path.stat().st_size + _FREE_BYTES
+    command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target), str(limit)]
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == torch_file_reader.REFUSED:
+        raise WeightsError(
+            f"{path} cannot be read as a torch file: {done.stderr.strip()}; expected a state dict or a checkpoint. "
+            "Nothing in the file was executed; if you trust it, load it with torch and save its state dict as "
+            "safetensors"
+        )
+    if done.returncode == torch_file_reader.TOO_LARGE:
+        raise WeightsError(
+            f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file has only "
+            f"{path.stat().st_size / 1e6:.1f} MB; it may be damaged or malicious: use a file from a source you trust"
+        )
+    if done.returncode:
+        raise WeightsError(
+            f"the process that read {path} was terminated by {_cause(done.returncode)}; the file may be damaged or "
+            f"malicious, or the memory is exhausted: use a file from a source you trust{_last_line(done.stderr)}"
+        )
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return f" ({lines[-1][:_MAX_REASON]})" if lines else ""

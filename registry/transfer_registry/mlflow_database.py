@@ -1,0 +1,171 @@
+"""Checks, upgrades and relocates the local SQLite database of MLflow.
+
+MLflow itself would create its tables in any SQLite file, and would upgrade some old databases without a backup.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic.util import CommandError
+
+from transfer_registry.errors import StorageError
+from transfer_registry.files import sqlite_url
+from transfer_registry.locks import file_lock
+from transfer_registry.relocation import Identity, new_identity, read_identity, write_identity
+from transfer_registry.sqlite_files import back_up, connect, table_names
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+_TABLES = frozenset({"experiments", "runs"})
+"""Tables that every version of MLflow creates."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes that a database needs before it is opened.
+
+    Attributes:
+        revision: Present revision of its tables if they must be upgraded, empty for an MLflow before its first
+            revision; None if the tables are up to date.
+        identity: New record of the database; None if the present one is correct.
+    """
+
+    revision: str | None
+    identity: Identity | None
+
+    @property
+    def required(self) -> bool:
+        """Whether MLflow could not read the database or its artifacts without the changes."""
+        return self.revision is not None or bool(self.identity and self.identity.moved_from)
+
+
+def find_changes(database: Path, place: Path) -> Changes | None:
+    """Returns the changes that a database needs at `place`; None if it does not exist, is empty, or needs none.
+
+    Raises:
+        StorageError: The file is not a database of MLflow, or a newer version of MLflow wrote it.
+    """
+    if not database.exists():
+        return None
+    with connect(database) as connection:
+        tables = table_names(connection)
+        if not tables:
+            return None
+        _require_mlflow(database, tables)
+        query = "SELECT version_num FROM alembic_version"
+        row = connection.execute(query).fetchone() if "alembic_version" in tables else None
+        revision = str(row[0]) if row else ""
+        identity = new_identity(connection, place)
+    outdated = _is_outdated(database, revision)
+    return Changes(revision if outdated else None, identity) if outdated or identity else None
+
+
+def prepare_database(database: Path, place: Path | None = None) -> None:
+    """Upgrades the tables of an older MLflow and relocates a moved database, each after a backup beside it.
+
+    Logs a warning for an upgrade and for a relocation. `place` is the path of the original if `database` is a
+    temporary copy of it.
+
+    Raises:
+        StorageError: See `find_changes`; or upgrading failed, and the database is unchanged.
+    """
+    place = place or database
+    if find_changes(database, place) is None:
+        return
+    with file_lock(database.with_name(f"{database.name}.lock")):
+        changes = find_changes(database, place)  # another process may have made them
+        if changes and changes.revision is not None:
+            _upgrade(database, changes.revision)
+        if changes and changes.identity:
+            _write_identity(database, changes.identity)
+
+
+def registry_identity(database: Path) -> Identity | None:
+    """Returns the record of a database; None if it does not exist or the platform has not opened it yet."""
+    if not database.exists():
+        return None
+    with connect(database) as connection:
+        return read_identity(connection)
+
+
+def _require_mlflow(database: Path, tables: set[str]) -> None:
+    if not tables >= _TABLES:
+        found = ", ".join(sorted(tables)[:5])
+        raise StorageError(
+            f"{database} is not a database of MLflow: it contains the tables {found}; move it away, or set "
+            "MLFLOW_TRACKING_URI to another file, such as sqlite:///runs.db"
+        )
+
+
+def _is_outdated(database: Path, revision: str) -> bool:
+    scripts = _scripts()
+    if revision == scripts.get_current_head():
+        return False
+    try:
+        if revision:
+            scripts.get_revision(revision)
+    except CommandError as error:
+        raise StorageError(
+            f"{database} has tables of revision {revision}, which the installed MLflow does not know: a newer MLflow "
+            "or another program wrote the file; run `pip install --upgrade mlflow`, or set MLFLOW_TRACKING_URI to "
+            "another file, such as sqlite:///runs.db"
+        ) from error
+    return True
+
+
+def _scripts() -> ScriptDirectory:
+    """Returns the schema revisions of the installed MLflow."""
+    import mlflow
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+
+
+def _upgrade(database: Path, revision: str) -> None:
+    """Upgrades a copy of the database and then replaces the database, so that a failure changes nothing."""
+    from mlflow.store.db import utils  # `mlflow db upgrade` calls the same function
+
+    backup = database.with_name(f"{database.name}.before-upgrade")
+    upgraded = database.with_name(f"{database.name}.upgraded")
+    back_up(database, backup)
+    back_up(database, upgraded)
+    engine = sa.create_engine(sqlite_url(upgraded), poolclass=sa.NullPool)
+    try:
+        utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
+    except (sa.exc.SQLAlchemyError, CommandError) as error:
+        upgraded.unlink()
+        raise StorageError(
+            f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot be "
+            f"upgraded: {str(error).splitlines()[0]}; move it away, or set MLFLOW_TRACKING_URI to another file, such "
+            "as sqlite:///runs.db"
+        ) from error
+    upgraded.replace(database)
+    _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
+
+
+def _write_identity(database: Path, identity: Identity) -> None:
+    if identity.moved_from:
+        backup = database.with_name(f"{database.name}.before-move")
+        back_up(database, backup)
+    with connect(database) as connection:
+        count = write_identity(connection, identity)
+    if identity.moved_from:
+        _logger.warning(
+            "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
+            identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
+        )  # fmt: skip
+
+
+def _missing_artifacts(identity: Identity) -> str:
+    artifacts = identity.file.with_name("mlruns")
+    if artifacts.is_dir():
+        return ""
+    return f". {artifacts} does not exist: copy {identity.moved_from}/mlruns there, otherwise no model can be loaded"

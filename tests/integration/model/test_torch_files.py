@@ -1,0 +1,106 @@
+"""Torch files are read by a real process, which a damaged or malicious file may end."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from network_states import assert_backbone_is, spec, state
+from torch import nn
+
+from transfer_model import checkpoint
+from transfer_model.checkpoint import read_state_dicts
+from transfer_model.errors import WeightsError
+from transfer_model.network import build_network
+
+
+class Code:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+def test_no_code_in_a_file_is_executed(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    torch.save({"fc.weight": torch.ones(1), "code": Code(ran)}, tmp_path / "evil.pth")
+    (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(ran), protocol=2))
+    for name in ("evil.pth", "older.pth"):
+        with pytest.raises(WeightsError, match="Nothing in the file was executed"):
+            read_state_dicts(tmp_path / name)
+    assert not ran.exists()
+
+
+def test_a_training_checkpoint_with_objects_of_other_classes_is_read_without_them(tmp_path: Path) -> None:
+    original = timm.create_model("test_resnet", num_classes=7)
+    optimizer = torch.optim.SGD(original.parameters(), lr=0.1, momentum=0.9)
+    torch.save(
+        {
+            "epoch": 3,
+            "args": argparse.Namespace(model="test_resnet"),
+            "state_dict": original.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        tmp_path / "checkpoint.pth.tar",
+    )
+    network = build_network(spec("timm/test_resnet"), tmp_path / "checkpoint.pth.tar")
+    assert_backbone_is(network, state(original), heads=("fc",))
+    assert "(state_dict)" in network.weights_summary
+
+
+def test_format_versions_and_shared_tensors_survive(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.BatchNorm2d(2), nn.Linear(2, 2))
+    module[1].bias = module[0].bias
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    (found,) = read_state_dicts(tmp_path / "weights.pth")
+    assert list(found.tensors) == list(module.state_dict())
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in module.state_dict().items())
+    assert found.versions is not None
+    assert found.versions["0"] == 2
+
+
+def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1).expand(1 << 36)}, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match=r"takes more than 1\.1 GB of memory, although the file has only 0\.0 MB"):
+        read_state_dicts(tmp_path / "bomb.pth")
+
+
+def test_a_process_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"content that crashes the reader")
+    crash = tmp_path / "crash.py"
+    crash.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    monkeypatch.setattr(checkpoint, "_READER", crash)
+    with pytest.raises(WeightsError, match=r"the process that read .*weights\.pth was terminated by SIGSEGV"):
+        read_state_dicts(tmp_path / "weights.pth")
+
+
+def test_no_module_of_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"fc.weight": torch.ones(1)}, tmp_path / "weights.pth")
+    for name in ("torch", "json", "safetensors"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    assert list(read_state_dicts(Path("weights.pth"))[0].tensors) == ["fc.weight"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "EOFError"), (b"PK\x03\x04 cut off", "zip archive"), (b"<html>404</html>", "")]
+)
+def test_other_files_are_an_error_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"weights\.pth cannot be read as a torch file: .*{reason}") as error:
+        read_state_dicts(tmp_path / "weights.pth")
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_torchscript_archive_is_an_error_with_the_reason(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2)).save(tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match="it is a TorchScript archive"):
+        read_state_dicts(tmp_path / "weights.pt")

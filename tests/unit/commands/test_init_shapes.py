@@ -1,0 +1,205 @@
+"""`platform init` on folders of many shapes: a recipe that can be run, or a sentence that says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from transfer_platform.commands.init import write_first_recipe
+from transfer_platform.data.dataset import open_dataset
+from transfer_platform.data.splits import Splits
+from transfer_platform.errors import DataError, TransferError
+from transfer_platform.inspection.preflight import preflight, require_valid
+from transfer_platform.recipe.load import load_recipe
+
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def write(isolated: Path, write_image: Callable[[Path, str], None]) -> Write:
+    """Writes an image below `photos`; its content depends on its name."""
+
+    def make(name: str) -> None:
+        write_image(isolated / "photos" / name, name)
+
+    return make
+
+
+def deep_nesting(write: Write) -> None:
+    for number in range(8):
+        write(f"ant/2021/may/01/{number}.png")
+        write(f"bee/a/b/c/d/e/f/{number}.png")
+
+
+def two_levels_of_classes(write: Write) -> None:
+    for species in ("insect/ant", "insect/bee", "bird/crow", "bird/duck"):
+        for number in range(4):
+            write(f"{species}/{number}.png")
+
+
+def one_image_a_class_beside_others(write: Write) -> None:
+    for label in range(6):
+        for number in range(8 if label < 2 else 1):
+            write(f"class {label}/{number}.png")
+
+
+def many_small_classes(write: Write) -> None:
+    for label in range(300):
+        for number in range(3):
+            write(f"{label:04}/{number}.png")
+
+
+def links_to_images_in_the_folder(write: Write) -> None:
+    for number in range(12):
+        write(f"ant/{number}.png")
+        write(f"bee/{number}.png")
+    for label in ("ant", "bee"):
+        for number in range(12):
+            Path("photos", label, f"link{number}.png").symlink_to(f"{number}.png")
+
+
+def folders_in_other_scripts(write: Write) -> None:
+    for number in range(9):
+        write(f"アリ/{number}.png")
+        write(f"пчела #1/写真 {number}.png")
+
+
+def notes_beside_and_between_the_images(write: Write) -> None:
+    for number in range(9):
+        write(f"ant/{number}.png")
+        write(f"bee/{number}.png")
+        Path("photos", "ant", f"{number}.txt").write_text("a note")
+    Path("photos", "README.md").write_text("what this is")
+
+
+def a_single_parent_folder(write: Write) -> None:
+    for number in range(9):
+        write(f"download/images/ant/{number}.png")
+        write(f"download/images/bee/{number}.png")
+
+
+def train_and_empty_test(write: Write) -> None:
+    for label in ("ant", "bee", "cat"):
+        for number in range(9):
+            write(f"train/{label}/{number}.png")
+            if label != "cat":
+                write(f"test/{label}/{number}.png")
+    Path("photos", "test", "cat").mkdir()
+
+
+def names_like_patterns(write: Write) -> None:
+    for number in range(9):
+        write(f"[a]/{number}.png")
+        write(f"b*/{number}.png")
+    write("[ab]?/0.png")
+
+
+RUNS = (
+    deep_nesting,
+    two_levels_of_classes,
+    one_image_a_class_beside_others,
+    many_small_classes,
+    links_to_images_in_the_folder,
+    folders_in_other_scripts,
+    notes_beside_and_between_the_images,
+    train_and_empty_test,
+    names_like_patterns,
+)
+
+
+def splits_of(recipe: Path) -> Splits:
+    return require_valid(*preflight(open_dataset(load_recipe(recipe).dataset, recipe.parent)))
+
+
+@pytest.mark.parametrize("shape", RUNS, ids=lambda shape: shape.__name__)
+def test_a_recipe_is_written_whose_splits_have_every_class(shape, write) -> None:
+    shape(write)
+    splits = splits_of(write_first_recipe("photos").file)
+    assert len(splits.classes) >= 2
+    for images in (splits.train, splits.test):
+        assert {image.label for image in images} == set(splits.classes)
+
+
+def nothing(write: Write) -> None:
+    Path("photos").mkdir()
+
+
+def one_class(write: Write) -> None:
+    for number in range(9):
+        write(f"ant/{number}.png")
+
+
+def images_without_classes(write: Write) -> None:
+    for number in range(9):
+        write(f"{number}.png")
+
+
+def one_image_in_every_class(write: Write) -> None:
+    for label in range(40):
+        write(f"{label}/0.png")
+
+
+def two_images_in_every_class(write: Write) -> None:
+    for label in range(4):
+        write(f"{label}/0.png")
+        write(f"{label}/1.png")
+
+
+def links_that_lead_out(write: Write) -> None:
+    for label in ("ant", "bee"):
+        Path("photos", label).mkdir(parents=True)
+        Path("photos", label, "0.png").symlink_to("/etc/hostname")
+
+
+def copies_of_one_image(write: Write) -> None:
+    for label in ("ant", "bee"):
+        write(f"{label}/0.png")
+        content = Path("photos", label, "0.png").read_bytes()
+        for number in range(1, 9):
+            Path("photos", label, f"{number}.png").write_bytes(content)
+
+
+def a_test_folder_that_is_a_copy_of_train(write: Write) -> None:
+    for label in ("ant", "bee"):
+        for number in range(9):
+            write(f"train/{label}/{number}.png")
+    shutil.copytree("photos/train", "photos/test")
+
+
+def a_name_that_is_not_text(write: Write) -> None:
+    for label in ("ant", "bee"):
+        for number in range(9):
+            write(f"{label}/{number}.png")
+    write("b\nd/0.png")
+
+
+REFUSED = {
+    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18): identical files in different splits",
+    a_name_that_is_not_text: "class folder names with unprintable characters",
+    nothing: "must contain at least two class folders, but has none",
+    one_class: "must contain at least two class folders, but has only one: 'ant'",
+    images_without_classes: "must contain at least two class folders, but has none",
+    one_image_in_every_class: "needs distinct images in both train and test, but there is only one for '0'",
+    two_images_in_every_class: "validation has no images: apart from test, no class has two distinct images",
+    links_that_lead_out: "has class folders without images: 'ant', 'bee'",
+    copies_of_one_image: "there is only one for 'ant', 'bee'",
+}
+
+
+@pytest.mark.parametrize(("shape", "message"), REFUSED.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_folder_that_cannot_be_used_is_refused_with_what_it_lacks(shape, message, write) -> None:
+    shape(write)
+    with pytest.raises(TransferError) as raised:
+        write_first_recipe("photos")
+    assert message in str(raised.value)
+    assert isinstance(raised.value, DataError)
+    assert not list(Path().glob("*.yaml"))
+
+
+def test_a_folder_that_only_contains_one_other_folder_is_opened(write) -> None:
+    a_single_parent_folder(write)
+    splits = splits_of(write_first_recipe("photos/download").file)
+    assert splits.classes == ("ant", "bee")
