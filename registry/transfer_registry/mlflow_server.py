@@ -1,6 +1,7 @@
 """Checks that the MLflow server or database is available before any work starts."""
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -30,9 +31,11 @@ def tracking_uri() -> str:
     import mlflow
 
     local = sqlite_url(Path.cwd() / "mlflow.db")
-    current = mlflow.get_tracking_uri()
-    if current in _selected and current != local:  # the current folder has changed
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI
+    current, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    if current in _selected and not current == local == variable:  # the current folder or the variable has changed
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI, and removes the variable
+        if variable and variable not in _selected:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
     configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())

@@ -200,9 +200,9 @@ def _open_storage(url: str) -> RDBStorage:
         return RDBStorage(url)
     except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
         shown = make_url(url).render_as_string()
-        cause = getattr(error, "orig", None) or error
+        reason = getattr(error, "orig", None) or error
         raise StudyError(
-            f"the study database {shown} cannot be used: {str(cause).splitlines()[0]}; move it away, and the next run "
+            f"the study database {shown} cannot be used: {cause(reason)}; move it away, and the next run "
             "starts a new one, or install the version of Optuna that created it"
         ) from error
 
