@@ -95,8 +95,8 @@ def original_mode(image: Image.Image) -> str:
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation (1 to 8), or 1 (upright) if it is missing or invalid.
 
-    Load PNG images before calling this function, because Pillow may otherwise load them to find the orientation. The
-    orientation of a loaded TIFF is 1 because Pillow has already rotated it.
+    Load PNG images before calling this function: the orientation may be stored after the pixels, so Pillow may load the
+    image to find it. The orientation of a loaded TIFF is 1 because Pillow has already rotated it.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)

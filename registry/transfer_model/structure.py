@@ -113,7 +113,7 @@ def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator
 
 @lru_cache(maxsize=64)
 def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    """Traces a network on the meta device to find its heads and stages for images of S x S pixels.
+    """Finds the heads and stages of a network by tracing it on the meta device with an input of S x S pixels.
 
     Raises:
         ModelError: The network does not accept images of this size.

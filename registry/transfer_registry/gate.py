@@ -66,7 +66,7 @@ def evaluate_rules(
     `champion` holds the champion's predictions for the same images, or is None if there is no champion.
 
     Raises:
-        RegistryError: A metric was not measured, there are no images, or there are not as many predictions as images.
+        RegistryError: A metric was not measured, there are no images, or the numbers of predictions and images differ.
     """
     require_metrics(rules, metrics)
     _require_same_length(labels, predicted, "the candidate")

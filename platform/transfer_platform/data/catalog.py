@@ -184,7 +184,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
 
 
 def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
-    """Returns a message for each class that is in `train` but not in another split, or vice versa."""
+    """Returns a message for each class that is in `train` but missing from another split, or vice versa."""
     expected = {image.label for image in images_by_split["train"]}
     lines = []
     for split, images in images_by_split.items():

@@ -205,7 +205,7 @@ def _column_notes(table: Table) -> Iterator[str]:
     if weights:
         yield (
             "the 'weight' column sets the loss weights of the training images, "
-            f"from {min(weights):g} to {max(weights):g}"
+            f"which range from {min(weights):g} to {max(weights):g}"
         )
 
 

@@ -32,7 +32,7 @@ HOLDOUT_FRACTION = 0.2
 """Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
-"""`class_weights: auto` balances the loss if the largest class is over this many times as large as the smallest."""
+"""`class_weights: auto` balances the loss if the largest class is over this many times the size of the smallest."""
 
 FALSE_ALARM_RATE = 0.05
 """Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""

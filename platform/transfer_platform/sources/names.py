@@ -17,9 +17,9 @@ TORCHVISION_DATASETS = tuple(TABLE)
 _UNSUPPORTED: Mapping[str, str] = {
     "CLEVRClassification": "its test images have no labels",
     "EMNIST": "choose a variant (balanced, byclass, bymerge, digits, letters or mnist), for example EMNIST/balanced",
-    "FER2013": "downloading requires a login; download and unpack it yourself, and use its image folder as the source",
+    "FER2013": "the download requires a login; download the dataset yourself, and use its image folder as the source",
     "INaturalist": "it is hundreds of gigabytes in size; unpack part of it and use the resulting folder as the source",
-    "ImageNet": "downloading requires a login; download and unpack it yourself, and use its folder as the source",
+    "ImageNet": "the download requires a login; download the dataset yourself, and use its folder as the source",
     "LFWPeople": "it is no longer published",
     "Omniglot": "its two splits have no classes in common",
     "PCAM": "it requires h5py and is hosted on Google Drive; use a copy on the Hub (huggingface:OWNER/NAME)",

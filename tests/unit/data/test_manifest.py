@@ -358,7 +358,7 @@ def test_weights_belong_to_the_training_images_and_their_fingerprint(name, folde
     same = [role for role, digest in plain.fingerprints.items() if weighted.fingerprints[role] == digest]
     assert same == ["validation", "test"], "weights of held-out images are not used"
     assert [each.detail for each in inspected(base, name).by_kind("manifest")] == [
-        "the 'weight' column sets the loss weights of the training images, from 0.5 to 2.4"
+        "the 'weight' column sets the loss weights of the training images, which range from 0.5 to 2.4"
     ]
 
 
