@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transfer_model.errors import ModelError, UnreadableImageError
+from transfer_model.errors import ModelError, UnreadableImageError, cause
 from transfer_platform.errors import TrainingError, is_out_of_memory
 
 _BATCH_OF_ONE = "Expected more than 1 value per channel when training"
@@ -27,8 +27,8 @@ def trial_failures(context: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first line of an error's message, with a remedy if there is one."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Returns the cause of an error, with a remedy if there is one."""
+    first = cause(error)
     if _BATCH_OF_ONE in first:
         return (
             "batch norm cannot be trained on a batch of one image; set training.batch_size to at least 2, "
