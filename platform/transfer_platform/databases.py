@@ -11,6 +11,7 @@ from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.paths import DATABASE_VARIABLE, studies_folder
 from transfer_registry.errors import StorageError
+from transfer_registry.files import sqlite_url
 from transfer_registry.ledger import Ledger
 from transfer_registry.ledger_file import ledger_file
 from transfer_registry.mlflow_server import database_file, registry_id, tracking_uri
@@ -78,7 +79,7 @@ def _database_url(schema: str, local_file: Path) -> str:
     configured = os.environ.get(DATABASE_VARIABLE)
     if not configured:
         local_file.parent.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{local_file}"
+        return sqlite_url(local_file)
     try:
         url = make_url(configured)
     except (ArgumentError, ValueError) as error:

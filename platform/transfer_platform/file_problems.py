@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer_model.errors import cause
+
 MAX_BYTES = 1 << 30
 """Maximum size of an image file in bytes; larger files are not read."""
 
@@ -23,8 +25,8 @@ class FileProblem:
 def unreadable(error: OSError) -> FileProblem:
     """Returns the `FileProblem` for a file that the operating system could not read."""
     if isinstance(error, PermissionError):
-        return FileProblem("unreadable", f"it cannot be read: {error.strerror}")
-    return FileProblem("not read", f"it could not be read: {error.strerror}")
+        return FileProblem("unreadable", f"it cannot be read: {cause(error)}")
+    return FileProblem("not read", f"it could not be read: {cause(error)}")
 
 
 def printable(path: Path | str) -> str:

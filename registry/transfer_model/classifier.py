@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from .errors import ModelError, WeightsError
+from .errors import ModelError, WeightsError, cause
 from .fuse_bn import fuse_batch_norms
 from .model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from .network import build_network
@@ -172,7 +172,7 @@ def _load_weights(network: Network, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+        raise WeightsError(f"{path} cannot be read as a safetensors file: {cause(error)}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

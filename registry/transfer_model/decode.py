@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from .errors import UnreadableImageError
+from .errors import UnreadableImageError, cause
 from .formats import ACCEPTED, format_of, installed_formats
 from .intensity import Intensity, is_deep, scale_to_8_bits
 
@@ -109,7 +109,7 @@ def _content(source: bytes | Path, name: str) -> bytes:
     try:
         content = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{name} cannot be read: {error.strerror}", "unreadable") from error
+        raise UnreadableImageError(f"{name} cannot be read: {cause(error)}", "unreadable") from error
     if not content:
         raise UnreadableImageError(f"{name} is empty (0 bytes)", "empty")
     return content

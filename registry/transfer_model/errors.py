@@ -37,6 +37,18 @@ class UnreadableImageError(ModelError):
         self.kind = kind
 
 
+def cause(error: BaseException) -> str:
+    """Returns the text of an exception in one line; if it has no text, the name of its type.
+
+    For an error of the operating system, this is the description without the number and the file name. If the first
+    line ends with a colon, as in "The following failures occurred:", the next lines are included.
+    """
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last = next((number for number, line in enumerate(lines) if not line.endswith((":", "#"))), len(lines))
+    return " ".join(lines[: last + 1]).rstrip(": ") or type(error).__name__
+
+
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Returns ` (did you mean 'x'?)` with the most similar known name, or an empty string."""
     nearest = difflib.get_close_matches(name, known, n=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from .errors import ModelError
+from .errors import ModelError, cause
 from .network import NetworkSpec
 from .preprocessing import Preprocessing
 
@@ -98,7 +98,7 @@ class ModelConfig:
         try:
             return _from_json(cls, json.loads(path.read_text(encoding="utf-8")), "config")
         except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+            raise ModelError(f"{path} cannot be read: {cause(error)}") from error
         except ValueError as error:
             raise ModelError(f"{path} is not valid JSON: {error}") from error
         except ModelError as error:

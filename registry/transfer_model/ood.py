@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .errors import WeightsError
+from .errors import WeightsError, cause
 from .model_config import MAX_OOD_SCORE
 
 REFERENCE_FILE = "reference.safetensors"
@@ -75,7 +75,7 @@ class OodScorer:
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+            raise WeightsError(f"{path} cannot be read as a safetensors file: {cause(error)}") from error
         if set(tensors) != {_FEATURES} or tensors[_FEATURES].ndim != 2 or not len(tensors[_FEATURES]):
             raise WeightsError(f"{path} does not contain reference features of shape (M, F)")
         return cls(tensors[_FEATURES])

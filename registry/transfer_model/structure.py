@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import Backbone, create_network
-from .errors import ModelError
+from .errors import ModelError, cause
 from .heads import PooledHead, in_features, mean_pool
 
 _MAX_STAGE_SHARE = 0.9
@@ -123,7 +123,7 @@ def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
             return _find_structure(backbone, image_size)
     except (RuntimeError, ValueError, AssertionError, TypeError, AttributeError, LookupError) as error:
         # Libraries reject an image size with any of these, from assertions in constructors to shape mismatches.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = cause(error)
         raise ModelError(
             f"{backbone.key} does not accept images of {image_size} x {image_size} pixels: {reason}; omit image_size "
             "to use the default size listed by `platform backbones`"

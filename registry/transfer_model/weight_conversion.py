@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from . import backbones
-from .backbones import BUNDLED, TORCHVISION, Backbone
+from .backbones import BUNDLED, TIMM, TORCHVISION, Backbone
+from .structure import build_on_meta
 
 if TYPE_CHECKING:
     from .structure import NetworkStructure
@@ -24,13 +25,42 @@ FILTER_ERRORS = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, 
 """Exceptions that timm's filters raise for the tensors of another network."""
 
 
+def names_of_head(candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure) -> frozenset[str]:
+    """Returns the tensors of norm layers that a file without a head lacks; empty if the file has a head.
+
+    timm builds some networks, such as LeViT, without the norm layer before the classifier if they have no classifier.
+    """
+    if backbone.library != TIMM or structure.pooled:
+        return frozenset()
+    if any(name.startswith(tuple(f"{head}." for head in structure.heads)) for name in candidate.tensors):
+        return frozenset()
+    size = next(iter(backbones.preprocessings(backbone).values())).image_size
+    try:
+        without = build_on_meta(backbone, 0, size).state_dict()
+    except FILTER_ERRORS:  # the network always has a classifier
+        return frozenset()
+    complete = build_on_meta(backbone, 2, size).state_dict()
+    classifiers = tuple(f"{head}." for head in structure.heads)
+    return frozenset(
+        name
+        for name in complete.keys() - without.keys()
+        if complete[name].ndim < 2 and not name.startswith(classifiers)
+    )
+
+
 def convert(
-    candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure, module: nn.Module, image_size: int
+    candidate: WeightCandidate,
+    backbone: Backbone,
+    structure: NetworkStructure,
+    module: nn.Module,
+    image_size: int,
+    absent: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
     """Returns a candidate's tensors under the names and, if possible, in the shapes of `module`.
 
     timm and torchvision do the conversion, for example by renaming tensors from older versions or resizing position
-    embeddings to the image size. The tensors are unchanged if the library cannot convert them.
+    embeddings to the image size. The tensors are unchanged if the library cannot convert them. Tensors in `absent` may
+    be missing and are not returned.
     """
     tensors = with_versions(candidate)
     if backbone.library == TORCHVISION:
@@ -38,9 +68,10 @@ def convert(
     if backbone.library == BUNDLED and not tensors.keys() & module.state_dict().keys():
         return rename_by_order(tensors, module)
     state = tensors
-    for classes, variant in _with_heads(tensors, backbone, structure, module):
+    for classes, variant in _with_heads(tensors, backbone, structure, module, absent):
         try:
-            state = _convert_timm(variant, backbone, classes, image_size)
+            converted = _convert_timm(variant, backbone, classes, image_size)
+            state = {name: tensor for name, tensor in converted.items() if name not in absent}
             break
         except FILTER_ERRORS:
             continue
@@ -95,7 +126,11 @@ def timm_pretrained(
 
 
 def _with_heads(
-    tensors: dict[str, Tensor], backbone: Backbone, structure: NetworkStructure, module: nn.Module
+    tensors: dict[str, Tensor],
+    backbone: Backbone,
+    structure: NetworkStructure,
+    module: nn.Module,
+    absent: frozenset[str],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yields the number of classes and the tensors for each way to load them: as they are, and with other heads.
 
@@ -106,7 +141,8 @@ def _with_heads(
     yield len(heads[0]) if heads else int(backbones.timm_cfg(backbone).num_classes), OrderedDict(tensors)
     if not structure.pooled:
         parts = tuple(f"{name}." for name in (*structure.heads, *(extra.head for extra in structure.auxiliary)))
-        own = {name: tensor for name, tensor in module.state_dict().items() if name.startswith(parts)}
+        state = module.state_dict()
+        own = {name: tensor for name, tensor in state.items() if name.startswith(parts) or name in absent}
         others = {name: tensor for name, tensor in tensors.items() if not name.startswith(parts)}
         yield len(own[f"{structure.heads[0]}.weight"]), {**others, **own}
 

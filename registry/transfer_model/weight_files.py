@@ -19,6 +19,7 @@ from .weight_conversion import (
     ENCODER_PREFIX,
     convert,
     convert_torchvision,
+    names_of_head,
     rename_by_order,
     timm_pretrained,
     with_versions,
@@ -71,16 +72,17 @@ def load_backbone_weights(
     candidates = find_candidates(state_dicts, _expected(module, heads, ENCODER_PREFIX if structure.pooled else ""))
     mismatches = []
     for candidate in candidates:
+        absent = names_of_head(candidate, backbone, structure)
         state = _plain(candidate, structure)
-        if differences(state, module, heads):
-            state = convert(candidate, backbone, structure, module, image_size)
-        found = differences(state, module, heads)
+        if differences(state, module, heads, absent):
+            state = convert(candidate, backbone, structure, module, image_size, absent)
+        found = differences(state, module, heads, absent)
         if not found:
             used = {name: tensor for name, tensor in state.items() if not _is_within(name, heads)}
-            return _checked(path, LoadedWeights(used, _summary(path, candidate, used, structure)), module)
-        mismatches.append((len(found), found, candidate))
-    _, found, candidate = min(mismatches, key=lambda entry: entry[0])
-    reason = describe_image_size(path, backbone, candidate.tensors, heads, image_size)
+            return _checked(path, LoadedWeights(used, _summary(path, candidate, used, absent, structure)), module)
+        mismatches.append((len(found), found, candidate, absent))
+    _, found, candidate, absent = min(mismatches, key=lambda entry: entry[0])
+    reason = describe_image_size(path, backbone, candidate.tensors, heads, absent, image_size)
     raise WeightsError(reason or describe_mismatch(path, backbone, found))
 
 
@@ -160,7 +162,13 @@ def _checked(path: Path, weights: LoadedWeights, module: nn.Module) -> LoadedWei
     return weights
 
 
-def _summary(path: Path, candidate: WeightCandidate, used: Mapping[str, Tensor], structure: NetworkStructure) -> str:
+def _summary(
+    path: Path,
+    candidate: WeightCandidate,
+    used: Mapping[str, Tensor],
+    absent: frozenset[str],
+    structure: NetworkStructure,
+) -> str:
     source = ".".join(part for part in (candidate.path, candidate.prefix.removesuffix(".")) if part)
     prefix = ENCODER_PREFIX if structure.pooled else ""
     original = {f"{prefix}{name}": tuple(tensor.shape) for name, tensor in candidate.tensors.items()}
@@ -174,6 +182,7 @@ def _summary(path: Path, candidate: WeightCandidate, used: Mapping[str, Tensor],
     parts = [f"weights from {path.name}{f' ({source})' if source else ''}: {len(used)} tensors loaded"]
     parts += [f"{renamed} renamed"] if renamed else []
     parts += [f"resized {_listed(resized)}"] if resized else []
+    parts += [f"not in the file: {_listed(sorted(absent))}"] if absent else []
     parts += [f"not used: {_listed([*heads, *candidate.unused])}"] if heads or candidate.unused else []
     return "; ".join(parts)
 

@@ -15,18 +15,24 @@ from .structure import build_on_meta
 _MAX_LISTED = 20
 
 
-def differences(tensors: Mapping[str, Tensor], module: nn.Module, ignored: tuple[str, ...] = ()) -> list[str]:
+def differences(
+    tensors: Mapping[str, Tensor],
+    module: nn.Module,
+    ignored: tuple[str, ...] = (),
+    absent: frozenset[str] = frozenset(),
+) -> list[str]:
     """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    Missing `num_batches_tracked` tensors and tensors in the `ignored` modules are not listed.
+    Missing `num_batches_tracked` tensors, missing tensors in `absent`, and tensors in the `ignored` modules are not
+    listed.
     """
     skipped = tuple(f"{name}." for name in ignored)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     lines = []
     for name in sorted(expected.keys() | actual.keys()):
-        counter = name.endswith("num_batches_tracked") and name not in actual
-        if name.startswith(skipped) or counter or expected.get(name) == actual.get(name):
+        optional = (name.endswith("num_batches_tracked") or name in absent) and name not in actual
+        if name.startswith(skipped) or optional or expected.get(name) == actual.get(name):
             continue
         lines += [f"- {name} {expected[name]}"] if name in expected else []
         lines += [f"+ {name} {actual[name]}"] if name in actual else []
@@ -51,12 +57,17 @@ def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
 
 
 def describe_image_size(
-    path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], ignored: tuple[str, ...], image_size: int
+    path: Path,
+    backbone: Backbone,
+    tensors: Mapping[str, Tensor],
+    ignored: tuple[str, ...],
+    absent: frozenset[str],
+    image_size: int,
 ) -> str:
     """Returns an error message if the weights fit the network at another of its image sizes; otherwise, ""."""
     sizes = {prepared.image_size for prepared in backbones.preprocessings(backbone).values()} - {image_size}
     for size in sorted(sizes):
-        if not differences(tensors, build_on_meta(backbone, 2, size), ignored):
+        if not differences(tensors, build_on_meta(backbone, 2, size), ignored, absent):
             return (
                 f"the weights in {path} are those of {backbone.key} for images of {size} x {size} pixels and cannot be "
                 f"converted to {image_size} x {image_size}, because the shapes of some tensors depend on the image "

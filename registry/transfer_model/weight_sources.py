@@ -1,4 +1,4 @@
-"""Location of pretrained weights: a bundled file, a local file, a library's cache, or a URL."""
+"""Location of pretrained weights: bundled, local, cached by a library, or a URL."""
 
 import re
 from collections.abc import Iterator

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 
+from transfer_model.errors import cause
 from transfer_registry.errors import StorageError
 from transfer_registry.locks import file_lock
 
@@ -46,7 +47,7 @@ def require_writable(file: Path) -> None:
         with tempfile.TemporaryFile(dir=file.resolve().parent):
             pass
     except OSError as error:
-        raise StorageError(f"cannot write {file}: {file.parent}: {error.strerror}") from error
+        raise StorageError(f"cannot write {file}: {file.parent}: {cause(error)}") from error
 
 
 @contextmanager

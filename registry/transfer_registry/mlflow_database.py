@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from transfer_model.errors import cause
 from transfer_registry.errors import StorageError
 from transfer_registry.files import sqlite_url
 from transfer_registry.locks import file_lock
@@ -144,7 +145,7 @@ def _upgrade(database: Path, revision: str) -> None:
         upgraded.unlink()
         raise StorageError(
             f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot be "
-            f"upgraded: {str(error).splitlines()[0]}; move it away, or set MLFLOW_TRACKING_URI to another file, such "
+            f"upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, such "
             "as sqlite:///runs.db"
         ) from error
     upgraded.replace(database)

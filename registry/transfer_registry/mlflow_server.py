@@ -1,6 +1,8 @@
 """Checks that the MLflow server or database is available before any work starts."""
 
 import atexit
+import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,13 +15,48 @@ SERVER_SECONDS = 10
 
 _originals: dict[Path, Path] = {}
 """Databases of read-only folders, by the temporary copy that is used in their place."""
+_selected: set[str] = set()
+"""Tracking URIs that `tracking_uri` selected, as opposed to those that the user configured."""
 
 
 def tracking_uri() -> str:
-    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default."""
+    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise that of MLflow's default files.
+
+    MLflow's default is `mlflow.db` in the current folder. If it applies, this function also passes it to MLflow in
+    the form of `sqlite_url`, because MLflow's own form creates a folder if the path contains a space or an accent.
+
+    Raises:
+        StorageError: MLflow cannot store models below the current folder.
+    """
     import mlflow
 
+    local = sqlite_url(Path.cwd() / "mlflow.db")
+    current, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    if current in _selected and not current == local == variable:  # the current folder or the variable has changed
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI, and removes the variable
+        if variable and variable not in _selected:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
+    configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
+        _require_folder_name(Path.cwd())
+        _selected.add(local)
+        mlflow.set_tracking_uri(local)
     return mlflow.get_tracking_uri()
+
+
+def _require_folder_name(folder: Path) -> None:
+    """Raises a `StorageError` if MLflow would decode a part of the path, such as `%20`, and use another folder."""
+    if encoded := encoded_character(folder):
+        raise StorageError(
+            f"MLflow cannot store models in {folder}, because it decodes {encoded} in the path and would use "
+            "another folder; rename the folder, or set MLFLOW_TRACKING_URI to an MLflow server"
+        )
+
+
+def encoded_character(path: Path) -> str | None:
+    """Returns the first part of a path, such as `%20`, that MLflow would decode; None if there is none."""
+    encoded = re.search("%[0-9A-Fa-f]{2}", str(path))
+    return encoded[0] if encoded else None
 
 
 def database_file() -> Path | None:

@@ -40,10 +40,11 @@ def model_uri(model: str) -> str:
         A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist.
+        RegistryError: The folder, registered model, version or alias does not exist, or MLflow would decode a part
+            of the folder's path.
     """
     if Path(model, "MLmodel").is_file():
-        return str(Path(model).absolute())
+        return _local_model(Path(model).absolute())
     match = _match_registered(model)
     if match is None:
         if model.startswith(("runs:/", "models:/")):
@@ -103,6 +104,14 @@ def run_id_of(reference: str) -> str:
     if not run_id:
         raise RegistryError(f"no run is recorded for {model}/{number}; use a run ID instead")
     return str(run_id)
+
+
+def _local_model(folder: Path) -> str:
+    if encoded := mlflow_server.encoded_character(folder):
+        raise RegistryError(
+            f"MLflow cannot load a model from {folder}, because it decodes {encoded} in the path; rename the folder"
+        )
+    return str(folder)
 
 
 def _match_registered(model: str) -> re.Match[str] | None:

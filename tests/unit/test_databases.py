@@ -18,8 +18,8 @@ def _reset_tracking_uri(isolated: Path):
 
 
 def test_databases_are_in_the_current_folder_by_default(isolated: Path) -> None:
-    assert databases.studies_url() == f"sqlite:///{isolated}/studies/studies.db"
-    assert databases.ledger_url() == f"sqlite:///{isolated}/ledger.db"
+    assert databases.studies_url() == f"sqlite+pysqlite:///{isolated}/studies/studies.db"
+    assert databases.ledger_url() == f"sqlite+pysqlite:///{isolated}/ledger.db"
 
 
 def test_a_postgresql_database_holds_studies_and_ledger_in_schemas_of_their_own(

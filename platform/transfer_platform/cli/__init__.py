@@ -14,12 +14,13 @@ from typing import Any
 
 import click
 
-from transfer_model.errors import TransferError
+from transfer_model.errors import TransferError, cause
 from transfer_platform.cli.data import data
 from transfer_platform.cli.models import models
 from transfer_platform.cli.options import DEVICE, OVERRIDE, RECIPE
 from transfer_platform.cli.output import show
 from transfer_platform.errors import RecipeError
+from transfer_platform.tensor_store.errors import DISK_FULL_ERRNOS
 
 PORT = click.IntRange(0, 65535)
 HOST = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -67,16 +68,25 @@ def describe_error(error: Exception) -> str | None:
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _describe_os_error(error)
     modules = {name: sys.modules.get(name) for name in ("sqlalchemy.exc", "mlflow.exceptions", "safetensors")}
     if (module := modules["sqlalchemy.exc"]) and isinstance(error, module.SQLAlchemyError):
-        cause = getattr(error, "orig", None) or error
-        return f"database error: {str(cause).strip().splitlines()[0]}"
+        return f"database error: {cause(getattr(error, 'orig', None) or error)}"
     if (module := modules["mlflow.exceptions"]) and isinstance(error, module.MlflowException):
-        return f"MLflow: {error.message.strip().splitlines()[0]}"
+        return f"MLflow: {cause(error)}"
     if (module := modules["safetensors"]) and isinstance(error, module.SafetensorError):
-        return f"cannot read or write weights: {error}"
+        return f"cannot read or write weights: {cause(error)}"
     return None
+
+
+def _describe_os_error(error: OSError) -> str:
+    if error.errno not in DISK_FULL_ERRNOS:
+        return f"{error.filename}: {cause(error)}" if error.filename else cause(error)
+    # if a file was copied, the second name is that of the copy; if writing failed, there is no name
+    from tempfile import gettempdir
+
+    place = error.filename2 or error.filename or f"the current folder or {gettempdir()}"
+    return f"{place} cannot be written: {cause(error)}; free some space, or set TMPDIR to a folder on another disk"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

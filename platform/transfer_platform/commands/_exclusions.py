@@ -80,7 +80,7 @@ def _copies(dataset: ScannedDataset, inspection: Inspection) -> Iterator[tuple[P
     split_of = {image.path: split for split, catalog in dataset.catalogs.items() for image in catalog.images}
     for finding in inspection.by_kind(LEAK):
         splits = [split_of[path] for path in finding.files if path in split_of]
-        kept = min(splits, key=_PRIORITY.index, default="")
+        chosen = min(splits, key=_PRIORITY.index, default="")
         for path in finding.files:
-            if split_of.get(path, kept) != kept:
-                yield path, f"identical to an image in {kept}"
+            if split_of.get(path, chosen) != chosen:
+                yield path, f"identical to an image in {chosen}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transfer_model.errors import cause
 from transfer_platform.disk_cache import DiskCache
 from transfer_registry.errors import StorageError
 
@@ -175,7 +176,7 @@ class ImageStats:
 
 def _storage_error(error: OSError) -> StorageError:
     return StorageError(
-        f"image statistics cannot be written to {tempfile.tempdir or 'any temporary folder'}: {error.strerror}; "
+        f"image statistics cannot be written to {tempfile.tempdir or 'any temporary folder'}: {cause(error)}; "
         "set the TMPDIR environment variable to a folder with more free space"
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transfer_model.errors import cause
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 
@@ -58,9 +59,10 @@ def read_table(file: Path, columns: Collection[str]) -> Table:
             f"the manifest {printable(file)} is not valid UTF-8 (at byte {error.start}); save it as UTF-8"
         ) from error
     except csv.Error as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error}; check its quotation marks") from error
+        message = f"the manifest {printable(file)} cannot be read: {cause(error)}; check its quotation marks"
+        raise DataError(message) from error
     except OSError as error:
-        raise DataError(f"the manifest {printable(file)} cannot be read: {error.strerror}") from error
+        raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
 
 
 def _parse_text(reader: Iterator[list[str]]) -> Table:
@@ -85,7 +87,7 @@ def _parse_json(lines: Iterator[str]) -> Table:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            table.errors.append((number, f"is not valid JSON: {error}"))
+            table.errors.append((number, f"is not valid JSON: {cause(error)}"))
             continue
         if isinstance(found, dict):
             objects.append((number, found))
@@ -109,7 +111,7 @@ def _read_parquet(file: Path, used: Collection[str]) -> Table:
         columns = sorted({name for name in names if names.count(name) == 1 and {name, name.casefold()} & {*used}})
         data = parquet.ParquetFile(file).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {error}") from error
+        raise DataError(f"the manifest {printable(file)} is corrupt or not a Parquet file: {cause(error)}") from error
     texts: dict[str, list[str | None]] = {}
     for name in columns:
         try:

@@ -22,6 +22,7 @@ from transfer_platform.errors import DataError
 from transfer_platform.file_problems import MAX_BYTES, FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, Step
 from transfer_platform.sources.checksums import ChecksumCache
+from transfer_registry.safe_path import safe_children
 
 if TYPE_CHECKING:
     from transfer_platform.disk_cache import DiskCache
@@ -146,7 +147,8 @@ def _workers(files: int) -> Iterator[tuple[Executor, int]]:
         count, timeout=_IDLE_SECONDS, initializer=exit_with_parent, initargs=(os.getpid(),)
     )
     try:
-        yield processes, 2 * count
+        with safe_children():  # loky starts its workers when the first chunks are submitted
+            yield processes, 2 * count
     except BaseException:
         processes.shutdown(wait=True, kill_workers=True)
         raise

@@ -20,6 +20,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from transfer_model import decode, formats, intensity, preprocessing
+from transfer_model.errors import cause
 from transfer_model.preprocessing import Preprocessing
 from transfer_platform.data.catalog import ImageRecord
 from transfer_platform.errors import DataError
@@ -162,7 +163,7 @@ class _DecodingRows:
         try:
             content = image.path.read_bytes()
         except OSError as error:
-            raise DataError(f"{image.path} cannot be read: {error.strerror}") from error
+            raise DataError(f"{image.path} cannot be read: {cause(error)}") from error
         # Rows are stored under the digest of the original content.
         if hashlib.sha256(content).hexdigest() != image.sha256:
             raise DataError(f"{image.path} was modified while in use; run the command again")

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx
 
+from transfer_model.errors import cause
 from transfer_model.network import Network
 from transfer_platform.errors import PlatformError, is_out_of_memory
 from transfer_platform.partition.cut import PROBE_BATCH_SIZES, AnalyzedGraph
@@ -121,7 +122,7 @@ def partition_network(network: Network) -> Partition:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = cause(error)
         raise _error(network, f"torch.fx cannot trace it ({type(error).__name__}: {reason})") from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
 
+from transfer_model.errors import cause
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.yaml_tree import Node, Place, merge, parse_yaml, recipe_error
 from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
@@ -123,7 +124,7 @@ def _read_text(path: Path, named_at: Place | None) -> str:
         message = f"invalid UTF-8 byte 0x{error.object[error.start]:02x}; save the file as UTF-8"
         raise recipe_error(Place(str(path), line), "", message) from error
     except OSError as error:
-        raise recipe_error(place, field, f"cannot read {path}: {error.strerror}") from error
+        raise recipe_error(place, field, f"cannot read {path}: {cause(error)}") from error
 
 
 def _suggest_file(path: Path) -> str:

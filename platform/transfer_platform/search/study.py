@@ -13,6 +13,7 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from transfer_model.errors import cause
 from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
@@ -179,7 +180,7 @@ class Study:
         except (TrainingError, MemoryError, RuntimeError) as error:
             if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
                 raise
-            trial.set_user_attr("failure", (str(error).splitlines() or [type(error).__name__])[0])
+            trial.set_user_attr("failure", cause(error))
             self.optuna_study.tell(trial, state=TrialState.FAIL)
         else:
             self.optuna_study.tell(trial, value)

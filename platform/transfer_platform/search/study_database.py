@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from transfer_model.errors import cause
 from transfer_platform.errors import StudyError
 
 SQLITE_TIMEOUT = 30.0
@@ -56,11 +57,11 @@ def storage_errors(url: str) -> Iterator[None]:
 
 def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
     """Returns the error for a database; `remedy` is replaced if the database is only in use by another program."""
-    cause = getattr(error, "orig", None) or error
-    if str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY"):
+    reason = getattr(error, "orig", None) or error
+    if str(getattr(reason, "sqlite_errorname", "")).startswith("SQLITE_BUSY"):
         remedy = "another program is using it; close that program, then run the same command again"
     shown = make_url(url).render_as_string()
-    return StudyError(f"the study database {shown} cannot be used: {str(cause).splitlines()[0]}; {remedy}")
+    return StudyError(f"the study database {shown} cannot be used: {cause(reason)}; {remedy}")
 
 
 def _require_studies(url: str, options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from transfer_model.errors import cause
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
@@ -254,6 +255,8 @@ def _translate_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except damage as error:
-        raise SourceError(f"{archive} is corrupt or incomplete ({error}); delete it and download it again") from error
+        raise SourceError(
+            f"{archive} is corrupt or incomplete ({cause(error)}); delete it and download it again"
+        ) from error
     except OSError as error:  # corruption detected by bz2 or gzip, or a full disk
-        raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {error}") from error
+        raise SourceError(f"{archive} could not be unpacked into {cache_folder()}: {cause(error)}") from error

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from transfer_model.errors import cause
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import MIRROR_VARIABLE, cache_folder, mirrors
 from transfer_platform.progress import Progress, Step, silent
@@ -109,7 +110,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
         part.file.replace(target)
         part.discard()
     except OSError as error:
-        raise SourceError(f"{target} could not be written: {error}; is the disk full?") from error
+        raise SourceError(f"{target} could not be written: {cause(error)}; is the disk full?") from error
     return target
 
 

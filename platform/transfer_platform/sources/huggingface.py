@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transfer_model.errors import cause
 from transfer_model.formats import format_of
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
@@ -77,7 +78,7 @@ def huggingface_dataset(text: str, base: Path, progress: Progress = silent) -> P
             raise SourceError(f"huggingface:{text}: {error}") from error
         except (OSError, ValueError) as error:
             raise SourceError(
-                f"huggingface:{text} could not be converted to class folders: {error}; "
+                f"huggingface:{text} could not be converted to class folders: {cause(error)}; "
                 f"the disk that contains {cache_folder()} may be full, or one of the files may be corrupt"
             ) from error
 
@@ -163,7 +164,7 @@ def _load_splits(
         else:
             loaded = datasets.load_dataset(str(local), cache_dir=str(scratch))
     except Exception as error:  # raised by the library, its file systems or its file formats
-        raise SourceError(_load_failure(str(error) or type(error).__name__, local)) from error
+        raise SourceError(_load_failure(cause(error), local)) from error
     return {".": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transfer_model.errors import cause
 from transfer_platform.file_problems import FileProblem, printable, unreadable
 from transfer_platform.sources.checksums import FileStamp
 
@@ -56,7 +57,7 @@ def walk(folder: Path, root: Path) -> FolderContents:
         try:
             entries = list(os.scandir(current))
         except OSError as error:
-            message = f"the folder cannot be read: {error.strerror}"
+            message = f"the folder cannot be read: {cause(error)}"
             contents.problems[current] = FileProblem("unreadable folder", message)
             continue
         for entry in entries:
@@ -98,7 +99,7 @@ def _link_problem(link: Path, root: Path, ancestors: frozenset[Path]) -> FilePro
     except FileNotFoundError:
         return FileProblem("link to nothing", "is a symbolic link whose target does not exist")
     except PermissionError as error:
-        return FileProblem("unreadable", f"is a symbolic link that cannot be followed: {error.strerror}")
+        return FileProblem("unreadable", f"is a symbolic link that cannot be followed: {cause(error)}")
     except (OSError, RuntimeError):
         return circle
     if not target.is_relative_to(root):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from transfer_model.errors import TransferError
+from transfer_model.errors import TransferError, cause
 
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -47,10 +47,10 @@ def translate_write_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise StoreFullError(
-                f"the disk that contains the cache {folder} is full ({error.strerror}): free some space, run "
+                f"the disk that contains the cache {folder} is full ({cause(error)}): free some space, run "
                 "`platform cache clear`, or set PLATFORM_CACHE to a folder on another disk"
             ) from error
         raise StoreUnwritableError(
-            f"cannot write to the cache {folder} ({error.strerror or error}): "
+            f"cannot write to the cache {folder} ({cause(error)}): "
             "make it writable, or set PLATFORM_CACHE to a writable folder"
         ) from error

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from transfer_model.errors import cause
 from transfer_platform.errors import TrainingError
 from transfer_platform.paths import DEVICE_VARIABLE
 
@@ -34,7 +35,7 @@ def _available_device(name: str) -> torch.device:
         # A GPU can be present but too old for the installed PyTorch, full, or in exclusive use by another process.
         torch.ones(1, device=device).add(1).item()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = cause(error)
         raise TrainingError(
             f"device {name!r} is not available ({reason}); use another one, such as --device cpu"
         ) from error

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transfer_model.errors import ModelError
+from transfer_model.errors import ModelError, cause
 from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
 from transfer_model.pyfunc import ARTIFACT
@@ -221,4 +221,4 @@ def _run_onnx(file: Path, batches: list[NDArray[np.uint8]], uri: str) -> list[ND
 def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return cause(error)[:300]

@@ -1,6 +1,5 @@
 """`platform serve` and `platform ui`: MLflow's scoring server and UI."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -14,9 +13,11 @@ from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from starlette.types import ASGIApp
 
+from transfer_model.errors import cause
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
 from transfer_registry.model_uri import loadable_uri, model_uri
+from transfer_registry.safe_path import safe_environment
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
@@ -66,16 +67,16 @@ def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = p
     """
     mlflow_server.require_server()
     mlflow_server.create_database()
-    tracking = mlflow.get_tracking_uri()
+    tracking = mlflow_server.tracking_uri()
     page = f"#/experiments/{_latest_experiment()}/runs?workflowType=machine_learning"
     if tracking.startswith(("http://", "https://")):
         say(f"MLflow UI: {tracking.rstrip('/')}/{page}")
         return
     _listener(host, port).close()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--backend-store-uri", tracking]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts=--log-level warning"]
     # job execution would start a dozen more processes for features not used here
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**safe_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # systemd and Docker send SIGTERM, which by default would leave MLflow running
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), subprocess.Popen(command, env=environment) as server:
@@ -98,7 +99,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        problem = f"cannot listen on {host}, port {port}: {error.strerror}"
+        problem = f"cannot listen on {host}, port {port}: {cause(error)}"
         raise StorageError(f"{problem}; choose another port with --port") from error
 
 

@@ -1,6 +1,7 @@
 """Gets predictions over HTTP from a model served by `mlflow models serve`.
 
-The server runs in an isolated process, in which this project cannot be imported and unpickling is disabled.
+The server runs in an isolated process, in which neither this project nor a script in the current folder can be
+imported and unpickling is disabled.
 """
 
 import base64
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import mlflow
@@ -20,8 +21,10 @@ import requests
 from numpy.typing import NDArray
 from requests.adapters import HTTPAdapter
 
+from transfer_registry import mlflow_server
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
+from transfer_registry.safe_path import safe_environment
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
 PARITY_IMAGES = 32
@@ -81,10 +84,13 @@ def post_images(address: str, images: Sequence[Path], classes: Sequence[str]) ->
 @contextmanager
 def serve_isolated(model_uri: str) -> Iterator[str]:
     """Serves a model in an isolated process for the duration of a `with` block; yields the server address."""
-    with TemporaryDirectory() as folder, Path(folder, "output").open("w+", errors="replace") as output:
+    with (
+        TemporaryDirectory(dir=_temporary_parent()) as folder,
+        Path(folder, "output").open("w+", errors="replace") as output,
+    ):
         port = free_port()
         command = [sys.executable, "-I", str(_SUPERVISED)]
-        command += [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
+        command += [sys.executable, "-P", "-m", "mlflow", "models", "serve", "--model-uri", model_uri]
         command += ["--env-manager", "local", "--host", LOOPBACK, "--port", str(port)]
         server = subprocess.Popen(
             command,
@@ -105,19 +111,26 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
             server.wait()
 
 
+def _temporary_parent() -> Path | None:
+    """Returns the folder for the server's temporary files: TMPDIR, or the current folder if MLflow would decode TMPDIR.
+
+    MLflow copies the model into a temporary folder and loads it from there.
+    """
+    return Path.cwd() if mlflow_server.encoded_character(Path(gettempdir())) else None
+
+
 def _environment(folder: Path) -> dict[str, str]:
     """Returns the server's environment; stub modules in `folder` prevent the import of this project's packages."""
     for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from served models')\n")
-    search_path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **os.environ,
+        **safe_environment(folder),
+        "TMPDIR": str(folder),
         "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
         "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri(),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_DEFAULT_PREDICTION_DEVICE": "cpu",
-        "PYTHONPATH": os.pathsep.join(search_path),
         # `mlflow models serve` needs uvicorn on PATH, but the virtual environment may not be activated
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
@@ -127,8 +140,13 @@ def _start_error(server: subprocess.Popen[bytes], model_uri: str, output: str) -
     status = server.poll()
     problem = "did not respond" if status is None else f"exited with status {status}"
     # the last traceback comes from MLflow's command line, which only reports that the server exited
-    cause = output.rpartition("Traceback (most recent call last):")[0] or output
-    last_lines = "\n".join(f"    {line}" for line in cause.strip().splitlines()[-5:])
+    errors = output.rpartition("Traceback (most recent call last):")[0] or output
+    if not errors.strip():
+        return RegistryError(
+            f"`mlflow models serve` for {model_uri} {problem} and wrote no output; if {gettempdir()} is full, free "
+            "some space, or set TMPDIR to a folder on another disk"
+        )
+    last_lines = "\n".join(f"    {line}" for line in errors.strip().splitlines()[-5:])
     return RegistryError(f"`mlflow models serve` for {model_uri} {problem}:\n{last_lines}")
 
 

@@ -65,6 +65,12 @@ def seconds(processes: set[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def prepare() -> None:
+    """Lets a new process use two CPU cores, and end on Ctrl-C even if these tests run in the background of a shell."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def until(condition: object, what: str) -> None:
     for _ in range(10 * PATIENCE):
         if condition():  # type: ignore[operator]
@@ -96,13 +102,7 @@ def test_it_ends_and_leaves_no_process_behind(long: Path, tmp_path: Path, number
     variables = {**clean, "PLATFORM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [Path(sys.executable).with_name("platform"), "data", "recipe.yaml", "--no-features"]
     with subprocess.Popen(
-        command,
-        cwd=long,
-        env=variables,
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]),
+        command, cwd=long, env=variables, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=prepare
     ) as process:
         # Both readers have finished a chunk then, of 19, however busy the machine is.
         until(lambda: seconds(session(process.pid)) > 13, "hardly anything was read")

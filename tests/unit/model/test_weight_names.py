@@ -125,6 +125,13 @@ class TestSummary:
         network = build_network(spec("timm/test_vit", size=64), tmp_path / "mine.safetensors")
         assert "; resized pos_embed (1, 101, 64) to (1, 17, 64)" in network.weights_summary
 
+    def test_names_a_norm_layer_that_a_file_without_a_head_lacks(self, tmp_path: Path) -> None:
+        original = timm.create_model("levit_128s", num_classes=0)
+        save_file(state(original), tmp_path / "mine.safetensors")
+        network = build_network(spec("levit_128s", size=224), tmp_path / "mine.safetensors")
+        assert "; not in the file: head.bn.bias, head.bn.num_batches_tracked, " in network.weights_summary
+        assert_backbone_is(network, state(original), heads=())
+
     def test_is_empty_for_random_weights(self) -> None:
         assert build_network(spec("timm/test_resnet")).weights_summary == ""
 

@@ -10,7 +10,6 @@ import pytest
 
 from transfer_registry import files
 from transfer_registry.errors import StorageError
-from transfer_registry.files import sqlite_file
 
 
 def test_a_file_is_replaced_when_its_content_is_complete(isolated: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_database_is_created_complete_or_not_at_all(isolated: Path) -> None:
         _interrupted(url)
     assert not (isolated / "new.db").exists()
     with files.atomic_database(url) as temporary:
-        assert not sqlite_file(temporary).exists(), "leftovers are removed"
+        assert not files.sqlite_file(temporary).exists(), "leftovers are removed"
         _create_table(temporary)
     with files.atomic_database(url) as existing:
         assert existing == url
@@ -102,6 +101,6 @@ def _interrupted(url: str) -> None:
 
 
 def _create_table(url: str) -> None:
-    connection = sqlite3.connect(str(sqlite_file(url)))
+    connection = sqlite3.connect(files.sqlite_file(url))
     connection.execute("CREATE TABLE complete (id)")
     connection.close()

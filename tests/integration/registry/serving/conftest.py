@@ -126,6 +126,15 @@ class Server:
 
 
 @pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of scripts that end the process that imports them instead of the library of that name."""
+    folder = tmp_path_factory.mktemp("scripts")
+    for name in ("json", "mlflow", "torch", "uvicorn"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported from the current folder')")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def plain(registered: Registered) -> Iterator[Server]:
     """`mlflow models serve` without pickle."""
     port = free_port()
@@ -161,6 +170,14 @@ def pages(registered: Registered) -> Iterator[Server]:
         yield Server(port, read_until("Ctrl-C", process))
 
 
+@pytest.fixture
+def pages_of_scripts(scripts: Path) -> Iterator[Server]:
+    """`transfer_registry.serving.server.ui` in a folder of scripts that are called like libraries."""
+    port = free_port()
+    with calling(f"ui(port={port})", scripts) as process:
+        yield Server(port, read_until("Ctrl-C", process))
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that was free a moment ago."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
@@ -171,7 +188,7 @@ def calling(call: str, folder: Path) -> AbstractContextManager[subprocess.Popen[
     """Calls a function of `serving.server` in a separate process."""
     script = f"from transfer_registry.serving.server import *; {call}"
     roots = os.pathsep.join(str(REPOSITORY / root) for root in ("platform", "registry"))
-    return running([sys.executable, "-c", script], folder, PYTHONPATH=roots)
+    return running([sys.executable, "-P", "-c", script], folder, PYTHONPATH=roots)
 
 
 def read_until(word: str, process: subprocess.Popen[str]) -> str:

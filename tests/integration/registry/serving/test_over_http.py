@@ -79,6 +79,27 @@ def test_a_served_model_cannot_import_the_project(here: Registered, tmp_path: Pa
         smoke_test.predict_over_http(str(dependent), [], ("ants", "bees"))
 
 
+def test_scripts_called_like_libraries_are_not_imported(
+    here: Registered, photos: list[Path], scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scripts)
+    served = smoke_test.predict_over_http(str(here.location), photos[:1], ("ants", "bees"))
+    assert served.probabilities.shape == (1, 2)
+
+
+def test_any_name_of_the_temporary_folder(
+    here: Registered, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "My Disk é#?%20"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    before = sorted(here.folder.iterdir())
+    served = smoke_test.predict_over_http("models:/ants-bees@champion", photos[:1], ("ants", "bees"))
+    assert served.probabilities.shape == (1, 2)
+    assert [*tmp_path.iterdir()] == [temporary]
+    assert sorted(here.folder.iterdir()) == before
+
+
 @pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
 def test_the_server_ends_when_its_parent_process_is_killed(here: Registered, kill: Callable[[int, int], None]) -> None:
     command = [sys.executable, "-c", SERVING]

@@ -180,6 +180,10 @@ def test_a_server_has_one_identity_under_all_its_addresses(pages: Server, monkey
     assert re.fullmatch(r"created \d{13}", str(identity))
 
 
+def test_the_ui_imports_nothing_from_the_current_folder(pages_of_scripts: Server) -> None:
+    assert pages_of_scripts.request("GET", "/health") == (200, b"OK")
+
+
 def test_a_port_in_use(guarded: Server, here: Registered) -> None:
     message = f"127.0.0.1, port {guarded.port}: .*choose another port with --port"
     with pytest.raises(StorageError, match=message):

@@ -1,0 +1,46 @@
+"""Python processes that import nothing from the current folder.
+
+By default, `python -m`, `python -c` and uvicorn import a user's script called `json.py` or `torch.py` instead of the
+library of that name.
+"""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_VARIABLE = "PYTHONSAFEPATH"
+
+
+def safe_environment(*folders: Path) -> dict[str, str]:
+    """Returns this process's environment variables, changed so that a child process does not import from its folder.
+
+    The variables apply to the processes that the child starts, too.
+
+    Args:
+        folders: Folders to import from before those of the user's `PYTHONPATH`.
+    """
+    # an empty entry of PYTHONPATH is the current folder
+    configured = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {
+        **os.environ,
+        _VARIABLE: "1",
+        "PYTHONPATH": os.pathsep.join([*map(str, folders), *configured]),
+        # uvicorn adds this folder to the search path; its default is the current folder
+        "UVICORN_APP_DIR": sysconfig.get_path("stdlib"),
+    }
+
+
+@contextmanager
+def safe_children() -> Iterator[None]:
+    """Sets the safe path for Python processes that a library starts with the environment of this process."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
