@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer_platform.commands._exclusions import find_exclusions
@@ -98,7 +98,10 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
         if not found:
             break
         exclude |= found
-    dataset.inspection.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
+    if dataset.inspection.errors:
+        # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
+        everything = replace(dataset.inspection, quarantine={})
+        everything.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)), exclude)

@@ -45,7 +45,8 @@ from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.search.study import FinishedTrial, Study, count_studies, create_tables, numbered_name
+from transfer_platform.search.study import FinishedTrial, Study, count_studies, numbered_name
+from transfer_platform.search.study_database import create_tables
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact

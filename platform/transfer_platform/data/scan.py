@@ -208,4 +208,14 @@ def _scan(content: bytes, digest: str, cached: bytes | None) -> ScannedFile:
     try:
         return digest, cached or compute_stats(content, "it"), None
     except UnreadableImageError as error:
-        return "", b"", FileProblem(error.kind, str(error))
+        hint = _first_line(content) if error.kind == "unsupported format" else ""
+        return "", b"", FileProblem(error.kind, f"{error}{hint and f'; it is text that begins with {hint!r}'}")
+
+
+def _first_line(content: bytes) -> str:
+    """Returns the first line of a text file: of a web page, a pointer of Git LFS, an error message of a server, ...
+
+    Returns at most 60 characters, and an empty string if they are not printable ASCII characters.
+    """
+    line = next(iter(content[:60].splitlines()), b"").decode("ascii", "replace").strip()
+    return line if line.isascii() and line.isprintable() else ""

@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from alembic.util import CommandError
 from optuna.pruners import MedianPruner, NopPruner
-from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from transfer_model.errors import cause
 from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
+from transfer_platform.search.study_database import open_storage, storage_errors
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -92,18 +87,22 @@ class Study:
         minimizes: True if lower values are better.
         seed: Random seed for proposing values.
         pruning: Whether to stop trials whose metric is worse than the median of earlier trials.
+
+    Raises:
+        StudyError: The database cannot be used; every method may raise this error, too.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
-        self._storage = _open_storage(url)
-        self.optuna_study: OptunaStudy = optuna.create_study(
-            storage=self._storage,
-            study_name=name,
-            sampler=ReproducibleSampler(seed),
-            pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner(),
-            direction="minimize" if minimizes else "maximize",
-            load_if_exists=True,
-        )
+        self._storage, self._url = open_storage(url), url
+        with storage_errors(url):
+            self.optuna_study: OptunaStudy = optuna.create_study(
+                storage=self._storage,
+                study_name=name,
+                sampler=ReproducibleSampler(seed),
+                pruner=MedianPruner(n_startup_trials=5, n_warmup_steps=2) if pruning else NopPruner(),
+                direction="minimize" if minimizes else "maximize",
+                load_if_exists=True,
+            )
         self.name, self.space, self.pruning = name, space, pruning
 
     @property
@@ -113,7 +112,8 @@ class Study:
 
     def set_user_attr(self, key: str, value: object) -> None:
         """Stores a JSON-serializable value as a study attribute."""
-        self.optuna_study.set_user_attr(key, value)
+        with storage_errors(self._url):
+            self.optuna_study.set_user_attr(key, value)
 
     def close(self) -> None:
         """Closes the database connections; they are reopened if the study is used again."""
@@ -127,7 +127,8 @@ class Study:
     @property
     def trials(self) -> list[FinishedTrial]:
         """Finished trials, sorted by number."""
-        return [_finished_trial(trial) for trial in self.optuna_study.get_trials(deepcopy=False, states=FINISHED)]
+        with storage_errors(self._url):
+            return [_finished_trial(trial) for trial in self.optuna_study.get_trials(deepcopy=False, states=FINISHED)]
 
     @property
     def best(self) -> FinishedTrial:
@@ -162,11 +163,12 @@ class Study:
         If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that trial ends; any other
         exception is propagated.
         """
-        for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
-            on_trial_end(self._run_trial(trial, objective, resumed=True))
-        while self.finished_count < trials:
-            on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
+        with storage_errors(self._url):
+            for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                trial = optuna.Trial(self.optuna_study, interrupted._trial_id)
+                on_trial_end(self._run_trial(trial, objective, resumed=True))
+            while self.finished_count < trials:
+                on_trial_end(self._run_trial(self.optuna_study.ask(), objective, resumed=False))
 
     def _run_trial(self, trial: optuna.Trial, objective: Callable[[Trial], float], *, resumed: bool) -> FinishedTrial:
         # not `ask(fixed_distributions=...)`: a trial killed while proposing values has only some of them
@@ -185,42 +187,9 @@ class Study:
         return _finished_trial(self.optuna_study.get_trials(deepcopy=False)[trial.number])
 
 
-def create_tables(url: str) -> None:
-    """Creates Optuna's tables in an empty database.
-
-    Raises:
-        StudyError: The database contains tables of another program or of another version of Optuna.
-    """
-    _open_storage(url).engine.dispose()
-
-
-def _open_storage(url: str) -> RDBStorage:
-    try:
-        _require_studies(url)
-        return RDBStorage(url)
-    except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
-        shown = make_url(url).render_as_string()
-        reason = getattr(error, "orig", None) or error
-        raise StudyError(
-            f"the study database {shown} cannot be used: {cause(reason)}; move it away, and the next run "
-            "starts a new one, or install the version of Optuna that created it"
-        ) from error
-
-
-def _require_studies(url: str) -> None:
-    """Raises a `StudyError` if the database has tables, but not those of Optuna, which would add its own."""
-    engine = create_engine(url, poolclass=NullPool)
-    tables = inspect(engine).get_table_names()
-    if tables and not {"studies", "trials"} <= set(tables):
-        raise StudyError(
-            f"{make_url(url).render_as_string()} is not a study database: it contains the tables "
-            f"{', '.join(sorted(tables)[:5])}; move it away, and the next run starts a new one"
-        )
-
-
 def count_studies(name: str, url: str) -> int:
     """Returns the number of studies that share a base name (see `numbered_name`)."""
-    storage = _open_storage(url)
+    storage = open_storage(url)
     names = set(optuna.get_all_study_names(storage))
     storage.engine.dispose()
     return next(count for count in itertools.count() if numbered_name(name, count + 1) not in names)

@@ -181,6 +181,14 @@ def test_what_cannot_be_trained_on_gets_no_recipe(fill, isolated) -> None:
     assert not list(isolated.glob("*.yaml"))
 
 
+def test_rows_whose_files_are_missing_are_the_reason_for_no_recipe(fill, isolated) -> None:
+    fill(ant=3, bee=3)
+    rows = [f"Our photos\\{label}\\{number}.png,{label}" for label in ("ant", "bee") for number in range(3)]
+    (isolated / "windows.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(DataError, match=r"0\.png: the file does not exist; use / to separate folders \(windows\.csv"):
+        write_first_recipe("windows.csv")
+
+
 def test_few_images_of_a_class_are_in_train_and_test(fill) -> None:
     fill(ant=60, dog=3)
     written = write_first_recipe("Our photos")

@@ -154,6 +154,26 @@ def links_that_lead_out(write: Write) -> None:
         Path("photos", label, "0.png").symlink_to("/etc/hostname")
 
 
+def class_folders_that_are_links(write: Write) -> None:
+    Path("photos").mkdir()
+    for label in ("ant", "bee"):
+        Path("elsewhere", label).mkdir(parents=True)
+        Path("photos", label).symlink_to(Path("elsewhere", label).absolute())
+
+
+def links_to_a_disk_that_is_not_mounted(write: Write) -> None:
+    for label in ("ant", "bee"):
+        Path("photos", label).mkdir(parents=True)
+        Path("photos", label, "0.png").symlink_to(Path("/not/mounted", label))
+
+
+def a_class_of_empty_files(write: Write) -> None:
+    for number in range(9):
+        write(f"ant/{number}.png")
+        Path("photos/bee").mkdir(exist_ok=True)
+        Path("photos/bee", f"{number}.png").touch()
+
+
 def copies_of_one_image(write: Write) -> None:
     for label in ("ant", "bee"):
         write(f"{label}/0.png")
@@ -184,7 +204,10 @@ REFUSED = {
     images_without_classes: "must contain at least two class folders, but has none",
     one_image_in_every_class: "needs distinct images in both train and test, but there is only one for '0'",
     two_images_in_every_class: "validation has no images: apart from test, no class has two distinct images",
-    links_that_lead_out: "has class folders without images: 'ant', 'bee'",
+    links_that_lead_out: "ant/0.png: is a symbolic link to /etc/hostname, outside the dataset",
+    class_folders_that_are_links: "link leading out (2): a symbolic link to a target outside the dataset",
+    links_to_a_disk_that_is_not_mounted: "ant/0.png: is a symbolic link whose target does not exist",
+    a_class_of_empty_files: "bee/0.png: it is empty (0 bytes)",
     copies_of_one_image: "there is only one for 'ant', 'bee'",
 }
 

@@ -72,6 +72,27 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
     assert message.endswith("repair these files, or move them out of the folder")
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LFS, "; it is text that begins with 'version https://git-lfs.github.com/spec/v1'"),
+        (b"<!DOCTYPE html>\r\n<title>404", "; it is text that begins with '<!DOCTYPE html>'"),
+        (b'{"error": "' + b"x" * 100, '; it is text that begins with \'{"error": "' + "x" * 49 + "'"),
+        (b"\x00\x00\x00\x18ftypmp42", ""),
+        (b"\x1b[2J\n", ""),
+        (b"\n\n", ""),
+    ],
+)
+def test_text_instead_of_an_image_is_quoted(content: bytes, said: str, folder: Path) -> None:
+    (folder / "ant" / "9.jpg").write_bytes(content)
+    (problem,) = scan_folder(folder).problems.values()
+    assert problem.kind == "unsupported format"
+    assert problem.message.partition(")")[2] == said
+
+
 def test_twenty_problems_are_named_and_the_rest_counted(folder: Path) -> None:
     for number in range(23):
         (folder / "ant" / f"{number:02d}.txt").touch()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from transfer_platform.errors import DivergedError, StudyError
 from transfer_platform.recipe.search_space import Choice, Range
 from transfer_platform.search.figures import study_figures
-from transfer_platform.search.study import Study, Trial, count_studies, create_tables, numbered_name
+from transfer_platform.search.study import Study, Trial, count_studies, numbered_name
 
 SPACE = {
     "training.learning_rate": Range[float](low=1e-4, high=1e-2, log=True),
@@ -175,26 +173,3 @@ def test_figures_of_a_study_with_pruning(url: str) -> None:
     study = open_study(url)
     study.run(4, loss, ignore)
     assert set(study_figures(study)) == {"history", "importance", "pruning"}
-
-
-def test_a_file_that_is_not_a_study_database_is_named_and_not_changed(tmp_path) -> None:
-    file = tmp_path / "studies.db"
-    file.write_text("no database\n" * 100)
-    with pytest.raises(StudyError, match=rf"{file} cannot be used: file is not a database; move it away"):
-        create_tables(f"sqlite:///{file}")
-    file.unlink()
-    with closing(sqlite3.connect(file)) as connection, connection:
-        connection.execute("CREATE TABLE experiments (name)")
-    before = file.read_bytes()
-    with pytest.raises(StudyError, match=r"is not a study database: it contains the tables experiments"):
-        create_tables(f"sqlite:///{file}")
-    assert file.read_bytes() == before
-
-
-def test_a_study_database_of_another_version_of_optuna_is_a_clear_error(tmp_path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    create_tables(url)
-    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
-    with pytest.raises(StudyError, match=r"cannot be used: .*move it away"):
-        count_studies("a", url)
