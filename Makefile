@@ -2,11 +2,12 @@
 # make test   builds the environment and passes the tests
 PYTHON ?= python3
 VENV   ?= .venv
+LOWEST ?= .venv-lowest
 BIN     = $(VENV)/bin
 # Two tests at a time, a thread each: more would wait for each other.
 ALONE   = OMP_NUM_THREADS=1
 
-.PHONY: run test unit integration lint clean
+.PHONY: run test unit unit-lowest integration lint clean
 
 run: $(VENV)/installed
 	$(BIN)/platform run recipes/digits.yaml
@@ -15,6 +16,11 @@ test: unit integration
 
 unit: $(VENV)/installed
 	$(ALONE) $(BIN)/pytest -q -n 2 --dist worksteal tests/unit tests/recipes
+
+# The unit tests with the lowest version of each requirement of pyproject.toml. To choose the versions again after a requirement changed:
+# remove constraints-lowest.txt, and run the command in its first lines (pip install uv).
+unit-lowest: $(LOWEST)/installed
+	$(ALONE) $(LOWEST)/bin/pytest -q -n 2 --dist worksteal -m "not exact_versions" tests/unit tests/recipes
 
 integration: $(VENV)/installed
 	$(ALONE) $(BIN)/pytest -q -n 2 --dist loadfile tests/integration
@@ -35,5 +41,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgres]'
 	touch $@
 
+$(LOWEST)/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[dev,postgres]'
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWEST)

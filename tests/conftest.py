@@ -97,7 +97,7 @@ def _images() -> dict[str, tuple[Image.Image, dict[str, object]]]:
     modes = {
         "JPEG": ("L", "RGB", "CMYK"),
         "PNG": ("1", "L", "LA", "P", "RGB", "RGBA"),
-        "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"),
+        "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"),
         "WEBP": ("RGB", "RGBA"),
         "BMP": ("1", "L", "P", "RGB"),
         "GIF": ("L", "P"),
@@ -120,6 +120,7 @@ def _images() -> dict[str, tuple[Image.Image, dict[str, object]]]:
         **{f"{name} animated": (rgb, frames) for name in ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "MPO")},
         "PNG I;16 transparent": (deep[np.uint16], {"transparency": int(gray[30, 40])}),
         "PNG P transparent": (rgb.convert("P"), {"transparency": 3}),
+        "TIFF YCbCr": (rgb.convert("YCbCr"), {"compression": "tiff_lzw"}),
         "TIFF I": (deep[np.int32], {}),
         "TIFF I negative": (Image.fromarray((gray - 1000).astype(np.int32)), {}),
         "TIFF F": (deep[np.float32], {}),

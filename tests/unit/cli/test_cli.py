@@ -69,6 +69,7 @@ def test_a_pattern_that_matches_nothing_names_the_nearest() -> None:
     assert "efficientnet_lite0" in done.output
 
 
+@pytest.mark.exact_versions
 @pytest.mark.usefixtures("isolated")
 def test_check_imports_no_deep_learning_library() -> None:
     assert not modules_after("check", str(REPOSITORY / "recipes" / "digits.yaml")) & set(HEAVY)

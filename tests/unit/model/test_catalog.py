@@ -67,7 +67,7 @@ def test_patterns_match_the_explicit_names_and_parts_of_names() -> None:
     assert "seresnet18" not in catalog.names("torchvision/*")
     assert "efficientnet_lite0" in catalog.names("lite0")
     assert catalog.names("no such network") == ()
-    assert len(catalog.names()) > 1300
+    assert len(catalog.names()) > 1200
 
 
 def test_the_info_of_the_bundled_network() -> None:
@@ -91,12 +91,14 @@ def test_preprocessing_belongs_to_the_weights() -> None:
     assert catalog.backbone_info("timm/resnet50").preprocessing_for("a1_in1k").crop == 0.95
 
 
+@pytest.mark.exact_versions
 def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
     content = json.loads(catalog.FILE.read_text(encoding="utf-8"))
     assert content["made with"] == catalog.library_versions(), "run: python -m transfer_model.build_catalog"
     assert catalog.FILE.stat().st_size < 1_000_000
 
 
+@pytest.mark.exact_versions
 @pytest.mark.parametrize(
     "name",
     [
@@ -149,6 +151,7 @@ def test_numbered_stages_are_compressed_to_ranges_and_expanded_again() -> None:
     assert expand_stages(compressed) == stages
 
 
+@pytest.mark.exact_versions
 def test_the_catalog_imports_no_deep_learning_library() -> None:
     program = (
         "import sys; from transfer_model import catalog, stages; "

@@ -50,7 +50,8 @@ def test_lossy_formats_are_nearly_unchanged(file_format: str) -> None:
     assert np.abs(pixels(decode(encoded(smooth, file_format))) - pixels(smooth)).max() <= 4
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr", "CMYK"])
+# Pillow 12 takes TIFF files in YCbCr without compression for truncated ones.
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", pytest.param("YCbCr", marks=pytest.mark.exact_versions)])
 def test_color_spaces_become_rgb_as_pillow_converts_them(mode: str) -> None:
     converted = image().convert(mode)
     read = decode(encoded(converted, "TIFF"))

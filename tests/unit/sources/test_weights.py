@@ -72,7 +72,8 @@ def test_a_file_in_the_cache_of_torch_hub_is_used_if_its_checksum_is_right(
     digits: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"http://127.0.0.1:9/resnet18-{digits}.pth"
-    published = {"IMAGENET1K_V1": SimpleNamespace(url=url)}
+    official = backbones.torchvision_weights("resnet18")["IMAGENET1K_V1"]
+    published = {"IMAGENET1K_V1": SimpleNamespace(url=url, transforms=official.transforms)}
     monkeypatch.setattr(backbones, "torchvision_weights", lambda architecture: published)
     file = write(checkpoints / f"resnet18-{digits}.pth")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
