@@ -17,8 +17,9 @@ test: unit integration
 unit: $(VENV)/installed
 	$(ALONE) $(BIN)/pytest -q -n 2 --dist worksteal tests/unit tests/recipes
 
-# The unit tests with the lowest version of each requirement of pyproject.toml. To choose the versions again after a requirement changed:
-# remove constraints-lowest.txt, and run the command in its first lines (pip install uv).
+# The unit tests with the lowest version of each requirement of pyproject.toml. After a requirement changed, choose the versions again:
+# remove constraints-lowest.txt, and run the command in its first lines (pip install uv). All of it takes about 310 s of processor time:
+# 125 s to install, 190 s for the tests.
 unit-lowest: $(LOWEST)/installed
 	$(ALONE) $(LOWEST)/bin/pytest -q -n 2 --dist worksteal -m "not exact_versions" tests/unit tests/recipes
 
