@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from . import backbones, catalog
 from .backbones import BUNDLED, TORCHVISION
 from .errors import WeightsError, suggestion
+from .weights_path import is_weights_file
 
 NONE = "none"
 DEFAULT = "default"
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
 _HUB = "https://huggingface.co"
 
@@ -57,7 +57,7 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
     resolved = catalog.resolve(backbone)
     if weights == NONE:
         return WeightSource(NONE)
-    if "/" in weights or weights.endswith(_SUFFIXES):
+    if is_weights_file(weights):
         return _local(Path(weights).expanduser())
     name = _weights_name(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:

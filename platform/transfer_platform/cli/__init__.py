@@ -108,7 +108,8 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
-def init(source: str, out: Path | None) -> None:
+@click.option("--train", metavar="NAME", help="Folder in FOLDER that contains the class folders; usually detected.")
+def init(source: str, out: Path | None, train: str | None) -> None:
     """Inspect the images in FOLDER and write a commented first recipe.
 
     FOLDER may also be an archive, a manifest (CSV, TSV, JSONL, Parquet), a URL, or a name such as torchvision:MNIST.
@@ -117,7 +118,7 @@ def init(source: str, out: Path | None) -> None:
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        written = init.write_first_recipe(source, out, screen.step)
+        written = init.write_first_recipe(source, out, screen.step, train)
     click.echo(written)
 
 

@@ -100,7 +100,7 @@ def summary_lines(dataset: InspectedDataset) -> Iterator[str]:
     yield f"training and validation: {_classes(dataset.training_counts)}"
     yield from dataset.splits.messages
     if bad := len(dataset.inspection.quarantine):
-        yield f"excluded: {bad} unreadable file{'s' * (bad > 1)}"
+        yield f"excluded: {bad} file{'s' * (bad > 1)} that cannot be used"
     if dataset.unusable:
         listed = [f"{printable(name)} ({reason})" for name, reason in dataset.unusable.items()]
         more = f" and {len(listed) - MAX_LISTED_CLASSES} more" if len(listed) > MAX_LISTED_CLASSES else ""
@@ -139,7 +139,7 @@ def _bad_files(dataset: InspectedDataset) -> Iterator[Line]:
             yield f"    - {yaml_scalar(name)}", reason
     bad = len(dataset.inspection.quarantine)
     if bad and not dataset.unreadable:
-        yield "  on_bad_image: skip", f"{bad} unreadable files; `platform data` lists them"
+        yield "  on_bad_image: skip", f"{bad} files cannot be used; `platform data` lists them"
 
 
 def _network() -> Iterator[Line]:

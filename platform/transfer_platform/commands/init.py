@@ -14,7 +14,7 @@ from transfer_platform.file_problems import printable
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
-from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig
+from transfer_platform.recipe.schema import DatasetConfig, FoldsConfig, SplitsConfig
 from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write, require_writable
 
@@ -43,13 +43,16 @@ class FirstRecipe:
         return "\n".join([f"wrote {printable(self.file)}", *self.notes, "next:", *commands])
 
 
-def write_first_recipe(source: str, out: Path | None = None, progress: Progress = silent) -> FirstRecipe:
+def write_first_recipe(
+    source: str, out: Path | None = None, progress: Progress = silent, train: str | None = None
+) -> FirstRecipe:
     """Inspects all images of a dataset and writes a recipe for it.
 
     Args:
         source: Dataset source, as in `dataset.source`; relative paths are relative to the current folder.
         out: Recipe file; defaults to a file in the current folder named after the source.
         progress: Called while data is downloaded, unpacked and read.
+        train: Folder that contains the class folders, relative to the source; by default, it is detected.
 
     Raises:
         StorageError: The file already exists or cannot be written.
@@ -62,7 +65,7 @@ def write_first_recipe(source: str, out: Path | None = None, progress: Progress 
     name = _recipe_name(source)
     out = out or Path(f"{name}.yaml")
     _require_free_place(out, source)
-    dataset = _inspect(source, progress)
+    dataset = _inspect(source, train, progress)
     with atomic_write(out) as unfinished:
         unfinished.write_text(render_recipe(dataset, name, _relative_source(source, out), out.name), encoding="utf-8")
         load_recipe(unfinished)  # fails only if there is a bug, and then leaves no file behind
@@ -83,7 +86,7 @@ def _require_free_place(out: Path, source: str) -> None:
     require_writable(out)
 
 
-def _inspect(source: str, progress: Progress) -> InspectedDataset:
+def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDataset:
     """Inspects a dataset without the classes and files that a run could not use.
 
     Uses folds if a validation fraction would hold out too few images.
@@ -91,7 +94,8 @@ def _inspect(source: str, progress: Progress) -> InspectedDataset:
     exclude: dict[str, str] = {}
     for _ in range(_MAX_ROUNDS):
         # Unreadable files are skipped here so that other problems are reported; the recipe excludes them by name.
-        config = DatasetConfig(source=source, on_bad_image="skip", exclude=tuple(exclude))
+        splits = SplitsConfig(train=train)
+        config = DatasetConfig(source=source, splits=splits, on_bad_image="skip", exclude=tuple(exclude))
         scanned = open_dataset(config, Path(), progress)
         dataset = _inspected(scanned, exclude)
         found = find_exclusions(scanned, dataset.inspection)

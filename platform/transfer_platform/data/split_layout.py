@@ -267,8 +267,9 @@ def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
     if len(shared) > 1:
         raise SplitError(
             f"{join_names([tree.name(folder) for folder in subfolders])} in {classes} all contain subfolders "
-            f"with the same names ({join_names(shared)}), so the classes are ambiguous; set dataset.splits.train, "
-            "or set dataset.source to one of these folders"
+            f"with the same names ({join_names(shared)}), so the classes are ambiguous; to use these "
+            f"folders as classes, set dataset.splits.train to {tree.name(classes)!r} (`platform init --train`); "
+            "otherwise, set dataset.source to one of them"
         )
 
 

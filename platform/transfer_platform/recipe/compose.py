@@ -6,13 +6,13 @@ from functools import partial, reduce
 from pathlib import Path
 
 from transfer_model.errors import cause
+from transfer_model.weights_path import is_weights_file
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.yaml_tree import Node, Place, merge, parse_yaml, recipe_error
 from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
 from transfer_platform.suggest import closest_match
 
 EXTENDS = "extends"
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
@@ -38,11 +38,6 @@ def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
 def is_local(source: str) -> bool:
     """Returns whether `dataset.source` is a path rather than a URL or the name of a published dataset."""
     return "://" not in source and not source.startswith(NAMED_PREFIXES)
-
-
-def is_weights_file(weights: str) -> bool:
-    """Returns whether `backbone.weights` is a path rather than the name of published weights."""
-    return "/" in weights or os.sep in weights or weights.endswith(_WEIGHT_SUFFIXES)
 
 
 def absolute(name: str, folder: Path) -> Path:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
-from transfer_platform.recipe.compose import absolute, is_local, is_weights_file
+from transfer_model.weights_path import is_weights_file
+from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
 from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS

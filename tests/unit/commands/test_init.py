@@ -140,7 +140,7 @@ def test_unreadable_files_are_excluded_by_name_and_said(fill, write_image) -> No
     written = write_first_recipe("Our photos")
     recipe = load_recipe(written.file)
     assert sorted(recipe.dataset.exclude) == ["ant/cut [1].png", "bee/away.png", "bee/empty: #1.png", "bee/gone"]
-    assert "excluded: 4 unreadable files" in str(written)
+    assert "excluded: 4 files that cannot be used" in str(written)
     assert "# it is empty" in written.file.read_text()
     found, _ = preflight(open_dataset(recipe.dataset, Path()))
     assert not found.errors
@@ -248,3 +248,15 @@ def test_names_that_yaml_would_read_as_something_else(folder, name, fill) -> Non
     fill(ant=30, bee=30).rename(folder)
     recipe = load_recipe(write_first_recipe(folder).file)
     assert (recipe.name, recipe.dataset.source) == (name, folder)
+
+
+def test_ambiguous_class_folders_are_chosen_with_an_option(write_image: WriteImage, isolated: Path) -> None:
+    for label in ("healthy", "ill"):
+        for side in ("left", "right"):
+            for number in range(8):
+                write_image(isolated / "Our photos" / label / side / f"{number}.png", f"{label}{side}{number}")
+    with pytest.raises(DataError, match=r"set dataset.splits.train to '\.' \(`platform init --train`\)"):
+        write_first_recipe("Our photos")
+    recipe = load_recipe(write_first_recipe("Our photos", train=".").file)
+    assert recipe.dataset.splits.train == "."
+    assert set(open_dataset(recipe.dataset, Path()).split().classes) == {"healthy", "ill"}
