@@ -119,7 +119,7 @@ def test_memory_that_runs_out_outside_of_a_step_fails_the_trial(images: Path, mo
         raise MemoryError
 
     monkeypatch.setattr(TrialData, "training_batches", exhausted)
-    with pytest.raises(StudyError, match="trial 0: fail training: MemoryError; set a smaller training.batch_size"):
+    with pytest.raises(StudyError, match=r"trial 0: fail training: MemoryError; set a smaller training.batch_size"):
         run(recipe(images))
 
 

@@ -24,7 +24,7 @@ from transfer_platform.training.failures import trial_failures
         (MemoryError(), "step 2: MemoryError; set a smaller training.batch_size$"),
     ],
 )
-def test_an_error_that_depends_on_the_values_becomes_one_line_and_keeps_its_cause(error: Exception, message: str) -> None:
+def test_an_error_that_depends_on_the_values_becomes_one_line_with_its_cause(error: Exception, message: str) -> None:
     with pytest.raises(TrainingError, match=message) as caught, trial_failures("step 2"):
         raise error
     assert caught.value.__cause__ is error
