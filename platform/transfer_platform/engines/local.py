@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transfer_platform.engines.base import Engine
+from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Progress, Step
 from transfer_platform.recipe.resolve import resolve
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import Pruned, Trial
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training import checkpoint
+from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.loop import EpochResult, FitResult
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 
@@ -49,7 +51,7 @@ class LocalEngine(Engine):
 
         Raises:
             Pruned: The study pruned the trial.
-            TrainingError: The values of the trial cannot be trained, or the loss is not finite.
+            TrainingError: The values of the trial cannot be trained, memory ran out, or the loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
@@ -61,7 +63,7 @@ class LocalEngine(Engine):
             self._report_progress(trial.number, recipe, epoch)
             trial.report(epoch.number, epoch.metrics[self._objective.metric])
 
-        with _ending(run):
+        with _ending(run), trial_failures("training"):
             result = self._trainer.train(recipe, after_epoch)
             value = result.best.metrics[self._objective.metric]
             run.set_tags({"platform.best_epoch": result.best.number})
@@ -112,7 +114,8 @@ def _ending(run: Run) -> Iterator[None]:
         raise
     except Exception as error:  # recorded in the run; the study decides how to continue
         run.set_tags({"platform.state": "FAILED", "platform.failure": f"{type(error).__name__}: {error}"})
-        if error.__cause__:  # the trial's message contains only the first line of the original error
+        # The message of a `TrainingError` contains only the first line of the original error.
+        if error.__cause__ or not isinstance(error, TrainingError):
             run.log_text("".join(traceback.format_exception(error)), "failure.txt")
         run.end("FAILED")
         raise

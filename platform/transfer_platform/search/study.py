@@ -14,7 +14,7 @@ from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from transfer_model.errors import cause
-from transfer_platform.errors import StudyError, TrainingError, is_out_of_memory
+from transfer_platform.errors import StudyError, TrainingError
 from transfer_platform.recipe.search_space import Choice, Range, Space
 from transfer_platform.search.samplers import ReproducibleSampler
 from transfer_platform.search.study_database import open_storage, storage_errors
@@ -160,8 +160,8 @@ class Study:
     ) -> None:
         """Resumes interrupted trials, then runs new trials until the study contains `trials` finished trials.
 
-        If the objective raises `Pruned` or `TrainingError`, or runs out of memory, only that trial ends; any other
-        exception is propagated.
+        If the objective raises `Pruned` or `TrainingError`, only that trial ends. Any other exception is propagated;
+        the next call then resumes this trial.
         """
         with storage_errors(self._url):
             for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -177,9 +177,7 @@ class Study:
             value = objective(Trial(trial, values, resumed=resumed, pruning=self.pruning))
         except Pruned:
             self.optuna_study.tell(trial, state=TrialState.PRUNED)
-        except (TrainingError, MemoryError, RuntimeError) as error:
-            if not (isinstance(error, TrainingError) or is_out_of_memory(error)):
-                raise
+        except TrainingError as error:
             trial.set_user_attr("failure", cause(error))
             self.optuna_study.tell(trial, state=TrialState.FAIL)
         else:

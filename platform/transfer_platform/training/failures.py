@@ -7,23 +7,34 @@ from transfer_model.errors import ModelError, UnreadableImageError, cause
 from transfer_platform.errors import TrainingError, is_out_of_memory
 
 _BATCH_OF_ONE = "Expected more than 1 value per channel when training"
+_NOTHING_TO_TRAIN = "optimizer got an empty parameter list"
 
 
 @contextmanager
 def trial_failures(context: str) -> Iterator[None]:
-    """Raises a `TrainingError` for any error that depends on a trial's values, such as its batch size or backbone.
+    """Raises a `TrainingError` for an error that is known to depend on a trial's values, such as its batch size.
 
-    The block should contain only computations, because errors in files, images and databases concern all trials.
+    These are errors of the network (`ModelError`), exhausted memory, batch norm on a single image, and a network
+    without trainable parameters. All other errors pass, because they end the study: after a fault of the GPU or the
+    driver, every later trial of the process would fail, too, whereas a new process can repeat this trial.
 
     Args:
         context: Beginning of the message, such as `step 3`.
     """
     try:
         yield
-    except UnreadableImageError:
-        raise
-    except (ModelError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not _depends_on_values(error):
+            raise
         raise TrainingError(f"{context}: {_reason(error)}") from error
+
+
+def _depends_on_values(error: Exception) -> bool:
+    if isinstance(error, ModelError):
+        return not isinstance(error, UnreadableImageError)
+    if isinstance(error, ValueError):
+        return any(message in str(error) for message in (_BATCH_OF_ONE, _NOTHING_TO_TRAIN))
+    return is_out_of_memory(error)
 
 
 def _reason(error: Exception) -> str:

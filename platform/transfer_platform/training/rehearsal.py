@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from transfer_model.classifier import Classifier, save
+from transfer_model.errors import ModelError, UnreadableImageError, cause
 from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Say
 from transfer_platform.recipe.schema import FALSE_ALARM_RATE, Recipe
 from transfer_platform.training.artifact import served_config
-from transfer_platform.training.failures import trial_failures
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 
@@ -29,7 +29,8 @@ def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say
         say: Called for each recipe that cannot be trained.
 
     Raises:
-        TrainingError: None of the recipes can be trained; the message lists the reasons.
+        TrainingError: None of the recipes can be trained, or a step failed for a reason that would end the study; the
+            message lists the reasons.
     """
     trainable: dict[str, Recipe] = {}
     failures: list[str] = []
@@ -42,6 +43,8 @@ def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say
             trainable[name] = recipe
         except TrainingError as error:
             failures.append(f"{name}, frozen through {stage}: {error}")
+        except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
+            raise TrainingError(f"{name}, frozen through {stage}, cannot be trained: {cause(error)}") from error
     if not trainable:
         raise TrainingError("\n  ".join(["no trial of this recipe can be trained:", *failures]))
     for failure in failures:
@@ -56,8 +59,12 @@ def rehearse_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: P
         TrainingError: A network cannot be served; the message names it.
     """
     for recipe in recipes:
-        with trial_failures(f"{recipe.backbone.name} cannot be served"):
+        try:
             _serve(trainer, recipe, folder)
+        except UnreadableImageError:
+            raise
+        except (ModelError, MemoryError, RuntimeError, ValueError) as error:
+            raise TrainingError(f"{recipe.backbone.name} cannot be served: {cause(error)}") from error
 
 
 def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:

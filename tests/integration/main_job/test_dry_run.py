@@ -9,12 +9,14 @@ import pytest
 
 import transfer_platform.commands.run as run_command
 from transfer_model import classifier
+from transfer_model.network import Network
 from transfer_platform.commands._trainer import network_variants
 from transfer_platform.commands.run import run
 from transfer_platform.errors import StudyError, TrainingError
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.png import encode_png
 from transfer_platform.training import rehearsal
+from transfer_platform.training.batches import TrialData
 from transfer_platform.training.trainer import Trainer
 
 
@@ -96,17 +98,41 @@ def test_a_network_that_cannot_be_served_is_refused_before_the_first_trial(
         run(recipe(images))
 
 
-def test_a_bug_in_a_step_fails_the_trial_and_its_traceback_is_logged(
+@pytest.mark.parametrize("message", ["CUDA error: unspecified launch failure", "shapes cannot be multiplied"])
+def test_an_error_that_does_not_depend_on_the_values_ends_the_run_and_the_next_run_resumes_the_trial(
+    images: Path, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", broken)
+        with pytest.raises(RuntimeError, match=message):
+            run(recipe(images))
+    [trace] = images.parent.glob("mlruns/**/failure.txt")
+    assert "in broken" in trace.read_text()
+    assert [trial.state for trial in run(recipe(images)).study.trials] == ["COMPLETE"]
+
+
+def test_memory_that_runs_out_outside_of_a_step_fails_the_trial(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TrialData, "training_batches", exhausted)
+    with pytest.raises(StudyError, match=r"trial 0: fail training: MemoryError; set a smaller training.batch_size"):
+        run(recipe(images))
+
+
+def test_a_network_whose_first_step_fails_for_another_reason_ends_the_run_before_the_first_trial(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(Trainer, "_step", broken)
-    with pytest.raises(StudyError, match="trial 0: fail step 1: shapes cannot be multiplied"):
+    monkeypatch.setattr(Network, "forward_with_auxiliary", broken)
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a trial was started"))
+    with pytest.raises(TrainingError, match="timm/test_resnet, frozen through layer3, cannot be trained: shapes"):
         run(recipe(images))
-    [trace] = images.parent.glob("mlruns/**/failure.txt")
-    assert "in broken" in trace.read_text()
 
 
 def test_the_dry_run_does_not_change_the_result(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,17 @@ def test_the_folders_of_the_user_stay_importable(
     assert subprocess.run(command, env=safe_environment(tmp_path / "first"), **run).stdout == "first\n"
 
 
+def test_the_command_line_does_not_import_from_the_current_folder(isolated: Path) -> None:
+    (isolated / "click.py").write_text(RAISE)
+    path = os.pathsep.join(each for each in sys.path if each)  # without the current folder
+    command = [sys.executable, "-m", "transfer_platform", "--version"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    environment.pop("PYTHONSAFEPATH", None)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "transfer_platform, version" in ended.stdout
+
+
 @pytest.mark.parametrize("before", [None, "", "1"])
 def test_the_variable_is_restored(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

@@ -104,21 +104,18 @@ def test_without_pruning_every_trial_runs_to_its_end(url: str) -> None:
     assert set(study_figures(study)) == {"history", "importance"}
 
 
-@pytest.mark.parametrize(
-    "error", [DivergedError(7, float("nan")), MemoryError(), RuntimeError("CUDA out of memory. Tried ...")]
-)
-def test_a_failed_trial_does_not_end_the_study(url: str, error: Exception) -> None:
+def test_a_failed_trial_does_not_end_the_study(url: str) -> None:
     study = open_study(url)
 
     def second_fails(trial: Trial) -> float:
         if trial.number == 1:
-            raise error
+            raise DivergedError(7, float("nan"))
         return loss(trial)
 
     study.run(3, second_fails, ignore)
 
     assert [trial.state for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert study.trials[1].failure == (str(error).splitlines() or ["MemoryError"])[0]
+    assert study.trials[1].failure.startswith("the training loss became nan at step 7")
 
 
 def test_a_bug_ends_the_study(url: str) -> None:

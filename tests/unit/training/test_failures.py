@@ -19,11 +19,12 @@ from transfer_platform.training.failures import trial_failures
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             "step 2: CUDA out of memory.*; set a smaller training.batch_size",
         ),
-        (RuntimeError("\n  shapes differ\nmore\n"), "step 2: shapes differ$"),
-        (ValueError(""), "step 2: ValueError$"),
+        (MemoryError("\n  9 TB are not available\nmore\n"), "step 2: 9 TB are not available; set a smaller"),
+        (RuntimeError("CUDA error: out of memory\nmore"), "step 2: CUDA error: out of memory; set a smaller"),
+        (MemoryError(), "step 2: MemoryError; set a smaller training.batch_size$"),
     ],
 )
-def test_an_error_of_a_computation_becomes_one_line_and_keeps_its_cause(error: Exception, message: str) -> None:
+def test_an_error_that_depends_on_the_values_becomes_one_line_with_its_cause(error: Exception, message: str) -> None:
     with pytest.raises(TrainingError, match=message) as caught, trial_failures("step 2"):
         raise error
     assert caught.value.__cause__ is error
@@ -31,7 +32,16 @@ def test_an_error_of_a_computation_becomes_one_line_and_keeps_its_cause(error: E
 
 @pytest.mark.parametrize(
     "error",
-    [UnreadableImageError("a.png is damaged", "damaged"), DataError("moved"), DivergedError(3, 1.0), KeyError()],
+    [
+        UnreadableImageError("a.png is damaged", "damaged"),
+        DataError("moved"),
+        DivergedError(3, 1.0),
+        KeyError(),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("shapes cannot be multiplied"),
+        ValueError("too many values to unpack"),
+    ],
 )
 def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, trial_failures("step 2"):
