@@ -146,11 +146,13 @@ class LedgerEntry(_Base, kw_only=True):
 
 
 class _Registry(_Base):
-    """The MLflow registry whose decisions the ledger records; the table has at most one row."""
+    """The MLflow registry whose decisions the ledger records; the table has at most one row, with id 1."""
 
     __tablename__ = "registry"
+    __table_args__ = (sa.CheckConstraint("id = 1", name="registry_one_row"),)
 
-    identity: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    identity: Mapped[str] = mapped_column(sa.String(64))
 
 
 class Ledger:
@@ -270,7 +272,10 @@ def _require_registry(engine: Engine, identity: str) -> None:
     with Session(engine) as session, session.begin():
         owner = session.scalar(sa.select(_Registry.identity))
         if owner is None and not is_read_only(engine):
-            session.add(_Registry(identity))
+            # in PostgreSQL, another process may record its registry at the same time; the statement waits for it
+            insert = sa.text("INSERT INTO registry (id, identity) VALUES (1, :identity) ON CONFLICT DO NOTHING")
+            session.execute(insert, {"identity": identity})
+            owner = session.scalar(sa.select(_Registry.identity))
         if owner not in (None, identity):
             raise StorageError(
                 f"the ledger {engine.url} records the decisions of another MLflow registry; set PLATFORM_DATABASE_URL "

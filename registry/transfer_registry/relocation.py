@@ -135,4 +135,7 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
-    return one == other or (one.exists() and one.samefile(other))
+    try:
+        return one == other or one.samefile(other)
+    except OSError:  # missing, or in a folder that this user may not enter
+        return False

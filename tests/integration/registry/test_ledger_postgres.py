@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from transfer_platform.databases import ledger_url
+from transfer_registry.errors import StorageError
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
 
 
@@ -30,7 +31,7 @@ def test_the_schema_and_its_tables_are_made_and_nothing_elsewhere(url: str, post
         tables = connection.execute(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         ).fetchall()
-    assert sorted(tables) == [("ledger", "entries"), ("ledger", "ledger_version")]
+    assert sorted(tables) == [("ledger", "entries"), ("ledger", "ledger_version"), ("ledger", "registry")]
 
 
 def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
@@ -51,6 +52,22 @@ def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
         last = ledger.last_verdict("ants-bees", 3)
         assert last is not None
         assert last.id == 3
+
+
+def test_a_ledger_belongs_to_one_of_several_registries_that_open_it_at_once(url: str) -> None:
+    Ledger.open(url).close()
+    start = threading.Barrier(6)
+
+    def belongs_to(registry: str) -> bool:
+        start.wait()
+        try:
+            Ledger.open(url, registry).close()
+        except StorageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(belongs_to, "abcdef")) == 1
 
 
 def test_many_may_create_it_at_once(url: str) -> None:

@@ -100,6 +100,14 @@ def test_artifacts_that_never_were_beside_the_database_are_left_alone(tmp_path: 
     assert locations(database) == before
 
 
+def test_a_folder_moved_out_of_a_folder_that_cannot_be_entered_points_to_itself(project: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
+        # a name that is too long raises an OSError even for root, like another user's home for others
+        connection.execute("UPDATE platform_database SET file = ?", [str(tmp_path / ("x" * 300) / "mlflow.db")])
+    prepare_database(project / "mlflow.db")
+    assert registry_identity(project / "mlflow.db").file == project / "mlflow.db"
+
+
 def test_a_symlink_to_the_folder_is_no_move(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     link = project.with_name("link")
     link.symlink_to(project)

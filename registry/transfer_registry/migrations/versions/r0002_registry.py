@@ -11,7 +11,12 @@ depends_on = None
 
 def upgrade() -> None:
     """Creates the `registry` table, which has at most one row."""
-    op.create_table("registry", sa.Column("identity", sa.String(64), primary_key=True))
+    op.create_table(
+        "registry",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("identity", sa.String(64), nullable=False),
+        sa.CheckConstraint("id = 1", name="registry_one_row"),
+    )
 
 
 def downgrade() -> None:
