@@ -144,6 +144,10 @@ _WARNINGS = {
         "a class has too few images for a validation image, so trials are ranked without it",
         "add images",
     ),
+    "small test share": (
+        "a class has far fewer test images than its fraction, because near duplicates or groups are not divided",
+        "add images, or remove near duplicates",
+    ),
     "class imbalance": (
         "one class has far more images than another",
         "add images, or set training.class_weights: auto and search.metric: validation/macro_f1",
