@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from transfer_platform.data.catalog import ImageRecord, in_several_splits, sort_by_content
-from transfer_platform.data.hash_split import hash_to_int, require_folds, require_fraction_bounds, require_validation
+from transfer_platform.data.hash_split import (
+    first_fraction,
+    hash_to_int,
+    require_folds,
+    require_fraction_bounds,
+    require_validation,
+)
 from transfer_platform.data.split_units import (
     ALL_CLASSES,
     SplitUnit,
+    divide_dominant,
     form_units,
     require_two_units,
     scarce_classes,
@@ -51,7 +58,8 @@ def split_by_group(
     """
     require_fraction_bounds(fractions)
     images = sort_by_content(images)
-    remaining, split_of = form_units(images, similar), dict[str, str]()
+    remaining = divide_dominant(form_units(images, similar), first_fraction(fractions))
+    split_of: dict[str, str] = {}
     if "test" in fractions:
         hash_of, keep = partial(_hash, f"{split_seed}:group"), 2 if folds or "validation" in fractions else 1
         test, remaining = select_test(remaining, hash_of, fractions["test"], "groups", keep)
@@ -76,7 +84,7 @@ def assign_group_folds(
     Raises:
         SplitError: A class would be missing from the training images of a fold, or there are fewer groups than folds.
     """
-    units = form_units(sort_by_content(images), similar)
+    units = divide_dominant(form_units(sort_by_content(images), similar), 1 / folds)
     require_folds(units, folds, "groups")
     parts = _assign_parts(units, [1 / folds] * folds, f"folds:{split_seed}")
     _require_classes(units, parts, "at least two folds", "reduce the number of folds")

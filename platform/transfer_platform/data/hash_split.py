@@ -10,6 +10,7 @@ from transfer_platform.data.split_units import (
     ALL_CLASSES,
     ClassShares,
     SplitUnit,
+    divide_dominant,
     form_units,
     list_classes,
     require_two_units,
@@ -53,7 +54,7 @@ def split_by_hash(
     images = sort_by_content(images)
     split_of: dict[str, str] = {}
     if fractions:
-        units = form_units(images, similar)
+        units = divide_dominant(form_units(images, similar), first_fraction(fractions))
         require_two_units(units, "test" if "test" in fractions else "validation", _NOUN)
         test: list[SplitUnit] = []
         if "test" in fractions:
@@ -82,7 +83,7 @@ def assign_folds(
     Raises:
         SplitError: A class has a single distinct image, or there are fewer distinct images than folds.
     """
-    units = form_units(images, similar)
+    units = divide_dominant(form_units(images, similar), 1 / folds)
     require_folds(units, folds, _NOUN)
     fold_of: dict[str, int] = {}
     counts = [Counter[str]() for _ in range(folds)]
@@ -97,6 +98,11 @@ def assign_folds(
 def hash_to_int(text: str) -> int:
     """Returns the SHA-256 of a string as an integer from 0 to 2**256 - 1."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
+
+
+def first_fraction(fractions: Mapping[str, float]) -> float:
+    """Returns the fraction by which the images are divided first: that of test, otherwise that of validation."""
+    return fractions.get("test", fractions.get("validation", 0.0))
 
 
 def require_fraction_bounds(fractions: Mapping[str, float]) -> None:

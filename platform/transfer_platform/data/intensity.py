@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from transfer_model.intensity import Intensity
 from transfer_platform.data.image_stats import deep_images
 from transfer_platform.recipe.schema import IntensityRange
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from transfer_platform.recipe.schema import IntensitySetting
 
+TOLERANCE = 0.03
+"""Fraction of the range by which values may exceed it; resampling overshoots by this much."""
+
 _EIGHT_BITS = IntensityRange(low=0, high=255)
+_RARE = 0.05
+_FAR = 8
+"""Values of rare images are not covered if the range would be more than this many times as large."""
 
 
 def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
     """Returns `full` or the range that a setting stands for.
 
-    `auto` becomes the smallest range that contains all values of the training images and is 0 to 1, or 0 to 2^n - 1
-    with at least 8 bits; its lower end is a negative power of two if there are negative values. If no training image
-    has more than 8 bits, `auto` becomes `full`.
+    `auto` becomes the smallest range that contains the values of the training images, apart from `TOLERANCE`, and is
+    0 to 1, or 0 to 2^n - 1 with at least 8 bits; its lower end is a negative power of two if there are negative values.
+    Values of at most 5% of the images are not covered if the range would be more than eight times as large. If no
+    training image has more than 8 bits, `auto` becomes `full`.
 
     Args:
         setting: Value of `dataset.intensity`.
@@ -36,7 +44,7 @@ def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySet
         return setting
     if not len(deep):
         return "full"
-    return covering_range(float(deep["lowest"].min()), float(deep["highest"].max()))
+    return _robust_range(deep["lowest"], deep["highest"])
 
 
 def as_intensity(setting: IntensitySetting) -> Intensity | None:
@@ -49,9 +57,44 @@ def as_intensity(setting: IntensitySetting) -> Intensity | None:
 def covering_range(lowest: float, highest: float) -> IntensityRange:
     """Returns the range that `auto` stands for if the values of the training images are from `lowest` to `highest`.
 
-    >>> covering_range(12, 4095), covering_range(-1000, 3071), covering_range(0, 0.5)
+    >>> covering_range(12, 4095), covering_range(-1000, 3071), covering_range(-0.003, 1.004)
     (IntensityRange(low=0.0, high=4095.0), IntensityRange(low=-1024.0, high=4095.0), IntensityRange(low=0.0, high=1.0))
     """
-    high = 1 if highest <= 1 else 2 ** max(8, math.ceil(highest).bit_length()) - 1
-    low = 0 if lowest >= 0 else -(2 ** (math.ceil(-lowest) - 1).bit_length())
-    return IntensityRange(low=float(low), high=float(high))
+    high = _white(highest)
+    return IntensityRange(low=_black(lowest, high), high=high)
+
+
+def far_images(headers: NDArray[np.void], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
+    """Returns a mask (N,) of the images for which the range `common` would become more than `factor` times as large."""
+    return _is_far_below(headers["lowest"], common, factor) | _is_far_above(headers["highest"], common, factor)
+
+
+def _robust_range(lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> IntensityRange:
+    """Returns the range that covers the values of all images except far values of rare images.
+
+    The methods of the quantiles let no image of fewer than 21 count as rare.
+    """
+    common = covering_range(
+        float(np.quantile(lowest, _RARE, method="lower")), float(np.quantile(highest, 1 - _RARE, method="higher"))
+    )
+    is_below, is_above = _is_far_below(lowest, common, _FAR), _is_far_above(highest, common, _FAR)
+    return covering_range(float(lowest[~is_below].min()), float(highest[~is_above].max()))
+
+
+def _is_far_below(lowest: NDArray[np.float64], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
+    limit = factor * (1 + TOLERANCE) * (common.high - common.low)
+    return np.array([common.high - _black(value, common.high) > limit for value in lowest.tolist()], np.bool_)
+
+
+def _is_far_above(highest: NDArray[np.float64], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
+    limit = factor * (1 + TOLERANCE) * (common.high - common.low)
+    return np.array([_white(value) - common.low > limit for value in highest.tolist()], np.bool_)
+
+
+def _white(highest: float) -> float:
+    highest /= 1 + TOLERANCE
+    return 1.0 if highest <= 1 else float(2 ** max(8, math.ceil(highest).bit_length()) - 1)
+
+
+def _black(lowest: float, white: float) -> float:
+    return 0.0 if lowest >= -TOLERANCE * white else -float(2 ** (math.ceil(-lowest) - 1).bit_length())

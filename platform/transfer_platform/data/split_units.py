@@ -71,6 +71,21 @@ def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitU
     ]
 
 
+def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUnit]:
+    """Replaces units of near duplicates by their parts if a class could then not have about `fraction` in a split.
+
+    This is so if the unit has more images of the class than either side of the division should have. Otherwise, one
+    other image in the class would be the only one on the other side.
+    """
+    share = max(fraction, 1 - fraction)
+    totals: Counter[str] = Counter()
+    for unit in units:
+        totals.update(unit.counts)
+    dominant = (any(unit.counts[each] > share * totals[each] for each in unit.labels) for unit in units)
+    parts = (unit.parts if unit.parts and divide else (unit,) for unit, divide in zip(units, dominant, strict=True))
+    return list(chain.from_iterable(parts))
+
+
 def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None:
     """Raises a `SplitError` that names the classes with a single unit, which cannot be in both train and `split`."""
     if single := scarce_classes(units, 2):

@@ -56,6 +56,20 @@ def check_validation(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Fi
             yield Finding("not in validation", (), f"{label!r} has no validation image")
 
 
+def check_test_shares(splits: Mapping[str, Sequence[ImageRecord]], fraction: float) -> Iterator[Finding]:
+    """Yields findings for classes whose share of test images is below half of `fraction`, and not by chance.
+
+    Chance is a deviation of at most three standard deviations, because test images are selected by their hashes.
+    """
+    test = Counter(image.label for image in splits.get("test", ()))
+    totals = Counter(image.label for images in splits.values() for image in images)
+    for label, total in sorted(totals.items()):
+        expected, chance = fraction * total, 3 * (fraction * (1 - fraction) * total) ** 0.5
+        if test[label] < min(expected / 2, expected - chance):
+            detail = f"{label!r} has {test[label]} test images of {total}; dataset.splits.test is {fraction:g}"
+            yield Finding("small test share", (), detail)
+
+
 def check_groups(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
     """Yields findings for manifest groups whose images are spread over several splits."""
     for name, group in groups_in_several_splits(splits).items():

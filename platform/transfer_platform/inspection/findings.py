@@ -82,6 +82,10 @@ _ERRORS = {
         "the splits do not have the same classes",
         "make sure that every split has images of every class, with identical class names",
     ),
+    "blank after scaling": (
+        "dataset.intensity makes almost all images a single gray",
+        "set dataset.intensity: {low: ..., high: ...} to the range of the values, or convert the images to one range",
+    ),
     "cannot be split": ("the images cannot be split as specified in the recipe", ""),
     "duplicate across splits": (
         "identical files in different splits; test scores would be too high",
@@ -122,8 +126,9 @@ _WARNINGS = {
         "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert the images to one range",
     ),
     "uneven intensity": (
-        "a few images have much larger gray values than all others, which become very dark",
-        "remove these images, or set dataset.intensity to the range of the others",
+        "a few images have gray values far outside those of all others; depending on the range of dataset.intensity, "
+        "these values become black or white, or the other images lose contrast",
+        "remove these images, or set dataset.intensity: {low: ..., high: ...} to the range that you need",
     ),
     "tiny": ("much smaller than the other images", _CHECK),
     "elongated": (
@@ -138,6 +143,10 @@ _WARNINGS = {
     "not in validation": (
         "a class has too few images for a validation image, so trials are ranked without it",
         "add images",
+    ),
+    "small test share": (
+        "a class has far fewer test images than its fraction, because near duplicates or groups are not divided",
+        "add images, or remove near duplicates",
     ),
     "class imbalance": (
         "one class has far more images than another",

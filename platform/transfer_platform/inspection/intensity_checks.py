@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_platform.data.image_stats import deep_images
-from transfer_platform.data.intensity import as_intensity, covering_range
+from transfer_platform.data.intensity import TOLERANCE, as_intensity, covering_range, far_images
 from transfer_platform.inspection.findings import Finding
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 COMMON_FRACTION = 0.95
 """Fraction of the training images that must share a much smaller range for `uneven intensity`."""
 MUCH_LARGER = 4
-"""A range is much larger than another one if its upper end is at least this many times as large."""
+"""A range is much larger than another one if it is at least this many times as large."""
+ALMOST_ALL = 0.9
+"""Fraction of the training images that must be blank for the error `blank after scaling`."""
+BLANK_LEVELS = 2
+"""An image is blank after scaling if its values differ by less than this number of the 256 gray levels."""
 
 
 def check_intensity(
@@ -52,7 +56,8 @@ def check_intensity(
     is_training[train] = True
     yield from _summary(headers[is_deep & is_training], setting, settled)
     if intensity := as_intensity(settled):
-        yield from _out_of_range(images, headers, is_deep, intensity)
+        yield from _out_of_range(images, headers, is_deep, intensity, TOLERANCE if setting == "auto" else 0)
+        yield from _blank(headers[is_deep & is_training], intensity)
     if setting == "auto":
         yield from _uneven(images, headers, np.flatnonzero(is_deep & is_training))
 
@@ -70,22 +75,41 @@ def _summary(deep: NDArray[np.void], setting: IntensitySetting, settled: Intensi
 
 
 def _out_of_range(
-    images: Sequence[ImageRecord], headers: NDArray[np.void], is_deep: NDArray[np.bool_], intensity: Intensity
+    images: Sequence[ImageRecord],
+    headers: NDArray[np.void],
+    is_deep: NDArray[np.bool_],
+    intensity: Intensity,
+    tolerance: float,
 ) -> Iterator[Finding]:
-    is_outside = is_deep & ((headers["lowest"] < intensity.low) | (headers["highest"] > intensity.high))
-    for index in np.flatnonzero(is_outside).tolist():
+    margin = tolerance * (intensity.high - intensity.low)
+    is_outside = (headers["lowest"] < intensity.low - margin) | (headers["highest"] > intensity.high + margin)
+    for index in np.flatnonzero(is_deep & is_outside).tolist():
         detail = f"{_values(headers[index])}; the range is {intensity.low:,.6g} to {intensity.high:,.6g}"
         yield Finding("values out of range", (images[index].path,), detail)
 
 
+def _blank(deep: NDArray[np.void], intensity: Intensity) -> Iterator[Finding]:
+    """Yields an error if almost all training images that have several gray values have only one after scaling."""
+    varied = deep[deep["lowest"] < deep["highest"]]
+    low, high = (np.clip(varied[name], intensity.low, intensity.high) for name in ("lowest", "highest"))
+    count = np.count_nonzero((high - low) / (intensity.high - intensity.low) * 255 < BLANK_LEVELS)
+    if len(varied) and count >= ALMOST_ALL * len(varied):
+        values = f"their values are from {varied['lowest'].min():,.6g} to {varied['highest'].max():,.6g}"
+        scale = f"the range is {intensity.low:,.6g} to {intensity.high:,.6g}"
+        yield Finding("blank after scaling", (), f"{count} of {len(varied)} training images: {values}; {scale}")
+
+
 def _uneven(images: Sequence[ImageRecord], headers: NDArray[np.void], training: NDArray[np.int64]) -> Iterator[Finding]:
-    """Yields the training images that make the range of `auto` much larger than almost all images need it."""
+    """Yields the training images with values far outside the range that almost all images need."""
     if not len(training):
         return
-    highest = headers["highest"][training]
-    common = covering_range(0, float(np.quantile(highest, COMMON_FRACTION, method="lower")))
-    for index in training[highest > MUCH_LARGER * common.high].tolist():
-        detail = f"{_values(headers[index])}; of almost all other images, they are at most {common.high:,.6g}"
+    deep = headers[training]
+    common = covering_range(
+        float(np.quantile(deep["lowest"], 1 - COMMON_FRACTION, method="higher")),
+        float(np.quantile(deep["highest"], COMMON_FRACTION, method="lower")),
+    )
+    for index in training[far_images(deep, common, MUCH_LARGER)].tolist():
+        detail = f"{_values(headers[index])}; almost all other images need {common.low:,.6g} to {common.high:,.6g}"
         yield Finding("uneven intensity", (images[index].path,), detail)
 
 

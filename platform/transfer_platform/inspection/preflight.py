@@ -19,6 +19,7 @@ from transfer_platform.inspection.class_checks import (
     check_class_names,
     check_class_sizes,
     check_groups,
+    check_test_shares,
     check_validation,
 )
 from transfer_platform.inspection.duplicates import MIN_CONTRAST, exact_duplicates, near_duplicates, similar_images
@@ -74,6 +75,7 @@ def _inspect(
 ) -> Inspection:
     images = [image for members in splits.values() for image in members]
     catalogs, stats = dataset.catalogs, dataset.stats
+    test = dataset.resolved_splits.split_specs["test"]
     rows = stats.rows(image.sha256 for image in images)
     ends = np.cumsum([len(members) for members in splits.values()])
     parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
@@ -92,6 +94,7 @@ def _inspect(
         *check_class_names({image.label for image in images}),
         *check_class_sizes(splits["train"], dataset.config.few_images),
         *check_validation(splits),
+        *(check_test_shares(splits, test) if isinstance(test, float) and not split_error else ()),
         *(Finding("manifest", (), note) for note in dataset.notes),
     ]
     filled = {name: part for name, part in parts.items() if splits[name]}

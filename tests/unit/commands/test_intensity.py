@@ -14,9 +14,10 @@ from PIL import Image
 
 from transfer_platform.commands._open import OpenedRecipe, open_recipe
 from transfer_platform.commands.init import write_first_recipe
-from transfer_platform.errors import RecipeError
+from transfer_platform.errors import DataError, RecipeError
 from transfer_platform.loading.image_loader import ImageLoader, preprocessing_digest
 from transfer_platform.recipe.resolve import study_identity, to_yaml
+from transfer_platform.recipe.schema import IntensityRange
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 
@@ -100,15 +101,36 @@ def test_with_the_full_scale_12_bit_images_are_reported_as_dark(isolated: Path) 
     assert len(inspection.by_kind("very dark or bright")) == 24
 
 
-def test_a_few_bright_images_that_make_all_others_dark_are_named(isolated: Path) -> None:
-    folder = radiographs(isolated / "xrays", 4095, 20)
-    values = np.full((40, 40), 65535, np.uint16)
-    values[:20] = 0
-    Image.fromarray(values).save(folder / "ill" / "0.png")
-    text = opened(folder, "  splits: {train: ., validation: {folds: 2}, test: 0.05}")
-    names = [finding.files[0].name for finding in text.inspection.by_kind("uneven intensity")]
-    assert names in (["0.png"], []), "it may be a test image"
-    assert (text.recipe.dataset.intensity.high == 65535) == bool(names)
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 65535), (-32768, 4095)])
+def test_one_image_with_far_values_is_named_and_does_not_set_the_range(
+    isolated: Path, lowest: int, highest: int
+) -> None:
+    folder = radiographs(isolated / "xrays", 4095, 20, np.int32)
+    values = np.full((40, 40), highest, np.int32)
+    values[:20] = lowest
+    Image.fromarray(values).save(folder / "ill" / "0.tif")
+    found = opened(folder, "  splits: {train: ., validation: {folds: 2}, test: 0.05}")
+    assert found.recipe.dataset.intensity == IntensityRange(low=0, high=4095)
+    assert "0.tif" in [each.path.name for each in found.trainable_splits().development], "the test needs this"
+    for kind in ("uneven intensity", "values out of range"):
+        assert [finding.files[0].name for finding in found.inspection.by_kind(kind)] == ["0.tif"]
+
+
+def test_overshoot_of_resampling_does_not_change_the_range(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 0, 6, np.float32)
+    for number, file in enumerate(sorted(folder.rglob("*.tif"))):
+        values = np.linspace(-0.003, 1.004, 1600, dtype=np.float32).reshape(40, 40)
+        Image.fromarray(np.roll(values, 3 * number, 0)).save(file)
+    found = opened(folder)
+    assert found.recipe.dataset.intensity == IntensityRange(low=0, high=1)
+    assert not found.inspection.by_kind("values out of range")
+
+
+def test_a_range_that_makes_almost_all_images_blank_is_an_error(isolated: Path) -> None:
+    folder = radiographs(isolated / "xrays", 120, 6)
+    with pytest.raises(DataError, match=re.escape("values are from 0 to 120; the range is 0 to 65,535")) as caught:
+        opened(folder, "  intensity: {low: 0, high: 65535}").trainable_splits()
+    assert "blank after scaling" in str(caught.value)
 
 
 def test_16_bit_colors_are_reported_because_pillow_drops_their_lower_bits(isolated: Path) -> None:

@@ -54,7 +54,10 @@ def test_near_duplicates_stay_together_in_splits_and_folds(sets, seed, draw) -> 
     }
     train = sort_by_content(images)
     fold = dict(zip((image.sha256 for image in train), assign_folds(train, 3, seed, similar), strict=True))
-    assert all(len({fold[digest] for digest in digests}) == 1 for digests in similar)
+    totals = Counter(image.label for image in images)
+    label_of = {image.sha256: image.label for image in images}
+    whole = [own for own in similar if 3 * len(own) <= 2 * totals[label_of[own[0]]]]
+    assert all(len({fold[digest] for digest in digests}) == 1 for digests in whole)
     assert all(
         len({fold[image.sha256] for image in images if image.label == str(label)}) > 1 for label in range(len(sets))
     )
@@ -98,6 +101,24 @@ def test_a_class_of_near_duplicates_only_is_divided(count, seed, fraction) -> No
         place = places(split_by_hash(images, fractions, seed, similar))
         assert len({place[digest] for digest in similar[0]}) == 2
     assert len(set(assign_folds(sort_by_content(images), 2, seed, similar)[:count])) == 2
+
+
+@pytest.mark.parametrize("others", [0, 1, 5, 40])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_class_of_near_duplicates_and_few_others_is_divided(others: int, grouped: bool) -> None:
+    images, similar = make([[400, *[1] * others], [1] * 400])
+    images = [replace(image, group=f"P{number}") for number, image in enumerate(images)] if grouped else images
+    split, folds_of = (split_by_group, assign_group_folds) if grouped else (split_by_hash, assign_folds)
+    for fractions in (BOTH, {"validation": 0.2}):
+        division = split(images, fractions, 0, similar)
+        for part in fractions:
+            count = sum(image.label == "0" for image in division[part])
+            assert 0.1 * (400 + others) < count < 0.3 * (400 + others)
+    train = sort_by_content(images)
+    folds = Counter(
+        fold for image, fold in zip(train, folds_of(train, 5, 0, similar), strict=True) if image.label == "0"
+    )
+    assert max(folds.values()) < 0.3 * (400 + others)
 
 
 def test_near_duplicates_that_would_leave_a_class_out_are_divided() -> None:

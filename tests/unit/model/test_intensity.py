@@ -13,7 +13,9 @@ from PIL import Image
 from transfer_model.decode import decode
 from transfer_model.errors import ModelError
 from transfer_model.intensity import Intensity, value_range
-from transfer_platform.data.intensity import covering_range
+from transfer_platform.data.image_stats import HEADER_DTYPE
+from transfer_platform.data.intensity import TOLERANCE, covering_range, settle
+from transfer_platform.recipe.schema import IntensityRange
 
 
 def tiff(values: np.ndarray) -> bytes:
@@ -72,7 +74,25 @@ def test_an_empty_or_infinite_range_is_rejected(low: float, high: float) -> None
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
 def test_the_settled_range_contains_all_values_and_is_less_than_four_times_too_large(values: list[float]) -> None:
     found = covering_range(min(values), max(values))
-    assert found.low <= min(values)
-    assert max(values) <= found.high
+    assert found.low - TOLERANCE * found.high <= min(values)
+    assert max(values) <= found.high * (1 + TOLERANCE) * (1 + 1e-12)
     assert found.high <= max(255, 2 * max(values) + 1)
     assert found.low >= min(0, 2 * min(values) - 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "low", "high"),
+    [
+        ([(-1000, 2000)] * 59 + [(-32768, 2000)], -1024, 2047),
+        ([(0, 4095)] * 59 + [(0, 65535)], 0, 4095),
+        ([(0, 1)] * 59 + [(0, 1.5)], 0, 1),
+        ([(-0.003, 1.004)] * 60, 0, 1),
+        ([(0, 400)] * 59 + [(0, 4095)], 0, 4095),
+        ([(0, 4095)] * 50 + [(0, 65535)] * 10, 0, 65535),
+        ([(0, 255)] * 10 + [(0, 65535)], 0, 65535),
+    ],
+)
+def test_only_far_values_of_rare_images_are_not_covered(rows: list[tuple], low: float, high: float) -> None:
+    headers = np.zeros(len(rows), HEADER_DTYPE)
+    headers["mode"], headers["lowest"], headers["highest"] = b"F", *np.transpose(rows)
+    assert settle("auto", headers) == IntensityRange(low=low, high=high)
