@@ -30,7 +30,7 @@ def test_the_schema_and_its_tables_are_made_and_nothing_elsewhere(url: str, post
         tables = connection.execute(
             "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         ).fetchall()
-    assert sorted(tables) == [("ledger", "entries"), ("ledger", "ledger_version")]
+    assert sorted(tables) == [("ledger", "entries"), ("ledger", "ledger_version"), ("ledger", "registry")]
 
 
 def test_entries_come_back_in_order_and_in_utc(url: str, postgres: str) -> None:
