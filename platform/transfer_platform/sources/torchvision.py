@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transfer_model.errors import cause
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.progress import Progress, Step, silent
@@ -146,6 +145,6 @@ def _translate_errors(name: str) -> Iterator[None]:
         raise SourceError(f"torchvision:{name}: {error}") from error
     except (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError, zlib.error) as error:
         raise SourceError(
-            f"torchvision:{name} could not be converted to class folders: {cause(error)}; "
+            f"torchvision:{name} could not be converted to class folders: {error}; "
             f"the disk that contains {cache_folder()} may be full, or a file that has no checksum may be corrupt"
         ) from error

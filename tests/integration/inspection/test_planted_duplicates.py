@@ -63,10 +63,12 @@ def test_duplicates_of_test_images_in_train_are_found(isolated: Path, photograph
 
 def test_the_original_dataset_has_no_findings(isolated: Path, photographs: Path) -> None:
     found = inspected(photographs)
-    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("excluded", STRAY)]
+    others = [(each.kind, found.name(each.files[0])) for each in found.findings if each.kind != "elongated"]
+    assert others == [("excluded", STRAY)]
 
 
 def test_the_stray_image_is_reported_unless_excluded(isolated: Path, photographs: Path) -> None:
     splits = SplitsConfig(train="train", validation=0.2, test="val")
     found, _ = preflight(open_dataset(DatasetConfig(source=str(photographs), splits=splits), photographs))
-    assert [(each.kind, found.name(each.files[0])) for each in found.findings] == [("unusual format", STRAY)]
+    others = [(each.kind, found.name(each.files[0])) for each in found.findings if each.kind != "elongated"]
+    assert others == [("unusual format", STRAY)]

@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from transfer_model.errors import WeightsError
+from transfer_platform.errors import TrainingError
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.builtin import embedded_dataset
 from transfer_platform.training.trial_trainer import TrialTrainer
@@ -53,5 +53,5 @@ def test_weights_that_are_not_finite_are_named_before_the_learning_rate_is(recip
     original = timm.create_model("test_resnet", num_classes=0).state_dict()
     broken = {**original, "bn1.weight": original["bn1.weight"] * float("nan")}
     save_file(broken, tmp_path / "weights.safetensors")
-    with pytest.raises(WeightsError, match=r"contain NaN or infinite values in 1 of .*, first in bn1\.weight"):
+    with pytest.raises(TrainingError, match=r"contain NaN or infinite values in 1 of .*, first in bn1\.weight"):
         trainer(splits_of, tmp_path / "weights.safetensors", []).train(recipe, lambda _: None)

@@ -24,7 +24,8 @@ def fetch_in_fresh_process(folder: Path, **variables: str) -> str:
         "from transfer_platform.sources.weights import fetch_weights\n"
         "print(fetch_weights('timm/resnet18', 'a1_in1k', Path()).path)\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(folder / "home")} | variables
+    inherited = {name: value for name, value in os.environ.items() if name not in ("HF_ENDPOINT", "HF_HUB_OFFLINE")}
+    environment = inherited | {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HOME": str(folder / "home")} | variables
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip()
 
