@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from . import torch_file_reader
 from .errors import WeightsError
+from .safe_path import safe_environment
 
 _READER = Path(torch_file_reader.__file__)
 
@@ -109,7 +109,7 @@ def _read_torch_file(path: Path) -> list[StateDict]:
 def _convert(path: Path, target: Path) -> None:
     limit = _COPIES * path.stat().st_size + _FREE_BYTES
     command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target), str(limit)]
-    environment = os.environ | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    environment = safe_environment() | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command,
         env=environment,

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from .errors import UnreadableImageError, cause
-from .formats import ACCEPTED, format_of, installed_formats
+from .formats import ACCEPTED, FORMATS, format_of, installed_formats
 from .intensity import Intensity, is_deep, scale_to_8_bits
 
 MAX_PIXELS = 64_000_000
@@ -27,8 +27,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_DRAFTED = ("JPEG", "MPO")
-"""Formats that can be decoded at a reduced size. The thumbnail in a HEIC file is not its image, so it is not used."""
 
 _PILLOW = r"(PIL|pillow_heif)\."
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(_PILLOW), 0)
@@ -147,7 +145,7 @@ def _unidentified(name: str, content: bytes) -> UnreadableImageError:
 
 def _load(image: Image.Image, min_side: int | None) -> Image.Image:
     draft = None
-    if min_side is not None and image.format in _DRAFTED:
+    if min_side is not None and FORMATS[image.format or ""].reducible:
         draft = image.draft(None, (min_side, min_side))
     image.load()
     if draft is None:

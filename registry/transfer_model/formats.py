@@ -34,6 +34,8 @@ class ImageFormat:
         signature: Regular expression that matches the first bytes of a file.
         variants: Names that Pillow gives to special files of this format: MPO files have several JPEG images.
         frames: Whether a file may contain several frames, of which the first is used.
+        reducible: Whether the image can be decoded at a reduced size. For HEIC, Pillow would return another image, the
+            embedded thumbnail.
         package: Name of the decoder in `PIL.features`, or `pillow_heif`; empty if every Pillow has the decoder.
         install: What to install to read the format; empty if every Pillow reads it.
     """
@@ -44,6 +46,7 @@ class ImageFormat:
     signature: bytes
     variants: tuple[str, ...] = ()
     frames: bool = False
+    reducible: bool = False
     package: str = ""
     install: str = ""
 
@@ -60,7 +63,9 @@ class ImageFormat:
 
 
 ACCEPTED = (
-    ImageFormat("JPEG", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), rb"\xff\xd8\xff", variants=("MPO",)),
+    ImageFormat(
+        "JPEG", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), rb"\xff\xd8\xff", variants=("MPO",), reducible=True
+    ),
     ImageFormat("PNG", "PNG", (".png", ".apng"), rb"\x89PNG", frames=True),
     ImageFormat("WEBP", "WebP", (".webp",), rb"RIFF....WEBP", frames=True),
     ImageFormat("BMP", "BMP", (".bmp", ".dib"), rb"BM"),

@@ -59,6 +59,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
     from PIL import Image
 
     from transfer_model.decode import exif_orientation, open_image, original_mode, to_rgb
+    from transfer_model.formats import FORMATS
     from transfer_model.intensity import Intensity, is_deep, value_range
 
     image = open_image(content, name)
@@ -68,9 +69,9 @@ def compute_stats(content: bytes, name: str) -> bytes:
     lowest, highest = value_range(image) if is_deep(image.mode) else (0.0, 0.0)
     if lowest < highest:
         pixels = to_rgb(image, name, intensity=Intensity(lowest, highest))
-    reopened = open_image(content, name) if _has_frames(image_format) else image
+    reopened = open_image(content, name) if FORMATS[image_format].frames else image
     orientation = exif_orientation(reopened if image_format == "TIFF" else image)
-    if image_format not in ("JPEG", "MPO"):  # these may be decoded at a reduced size
+    if not FORMATS[image_format].reducible:
         size = pixels.size
     elif orientation >= 5:  # swaps width and height
         size = size[::-1]
@@ -192,16 +193,11 @@ def _rescaled(thumbnail: NDArray[np.uint8], header: np.void, intensity: Intensit
     return scaled
 
 
-def _has_frames(image_format: str) -> bool:
-    """Returns whether a format supports animation; False for the several images of an MPO file."""
-    from transfer_model.formats import FORMATS
-
-    return FORMATS[image_format].frames and image_format not in FORMATS[image_format].variants
-
-
 def _count_frames(image: Image.Image) -> int:
     """Returns the number of animation frames; always 1 for formats that do not support animation, such as MPO."""
-    if not _has_frames(image.format or ""):
+    from transfer_model.formats import FORMATS
+
+    if not FORMATS[image.format or ""].frames:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))

@@ -17,12 +17,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transfer_model.safe_path import safe_children
 from transfer_platform.data.image_stats import STATS_BYTES, ImageStats, compute_stats, image_stats_cache
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import MAX_BYTES, FileProblem, printable, unreadable
 from transfer_platform.progress import Progress, Step
 from transfer_platform.sources.checksums import ChecksumCache
-from transfer_registry.safe_path import safe_children
 
 if TYPE_CHECKING:
     from transfer_platform.disk_cache import DiskCache

@@ -79,7 +79,7 @@ def study_identity(recipe: Recipe) -> str:
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
-    if recipe.dataset.intensity in ("auto", "full"):  # as before the field existed
+    if recipe.dataset.intensity in ("auto", "full"):  # then the pixels of 8-bit images are the same
         del content["dataset"]["intensity"]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -9,8 +9,9 @@ The program does not describe the preprocessing a second time, so its pixels are
 
 from __future__ import annotations
 
-import re
+import ast
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from transfer_model.model_config import ModelConfig
@@ -20,7 +21,6 @@ PROGRAM_FILE = "classify.py"
 PACKAGE = "image_preprocessing"
 
 _ENTRIES = ("decode", "preprocessing")
-_IMPORTED = re.compile(r"^from \.(\w+) import", re.MULTILINE)
 
 _PROGRAM = """\
 import json
@@ -96,5 +96,12 @@ def _modules(code: Path) -> set[Path]:
         module = pending.pop()
         if module not in found:
             found.add(module)
-            pending += [code / f"{name}.py" for name in _IMPORTED.findall(module.read_text(encoding="utf-8"))]
+            pending += [code / f"{name}.py" for name in _imported(module)]
     return found
+
+
+def _imported(module: Path) -> Iterator[str]:
+    """Yields the names of the modules that a module imports from its own package, also within functions."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module] if node.module else [alias.name for alias in node.names]

@@ -14,10 +14,10 @@ from mlflow.pyfunc import scoring_server
 from starlette.types import ASGIApp
 
 from transfer_model.errors import cause
+from transfer_model.safe_path import safe_environment
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
 from transfer_registry.model_uri import loadable_uri, model_uri
-from transfer_registry.safe_path import safe_environment
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 

@@ -21,10 +21,10 @@ import requests
 from numpy.typing import NDArray
 from requests.adapters import HTTPAdapter
 
+from transfer_model.safe_path import safe_environment
 from transfer_registry import mlflow_server
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
-from transfer_registry.safe_path import safe_environment
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
 PARITY_IMAGES = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer_registry.safe_path import safe_children, safe_environment
+from transfer_model.safe_path import safe_children, safe_environment
 
 RAISE = "raise SystemExit('imported from the current folder')"
 
