@@ -126,8 +126,9 @@ def place(
     finally:
         monkeypatch.chdir(tmp_path)
         mlflow.set_tracking_uri(None)
-        while not subprocess.run(["umount", folder], capture_output=True, check=False).returncode:
-            pass  # `os.path.ismount` does not detect a bind mount within one file system
+        # `os.path.ismount` does not detect a bind mount within one file system. Open files would make it busy.
+        while not subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False).returncode:
+            pass
 
 
 # Commands: each asserts its result.
