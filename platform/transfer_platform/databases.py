@@ -27,7 +27,7 @@ def studies_url() -> str:
 
 
 def ledger_url() -> str:
-    """Returns the database URL of the ledger; without a configured URL, that of a file beside MLflow's database.
+    """Returns the database URL of the ledger, which by default is a file beside MLflow's database.
 
     Raises:
         StorageError: The configured URL is invalid or points to the schema used by MLflow, or the ledger would be a
@@ -53,7 +53,7 @@ def open_ledger() -> Ledger:
 
 
 def require_ledger() -> None:
-    """Checks that the ledger can be opened for the current registry; creates no local file.
+    """Checks that the ledger can be opened for the current registry, without creating a local file.
 
     Raises:
         StorageError: See `open_ledger`.

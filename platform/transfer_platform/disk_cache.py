@@ -10,7 +10,7 @@ FILE_NAME = "metadata/cache.db"
 """Path of the database, relative to the cache folder."""
 
 _BATCH = 500
-"""Maximum number of keys per SQL statement, low enough for the parameter limit of any SQLite build."""
+"""Maximum number of keys per SQL statement; every SQLite build supports this many parameters."""
 
 
 class DiskCache:
@@ -20,7 +20,7 @@ class DiskCache:
     Keys may be file names that are not valid UTF-8.
 
     Args:
-        namespace: Kind of value, and anything other than the key that affects the value, such as a library version.
+        namespace: Kind of value, plus everything except the key that the value depends on, such as a library version.
     """
 
     def __init__(self, namespace: str) -> None:

@@ -26,7 +26,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 """Messages of PyTorch's allocators, of CUDA, cuBLAS, cuDNN, cuSOLVER and MIOpen, and of the C++ standard library.
 
-cuDNN finds no engine if the workspace of every algorithm exceeds the free memory.
+cuDNN can also be "unable to find an engine" because every algorithm needs more workspace than there is free memory.
 """
 
 
@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class PlatformError(TransferError):
-    """Base class for errors in a recipe, in its data or during training."""
+    """Base class for errors in recipes, in data or during training."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ MAX_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """Reason why a file cannot be used.
+    """Describes why a file cannot be used.
 
     `kind` is a short category, such as `damaged`; `message` is shown after the file name and a colon.
     """

@@ -46,7 +46,7 @@ def once(say: Say) -> Say:
 
 
 class Screen:
-    """Prints messages and, on a terminal, progress bars to standard error; the bars are removed on exit."""
+    """Prints messages and, on a terminal, progress bars to standard error. Removes the progress bars on exit."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -89,7 +89,7 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
 
 
 def timm_network(backbone: Backbone, classes: int, image_size: int, **options: Any) -> nn.Module:  # noqa: ANN401 - passed to timm
-    """Builds a timm network; `image_size` is ignored unless timm lists a fixed input size for the network."""
+    """Builds a timm network; `image_size` is used only if the network has a fixed input size in timm."""
     import timm
 
     if _timm_cfg(backbone.timm_name).fixed_input_size:
@@ -99,7 +99,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 
 
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
-    """Returns preprocessings keyed by weights name, default first; the only key is "" if the weights have no names."""
+    """Returns the preprocessing for each weights name, default first; without named weights, the only key is ""."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
     if backbone.library == TORCHVISION:

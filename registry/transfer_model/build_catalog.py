@@ -91,7 +91,7 @@ def _describe(backbone: Backbone) -> BackboneInfo | str:
 
 
 def _lines(content: dict[str, Any]) -> Iterable[str]:
-    """Formats JSON with one network per line, for readable diffs."""
+    """Formats JSON with one network per line, so that diffs are readable."""
     yield "{"
     for title, part in content.items():
         yield f'"{title}": {{'

@@ -25,7 +25,7 @@ FILE = Path(__file__).with_name("catalog.json")
 
 @dataclass(frozen=True)
 class Stage:
-    """Backbone stage; in the first stage, `parameters` also counts parameters that belong to no stage."""
+    """Stage of a backbone; parameters that belong to no stage are counted in the first stage."""
 
     name: str
     parameters: int
@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Keyed by weights name, default first; the only key is "" if the weights have no names.
+        preprocessings: Preprocessing for each weights name, default first; without named weights, the only key is "".
     """
 
     name: str
@@ -106,7 +106,7 @@ def similar_names(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def backbone_info(name: str) -> BackboneInfo:
-    """Describes a backbone, using `catalog.json` if that was generated for the installed library versions.
+    """Describes a backbone; reads `catalog.json` if it was generated for the installed library versions.
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -131,7 +131,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json` even if library versions differ; returns None if it is not listed."""
+    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if it is not in the file."""
     return _read_entry(name, resolve(name), _content())
 
 

@@ -1,4 +1,4 @@
-"""Reads the state dicts in a weights file; a separate process reads torch files."""
+"""Reads the state dicts in a weights file; torch files, in a separate process.
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _READER = Path(torch_file_reader.__file__)
 
 _FREE_BYTES = 1 << 30
 _COPIES = 4
-"""A torch file may take this many times its size, plus `_FREE_BYTES`, while it is read."""
+"""Reading a torch file may take this many times the file size in memory, plus `_FREE_BYTES`."""
 
 _MAX_REASON = 300
 
@@ -35,9 +35,9 @@ class StateDict:
     """Named tensors of a weights file.
 
     Attributes:
-        path: Keys that lead to the state dict within a checkpoint, such as `model_ema`; empty for the file itself.
+        path: Keys that lead to the state dict within a checkpoint, such as `model_ema`; empty at the top level.
         tensors: Tensors keyed by name, in the order of the file.
-        versions: Format version of each module, keyed by module name; None if the file has none.
+        versions: Format version of each module, keyed by module name; None if there are no versions.
     """
 
     path: str
@@ -48,12 +48,12 @@ class StateDict:
 def read_state_dicts(path: Path) -> list[StateDict]:
     """Reads all state dicts of a safetensors or torch file.
 
-    A torch file is read by a separate process with limited memory, because reading a damaged or malicious one may crash
-    the process. Its tensors are returned through a safetensors file. A file of an installed package is read directly,
-    because it is as trustworthy as the package's code. Nothing in the file is executed.
+    A torch file is read by a separate process with limited memory, because a damaged or malicious file may crash the
+    process that reads it. Files that are part of an installed package are as trustworthy as the package's code, so they
+    are read directly. Code in a weights file is never executed.
 
     Raises:
-        WeightsError: The file is missing, is no weights file, has no named tensors, or takes too much memory.
+        WeightsError: The file is missing, is not a weights file, has no named tensors, or takes too much memory.
     """
     if not path.is_file():
         raise WeightsError(f"the weights file {path} does not exist")
@@ -127,13 +127,13 @@ def _convert(path: Path, target: Path) -> None:
         )
     if done.returncode == torch_file_reader.TOO_LARGE:
         raise WeightsError(
-            f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file has only "
+            f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file is only "
             f"{path.stat().st_size / 1e6:.1f} MB; it may be damaged or malicious: use a file from a source you trust"
         )
     if done.returncode:
         raise WeightsError(
             f"the process that read {path} was terminated by {_cause(done.returncode)}; the file may be damaged or "
-            f"malicious, or the memory is exhausted: use a file from a source you trust{_last_line(done.stderr)}"
+            f"malicious, or memory may have run out: use a file from a source you trust{_last_line(done.stderr)}"
         )
 
 

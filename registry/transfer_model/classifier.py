@@ -64,7 +64,7 @@ class ClassifierOutput:
 def save(folder: Path, config: ModelConfig, network: Network, ood_scorer: OodScorer) -> None:
     """Writes the model's files (`FILES`) to an existing folder.
 
-    Tensors that share memory, as in networks that reuse a module, are written once under each of their names.
+    If a network uses the same tensor under several names, a copy is written for each name.
     """
     config.write(folder)
     ood_scorer.save(folder)

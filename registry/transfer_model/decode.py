@@ -46,7 +46,7 @@ def decode(
         min_side: If set, JPEGs are decoded faster, at the smallest scale (1, 1/2, 1/4 or 1/8) at which both sides still
             have at least this many pixels. None means full size.
         intensity: Range of gray values in images with more than 8 bits; None means the full scale of the file format.
-            Other images do not depend on it.
+            Has no effect on other images.
 
     Raises:
         UnreadableImageError: The image has an unsupported format or color space (such as LAB), is truncated or corrupt,
@@ -82,9 +82,9 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 
 
 def original_mode(image: Image.Image) -> str:
-    """Returns the mode of an image returned by `open_image`, or a mode such as `RGB;16` if Pillow drops bits of colors.
+    """Returns the mode of an image from `open_image`, or a mode such as `RGB;16` if Pillow reduces the color depth.
 
-    Pillow reads 16-bit colors with 8 bits per channel. Call this function before the image is loaded.
+    Pillow reduces 16-bit color images to 8 bits per channel. Call this function before the image is loaded.
     """
     drops_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     return image.mode if is_deep(image.mode) or not drops_bits else f"{image.mode};16"
@@ -93,8 +93,8 @@ def original_mode(image: Image.Image) -> str:
 def exif_orientation(image: Image.Image) -> int:
     """Returns the EXIF orientation (1 to 8), or 1 (upright) if it is missing or invalid.
 
-    Load PNG images before calling this function: the orientation may be stored after the pixels, so Pillow may load the
-    image to find it. The orientation of a loaded TIFF is 1 because Pillow has already rotated it.
+    Load PNG images before calling this function: in a PNG file, the orientation may be stored after the pixels. The
+    orientation of a loaded TIFF image is always 1, because Pillow has already rotated the image.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -137,7 +137,7 @@ def _unidentified(name: str, content: bytes) -> UnreadableImageError:
     """Returns the error for a file that no installed decoder recognizes."""
     likely = format_of(content)
     if likely and not likely.is_installed:
-        message = f"{name} is in the {likely.title} format, which cannot be read here; install {likely.install}"
+        message = f"{name} is in the {likely.title} format; to read it, install {likely.install}"
     else:
         message = f"{name} is not an image in a supported format ({', '.join(each.title for each in ACCEPTED)})"
     return UnreadableImageError(message, "unsupported format")

@@ -38,10 +38,10 @@ class UnreadableImageError(ModelError):
 
 
 def cause(error: BaseException) -> str:
-    """Returns the text of an exception in one line; if it has no text, the name of its type.
+    """Returns the message of an exception on one line, or the name of the exception type if there is no message.
 
-    For an error of the operating system, this is the description without the number and the file name. If the first
-    line ends with a colon, as in "The following failures occurred:", the next lines are included.
+    For an `OSError`, the error number and the file name are left out. Only the first line of the message is used;
+    if it ends with a colon, as in "The following failures occurred:", the next line is added.
     """
     text = getattr(error, "strerror", None) or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,8 +1,8 @@
-"""Accepted image formats: the only list, for training, serving and export.
+"""Image formats that are accepted in training, serving and export.
 
-A format is accepted if its decoder gives the same pixels for the same file every time and rejects files that are too
+A format is accepted if its decoder always returns the same pixels for the same file and rejects images that are too
 large before it allocates memory for them. The list is fixed, so it does not depend on other installed Pillow plugins.
-EPS is excluded because it would start Ghostscript, and TGA because a file of any content may pass for it.
+EPS is excluded because reading it would start Ghostscript, and TGA because almost any file could be taken for TGA.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class ImageFormat:
     """An accepted image format.
 
     Attributes:
-        name: Pillow's name.
-        title: Name in the documentation and in messages.
-        extensions: File extensions in lowercase, the usual one first.
+        name: Name of the format in Pillow.
+        title: Name used in the documentation and in messages.
+        extensions: File extensions in lowercase, the most common one first.
         signature: Regular expression that matches the first bytes of a file.
-        variants: Names that Pillow gives to special files of this format: MPO files have several JPEG images.
-        frames: Whether a file may contain several frames, of which the first is used.
-        reducible: Whether the image can be decoded at a reduced size. For HEIC, Pillow would return another image, the
-            embedded thumbnail.
-        package: Name of the decoder in `PIL.features`, or `pillow_heif`; empty if every Pillow has the decoder.
-        install: What to install to read the format; empty if every Pillow reads it.
+        variants: Pillow's names for variants of the format, such as MPO (a file with several JPEG images).
+        frames: Whether a file may contain several frames; only the first frame is used.
+        reducible: Whether images can be decoded at a reduced size. False for HEIC, because Pillow would return the
+            embedded thumbnail instead.
+        package: Name of the decoder in `PIL.features`, or `pillow_heif`; empty if Pillow always includes the decoder.
+        install: What to install to read the format; empty if Pillow always includes the decoder.
     """
 
     name: str
@@ -52,13 +52,13 @@ class ImageFormat:
 
     @property
     def is_installed(self) -> bool:
-        """Whether this Python can decode the format."""
+        """Whether the installed libraries can decode the format."""
         if self.package == "pillow_heif":
             return pillow_heif is not None
         return not self.package or _has(self.package)
 
     def matches(self, content: bytes) -> bool:
-        """Returns whether a file starts like a file of this format."""
+        """Returns whether the first bytes of a file match the signature of this format."""
         return re.match(self.signature, content, re.DOTALL) is not None
 
 
@@ -94,17 +94,17 @@ ACCEPTED = (
 """The accepted formats, in the order in which they are tried."""
 
 FORMATS = {name: each for each in ACCEPTED for name in (each.name, *each.variants)}
-"""The accepted formats, keyed by Pillow's name."""
+"""The accepted formats, keyed by their names and variants in Pillow."""
 
 
 @cache
 def installed_formats() -> tuple[str, ...]:
-    """Returns Pillow's names of the formats that this Python can decode."""
+    """Returns the Pillow names of all formats that can be decoded with the installed libraries."""
     return tuple(each.name for each in ACCEPTED if each.is_installed)
 
 
 def format_of(content: bytes) -> ImageFormat | None:
-    """Returns the accepted format that a file seems to have according to its first bytes, installed or not."""
+    """Returns the accepted format that matches the first bytes of a file, even if its decoder is not installed."""
     return next((each for each in ACCEPTED if each.matches(content)), None)
 
 
@@ -117,6 +117,6 @@ def decoder_versions() -> str:
 
 
 def _has(name: str) -> bool:
-    """Returns whether Pillow was built with a library; False if this Pillow does not know its name."""
+    """Returns whether Pillow was built with the given library; False if Pillow does not know the library."""
     known = {**features.modules, **features.codecs, **features.features}
     return name in known and bool(features.check(name))

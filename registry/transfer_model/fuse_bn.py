@@ -25,7 +25,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
         images: Images (B, 3, S, S) used to trace the network and to compare its outputs before and after fusion.
 
     Returns:
-        Number of fused layers; 0 if fusion was undone because it changed the outputs by more than rounding errors.
+        Number of fused layers; 0 if fusion was undone because it changed the outputs too much.
     """
     with torch.no_grad():
         before, pairs = _trace(network, images)
@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output and the pairs to fuse: a convolution and the name of the next batch norm layer."""
+    """Returns the network's output and the pairs to fuse: a convolution and the name of its batch norm layer."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL_SCALE = 65535.0
-"""White in integer images if no `Intensity` is set."""
+"""Value of white in integer images if no `Intensity` is set."""
 
 _FLOAT_SCALES = (1.0, 255.0, FULL_SCALE)
 _CHUNK = 1 << 20
@@ -50,17 +50,17 @@ def describe(intensity: Intensity | None) -> str:
         )
     return (
         "In grayscale images with more than 8 bits, the values from 0 (black) to 65535 (white) are scaled to 0-255; in "
-        "floating-point images, white is 1 or 255 if no value is larger."
+        "floating-point images, white is 1 or 255 if no pixel exceeds that value."
     )
 
 
 def is_deep(mode: str) -> bool:
-    """Returns whether images of this Pillow mode are grayscale with more than 8 bits."""
+    """Returns whether a Pillow mode is for grayscale images with more than 8 bits."""
     return mode in ("I", "F") or mode.startswith("I;16")
 
 
 def value_range(image: Image.Image) -> tuple[float, float]:
-    """Returns the smallest and the largest finite value of a loaded grayscale image; 0 and 0 if there is none."""
+    """Returns the smallest and the largest finite value of a loaded grayscale image; both are 0 if there is none."""
     values = np.asarray(image).reshape(-1)
     finite = [chunk[np.isfinite(chunk)] for chunk in (values[part] for part in _chunks(values))]
     finite = [chunk for chunk in finite if len(chunk)]
@@ -72,8 +72,8 @@ def value_range(image: Image.Image) -> tuple[float, float]:
 def scale_to_8_bits(image: Image.Image, intensity: Intensity | None = None) -> Image.Image:
     """Scales a loaded image with more than 8 bits to mode `L`; transparent pixels become white, NaN becomes black.
 
-    Without `intensity`, the scale is that of the file format: white is 65,535 in integer images. In floating-point
-    images, white is 1 or 255 if no pixel is brighter; otherwise, it is 65,535 or the brightest value if that is larger.
+    Without `intensity`, 0 is black. White is 65,535 in integer images. In floating-point images, white is the smallest
+    of 1, 255 and 65,535 that no pixel exceeds. In both, white is the brightest value if that is above 65,535.
     """
     values = np.asarray(image).reshape(-1)
     low, high = (intensity.low, intensity.high) if intensity else (0.0, full_scale(image.mode, value_range(image)[1]))
@@ -86,13 +86,13 @@ def scale_to_8_bits(image: Image.Image, intensity: Intensity | None = None) -> I
 
 
 def full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white if no `Intensity` is set; `brightest` is the largest value of the image."""
+    """Returns the value of white if no `Intensity` is set; `brightest` is the largest finite value in the image."""
     scales = _FLOAT_SCALES if mode == "F" else (FULL_SCALE,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
 
 def _chunks(values: NDArray[np.number]) -> list[slice]:
-    """Returns the chunks of an image, because its conversion to float64 at once would need sixteen times the memory."""
+    """Returns slices for processing an image in chunks, because converting all of it to float64 takes much memory."""
     return [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
 
 

@@ -89,7 +89,7 @@ class ModelConfig:
     def read(cls, folder: Path) -> ModelConfig:
         """Reads `model.json`, which must contain exactly the expected fields with the correct types.
 
-        `preprocessing.intensity` may be missing, as in versions that were registered before it existed.
+        `preprocessing.intensity` may be missing, because models registered before the field was added do not have it.
 
         Raises:
             ModelError: The file does not exist, is not JSON, or is invalid; the message names the file and the field.

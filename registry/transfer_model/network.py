@@ -64,7 +64,7 @@ def build_pretrained_classifier(backbone: str, path: Path) -> tuple[nn.Module, t
     """Builds a network with its original classifier and loads the default pretrained weights from a local file.
 
     Returns:
-        The network in evaluation mode, which maps images (B, 3, S, S) to logits (B, C), and its C class names.
+        The network in evaluation mode, and its C class names. The network maps images (B, 3, S, S) to logits (B, C).
 
     Raises:
         UnknownBackboneError: No library has this backbone.
@@ -85,7 +85,7 @@ class Network(nn.Module):
     Attributes:
         backbone: The library's network with its original module names; `Head` modules replace its classifiers.
         spec: Specification of the architecture.
-        weights_summary: Tensors of the weights file that were loaded, resized and not used; empty for random weights.
+        weights_summary: Text that says which tensors were loaded from the weights file; empty for random weights.
         stages: Names of the stages in execution order; the head is not included.
         frozen: Number of frozen stages, counted from the input.
         head_is_output: True if `forward_head(forward_features(images))` equals `forward(images)`.
@@ -121,7 +121,7 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Indices of the trainable auxiliary heads' logits in the tuple returned by the backbone in training mode."""
+        """Positions of the logits of trainable auxiliary heads in the backbone's output tuple in training mode."""
         auxiliary = self._structure.auxiliary
         return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 
@@ -142,10 +142,10 @@ class Network(nn.Module):
         return features[0]
 
     def register_feature_hook(self, hook: Callable[[Tensor], object]) -> RemovableHandle:
-        """Registers a hook that every forward pass calls with the head's input, averaged over positions to (B, F).
+        """Registers a hook that is called in every forward pass with the head's input, mean-pooled to (B, F).
 
-        The hook is called in the thread that runs the network. It is attached to the head's last layer, so it is also
-        called if only the last layers are run. To remove it, call `remove()` or use the handle as a context manager.
+        The hook runs in the thread that runs the network, and is also called if only the last layers are run. To remove
+        the hook, call `remove()` on the returned handle, or use the handle as a context manager.
         """
         classifier = self._main_head().classifier
         return classifier.register_forward_pre_hook(lambda _module, inputs: hook(mean_pool(inputs[0])))
@@ -212,7 +212,7 @@ class Network(nn.Module):
             yield from self._parameters_outside_stages()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's return type
-        """Extends torch's method to load MNASNet weights from safetensors files, which lack a format version."""
+        """Like torch's method, but also loads MNASNet weights without a format version, as in safetensors files."""
         return super().load_state_dict(weight_files.with_format_version(state_dict, self), strict=strict, assign=assign)
 
     def load_matching_heads(self, state: Mapping[str, Tensor]) -> None:

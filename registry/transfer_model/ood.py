@@ -19,9 +19,9 @@ from .model_config import MAX_OOD_SCORE
 REFERENCE_FILE = "reference.safetensors"
 
 RESOLUTION = 1e-5
-"""Largest score that rounding can explain; a threshold that is not above it would separate images by rounding errors.
+"""Thresholds up to this score are rejected, because such small distances are dominated by rounding errors.
 
-The half precision of the reference changes a distance of 1e-5 by about a tenth.
+For example, storing the reference in half precision changes a distance of 1e-5 by about 10%.
 """
 
 _FEATURES = "features"
@@ -30,11 +30,11 @@ _FEATURES = "features"
 class OodScorer:
     """Computes out-of-distribution scores from features.
 
-    Features without a direction (all zeros, or not finite) have the largest score, `MAX_OOD_SCORE`, and do not lower
-    the score of any image.
+    Images whose features are all zeros or not finite get the largest score, `MAX_OOD_SCORE`. Such rows in the reference
+    features do not affect any score.
 
     Args:
-        features: Features (M, F) of M >= 1 sampled training images, on any device.
+        features: Features (M, F) of a sample of M >= 1 training images, on any device.
 
     Attributes:
         reference: The features (M, F), scaled so that the largest magnitude in each row is 1, in half precision.
@@ -93,7 +93,7 @@ def _scaled(features: Tensor) -> Tensor:
 
 
 def _directions(features: Tensor) -> Tensor:
-    """Scales rows (N, F) to unit length; the squares of the scaled values neither overflow nor underflow."""
+    """Scales rows (N, F) to unit length without overflow or underflow."""
     scaled = _scaled(features)
     directions: Tensor = scaled / scaled.norm(dim=1, keepdim=True)
     return directions
@@ -106,12 +106,12 @@ def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     distribution, the expected fraction with a score above the threshold is at most `false_alarms`.
 
     Args:
-        scores: Scores (N,) of images not used to train the network; no score may compare an image with itself.
+        scores: Scores (N,) of images not used to train the network; no image may be one of its own reference images.
         false_alarms: Accepted false alarm rate, above 0 and below 1.
 
     Returns:
-        One of the scores, or `MAX_OOD_SCORE` if no threshold guarantees the rate: there are too few scores
-        (N + 1 < 1 / `false_alarms`), or the features do not distinguish images (the quantile is at most `RESOLUTION`).
+        One of the scores. Returns `MAX_OOD_SCORE`, so that no image is flagged, if there are too few scores
+        (N + 1 < 1 / `false_alarms`) or the quantile is at most `RESOLUTION` (the features hardly differ).
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarms))
     if rank > len(scores):

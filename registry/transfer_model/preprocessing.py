@@ -2,7 +2,7 @@
 
     file --decode--> RGB image --crop_and_resize--> S x S image --normalize--> (3, S, S) tensor
 
-Importing this module does not load torch, so `platform check` can use it without that cost.
+This module does not import torch, so that `platform check` starts quickly.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RequestError(MlflowException):
-    """Error whose HTTP response contains only its message, without the request data that MLflow adds by default."""
+    """Error whose HTTP response does not contain the request data, which MLflow would add by default."""
 
     def serialize_as_json(self) -> str:
         """Returns the HTTP response body, which contains `error_code` and `message`."""
@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Returns `top_k` after validating it, because MLflow also accepts null and integers below 1."""
+    """Validates and returns `top_k`; this is necessary because MLflow accepts null and integers below 1."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")

@@ -14,9 +14,9 @@ ALIAS = "champion"
 RUN_TAG = "platform.run"
 """Version tag with the ID of the run that created the version."""
 TRIAL_TAG = "platform.trial"
-"""Tag with the number of the trial that trained the model; set on versions and logged models."""
+"""Tag of versions and logged models with the number of the trial that trained the model."""
 ARTIFACT_TAG = "platform.served_form"
-"""Tag with the SHA-256 from `packaging.artifact_digest`; set on versions and logged models."""
+"""Tag of versions and logged models with the SHA-256 from `packaging.artifact_digest`."""
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
@@ -37,7 +37,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if the given run created this version; version numbers restart at 1 when a model is recreated."""
+    """Returns True if the version exists and this run created it (a recreated model reuses version numbers)."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

@@ -14,19 +14,19 @@ SERVER_SECONDS = 10
 """Timeout of the server check, in seconds."""
 
 _originals: dict[Path, Path] = {}
-"""Databases of read-only folders, by the temporary copy that is used in their place."""
+"""Maps the temporary copy of each database in a read-only folder to the original file."""
 _selected: set[str] = set()
-"""Tracking URIs that `tracking_uri` selected, as opposed to those that the user configured."""
+"""Tracking URIs set by the function `tracking_uri`, not by the user."""
 
 
 def tracking_uri() -> str:
-    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise that of MLflow's default files.
+    """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default.
 
-    MLflow's default is `mlflow.db` in the current folder. If it applies, this function also passes it to MLflow in
-    the form of `sqlite_url`, because MLflow's own form creates a folder if the path contains a space or an accent.
+    MLflow's default is `mlflow.db` in the current folder. Its URI is built by `sqlite_url`, because MLflow's own URI
+    creates an unwanted folder if the path contains a space or an accent.
 
     Raises:
-        StorageError: MLflow cannot store models below the current folder.
+        StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`.
     """
     import mlflow
 
@@ -45,7 +45,7 @@ def tracking_uri() -> str:
 
 
 def _require_folder_name(folder: Path) -> None:
-    """Raises a `StorageError` if MLflow would decode a part of the path, such as `%20`, and use another folder."""
+    """Raises a `StorageError` if the path contains a sequence that MLflow would decode, such as `%20`."""
     if encoded := encoded_character(folder):
         raise StorageError(
             f"MLflow cannot store models in {folder}, because it decodes {encoded} in the path and would use "
@@ -54,21 +54,21 @@ def _require_folder_name(folder: Path) -> None:
 
 
 def encoded_character(path: Path) -> str | None:
-    """Returns the first part of a path, such as `%20`, that MLflow would decode; None if there is none."""
+    """Returns the first sequence in a path that MLflow would decode, such as `%20`; None if there is none."""
     encoded = re.search("%[0-9A-Fa-f]{2}", str(path))
     return encoded[0] if encoded else None
 
 
 def database_file() -> Path | None:
-    """Returns the local SQLite database of MLflow, which need not exist, or None if the runs are on a server."""
+    """Returns the path of MLflow's local SQLite database, which may not exist yet; None if MLflow does not use one."""
     file = sqlite_file(tracking_uri())
     return _originals.get(file, file) if file else None
 
 
 def registry_id() -> str | None:
-    """Returns the identity of the model registry, which stays the same if its folder or address changes.
+    """Returns the ID of the model registry, which stays the same if the registry's folder or address changes.
 
-    For a server, this is the creation time of MLflow's default experiment. Returns None if it is not known.
+    For a server, the ID contains the creation time of MLflow's default experiment. Returns None if no ID is known.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -86,12 +86,12 @@ def registry_id() -> str | None:
 
 
 def require_database() -> None:
-    """Checks the local database, upgrades and relocates it if necessary (see `prepare_database`).
+    """Checks the local database, and upgrades and relocates it if necessary (see `prepare_database`).
 
-    In a read-only folder, the changes are made in a temporary copy, which MLflow uses until this process ends.
+    If the database is read-only, required changes are made in a temporary copy, used until this process ends.
 
     Raises:
-        StorageError: The file is not a database of MLflow, or a newer version of MLflow wrote it.
+        StorageError: The file is not an MLflow database, or was written by a newer version of MLflow.
     """
     from transfer_registry import mlflow_database
     from transfer_registry.sqlite_files import is_writable
@@ -122,7 +122,7 @@ def _use_copy(file: Path) -> None:
 
 
 def require_server() -> None:
-    """Checks that the tracking server responds; without this check, MLflow would silently retry for minutes.
+    """Checks that the tracking server responds, because MLflow itself would silently retry for minutes.
 
     Raises:
         StorageError: The tracking URI points to a server that does not respond.
@@ -144,7 +144,7 @@ def require_server() -> None:
 
 
 def create_database() -> None:
-    """Creates MLflow's local database atomically if it does not exist yet, otherwise calls `require_database`."""
+    """Creates MLflow's local database if it does not exist; otherwise checks it (see `require_database`)."""
     from mlflow.tracking import MlflowClient
 
     require_database()
@@ -154,7 +154,7 @@ def create_database() -> None:
 
 
 def require_registry() -> None:
-    """Checks that the server responds or the local database exists, since MLflow would create a missing database.
+    """Checks that the model registry is available: its server must respond, or its local database must exist.
 
     Raises:
         StorageError: The tracking URI points to a server that does not respond, or the local database cannot be used

@@ -1,4 +1,4 @@
-"""Model references accepted from users, and the MLflow URIs they resolve to.
+"""Converts model references entered by users to MLflow URIs.
 
 ants-bees                    models:/ants-bees@champion
 ants-bees/3                  models:/ants-bees/3
@@ -37,11 +37,11 @@ def model_uri(model: str) -> str:
     """Resolves a model reference.
 
     Returns:
-        A URI or path for `mlflow.pyfunc.load_model`; aliases are not resolved to versions.
+        A URI or path for `mlflow.pyfunc.load_model`. An alias is not replaced by a version number.
 
     Raises:
-        RegistryError: The folder, registered model, version or alias does not exist, or MLflow would decode a part
-            of the folder's path.
+        RegistryError: The folder, registered model, version or alias does not exist, or the folder's path contains
+            a sequence that MLflow would decode, such as `%20`.
     """
     if Path(model, "MLmodel").is_file():
         return _local_model(Path(model).absolute())
@@ -59,9 +59,9 @@ def model_uri(model: str) -> str:
 
 
 def loadable_uri(uri: str) -> str:
-    """Returns a resolved URI, or the folder of its files if the URI is a registered version in a read-only folder.
+    """Returns the URI, or the path of the model's folder if the URI refers to a model in a read-only folder.
 
-    MLflow writes a file `registered_model_meta` into the folder of every registered version that it loads.
+    When MLflow loads a registered version by its URI, it writes a file `registered_model_meta` into the folder.
 
     Raises:
         MlflowException: The version does not exist.
@@ -88,7 +88,7 @@ def parse_version(model: str) -> tuple[str, int]:
 
 
 def run_id_of(reference: str) -> str:
-    """Returns the reference if it is a run ID, otherwise the ID of the run that created the registered version.
+    """Returns a run ID unchanged; for a registered version, returns the ID of the run that created it.
 
     Raises:
         RegistryError: The reference is invalid (see `parse_version`), or no run is recorded for the version.
@@ -126,7 +126,7 @@ def _registered_model(name: str) -> RegisteredModel:
         return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise RegistryError(f"cannot look up the model {name!r} in the registry: {error}") from error
+            raise RegistryError(f"cannot get the model {name!r} from the registry: {error}") from error
         names = ", ".join(sorted(model.name for model in registered_models(client))) or "none"
         raise RegistryError(f"no model {name!r} is registered; registered models: {names}") from error
 

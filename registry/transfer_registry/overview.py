@@ -71,7 +71,7 @@ def list_versions(ledger: Ledger) -> tuple[VersionInfo, ...]:
 
 
 def describe_version(ledger: Ledger, model: str, number: int) -> VersionInfo:
-    """Returns information about an existing version."""
+    """Returns the properties of a version, which must exist."""
     client = MlflowClient()
     alias = client.get_registered_model(model).aliases.get(ALIAS)
     return _version_info(client.get_model_version(model, str(number)), alias, ledger)
@@ -98,8 +98,8 @@ def compare_versions(one: VersionInfo, other: VersionInfo) -> tuple[VersionDiffe
     """
     if one.run_id == other.run_id:
         raise RegistryError(
-            f"versions {one.version} and {other.version} come from two trials of the same study, and the "
-            "study's run describes only the best trial; to see each verdict, use `platform models show`"
+            f"cannot compare versions {one.version} and {other.version}: both come from the same study, whose run "
+            "describes only the best trial; use `platform models show` to see the verdict on each version"
         )
     first, second = _run_values(one), _run_values(other)
     return tuple(

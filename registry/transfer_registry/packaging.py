@@ -60,8 +60,8 @@ def log_model(
 ) -> ModelInfo:
     """Logs a model saved by `classifier.save`, without registering it.
 
-    The model appears in the experiment of the run `run_id`, with that run's parameters. `metadata` is added to
-    the `MLmodel` file. `package` is the folder of the package to ship (default: `transfer_model`).
+    The model is logged in the experiment of the run `run_id`, with the parameters of this run. `metadata` is added
+    to the `MLmodel` file. `package` is the folder of the code to ship with the model (default: `transfer_model`).
 
     Raises:
         ModelError: `folder` does not contain a valid `model.json`.
@@ -91,7 +91,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of the run's logged model that has `tags`, or None; deletes incomplete models with these tags."""
+    """Returns the URI of a run's complete logged model with these tags, or None; deletes incomplete models."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -133,7 +133,7 @@ def signature(config: ModelConfig) -> ModelSignature:
 def requirements() -> list[str]:
     """Returns the dependencies of the shipped package at their installed versions, without suffixes such as `+cpu`.
 
-    They include the installed packages that decode additional formats, so that the server accepts the same images.
+    Packages that decode additional image formats are included if they are installed, so servers accept these formats.
     """
     optional = [each for each in _OPTIONAL if find_spec(each.replace("-", "_"))]
     return [f"{package}=={version(package).partition('+')[0]}" for package in (*_REQUIREMENTS, *optional)]
@@ -142,7 +142,7 @@ def requirements() -> list[str]:
 def artifact_digest(folder: Path) -> str:
     """Returns the SHA-256 of everything that determines predictions: saved files and shipped code.
 
-    Repeating a trial gives a different digest if training is nondeterministic, or if calibration or code changed.
+    The digest of a repeated trial differs if training is nondeterministic, or if the calibration or code has changed.
     """
     digest = hashlib.sha256(code_digest(Path(transfer_model.__path__[0])).encode())
     for name in FILES:
@@ -151,7 +151,7 @@ def artifact_digest(folder: Path) -> str:
 
 
 def code_digest(package: Path) -> str:
-    """Returns the first 12 hex digits of the SHA-256 of a package's module names and contents."""
+    """Returns the first 12 hexadecimal digits of a SHA-256 over the names and contents of a package's modules."""
     digest = hashlib.sha256()
     for module in _modules(package):
         digest.update(f"{module.relative_to(package).as_posix()}\0".encode())
@@ -179,7 +179,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates a logged model in the experiment of the given run, not in the active experiment; returns the model ID."""
+    """Creates a logged model in the run's experiment, even if another one is active; returns the model ID."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(
@@ -189,7 +189,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files; its data files are not needed to build a network."""
+    """Returns a package's Python files, without data files, which are not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 
@@ -215,7 +215,7 @@ def _write_loader(staging: Path, package: str) -> str:
 
 @contextmanager
 def _importable(staging: Path) -> Iterator[None]:
-    """Makes the copied package importable while MLflow runs the loader, and unloads it afterwards."""
+    """Makes the copied package importable within a `with` block, and unloads it afterwards."""
     before = set(sys.modules)
     sys.path.insert(0, str(staging))
     try:

@@ -19,7 +19,7 @@ PARITY_RULE = "serving parity"
 TOLERANCE: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.02, "float16": 0.02}
 """Largest allowed difference in any probability or out-of-distribution score, by precision of the served model."""
 CLEAR_MARGIN = 0.04
-"""If the top two probabilities differ by more than this (twice the largest tolerance), the label must not change."""
+"""A label must not change if the top two probabilities differ by more than this (twice the largest tolerance)."""
 
 
 def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") -> RuleResult:
@@ -31,9 +31,9 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         precision: Precision of the registered model: float32, bfloat16 or float16.
 
     Returns:
-        Result of the rule. It fails if the shapes differ, a probability or out-of-distribution score differs by more
-        than `TOLERANCE`, or no single threshold could have produced both sets of unknown flags. Except in float32,
-        it also fails if the label of an image with a margin above `CLEAR_MARGIN` changed.
+        Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by
+        more than `TOLERANCE`, or if the unknown flags do not fit a single threshold. In bfloat16 and float16, it also
+        fails if a label changes although the candidate's top two probabilities differ by more than `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.
@@ -61,14 +61,14 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
         identical &= values == 0
     reason = f"{identical.sum()} of {len(identical)} images identical{_largest(differences, precision)}"
     if changed:
-        reason += f"; {changed} labels changed despite a clear margin"
+        reason += f"; labels that changed despite a clear margin: {changed}"
     if not same_threshold:
-        reason += "; different images are flagged as unknown"
+        reason += "; the unknown flags do not fit a single threshold"
     return RuleResult(PARITY_RULE, close and changed == 0 and same_threshold, True, reason, figures)
 
 
 def _differences(own: ServedOutput, served: ServedOutput) -> dict[str, NDArray[np.float64]]:
-    """Returns the largest probability difference (N,) and the out-of-distribution score difference (N,) per image."""
+    """Returns each image's largest probability difference (N,) and out-of-distribution score difference (N,)."""
     differences = {"difference": _absolute(own.probabilities, served.probabilities).max(axis=1)}
     if not np.isnan(own.ood_scores).all():
         differences["difference_of_ood_score"] = _absolute(own.ood_scores, served.ood_scores)
@@ -92,7 +92,7 @@ def _largest(differences: Mapping[str, NDArray[np.float64]], precision: str) -> 
 
 
 def _same_threshold(own: ServedOutput, served: ServedOutput) -> bool:
-    """Returns True if a single threshold could have produced the unknown flags of both outputs."""
+    """Returns True if the unknown flags of both outputs fit a single threshold."""
     if all(flag is None for flag in own.unknown):
         return True
     if None in served.unknown:

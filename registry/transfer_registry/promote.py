@@ -1,8 +1,8 @@
 """Registration and promotion of a candidate.
 
-If the process is killed at any point, the call can be repeated: the repeated call finds the version by its tags, reuses
-the version's verdict, and writes at most one promotion for this verdict. The ledger is written before the alias, so
-every champion has a ledger entry; the next call for the model completes an interrupted alias update.
+If the process is killed at any point, the call can be repeated. The repeated call finds the version by its tags, reuses
+the recorded verdict, and does not promote the version twice. The ledger is written before the alias, so every champion
+has a ledger entry. If the alias update is interrupted, the next call for the model completes it.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def promote_candidate(
     Uses the model registry at MLflow's current tracking URI. A repeated call returns the recorded verdict unless the
     rules, test images or champion have changed.
 
-    `evaluation` must be computed with the model files that are served. `serve` serves the new version and classifies
+    `evaluation` must be computed with the files of the candidate's model. `serve` serves the new version and classifies
     some test images over HTTP. `predict` computes the champion's predictions if none are stored.
 
     Raises:
-        RegistryError: A metric used by a rule was not measured, a model cannot be served or loaded, or the MLflow
+        RegistryError: A metric that a rule needs is missing, a model cannot be served or loaded, or the MLflow
             registry returned an error. The call can be repeated.
     """
     gate.require_metrics(rules, evaluation.metrics)
@@ -117,7 +117,7 @@ class _Promotion:
         )
 
     def _register(self) -> ModelVersion:
-        """Returns the version with the candidate's tags, registering it if it does not exist yet."""
+        """Returns the version with the candidate's tags; registers it if it does not exist yet."""
         tags = {
             RUN_TAG: self.candidate.run_id,
             TRIAL_TAG: str(self.candidate.trial),
@@ -129,12 +129,12 @@ class _Promotion:
         return mlflow.register_model(self.candidate.model_uri, self.candidate.model, tags=tags)
 
     def _champion(self, version: ModelVersion) -> int | None:
-        """Returns the champion's version number; None if there is no champion or the candidate is the champion."""
+        """Returns the champion's version number, or None if no version other than the candidate is champion."""
         champion = self.client.get_registered_model(version.name).aliases.get(ALIAS)
         return None if champion is None or int(champion) == int(version.version) else int(champion)
 
     def _reusable_verdict(self, version: ModelVersion, champion: int | None) -> LedgerEntry | None:
-        """Returns the last verdict if it led to the last move, or if rules, test images and champion are unchanged."""
+        """Returns the last verdict if its promotion is in effect or if rules, test images and champion are the same."""
         last = verdict_for_version(self.ledger, version)
         if last is None:
             return None

@@ -1,8 +1,8 @@
-"""Locations in MLflow's local database that follow the folder of the database.
+"""Rewrites locations in MLflow's database after its folder is moved or copied.
 
-MLflow stores the absolute location of each experiment, run and model. After the folder was copied or moved, they would
-still point into the original folder, and a copy would write its models there. Therefore, the database records its own
-file; if it is opened in another folder, all locations below the recorded folder are rewritten.
+MLflow stores the absolute location of each experiment, run and model. When the folder is moved or copied, these
+locations still point to the original folder, and a copy would write its models there. Therefore, the database records
+its own path. If it is opened in another folder, all locations below the recorded folder are rewritten.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from transfer_registry.sqlite_files import table_names
 
 _TABLE = "platform_database"
-"""Table with one row: the identity of the registry, the file when it was last opened, the identity it was copied from.
+"""Table with one row: the registry's UUID, the database's path when last opened, and the original's UUID for a copy.
 
 MLflow ignores additional tables.
 """
@@ -31,21 +31,21 @@ _LOCATIONS = {
     "trace_tags": ("value",),
     "workspaces": ("default_artifact_root", "trace_archival_location"),
 }
-"""Columns with locations of artifacts, by table."""
+"""Columns that contain artifact locations, by table."""
 
 _SPECIAL = re.compile("[%?#]")
-"""Characters that MLflow misreads in a plain path; a location with one of them must be a file URI."""
+"""Characters that MLflow misreads in a plain path; a path that contains one is stored as a file URI."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The record of a database.
+    """The record that a database contains about itself.
 
     Attributes:
-        registry: Hexadecimal UUID; a copy in the same folder gets a new one, a copied folder does not.
+        registry: Hexadecimal UUID. A copy of the file in the same folder gets a new UUID; a copied folder does not.
         file: Absolute path of the database.
-        parent: `registry` of the database from which this one was copied; empty if there is none.
-        moved_from: Folder below which the stored locations are; None if they are already below the present folder.
+        parent: UUID of the original if this database is a copy with a new UUID; otherwise empty.
+        moved_from: Folder to which the stored locations still refer; None if they are up to date.
     """
 
     registry: str
@@ -63,10 +63,10 @@ def read_identity(connection: sqlite3.Connection) -> Identity | None:
 
 
 def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
-    """Returns the record that a database should have at `file`, or None if its record is correct.
+    """Returns the record to write into the database at `file`, or None if the existing record is correct.
 
-    Another path to the recorded folder, such as a symlink or a bind mount, needs no new record, because the stored
-    locations are valid.
+    If `file` is in the recorded folder but has another path, for example through a symlink or a bind mount, the
+    stored locations are still valid.
     """
     file, recorded = file.resolve(), read_identity(connection)
     if recorded is None:
@@ -102,7 +102,7 @@ def _rewrite(connection: sqlite3.Connection, old: Path, new: Path) -> int:
 
 
 def relocated(location: str | None, old: Path, new: Path) -> str | None:
-    """Returns a path or file URI below `old` as the same below `new`; returns any other location unchanged."""
+    """Replaces the folder `old` by `new` in a path or file URI; returns locations outside `old` unchanged."""
     path = _local_path(location)
     if path is None or not path.is_relative_to(old):
         return location
@@ -118,10 +118,10 @@ def _local_path(location: str | None) -> Path | None:
 
 
 def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | None:
-    """Returns the folder that a database without a record was moved from, or None if it was not moved.
+    """Returns the folder from which a database without a record was moved, or None if it was not moved.
 
-    MLflow creates experiment 0 with the database, at `mlruns/0`. The database was moved together with its artifacts
-    if the present folder has a folder `mlruns`, although no experiment is stored there.
+    A new MLflow database contains experiment 0, which is stored in `mlruns/0`. The database was moved with its
+    artifacts if its present folder contains `mlruns` but no experiment's location is in this folder.
     """
     rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
     paths = {str(number): path for number, location in rows if (path := _local_path(location))}

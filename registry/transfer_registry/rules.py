@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DIGITS = ".15g"
-"""Number format in rule texts. It must distinguish all rules, because a verdict is reused if all texts match."""
+"""Number format in rule texts. It must be precise, because a verdict is reused if all rule texts are unchanged."""
 
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
-"""Confidence level. At 0.5 or below, each of two models could be significantly better than the other."""
+"""Confidence level. It must exceed 0.5; otherwise, two models could each be significantly better than the other."""
 
 
 class _BaseRule(BaseModel):
@@ -47,10 +47,10 @@ class OverChampion(_BaseRule):
     """The candidate must be significantly more accurate than the current champion."""
 
     confidence: Confidence = 0.95
-    """One minus the significance level. The one-sided test is exact McNemar if the margin is 0, otherwise Tango's."""
+    """One minus the significance level of the one-sided test (exact McNemar if the margin is 0, otherwise Tango's)."""
 
     margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Accuracy gain that the candidate must exceed, -1 to 1; a negative value makes this a non-inferiority test."""
+    """Accuracy gain that the candidate must exceed, between -1 and 1; if negative, this is a non-inferiority test."""
 
     def describe(self, name: str) -> str:
         """Returns the rule as text, such as `over_champion by +0.01 at 0.95`."""

@@ -1,6 +1,6 @@
 """Paired comparison of two classifiers: significance tests, intervals and power.
 
-Only images that exactly one of the two models classifies correctly (discordant pairs) are evidence of a difference.
+Only images that exactly one of the two models classifies correctly (discordant pairs) provide evidence of a difference.
 """
 
 import math
@@ -35,7 +35,7 @@ class PairedResult:
 
     @property
     def discordant_rate(self) -> float:
-        """Fraction of images that form discordant pairs (exactly one of the two models is correct), 0 to 1."""
+        """Fraction of images that exactly one of the two models classifies correctly, from 0 to 1."""
         return (self.better + self.worse) / self.images
 
 
@@ -63,7 +63,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def score_test(paired: PairedResult, margin: float) -> float:
-    """Returns the asymptotic p-value of Tango's one-sided score test for a gain above `margin` (-1 to 1).
+    """Returns the asymptotic p-value of Tango's one-sided score test for a true gain above `margin` (-1 to 1).
 
     With a margin of 0, this is McNemar's test without continuity correction.
 
@@ -83,7 +83,7 @@ def score_test(paired: PairedResult, margin: float) -> float:
 
 
 def gain_interval(paired: PairedResult, confidence: float) -> tuple[float, float]:
-    """Returns the central confidence interval for the gain, from a paired bootstrap with a fixed seed.
+    """Returns the equal-tailed confidence interval for the gain, from a paired bootstrap with a fixed random seed.
 
     Efron, B. (1979). Bootstrap methods: another look at the jackknife. The Annals of Statistics 7, 1-26.
     """
@@ -99,9 +99,9 @@ class TrueEffect:
     """Assumed true difference between two models.
 
     Attributes:
-        gain: Accuracy of the candidate minus that of the champion; greater than `margin`.
-        discordant: Fraction of images that form discordant pairs (exactly one model is correct), from |gain| to 1.
-        margin: Largest accuracy gain under the null hypothesis of the test.
+        gain: Accuracy of the candidate minus that of the champion; must be greater than `margin`.
+        discordant: Fraction of images that exactly one of the models classifies correctly, from |gain| to 1.
+        margin: Largest true gain for which the null hypothesis of the test holds.
     """
 
     gain: float

@@ -1,4 +1,4 @@
-"""SQLite files that other programs may have written: opening and backup."""
+"""Opens and backs up SQLite files, which may come from other programs."""
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ from transfer_registry.files import atomic_write
 
 @contextmanager
 def connect(file: Path) -> Iterator[sqlite3.Connection]:
-    """Opens an existing SQLite file; changes are saved together when the `with` block ends without an exception.
+    """Opens an existing SQLite file; changes are committed when the `with` block ends, unless it raises an exception.
 
     Raises:
         StorageError: The file does not exist, cannot be opened or written, or is not a SQLite database.
@@ -34,11 +34,11 @@ def table_names(connection: sqlite3.Connection) -> set[str]:
 
 
 def back_up(file: Path, target: Path) -> None:
-    """Copies a SQLite file, including changes that are still in its journal; replaces an earlier copy."""
+    """Copies a SQLite file, including changes that are still in its journal; replaces `target` if it exists."""
     with connect(file) as source, atomic_write(target) as temporary, closing(sqlite3.connect(temporary)) as copy:
         source.backup(copy)
 
 
 def is_writable(file: Path) -> bool:
-    """Returns whether a file and its folder, in which SQLite creates its journal, are writable."""
+    """Returns True if a file and its folder are writable; SQLite creates its journal in the folder."""
     return os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 Figure = float | int | str | None
-"""Value on which a rule's result is based. None stands for non-finite numbers, which JSON cannot represent."""
+"""Value on which a rule's result is based. None represents a non-finite number, because JSON has no such numbers."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class RuleResult:
     Attributes:
         rule: Text of the rule; identical rules have identical texts.
         passed: True if the candidate passes the rule, or if the rule does not apply.
-        applicable: False if there was nothing to compare with, for example because there is no champion.
-        figures: Values on which the reason is based.
+        applicable: False if the rule had nothing to compare with, for example because there was no champion.
+        figures: Values on which the reason is based, by name.
     """
 
     rule: str
@@ -39,7 +39,7 @@ class Verdict:
     Attributes:
         results: One per rule, in the order of the rules.
         evaluations: Number of verdicts on this test set, including this one; 0 if unknown.
-        note: Difference between the champion alias and the ledger when the verdict was made; empty if there was none.
+        note: Text that describes how the champion alias differed from the ledger; empty if it did not differ.
     """
 
     results: tuple[RuleResult, ...]
@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Text and reason of each failed rule, or of every rule if none failed."""
+        """Texts and reasons of the failed rules, or of all rules if none failed."""
         return tuple(f"{result.rule}: {result.reason}" for result in self.results if result.passed == self.passed)
 
     def __str__(self) -> str:

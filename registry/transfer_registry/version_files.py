@@ -40,7 +40,7 @@ class StoredPredictions:
     probabilities: NDArray[np.float32]
 
     def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
-        """Returns the most probable class for each image hash, or None if any image has no prediction."""
+        """Returns the most probable class of each image with the given hashes; None if any image has no prediction."""
         rows = {digest: row for row, digest in enumerate(self.sha256)}
         if not set(sha256) <= rows.keys():
             return None
@@ -81,7 +81,7 @@ def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozens
 
 @contextmanager
 def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
-    """Yields the path of a temporary file to write; stores the file with the version on exit."""
+    """Yields the path of a temporary file to be written; stores this file with the version when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         yield file
@@ -91,7 +91,7 @@ def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Itera
 
 @contextmanager
 def _read_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path | None]:
-    """Yields a temporary copy of a stored file, or None if the file does not exist; deletes the copy on exit."""
+    """Yields a copy of a stored file, or None if the file does not exist; deletes the copy when the block ends."""
     path = f"{_artifact_folder(version)}/{name}"
     stored = client.list_artifacts(version.run_id, _artifact_folder(version)) if version.run_id else []
     if path not in {artifact.path for artifact in stored}:

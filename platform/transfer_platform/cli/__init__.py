@@ -57,7 +57,7 @@ class Commands(click.Group):
 def _collect_less_garbage() -> None:
     """Runs the garbage collector less often, which saves several seconds per command.
 
-    By default, Python keeps scanning the objects that torch and MLflow create on import, which live until exit.
+    The objects that torch and MLflow create on import live until exit; by default, Python scans them repeatedly.
     """
     gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
@@ -108,7 +108,7 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
-@click.option("--train", metavar="NAME", help="Folder in FOLDER that contains the class folders; usually detected.")
+@click.option("--train", metavar="NAME", help="Subfolder of FOLDER with the class folders; detected by default.")
 def init(source: str, out: Path | None, train: str | None) -> None:
     """Inspect the images in FOLDER and write a commented first recipe.
 

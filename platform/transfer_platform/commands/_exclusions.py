@@ -14,7 +14,7 @@ LEAK = "duplicate across splits"
 """Kind of finding reported for an image that occurs in two splits."""
 
 _PRIORITY = ("test", "validation", "train")
-"""Splits in the order in which they keep an image that is in several of them."""
+"""Splits from highest to lowest priority; an image that is in several splits stays in the first of them."""
 
 
 def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str, str]:
@@ -62,11 +62,11 @@ def _indivisible_classes(train: Catalog) -> Iterator[tuple[str, str]]:
         if label not in first:
             yield label, "every image is identical to an image of another class"
         elif len(digests) < 2:
-            yield label, "only one different image; train and test need one each"
+            yield label, "only one distinct image; train and test need one each"
 
 
 def _paths_of_class(dataset: ScannedDataset, label: str) -> Iterator[Path]:
-    """Yields the class folders of a label in all splits; for a manifest, the images."""
+    """Yields the folders of a class in all splits or, for a manifest, the paths of its images."""
     for catalog in dataset.catalogs.values():
         if catalog.from_manifest:
             yield from (image.path for image in catalog.images if image.label == label)
@@ -76,7 +76,7 @@ def _paths_of_class(dataset: ScannedDataset, label: str) -> Iterator[Path]:
 
 
 def _copies(dataset: ScannedDataset, inspection: Inspection) -> Iterator[tuple[Path, str]]:
-    """Yields copies of an image in several splits, except for those in the split with the highest priority."""
+    """Yields each image that is also in a split with higher priority, and the reason for excluding it."""
     split_of = {image.path: split for split, catalog in dataset.catalogs.items() for image in catalog.images}
     for finding in inspection.by_kind(LEAK):
         splits = [split_of[path] for path in finding.files if path in split_of]

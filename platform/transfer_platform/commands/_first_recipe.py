@@ -31,7 +31,7 @@ class InspectedDataset:
     """A dataset's inspection results and resolved splits.
 
     Attributes:
-        unusable: Patterns of classes and files that are excluded because a run could not use them, with the reasons.
+        unusable: Reason for excluding each class or file that a run could not use, keyed by `dataset.exclude` pattern.
     """
 
     inspection: Inspection
@@ -127,7 +127,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     size = _median_size(dataset)
     if isinstance(intensity := dataset.inspection.intensity, IntensityRange):
         values = f"{{low: {intensity.low:g}, high: {intensity.high:g}}}"
-        yield f"  # intensity: {values}", "default: settled from the training images, which have more than 8 bits"
+        yield f"  # intensity: {values}", "default: determined from the training images, which have more than 8 bits"
     yield "  # image_size: 224", f"default: the image size used in pretraining; median size of your images: {size}"
     yield "", ""
 

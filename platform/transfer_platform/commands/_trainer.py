@@ -17,7 +17,7 @@ from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
-"""Searchable fields that determine the network, apart from its head's dropout."""
+"""Searchable fields that determine the network, except for the dropout of its head."""
 
 
 def make_trainer(
@@ -66,7 +66,7 @@ def first_values(recipe: Recipe) -> Recipe:
 
 
 def network_variants(recipe: Recipe) -> list[Recipe]:
-    """Returns the recipe with every combination of its backbones and frozen stages.
+    """Returns one recipe for each combination of backbone and frozen stages.
 
     The batch size is the largest one, and every other search space is replaced by its first choice or lower bound.
     """

@@ -48,7 +48,7 @@ def clear_cache(*, everything: bool = False) -> str:
     """Deletes stored features, except those being computed by another process.
 
     Args:
-        everything: Also delete all other cached data, such as downloads. No process may be using this data.
+        everything: Also delete all other cached data, such as downloads. Other processes must not be using this data.
 
     Returns:
         A sentence that states how much space was freed.

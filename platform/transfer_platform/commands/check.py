@@ -90,7 +90,7 @@ def _version_note() -> str:
     if listed == installed:
         return ""
     versions = ", ".join(f"{library} {number}" for library, number in listed.items())
-    return f"; values are for {versions}; `platform check` computes them for the installed versions"
+    return f"; values are for {versions}; `platform check RECIPE` shows those for the installed versions"
 
 
 def _image_table(splits: Splits) -> Table:

@@ -88,7 +88,7 @@ def classify(
 
 @contextmanager
 def _file(photo: str) -> Iterator[Path]:
-    """Yields the path of a photo. A URL is downloaded again on every call, because its content may change."""
+    """Yields the local path of a photo. URLs are downloaded on every call, because their content may change."""
     if "://" not in photo:
         yield Path(photo)
         return

@@ -54,7 +54,7 @@ def load_conclusion(study: Study, recipe: Recipe, parent: Run, model: Path) -> C
     """Returns the stored conclusion of a study.
 
     Returns:
-        The conclusion; None if none is stored or it is outdated. It is outdated if the best trial, `promotion:` or
+        The conclusion, or None if there is none or it is outdated. It is outdated if the best trial, `promotion:` or
         the MLflow run has changed, or if the registered version or a model file no longer exists.
     """
     stored = study.user_attrs.get(ATTRIBUTE)
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Returns the fraction of unknown test images, and the calibration error and loss before temperature scaling."""
+    """Returns the fraction of test images classified as unknown, and the uncalibrated loss and calibration error."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {

@@ -94,7 +94,7 @@ def compare_runs(run_a: str, run_b: str, *, as_json: bool = False) -> str:
 
     Args:
         run_a: MLflow run ID, or a registered version such as `ants-bees/3` or `ants-bees@champion`.
-        run_b: Run to compare `run_a` with, in the same format.
+        run_b: Run to compare with `run_a`, in the same format.
         as_json: Return JSON instead of text.
 
     Raises:

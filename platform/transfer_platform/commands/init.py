@@ -20,7 +20,7 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 _MAX_ROUNDS = 10
-"""Number of times that a dataset is opened: excluding a class or file may make another one unusable."""
+"""Maximum number of times that a dataset is opened; excluding a class or file may make another one unusable."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
@@ -80,14 +80,14 @@ def _require_free_place(out: Path, source: str) -> None:
             f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it; omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
     require_writable(out)
 
 
 def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDataset:
-    """Inspects a dataset without the classes and files that a run could not use.
+    """Inspects a dataset, excluding the classes and files that a run could not use.
 
     Uses folds if a validation fraction would hold out too few images.
     """

@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and a message for each symlink that cannot be followed, keyed by path."""
+    """Returns the files below a folder, and an error message for each path that cannot be read, keyed by path."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

@@ -252,9 +252,9 @@ class _Session:
         return conclude(folder, self.recipe, self.splits, self.study, self.parent, best_run, fit.logits, self.say)
 
     def _write_model(self, number: int, best: Recipe, fit: FitResult, folder: Path) -> None:
-        """Writes the served form of the best trial, unless `folder` still contains it.
+        """Writes the best trial's model in the form that is served, unless `folder` already contains it.
 
-        Writing it again would train the network again if the recipe uses folds.
+        If the recipe uses folds, the network is trained again before it is written.
         """
         false_alarms = self.recipe.promotion.false_alarms if self.recipe.promotion else None
         written = {"trial": number, "false_alarms": false_alarms}
@@ -266,7 +266,7 @@ class _Session:
 
 
 def _require_databases(recipe: Recipe) -> None:
-    """Checks that the databases can be used, so that a run with an unusable database fails before the search."""
+    """Raises an error if a database cannot be used, so that the run fails before the search rather than after it."""
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

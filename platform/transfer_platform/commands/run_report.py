@@ -62,7 +62,7 @@ def log_data(run: Run, inspection: Inspection, splits: Splits) -> None:
 
 
 def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictions: Predictions) -> None:
-    """Logs the `splits.selection` images that are probably mislabeled, judging by the best trial's predictions."""
+    """Logs the `splits.selection` images that are probably mislabeled according to the best trial's predictions."""
     findings = [*misclassified_images(splits.selection, splits.classes, predictions.probabilities)]
     columns: dict[str, list[object]] = {
         "file": [inspection.name(finding.files[0]) for finding in findings],

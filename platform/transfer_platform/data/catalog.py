@@ -200,9 +200,9 @@ def class_differences(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> l
 def in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], field_name: str, allowed: Collection[Path] = frozenset()
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
-    """Finds field values that occur in several splits. Returns their images, keyed by value, then by split.
+    """Returns images that share a field value with images in other splits, keyed by value, then by split.
 
-    Ignores `allowed` files and images with an empty value.
+    The files in `allowed` and images with an empty value are ignored.
     """
     value_of = attrgetter(field_name)
     counts = Counter(value for images in images_by_split.values() for value in set(map(value_of, images)))

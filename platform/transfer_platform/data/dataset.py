@@ -71,8 +71,8 @@ class ScannedDataset:
         """Splits the images with `build_splits`, as configured in the recipe.
 
         Args:
-            similar: Digests of each set of near duplicates, which fractions and folds do not divide; not used if
-                `dataset.group_near_duplicates` is false.
+            similar: Digests of each set of near duplicates, which stay together when images are divided by fractions or
+                into folds. Ignored if `dataset.group_near_duplicates` is false.
         """
         specs = self.resolved_splits.split_specs
         validation = specs["validation"]
@@ -89,7 +89,7 @@ class ScannedDataset:
 def open_dataset(config: DatasetConfig, folder: Path, progress: Progress = silent, say: Say = silent) -> ScannedDataset:
     """Downloads a dataset if necessary, resolves its splits and reads every image once.
 
-    Problems with individual files are collected in the catalogs and raise no error. Relative paths in `config` are
+    Problems with individual files do not raise an error, but are added to the catalogs. Relative paths in `config` are
     relative to `folder`, the folder that contains the recipe file. `say` is called with messages about detected
     splits before the images are read.
 

@@ -46,8 +46,8 @@ def split_by_group(
 
     `fractions` may contain `test` and `validation`. A group is in test if `sha256(split_seed:group:NAME)`, scaled to
     the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows. Every
-    class is in train and test (see `select_test`). Validation gets approximately the validation fraction of the other
-    images of each class, except for classes that are left in a single group. Groups that contain near duplicates,
+    class is in train and test (see `select_test`). Validation gets approximately its fraction of the remaining images
+    of each class. If a class has only one group left, that group stays in train. Groups that share near duplicates,
     listed in `similar`, stay together. `folds` is the number of folds into which train is divided afterwards.
 
     Returns:
@@ -104,7 +104,7 @@ def _hash(salt: str, name: str) -> int:
 
 
 def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -> list[SplitUnit]:
-    """Returns the validation units. The only unit of a class is left in train."""
+    """Returns the units for validation. If a class has only one unit, that unit stays in train."""
     single = set(scarce_classes(units, 2))
     divided = [unit for unit in units if not single.intersection(unit.labels)]
     if not divided:
@@ -176,7 +176,7 @@ class _Assignment:
 def _require_classes(
     units: Sequence[SplitUnit], parts: Sequence[int], subject: str, remedy: str, in_train: Collection[str] = ()
 ) -> None:
-    """Raises a `SplitError` if a class is in one part only, except for the classes `in_train`."""
+    """Raises a `SplitError` if a class is in only one part, unless the class is listed in `in_train`."""
     parts_of: dict[str, set[int]] = defaultdict(set)
     groups: Counter[str] = Counter()
     for unit, part in zip(units, parts, strict=True):

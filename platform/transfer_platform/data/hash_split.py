@@ -32,10 +32,10 @@ def split_by_hash(
 ) -> dict[str, tuple[ImageRecord, ...]]:
     """Splits images into train, validation and test.
 
-    An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction. The
-    validation fraction applies to the images left in each class; those with the smallest hashes are chosen. Every class
-    is in train and test, and a class of three images is in validation too: if necessary, its image with the smallest
-    hash is in test, or the ones with the largest hashes are not. Identical files count as one image.
+    An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
+    Validation gets its fraction of the remaining images of each class, those with the smallest hashes. If necessary,
+    images are moved into or out of test so that every class is in train and test, and a class of three images is also
+    in validation (see `select_test`). Identical files count as one image.
 
     Args:
         images: Images of all classes.
@@ -78,7 +78,7 @@ def assign_folds(
     """Returns the fold of each training image, from 0 to `folds` - 1; the folds are stratified by class.
 
     The images must be sorted by label. Identical files and the near duplicates in `similar` are in the same fold. A
-    class with fewer images than folds is missing from some of them, but every network is trained on all classes.
+    class with fewer images than folds is missing from some folds, but every network is trained on all classes.
 
     Raises:
         SplitError: A class has a single distinct image, or there are fewer distinct images than folds.
@@ -101,7 +101,7 @@ def hash_to_int(text: str) -> int:
 
 
 def first_fraction(fractions: Mapping[str, float]) -> float:
-    """Returns the fraction by which the images are divided first: that of test, otherwise that of validation."""
+    """Returns the fraction that is split off first: the test fraction or, if there is none, the validation fraction."""
     return fractions.get("test", fractions.get("validation", 0.0))
 
 
@@ -116,7 +116,7 @@ def require_validation(validation: Collection[SplitUnit], noun: str) -> None:
     """Raises a `SplitError` if no unit was selected for validation."""
     if not validation:
         raise SplitError(
-            f"validation has no images: apart from test, no class has two {noun}; add images, or set "
+            f"validation has no images: no class has two {noun} outside test; add images, or set "
             "dataset.splits.validation or dataset.splits.test to a folder or to manifest rows"
         )
 
@@ -125,7 +125,7 @@ def require_folds(units: Sequence[SplitUnit], folds: int, noun: str) -> None:
     """Raises a `SplitError` if a class has a single unit, or if there are fewer units than folds."""
     if single := scarce_classes(units, 2):
         raise SplitError(
-            f"cross-validation needs two training images of every class, but there is only one of {noun} for "
+            f"cross-validation needs two {noun} for every class in train, but there is only one for "
             f"{list_classes(single)}; add images, set dataset.splits.validation to a fraction such as 0.2, or list the "
             "class folder (in a manifest, its images) in dataset.exclude"
         )
@@ -141,7 +141,7 @@ def _hash(salt: str, name: str) -> int:
 
 
 def _by_class(units: Sequence[SplitUnit], salt: str) -> Iterator[SplitUnit]:
-    """Yields the units of each class, near duplicates first (largest first), then by hash."""
+    """Yields the units class by class, those with the most near duplicates first, then by hash."""
     members: dict[str, list[SplitUnit]] = defaultdict(list)
     for unit in units:
         members[min(unit.labels)].append(unit)
@@ -154,9 +154,9 @@ def _load(counts: Counter[str], unit: SplitUnit) -> tuple[int, int]:
 
 
 def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -> list[SplitUnit]:
-    """Returns `round(fraction * n)` of the n images of each class, and the units of near duplicates that then fit.
+    """Returns the units for validation: at least one of each class if possible, leaving at least one for train.
 
-    Every class gets at least one unit, and keeps at least one for train.
+    Selects `round(fraction * n)` of each class's n images without near duplicates, then near duplicates that fit.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, unit in enumerate(units):

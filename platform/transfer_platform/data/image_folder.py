@@ -24,13 +24,13 @@ from transfer_platform.file_problems import printable
 from transfer_platform.sources.walk import is_ignored, walk
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Names of metadata files; `datasets` reads the same."""
+"""Names of metadata files; the `datasets` library uses the same names."""
 
 
 def read_image_folder(root: Path, group_by: str | None = None, exclude: Collection[str] = ()) -> Manifest | None:
-    """Returns the manifest of a folder with metadata files, or None if the folder has none with labels.
+    """Returns the manifest of a folder, or None if the folder has no metadata files with labels.
 
-    As for class folders, the images may be in the only subfolder.
+    If the folder has only one subfolder, the metadata file may be in that subfolder.
 
     Args:
         root: Folder of the dataset.
@@ -52,13 +52,13 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
         names = ", ".join(printable(file.relative_to(root)) for file in found.values())
         raise DataError(
             f"{printable(root)} has {names}, but {', '.join(missing)} has no metadata file with the columns "
-            f"{FILE_NAME} and label; add one, or exclude the others with dataset.exclude to use the class folders"
+            f"{FILE_NAME} and label; add one, or list the existing ones in dataset.exclude to use the class folders"
         )
     return _joined(root, {folder: read_manifest(file, group_by) for folder, file in found.items()})
 
 
 def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]:
-    """Yields a note if the folder of the metadata files contains other files than these and the `listed` images."""
+    """Yields a note if the manifest's folder contains files other than metadata files and the `listed` images."""
     folder = manifest.folder
     own = {folder / part.name for part in manifest.parts} or {manifest.file}
     paths = {Path(file.path) for file in walk(folder, folder).files}
@@ -69,7 +69,7 @@ def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]
 
 
 def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path | None:
-    """Returns the metadata file of a folder that contains file names and labels; a list of captions does not."""
+    """Returns the metadata file of a folder; files without labels, such as lists of captions, are ignored."""
     files = [folder / name for name in METADATA_FILES]
     used = [file for file in files if _is_file(file) and not _is_excluded(file.relative_to(root), exclude)]
     labeled = [file for file in used if _has_labels(file)]
@@ -80,7 +80,7 @@ def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path |
 
 
 def _is_folder(folder: Path, root: Path) -> bool:
-    """Returns whether a path is a visible folder; links that lead out of the dataset are not followed."""
+    """Returns whether a path is a visible folder, not counting links that lead out of the dataset."""
     return folder.is_dir() and not is_ignored(folder.name) and folder.resolve().is_relative_to(root)
 
 
@@ -105,13 +105,13 @@ def _with_split_folders(manifest: Manifest) -> Manifest:
     splits = [split_for_name(PurePosixPath(row.path).parts[0]) if row.path.strip() else "" for row in manifest.rows]
     if manifest.splits or not all(splits) or len({*splits}) < 2:
         return manifest
-    note = f"the splits {', '.join(sorted({*splits}))} are the folders of the images"
+    note = f"splits taken from the folders of the images: {', '.join(sorted({*splits}))}"
     rows = [replace(row, split=split) for row, split in zip(manifest.rows, splits, strict=True)]
     return replace(manifest, rows=tuple(rows), notes=(*manifest.notes, note))
 
 
 def _joined(root: Path, manifests: Mapping[Path, Manifest]) -> Manifest:
-    """Joins the manifests of split folders; a folder is the split of its rows."""
+    """Joins the manifests of split folders and sets the split of each row."""
     rows, errors, notes, parts = [], [], [], list[ManifestPart]()
     start = 0
     for folder, manifest in manifests.items():
@@ -123,6 +123,6 @@ def _joined(root: Path, manifests: Mapping[Path, Manifest]) -> Manifest:
         ]
         errors += [(start + number, error) for number, error in manifest.errors]
         notes += [f"{name}/{manifest.file.name}: {note}" for note in manifest.notes]
-        notes += [f"the rows of {name}/{manifest.file.name} are {split} images"]
+        notes += [f"the images listed in {name}/{manifest.file.name} are in {split}"]
         start = max([start, *(row.number for row in rows), *(number for number, _ in errors)]) + 1
     return Manifest(root, tuple(rows), tuple(errors), tuple(notes), tuple(parts), is_listed_by_user=False)

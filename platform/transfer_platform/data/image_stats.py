@@ -51,7 +51,7 @@ _MIN_DECODED_SIDE = 4 * THUMBNAIL_SIDE
 def compute_stats(content: bytes, name: str) -> bytes:
     """Fully decodes an image and returns a packed `HEADER_DTYPE` record followed by the RGB thumbnail.
 
-    In the thumbnail of an image with more than 8 bits, black is the image's smallest value, and white its largest.
+    If the image has more than 8 bits, its smallest value is black in the thumbnail, and its largest value is white.
 
     Raises:
         UnreadableImageError: The image cannot be decoded; `transfer_model.decode.decode` rejects the same images.
@@ -90,7 +90,7 @@ def compute_stats(content: bytes, name: str) -> bytes:
 
 
 def deep_images(headers: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Returns a mask (N,) of the grayscale images with more than 8 bits; `headers` are `HEADER_DTYPE` records (N,)."""
+    """Returns a mask (N,) of the grayscale images with more than 8 bits, given the `HEADER_DTYPE` records (N,)."""
     from transfer_model.intensity import is_deep
 
     modes, indices = np.unique(headers["mode"], return_inverse=True)
@@ -183,7 +183,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _rescaled(thumbnail: NDArray[np.uint8], header: np.void, intensity: Intensity | None) -> NDArray[np.float64]:
-    """Returns a thumbnail whose black and white are those of `intensity` instead of the image's own range."""
+    """Rescales a thumbnail from the image's own range of gray values to `intensity`; None means the full scale."""
     from transfer_model.intensity import full_scale
 
     lowest, highest = float(header["lowest"]), float(header["highest"])

@@ -1,4 +1,4 @@
-"""Settles the range of gray values in images with more than 8 bits."""
+"""Determines the range of gray values for images with more than 8 bits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.schema import IntensitySetting
 
 TOLERANCE = 0.03
-"""Fraction of the range by which values may exceed it; resampling overshoots by this much."""
+"""Values may exceed a range by this fraction of its size, because resampling can overshoot."""
 
 _EIGHT_BITS = IntensityRange(low=0, high=255)
 _RARE = 0.05
 _FAR = 8
-"""Values of rare images are not covered if the range would be more than this many times as large."""
+"""Values of rare images are ignored if they would make the range more than this many times as large."""
 
 
 def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
-    """Returns `full` or the range that a setting stands for.
+    """Returns the range that a setting stands for, or `full`.
 
-    `auto` becomes the smallest range that contains the values of the training images, apart from `TOLERANCE`, and is
-    0 to 1, or 0 to 2^n - 1 with at least 8 bits; its lower end is a negative power of two if there are negative values.
-    Values of at most 5% of the images are not covered if the range would be more than eight times as large. If no
-    training image has more than 8 bits, `auto` becomes `full`.
+    `auto` becomes 0 to 1, or 0 to 2^n - 1 with n >= 8: the smallest range that covers the values of the training images
+    (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0. Values of at
+    most 5% of the images are ignored if they would make the range more than eight times as large. If no training image
+    has more than 8 bits, `auto` becomes `full`.
 
     Args:
         setting: Value of `dataset.intensity`.
@@ -48,7 +48,7 @@ def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySet
 
 
 def as_intensity(setting: IntensitySetting) -> Intensity | None:
-    """Returns a setting as `Preprocessing.intensity`; `full`, and `auto` if it is not settled, become None."""
+    """Converts a setting to `Preprocessing.intensity`; `full` and an unsettled `auto` become None."""
     if setting == "8bit":
         setting = _EIGHT_BITS
     return Intensity(setting.low, setting.high) if isinstance(setting, IntensityRange) else None
@@ -65,14 +65,14 @@ def covering_range(lowest: float, highest: float) -> IntensityRange:
 
 
 def far_images(headers: NDArray[np.void], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
-    """Returns a mask (N,) of the images for which the range `common` would become more than `factor` times as large."""
+    """Returns a mask (N,) of the images that would make the range `common` more than `factor` times as large."""
     return _is_far_below(headers["lowest"], common, factor) | _is_far_above(headers["highest"], common, factor)
 
 
 def _robust_range(lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> IntensityRange:
-    """Returns the range that covers the values of all images except far values of rare images.
+    """Returns the range that covers the values of all images, except the far values of at most 5% of the images.
 
-    The methods of the quantiles let no image of fewer than 21 count as rare.
+    If there are fewer than 21 images, the quantile methods ensure that no values are ignored.
     """
     common = covering_range(
         float(np.quantile(lowest, _RARE, method="lower")), float(np.quantile(highest, 1 - _RARE, method="higher"))

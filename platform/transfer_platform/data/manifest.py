@@ -17,7 +17,7 @@ from transfer_platform.suggest import did_you_mean
 STANDARD_COLUMNS = ("path", "label", "split", "weight")
 """Columns with a predefined meaning; names are case-insensitive."""
 FILE_NAME = "file_name"
-"""Name of the column `path` in the metadata files of Hugging Face; understood if there is no column `path`."""
+"""Name of the `path` column in Hugging Face metadata files; recognized if there is no `path` column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class ManifestRow:
     """One image listed in a manifest.
 
     Attributes:
-        number: Line number in a text file, or row number in a Parquet file, starting at 1. In a manifest of several
-            files, the number of the `ManifestPart` is added.
+        number: Line number in a text file, or row number in a Parquet file, starting at 1. If the manifest consists
+            of several files, `ManifestPart.start` is added.
         path: Path or URL as written in the file.
         label: Class, in Unicode normal form NFC.
         split: `train`, `validation` or `test`; empty if there is no `split` column.
@@ -62,11 +62,11 @@ class Manifest:
     Attributes:
         file: File of the manifest; a folder if the manifest consists of several files below this folder.
         rows: All rows with the correct number of cells.
-        errors: Line or row number and message for each error; empty if the manifest is valid.
+        errors: The line or row number and the message of each error; empty if the manifest is valid.
         notes: Messages about the columns.
-        parts: Files of the manifest, in the order of their numbers; empty if it consists of one file.
-        is_listed_by_user: True if the user named the manifest. False if it was found in the folder of a dataset, which
-            may come from anyone; its paths must stay inside this folder.
+        parts: Files of the manifest, sorted by `start`; empty if the manifest is a single file.
+        is_listed_by_user: True if the user named the manifest. False if it was found in the folder of a dataset; its
+            paths must then stay inside this folder, because the dataset may come from an untrusted source.
     """
 
     file: Path

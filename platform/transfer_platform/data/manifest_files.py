@@ -62,7 +62,7 @@ class ManifestImages:
 
     @property
     def names(self) -> dict[str, Path]:
-        """Paths of the images; the keys include both the entry names and the paths written in the manifest."""
+        """Paths of the images, keyed by entry name and by the path written in the manifest."""
         as_written = {entry.row.path: entry.path for entry in self.entries}
         return as_written | {entry.name: entry.path for entry in self.entries}
 
@@ -124,8 +124,8 @@ class ManifestImages:
 def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
-    A manifest that the user named may list any file or URL. File paths of one that was downloaded from `url`, or found
-    in the folder of a dataset, must stay inside its folder.
+    A manifest that the user named may list any file or URL. If a manifest was downloaded from `url`, or found in the
+    folder of a dataset, its file paths must stay inside its folder.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.
@@ -187,7 +187,7 @@ def _locate(row: ManifestRow, folder: Path, base_url: str) -> ManifestEntry:
 def _fetch(
     entries: Sequence[ManifestEntry], manifest: Manifest, progress: Progress
 ) -> tuple[list[ManifestEntry], dict[Path, FileProblem]]:
-    """Downloads images; returns the local entries, and the problems with the other entries, keyed by path."""
+    """Downloads images; returns the entries of all local files, and the failed downloads, keyed by path."""
     urls = [entry.url for entry in entries if entry.url]
     results = fetch_images(urls, f"downloading images in {manifest.file.name}", progress) if urls else {}
     present, problems = list[ManifestEntry](), dict[Path, FileProblem]()

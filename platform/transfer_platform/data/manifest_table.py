@@ -27,8 +27,8 @@ class Table:
 
     Attributes:
         columns: Column names, as written in the file.
-        rows: Line or row number and cells of each valid row; every row has a cell for every column.
-        errors: Line or row number and message for each row that is not valid.
+        rows: The line or row number and the cells of each valid row, which has one cell per column.
+        errors: The line or row number and the error message of each invalid row.
     """
 
     columns: list[str]
@@ -78,7 +78,7 @@ def _parse_text(reader: Iterator[list[str]]) -> Table:
 
 
 def _parse_json(lines: Iterator[str]) -> Table:
-    """Parses one JSON object per line; a value that a line does not have is empty."""
+    """Parses one JSON object per line; missing values become empty."""
     table = Table([])
     objects = list[tuple[int, dict[str, object]]]()
     for number, line in enumerate(lines, 1):

@@ -27,7 +27,7 @@ def match_patterns(
 
     Args:
         config: The `dataset` section of a recipe.
-        match: Function that returns the matching files of a source, given the patterns and the name of their field.
+        match: Function that takes patterns and the name of their field, and returns the matching files.
 
     Raises:
         DataError: Some patterns match nothing; the message lists the unmatched patterns of both fields.

@@ -32,7 +32,7 @@ MAX_THREADED_FILES = 512
 """Maximum number of files for which threads are faster than processes."""
 
 _MIN_CHUNK_FILES, _MAX_CHUNK_FILES, _CHUNKS = 32, 256, 64
-"""Minimum and maximum number of files per chunk, and the target number of chunks within these bounds."""
+"""Minimum and maximum number of files per chunk, and the number of chunks to aim for within these limits."""
 _MAX_CHUNK_BYTES = 64 << 20
 _IDLE_SECONDS = 10
 """Seconds after which an idle worker process exits."""
@@ -130,8 +130,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks that may be pending at a time.
 
-    Many files are read by processes, not threads, because for small images Python code (which holds the GIL) takes
-    longer than Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
+    Many files are read by processes instead of threads: small images take more time in Python code, which holds the
+    GIL, than in Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -169,7 +169,7 @@ def _chunks(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Makes a worker process ignore Ctrl-C and exit soon after its parent process (with ID `parent`) exits."""
+    """Makes a worker process ignore Ctrl-C, and exit soon after its parent process, whose ID is `parent`."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -181,7 +181,7 @@ def exit_with_parent(parent: int) -> None:
 
 
 def scan_chunk(paths: Sequence[str], cache: DiskCache | None) -> list[ScannedFile]:
-    """Hashes files and decodes those that are not in the cache; the files must all fit in memory at once."""
+    """Hashes files, and decodes those that are not in the cache; all files are in memory at the same time."""
     contents = [_read_content(path) for path in paths]
     digests = ["" if isinstance(content, FileProblem) else hashlib.sha256(content).hexdigest() for content in contents]
     cached = _cached_stats(cache, [digest for digest in digests if digest]) if cache else {}
@@ -213,9 +213,9 @@ def _scan(content: bytes, digest: str, cached: bytes | None) -> ScannedFile:
 
 
 def _first_line(content: bytes) -> str:
-    """Returns the first line of a text file: of a web page, a pointer of Git LFS, an error message of a server, ...
+    """Returns the first line of a text file, such as a web page, a Git LFS pointer or an error message of a server.
 
-    Returns at most 60 characters, and an empty string if they are not printable ASCII characters.
+    The line is cut off after 60 characters. If not all of them are printable ASCII, returns an empty string.
     """
     line = next(iter(content[:60].splitlines()), b"").decode("ascii", "replace").strip()
     return line if line.isascii() and line.isprintable() else ""

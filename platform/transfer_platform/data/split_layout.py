@@ -1,4 +1,4 @@
-"""Infers any splits missing from the recipe, using folder names or manifest rows."""
+"""Uses folder names or manifest rows to infer splits that a recipe does not set."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ResolvedSplits:
     """The source of every split.
 
     Attributes:
-        train: Folder that contains the class folders, relative to the source; for a manifest, the word `train`.
-        validation: A folder, a fraction of train, or cross-validation folds; for manifest rows, the word `validation`.
-        test: A folder or a fraction of train; for manifest rows, the word `test`.
+        train: Folder that contains the class folders, relative to the source; for a manifest, `train`.
+        validation: A folder, a fraction of train, or cross-validation folds; for manifest rows, `validation`.
+        test: A folder or a fraction of train; for manifest rows, `test`.
         reasons: Reasons for the inferred splits, keyed by split; obvious choices have no entry.
         unused: Messages about unused folders, and about folders that are used as classes despite their split names.
     """
@@ -61,7 +61,7 @@ class ResolvedSplits:
 
 
 def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> ResolvedSplits:
-    """Fills in splits not set in `dataset.splits`, based on the splits listed in the manifest."""
+    """Fills in the splits that `dataset.splits` does not set, based on the splits in the manifest."""
     specs: dict[str, str | float] = {split: split if split in listed else HOLDOUT_FRACTION for split in _HELD_OUT}
     return ResolvedSplits(
         "train" if splits.train is None else splits.train,
@@ -72,7 +72,7 @@ def resolve_manifest_splits(listed: Sequence[str], splits: SplitsConfig) -> Reso
 
 
 def resolve_folder_splits(root: Path, splits: SplitsConfig) -> ResolvedSplits:
-    """Fills in splits not set in `dataset.splits`, based on the names of the folders in the source.
+    """Fills in the splits that `dataset.splits` does not set, based on the folder names in the source.
 
     If there is a validation folder but no test folder, the validation folder becomes the test split, because promotion
     requires images that were not used for training or selection.
@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to a given training folder or, if there are none, next to a parent folder."""
+    """Finds the held-out folders next to a training folder or, if it has none, next to its nearest parent with any."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -227,7 +227,7 @@ class _FolderTree:
         return folder if below else None
 
     def splits(self, parent: Path) -> dict[str, list[str]]:
-        """Folders in `parent` named after a split, keyed by split; the key `""` holds those without class folders."""
+        """Folders in `parent` that have the name of a split, keyed by split (`""` if without class folders)."""
         names: dict[str, list[str]] = {split: [] for split in (*SPLIT_NAMES, "")}
         for folder in self.subfolders(parent):
             if split := split_for_name(folder.name):

@@ -64,7 +64,7 @@ def scarce_classes(units: Iterable[SplitUnit], minimum: int) -> list[str]:
 
 
 def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitUnit]:
-    """Replaces units that contain near duplicates of one of the classes `labels` by their parts."""
+    """Replaces each unit of near duplicates that contains one of the classes `labels` with its parts."""
     classes = set(labels)
     return [
         part for unit in units for part in (unit.parts if unit.parts and classes.intersection(unit.counts) else (unit,))
@@ -72,10 +72,10 @@ def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitU
 
 
 def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUnit]:
-    """Replaces units of near duplicates by their parts if a class could then not have about `fraction` in a split.
+    """Replaces each unit of near duplicates that has too many images of a class with its parts.
 
-    This is so if the unit has more images of the class than either side of the division should have. Otherwise, one
-    other image in the class would be the only one on the other side.
+    A unit has too many images if its share of the class is greater than both `fraction` and `1 - fraction`. If it were
+    not divided, the other side might get only a single image of the class.
     """
     share = max(fraction, 1 - fraction)
     totals: Counter[str] = Counter()
@@ -87,7 +87,7 @@ def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUn
 
 
 def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None:
-    """Raises a `SplitError` that names the classes with a single unit, which cannot be in both train and `split`."""
+    """Raises a `SplitError` if any classes have only one unit, and so cannot be in both train and `split`."""
     if single := scarce_classes(units, 2):
         raise SplitError(
             f"every class needs {noun} in both train and {split}, but there is only one for {list_classes(single)}; "
@@ -96,7 +96,7 @@ def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None
 
 
 def list_classes(labels: Sequence[str]) -> str:
-    """Joins the first ten class names for a message; if there are more, appends the number of the others."""
+    """Joins the first ten class names for a message; if there are more, appends the number of remaining classes."""
     more = f" and {len(labels) - _MAX_LISTED} more" if len(labels) > _MAX_LISTED else ""
     return ", ".join(map(repr, labels[:_MAX_LISTED])) + more
 
@@ -106,23 +106,23 @@ def select_test(
 ) -> tuple[list[SplitUnit], list[SplitUnit]]:
     """Divides units into test and the rest, so that every class is in both.
 
-    The hash of a unit is the smallest hash of its names. A unit is in test if its hash, divided by 2**256, is below the
-    fraction. A unit of near duplicates must also fit (see `ClassShares`): the smallest of many hashes is almost always
-    below the fraction.
+    The hash of a unit is the smallest hash of its names. A unit is in test if its hash, divided by 2**256, is below
+    `fraction`. A unit of near duplicates must also fit (see `ClassShares`), because the smallest of its many hashes is
+    almost always below `fraction`.
 
-    A class without a test unit then gets its smallest unit, or the one with the smallest hash if several are equally
-    small. A class with fewer than `keep` units in the rest gets back the units with the largest hashes, as long as one
-    is left in test.
+    If a class then has no unit in test, its smallest unit is moved there; among equally small units, the one with the
+    smallest hash. If a class has fewer than `keep` units in the rest, its test units with the largest hashes are moved
+    back, as long as one is left in test.
 
     Args:
         units: At least two units of each class.
         hash_of: Function that maps a name to an integer below 2**256.
         fraction: Test fraction, between 0 and 1.
         noun: Plural noun for the units in error messages.
-        keep: Number of units of each class that the rest needs; 2 if it is divided again.
+        keep: Number of units of each class that the rest needs; 2 if the rest is divided again.
 
     Raises:
-        SplitError: A class has a single unit, or classes share units so that they cannot be divided.
+        SplitError: A class has only one unit, or cannot be divided because other classes share its units.
     """
     require_two_units(units, "test", noun)
     selection = _Selection(units, [min(map(hash_of, unit.names)) for unit in units], fraction)
@@ -140,10 +140,10 @@ def select_test(
 
 
 class ClassShares:
-    """Number of images that a split has of each class, and the share that is available for units of near duplicates.
+    """Counts the images of each class in a split, and limits the units of near duplicates that the split can take.
 
-    A unit fits if the split then has at most its fraction of the images in units that are not larger. Larger units do
-    not count: a single large unit, which stays in train, must not draw all other images into the split.
+    A unit fits if the split would then have at most `fraction` of the images in units of this size or smaller. If
+    larger units counted, a single large unit that stays in train could draw all other images into the split.
     """
 
     def __init__(self, units: Iterable[SplitUnit], fraction: float) -> None:
@@ -154,15 +154,15 @@ class ClassShares:
             self._count(self._available, unit)
 
     def add(self, unit: SplitUnit) -> None:
-        """Counts the images of a unit as taken."""
+        """Adds the images of a unit to the counts of the split."""
         self._count(self._taken, unit)
 
     def taken(self, label: str) -> int:
-        """Returns the number of images of a class that the split has."""
+        """Returns the number of images of a class in the split."""
         return self._taken[label].total()
 
     def fits(self, unit: SplitUnit) -> bool:
-        """Returns whether the share of each class of a unit admits it."""
+        """Returns whether the split can take a unit without exceeding the limit for any class."""
         return all(
             _images_up_to(self._taken[label], unit.counts[label]) + unit.counts[label]
             <= self._fraction * _images_up_to(self._available[label], unit.counts[label])
@@ -182,7 +182,7 @@ def _images_up_to(images: Counter[int], size: int) -> int:
 
 
 class _Selection:
-    """Test units: first by hash and fraction, then changed until every class is in test and in the rest."""
+    """Selects test units by hash; `complete` then moves units so that every class is in both test and the rest."""
 
     def __init__(self, units: Sequence[SplitUnit], hashes: Sequence[int], fraction: float) -> None:
         self.units, self.hashes = units, hashes
@@ -292,7 +292,7 @@ def _joined(parts: Sequence[SplitUnit]) -> SplitUnit:
 
 
 def _components(rows: Sequence[int], columns: Sequence[int], height: int, width: int) -> list[int]:
-    """Returns the connected component of each of `height` rows; each row is linked to the column beside it."""
+    """Returns the connected component of each of `height` rows; `rows[i]` is linked to `columns[i]` for every i."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

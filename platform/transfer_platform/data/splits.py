@@ -74,12 +74,12 @@ class Splits:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's labels, image bytes and (in train) weights, independent of file names and order."""
+        """SHA-256 of each split's labels, image bytes and (in train) weights; file names and order have no effect."""
         return {split: fingerprint(images, weighted=split == "train") for split, images in self.by_name.items()}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the fingerprints of all splits and, with groups or near duplicates, of the folds."""
+        """SHA-256 of the fingerprints of all splits, and of the folds if there are groups or near duplicates."""
         grouped = self.near_duplicates or any(image.group for image in self.train)
         folds = {
             f"fold {fold}": fingerprint(image for image, own in zip(self.train, self.folds, strict=True) if own == fold)
@@ -122,7 +122,7 @@ def build_splits(
         folds: Number of cross-validation folds; 0 disables cross-validation.
         split_seed: Seed of the splits and folds.
         allowed: Files allowed to appear in more than one split.
-        similar: Digests of each set of near duplicates; fractions and folds do not divide these sets.
+        similar: Digests of each set of near duplicates; each set stays in one split and fold if possible.
 
     Raises:
         SplitError: The classes differ, a class has too few images, or two splits share an image or a group.
@@ -146,7 +146,7 @@ def build_splits(
 def images_in_several_splits(
     images_by_split: Mapping[str, Sequence[ImageRecord]], allowed: Collection[Path] = frozenset()
 ) -> list[dict[str, tuple[ImageRecord, ...]]]:
-    """For each image in several splits, returns its files, keyed by split; ignores `allowed` files."""
+    """Returns the files of each image that is in several splits, keyed by split; ignores `allowed` files."""
     return list(in_several_splits(images_by_split, "sha256", allowed).values())
 
 

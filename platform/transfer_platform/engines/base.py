@@ -15,8 +15,8 @@ class Engine(Protocol):
       (`TrialTrainer.train`);
     - calls `trial.report` after every epoch, so that the study can prune the trial;
     - logs each trial to its own MLflow run (`Tracker.start_trial_run`);
-    - continues this run, without logging any step twice, if the trial was interrupted in an earlier process
-      (`trial.resumed` is True);
+    - if the trial was interrupted in an earlier process (`trial.resumed` is True), continues its MLflow run without
+      logging any step twice;
     - may save the weights of the best trial; if they are missing, `LocalEngine.restore` retrains the trial.
 
     Results must depend only on the recipe, images and seed, not on the machine or on earlier trials.

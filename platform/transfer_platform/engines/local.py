@@ -47,11 +47,11 @@ class LocalEngine(Engine):
     def run_trial(self, trial: Trial) -> float:
         """Trains a trial and returns its objective value at the best epoch.
 
-        An interrupted trial is retrained from scratch under the same number and in the same MLflow run.
+        An interrupted trial is retrained from scratch, with the same trial number and in the same MLflow run.
 
         Raises:
             Pruned: The study pruned the trial.
-            TrainingError: The values of the trial cannot be trained, memory ran out, or the loss is not finite.
+            TrainingError: Training is impossible with the trial's values, memory ran out, or the loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
@@ -105,7 +105,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """On exit, ends a trial's MLflow run after recording the trial's state: complete, pruned or failed."""
+    """On exit, records whether the trial was completed, pruned or failed, and ends its MLflow run."""
     try:
         yield
     except Pruned:

@@ -36,7 +36,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def remove_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Returns the probabilities (N, C) that the network predicts without temperature scaling."""
+    """Converts probabilities (N, C) back to those that the network predicts without temperature scaling."""
     positive = np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)
     logits = np.log(positive) * temperature
     uncalibrated: NDArray[np.float64] = np.exp(log_softmax(logits, axis=1))

@@ -1,4 +1,4 @@
-"""Class and file names in figures: fonts for them, or escape sequences."""
+"""Fonts and escape sequences for class and file names in figures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class DrawnNames:
 def drawn_names(names: Sequence[str]) -> DrawnNames:
     """Prepares names for a figure; names from users may contain any script, line breaks, invalid UTF-8 and `$`.
 
-    The fonts that Matplotlib installs have no Chinese, Japanese or Korean characters, among others. Matplotlib would
-    draw a box for each of them.
+    The fonts that come with Matplotlib lack Chinese, Japanese and Korean characters, among others. Without another
+    font, Matplotlib would draw a box for each of them.
     """
     texts = [printable(name) for name in names]
     fonts, missing = _covering_fonts(texts)
@@ -49,7 +49,7 @@ def drawn_names(names: Sequence[str]) -> DrawnNames:
 
 
 def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Finds installed fonts for all characters of some texts.
+    """Finds installed fonts that together have as many characters of the texts as possible.
 
     Returns:
         Font files, starting with Matplotlib's default font, and the characters that none of them has.
@@ -69,9 +69,9 @@ def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def in_one_font(lines: Sequence[str]) -> tuple[str, str]:
-    """Returns lines as one text for Pillow, which draws a text in one font, and the file of this font.
+    """Joins lines into one text, and returns it with the path of the font that has most of its characters.
 
-    Characters that the font does not have are escape sequences.
+    Pillow draws a text in a single font; characters that the font lacks are replaced with escape sequences.
     """
     texts = [printable(line) for line in lines]
     fonts, _ = _covering_fonts(texts)
@@ -87,7 +87,7 @@ def _escape(text: str, missing: set[str]) -> str:
 
 
 def _characters(path: str) -> set[str]:
-    """Returns the characters of a font; none if the font is unusable or only has placeholders."""
+    """Returns the characters of a font; empty if the font is unusable or contains only placeholders."""
     try:
         font = FT2Font(path)
         codes = font.get_charmap()

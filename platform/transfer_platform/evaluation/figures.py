@@ -89,7 +89,7 @@ def _show_image(axes: Axes, predictions: Predictions, index: int) -> None:
 
 
 def _caption(predictions: Predictions, index: int) -> tuple[str, str]:
-    """Returns the two lines of text above an image: its label and its prediction, and its file name."""
+    """Returns two lines of text for an image: first its label and prediction, then its file name."""
     label, predicted = predictions.labels[index], predictions.predicted[index]
     return (
         f"{predictions.classes[label]}, predicted {predictions.classes[predicted]} "

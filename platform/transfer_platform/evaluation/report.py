@@ -7,7 +7,7 @@ from transfer_platform.evaluation.predictions import Predictions
 
 
 def class_table(predictions: Predictions) -> dict[str, list[object]]:
-    """Returns the columns `class`, `images`, `precision`, `recall` and `f1`, with one row per class."""
+    """Returns a table with the columns `class`, `images`, `precision`, `recall` and `f1`, and one row per class."""
     metrics = per_class(predictions.labels, predictions.predicted, len(predictions.classes))
     return {
         "class": list(predictions.classes),
@@ -19,7 +19,7 @@ def class_table(predictions: Predictions) -> dict[str, list[object]]:
 def evaluation_report(
     title: str, facts: Mapping[str, str], predictions: Predictions, metrics: Mapping[str, float]
 ) -> str:
-    """Returns an evaluation report in Markdown; `facts`, such as the model, are listed below the title."""
+    """Returns an evaluation report in Markdown. `facts`, such as the name of the model, are listed below the title."""
     total = len(predictions.labels)
     lines = [
         f"# {title}",
@@ -39,7 +39,7 @@ def evaluation_report(
 def threshold_report(
     thresholds: Mapping[str, Sequence[object]], coverage: Mapping[str, Sequence[object]], images: int
 ) -> str:
-    """Returns a report on class thresholds and coverage in Markdown; `images` is the number of validation images."""
+    """Returns a Markdown report on class thresholds and coverage; `images` is the number of validation images."""
     lines = [
         "# Thresholds",
         "",
@@ -49,7 +49,7 @@ def threshold_report(
         "",
         *table(thresholds),
         "",
-        "Coverage is the fraction of test images with at least the given confidence; accuracy is computed on them.",
+        "`decided` is the fraction of test images with at least this confidence; `accuracy` covers only these images.",
         "",
         *table(coverage),
         "",

@@ -11,10 +11,10 @@ CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, list[object]]:
-    """Returns one row per class, with the one-vs-rest threshold that maximizes F1 on the validation images.
+    """Returns a table with one row per class and the one-vs-rest threshold that maximizes F1 on the validation images.
 
     The columns are `class`, `threshold`, and the precision and recall on the validation images and on the test images.
-    They are None for a class without validation images.
+    For a class without validation images, all values except its name are None.
     """
     columns: dict[str, list[object]] = {
         name: [] for name in ("class", "threshold", "precision", "recall", "test precision", "test recall")
@@ -34,7 +34,7 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns the columns `confidence`, `decided` and `accuracy`, with one row per minimum confidence in `CONFIDENCES`.
+    """Returns a table of `confidence`, `decided` and `accuracy`, with one row per minimum confidence in `CONFIDENCES`.
 
     `decided` is the fraction of images with at least this confidence; `accuracy` is None if there are no such images.
     """

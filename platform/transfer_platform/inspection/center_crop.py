@@ -1,4 +1,4 @@
-"""Share of the pixels of images that is outside of the center crop."""
+"""Computes the share of image pixels outside the center crop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def share_left_out(headers: NDArray[np.void], crop: float) -> NDArray[np.float64]:
-    """Returns the share (N,) of pixels of each image that are outside of its center crop, 0 to 1.
+    """Returns the share (N,) of each image's pixels that lie outside its center crop, from 0 to 1.
 
     Args:
         headers: `HEADER_DTYPE` records (N,).
@@ -22,6 +22,6 @@ def share_left_out(headers: NDArray[np.void], crop: float) -> NDArray[np.float64
 
 
 def total_left_out(headers: NDArray[np.void], crop: float) -> float:
-    """Returns the share of the pixels of all images together that are outside of the center crops; 0 without images."""
+    """Returns the share of pixels in all images that lie outside the center crops, or 0 if there are no images."""
     pixels = headers["width"].astype(np.float64) * headers["height"]
     return float((share_left_out(headers, crop) * pixels).sum() / max(pixels.sum(), 1))

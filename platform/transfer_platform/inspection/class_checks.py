@@ -50,16 +50,16 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
 
 
 def check_validation(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Yields findings for classes without validation images, if there are validation images."""
+    """Yields findings for classes without validation images, unless no class has any."""
     if validation := splits.get("validation"):
         for label in sorted({image.label for image in splits["train"]} - {image.label for image in validation}):
             yield Finding("not in validation", (), f"{label!r} has no validation image")
 
 
 def check_test_shares(splits: Mapping[str, Sequence[ImageRecord]], fraction: float) -> Iterator[Finding]:
-    """Yields findings for classes whose share of test images is below half of `fraction`, and not by chance.
+    """Yields findings for classes whose number of test images is far below that expected from `fraction`.
 
-    Chance is a deviation of at most three standard deviations, because test images are selected by their hashes.
+    The number must be less than half of the expected number, and more than three standard deviations below it.
     """
     test = Counter(image.label for image in splits.get("test", ()))
     totals = Counter(image.label for images in splits.values() for image in images)

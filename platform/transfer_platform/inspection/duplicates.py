@@ -107,8 +107,8 @@ def group_similar(
     """Groups almost identical images.
 
     Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
-    transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too. This is skipped for
-    images that are already in one group, because a thousand video frames form hundreds of thousands of pairs.
+    transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too, unless both images are
+    already in the same group. This saves time, because a thousand video frames form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -143,7 +143,7 @@ def group_similar(
 def _unmerged(
     group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts of a tile without most pairs that are already in one group; `group` (N,) numbers the groups.
+    """Yields parts that cover a tile, except for pairs within its largest group; `group` (N,) holds group numbers.
 
     The frames of a fixed camera form one large group after the first tiles. Comparing them further would take time that
     grows with the square of their number.

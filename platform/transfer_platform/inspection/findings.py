@@ -126,13 +126,13 @@ _WARNINGS = {
         "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert the images to one range",
     ),
     "uneven intensity": (
-        "a few images have gray values far outside those of all others; depending on the range of dataset.intensity, "
-        "these values become black or white, or the other images lose contrast",
+        "a few images have gray values far outside the range of all others; "
+        "either these values become black or white, or the other images lose contrast",
         "remove these images, or set dataset.intensity: {low: ..., high: ...} to the range that you need",
     ),
     "tiny": ("much smaller than the other images", _CHECK),
     "elongated": (
-        "the network sees only the center square of an image, which is less than half of this one",
+        "the network sees only the center square, which is less than half of this image",
         "crop or divide it into squares that show the subject",
     ),
     "similar class names": (
@@ -141,11 +141,11 @@ _WARNINGS = {
     ),
     "few images": ("fewer training images than dataset.few_images", "add images"),
     "not in validation": (
-        "a class has too few images for a validation image, so trials are ranked without it",
+        "a class is too small to have a validation image, so trials are ranked without it",
         "add images",
     ),
     "small test share": (
-        "a class has far fewer test images than its fraction, because near duplicates or groups are not divided",
+        "a class has far fewer test images than requested, because near duplicates or groups are not divided",
         "add images, or remove near duplicates",
     ),
     "class imbalance": (
@@ -162,7 +162,7 @@ _NOTES = {
     "transparency": ("transparent areas are replaced with white", ""),
     "CMYK": ("the image is converted from CMYK to RGB", ""),
     "intensity": ("how gray values of images with more than 8 bits are scaled to 8 bits", ""),
-    "more than 8 bits": ("gray values are scaled to 8 bits; of colors, the higher 8 bits are used", ""),
+    "more than 8 bits": ("gray values are scaled to 8 bits; for color images, only the upper 8 bits are used", ""),
     "name not UTF-8": ("the name is shown with escape sequences; the file can still be read", ""),
     "detected splits": ("splits not set in dataset.splits are detected from folder names", ""),
     "manifest": ("how the manifest columns were interpreted", ""),

@@ -27,11 +27,11 @@ class Inspection:
         findings: All findings, in the order of `FINDING_KINDS`.
         statistics: Table created by `summary.image_statistics`.
         formats: Table created by `summary.format_table`.
-        intensity: `dataset.intensity`, settled from the training images: `full` or a range.
+        intensity: `full` or a range of gray values, determined from `dataset.intensity` and the training images.
         quarantine: Invalid files left out of the dataset, with the reason for each.
         skipped_checks: Sentences that explain which checks were skipped and why.
         names: Display names (URLs) of downloaded files.
-        left_out: Share of the pixels of all images that the center crop of the network leaves out, 0 to 1.
+        left_out: Share of all image pixels that lie outside the network's center crop, from 0 to 1.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class Inspection:
         return f"{names}{more}: {finding.detail}" if names else finding.detail
 
     def with_findings(self, findings: Iterable[Finding], skipped_checks: Iterable[str] = ()) -> Inspection:
-        """Returns a copy with additional findings and skipped checks."""
+        """Returns a copy with the given findings and skipped checks added."""
         return replace(
             self,
             findings=sorted_findings([*self.findings, *findings]),
@@ -83,7 +83,7 @@ class Inspection:
         )
 
     def with_split_notes(self, lines: Iterable[str]) -> Inspection:
-        """Returns a copy with additional notes about detected splits."""
+        """Returns a copy with the given notes about detected splits added."""
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
     def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:

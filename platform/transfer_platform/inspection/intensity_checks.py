@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.schema import IntensitySetting
 
 COMMON_FRACTION = 0.95
-"""Fraction of the training images that must share a much smaller range for `uneven intensity`."""
+"""Fraction of the training images that determines the common range of gray values for `uneven intensity`."""
 MUCH_LARGER = 4
 """A range is much larger than another one if it is at least this many times as large."""
 ALMOST_ALL = 0.9
 """Fraction of the training images that must be blank for the error `blank after scaling`."""
 BLANK_LEVELS = 2
-"""An image is blank after scaling if its values differ by less than this number of the 256 gray levels."""
+"""An image is blank after scaling if its highest and lowest gray values (0 to 255) differ by less than this."""
 
 
 def check_intensity(
@@ -40,15 +40,15 @@ def check_intensity(
     Args:
         images: All images (N).
         headers: Their `HEADER_DTYPE` records (N,).
-        train: Position of the training images.
+        train: Slice of `images` that contains the training images.
         setting: `dataset.intensity` as written in the recipe.
-        settled: The same, after `data.intensity.settle`.
+        settled: The setting returned by `data.intensity.settle`: `full` or a range.
     """
     is_deep, modes = deep_images(headers), headers["mode"]
     for index in np.flatnonzero(is_deep).tolist():
         yield Finding("more than 8 bits", (images[index].path,), _values(headers[index]))
     for index in np.flatnonzero(np.char.endswith(modes, b";16") & ~is_deep).tolist():
-        detail = f"mode {modes[index].decode()}: only the higher 8 of 16 bits per color are used; not scaled"
+        detail = f"mode {modes[index].decode()}: only the upper 8 of 16 bits per channel are used, without scaling"
         yield Finding("more than 8 bits", (images[index].path,), detail)
     if not is_deep.any():
         return
@@ -89,7 +89,7 @@ def _out_of_range(
 
 
 def _blank(deep: NDArray[np.void], intensity: Intensity) -> Iterator[Finding]:
-    """Yields an error if almost all training images that have several gray values have only one after scaling."""
+    """Yields an error if scaling makes almost all training images blank; images of a single gray value are ignored."""
     varied = deep[deep["lowest"] < deep["highest"]]
     low, high = (np.clip(varied[name], intensity.low, intensity.high) for name in ("lowest", "highest"))
     count = np.count_nonzero((high - low) / (intensity.high - intensity.low) * 255 < BLANK_LEVELS)
@@ -100,7 +100,7 @@ def _blank(deep: NDArray[np.void], intensity: Intensity) -> Iterator[Finding]:
 
 
 def _uneven(images: Sequence[ImageRecord], headers: NDArray[np.void], training: NDArray[np.int64]) -> Iterator[Finding]:
-    """Yields the training images with values far outside the range that almost all images need."""
+    """Yields findings for training images with values far outside the range of almost all training images."""
     if not len(training):
         return
     deep = headers[training]

@@ -77,8 +77,8 @@ def find_label_errors(
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
     The threshold of a class is its mean probability over the images with that label. The number n of label errors is
-    estimated by counting the images for which another class reaches its threshold. The n images with the least probable
-    labels are label errors. Both the label errors and the other images are yielded least probable label first.
+    estimated by counting the images for which another class reaches its threshold. The n images with the lowest label
+    probabilities are reported as label errors. Findings of each kind are sorted by label probability, lowest first.
 
     Args:
         images: N images.
@@ -97,7 +97,7 @@ def find_label_errors(
 def misclassified_images(
     images: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.floating]
 ) -> Iterator[Finding]:
-    """Yields images whose predicted class differs from their label, the least probable labels first."""
+    """Yields images whose predicted class differs from their label, in order of increasing label probability."""
     misclassified = probabilities.argmax(axis=1) != _label_indices(images, classes)
     yield from _describe("predicted as another class", misclassified, images, classes, probabilities)
 

@@ -42,7 +42,7 @@ class PerceptualHashes:
 
 
 def compute_hashes(stats: ImageStats, rows: NDArray[np.int64], intensity: Intensity | None = None) -> PerceptualHashes:
-    """Computes the hashes of the thumbnails in the given rows (N,) of `stats`, one block at a time.
+    """Computes hashes from the thumbnails in `stats`; `rows` (N,) are the row numbers of the images.
 
     `intensity` is the range of gray values in images with more than 8 bits.
     """

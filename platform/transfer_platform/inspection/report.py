@@ -35,7 +35,7 @@ MAX_THUMBNAIL_BYTES = 100_000_000
 
 
 def summary(inspection: Inspection) -> str:
-    """Returns a one-line summary: numbers of images, classes and findings, and the share of pixels left out."""
+    """Returns a one-line summary with the number of images, classes and findings, and the share of pixels left out."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
     findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
@@ -44,7 +44,7 @@ def summary(inspection: Inspection) -> str:
 
 
 def warning_counts(inspection: Inspection) -> str:
-    """Returns the number of warnings in total and of each kind, such as `3 warnings (2 tiny, 1 blank)`, or ""."""
+    """Returns the number of warnings, such as `3 warnings (2 tiny, 1 blank)`, or an empty string if there are none."""
     warnings = [finding for finding in inspection.findings if inspection.severity(finding) == Severity.WARNING]
     if not warnings:
         return ""
@@ -53,7 +53,7 @@ def warning_counts(inspection: Inspection) -> str:
 
 
 def text_report(inspection: Inspection, severities: Collection[Severity] = tuple(Severity)) -> str:
-    """Returns a report of the findings of the given severities for the terminal, with up to 20 findings per kind."""
+    """Returns a plain-text report on findings with the given severities, with up to 20 findings per kind."""
     lines = [summary(inspection)]
     for severity, kind, findings in _sections(inspection):
         if severity not in severities:
@@ -158,7 +158,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind, or an empty string if the `severity` was lowered (for a quarantined file)."""
+    """Returns the fix for a kind, or an empty string if `severity` was lowered because the file is quarantined."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 

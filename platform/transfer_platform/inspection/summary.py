@@ -17,7 +17,7 @@ _QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quart
 def image_statistics(
     headers: NDArray[np.void], brightness: NDArray[np.floating], splits: Mapping[str, slice]
 ) -> dict[str, list[object]]:
-    """Returns a table of quartiles with one row for each split and quantity; every split must contain images.
+    """Returns a table of quartiles with one row per split and quantity (such as width). Splits must not be empty.
 
     `headers` are `HEADER_DTYPE` records (N,); `brightness` (N,) ranges from 0 to 255.
     """
@@ -32,7 +32,7 @@ def image_statistics(
 
 
 def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[object]]:
-    """Returns a table of image counts with one row per format and mode and one column per split."""
+    """Returns a table of image counts, with a row for each format and mode and a column for each split."""
     counts = {
         split: Counter(zip(rows["format"].tolist(), rows["mode"].tolist(), strict=True))
         for split, rows in headers.items()

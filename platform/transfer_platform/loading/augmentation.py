@@ -156,7 +156,7 @@ def _jitter_colors(pixels: Tensor, numbers: Tensor, jitter: float) -> Tensor:
 
 
 def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Returns color matrices (B, 3, 3) and factors (B,). The factor scales the mean gray level added to each image."""
+    """Returns color matrices (B, 3, 3) and factors (B,). The factor times the mean gray level is added to the image."""
     brightness, contrast, saturation = (1 + jitter * (2 * numbers[:, :3] - 1)).double().unbind(1)
     angle = (2 * numbers[:, 3].double() - 1) * _HUE * 2 * math.pi
     plane = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1) * saturation[:, None]

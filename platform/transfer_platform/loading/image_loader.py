@@ -45,7 +45,7 @@ class ImageLoader:
         policy: Augmentation policy for `load_views`, or `none` if `load_views` is not called.
         device: Device on which batches are returned.
         store: Store for decoded images; if None, images are decoded on every use.
-        say: Called with a message if images cannot be stored, and before waiting for another process.
+        say: Function called with a message if images cannot be stored, and before waiting for another process.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ImageLoader:
         return torch.from_numpy(pixels).permute(2, 0, 1).flatten()
 
     def _rows(self, kind: str, size: int, decode_row: Callable[[bytes, str], Tensor]) -> Rows:
-        """Returns rows from the store, or rows that are decoded on each access if nothing is stored."""
+        """Returns rows from the store, or rows that are decoded on each access if there is no usable store."""
         spec = RowSpec((size,), "uint8")
         decoding = _DecodingRows(self.records, spec, decode_row)
         if self._store is None:
@@ -171,7 +171,7 @@ class _DecodingRows:
 
 
 def preprocessing_digest(kind: str, settings: Preprocessing) -> str:
-    """Returns the SHA-256 of all settings, code and library versions that determine a row."""
+    """Returns the SHA-256 of the settings, code and library versions that determine how images are decoded."""
     return _code_digest(f"{kind}\0{settings}", decode, formats, intensity, preprocessing, canvas)
 
 

@@ -18,7 +18,7 @@ class ViewSchedule:
 
     Attributes:
         policy: `none` or an augmentation policy.
-        count: Number N of distinct views per image; each epoch uses one of them. 1 means only the original image;
+        count: Number N of distinct views per image; each epoch uses one of them. 1 disables augmentation;
             `unlimited` means a new view in every epoch.
         seed: Seed for selecting one of the N views; does not affect the views themselves.
     """
@@ -34,18 +34,18 @@ class ViewSchedule:
 
     @property
     def stored_count(self) -> int:
-        """Number of distinct training inputs per image; 0 if unlimited."""
+        """Number of distinct training inputs per image: 1 without augmentation, 0 if unlimited."""
         if not self.varies:
             return 1
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index (0 to N - 1) of an image's view in an epoch; each `repeat` selects the next view."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch. Repeats use consecutive views."""
         assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed for an image's view in an epoch; `repeat` counts the earlier occurrences of the image."""
+        """Returns the seed for an image's view in an epoch; `repeat` is the number of its earlier occurrences."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))
@@ -61,9 +61,9 @@ def batch_indices(
 ) -> list[list[int]]:
     """Returns the batches of an epoch, each as a list of indices from 0 to `count` - 1.
 
-    Training batches (`shuffle`) are shuffled using `seed` and `epoch`. If they are given `classes` (one per image),
-    each class is sampled equally often; otherwise, each index occurs once. If `batch_size` is not 1, a final training
-    batch of one image is merged into the previous batch, because batch norm needs at least two images.
+    With `shuffle` (for training), the order depends on `seed` and `epoch`. If `classes` (one per image) is given, each
+    class is sampled equally often; otherwise, each index occurs once. If `batch_size` is not 1, a final training batch
+    of one image is merged into the previous batch, because batch norm needs at least two images.
 
     >>> batch_indices(5, 2, shuffle=False)
     [[0, 1], [2, 3], [4]]

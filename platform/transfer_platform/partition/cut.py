@@ -23,7 +23,7 @@ PROBE_BATCH_SIZES: Final = (2, 3)
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Placeholder for the batch size within a constant value."""
+    """Placeholder for the batch size in constant values, such as shapes."""
 
 
 class AnalyzedGraph:
@@ -54,7 +54,7 @@ class AnalyzedGraph:
 
     @cached_property
     def trainable(self) -> frozenset[fx.Node]:
-        """Nodes whose results are random or may change during training, and all nodes that depend on them."""
+        """Nodes whose results are random or may change during training, and all nodes that depend on such nodes."""
         trainable: set[fx.Node] = set()
         for node in self.nodes:
             if self._may_change(node) or not trainable.isdisjoint(self.dependencies[node]):
@@ -168,7 +168,7 @@ class AnalyzedGraph:
 
 
 def _is_trainable(module: nn.Module) -> bool:
-    """Returns whether a leaf module may change during training. Heads may, because trials change their dropout."""
+    """Returns whether a leaf module may change during training. True for heads, because trials change their dropout."""
     if isinstance(module, Head) or _tracks_statistics(module):
         return True
     unknown = module.training and not type(module).__module__.startswith(("torch.nn.", "torchvision.ops."))

@@ -36,7 +36,7 @@ def graph_digest(module: fx.GraphModule) -> str:
 
 
 def graph_lines(module: fx.GraphModule) -> list[str]:
-    """Returns one line per operation; graphs that perform the same operations with equal modules have equal lines."""
+    """Returns one line per operation; two graphs have equal lines if their operations and modules are equal."""
     numbers: dict[fx.Node, int] = {}
     lines = []
     for number, node in enumerate(module.graph.nodes):

@@ -43,7 +43,7 @@ class PartitionError(PlatformError):
 
 @dataclass(frozen=True)
 class _Graphs:
-    """The prefix, and one suffix each for train and eval mode; the suffixes may be identical."""
+    """The prefix and the suffixes for train and eval mode. Both suffixes may be the same module."""
 
     prefix: fx.GraphModule
     train_suffix: fx.GraphModule
@@ -56,7 +56,7 @@ class Partition:
     A partition remains valid as long as the same stages are frozen; weights and head dropout may be modified in place.
 
     Args:
-        example: Example features (B, ...) that determine `shape`, `dtype` and the memory layout.
+        example: Features (B, ...) from the prefix, used to determine `shape`, `dtype` and the memory layout.
 
     Attributes:
         shape: Shape of one image's features.
@@ -134,7 +134,7 @@ def _error(network: Network, reason: str) -> PartitionError:
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Disables autocast and TF32, and suppresses warnings that libraries emit while being traced.
 
-    PyTorch allows TF32 in the convolutions of a GPU. Its rounding errors exceed `_TOLERANCE`.
+    By default, PyTorch allows TF32 for convolutions on GPUs. The rounding errors of TF32 exceed `_TOLERANCE`.
     """
     backends: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     with warnings.catch_warnings(), torch.autocast(device.type, enabled=False):
@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces and observes a network in its current mode; if `known` has an equal graph, returns `known` instead."""
+    """Traces and observes a network in its current mode, or returns `known` if its graph is equal to the traced one."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
@@ -177,7 +177,7 @@ def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | Non
 
 
 def _probe_images(network: Network, count: int) -> Tensor:
-    """Returns `count` random images in the network's memory layout; every batch starts with the same images."""
+    """Returns the first `count` images of a fixed set of random images, in the network's memory layout."""
     side = network.spec.image_size
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(max(PROBE_BATCH_SIZES), 3, side, side, generator=generator)
@@ -232,7 +232,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Returns whether all tensors match within a tolerance; accelerators may use different kernels on each call."""
+    """Returns whether all tensors match within a tolerance. Results on accelerators may vary from call to call."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

@@ -23,9 +23,9 @@ from transfer_model.network import Network
 def trace(network: Network) -> fx.GraphModule:
     """Traces `Network.forward_with_auxiliary` for images of shape (B, 3, S, S), in the network's current mode.
 
-    The graph and the network share parameters, buffers and untraced modules, under the same names. Tracing may change
-    buffers that count calls. Library modules that cannot be traced become single operations. If tracing still fails,
-    each stage becomes a single operation. Not thread-safe, because `torch.fx` patches modules while tracing.
+    The graph and the network share parameters, buffers and untraced modules, under the same names. Tracing runs the
+    network's code and may change buffers, such as call counters. Library modules that cannot be traced become single
+    operations. If tracing still fails, each stage becomes one operation. Not thread-safe: `torch.fx` patches modules.
 
     Raises:
         Exception: Any exception that the network raises when it receives proxies instead of tensors.
@@ -37,14 +37,14 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces once. With `proxy_buffers`, values computed from buffers are recorded as operations, not as constants."""
+    """Traces the network. With `proxy_buffers`, records values computed from buffers as operations, not constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))
 
 
 class _BackboneModule(nn.Module):
-    """Computes the same outputs as `Network.forward_with_auxiliary`, but does not check the tensors."""
+    """Computes the same outputs as `Network.forward_with_auxiliary` in a form that `torch.fx` can trace."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _BackboneModule(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Traces into every module except built-in PyTorch layers, modules named in `leaves` and types in `_leaf_types`."""
+    """Traces into all modules except built-in PyTorch layers, those named in `leaves`, and those of `_leaf_types`."""
 
     def __init__(self, leaves: Sequence[str]) -> None:
         import torchvision

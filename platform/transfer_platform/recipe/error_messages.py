@@ -50,7 +50,7 @@ _PATTERN_RULES = {
 
 
 def validation_errors(error: ValidationError, tree: Node) -> list[FieldError]:
-    """Returns one error per mistake, given the error raised by `Recipe.model_validate(tree.plain())`."""
+    """Converts the errors from `Recipe.model_validate(tree.plain())` to field errors, one per mistake."""
     errors = [(_path(details, tree), details) for details in error.errors(include_url=False)]
     unknown = [path for path, details in errors if details["type"] == "extra_forbidden"]
     messages = [
@@ -144,7 +144,7 @@ def _invalid_section(path: FieldPath, value: object) -> str:
     allowed = ", ".join(field_names(path))
     if value is None:
         return f"the section is empty; add at least one field ({allowed}) or remove the section"
-    return f"must be a section with fields ({allowed}), but got {_format_value(value)}"
+    return f"must be a section (allowed fields: {allowed}), but got {_format_value(value)}"
 
 
 def _invalid_literal(details: ErrorDetails) -> str:

@@ -47,7 +47,7 @@ class SchemaField:
 
     @property
     def mapping_keys(self) -> tuple[str, ...]:
-        """Keys allowed if the value is a mapping, which is either a range or a nested model such as `{folds: 5}`."""
+        """Keys allowed if the value is a mapping: the keys of a range, or of a nested section such as `{folds: 5}`."""
         models = filter(_is_section_class, _type_parts(self.info.annotation))
         return self.range_keys or tuple(name for model in models for name in model.model_fields)
 

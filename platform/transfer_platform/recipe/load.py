@@ -53,7 +53,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 def _recipe_error(tree: Node, errors: Iterable[FieldError]) -> RecipeError:
-    """Creates an error that lists problems in the recipe file first, then in its bases, then in overrides."""
+    """Creates an error that lists the problems in the recipe file, then those in its bases, then those in overrides."""
 
     def order(located: tuple[Place, FieldError]) -> tuple[bool, bool, str, int]:
         place = located[0]

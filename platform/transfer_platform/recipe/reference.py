@@ -41,9 +41,8 @@ A recipe is a YAML 1.2 file. Relative paths are relative to the folder that cont
   `testing`. Case is ignored, and the suffixes `_set`, `_data`, `_images` and `_split` are allowed. If there is
   a validation folder but no test folder, the validation folder becomes the test split, and 20% of train is
   held out for validation. If there are only class folders, they form train, of which 20% is held out for
-  validation and 20% for test. In a manifest, each split consists of the rows assigned to it; 20% of train is held
-  out for each of validation and test that has no rows. `check`, `data` and `run` print the
-  detected splits.
+  validation and 20% for test. In a manifest, each split consists of the rows assigned to it; if validation
+  or test has no rows, 20% of train is held out for it. `check`, `data` and `run` print the detected splits.
 - **Base recipes.** `extends: base.yaml` builds on another recipe. Sections are merged field by field; values,
   lists and ranges replace those in the base. Paths in the base are relative to the base's folder.
 - **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section in the file.
@@ -106,7 +105,7 @@ def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def _property(schema: dict[str, Any], path: FieldPath) -> dict[str, Any]:
-    """Returns the schema for a field or section; for an optional section, the alternative `null` is removed."""
+    """Returns the schema for a field or section. For an optional section, the returned schema does not allow `null`."""
     for name in path:
         schema = schema["properties"][name]
         schema = next((part for part in schema.get("anyOf", ()) if "properties" in part), schema)

@@ -69,12 +69,12 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
 
 
 def study_identity(recipe: Recipe) -> str:
-    """Returns the SHA-256 hash (64 hexadecimal digits) of all settings in a recipe that affect its trials.
+    """Returns the SHA-256 hash (64 hexadecimal digits) of the recipe settings that affect trials.
 
-    The number of trials, the `promotion` section, the file validation options and `group_near_duplicates` are excluded
-    (the dataset fingerprint already covers the valid files, splits and folds). Comments, field order and explicitly set
-    defaults do not change the hash. Splits and `dataset.intensity` must be resolved first; otherwise, a detected value
-    and an equal explicit value yield different hashes.
+    The hash excludes the number of trials, the `promotion` section, the file validation options and
+    `group_near_duplicates`. Comments, field order and explicitly written defaults do not change it. The caller must
+    resolve the splits and `dataset.intensity` first. Otherwise, a detected value and the same value written in the
+    recipe yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
     excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}

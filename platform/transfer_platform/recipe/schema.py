@@ -32,7 +32,7 @@ HOLDOUT_FRACTION = 0.2
 """Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
-"""`class_weights: auto` balances the loss if the largest class is over this many times the size of the smallest."""
+"""`class_weights: auto` balances the loss if the largest class is over this many times as large as the smallest."""
 
 FALSE_ALARM_RATE = 0.05
 """Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
@@ -77,20 +77,20 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. If not detected, 0.2 of train."""
+    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split or 0.2."""
 
     test: FolderOrFraction | None = None
-    """Images for the final evaluation and the gate: a folder or a fraction of train. If not detected, 0.2 of train."""
+    """Images for the evaluation and the gate: a folder or a fraction of train. Default: the detected split or 0.2."""
 
 
 class IntensityRange(Section):
-    """Gray values that become black and white."""
+    """Range of gray values, from black to white."""
 
     low: float
-    """Gray value that becomes black, like all smaller ones."""
+    """This gray value and all smaller values become black."""
 
     high: float
-    """Gray value that becomes white, like all larger ones."""
+    """This gray value and all larger values become white."""
 
     @model_validator(mode="after")
     def _check_order(self) -> IntensityRange:
@@ -123,7 +123,7 @@ class DatasetConfig(Section):
     """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
 
     group_near_duplicates: bool = True
-    """Keep near duplicates, such as resized copies, in the same split and fold when a split is a fraction or folds."""
+    """Keep near duplicates, such as resized copies, in one split and fold when images are assigned automatically."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
@@ -141,7 +141,7 @@ class DatasetConfig(Section):
     """Height and width of the network input in pixels. Defaults to the size used to train the weights."""
 
     intensity: IntensitySetting = "auto"
-    """Range of gray values in images with over 8 bits: `auto` fits training images, `8bit`: 0-255, `full`: 0-65535."""
+    """Gray value range for images over 8 bits: `auto` (from training images), `8bit` (0-255) or `full` (0-65535)."""
 
     augmentation: Option[Augmentation] = "none"
     """Random augmentation applied to training images."""
@@ -214,7 +214,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class size; `auto` does so only if sizes differ by more than 1.5x."""
+    """`balanced` weights the loss by inverse class size; `auto` does so if sizes differ by a factor of over 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""
@@ -223,7 +223,7 @@ class TrainingConfig(Section):
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` times each on the device, once, and needs a factor of 1.3 to leave float32."""
+    """Floating-point format; `auto` uses float32 unless another is at least 1.3 times as fast on the device."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:

@@ -29,7 +29,7 @@ class Range(BaseModel, Generic[T]):
     """Distance between values. If unset, floats are continuous and whole numbers use a step of 1."""
 
     log: bool = False
-    """Samples on a logarithmic scale, on which values from 1e-4 to 1e-3 are as likely as those from 1e-3 to 1e-2."""
+    """Samples on a logarithmic scale, so that values from 1e-4 to 1e-3 are as likely as values from 1e-3 to 1e-2."""
 
     def __repr_name__(self) -> str:
         return "Range"

@@ -141,7 +141,7 @@ def _long_warmups(fields: ValidFields) -> Iterator[FieldError]:
     epochs = min(fields.possible_values("training.epochs").values(), default=None)
     for path, warmup in fields.possible_values("training.warmup_epochs").items():
         if epochs is not None and warmup > epochs:
-            yield FieldError(path, f"the warm-up ({warmup} epochs) is longer than the training ({epochs} epochs)")
+            yield FieldError(path, f"the warm-up ({warmup} epochs) is longer than training ({epochs} epochs)")
 
 
 def _impossible_thresholds(fields: ValidFields) -> Iterator[FieldError]:

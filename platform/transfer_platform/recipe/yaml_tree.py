@@ -54,7 +54,7 @@ _SYNTAX_MESSAGES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Source location of a value: a file and 1-based line number, or the text of an override without a line number."""
+    """Source location of a value: a file and a 1-based line number, or only the text of an override."""
 
     source: str
     line: int | None = None

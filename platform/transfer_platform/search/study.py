@@ -89,7 +89,7 @@ class Study:
         pruning: Whether to stop trials whose metric is worse than the median of earlier trials.
 
     Raises:
-        StudyError: The database cannot be used; every method may raise this error, too.
+        StudyError: The database cannot be used. All methods may also raise this error.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
@@ -160,8 +160,8 @@ class Study:
     ) -> None:
         """Resumes interrupted trials, then runs new trials until the study contains `trials` finished trials.
 
-        If the objective raises `Pruned` or `TrainingError`, only that trial ends. Any other exception is propagated;
-        the next call then resumes this trial.
+        If the objective raises `Pruned` or `TrainingError`, only that trial ends. Any other exception is propagated,
+        and the next call resumes the trial.
         """
         with storage_errors(self._url):
             for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

@@ -1,4 +1,4 @@
-"""Opens the database of the studies, and explains its errors."""
+"""Opens the study database and reports its errors as `StudyError`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SQLITE_TIMEOUT = 30.0
 
 
 def create_tables(url: str) -> None:
-    """Creates Optuna's tables in an empty database.
+    """Creates Optuna's tables in the study database unless they already exist.
 
     Raises:
-        StudyError: The database contains tables of another program or of another version of Optuna.
+        StudyError: As for `open_storage`.
     """
     open_storage(url).engine.dispose()
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Opens the storage of the studies.
+    """Opens the study database as an Optuna storage.
 
     Raises:
-        StudyError: See `create_tables`; or the database cannot be reached, read or written.
+        StudyError: The database belongs to another program or version of Optuna, or cannot be reached, read or written.
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_sqlite else {}
@@ -42,13 +42,13 @@ def open_storage(url: str) -> RDBStorage:
         _require_studies(url, options)
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
-        remedy = "move it away, and the next run starts a new one, or install the version of Optuna that created it"
+        remedy = "move it away so that the next run creates a new one, or install the version of Optuna that created it"
         raise _unusable(url, error, remedy) from error
 
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Replaces Optuna's error for a failed transaction, which does not state the cause, by a `StudyError`."""
+    """Raises a `StudyError` that states the cause if a database transaction fails; Optuna's own error does not."""
     try:
         yield
     except StorageInternalError as error:
@@ -56,7 +56,7 @@ def storage_errors(url: str) -> Iterator[None]:
 
 
 def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
-    """Returns the error for a database; `remedy` is replaced if the database is only in use by another program."""
+    """Returns an error that ends with `remedy` or, if another program uses the database, with a hint to close it."""
     reason = getattr(error, "orig", None) or error
     if str(getattr(reason, "sqlite_errorname", "")).startswith("SQLITE_BUSY"):
         remedy = "another program is using it; close that program, then run the same command again"
@@ -65,11 +65,11 @@ def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
 
 
 def _require_studies(url: str, options: dict[str, Any]) -> None:
-    """Raises a `StudyError` if the database has tables, but not those of Optuna, which would add its own."""
+    """Raises a `StudyError` if the database belongs to another program, so that Optuna does not add its own tables."""
     engine = create_engine(url, poolclass=NullPool, **options)
     tables = inspect(engine).get_table_names()
     if tables and not {"studies", "trials"} <= set(tables):
         raise StudyError(
             f"{make_url(url).render_as_string()} is not a study database: it contains the tables "
-            f"{', '.join(sorted(tables)[:5])}; move it away, and the next run starts a new one"
+            f"{', '.join(sorted(tables)[:5])}; move it away so that the next run creates a new one"
         )

@@ -40,7 +40,7 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which `ratio` is not checked, since plain PNM images can shrink 1000-fold.
+        unchecked_bytes: Unpacked size up to which `ratio` is not checked, because plain PNM images compress 1000-fold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
         block_bytes: Disk space counted for each entry in addition to its content.
     """

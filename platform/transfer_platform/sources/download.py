@@ -83,7 +83,7 @@ def fetch(
                 return _fetch_from(location, target, expected, progress)
             except DownloadError as error:
                 failures.append(f"  {redact_url(location)}: {error}")
-    failures += [f"  {redact_url(endpoint or url)}: not tried, because {offline}"] if offline else []
+    failures += [f"  {redact_url(endpoint or url)}: not tried because {offline}"] if offline else []
     raise SourceError(
         f"{redact_url(url)} could not be downloaded:\n" + "\n".join(failures) + "\n"
         f"check the URL and the network connection, or set {MIRROR_VARIABLE} to a folder that contains the file"
@@ -123,7 +123,7 @@ def redact_url(url: str) -> str:
 
 
 def find_download(url: str, hash_prefix: str | None = None) -> Path | None:
-    """Returns the file that `fetch` has already downloaded from a URL; None if there is none with this checksum."""
+    """Returns the file that `fetch` downloaded from a URL; None if it is missing or has a different checksum."""
     target = _target(url)
     return target if target.is_file() and not Checksum(hash_prefix or "").mismatch(target) else None
 
@@ -220,7 +220,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes, or the whole file if there is no way to detect that it has changed."""
+    """Requests the remaining bytes, or the whole file if a change on the server could not be detected."""
     import requests
     import urllib3
 

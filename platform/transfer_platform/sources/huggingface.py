@@ -1,7 +1,7 @@
 """Hugging Face datasets, converted to class folders in the cache.
 
 Datasets are loaded from the Hub, from folders written by `save_to_disk`, or from folders of files in a supported format
-such as Parquet. Dataset scripts are never run: versions of `datasets` before 4, which can run them, are rejected.
+such as Parquet. Dataset scripts are never run. Versions of `datasets` before 4 are rejected because they run scripts.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def _local_folder(source: HuggingFaceSource, base: Path) -> Path:
 
 
 def _cache_key(source: HuggingFaceSource, local: Path | None) -> str:
-    """Returns a cache folder name that depends on the options and on the content of a local dataset."""
+    """Returns a cache folder name based on the options and the Hub dataset's name or the local dataset's content."""
     parts = [source.config, source.revision, source.image, source.label, ",".join(source.splits)]
     if local is None:
         parts.append(source.name)
@@ -173,7 +173,7 @@ def _load_failure(reason: str, local: Path | None) -> str:
         return f"{local} cannot be read as a dataset: {reason}"
     return (
         f"cannot be loaded: {reason}\n"
-        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; without a network, load "
+        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; to work offline, load "
         "the dataset on another machine, save it to a folder with save_to_disk, and use huggingface:./FOLDER"
     )
 
@@ -246,7 +246,7 @@ def _describe(features: Mapping[str, Any]) -> str:
 
 
 def _class_folders(table: Table, label: str) -> Mapping[object, str]:
-    """Returns a mapping from each value in the label column to the folder name of its class."""
+    """Returns the class folder names, keyed by the values in the label column."""
     from datasets import ClassLabel
 
     feature = table.features[label]

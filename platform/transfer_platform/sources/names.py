@@ -33,7 +33,7 @@ _FORM = "huggingface:OWNER/NAME, optionally with :CONFIG, @REVISION and ?image=C
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
-    """A parsed `huggingface:` source. Empty attributes stand for the defaults listed below.
+    """A parsed `huggingface:` source. If an attribute is empty, the default described below applies.
 
     Attributes:
         name: Dataset name on the Hub, or path to a local folder.
@@ -91,7 +91,7 @@ def huggingface_source(text: str) -> HuggingFaceSource:
 
 
 def with_folder(source: str, rebase: Callable[[str], str]) -> str:
-    """Replaces the local folder of a `huggingface:` source with `rebase(folder)`. Other sources are not changed."""
+    """Returns a local `huggingface:` source with `rebase` applied to its folder, and any other source unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source

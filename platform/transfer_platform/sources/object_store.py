@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes and the package to install for each; none of the schemes can access local files."""
+"""Supported URL schemes, each with the package that it requires. No scheme gives access to local files."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3
@@ -136,7 +136,7 @@ def _fetch_image(system: AbstractFileSystem, url: str) -> Path:
 
 
 def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
-    """Returns a callback that aborts oversized transfers, regardless of the size reported by the store."""
+    """Returns a callback that aborts a download of more than `MAX_BYTES`, even if the store reports a smaller size."""
     from fsspec.callbacks import Callback
 
     class SizeLimit(Callback):  # type: ignore[misc]
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Describes the problem if the store reports that it cannot provide the file; returns `None` for other errors."""
+    """Returns the problem if the store permanently rejects the request or has no such file, otherwise `None`."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:

@@ -25,10 +25,10 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
         progress: Receives the progress of downloading, unpacking and writing.
 
     Returns:
-        The folder `source` itself, or a cache folder that must be treated as read-only.
+        The source folder itself, or a cache folder that must be treated as read-only.
 
     Raises:
-        SourceError: The source does not exist, cannot be downloaded, has a different checksum, or is unsafe to unpack.
+        SourceError: The source does not exist, cannot be downloaded, does not match `sha256`, or is unsafe to unpack.
     """
     if source.startswith(NAMED_PREFIXES):
         _refuse_checksum(source, sha256)
@@ -48,7 +48,7 @@ def open_manifest(source: str, base: Path, sha256: str | None = None, progress: 
     """Returns the path of a CSV, TSV or Parquet manifest, downloading it if necessary. Images are not downloaded.
 
     Raises:
-        SourceError: The manifest does not exist, cannot be downloaded, or has a different checksum.
+        SourceError: The manifest does not exist, cannot be downloaded, or does not match `sha256`.
     """
     if "://" in source:
         return fetch(source, sha256, progress=progress)

@@ -10,7 +10,7 @@ _LARGEST_BLOCK = 65535
 def encode_png(pixels: bytes, width: int, channels: int = 1) -> bytes:
     """Encodes pixels as an uncompressed 8-bit PNG file that is byte-identical on every machine.
 
-    Dataset splits depend on these bytes, and other encoders' output varies between versions. The file consists of
+    Dataset splits depend on these bytes, but the output of other encoders varies between versions. The file consists of
     the mandatory chunks defined in https://www.w3.org/TR/png-3/ and uses uncompressed blocks (RFC 1951, section 3.2.4).
 
     Args:

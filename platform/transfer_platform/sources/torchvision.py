@@ -78,7 +78,7 @@ def _prepare(file: PublishedFile, root: Path, progress: Progress) -> None:
 
 
 def _fetch(file: PublishedFile, progress: Progress) -> Path:
-    """Downloads a file from the first available URL. A torchvision `root` folder can serve as a mirror."""
+    """Downloads a file from the first available URL. A mirror can be a copy of a torchvision `root` folder."""
     mirror_path = f"{file.folder}/{file.name}".lstrip("/")
     failures = []
     for url in file.urls:

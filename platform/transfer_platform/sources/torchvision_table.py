@@ -2,7 +2,7 @@
 
 URLs and checksums are taken from attributes of the torchvision classes, or duplicated here if torchvision hard-codes
 them in functions. A dataset stored as pickle files is supported only if torchvision verifies the MD5 checksum of each
-file before loading it. For CIFAR10 and CIFAR100, these files are the batches and the class names.
+file before loading it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

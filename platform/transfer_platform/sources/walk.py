@@ -17,7 +17,7 @@ class FoundFile:
     """A file that has been listed but not read.
 
     Attributes:
-        path: Path of the file; symlinks are not resolved. A string takes less memory than a `Path`.
+        path: Path of the file, with symlinks unresolved. It is a string because a `Path` would take more memory.
         name: Path relative to the listed folder, with `/` as the separator.
     """
 
@@ -34,7 +34,7 @@ class FolderContents:
         files: Regular files, including links that may be followed.
         folders: Direct subfolders, including links to folders.
         ignored: Hidden files and folders, and those created by file managers. Ignored folders are not searched.
-        problems: Unreadable folders, rejected links, and special files such as pipes, keyed by path.
+        problems: Problems with unreadable folders, unreadable files, rejected links and special files, keyed by path.
     """
 
     files: list[FoundFile] = field(default_factory=list)

@@ -28,7 +28,7 @@ class PretrainedWeights:
 def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress = silent) -> PretrainedWeights:
     """Returns the pretrained weights of a backbone, downloading them if necessary.
 
-    Files are searched in the platform's cache, then in the caches of Hugging Face and torch.hub, then in the mirrors.
+    This function first searches the platform's cache, then the Hugging Face and torch.hub caches, then the mirrors.
 
     Args:
         backbone: Name of the backbone in a recipe.

@@ -42,7 +42,7 @@ class ClearResult:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows, except at addresses whose rows are being computed.
+    """Removes all rows, except those at addresses for which a process is computing rows.
 
     Processes that have already opened rows can still read them.
 
@@ -127,7 +127,7 @@ def evict(
 
 
 def remove_unfinished(folder: Path, address: str) -> None:
-    """Removes all unfinished segments left by terminated processes. The caller must hold the lock for `address`."""
+    """Removes segments that terminated processes left unfinished. The caller must hold the lock for `address`."""
     with _AddressLocks(folder, address) as locks, translate_write_errors(folder):
         for path in folder.glob(f"[!.]*/*{PART}"):
             if locks.acquire(path.parent.name):

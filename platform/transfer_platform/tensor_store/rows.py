@@ -36,7 +36,7 @@ class Rows(Protocol):
 class InMemoryRows:
     """Distinct rows held in one tensor (D, *shape).
 
-    `order` (N,) contains, for each key, the index of its row in `values`; None if the rows are already in key order.
+    The row for key i is `values[order[i]]`; `order` (N,) is None if the rows are already in key order.
     """
 
     def __init__(self, spec: RowSpec, values: Tensor, order: Tensor | None) -> None:
@@ -93,7 +93,7 @@ def open_rows(
 ) -> Rows:
     """Opens the rows for N keys, which may contain duplicates; see `MappedRows` for `resident_bytes`.
 
-    If the distinct rows take at most `in_memory_bytes` in total, they are read into memory.
+    If the distinct rows take at most `in_memory_bytes`, they are read into memory; otherwise, they are memory-mapped.
     """
     if len(locations) * spec.row_bytes > in_memory_bytes:
         return MappedRows(spec, [locations[key] for key in keys], resident_bytes)

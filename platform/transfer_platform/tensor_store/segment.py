@@ -32,10 +32,10 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row, in bytes. One cache line, so that rows that fill whole cache lines are aligned."""
+"""Offset of the first row, in bytes: one cache line, so that rows that consist of whole cache lines are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Avoids holding one file descriptor open per mapping; requires Python 3.13 or later."""
+"""Options that avoid an open file descriptor for each mapping; they require Python 3.13 or later."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""

@@ -28,7 +28,7 @@ def write_artifact(
 ) -> Path:
     """Writes a trial's network to a folder that `Classifier.load` can read, and returns the folder.
 
-    `network` is the result of `TrialTrainer.finalize`. `say` is called if out-of-distribution detection is disabled.
+    `network` comes from `TrialTrainer.finalize`. If out-of-distribution detection is disabled, `say` gets the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits
@@ -80,7 +80,7 @@ def _held_out_scores(
 ) -> tuple[OodScorer, Tensor]:
     """Returns a network's out-of-distribution scorer and the scores of held-out images.
 
-    With cross-validation, the networks of successive folds score held-out images until there are `required` scores.
+    With cross-validation, the validation images are scored fold by fold until there are at least `required` scores.
     """
     development, train = range(len(trainer.splits.development)), range(len(trainer.splits.train))
     if network.frozen == len(network.stages):
@@ -107,9 +107,9 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 
 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
-    """Returns up to `MAX_REFERENCE` positions, selected solely by image content.
+    """Returns the positions of up to `MAX_REFERENCE` distinct images. Only the image content determines the choice.
 
-    Only one image of each set of duplicates is used, because distances of 0 would make the threshold too strict.
+    Duplicates are excluded because distances of 0 would make the threshold too strict.
     """
     images = trainer.splits.development
     distinct = {images[position].sha256: position for position in positions}

@@ -22,6 +22,6 @@ def resolve_class_weights(config: TrainingConfig, labels: Tensor, classes: int, 
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Returns scikit-learn's "balanced" class weights (C,): class c, with n_c of the N images, gets N / (C * n_c)."""
+    """Returns scikit-learn's "balanced" class weights (C,): N / (C * n_c) for a class with n_c of the N images."""
     counts = torch.bincount(labels, minlength=classes)
     return len(labels) / (classes * counts.to(torch.float32))

@@ -11,7 +11,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.disk_cache import DiskCache
 
 DISK_BYTES_PER_SECOND = 1e9
-"""Assumed speed at which the store reads and writes, typical of an SSD; rows that fit in memory are read faster."""
+"""Assumed read and write speed of the store, typical of an SSD. Rows that fit in memory are read faster."""
 _NAMESPACE = "costs"
 
 

@@ -37,7 +37,7 @@ def _available_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = cause(error)
         raise TrainingError(
-            f"device {name!r} is not available ({reason}); use another one, such as --device cpu"
+            f"device {name!r} is not available ({reason}); use another device, for example `--device cpu`"
         ) from error
     return device
 

@@ -1,4 +1,4 @@
-"""Errors that depend on the values of a trial, and therefore end only this trial."""
+"""Errors caused by a trial's hyperparameters; they end only that trial."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ _NOTHING_TO_TRAIN = "optimizer got an empty parameter list"
 
 @contextmanager
 def trial_failures(context: str) -> Iterator[None]:
-    """Raises a `TrainingError` for an error that is known to depend on a trial's values, such as its batch size.
+    """Converts errors caused by a trial's hyperparameters, such as its batch size, into a `TrainingError`.
 
-    These are errors of the network (`ModelError`), exhausted memory, batch norm on a single image, and a network
-    without trainable parameters. All other errors pass, because they end the study: after a fault of the GPU or the
-    driver, every later trial of the process would fail, too, whereas a new process can repeat this trial.
+    These are `ModelError` (except for unreadable images), out-of-memory errors, and PyTorch's errors for batch norm
+    on a single image or a network without trainable parameters. Other errors are propagated and end the study: after
+    a GPU or driver fault, every later trial in this process would fail, but a new process can repeat this trial.
 
     Args:
         context: Beginning of the message, such as `step 3`.

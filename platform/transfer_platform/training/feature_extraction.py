@@ -68,7 +68,7 @@ class ComputedFeatures:
     """Features computed on every use, bitwise identical to those from `stored_features`.
 
     Args:
-        prefix: Network prefix. Always uses the number of PyTorch threads set when this object was created.
+        prefix: Network prefix, always run with the number of PyTorch threads in effect when this object was created.
         positions: Image position of each row.
         view_seeds: Seed of each row's augmented view; None for unaugmented images.
     """

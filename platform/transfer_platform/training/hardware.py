@@ -1,6 +1,6 @@
 """Describes the hardware and the driver on which a network runs.
 
-They affect the least significant digits of results, and the speed of each precision.
+Both affect the least significant digits of results and the speed of each precision.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ def describe_hardware(device: torch.device) -> dict[str, str]:
 
 
 def _nvidia_driver() -> str:
-    """Returns the version of NVIDIA's driver, which PyTorch does not report; it is read from the driver's library."""
+    """Returns the version of the NVIDIA driver, read from the driver's library because PyTorch does not report it."""
     try:
         library = ctypes.CDLL("nvml.dll" if os.name == "nt" else "libnvidia-ml.so.1")
     except OSError:
@@ -52,7 +52,7 @@ def _cudnn() -> str:
 
 
 def _processor() -> str:
-    """Returns the model of the CPU, or its architecture if the model is unknown."""
+    """Returns the model name of the CPU, or its architecture if the name is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

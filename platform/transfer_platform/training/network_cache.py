@@ -14,7 +14,7 @@ from transfer_platform.training.trainable_state import TrainableState
 
 @dataclass(frozen=True)
 class CachedNetwork:
-    """A network whose backbone is frozen through a given stage; shared by consecutive trials.
+    """Network with a backbone that is frozen through a given stage. Consecutive trials share the network.
 
     Attributes:
         partition: Frozen prefix and trainable suffix; None if nothing is frozen or partitioning failed.

@@ -15,7 +15,7 @@ from transfer_platform.recipe.schema import TrainingConfig
 def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
     """Returns an AdamW or SGD optimizer for all trainable parameters; the backbone has its own learning rate.
 
-    Weight decay excludes biases and norm weights (He et al., "Bag of Tricks for Image Classification", 2019, sec. 3.1).
+    Biases and norm layers have no weight decay (He et al., "Bag of Tricks for Image Classification", 2019, sec. 3.1).
     """
     rate = config.learning_rate
     groups = [
@@ -31,10 +31,10 @@ def make_optimizer(network: Network, config: TrainingConfig) -> Optimizer:
 
 
 def _zero_momentum(optimizer: SGD) -> None:
-    """Creates the momentum buffers, filled with zeros; the first step then gives the same weights as without them.
+    """Creates momentum buffers filled with zeros; this does not change the result of the first step.
 
     PyTorch's fused SGD creates uninitialized buffers in the first step. They stay uninitialized if `GradScaler` skips
-    this step, and the second step fails if a parameter had no gradient in the first.
+    the first step, and the second step fails if a parameter had no gradient in the first step.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -93,7 +93,7 @@ def _warmup_factor(step: int, warmup: int, total: int, *, cosine: bool) -> float
 def _one_cycle_factor(step: int, rise: int, total: int) -> float:
     """Returns the learning rate relative to its peak: it rises from 1/25 to 1 in `rise` steps, then falls to 0.
 
-    Both phases are half-cosines, as in fastai's variant of the schedule in Smith and Topin, "Super-Convergence", 2018.
+    Both phases follow a half-cosine, as in fastai. The schedule is from Smith and Topin, "Super-Convergence", 2018.
     """
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * 0.5 * (1 - math.cos(math.pi * step / rise))

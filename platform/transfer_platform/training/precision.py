@@ -20,7 +20,7 @@ from transfer_platform.training.hardware import describe_hardware
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIN_SPEEDUP = 1.3
-"""A lower precision is selected only if a float32 step takes at least this many times as long."""
+"""Minimum speedup over float32 for which a lower precision is selected."""
 ROUNDS = 5
 """Maximum number of timed steps in each precision."""
 CPU_BATCH_SIZE = 4
@@ -29,7 +29,7 @@ _NAMESPACE = "precision"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns an autocast context for a precision; weights and optimizer state stay in float32."""
+    """Returns an autocast context for the given precision; weights and optimizer state stay in float32."""
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")
 
 
@@ -37,8 +37,8 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
     """Returns the configured precision or, for `auto`, the fastest one on the device.
 
     For `auto`, builds the network and times training steps, or forward passes if the whole backbone is frozen. The
-    result is remembered in the cache folder for the same hardware, library versions, network and batch size, so that
-    later studies use the same precision. Returns float32 if not even a step with two images fits into memory.
+    result is cached, so that later studies with the same hardware, library versions, network and batch size use the
+    same precision. If even a step with two images does not fit into memory, returns float32.
     """
     if recipe.training.precision != "auto":
         return recipe.training.precision
@@ -64,9 +64,9 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
 
 
 def fastest_precision(device: torch.device, step: Callable[[], object]) -> str | None:
-    """Returns the precision at which a step runs fastest under autocast; None if the step does not fit into memory.
+    """Returns the precision in which a step runs fastest, or None if the step does not fit into memory.
 
-    A lower precision is selected if it is faster by a factor of `MIN_SPEEDUP`, or if float32 does not fit into memory.
+    A lower precision is selected if its speedup is at least `MIN_SPEEDUP`, or if float32 does not fit into memory.
     Hardware support does not imply a speedup: on some CPUs with bfloat16 units, bfloat16 slows down small networks.
     """
     lower = _lower_precision(device)
@@ -113,7 +113,7 @@ def _step(network: Network, device: torch.device, batch_size: int, trainable: bo
 
 
 def _lower_precision(device: torch.device) -> str | None:
-    """Returns the lower precision that a device computes natively; None if it would be too slow to be timed."""
+    """Returns the lower precision to compare with float32, or None if the CPU only emulates it, which is slow."""
     if device.type == "cpu":
         return None if _emulates_bfloat16() else "bfloat16"
     if device.type == "cuda":
@@ -129,7 +129,7 @@ def _emulates_bfloat16() -> bool:
 
 
 def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -> bool:
-    """Runs a step once as a warm-up; returns False if it does not fit into memory or the precision is not supported."""
+    """Runs one step as a warm-up; returns False if it runs out of memory or the precision is not supported."""
     try:
         _step_seconds(precision, device, step)
     except (MemoryError, RuntimeError) as error:
@@ -147,8 +147,8 @@ def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -
 def _speedup(precision: str, device: torch.device, step: Callable[[], object]) -> float:
     """Returns the time of a float32 step divided by the time of a step in another precision.
 
-    The result is the median over `ROUNDS` pairs of steps. A machine that becomes busy slows down both steps of most
-    pairs.
+    The result is the median over up to `ROUNDS` pairs of steps. The steps of a pair run one after the other, so a
+    machine that becomes busy usually slows down both.
     """
     ratios: list[float] = []
     while len(ratios) < ROUNDS and not (len(ratios) > 1 and max(ratios) < 0.5):

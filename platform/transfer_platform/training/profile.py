@@ -1,4 +1,4 @@
-"""Measures the size and computation time of features."""
+"""Measures how large features are and how long it takes to compute them."""
 
 import time
 
@@ -15,7 +15,7 @@ ROUNDS = 3
 
 
 def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> MeasuredCost:
-    """Times a frozen prefix on one batch after a warm-up pass; returns its cost and caches it for later runs."""
+    """Measures the computation time and feature size of a frozen prefix on one batch, and caches the result."""
     images = torch.zeros(PREFIX_BATCH, 3, prefix.image_size, prefix.image_size, device=prefix.device)
     row_bytes = prefix.spec.row_bytes  # runs the prefix once: the warm-up
     seconds = []
@@ -32,7 +32,7 @@ def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> Me
 
 
 def estimate_cost(key: CostKey) -> MeasuredCost | None:
-    """Measures the cost with a randomly initialized network; returns None if the network cannot be partitioned.
+    """Like `measure_cost`, but builds a network with random weights; returns None if it cannot be partitioned.
 
     Raises:
         TrainingError: The device is not available.

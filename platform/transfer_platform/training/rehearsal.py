@@ -1,6 +1,6 @@
-"""Dry run of every network before the first trial: one step, saved and served.
+"""Dry run before the first trial: every network is trained for one step and saved.
 
-Without it, a recipe whose trials all fail, or whose model cannot be saved, would fail only after hours of training.
+Without the dry run, a model that cannot be trained or saved might cause an error only after hours of training.
 """
 
 from collections.abc import Iterable
@@ -21,16 +21,16 @@ from transfer_platform.training.trial_trainer import TrialTrainer
 
 
 def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
-    """Runs one training step for each backbone, and returns one recipe that can be trained for each.
+    """Tries a training step with each recipe; returns, for each backbone, the first recipe that can be trained.
 
     Args:
         trainer: Trainer of the study.
-        recipes: Recipes without search ranges; recipes of the same backbone are tried until one can be trained.
+        recipes: Recipes without search ranges. Once a backbone can be trained, its remaining recipes are skipped.
         say: Called for each recipe that cannot be trained.
 
     Raises:
-        TrainingError: None of the recipes can be trained, or a step failed for a reason that would end the study; the
-            message lists the reasons.
+        TrainingError: None of the recipes can be trained, or a step raised an error that would end the study. The
+            message contains the reasons.
     """
     trainable: dict[str, Recipe] = {}
     failures: list[str] = []

@@ -69,7 +69,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self) -> Tensor:
-        """Returns the float32 logits (N, C) of the validation images on the CPU.
+        """Returns the logits (N, C) of the validation images as a float32 tensor on the CPU.
 
         Raises:
             DivergedError: A logit is not finite. The last training step can cause this even if all losses are finite.

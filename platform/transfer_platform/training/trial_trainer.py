@@ -73,7 +73,7 @@ class TrialTrainer:
 
         Raises:
             DivergedError: The loss is not finite.
-            TrainingError: The network cannot be trained with these values.
+            TrainingError: The network cannot be trained with the values in the recipe.
         """
         cached = self._cached_network(recipe)
         inputs = self._inputs(recipe, cached)
@@ -132,7 +132,7 @@ class TrialTrainer:
 
     @torch.inference_mode()
     def features(self, recipe: Recipe, network: Network, positions: Sequence[int]) -> Tensor:
-        """Returns the head's inputs (N, F) in eval mode for the images at N positions in `Splits.development`."""
+        """Returns the head's inputs (N, F) in eval mode for images at the given positions in `Splits.development`."""
         network.eval()
         inputs = self._inputs(recipe, self._cached_network(recipe))
         features: list[Tensor] = []
@@ -144,8 +144,8 @@ class TrialTrainer:
     def out_of_fold_networks(self, recipe: Recipe, result: FitResult) -> Generator[tuple[Network, TrialData]]:
         """For each fold, yields a network trained on all other folds, together with that fold's trial data.
 
-        Networks are trained for the trial's best number of epochs. The yielded network is always the same object;
-        its original weights are restored when the generator ends or is closed.
+        Each network is trained for the trial's best number of epochs. The yielded network is always the same
+        object. Its original weights are restored when the generator ends or is closed.
         """
         cached = self._cached_network(recipe)
         weights = cached.trainable.copy()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX opset version, released in 2022; torch exports it directly, without a version conversion."""
+"""ONNX opset version. torch exports this version directly, without a conversion."""
 TOLERANCE = 1e-3
 """Maximum allowed difference between ONNX Runtime and torch for any probability or out-of-distribution score."""
 
@@ -71,7 +71,7 @@ def export(model: str, file_format: str, out: Path) -> str:
 
 @dataclass(frozen=True)
 class _RegisteredFiles:
-    """Downloaded files of a registered model: `folder` is the MLflow model, `files` the artifact folder inside it."""
+    """A downloaded model: `folder` is the folder of the MLflow model, and `files` is the artifact folder in it."""
 
     uri: str
     folder: Path
@@ -150,8 +150,8 @@ def _write_onnx(registered: _RegisteredFiles, folder: Path) -> str:
     difference = _largest_difference(model, folder / ONNX_FILE)
     if not difference <= TOLERANCE:
         raise RegistryError(
-            f"{registered.uri} was not exported: ONNX Runtime and torch differ by {difference:.2g} on random "
-            f"images, which exceeds the tolerance of {TOLERANCE:g}; use `--to safetensors`"
+            f"{registered.uri} was not exported: the outputs of ONNX Runtime and torch differ by {difference:.2g} "
+            f"on random images (tolerance: {TOLERANCE:g}); use `--to safetensors`"
         )
     shutil.copyfile(registered.files / CONFIG_FILE, folder / CONFIG_FILE)
     write_program(registered.config, registered.folder, folder)
@@ -184,7 +184,7 @@ def _to_onnx(model: _ExportedModel) -> ONNXProgram:
 
 
 def _set_metadata(program: ONNXProgram, config: ModelConfig) -> None:
-    """Adds classes, preprocessing, threshold and temperature as metadata; removes the operators' local source paths."""
+    """Adds classes, preprocessing, threshold and temperature as metadata, and removes local paths from operators."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
     metadata = {

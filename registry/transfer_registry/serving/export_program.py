@@ -1,10 +1,10 @@
-"""Program of an ONNX export, which reads images with the registered code.
+"""Writes the program that classifies images with an exported ONNX model.
 
 classify.py             classifies image files
 image_preprocessing/    the modules of the registered model that decode, crop and resize images; they need only NumPy
                         and Pillow
 
-The program does not describe the preprocessing a second time, so its pixels are those of the served model.
+The program uses the registered model's own preprocessing code, so the network receives the same pixels.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def write_program(config: ModelConfig, model: Path, folder: Path) -> None:
 
 
 def pinned(model: Path, *packages: str) -> str:
-    """Returns those of the packages that the registered model requires, with their versions, for `pip install`."""
+    """Returns the model's requirements for the given packages, with versions, as arguments of `pip install`."""
     lines = (model / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return " ".join(line for line in lines if line.partition("==")[0] in packages)
 
 
 def _modules(code: Path) -> set[Path]:
-    """Returns the modules that read images, with all modules of the package that they import."""
+    """Returns the modules that read images, and all modules of the package that they import directly or indirectly."""
     found, pending = set[Path](), [code / f"{name}.py" for name in _ENTRIES]
     while pending:
         module = pending.pop()
@@ -101,7 +101,7 @@ def _modules(code: Path) -> set[Path]:
 
 
 def _imported(module: Path) -> Iterator[str]:
-    """Yields the names of the modules that a module imports from its own package, also within functions."""
+    """Yields the names of the modules that a module imports from its own package, including imports in functions."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module] if node.module else [alias.name for alias in node.names]

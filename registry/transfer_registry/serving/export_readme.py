@@ -35,8 +35,8 @@ pip install {requirements} onnxruntime
 python classify.py IMAGE...
 ```
 
-`classify.py` reads images with `image_preprocessing/`, the code of the registered model, so its pixels are the
-same; with other versions of Pillow, they may differ slightly. It prints one line of JSON per image:
+`classify.py` prepares images with the registered model's own code, in `image_preprocessing/`. With another version
+of Pillow, its pixels may differ slightly from the model's. It prints one line of JSON per image:
 
 ```python
 {program}```
@@ -104,7 +104,7 @@ _STEPS = """\
 def onnx_readme(config: ModelConfig, requirements: str) -> str:
     """Returns the README for `model.onnx`, including the program that classifies image files.
 
-    `requirements` are the packages that the program needs besides ONNX Runtime, as arguments of `pip install`.
+    `requirements` lists the packages that the program needs in addition to ONNX Runtime, separated by spaces.
     """
     return _ONNX.format(program=program(config), requirements=requirements, **_values(config))
 

@@ -19,7 +19,7 @@ from transfer_registry.packaging import classes_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A registered model, which runs with the code that was registered with it.
+    """A registered model, loaded with the code that was registered with it.
 
     `uri` may contain an alias. Probabilities have one column per class, in the order of `classes` (C).
     """

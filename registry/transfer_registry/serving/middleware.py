@@ -68,7 +68,7 @@ class RequestGuard:
         return receive_again
 
     async def _read_body(self, receive: Receive) -> bytes:
-        """Reads the entire body even if it is too large, since clients send everything before they read a response."""
+        """Reads the entire body even if it is too large, because clients send all of it before they read a response."""
         body, size, more = bytearray(), 0, True
         while more:
             message = await receive()
@@ -115,7 +115,7 @@ class _SafeResponse:
 
 
 def _model_error(body: bytes) -> tuple[str, str]:
-    """Returns the message and code of a model error. Both are empty for MLflow errors, which may quote the request.
+    """Returns the message and code of a model error, or empty texts for an MLflow error, which may quote the request.
 
     A model error (`transfer_model.pyfunc.RequestError`) is recognized by its two keys, `error_code` and `message`.
     """

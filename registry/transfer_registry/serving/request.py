@@ -1,7 +1,7 @@
 """Validation of scoring requests before MLflow parses them.
 
-MLflow's error messages quote invalid JSON and rejected rows, and include a stack trace for an empty CSV table. Requests
-that would cause such errors are rejected here, with a message that does not quote the request.
+MLflow's error messages quote invalid JSON and rejected rows. For an empty CSV table, they contain a stack trace.
+Requests that would cause such errors are rejected here, with a message that does not quote the request.
 """
 
 import json
@@ -24,7 +24,7 @@ _MAX_TOP_K = 2**31 - 1
 
 
 class BadRequestError(Exception):
-    """Error for a request rejected before the model is called, with a 4xx HTTP status and a one-sentence message."""
+    """Error for a request that is rejected before the model is called; has a 4xx HTTP status and a short message."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         self.status = status
@@ -55,7 +55,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _media_type(content_type: str) -> str:
-    """Returns the media type. As in MLflow, it must match exactly, including case."""
+    """Returns the media type, which is case-sensitive, as in MLflow."""
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in (JSON, CSV) or set(parameters) - {"charset=utf-8", "charset=UTF-8"}:
         raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON} or {CSV}, in UTF-8")
@@ -96,12 +96,12 @@ def _deeper_than(levels: int, value: object) -> bool:
 
 
 def _values_of_format(content: object) -> list[object]:
-    """Returns the images. Rejects other keys, since MLflow ignores the images if `messages` or `prompt` is present."""
+    """Returns the images. Rejects unknown keys, because `messages` or `prompt` would make MLflow ignore the images."""
     entries = dict(content) if isinstance(content, dict) else {}
     params = entries.pop("params", None)
     if len(entries) != 1 or not entries.keys() <= set(FORMATS):
         keys = ", ".join(FORMATS)
-        _reject(f"the JSON must be an object with exactly one of the keys {keys}, and no other keys except params")
+        _reject(f"the JSON must be an object with exactly one of the keys {keys}, and optionally the key params")
     _check_params(params)
     ((name, value),) = entries.items()
     values = _split_values(value) if name == "dataframe_split" else _column_values(value)
@@ -124,7 +124,7 @@ def _check_params(params: object) -> None:
 
 
 def _column_values(value: object) -> list[object] | None:
-    """Returns the images in a list of records, a dictionary of columns or a plain list of images; None if invalid."""
+    """Returns the images from a list of records, a dictionary of columns or a list of images; None for other values."""
     if isinstance(value, dict):
         value = value.get(_COLUMN)
         return value if isinstance(value, list) else None
@@ -152,5 +152,5 @@ def _split_values(value: object) -> list[object] | None:
 
 
 def _are_labels(value: object) -> TypeGuard[list[object]]:
-    """Returns True if the value is a flat list; pandas treats nested lists as multi-level labels."""
+    """Returns True for a list that contains no list or dictionary; pandas treats nested lists as multi-level labels."""
     return isinstance(value, list) and not any(isinstance(label, (list, dict)) for label in value)

@@ -27,7 +27,7 @@ _START_TIMEOUT = 120.0
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`; later alias changes have no effect."""
+    """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`. An alias is resolved only once."""
     return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(loadable_uri(uri))))
 
 
@@ -58,7 +58,7 @@ def serving_banner(uri: str, url: str) -> str:
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Runs MLflow's UI until interrupted. If the tracking server is remote, only shows the link to its UI.
+    """Runs MLflow's UI until interrupted. If the tracking server is remote, only reports the link to its UI.
 
     Calls `say` with a link to the most recently updated experiment once the UI is ready.
 

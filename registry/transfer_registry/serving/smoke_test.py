@@ -1,7 +1,7 @@
 """Gets predictions over HTTP from a model served by `mlflow models serve`.
 
-The server runs in an isolated process, in which neither this project nor a script in the current folder can be
-imported and unpickling is disabled.
+The server runs in an isolated process. It cannot import this project or any script in the current folder, and MLflow's
+unpickling is disabled.
 """
 
 import base64
@@ -30,7 +30,7 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Number of concurrent requests, each with one image; in total, they do not exceed the pixel limit of one request."""
+"""Number of concurrent requests, each with one image. All images together are within the pixel limit of one request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")
@@ -44,7 +44,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
     """Serves a model with `mlflow models serve` and returns the predictions for images posted over HTTP.
 
     Args:
-        model_uri: URI or path, resolved against the tracking server and current folder of this process.
+        model_uri: URI, resolved with the tracking server of this process, or path, relative to its current folder.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
@@ -112,7 +112,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _temporary_parent() -> Path | None:
-    """Returns the folder for the server's temporary files: TMPDIR, or the current folder if MLflow would decode TMPDIR.
+    """Returns the current folder if MLflow would decode the path of the default temporary folder, otherwise None.
 
     MLflow copies the model into a temporary folder and loads it from there.
     """
@@ -120,7 +120,7 @@ def _temporary_parent() -> Path | None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Returns the server's environment; stub modules in `folder` prevent the import of this project's packages."""
+    """Returns the server's environment; writes modules to `folder` that prevent imports of this project's packages."""
     for name in _HIDDEN_PACKAGES:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is hidden from served models')\n")
     return {

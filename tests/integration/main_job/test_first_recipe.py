@@ -48,7 +48,7 @@ def test_classes_of_few_images_run_to_the_end(sizes, validation, workplaces) -> 
             image = Image.fromarray(generator.integers(0, 256, (8, 8, 3)).astype(np.uint8)).resize((64, 64))
             image.save(place.folder / "shapes" / label / f"{number}.png")
     out, _ = place.run("platform", "init", "shapes")
-    assert ("d (only one different image" in out) == (sizes[3] == 1)
+    assert ("d (only one distinct image" in out) == (sizes[3] == 1)
     text = (place.folder / "shapes.yaml").read_text()
     assert f"    validation: {validation}  " in text
     quick = ("-o", "search.trials=1", "-o", "training.epochs=1", "-o", "dataset.image_size=32")

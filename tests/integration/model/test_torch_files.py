@@ -83,7 +83,7 @@ def test_a_file_of_an_installed_package_is_read_without_another_process(
 
 def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1).expand(1 << 36)}, tmp_path / "bomb.pth")
-    with pytest.raises(WeightsError, match=r"takes more than 1\.1 GB of memory, although the file has only 0\.0 MB"):
+    with pytest.raises(WeightsError, match=r"takes more than 1\.1 GB of memory, although the file is only 0\.0 MB"):
         read_state_dicts(tmp_path / "bomb.pth")
 
 

@@ -244,7 +244,7 @@ def test_models_of_other_tools_are_ignored(decided) -> None:
 
 def test_two_versions_of_one_study_are_not_compared_by_its_run(decided) -> None:
     version = overview.describe_version(decided.ledger, "ants-bees", 1)
-    with pytest.raises(RegistryError, match="two trials of the same study"):
+    with pytest.raises(RegistryError, match="both come from the same study"):
         overview.compare_versions(version, version)
 
 

@@ -42,7 +42,7 @@ def test_the_endpoint_of_hugging_face_replaces_its_server(site: Site, tmp_path: 
 
 @pytest.mark.usefixtures("isolated")
 def test_the_cache_of_hugging_face_is_found_and_nothing_is_downloaded_offline(tmp_path: Path) -> None:
-    assert "not tried, because HF_HUB_OFFLINE is set" in fetch_in_fresh_process(tmp_path, HF_HUB_OFFLINE="1")
+    assert "not tried because HF_HUB_OFFLINE is set" in fetch_in_fresh_process(tmp_path, HF_HUB_OFFLINE="1")
     folder = tmp_path / "home" / "hub" / "models--timm--resnet18.a1_in1k"
     (folder / "snapshots" / "0a1b2c").mkdir(parents=True)
     (folder / "snapshots" / "0a1b2c" / "model.safetensors").write_bytes(b"weights")

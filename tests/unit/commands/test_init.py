@@ -80,7 +80,7 @@ def test_classes_that_cannot_be_divided_are_excluded_with_the_reason(fill) -> No
     recipe = load_recipe(written.file)
     assert set(recipe.dataset.exclude) == {"broken", "cat", "dog", "empty"}
     assert "- cat" in written.file.read_text()
-    assert "cat (only one different image; train and test need one each)" in str(written)
+    assert "cat (only one distinct image; train and test need one each)" in str(written)
     assert "empty (no readable image of this class in train)" in str(written)
     assert "dog (every image is identical to an image of another class)" in str(written)
     splits = require_valid(*preflight(open_dataset(recipe.dataset, Path())))

@@ -143,7 +143,7 @@ def test_16_bit_colors_are_reported_because_pillow_drops_their_lower_bits(isolat
     )
     (folder / "ill" / "color.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     details = {each.files[0].name: each.detail for each in opened(folder).inspection.by_kind("more than 8 bits")}
-    assert details["color.png"] == "mode RGB;16: only the higher 8 of 16 bits per color are used; not scaled"
+    assert details["color.png"] == "mode RGB;16: only the upper 8 of 16 bits per channel are used, without scaling"
 
 
 def test_the_first_recipe_names_the_range(isolated: Path) -> None:

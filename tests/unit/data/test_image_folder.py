@@ -89,7 +89,7 @@ def test_split_folders_have_metadata_files_of_their_own(kind: str, divided: Path
     made = splits("photos")
     assert {split: len(images) for split, images in made.by_name.items()} == {"train": 12, "validation": 4, "test": 4}
     assert {image.path.parent.name for image in made.test} == {"test"}
-    assert f"the rows of test/metadata.{kind} are test images" in notes("photos")
+    assert f"the images listed in test/metadata.{kind} are in test" in notes("photos")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # `datasets` leaves files open
@@ -115,7 +115,7 @@ def test_one_metadata_file_may_list_the_files_of_split_folders(divided: Path) ->
     ]
     write_metadata(divided / "metadata.csv", rows)
     assert {image.path.parent.name for image in splits("photos").test} == {"test"}
-    assert "the splits test, train are the folders of the images" in notes("photos")
+    assert "splits taken from the folders of the images: test, train" in notes("photos")
 
 
 def test_the_only_subfolder_of_an_archive_is_read(folder: Path) -> None:

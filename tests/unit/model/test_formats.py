@@ -136,7 +136,7 @@ def test_a_format_without_its_package_names_the_package(monkeypatch) -> None:
     monkeypatch.setattr("transfer_model.formats.pillow_heif", None)
     monkeypatch.setattr(decode_module, "installed_formats", lambda: ("JPEG", "PNG"))
     expected = "install pillow-heif: pip install 'transfer-platform[heif]'"
-    assert message(decode, content) == f"it is in the HEIC format, which cannot be read here; {expected}"
+    assert message(decode, content) == f"it is in the HEIC format; to read it, {expected}"
 
 
 def test_the_documents_list_exactly_the_accepted_formats() -> None:

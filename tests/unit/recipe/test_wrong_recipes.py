@@ -93,7 +93,7 @@ CASES = {
         13,
         "head: the section is empty; add at least one field (dropout) or remove the section",
     ),
-    "a value for a section": (continued("head: 0.5\n"), 12, "must be a section with fields (dropout), but got 0.5"),
+    "a value for a section": (continued("head: 0.5\n"), 12, "must be a section (allowed fields: dropout), but got 0.5"),
     # Values of the wrong type.
     "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
     "quoted number": (changed("1e-4", "'1e-4'"), 11, 'must be a number, but got "1e-4"; remove the quotes'),
@@ -252,7 +252,7 @@ CASES = {
     "warm-up without end": (
         continued("  warmup_epochs: 4\n"),
         12,
-        "the warm-up (4 epochs) is longer than the training (3 epochs)",
+        "the warm-up (4 epochs) is longer than training (3 epochs)",
     ),
     "accuracy in per cent": (
         continued("promotion: {model: m, gate: {test/accuracy: {at_least: 90}}}\n"),

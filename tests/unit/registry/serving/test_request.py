@@ -42,7 +42,7 @@ IN_A_COLUMN = "must contain images in an 'image' column"
         ({"images": []}, ONE_OF),
         ({"inputs": ["aa"], "instances": ["aa"]}, ONE_OF),
         ({"inputs": ["aa"], "prompt": "hello", "image": "aa"}, ONE_OF),
-        ({"inputs": ["aa"], "signature_name": "default"}, "no other keys except params"),
+        ({"inputs": ["aa"], "signature_name": "default"}, "and optionally the key params"),
         ({"inputs": []}, "contains no images"),
         ({"inputs": {"image": []}}, "contains no images"),
         ({"dataframe_split": {"columns": ["image"], "data": []}}, "contains no images"),
