@@ -1,4 +1,4 @@
-"""Reads the state dicts in a weights file; torch files, in a separate process.
+"""Reads the state dicts in a weights file; a separate process reads torch files."""
 
 from __future__ import annotations
 
