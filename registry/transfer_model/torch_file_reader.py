@@ -3,8 +3,8 @@
     python -P torch_file_reader.py SOURCE TARGET BYTES
 
 `BYTES` limits the memory that reading may take. Nothing in the file is executed: objects of classes other than tensors
-and plain values are replaced by inert placeholders. The target contains the tensors of all state dicts, by number; its
-metadata assigns them to the names in each state dict. The script imports nothing from this package.
+and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numbers; its
+metadata maps the names in each state dict to these numbers. The script imports nothing from this package.
 """
 
 import json
@@ -24,10 +24,10 @@ STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
 
 REFUSED, TOO_LARGE = 3, 4
-"""Exit statuses: the file cannot be read (the reason is on standard error); reading takes more memory than allowed."""
+"""Exit statuses if the file cannot be read (the reason is on standard error) or reading exceeds the memory limit."""
 
 _MAX_DEPTH = 2
-"""State dicts are searched in a checkpoint and in the mappings it contains, down to this depth."""
+"""State dicts are searched for in a checkpoint and in the mappings it contains, down to this depth."""
 
 _MAX_SECONDS = 600
 """Maximum CPU time."""
@@ -67,7 +67,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
 def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - the content of a torch file
     """Returns every mapping that contains named tensors, keyed by its path, such as `model_ema` or `ema.state_dict`.
 
-    The path of the checkpoint itself is empty. A pickled module counts as its state dict. Other values are ignored.
+    The path of the checkpoint itself is empty. A pickled module is treated as its state dict. Other values are ignored.
     """
     found: dict[str, Mapping[str, Tensor]] = {}
     for path, mapping in _mappings(loaded, "", 0):
@@ -106,7 +106,7 @@ def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[
 
 
 def _module_tensors(module: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields the named parameters and buffers of a pickled module; nothing if the object is no module."""
+    """Yields the named parameters and buffers of a pickled module; nothing if the object is not a module."""
     state = module.state if isinstance(module, Placeholder) else None
     if not isinstance(state, Mapping):
         return
@@ -139,7 +139,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
-    """Returns the format version of each module in a state dict; None if the file has none."""
+    """Returns the format version of each module in a state dict; None if no versions were saved."""
     metadata = getattr(state_dict, "_metadata", None)
     if not isinstance(metadata, Mapping):
         return None
@@ -185,7 +185,7 @@ def main(source: str, target: str, size: str) -> int:
 
 
 def _unpickling_reason(error: Exception) -> str:
-    """Returns torch's reason without its advice to disable the restrictions."""
+    """Returns the reason from torch's error message, without its advice to disable the restrictions."""
     reason = re.search(r"WeightsUnpickler error:\s*(.*?)(?: was not an allowed|\n|$)", str(error))
     return f"it contains objects other than tensors and plain values ({reason[1] if reason else 'unknown content'})"
 
