@@ -124,7 +124,7 @@ def test_a_registry_in_another_place_than_the_runs_is_refused(isolated: Path, mo
         assert sqlite_file(mlflow_server.tracking_uri()) == isolated / "mlflow.db"
     for other in ("sqlite:///registry.db", "http://registry:5000", str(isolated / "mlruns")):
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", other)
-        with pytest.raises(StorageError, match="point to different places.*unset MLFLOW_REGISTRY_URI"):
+        with pytest.raises(StorageError, match=r"point to different places.*unset MLFLOW_REGISTRY_URI"):
             mlflow_server.tracking_uri()
 
 
