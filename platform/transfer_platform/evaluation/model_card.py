@@ -1,4 +1,4 @@
-"""Model card as described in "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
+"""Model card as in "Model Cards for Model Reporting" (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 
