@@ -48,7 +48,7 @@ class Catalog:
     """The images of one folder, or of one manifest split.
 
     Attributes:
-        folder: Folder with symlinks resolved; for a manifest, the manifest file.
+        folder: Path of the folder or manifest file, with symlinks resolved.
         root: Source folder that contains `folder`, with symlinks resolved.
         images: Images sorted by label, then by digest, so that the order does not depend on file names.
         classes: Sorted names of the class folders or, for a manifest, sorted labels.
@@ -79,7 +79,7 @@ class Catalog:
             )
 
     def require_classes(self) -> None:
-        """Raises a `DataError` if there are fewer than two classes, or a class has no images."""
+        """Raises a `DataError` if there are fewer than two classes or if a class has no images."""
         if errors := self.class_errors():
             raise DataError("\n".join(errors))
 
@@ -202,7 +202,7 @@ def in_several_splits(
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
     """Returns images that share a field value with images in other splits, keyed by value, then by split.
 
-    The files in `allowed` and images with an empty value are ignored.
+    Files in `allowed` and images with an empty value are ignored.
     """
     value_of = attrgetter(field_name)
     counts = Counter(value for images in images_by_split.values() for value in set(map(value_of, images)))

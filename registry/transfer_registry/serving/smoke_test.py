@@ -45,7 +45,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
     """Serves a model with `mlflow models serve` and returns the predictions for images posted over HTTP.
 
     Args:
-        model_uri: URI, resolved with the tracking server of this process, or path, relative to its current folder.
+        model_uri: URI resolved by this process's tracking server, or a path relative to this process's current folder.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
@@ -108,7 +108,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _temporary_parent() -> Path | None:
-    """Returns the current folder if MLflow would decode the path of the default temporary folder, otherwise None.
+    """Returns the current folder if MLflow would URL-decode the default temporary folder's path, otherwise None.
 
     MLflow copies the model into a temporary folder and loads it from there.
     """
