@@ -77,10 +77,7 @@ _ERRORS = {
         "the class is unknown",
         "if it is an image, move it into a class folder; otherwise, add it to dataset.exclude",
     ),
-    "invalid classes": (
-        "fewer than two classes, an empty class, or a class name that is not valid text",
-        "correct the class folders, or the labels in the manifest",
-    ),
+    "invalid classes": ("fewer than two classes, an empty class, or a class name that is not valid text", ""),
     "classes differ": (
         "the splits do not have the same classes",
         "make sure that every split has images of every class, with identical class names",
