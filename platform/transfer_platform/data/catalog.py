@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
+from transfer_platform.data.manifest_table import METADATA_FILES
 from transfer_platform.data.scan import scan_files
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
@@ -141,9 +142,8 @@ def scan_folder(
     files = [file for file in contents.files if file.path not in excluded_files]
     in_classes = [file for file in files if "/" in file.name]
     scanned = scan_files(folder, in_classes, ImageStats() if stats is None else stats, progress)
-    outside = FileProblem("outside the class folders", "is next to the class folders, not inside one of them")
     problems = {path: problem for path, problem in contents.problems.items() if path not in excluded}
-    problems |= {Path(file.path): outside for file in files if "/" not in file.name} | scanned.problems
+    problems |= {Path(file.path): _outside(file.name) for file in files if "/" not in file.name} | scanned.problems
     return Catalog(
         folder=folder,
         root=root,
@@ -157,6 +157,14 @@ def scan_folder(
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
     )
+
+
+def _outside(name: str) -> FileProblem:
+    message = "is next to the class folders, not inside one of them"
+    if name in METADATA_FILES:
+        form = " (in UTF-8, separated by commas)" if name.endswith(".csv") else ""
+        message = f"is not used, because it does not have the columns 'file_name' and 'label'{form}"
+    return FileProblem("outside the class folders", message)
 
 
 def normalize_label(text: str) -> str:

@@ -73,11 +73,11 @@ _ERRORS = {
     "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
     "link to nothing": ("a symbolic link whose target does not exist", _FIX_LINK),
     "special file": ("a pipe, socket or device", "remove it"),
-    "outside the class folders": ("the class is unknown", "move it into a class folder, or add it to dataset.exclude"),
-    "invalid classes": (
-        "fewer than two classes, an empty class, or a class name that is not valid text",
-        "correct the class folders, or the labels in the manifest",
+    "outside the class folders": (
+        "the class is unknown",
+        "if it is an image, move it into a class folder; otherwise, add it to dataset.exclude",
     ),
+    "invalid classes": ("fewer than two classes, an empty class, or a class name that is not valid text", ""),
     "classes differ": (
         "the splits do not have the same classes",
         "make sure that every split has images of every class, with identical class names",
