@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -85,7 +86,7 @@ def _read_safetensors(path: Path) -> list[StateDict]:
 
 
 def _read_installed(path: Path) -> list[StateDict]:
-    found = torch_file_reader.find_state_dicts(torch_file_reader.load(path))
+    found = torch_file_reader.find_state_dicts(torch.load(path, "cpu", weights_only=True))
     return [
         StateDict(name, OrderedDict(tensors), torch_file_reader.versions(tensors)) for name, tensors in found.items()
     ]
@@ -109,7 +110,7 @@ def _read_torch_file(path: Path) -> list[StateDict]:
 def _convert(path: Path, target: Path) -> None:
     limit = _COPIES * path.stat().st_size + _FREE_BYTES
     command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target), str(limit)]
-    environment = safe_environment() | {"OMP_NUM_THREADS": "1"}
+    environment = safe_environment() | {"OMP_NUM_THREADS": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0"}
     done = subprocess.run(
         command,
         env=environment,

@@ -11,14 +11,16 @@ import json
 import pickle
 import re
 import sys
+import tarfile
+import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, _weights_only_unpickler
 
 STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
@@ -36,32 +38,125 @@ _MAX_REASON = 300
 
 
 class Placeholder:
-    """Replaces an object of a class that is not loaded; stores its state and ignores its arguments."""
+    """Replaces an object of a class that is not loaded; stores its items and its state, and ignores its arguments.
 
+    Attributes:
+        items: Items of a mapping.
+        state: Attributes of the object as they are in the file.
+    """
+
+    items: OrderedDict[Any, Any]
     state: object = None
 
     def __new__(cls, *_args: object, **_options: object) -> "Placeholder":
-        """Ignores all arguments."""
-        return super().__new__(cls)
+        """Ignores all arguments; the unpickler does not always call `__init__`."""
+        placeholder = super().__new__(cls)
+        placeholder.items = OrderedDict()
+        return placeholder
 
     def __init__(self, *_args: object, **_options: object) -> None:
         pass
+
+    def __call__(self, *_args: object, **_options: object) -> "Placeholder":
+        """Returns the result of a function that is not called."""
+        return Placeholder()
 
     def __setstate__(self, state: object) -> None:
         """Stores the object's attributes as they are in the file."""
         self.state = state
 
+    def __setitem__(self, key: object, value: object) -> None:
+        """Stores an item of a mapping."""
+        self.items[key] = value
+
+    def append(self, item: object) -> None:
+        """Ignores an item of a sequence or a set."""
+
+    add = append
+
+
+def _plain_tensor(
+    rebuild: Callable[..., object], _class: object, arguments: Iterable[object], _state: object
+) -> object:
+    """Rebuilds a tensor of a subclass as a plain tensor."""
+    return rebuild(*arguments)
+
+
+def _at_mark(unpickler: "RestrictedUnpickler") -> object:
+    return unpickler.metastack[-1][-1]
+
+
+class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow to check what an operation changes
+    """Unpickler that loads the functions and classes that torch considers safe; all others become placeholders.
+
+    Only containers, placeholders and the state of tensors are changed. The Python version of the unpickler reads every
+    pickle protocol; torch's own restricted unpickler reads protocol 2 and refuses unknown subclasses of dict and list.
+    """
+
+    stack: list[Any]
+    metastack: list[list[Any]]
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a function or class
+        """Returns the function or class of this name if it is safe, or else the placeholder class."""
+        name = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        if name in ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"):
+            return _plain_tensor
+        return _weights_only_unpickler._get_allowed_globals().get(name, Placeholder)
+
+
+def _restricted(
+    operation: Callable[[Any], None], changed: Callable[[RestrictedUnpickler], object], types: tuple[type, ...]
+) -> Callable[[Any], None]:
+    def restricted(unpickler: RestrictedUnpickler) -> None:
+        if not isinstance(changed(unpickler), types):
+            raise pickle.UnpicklingError(f"it changes an object of type {type(changed(unpickler)).__name__}")
+        operation(unpickler)
+
+    return restricted
+
+
+RestrictedUnpickler.dispatch = pickle._Unpickler.dispatch | {
+    opcode[0]: _restricted(pickle._Unpickler.dispatch[opcode[0]], changed, (*types, Placeholder))
+    for opcode, changed, types in (
+        (pickle.SETITEM, lambda unpickler: unpickler.stack[-3], (dict,)),
+        (pickle.SETITEMS, _at_mark, (dict,)),
+        (pickle.APPEND, lambda unpickler: unpickler.stack[-2], (list,)),
+        (pickle.APPENDS, _at_mark, (list,)),
+        (pickle.ADDITEMS, _at_mark, (set,)),
+        (pickle.BUILD, lambda unpickler: unpickler.stack[-2], (Tensor, dict)),
+    )
+}
+
+
+class _PickleModule:
+    """The part of the `pickle` module that torch uses to load a file."""
+
+    Unpickler = RestrictedUnpickler
+
+    @staticmethod
+    def load(file: BinaryIO, *, encoding: str) -> object:
+        return RestrictedUnpickler(file, encoding=encoding).load()
+
 
 def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
-    """Loads a torch file with torch's restricted unpickler; classes that it refuses become placeholders."""
-    try:
-        refused = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except ValueError as error:  # the format before torch 1.6, or no torch file; `torch.load` decides
-        if "torchscript" in str(error):
-            raise ValueError("it is a TorchScript archive") from error
-        refused = []
-    with torch.serialization.safe_globals([(Placeholder, name) for name in refused]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    """Loads a torch file without executing code in it.
+
+    Raises:
+        ValueError: The file is an archive of another kind.
+        Exception: Any error of torch or of the unpickler, if the file is damaged or is no torch file.
+    """
+    with path.open("rb") as file:
+        if tarfile.is_tarfile(file):
+            raise ValueError("it is a tar archive")
+        file.seek(0)
+        if zipfile.is_zipfile(file) and any(
+            name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()
+        ):
+            raise ValueError("it is a TorchScript archive")
+        file.seek(0)
+        # `torch.load` is given the open file because it decides by the name how to read a path
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+            return torch.load(file, "cpu", pickle_module=_PickleModule, weights_only=False)
 
 
 def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - the content of a torch file
@@ -96,13 +191,23 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
 
 def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
     if isinstance(value, Placeholder):
-        value = OrderedDict(_module_tensors(value, ""))
+        value = _content(value)
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
         return
     yield path, value
     for name, child in value.items():
         if isinstance(name, str):
             yield from _mappings(child, f"{path}.{name}" if path else name, depth + 1)
+
+
+def _content(placeholder: Placeholder) -> OrderedDict[Any, Any]:
+    """Returns the items of a mapping with its attributes, or the tensors of a module."""
+    if not placeholder.items:
+        return OrderedDict(_module_tensors(placeholder, ""))
+    content = OrderedDict(placeholder.items)
+    if isinstance(placeholder.state, Mapping):
+        content.__dict__.update(_metadata=placeholder.state.get("_metadata"))
+    return content
 
 
 def _module_tensors(module: object, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,16 @@ def test_no_code_in_a_file_is_executed(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     torch.save({"fc.weight": torch.ones(1), "code": Code(ran)}, tmp_path / "evil.pth")
     (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(ran), protocol=2))
-    for name in ("evil.pth", "older.pth"):
-        with pytest.raises(WeightsError, match="Nothing in the file was executed"):
-            read_state_dicts(tmp_path / name)
+    assert list(read_state_dicts(tmp_path / "evil.pth")[0].tensors) == ["fc.weight"]
+    with pytest.raises(WeightsError, match="Nothing in the file was executed"):
+        read_state_dicts(tmp_path / "older.pth")
     assert not ran.exists()
+
+
+def test_a_setting_of_torch_does_not_change_how_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"fc.weight": torch.ones(1), "other": defaultdict(list, a=[1])}, tmp_path / "weights.pth")
+    assert list(read_state_dicts(tmp_path / "weights.pth")[0].tensors) == ["fc.weight"]
 
 
 def test_a_training_checkpoint_with_objects_of_other_classes_is_read_without_them(tmp_path: Path) -> None:
