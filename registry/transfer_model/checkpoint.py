@@ -9,7 +9,8 @@ import sys
 import sysconfig
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from . import torch_file_reader
-from .errors import WeightsError
+from .errors import WeightsError, cause
 from .safe_path import safe_environment
 
 _READER = Path(torch_file_reader.__file__)
@@ -93,8 +94,8 @@ def _read_installed(path: Path) -> list[StateDict]:
 
 
 def _read_torch_file(path: Path) -> list[StateDict]:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "tensors.safetensors"
+    with _temporary_folder(path) as folder:
+        target = folder / "tensors.safetensors"
         _convert(path, target)
         tensors = load_file(target)
         with safetensors.safe_open(target, "pt") as file:
@@ -105,6 +106,23 @@ def _read_torch_file(path: Path) -> list[StateDict]:
         )
         for name, entry in described.items()
     ]
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise WeightsError(_unwritable(path, cause(error))) from error
+    with folder:
+        yield Path(folder.name)
+
+
+def _unwritable(path: Path, reason: str) -> str:
+    return (
+        f"{path} was not read, because its tensors cannot be written to a temporary folder: {reason}; set TMPDIR to a "
+        f"folder with at least {path.stat().st_size / 1e6:.1f} MB of free space"
+    )
 
 
 def _convert(path: Path, target: Path) -> None:
@@ -131,6 +149,8 @@ def _convert(path: Path, target: Path) -> None:
             f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file is only "
             f"{path.stat().st_size / 1e6:.1f} MB; it may be damaged or malicious: use a file from a source you trust"
         )
+    if done.returncode == torch_file_reader.UNWRITABLE:
+        raise WeightsError(_unwritable(path, f"{target.parent}: {done.stderr.strip()}"))
     if done.returncode:
         raise WeightsError(
             f"the process that read {path} was terminated by {_cause(done.returncode)}; the file may be damaged or "

@@ -19,14 +19,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, _weights_only_unpickler
 
 STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
 
-REFUSED, TOO_LARGE = 3, 4
-"""Exit statuses: the file cannot be read (the reason is on standard error); reading takes more memory than allowed."""
+REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
+"""Exit statuses: the file cannot be read; reading takes more memory than allowed; the target cannot be written.
+
+The reason for the first and the last is on standard error.
+"""
 
 _MAX_DEPTH = 2
 """State dicts are searched in a checkpoint and in the mappings it contains, down to this depth."""
@@ -35,6 +39,10 @@ _MAX_SECONDS = 600
 """Maximum CPU time."""
 
 _MAX_REASON = 300
+
+
+class TargetError(Exception):
+    """The target cannot be written."""
 
 
 class Placeholder:
@@ -174,7 +182,11 @@ def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: A
 
 
 def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
-    """Writes the tensors of all state dicts; tensors that several state dicts share are written once."""
+    """Writes the tensors of all state dicts; tensors that several state dicts share are written once.
+
+    Raises:
+        TargetError: The target cannot be written, for example because the disk is full.
+    """
     numbers: dict[tuple[object, ...], str] = {}
     tensors, described = {}, {}
     for path, state_dict in state_dicts.items():
@@ -186,7 +198,10 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
                 tensors[numbers[key]] = _plain(tensor)
             names[name] = numbers[key]
         described[path] = {"names": names, "versions": versions(state_dict)}
-    save_file(tensors, target, {STATE_DICTS: json.dumps(described)})
+    try:
+        save_file(tensors, target, {STATE_DICTS: json.dumps(described)})
+    except (SafetensorError, OSError) as error:
+        raise TargetError(re.sub(r"^.*I/O error: | \(os error \d+\).*", "", str(error))) from error
 
 
 def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
@@ -272,6 +287,9 @@ def main(source: str, target: str, size: str) -> int:
         save(find_state_dicts(load(Path(source))), Path(target))
     except MemoryError:
         return TOO_LARGE
+    except TargetError as error:
+        sys.stderr.write(str(error)[:_MAX_REASON])
+        return UNWRITABLE
     except pickle.UnpicklingError as error:
         return _refuse(_unpickling_reason(error))
     except (

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
+import resource
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,6 +97,35 @@ def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None
     torch.save({"weight": torch.zeros(1).expand(1 << 36)}, tmp_path / "bomb.pth")
     with pytest.raises(WeightsError, match=r"takes more than 1\.1 GB of memory, although the file is only 0\.0 MB"):
         read_state_dicts(tmp_path / "bomb.pth")
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Limits the size of files that this process and its children can write to 64 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(1 << 18)}, tmp_path / "weights.pth")
+    with full_disk(), pytest.raises(WeightsError) as error:
+        read_state_dicts(tmp_path / "weights.pth")
+    assert re.fullmatch(
+        rf"{tmp_path}/weights.pth was not read, because its tensors cannot be written to a temporary folder: "
+        r"/\S+: File too large; set TMPDIR to a folder with at least 1.1 MB of free space",
+        str(error.value),
+    )
+
+
+def test_a_temporary_folder_that_is_missing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"fc.weight": torch.ones(1)}, tmp_path / "weights.pth")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(WeightsError, match="to a temporary folder: No such file or directory; set TMPDIR"):
+        read_state_dicts(tmp_path / "weights.pth")
 
 
 def test_a_process_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
