@@ -22,6 +22,7 @@ from torch import Tensor
 from . import torch_file_reader
 from .errors import WeightsError, cause
 from .safe_path import safe_environment
+from .weights_path import is_safetensors, weights_problem
 
 _READER = Path(torch_file_reader.__file__)
 
@@ -57,8 +58,8 @@ def read_state_dicts(path: Path) -> list[StateDict]:
     Raises:
         WeightsError: The file is missing, is not a weights file, has no named tensors, or takes too much memory.
     """
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist")
+    if problem := weights_problem(path):
+        raise WeightsError(problem)
     state_dicts = _reader(path)(path)
     if not state_dicts:
         raise WeightsError(f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint")
@@ -66,23 +67,14 @@ def read_state_dicts(path: Path) -> list[StateDict]:
 
 
 def _reader(path: Path) -> Callable[[Path], list[StateDict]]:
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return _read_safetensors
     packages = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     return _read_installed if packages.intersection(path.resolve().parents) else _read_torch_file
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
 def _read_safetensors(path: Path) -> list[StateDict]:
-    try:
-        tensors = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged: it starts like a safetensors file, but {error}") from error
+    tensors = load_file(path)
     return [StateDict("", OrderedDict(tensors))] if tensors else []
 
 
@@ -141,8 +133,8 @@ def _convert(path: Path, target: Path) -> None:
     if done.returncode == torch_file_reader.REFUSED:
         raise WeightsError(
             f"{path} cannot be read as a torch file: {done.stderr.strip()}; expected a state dict or a checkpoint. "
-            "Nothing in the file was executed; if you trust it, load it with torch and save its state dict as "
-            "safetensors"
+            "Nothing in the file was executed. Download or copy the file again; if you trust it, you can also load it "
+            "with torch and save its state dict as safetensors"
         )
     if done.returncode == torch_file_reader.TOO_LARGE:
         raise WeightsError(

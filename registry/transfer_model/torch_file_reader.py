@@ -290,33 +290,27 @@ def main(source: str, target: str, size: str) -> int:
     except TargetError as error:
         sys.stderr.write(str(error)[:_MAX_REASON])
         return UNWRITABLE
-    except pickle.UnpicklingError as error:
-        return _refuse(_unpickling_reason(error))
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file may raise any exception
         # torch reports a failed allocation as a RuntimeError that names its allocator.
-        return TOO_LARGE if "allocat" in str(error) else _refuse(str(error) or type(error).__name__)
+        return TOO_LARGE if "allocat" in str(error) else _refuse(error)
     return 0
 
 
-def _unpickling_reason(error: Exception) -> str:
-    """Returns torch's reason without its advice to disable the restrictions."""
-    reason = re.search(r"WeightsUnpickler error:\s*(.*?)(?: was not an allowed|\n|$)", str(error))
-    return f"it contains objects other than tensors and plain values ({reason[1] if reason else 'unknown content'})"
-
-
-def _refuse(reason: str) -> int:
-    first_sentence = re.split(r"\. |\n", reason.strip())[0]
-    sys.stderr.write(first_sentence[:_MAX_REASON])
+def _refuse(error: Exception) -> int:
+    sys.stderr.write(_reason(error)[:_MAX_REASON])
     return REFUSED
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first sentence of an error message, or a sentence in its place if it names no reason."""
+    first_sentence = re.split(r"\. |\n", str(error).strip())[0]
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    if "magic number" in first_sentence:
+        return "it is a pickle that torch.save has not written"
+    if isinstance(error, (RuntimeError, ValueError, OSError, pickle.UnpicklingError)) and " " in first_sentence:
+        return first_sentence
+    return f"its content is damaged ({type(error).__name__})"
 
 
 if __name__ == "__main__":

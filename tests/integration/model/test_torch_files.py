@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 import resource
@@ -129,7 +130,7 @@ def test_a_temporary_folder_that_is_missing_is_an_error(tmp_path: Path, monkeypa
 
 
 def test_a_process_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"content that crashes the reader")
+    (tmp_path / "weights.pth").write_bytes(b"\x80 content that crashes the reader")
     crash = tmp_path / "crash.py"
     crash.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(checkpoint, "_READER", crash)
@@ -145,14 +146,32 @@ def test_no_module_of_the_current_folder_is_imported(tmp_path: Path, monkeypatch
     assert list(read_state_dicts(Path("weights.pth"))[0].tensors) == ["fc.weight"]
 
 
+def older_format() -> bytes:
+    file = io.BytesIO()
+    torch.save({"w": torch.ones(100)}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "EOFError"), (b"PK\x03\x04 cut off", "zip archive"), (b"<html>404</html>", "")]
+    ("content", "reason"),
+    [
+        (b"\x80", "its content is damaged"),
+        (b"\x80\x02", "it ends too early"),
+        (b"\x80\x02\xff", r"its content is damaged \(KeyError\)"),
+        (b"\x80\x02K", "its content is damaged"),
+        (pickle.dumps({"w": [1.0]}), "it is a pickle that torch.save has not written"),
+        (older_format()[:100], "it ends too early"),
+        (older_format()[:-100], "unexpected EOF"),
+    ],
 )
-def test_other_files_are_an_error_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"weights\.pth cannot be read as a torch file: .*{reason}") as error:
+    with pytest.raises(
+        WeightsError,
+        match=rf"weights\.pth cannot be read as a torch file: {reason}.*; expected a state dict or a checkpoint\. "
+        r"Nothing in the file was executed\. Download or copy the file again",
+    ):
         read_state_dicts(tmp_path / "weights.pth")
-    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")

@@ -190,7 +190,9 @@ def test_safetensors_under_any_name(tmp_path: Path) -> None:
 
 def test_damaged_safetensors_and_missing_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"\x00" * 8 + b"{")
-    with pytest.raises(WeightsError, match="is damaged: it starts like a safetensors file"):
+    with pytest.raises(
+        WeightsError, match=r"is damaged: it starts like a safetensors file, .*\); download or copy it again"
+    ):
         read_state_dicts(tmp_path / "weights.safetensors")
     with pytest.raises(WeightsError, match=r"the weights file .* does not exist"):
         read_state_dicts(tmp_path / "none.pth")
