@@ -11,7 +11,8 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import safetensors
@@ -31,6 +32,9 @@ _COPIES = 4
 """Reading a torch file may take this many times the file size in memory, plus `_FREE_BYTES`."""
 
 _MAX_REASON = 300
+
+_REMEMBERED = 4
+"""Torch files whose tensors remain available; a study builds several networks with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,17 @@ def _read_installed(path: Path) -> list[StateDict]:
 
 
 def _read_torch_file(path: Path) -> list[StateDict]:
+    status = path.stat()
+    found = _convert_and_read(path, path.resolve(), (status.st_ino, status.st_size, status.st_mtime_ns))
+    return [replace(each, tensors=OrderedDict(each.tensors)) for each in found]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _convert_and_read(path: Path, _resolved: Path, _version: tuple[int, int, int]) -> list[StateDict]:
+    """Reads a torch file, unless this process has read the same version of it recently.
+
+    The tensors are mapped from the converted file, so a remembered file takes up space on disk rather than in memory.
+    """
     with _temporary_folder(path) as folder:
         target = folder / "tensors.safetensors"
         _convert(path, target)

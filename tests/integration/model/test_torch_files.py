@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import resource
+import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -87,11 +88,28 @@ def test_a_file_of_an_installed_package_is_read_without_another_process(
     copy = tmp_path / installed.name
     copy.write_bytes(installed.read_bytes())
     (elsewhere,) = read_state_dicts(copy)
-    monkeypatch.setattr(checkpoint.subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "run", None)
     (direct,) = read_state_dicts(installed)
     assert direct.versions == elsewhere.versions
     assert list(direct.tensors) == list(elsewhere.tensors)
     assert all(torch.equal(tensor, elsewhere.tensors[name]) for name, tensor in direct.tensors.items())
+
+
+def test_a_file_is_converted_once_for_all_networks_and_again_if_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = timm.create_model("test_resnet", num_classes=7)
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    first = build_network(spec("timm/test_resnet"), tmp_path / "weights.pth")
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", None)
+        with torch.no_grad():
+            for tensor in first.state_dict().values():
+                tensor.zero_()
+        second = build_network(spec("timm/test_resnet"), tmp_path / "weights.pth")
+        assert_backbone_is(second, state(original), heads=("fc",))
+    torch.save({"w": torch.ones(1)}, tmp_path / "weights.pth")
+    assert list(read_state_dicts(tmp_path / "weights.pth")[0].tensors) == ["w"]
 
 
 def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None:
