@@ -61,6 +61,7 @@ def _has_entries_of(ledger: Path, database: Path) -> bool:
 
 def _copy(source: Path, target: Path, registry: str) -> None:
     with atomic_write(target) as temporary:
-        back_up(source, temporary)
+        with connect(source) as original:
+            back_up(original, temporary)
         with closing(sqlite3.connect(temporary)) as connection, connection:
             connection.execute("UPDATE registry SET identity = ?", [registry])

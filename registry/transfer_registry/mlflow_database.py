@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from transfer_model.errors import cause
+from transfer_registry.database_use import require_no_run, require_no_study
 from transfer_registry.errors import StorageError
 from transfer_registry.files import sqlite_url
 from transfer_registry.locks import file_lock
 from transfer_registry.relocation import Identity, new_identity, read_identity, write_identity
-from transfer_registry.sqlite_files import back_up, connect, table_names
+from transfer_registry.sqlite_files import back_up, connect, connect_exclusively, table_names, unused_name
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -73,20 +74,24 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
     """Upgrades a database of an older MLflow and relocates a moved one, after making a backup in the same folder.
 
     Logs a warning if it upgrades or relocates the database. `place` is the path of the original if `database` is a
-    temporary copy of it.
+    temporary copy of it, which needs neither backups nor warnings.
 
     Raises:
         StorageError: See `find_changes`; also raised if the upgrade fails, which leaves the database unchanged.
+        DatabaseInUseError: Another process may use the database, which then is not upgraded or relocated.
     """
-    place = place or database
-    if find_changes(database, place) is None:
+    if find_changes(database, place or database) is None:
         return
     with file_lock(database.with_name(f"{database.name}.lock")):
-        changes = find_changes(database, place)  # another process may have made them
-        if changes and changes.revision is not None:
+        changes = find_changes(database, place or database)  # another process may have made them
+        if changes is None:
+            return
+        if changes.required and not place:
+            require_no_study(database.parent)
+        if changes.revision is not None:
             _upgrade(database, changes.revision)
-        if changes and changes.identity:
-            _write_identity(database, changes.identity)
+        if changes.identity:
+            _write_identity(database, changes.identity, is_temporary=place is not None)
 
 
 def registry_identity(database: Path) -> Identity | None:
@@ -134,10 +139,11 @@ def _upgrade(database: Path, revision: str) -> None:
     """Upgrades a copy of the database and then replaces the database, so that a failure changes nothing."""
     from mlflow.store.db import utils  # `mlflow db upgrade` calls the same function
 
-    backup = database.with_name(f"{database.name}.before-upgrade")
+    backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
     upgraded = database.with_name(f"{database.name}.upgraded")
-    back_up(database, backup)
-    back_up(database, upgraded)
+    with connect(database) as connection:
+        back_up(connection, backup)
+        back_up(connection, upgraded)
     engine = sa.create_engine(sqlite_url(upgraded), poolclass=sa.NullPool)
     try:
         utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
@@ -152,17 +158,21 @@ def _upgrade(database: Path, revision: str) -> None:
     _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
 
 
-def _write_identity(database: Path, identity: Identity) -> None:
-    if identity.moved_from:
-        backup = database.with_name(f"{database.name}.before-move")
-        back_up(database, backup)
-    with connect(database) as connection:
+def _write_identity(database: Path, identity: Identity, *, is_temporary: bool) -> None:
+    if is_temporary or not identity.moved_from:
+        with connect(database) as connection:
+            write_identity(connection, identity)
+        return
+    backup = unused_name(database.with_name(f"{database.name}.before-move"))
+    with connect_exclusively(database) as connection:
+        if not identity.is_copy:
+            require_no_run(connection, database)
+        back_up(connection, backup)
         count = write_identity(connection, identity)
-    if identity.moved_from:
-        _logger.warning(
-            "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
-            identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
-        )  # fmt: skip
+    _logger.warning(
+        "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
+        identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
+    )  # fmt: skip
 
 
 def _missing_artifacts(identity: Identity) -> str:
