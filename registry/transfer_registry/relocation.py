@@ -43,7 +43,7 @@ class Identity:
     """The record that a database contains about itself.
 
     Attributes:
-        registry: Hexadecimal UUID. A copy of the file in the same folder gets a new UUID; a copied folder does not.
+        registry: Hexadecimal UUID. A copy of a file or folder gets a new UUID if the original still exists.
         file: Absolute path of the database.
         parent: UUID of the original if this database is a copy with a new UUID; otherwise empty.
         moved_from: Folder to which the stored locations still refer; None if they are up to date.
@@ -76,7 +76,10 @@ def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
         former = _unrecorded_folder(connection, file.parent)
         return Identity(uuid.uuid4().hex, file, "", former, former is not None and _exists(former / file.name))
     if not _is_same_folder(recorded.file.parent, file.parent):
-        return Identity(recorded.registry, file, recorded.parent, recorded.file.parent, _is_original(recorded))
+        former = recorded.file.parent
+        if _is_original(recorded):
+            return Identity(uuid.uuid4().hex, file, recorded.registry, former, is_copy=True)
+        return Identity(recorded.registry, file, recorded.parent, former)
     if recorded.file.name == file.name:
         return None
     if file.with_name(recorded.file.name).exists():
