@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from alembic.util import CommandError
+from mlflow.exceptions import MlflowException
 
 from transfer_model.errors import cause
 from transfer_registry.database_use import require_no_run, require_no_study
@@ -89,7 +90,7 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
         if changes.required and not place:
             require_no_study(database.parent)
         if changes.revision is not None:
-            _upgrade(database, changes.revision)
+            _upgrade(database, changes.revision, is_temporary=place is not None)
         if changes.identity:
             _write_identity(database, changes.identity, is_temporary=place is not None)
 
@@ -135,27 +136,38 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
 
 
-def _upgrade(database: Path, revision: str) -> None:
-    """Upgrades a copy of the database and then replaces the database, so that a failure changes nothing."""
+def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
+    """Upgrades a copy and writes it back into the locked file, so that a failure changes nothing.
+
+    Replacing the file instead would lose the changes of processes that have opened it before.
+    """
+    upgraded = database.with_name(f"{database.name}.upgraded")
+    backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
+    with connect_exclusively(database) as connection:
+        try:
+            back_up(connection, upgraded)
+            _upgrade_tables(upgraded)
+            if not is_temporary:
+                back_up(connection, backup)
+            with connect(upgraded) as source:
+                source.backup(connection)
+        except (sa.exc.SQLAlchemyError, CommandError, MlflowException, OSError) as error:
+            raise StorageError(
+                f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot "
+                f"be upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, such as "
+                "sqlite:///runs.db"
+            ) from error
+        finally:
+            upgraded.unlink(missing_ok=True)
+    if not is_temporary:
+        _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
+
+
+def _upgrade_tables(database: Path) -> None:
     from mlflow.store.db import utils  # `mlflow db upgrade` calls the same function
 
-    backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
-    upgraded = database.with_name(f"{database.name}.upgraded")
-    with connect(database) as connection:
-        back_up(connection, backup)
-        back_up(connection, upgraded)
-    engine = sa.create_engine(sqlite_url(upgraded), poolclass=sa.NullPool)
-    try:
-        utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
-    except (sa.exc.SQLAlchemyError, CommandError) as error:
-        upgraded.unlink()
-        raise StorageError(
-            f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot be "
-            f"upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, such "
-            "as sqlite:///runs.db"
-        ) from error
-    upgraded.replace(database)
-    _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
+    engine = sa.create_engine(sqlite_url(database), poolclass=sa.NullPool)
+    utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
 
 
 def _write_identity(database: Path, identity: Identity, *, is_temporary: bool) -> None:

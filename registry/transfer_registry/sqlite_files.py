@@ -32,10 +32,10 @@ def connect(file: Path) -> Iterator[sqlite3.Connection]:
                 f"{file} is locked by another process; wait until the process finishes, or stop it, and run the "
                 "command again"
             ) from error
-        raise StorageError(
-            f"{file} cannot be used as a database: {error}; restore the file from a backup, or move it away to "
-            "start with an empty database"
-        ) from error
+        remedy = "restore the file from a backup, or move it away to start with an empty database"
+        if isinstance(error, sqlite3.OperationalError):  # for example a full disk; the file itself may be intact
+            remedy = "check the free disk space, and the permissions of the file and its folder"
+        raise StorageError(f"{file} cannot be used as a database: {error}; {remedy}") from error
 
 
 @contextmanager
