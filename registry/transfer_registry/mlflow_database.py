@@ -6,6 +6,7 @@ MLflow itself would create its tables in any SQLite file, and would upgrade some
 from __future__ import annotations
 
 import logging
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +20,14 @@ from transfer_registry.database_use import require_no_run, require_no_study
 from transfer_registry.errors import StorageError
 from transfer_registry.files import sqlite_url
 from transfer_registry.locks import file_lock
-from transfer_registry.relocation import Identity, new_identity, read_identity, write_identity
+from transfer_registry.relocation import Identity, exists, new_identity, read_identity, write_identity
 from transfer_registry.sqlite_files import back_up, connect, connect_exclusively, table_names, unused_name
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-_TABLES = frozenset({"experiments", "runs"})
-"""Tables that every version of MLflow creates."""
+_COLUMNS = {"experiments": {"experiment_id", "artifact_location"}, "runs": {"run_uuid", "artifact_uri", "status"}}
+"""Tables and columns that every version of MLflow creates."""
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def find_changes(database: Path, place: Path) -> Changes | None:
         tables = table_names(connection)
         if not tables:
             return None
-        _require_mlflow(database, tables)
+        _require_mlflow(database, connection)
         query = "SELECT version_num FROM alembic_version"
         row = connection.execute(query).fetchone() if "alembic_version" in tables else None
         revision = str(row[0]) if row else ""
@@ -103,13 +104,22 @@ def registry_identity(database: Path) -> Identity | None:
         return read_identity(connection)
 
 
-def _require_mlflow(database: Path, tables: set[str]) -> None:
-    if not tables >= _TABLES:
-        found = ", ".join(sorted(tables)[:5])
-        raise StorageError(
-            f"{database} is not an MLflow database: it contains the tables {found}; move it away, or set "
-            "MLFLOW_TRACKING_URI to another file, such as sqlite:///runs.db"
-        )
+def _require_mlflow(database: Path, connection: sqlite3.Connection) -> None:
+    tables = table_names(connection)
+    if not tables >= _COLUMNS.keys():
+        problem = f"it contains the tables {', '.join(sorted(tables)[:5])}"
+    elif missing := [f"{table}.{column}" for table in _COLUMNS for column in _missing_columns(connection, table)]:
+        problem = f"it does not contain the columns {', '.join(missing)}"
+    else:
+        return
+    raise StorageError(
+        f"{database} is not an MLflow database: {problem}; move it away, or set MLFLOW_TRACKING_URI to another file, "
+        "such as sqlite:///runs.db"
+    )
+
+
+def _missing_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return sorted(_COLUMNS[table] - {row[1] for row in connection.execute(f"PRAGMA table_info({table})")})
 
 
 def _is_outdated(database: Path, revision: str) -> bool:
@@ -191,4 +201,6 @@ def _missing_artifacts(identity: Identity) -> str:
     artifacts = identity.file.with_name("mlruns")
     if artifacts.is_dir():
         return ""
-    return f". {artifacts} does not exist: copy {identity.moved_from}/mlruns there so that models can be loaded"
+    former = identity.moved_from / "mlruns" if identity.moved_from else None
+    remedy = f"copy {former} there" if former and exists(former) else "restore it from a backup"
+    return f". {artifacts} does not exist: {remedy} so that models can be loaded"

@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Selection:
+class _SelectedDatabase:
     """A database that this module passed to MLflow.
 
     Attributes:
@@ -36,7 +36,7 @@ class _Selection:
     problem: str = ""
 
 
-_selection: _Selection | None = None
+_selection: _SelectedDatabase | None = None
 """The last selection; not in use if MLflow's tracking URI has been changed since."""
 
 
@@ -61,18 +61,18 @@ def tracking_uri() -> str:
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
         local = _database_of(None)
-        _select(_Selection(sqlite_url(local), None, local))
+        _select(_SelectedDatabase(sqlite_url(local), None, local))
     return mlflow.get_tracking_uri()
 
 
-def _selected() -> _Selection | None:
+def _selected() -> _SelectedDatabase | None:
     """Returns the selection that MLflow uses; None if MLflow uses a URI set by the user."""
     import mlflow
 
     return _selection if _selection and _selection.uri == mlflow.get_tracking_uri() else None
 
 
-def _select(selection: _Selection) -> None:
+def _select(selection: _SelectedDatabase) -> None:
     import mlflow
 
     global _selection
@@ -152,7 +152,7 @@ def require_database() -> None:
         _use_copy(file, problem)
     elif selected and selected.problem and not problem:
         _select(
-            _Selection(selected.configured or sqlite_url(selected.original), selected.configured, selected.original)
+            _SelectedDatabase(selected.configured or sqlite_url(selected.original), selected.configured, selected.original)
         )
 
 
@@ -174,7 +174,7 @@ def _use_copy(file: Path, problem: str) -> None:
         back_up(connection, copy)
     prepare_database(copy, file)
     _logger.warning("%s. This process reads a temporary copy of the database.", problem)
-    _select(_Selection(sqlite_url(copy), selected.configured if selected else tracking_uri(), file.absolute(), problem))
+    _select(_SelectedDatabase(sqlite_url(copy), selected.configured if selected else tracking_uri(), file.absolute(), problem))
 
 
 def require_server() -> None:

@@ -74,7 +74,7 @@ def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
     file, recorded = file.resolve(), read_identity(connection)
     if recorded is None:
         former = _unrecorded_folder(connection, file.parent)
-        return Identity(uuid.uuid4().hex, file, "", former, former is not None and _exists(former / file.name))
+        return Identity(uuid.uuid4().hex, file, "", former, former is not None and exists(former / file.name))
     if not _is_same_folder(recorded.file.parent, file.parent):
         former = recorded.file.parent
         if _is_original(recorded):
@@ -143,7 +143,7 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
 
 def _is_original(recorded: Identity) -> bool:
     """Returns whether the recorded path still is the database of the recorded registry."""
-    if not _exists(recorded.file):
+    if not exists(recorded.file):
         return False
     try:
         with closing(sqlite3.connect(f"{recorded.file.as_uri()}?mode=ro", uri=True)) as connection:
@@ -155,10 +155,11 @@ def _is_original(recorded: Identity) -> bool:
     return found is not None and found.registry == recorded.registry
 
 
-def _exists(file: Path) -> bool:
+def exists(file: Path) -> bool:
+    """Returns whether a file or folder exists; False if this user may not enter its parent folder."""
     try:
         return file.exists()
-    except OSError:  # in a folder that this user may not enter
+    except OSError:
         return False
 
 

@@ -41,6 +41,13 @@ def of_optuna(file: Path) -> None:
     storage.engine.dispose()
 
 
+def of_another_tracker(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE experiments (experiment_id, name)")
+        connection.execute("CREATE TABLE runs (id, status)")
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+
+
 def folder(file: Path) -> None:
     file.mkdir()
 
@@ -51,6 +58,11 @@ def folder(file: Path) -> None:
         (text, "cannot be used as a database: file is not a database"),
         (truncated, "cannot be used as a database: database disk image is malformed"),
         (of_optuna, "is not an MLflow database: it contains the tables alembic_version, studies"),
+        (
+            of_another_tracker,
+            "is not an MLflow database: it does not contain the columns experiments.artifact_location, "
+            "runs.artifact_uri, runs.run_uuid; move it away",
+        ),
         (folder, "cannot be used as a database: unable to open database file"),
     ],
 )

@@ -134,6 +134,19 @@ def test_a_database_copied_without_its_artifacts_says_what_is_missing(
     assert f"copy {project}/mlruns there" in record.getMessage()
 
 
+def test_a_database_moved_from_artifacts_that_no_longer_exist_does_not_refer_to_them(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "alone").mkdir()
+    shutil.move(project / "mlflow.db", tmp_path / "alone")
+    shutil.rmtree(project)
+    prepare_database(tmp_path / "alone" / "mlflow.db")
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "alone/mlruns does not exist: restore it from a backup so that models can be loaded"
+    )
+
+
 def test_a_copied_folder_and_a_copied_file_get_another_identity(project: Path) -> None:
     database, copied = project / "mlflow.db", project.with_name("other")
     identity = registry_identity(database)
