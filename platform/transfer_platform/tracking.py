@@ -22,12 +22,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIF
 from transfer_platform import paths
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
-from transfer_registry.mlflow_registry import TRIAL_TAG
+from transfer_registry.mlflow_registry import STUDY_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STUDY_TAG = "platform.study"
 MAX_PARAM_LENGTH = 6000
 """Maximum length of a parameter value, in characters; MLflow silently truncates longer values."""
 MAX_DIGEST_LENGTH = 36
@@ -48,6 +47,7 @@ class Tracker:
     def __init__(self, experiment: str) -> None:
         try:
             mlflow_server.create_database()
+            mlflow_server.require_original()
             self._client = MlflowClient()
             self.experiment_id = self._get_or_create_experiment(experiment)
         except MlflowException as error:

@@ -70,6 +70,7 @@ def promote(name: str, override: str) -> str:
     """Makes a version the champion (see `manual.promote_version`)."""
     model, number = parse_version(name)
     with _ledger() as ledger:
+        mlflow_server.require_original()
         move = manual.promote_version(model, number, ledger, override)
     return f"{model} version {move.version} is champion; ledger entry {move.id}: {move.reason}"
 
@@ -77,6 +78,7 @@ def promote(name: str, override: str) -> str:
 def rollback(model: str, reason: str) -> str:
     """Restores the previous champion (see `manual.roll_back`)."""
     with _ledger() as ledger:
+        mlflow_server.require_original()
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 

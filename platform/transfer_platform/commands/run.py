@@ -271,6 +271,7 @@ def _require_databases(recipe: Recipe) -> None:
         databases.ledger_url()
     mlflow_server.require_server()
     mlflow_server.require_database()
+    mlflow_server.require_original()
     if recipe.promotion:
         databases.require_ledger()
 
