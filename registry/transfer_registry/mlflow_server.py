@@ -90,8 +90,10 @@ def _database_of(configured: str | None) -> Path:
 def _require_same_registry(uri: str) -> None:
     """Raises a `StorageError` if MLflow would store registered models and their runs in different places."""
     registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
-    file, selected = sqlite_file(registry), _selected()
-    if registry in ("", uri.rstrip("/")) or (file and selected and file.absolute() == selected.original):
+    if registry in ("", uri.rstrip("/")):
+        return
+    file, own, selected = sqlite_file(registry), sqlite_file(uri), _selected()
+    if file and file.absolute() in (own and own.absolute(), selected and selected.original):
         return
     raise StorageError(
         "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
