@@ -23,8 +23,8 @@ def differences(
 ) -> list[str]:
     """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    Missing `num_batches_tracked` tensors, missing tensors in `absent`, and tensors in the `ignored` modules are not
-    listed.
+    It does not list missing `num_batches_tracked` tensors, missing tensors that `absent` names, or tensors in the
+    `ignored` modules.
     """
     skipped = tuple(f"{name}." for name in ignored)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

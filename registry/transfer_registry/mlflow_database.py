@@ -73,7 +73,7 @@ def find_changes(database: Path, place: Path) -> Changes | None:
 
 
 def prepare_database(database: Path, place: Path | None = None) -> None:
-    """Upgrades a database of an older MLflow and relocates a moved one, after making a backup in the same folder.
+    """Upgrades an older database and updates the paths in a moved one, after making a backup in the same folder.
 
     Logs a warning if it upgrades or relocates the database. `place` is the path of the original if `database` is a
     temporary copy of it, which needs neither backups nor warnings.

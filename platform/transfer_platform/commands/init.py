@@ -85,7 +85,7 @@ def _require_free_place(out: Path, source: str) -> None:
     if ":./" in source and out.resolve().parent != Path.cwd():
         raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
     if out.exists():
-        raise StorageError(f"{printable(out)} already exists; pass another file with --out, or delete it")
+        raise StorageError(f"{printable(out)} already exists; delete it, or choose another file with --out")
     require_writable(out)
 
 

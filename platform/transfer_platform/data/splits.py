@@ -122,7 +122,7 @@ def build_splits(
         folds: Number of cross-validation folds; 0 disables cross-validation.
         split_seed: Seed of the splits and folds.
         allowed: Files allowed to appear in more than one split.
-        similar: Digests of each set of near duplicates; each set stays in one split and fold if possible.
+        similar: Digests of each set of near duplicates; each set stays in the same split and fold if possible.
 
     Raises:
         SplitError: The classes differ, a class has too few images, or two splits share an image or a group.

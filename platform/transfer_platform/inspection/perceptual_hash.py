@@ -28,7 +28,7 @@ class PerceptualHashes:
         brightness: Mean brightness (N,), 0 to 255.
         mean_color: Mean red, green and blue (N, 3), 0 to 255.
         contrast: Largest difference between two pixel values in the same channel (N,), 0 to 255.
-        hashes: Unit vectors (N, 63) of the lowest cosine transform frequencies, excluding the mean.
+        hashes: Unit vectors (N, 63) of cosine transform coefficients of the lowest frequencies, without the mean.
         deviation: Standard deviation of brightness (N,), 0 to 255, computed from the hash frequencies only.
         thumbnails: Function that maps image indices (P,) to RGB thumbnails (P, 16, 16, 3).
     """

@@ -77,10 +77,10 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split or 0.2."""
+    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split, else 0.2."""
 
     test: FolderOrFraction | None = None
-    """Images for the evaluation and the gate: a folder or a fraction of train. Default: the detected split or 0.2."""
+    """Images for evaluation and the gate: a folder or a fraction of train. Default: the detected split, else 0.2."""
 
 
 class IntensityRange(Section):
@@ -123,7 +123,7 @@ class DatasetConfig(Section):
     """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
 
     group_near_duplicates: bool = True
-    """Keeps near duplicates, such as resized copies, in one split and fold when images are assigned automatically."""
+    """Keeps near duplicates, such as resized copies, in the same split and fold if images are divided automatically."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
