@@ -42,8 +42,8 @@ def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tup
     """Returns the tensors that may belong to a network, best match first.
 
     The best match has the most expected names. Ties are resolved by the number of expected shapes, then in favor of an
-    averaged copy (EMA, teacher), then by position in the file. If the best match has too few expected names, such as
-    those of an older version of the library, large parts of the largest state dicts are also returned.
+    averaged copy (EMA, teacher), then by position in the file. If the best match has too few expected names (an
+    older version of the library may use others), large parts of the largest state dicts are also returned.
 
     Args:
         state_dicts: All state dicts of a file.

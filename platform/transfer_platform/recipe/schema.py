@@ -77,7 +77,7 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images for ranking trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split, else 0.2."""
+    """Images to rank trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split, else 0.2."""
 
     test: FolderOrFraction | None = None
     """Images for evaluation and the gate: a folder or a fraction of train. Default: the detected split, else 0.2."""
