@@ -34,7 +34,7 @@ _COPIES = 4
 _MAX_REASON = 300
 
 _REMEMBERED = 4
-"""Torch files whose tensors remain available; a study builds several networks with the same weights."""
+"""Number of torch files whose tensors are cached, because a study builds several networks with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _read_torch_file(path: Path) -> list[StateDict]:
 def _convert_and_read(path: Path, _resolved: Path, _version: tuple[int, int, int]) -> list[StateDict]:
     """Reads a torch file, unless this process has read the same version of it recently.
 
-    The tensors are mapped from the converted file, so a remembered file takes up space on disk rather than in memory.
+    The tensors are mapped from the converted file, so a cached file takes up disk space rather than memory.
     """
     with _temporary_folder(path) as folder:
         target = folder / "tensors.safetensors"

@@ -46,7 +46,7 @@ class TargetError(Exception):
 
 
 class Placeholder:
-    """Replaces an object of a class that is not loaded; stores its items and its state, and ignores its arguments.
+    """Stands for an object whose class is not loaded; stores its items and its state, and ignores all arguments.
 
     Attributes:
         items: Items of a mapping.
@@ -302,7 +302,7 @@ def _refuse(error: Exception) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first sentence of an error message, or a sentence in its place if it names no reason."""
+    """Returns the first sentence of an error message, or a fallback sentence if the message gives no reason."""
     first_sentence = re.split(r"\. |\n", str(error).strip())[0]
     if isinstance(error, EOFError):
         return "it ends too early"

@@ -65,7 +65,7 @@ def covering_range(lowest: float, highest: float) -> IntensityRange:
 
 
 def far_images(headers: NDArray[np.void], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
-    """Returns a mask (N,) of the images that would make the range `common` more than `factor` times as large."""
+    """Returns a mask (N,) of the images that would expand the range `common` by more than the factor `factor`."""
     return _is_far_below(headers["lowest"], common, factor) | _is_far_above(headers["highest"], common, factor)
 
 

@@ -42,7 +42,7 @@ def open_storage(url: str) -> RDBStorage:
         _require_studies(url, options)
         return RDBStorage(url, engine_kwargs=options)
     except (SQLAlchemyError, RuntimeError, CommandError) as error:  # RuntimeError: another version of Optuna
-        remedy = "move it away so that the next run creates a new one, or install the version of Optuna that created it"
+        remedy = "move it elsewhere so that the next run creates a new one, or install the version that created it"
         raise _unusable(url, error, remedy) from error
 
 
@@ -71,5 +71,5 @@ def _require_studies(url: str, options: dict[str, Any]) -> None:
     if tables and not {"studies", "trials"} <= set(tables):
         raise StudyError(
             f"{make_url(url).render_as_string()} is not a study database: it contains the tables "
-            f"{', '.join(sorted(tables)[:5])}; move it away so that the next run creates a new one"
+            f"{', '.join(sorted(tables)[:5])}; move it elsewhere so that the next run creates a new one"
         )

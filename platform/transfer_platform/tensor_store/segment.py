@@ -35,7 +35,7 @@ START = 64
 """Offset of the first row, in bytes: one cache line, so that rows that consist of whole cache lines are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Options that avoid an open file descriptor for each mapping; they require Python 3.13 or later."""
+"""Options that avoid keeping a file descriptor open for each mapping; they require Python 3.13 or later."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""
