@@ -39,7 +39,7 @@ def locked(file: Path, kind: str) -> Iterator[None]:
 def test_a_file_that_is_not_a_study_database_is_named_and_not_changed(tmp_path) -> None:
     file = tmp_path / "studies.db"
     file.write_text("no database\n" * 100)
-    with pytest.raises(StudyError, match=rf"{file} cannot be used: file is not a database; move it away"):
+    with pytest.raises(StudyError, match=rf"{file} cannot be used: file is not a database; move it elsewhere"):
         create_tables(f"sqlite:///{file}")
     file.unlink()
     with closing(sqlite3.connect(file)) as connection, connection:
@@ -55,7 +55,7 @@ def test_a_study_database_of_another_version_of_optuna_is_a_clear_error(tmp_path
     create_tables(url)
     with closing(sqlite3.connect(tmp_path / "studies.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
-    with pytest.raises(StudyError, match=r"cannot be used: .*move it away"):
+    with pytest.raises(StudyError, match=r"cannot be used: .*move it elsewhere"):
         count_studies("a", url)
 
 
@@ -70,7 +70,7 @@ def test_a_database_that_is_locked_at_the_start_is_not_to_be_moved_away(file) ->
     open_study(file).close()
     with locked(file, "EXCLUSIVE"), pytest.raises(StudyError, match=IN_USE) as raised:
         open_study(file)
-    assert "move it away" not in str(raised.value)
+    assert "move it elsewhere" not in str(raised.value)
 
 
 def test_a_database_that_is_locked_during_a_trial_ends_the_study_with_a_reason_and_the_trial_is_resumed(file) -> None:
