@@ -54,7 +54,7 @@ def open_ledger() -> Ledger:
 
 
 def require_ledger() -> None:
-    """Checks that the ledger can be opened and written for the current registry, without creating a local file.
+    """Checks, without creating a local file, that the current registry's ledger can be opened and written to.
 
     Raises:
         StorageError: See `open_ledger`; also raised if a local ledger cannot be written.
@@ -108,7 +108,7 @@ def _without_password(uri: str) -> str:
 
 
 def _refuse_shared_schema(url: URL, schema: str) -> None:
-    """Raises a `StorageError` if MLflow uses this schema; MLflow and Optuna both create an `alembic_version` table."""
+    """Raises a `StorageError` if MLflow uses this schema: both MLflow and Optuna create an `alembic_version` table."""
     tracking = tracking_uri()
     if not tracking.startswith("postgresql"):
         return

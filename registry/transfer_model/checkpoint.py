@@ -29,12 +29,12 @@ _READER = Path(torch_file_reader.__file__)
 
 _FREE_BYTES = 1 << 30
 _COPIES = 4
-"""Reading a torch file may take this many times the file size in memory, plus `_FREE_BYTES`."""
+"""Reading a torch file may use up to this many times the file size in memory, plus `_FREE_BYTES`."""
 
 _MAX_REASON = 300
 
 _REMEMBERED = 4
-"""Number of torch files whose tensors are cached, because a study builds several networks with the same weights."""
+"""Maximum number of torch files to cache; a study builds several networks with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class StateDict:
 
     Attributes:
         path: Keys that lead to the state dict within a checkpoint, such as `model_ema`; empty at the top level.
-        tensors: Tensors keyed by name, in the order of the file.
-        versions: Format version of each module, keyed by module name; None if there are no versions.
+        tensors: Tensors keyed by name, in file order.
+        versions: Format version of each module, keyed by module name; None if none were saved.
     """
 
     path: str
@@ -60,7 +60,7 @@ def read_state_dicts(path: Path) -> list[StateDict]:
     are read directly. Code in a weights file is never executed.
 
     Raises:
-        WeightsError: The file is missing, is not a weights file, has no named tensors, or takes too much memory.
+        WeightsError: The file is missing, is not a weights file, has no named tensors, or needs too much memory.
     """
     if problem := weights_problem(path):
         raise WeightsError(problem)
@@ -97,7 +97,7 @@ def _read_torch_file(path: Path) -> list[StateDict]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _convert_and_read(path: Path, _resolved: Path, _version: tuple[int, int, int]) -> list[StateDict]:
-    """Reads a torch file, unless this process has read the same version of it recently.
+    """Reads a torch file, or returns its cached state dicts if the file has not changed.
 
     The tensors are mapped from the converted file, so a cached file takes up disk space rather than memory.
     """

@@ -35,7 +35,7 @@ _PILLOW_FILTER = ("ignore", None, Warning, re.compile(_PILLOW), 0)
 def decode(
     source: bytes | Path, name: str = "the image", *, min_side: int | None = None, intensity: Intensity | None = None
 ) -> Image.Image:
-    """Decodes an image to upright 8-bit RGB; the pixels are the same for a path and for the content of that file.
+    """Decodes an image to upright 8-bit RGB; a path and the file's content yield the same pixels.
 
     Applies the EXIF orientation, composites transparent images onto white, converts CMYK and palette images, scales
     high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
@@ -82,9 +82,9 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 
 
 def original_mode(image: Image.Image) -> str:
-    """Returns the mode of an image from `open_image`, or a mode such as `RGB;16` if Pillow reduces the color depth.
+    """Returns the mode before Pillow reduces the color depth, such as `RGB;16` for 16 bits per channel.
 
-    Pillow reduces 16-bit color images to 8 bits per channel. Call this function before the image is loaded.
+    Pillow reduces 16-bit color images to 8 bits per channel. The given image must not be loaded yet.
     """
     drops_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     return image.mode if is_deep(image.mode) or not drops_bits else f"{image.mode};16"
@@ -173,7 +173,7 @@ def _to_rgb(image: Image.Image, intensity: Intensity | None) -> Image.Image:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
-    The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call moves it to the front.
+    The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call puts it first again.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=_PILLOW)

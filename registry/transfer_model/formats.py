@@ -1,8 +1,8 @@
 """Image formats that are accepted in training, serving and export.
 
-A format is accepted if its decoder always returns the same pixels for the same file and rejects images that are too
-large before it allocates memory for them. The list is fixed, so it does not depend on other installed Pillow plugins.
-EPS is excluded because reading it would start Ghostscript, and TGA because almost any file could be taken for TGA.
+A format is accepted if its decoder always returns the same pixels for the same file and rejects oversized images
+before allocating memory for them. The list is fixed, so it does not depend on other installed Pillow plugins.
+EPS is excluded because reading it would start Ghostscript, and TGA because almost any file could pass for a TGA file.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def format_of(content: bytes) -> ImageFormat | None:
 
 
 def decoder_versions() -> str:
-    """Returns the versions of the libraries that decode images; with another version, the pixels may differ."""
+    """Returns the versions of the libraries that decode images; decoded pixels may differ between versions."""
     names = ("pil", "jpg", "libjpeg_turbo", "jpg_2000", "webp", "avif", "libtiff")
     versions = [f"{name} {features.version(name)}" for name in names if _has(name)]
     heif = [f"pillow_heif {pillow_heif.__version__}, libheif {pillow_heif.libheif_version()}"] if pillow_heif else []

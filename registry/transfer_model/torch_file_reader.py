@@ -1,8 +1,8 @@
-"""Script that converts a torch file to safetensors; it runs in its own process.
+"""Script that converts a torch file to safetensors; runs in a separate process.
 
     python -P torch_file_reader.py SOURCE TARGET BYTES
 
-`BYTES` limits the memory that reading may take. Nothing in the file is executed: objects of classes other than tensors
+`BYTES` limits the memory used for reading. Nothing in the file is executed: objects of classes other than tensors
 and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numeric
 keys; its metadata maps the names in each state dict to these keys. The script imports nothing from this package.
 """
@@ -29,11 +29,11 @@ STATE_DICTS = "state_dicts"
 REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
 """Exit statuses: the file cannot be read; reading takes more memory than allowed; the target cannot be written.
 
-The reason for the first and the last is on standard error.
+In the first and last cases, the reason is written to standard error.
 """
 
 _MAX_DEPTH = 2
-"""State dicts are searched for in a checkpoint and in the mappings it contains, down to this depth."""
+"""State dicts nested deeper than this in a checkpoint are ignored."""
 
 _MAX_SECONDS = 600
 """Maximum CPU time."""
@@ -50,7 +50,7 @@ class Placeholder:
 
     Attributes:
         items: Items of a mapping.
-        state: Attributes of the object as they are in the file.
+        state: Attributes of the object as stored in the file.
     """
 
     items: OrderedDict[Any, Any]
@@ -66,11 +66,11 @@ class Placeholder:
         pass
 
     def __call__(self, *_args: object, **_options: object) -> "Placeholder":
-        """Returns the result of a function that is not called."""
+        """Returns a placeholder for the result instead of calling a function."""
         return Placeholder()
 
     def __setstate__(self, state: object) -> None:
-        """Stores the object's attributes as they are in the file."""
+        """Stores the object's attributes unchanged."""
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
@@ -86,7 +86,7 @@ class Placeholder:
 def _plain_tensor(
     rebuild: Callable[..., object], _class: object, arguments: Iterable[object], _state: object
 ) -> object:
-    """Rebuilds a tensor of a subclass as a plain tensor."""
+    """Rebuilds an instance of a tensor subclass as a plain tensor."""
     return rebuild(*arguments)
 
 
@@ -97,15 +97,15 @@ def _at_mark(unpickler: "RestrictedUnpickler") -> object:
 class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow to check what an operation changes
     """Unpickler that loads the functions and classes that torch considers safe; all others become placeholders.
 
-    Only containers, placeholders and the state of tensors are changed. The Python version of the unpickler reads every
-    pickle protocol; torch's own restricted unpickler reads protocol 2 and refuses unknown subclasses of dict and list.
+    Unpickling may change only containers, placeholders and the state of tensors. The pure-Python base class reads every
+    pickle protocol; torch's restricted unpickler reads only protocol 2 and rejects unknown subclasses of dict and list.
     """
 
     stack: list[Any]
     metastack: list[list[Any]]
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a function or class
-        """Returns the function or class of this name if it is safe, or else the placeholder class."""
+        """Returns the function or class with this name if it is safe, otherwise the placeholder class."""
         name = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if name in ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"):
             return _plain_tensor
@@ -151,7 +151,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
 
     Raises:
         ValueError: The file is an archive of another kind.
-        Exception: Any error of torch or of the unpickler, if the file is damaged or is no torch file.
+        Exception: Any error raised by torch or the unpickler if the file is damaged or is not a torch file.
     """
     with path.open("rb") as file:
         if tarfile.is_tarfile(file):
@@ -216,7 +216,7 @@ def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[
 
 
 def _content(placeholder: Placeholder) -> OrderedDict[Any, Any]:
-    """Returns the items of a mapping with its attributes, or the tensors of a module."""
+    """Returns the items and `_metadata` of a mapping, or the tensors of a module."""
     if not placeholder.items:
         return OrderedDict(_module_tensors(placeholder, ""))
     content = OrderedDict(placeholder.items)
@@ -268,7 +268,7 @@ def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
 
 
 def limit_resources(size: int) -> None:
-    """Limits the process to `size` more bytes of memory and 600 s of CPU time, on systems that have such limits."""
+    """Limits the process to `size` more bytes of memory and 600 s of CPU time, if the system supports such limits."""
     try:
         import resource
 

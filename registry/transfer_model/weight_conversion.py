@@ -22,11 +22,11 @@ ENCODER_PREFIX = "encoder."
 """Prefix of the library's tensor names in a `PooledHead`."""
 
 FILTER_ERRORS = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError, AssertionError)
-"""Exceptions that timm raises when it converts tensors that belong to another network."""
+"""Exceptions that timm raises when converting tensors of another network."""
 
 
 def names_of_head(candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure) -> frozenset[str]:
-    """Returns the names of norm layer tensors that a file lacks because it has no head; empty if it has one.
+    """Returns the names of norm layer tensors that a file without a head may lack; empty if the file has a head.
 
     Without a classifier, some timm networks, such as LeViT, do not have the preceding norm layer either.
     """
@@ -134,8 +134,8 @@ def _with_heads(
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yields the number of classes and the tensors: first as they are, then with the heads of `module`.
 
-    At another image size, timm loads only complete networks, but the file may have no head or a different one. Any
-    head will do, because heads are replaced anyway.
+    If the image size is not that of the weights, timm loads only complete networks, but the file may have no head or
+    a different one. Any head will do, because heads are replaced anyway.
     """
     heads = [tensors[f"{name}.weight"] for name in structure.heads if f"{name}.weight" in tensors]
     yield len(heads[0]) if heads else int(backbones.timm_cfg(backbone).num_classes), OrderedDict(tensors)

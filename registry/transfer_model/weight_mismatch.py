@@ -23,7 +23,7 @@ def differences(
 ) -> list[str]:
     """Lists differences in names and shapes between a file (+) and a network (-), sorted by name.
 
-    It does not list missing `num_batches_tracked` tensors, missing tensors that `absent` names, or tensors in the
+    It does not list missing `num_batches_tracked` tensors, missing tensors listed in `absent`, or tensors in
     `ignored` modules.
     """
     skipped = tuple(f"{name}." for name in ignored)
@@ -40,7 +40,7 @@ def differences(
 
 
 def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
-    """Returns an error message that lists the first differences, some from the file and some from the network."""
+    """Returns an error message that lists the first tensors that differ, from both the network (-) and the file (+)."""
     missing = [line for line in found if line.startswith("-")]
     extra = [line for line in found if line.startswith("+")]
     half = _MAX_LISTED // 2
@@ -64,7 +64,7 @@ def describe_image_size(
     absent: frozenset[str],
     image_size: int,
 ) -> str:
-    """Returns an error message if the weights fit the network at another of its image sizes; otherwise, ""."""
+    """Returns an error message if the weights fit the network at another known image size; otherwise, ""."""
     sizes = {prepared.image_size for prepared in backbones.preprocessings(backbone).values()} - {image_size}
     for size in sorted(sizes):
         if not differences(tensors, build_on_meta(backbone, 2, size), ignored, absent):
@@ -77,7 +77,7 @@ def describe_image_size(
 
 
 def describe_values(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Returns an error message if tensors contain values that are not finite; otherwise, ""."""
+    """Returns an error message if tensors contain NaN or infinite values; otherwise, ""."""
     broken = [
         name
         for name, tensor in tensors.items()

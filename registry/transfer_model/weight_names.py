@@ -1,4 +1,4 @@
-"""Finds a network's tensors in a checkpoint, even in wrappers or under prefixes."""
+"""Finds a network's tensors in a checkpoint, even if nested or prefixed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WeightCandidate:
         path: Path of the state dict in the checkpoint, such as `model_ema`; empty for the file itself.
         prefix: Prefix that was removed from the names, such as `module.backbone.`; may be empty.
         tensors: Tensors with that prefix, keyed by the rest of their names.
-        unused: Names of the other tensors of the state dict.
+        unused: Names of the other tensors in the state dict.
         versions: Format version of each module, as in `StateDict`.
     """
 
@@ -39,7 +39,7 @@ class WeightCandidate:
 
 
 def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tuple[int, ...]]) -> list[WeightCandidate]:
-    """Returns the tensors that may belong to a network, best match first.
+    """Returns sets of tensors that may belong to a network, best match first.
 
     The best match has the most expected names. Ties are resolved by the number of expected shapes, then in favor of an
     averaged copy (EMA, teacher), then by position in the file. If the best match has too few expected names (an
@@ -63,7 +63,7 @@ def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tup
 
 
 def _matches(tensors: Iterable[str], expected: Mapping[str, object]) -> dict[str, list[str]]:
-    """Returns the expected names that are found below each prefix."""
+    """Returns the expected names that were found after each prefix, keyed by prefix."""
     found: dict[str, list[str]] = {}
     for full in tensors:
         for prefix in _prefixes(full):

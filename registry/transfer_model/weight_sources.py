@@ -52,7 +52,7 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
     Raises:
         UnknownBackboneError: No library provides this backbone.
-        WeightsError: The backbone has no such weights, or the file does not exist or is no weights file.
+        WeightsError: The backbone has no such weights, or the file does not exist or is not a weights file.
     """
     resolved = catalog.resolve(backbone)
     if weights == NONE:
@@ -114,7 +114,7 @@ def _timm_source(name: str, cfg: Any) -> WeightSource:  # noqa: ANN401 - timm's 
 
 
 def _hugging_face_files(cfg: Any) -> Iterator[Path]:  # noqa: ANN401 - timm's PretrainedCfg
-    """Yields the files in Hugging Face's cache; timm prefers the safetensors version of a file."""
+    """Yields the files in Hugging Face's cache, the safetensors version first, as timm prefers it."""
     from huggingface_hub import try_to_load_from_cache
 
     if not cfg.hf_hub_id:

@@ -1,4 +1,4 @@
-"""Distinguishes a weights file from published names and from other files."""
+"""Recognizes weights files by their path and content."""
 
 import os
 import zipfile
@@ -10,9 +10,9 @@ from .errors import cause
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _START = 9
-"""Bytes that identify a format."""
+"""Number of leading bytes that identify a format."""
 _SHOWN = 24
-"""Bytes of an unknown format that are shown in its error message."""
+"""Number of leading bytes shown in the error message for an unknown format."""
 _AGAIN = "download or copy it again"
 
 
@@ -28,7 +28,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def weights_problem(path: Path) -> str:
-    """Returns an error message if a path leads to no weights file or to an incomplete one; otherwise, "".
+    """Returns an error message if a path is not a weights file or the file is incomplete; otherwise, "".
 
     Reads a few bytes and the table of contents, so damage elsewhere is not found.
     """

@@ -60,7 +60,7 @@ class FileAudit:
 
 
 def verify_files() -> FileAudit:
-    """Compares the files of every registered version with their checksums; downloads files of remote stores."""
+    """Compares the files of every registered version with their checksums; downloads files from remote stores."""
     client = MlflowClient()
     versions = [version for model in registered_models(client) for version in model_versions(client, model.name)]
     recorded = {f"{each.name}/{each.version}": _recorded_checksums(client, each) for each in versions}
@@ -70,7 +70,7 @@ def verify_files() -> FileAudit:
 
 
 def _recorded_checksums(client: MlflowClient, version: ModelVersion) -> str | None:
-    """Returns the digest of the list of checksums; None if there is none, or if the logged model was deleted."""
+    """Returns the digest of the checksum list; None if no digest was recorded or the logged model was deleted."""
     source = version.source or ""
     if not source.startswith(_LOGGED_MODEL):
         return None

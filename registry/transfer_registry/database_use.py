@@ -1,7 +1,7 @@
-"""Finds out whether another process may use MLflow's SQLite database.
+"""Detects processes that may be using MLflow's SQLite database.
 
-MLflow stores where a run writes its files when the run starts. A running process would therefore continue to write into
-the former folder, or lose its files, if the locations in the database were changed.
+When a run starts, MLflow stores the location of the run's files. If stored locations were changed, a running process
+would therefore continue to write to the former folder or lose its files.
 """
 
 import shlex
@@ -35,13 +35,13 @@ def require_no_study(folder: Path) -> None:
 
 
 def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
-    """Checks that no process can be writing a run.
+    """Checks that no process can still be writing to a run.
 
-    A run of a study cannot be running if no process holds the lock of the study, and its last holder ran on this
-    machine. The lock of a process on another machine or on the host of a container may not be visible.
+    A run of a study cannot be running if no process holds the study's lock and the last holder ran on this machine.
+    A lock held by a process on another machine or on the host of a container may not be visible.
 
     Raises:
-        DatabaseInUseError: A run has the status RUNNING, and its process may exist.
+        DatabaseInUseError: A run has the status RUNNING, and its process may still exist.
     """
     here = f" on {socket.gethostname()}, "
     ended = [lock.parent.name for lock in _study_locks(file.parent) if here in last_holder(lock)]

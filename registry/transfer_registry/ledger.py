@@ -67,7 +67,7 @@ _HASHED_FIELDS = (
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Datetime that is returned in UTC. SQLite drops time zones, and PostgreSQL uses the session's time zone."""
+    """Column of datetimes in UTC. SQLite drops time zones, and PostgreSQL uses the session's time zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True

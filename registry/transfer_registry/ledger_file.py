@@ -22,7 +22,7 @@ def ledger_file(database: Path) -> Path:
     of the ledger is necessary because the original may be in the same folder.
 
     Raises:
-        StorageError: One of the files is not a SQLite database, or the folder cannot be written.
+        StorageError: One of the files is not a SQLite database, or the folder is not writable.
     """
     first = database.with_name("ledger.db")
     identity = registry_identity(database)
@@ -43,7 +43,7 @@ def ledger_file(database: Path) -> Path:
 
 
 def _find_source(first: Path, database: Path, identity: Identity) -> Path | None:
-    """Returns the ledger to continue: that of the original of a copy, or `first` if it has no owner but fits."""
+    """Returns the ledger to continue or, if the database is a copy, the original's ledger; None if none fits."""
     if identity.parent and (parent := _numbered(database, identity.parent)).exists():
         return parent
     if not first.exists():

@@ -80,7 +80,7 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
 
     Raises:
         StorageError: See `find_changes`; also raised if the upgrade fails, which leaves the database unchanged.
-        DatabaseInUseError: Another process may use the database, which then is not upgraded or relocated.
+        DatabaseInUseError: Another process may be using the database, so it was not upgraded or relocated.
     """
     if find_changes(database, place or database) is None:
         return
@@ -149,7 +149,7 @@ def _scripts() -> ScriptDirectory:
 def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
     """Upgrades a copy and writes it back into the locked file, so that a failure changes nothing.
 
-    Replacing the file instead would lose the changes of processes that have opened it before.
+    Replacing the file instead would lose the changes of processes that already have it open.
     """
     upgraded = database.with_name(f"{database.name}.upgraded")
     backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))

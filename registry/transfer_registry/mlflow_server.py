@@ -145,8 +145,8 @@ def registry_id() -> str | None:
 def require_database() -> None:
     """Checks the local database, and upgrades and relocates it if necessary (see `prepare_database`).
 
-    If the database is read-only or in use, required changes are made in a temporary copy, used until this process ends
-    or the next call finds that the database can be changed. Commands that write call `require_original` as well.
+    If the database is read-only or in use, required changes are made in a temporary copy, which is used until this
+    process ends or a later call can change the database. Commands that write also call `require_original`.
 
     Raises:
         StorageError: The file is not an MLflow database, or was written by a newer version of MLflow.

@@ -25,12 +25,12 @@ from transfer_registry.errors import RegistryError
 
 CHECKSUMS_FILE = "SHA256SUMS"
 CHECKSUMS_TAG = "platform.checksums"
-"""Tag of a logged model with the SHA-256 of its `SHA256SUMS`."""
+"""Logged-model tag that contains the SHA-256 of the model's `SHA256SUMS`."""
 CLASSES_KEY = "classes"
 """`MLmodel` metadata key for the class names, in the order of the network's outputs."""
 MODEL_FILE = "MLmodel"
 ARTIFACT_FOLDER = "artifacts/model"
-"""Folder of `model.json`, weights and reference features in the folder of a classifier."""
+"""Subfolder for `model.json`, the weights and the reference features of a logged classifier."""
 REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
@@ -49,12 +49,12 @@ def write_checksums(folder: Path) -> str:
 def find_damage(folder: Path, recorded: str | None = None) -> list[str]:
     """Returns one clause, such as `MLmodel is missing`, for each damaged file of a model.
 
-    A model without `SHA256SUMS` was logged by another tool or an earlier version. Only the format of its files is
-    checked then, so that other changes are not detected.
+    A model without `SHA256SUMS` was logged by another tool or an earlier version. In this case, only the format
+    of its files is checked, and other changes are not detected.
 
     Args:
         folder: Folder of the MLflow model.
-        recorded: Expected digest of `SHA256SUMS`; without it, this list may be missing.
+        recorded: Expected SHA-256 of `SHA256SUMS`. If None, `SHA256SUMS` is allowed to be missing.
     """
     checksums = folder / CHECKSUMS_FILE
     if recorded is None and not checksums.exists():
@@ -124,7 +124,7 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:
-    """Yields a clause if a file cannot be read or does not have the expected SHA-256 (None: any)."""
+    """Yields a clause if a file cannot be read or its SHA-256 is not `expected`; None matches any SHA-256."""
     try:
         if expected not in (None, _sha256(folder / name)):
             yield f"{name} has changed since the model was registered"
@@ -150,7 +150,7 @@ def _find_unreadable(folder: Path) -> Iterator[str]:
 
 
 def _require_format(path: Path) -> None:
-    """Reads an `MLmodel`, JSON or safetensors file; of the last, only the header and the size are checked."""
+    """Checks that a YAML, JSON or safetensors file is valid; for safetensors, checks only the header and file size."""
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy"):
             return

@@ -58,7 +58,7 @@ def log_model(
 ) -> ModelInfo:
     """Logs a model saved by `classifier.save`, without registering it.
 
-    The model is logged in the experiment of the run `run_id`, with the parameters of this run. `metadata` is added
+    The model is logged in the experiment of the run `run_id` and gets the parameters of this run. `metadata` is added
     to the `MLmodel` file. `package` is the folder of the code to ship with the model (default: `transfer_model`).
 
     Raises:
@@ -89,7 +89,7 @@ def log_model(
 
 
 def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
-    """Returns the URI of a run's complete logged model with these tags, or None; deletes incomplete models."""
+    """Returns the URI of a run's complete logged model with the given tags, or None; deletes incomplete ones."""
     client = MlflowClient()
     experiment = client.get_run(run_id).info.experiment_id
     complete = None
@@ -123,7 +123,7 @@ def signature(config: ModelConfig) -> ModelSignature:
 def requirements() -> list[str]:
     """Returns the dependencies of the shipped package at their installed versions, without suffixes such as `+cpu`.
 
-    Packages that decode additional image formats are included if they are installed, so servers accept these formats.
+    Installed packages that decode additional image formats are included, so that servers accept these formats.
     """
     optional = [each for each in _OPTIONAL if find_spec(each.replace("-", "_"))]
     return [f"{package}=={version(package).partition('+')[0]}" for package in (*_REQUIREMENTS, *optional)]
@@ -150,7 +150,7 @@ def code_digest(package: Path) -> str:
 
 
 class _CleanPyfunc:
-    """MLflow's pyfunc flavor with checksums, without this machine's absolute paths in the `MLmodel` file."""
+    """MLflow's pyfunc flavor, except that it adds checksums and stores no absolute paths in the `MLmodel` file."""
 
     @staticmethod
     def save_model(
@@ -171,7 +171,7 @@ class _CleanPyfunc:
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
-    """Creates a logged model in the run's experiment, even if another one is active; returns the model ID."""
+    """Creates a logged model in the run's experiment, even if another experiment is active; returns the model ID."""
     client = MlflowClient()
     run = client.get_run(run_id)
     model = client.create_logged_model(
@@ -181,7 +181,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files, without data files, which are not needed to build a network."""
+    """Returns a package's Python files. Its data files are not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 

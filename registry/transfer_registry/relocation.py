@@ -43,7 +43,7 @@ class Identity:
     """The record that a database contains about itself.
 
     Attributes:
-        registry: Hexadecimal UUID. A copy of a file or folder gets a new UUID if the original still exists.
+        registry: Hexadecimal UUID. A copied database gets a new UUID if the original still exists.
         file: Absolute path of the database.
         parent: UUID of the original if this database is a copy with a new UUID; otherwise empty.
         moved_from: Folder to which the stored locations still refer; None if they are up to date.
@@ -109,7 +109,7 @@ def _rewrite(connection: sqlite3.Connection, old: Path, new: Path) -> int:
 
 
 def relocated(location: str | None, old: Path, new: Path) -> str | None:
-    """Replaces the folder `old` by `new` in a path or file URI; returns locations outside `old` unchanged."""
+    """Replaces the folder `old` with `new` in a path or file URI; returns locations outside `old` unchanged."""
     path = _local_path(location)
     if path is None or not path.is_relative_to(old):
         return location
@@ -128,7 +128,7 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
     """Returns the folder from which a database without a record was moved, or None if it was not moved.
 
     A new MLflow database contains experiment 0, which is stored in `mlruns/0`. The database was moved with its
-    artifacts if its present folder contains `mlruns` but no experiment's location is in this folder.
+    artifacts if its current folder contains `mlruns` but no experiment's location is in this folder.
     """
     rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
     paths = {str(number): path for number, location in rows if (path := _local_path(location))}
@@ -142,7 +142,7 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
 
 
 def _is_original(recorded: Identity) -> bool:
-    """Returns whether the recorded path still is the database of the recorded registry."""
+    """Returns whether the database at the recorded path still belongs to the recorded registry."""
     if not exists(recorded.file):
         return False
     try:

@@ -11,7 +11,7 @@ from transfer_registry.errors import DatabaseInUseError, StorageError
 from transfer_registry.files import atomic_write
 
 BUSY_SECONDS = 5.0
-"""Time to wait for a database that another process has locked, in seconds."""
+"""Seconds to wait for a database that another process has locked."""
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def back_up(source: sqlite3.Connection, target: Path) -> None:
 
 
 def unused_name(file: Path) -> Path:
-    """Returns `file` if no file has this name; otherwise the first unused name with a number, such as `file-2`."""
+    """Returns `file` if it does not exist; otherwise appends the lowest unused number, as in `file-2`."""
     names = (file if number == 1 else file.with_name(f"{file.name}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
 

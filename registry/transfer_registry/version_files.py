@@ -1,7 +1,7 @@
-"""Files stored with a version: test set predictions and training image hashes.
+"""Files of a model version: test set predictions and training image hashes.
 
-The files are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for a version
-without a run, such as one registered by another tool.
+The files are artifacts of the version's run, under `registry/<model>/v<version>/`. Nothing is stored for versions
+that have no run, such as versions registered by other tools.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class StoredPredictions:
     probabilities: NDArray[np.float32]
 
     def labels(self, sha256: Sequence[str]) -> tuple[str, ...] | None:
-        """Returns the most probable class of each image with the given hashes; None if any image has no prediction."""
+        """Returns the most probable class for each image hash, or None if any of the images has no prediction."""
         rows = {digest: row for row, digest in enumerate(self.sha256)}
         if not set(sha256) <= rows.keys():
             return None
@@ -81,7 +81,7 @@ def load_training_hashes(client: MlflowClient, version: ModelVersion) -> frozens
 
 @contextmanager
 def _write_file(client: MlflowClient, version: ModelVersion, name: str) -> Iterator[Path]:
-    """Yields the path of a temporary file to be written; stores this file with the version when the block ends."""
+    """Yields a temporary path to write to; stores the written file with the version when the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         yield file

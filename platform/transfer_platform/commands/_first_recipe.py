@@ -31,7 +31,7 @@ class InspectedDataset:
     """A dataset's inspection results and resolved splits.
 
     Attributes:
-        unusable: Reason for excluding each class or file that a run could not use, keyed by `dataset.exclude` pattern.
+        unusable: `dataset.exclude` patterns of classes and files that a run could not use, each with the reason.
     """
 
     inspection: Inspection

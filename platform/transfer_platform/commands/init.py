@@ -23,7 +23,7 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 _MAX_ROUNDS = 10
-"""Maximum number of times that a dataset is opened; excluding a class or file may make another one unusable."""
+"""Maximum number of times to open a dataset; an exclusion may make further classes or files unusable."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
@@ -55,11 +55,11 @@ def write_first_recipe(
         source: Dataset source, as in `dataset.source`; relative paths are relative to the current folder.
         out: Recipe file; defaults to a file in the current folder named after the source.
         progress: Called while data is downloaded, unpacked and read.
-        train: Folder that contains the class folders, relative to the source; by default, it is detected.
+        train: Folder that contains the class folders, relative to the source; detected automatically by default.
 
     Raises:
         StorageError: The file already exists or cannot be written.
-        DataError: The dataset cannot be opened or used for training; the message is one sentence that says why.
+        DataError: The dataset cannot be opened or used for training; the message explains why in one sentence.
     """
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
@@ -92,7 +92,7 @@ def _require_free_place(out: Path, source: str) -> None:
 def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDataset:
     """Inspects a dataset, excluding the classes and files that a run could not use.
 
-    Uses folds if a validation fraction would hold out too few images.
+    Uses cross-validation folds, if possible, when a validation fraction would hold out too few images.
     """
     exclude: dict[str, str] = {}
     for _ in range(_MAX_ROUNDS):
@@ -115,7 +115,7 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
 
 
 def _refusal(inspection: Inspection) -> str:
-    """Returns one sentence with the number of errors of each kind, the first of them, and the remedy."""
+    """Returns a one-sentence message with the count, the first example and the remedy for each kind of error."""
     reasons = []
     for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
         first, *others = found
@@ -132,7 +132,7 @@ def _inspected(dataset: ScannedDataset, exclude: Mapping[str, str]) -> Inspected
 
 
 def _relative_source(source: str, out: Path) -> str:
-    """Returns a source inside the recipe's folder as a path relative to that folder. Other sources are unchanged."""
+    """Returns the source relative to the recipe's folder if it is inside that folder, otherwise unchanged."""
     path, home = Path(source), out.resolve().parent
     below = path.is_absolute() and path != home and path.is_relative_to(home)
     return path.relative_to(home).as_posix() if below else source

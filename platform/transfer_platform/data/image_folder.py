@@ -1,6 +1,6 @@
 """Reads the metadata files of folders in Hugging Face's ImageFolder format.
 
-The metadata file is in the folder itself, or there is one in each of its split folders:
+There is one metadata file in the folder itself, or one in each of its split folders:
 
     photos/metadata.csv         photos/train/metadata.jsonl
     photos/0001.png             photos/train/0001.png
@@ -34,10 +34,10 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
     Args:
         root: Folder of the dataset.
         group_by: Name of an additional required column that contains the group names.
-        exclude: Patterns, relative to `root`; metadata files that match one are not used.
+        exclude: Patterns relative to `root`; metadata files that match any of them are ignored.
 
     Raises:
-        DataError: A metadata file cannot be read, a folder has several, or only some of the split folders have one.
+        DataError: A metadata file cannot be read, a folder has several of them, or only some split folders have one.
     """
     below = [folder for folder in sorted(root.iterdir()) if _is_folder(folder, root)]
     files = {folder: _metadata_file(folder, root, exclude) for folder in (root, *below)}
@@ -81,7 +81,7 @@ def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path |
 
 
 def _is_folder(folder: Path, root: Path) -> bool:
-    """Returns whether a path is a visible folder, not counting links that lead out of the dataset."""
+    """Returns whether a path is a visible folder and not a link that leads out of the dataset."""
     return folder.is_dir() and not is_ignored(folder.name) and folder.resolve().is_relative_to(root)
 
 
@@ -97,7 +97,7 @@ def _is_excluded(name: PurePath, exclude: Collection[str]) -> bool:
 
 
 def _has_labels(file: Path) -> bool:
-    """Returns whether the header has the columns `file_name` and `label`; any other file is not a metadata file."""
+    """Returns whether the header has the columns `file_name` and `label`, which identify a metadata file."""
     try:
         columns = {name.casefold() for name in read_columns(file)}
     except DataError as error:

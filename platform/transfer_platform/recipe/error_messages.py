@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class FieldError(NamedTuple):
-    """The path of an invalid field and an error message that contains neither the field name nor a line number."""
+    """The path of an invalid field and an error message without the field name or line number."""
 
     path: FieldPath
     message: str
 
 
 _UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word", "gray_values")
-"""Discriminated union tags, which pydantic adds to error locations."""
+"""Tags of discriminated unions, which pydantic adds to error locations."""
 
 _RULES = {
     "greater_than": "must be greater than {gt:g}",

@@ -1,6 +1,6 @@
-"""Dry run before the first trial: gradients of every network, saving, serving.
+"""Dry run that tests training, saving and serving before the first trial.
 
-Without the dry run, a model that cannot be trained or saved might cause an error only after hours of training.
+Without the dry run, a model that cannot be trained or saved might not cause an error until after hours of training.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say)
     Args:
         trainer: Trainer of the study.
         recipes: Recipes without search ranges, such as one for each backbone and each value of `freeze_through`.
-        say: Called for each recipe that cannot be trained.
+        say: Receives a message for each recipe that cannot be trained.
 
     Raises:
         TrainingError: None of the recipes can be trained, or a recipe raised an error that would end the study. The

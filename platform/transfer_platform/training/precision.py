@@ -108,7 +108,7 @@ def _step(network: Network, device: torch.device, batch_size: int, trainable: bo
 
 
 def _lower_precision(device: torch.device) -> str | None:
-    """Returns the lower precision to compare with float32, or None if the CPU only emulates it, which is slow."""
+    """Returns the lower precision to compare with float32, or None on a CPU that can only emulate it slowly."""
     if device.type == "cpu":
         return None if _emulates_bfloat16() else "bfloat16"
     if device.type == "cuda":

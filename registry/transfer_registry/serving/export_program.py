@@ -4,7 +4,7 @@ classify.py             classifies image files
 image_preprocessing/    the modules of the registered model that decode, crop and resize images; they need only NumPy
                         and Pillow
 
-The program uses the registered model's own preprocessing code, so the network receives the same pixels.
+The program uses the registered model's own preprocessing code, so both models receive the same pixels.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def write_program(config: ModelConfig, model: Path, folder: Path) -> None:
 
 
 def pinned(model: Path, *packages: str) -> str:
-    """Returns the model's requirements for the given packages, with versions, as arguments of `pip install`."""
+    """Returns the model's pinned requirements for the given packages, as arguments for `pip install`."""
     lines = (model / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return " ".join(line for line in lines if line.partition("==")[0] in packages)
 
@@ -101,7 +101,7 @@ def _modules(code: Path) -> set[Path]:
 
 
 def _imported(module: Path) -> Iterator[str]:
-    """Yields the names of the modules that a module imports from its own package, including imports in functions."""
+    """Yields the names of the modules that a module imports from its own package, even inside functions."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module] if node.module else [alias.name for alias in node.names]

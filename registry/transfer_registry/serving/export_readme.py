@@ -104,7 +104,7 @@ _STEPS = """\
 def onnx_readme(config: ModelConfig, requirements: str) -> str:
     """Returns the README for `model.onnx`, including the program that classifies image files.
 
-    `requirements` lists the packages that the program needs in addition to ONNX Runtime, separated by spaces.
+    `requirements` is a space-separated list of the packages that the program needs besides ONNX Runtime.
     """
     return _ONNX.format(program=program(config), requirements=requirements, **_values(config))
 

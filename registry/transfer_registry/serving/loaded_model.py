@@ -59,7 +59,7 @@ def load_model(name: str) -> LoadedModel:
 
 
 def load_pyfunc(uri: str, folder: Path) -> Any:  # noqa: ANN401 - MLflow has no types
-    """Loads an MLflow `PyFuncModel` from the folder that `open_folder` returned, with the registered code.
+    """Loads an MLflow `PyFuncModel` and its registered code from a folder returned by `open_folder`.
 
     Raises:
         RegistryError: The model cannot be loaded; the message names `uri`, the folder and the cause.

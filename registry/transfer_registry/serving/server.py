@@ -24,11 +24,11 @@ from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 _START_TIMEOUT = 120.0
-"""Seconds to wait for MLflow's UI to start; creating a database takes most of this time."""
+"""Seconds to wait for MLflow's UI to start."""
 
 
 def create_app(uri: str) -> ASGIApp:
-    """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`. An alias is resolved only once."""
+    """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`; later alias changes have no effect."""
     return RequestGuard(scoring_server.init(load_pyfunc(uri, open_folder(uri))))
 
 
@@ -59,7 +59,7 @@ def serving_banner(uri: str, url: str) -> str:
 
 
 def ui(host: str = "127.0.0.1", port: int = 5000, say: Callable[[str], None] = print) -> None:
-    """Runs MLflow's UI until interrupted. If the tracking server is remote, only reports the link to its UI.
+    """Runs MLflow's UI until interrupted. If the tracking server is remote, no local UI is started.
 
     Calls `say` with a link to the most recently updated experiment once the UI is ready.
 
