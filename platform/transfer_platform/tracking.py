@@ -196,7 +196,7 @@ class TrialRun(Run):
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers the metrics of one step. Flushes the buffer if it was last flushed more than `FLUSH_SECONDS` ago."""
+        """Buffers one step's metrics; flushes the buffer if the last flush was over `FLUSH_SECONDS` seconds ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()

@@ -3,8 +3,8 @@
     python -P torch_file_reader.py SOURCE TARGET BYTES
 
 `BYTES` limits the memory that reading may take. Nothing in the file is executed: objects of classes other than tensors
-and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numbers; its
-metadata maps the names in each state dict to these numbers. The script imports nothing from this package.
+and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numeric
+keys; its metadata maps the names in each state dict to these keys. The script imports nothing from this package.
 """
 
 import json

@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a named lock for one database client at a time: an advisory lock (PostgreSQL) or a file lock (SQLite)."""
+    """Returns a named lock that only one client can hold: an advisory lock (PostgreSQL) or a file lock (SQLite)."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))

@@ -47,7 +47,8 @@ def tracking_uri() -> str:
     creates an unwanted folder if the path contains a space or an accent.
 
     Raises:
-        StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`.
+        StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`, or
+            `MLFLOW_REGISTRY_URI` points to another server or database.
     """
     import mlflow
 
@@ -60,8 +61,23 @@ def tracking_uri() -> str:
     configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
+
+
+def _require_same_registry(uri: str) -> None:
+    """Raises a `StorageError` if MLflow would register models in another place than the runs and the ledger expect."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
+    if registry in ("", uri.rstrip("/")):
+        return
+    file, own, selected = sqlite_file(registry), sqlite_file(uri), _selected()
+    if file is None or file.absolute() not in (own and own.absolute(), selected and selected.original):
+        raise StorageError(
+            "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
+            "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
+        )
+
         local = _database_of(None)
         _select(_SelectedDatabase(sqlite_url(local), None, local))
+    _require_same_registry(mlflow.get_tracking_uri())
     return mlflow.get_tracking_uri()
 
 
@@ -152,7 +168,9 @@ def require_database() -> None:
         _use_copy(file, problem)
     elif selected and selected.problem and not problem:
         _select(
-            _SelectedDatabase(selected.configured or sqlite_url(selected.original), selected.configured, selected.original)
+            _SelectedDatabase(
+                selected.configured or sqlite_url(selected.original), selected.configured, selected.original
+            )
         )
 
 
@@ -174,7 +192,11 @@ def _use_copy(file: Path, problem: str) -> None:
         back_up(connection, copy)
     prepare_database(copy, file)
     _logger.warning("%s. This process reads a temporary copy of the database.", problem)
-    _select(_SelectedDatabase(sqlite_url(copy), selected.configured if selected else tracking_uri(), file.absolute(), problem))
+    _select(
+        _SelectedDatabase(
+            sqlite_url(copy), selected.configured if selected else tracking_uri(), file.absolute(), problem
+        )
+    )
 
 
 def require_server() -> None:
