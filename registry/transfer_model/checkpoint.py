@@ -9,17 +9,21 @@ import sys
 import sysconfig
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from . import torch_file_reader
-from .errors import WeightsError
+from .errors import WeightsError, cause
 from .safe_path import safe_environment
+from .weights_path import is_safetensors, weights_problem
 
 _READER = Path(torch_file_reader.__file__)
 
@@ -28,6 +32,9 @@ _COPIES = 4
 """Reading a torch file may take this many times the file size in memory, plus `_FREE_BYTES`."""
 
 _MAX_REASON = 300
+
+_REMEMBERED = 4
+"""Torch files whose tensors remain available; a study builds several networks with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,8 @@ def read_state_dicts(path: Path) -> list[StateDict]:
     Raises:
         WeightsError: The file is missing, is not a weights file, has no named tensors, or takes too much memory.
     """
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist")
+    if problem := weights_problem(path):
+        raise WeightsError(problem)
     state_dicts = _reader(path)(path)
     if not state_dicts:
         raise WeightsError(f"{path} contains no named tensors; expected a state dict, alone or in a checkpoint")
@@ -64,36 +71,38 @@ def read_state_dicts(path: Path) -> list[StateDict]:
 
 
 def _reader(path: Path) -> Callable[[Path], list[StateDict]]:
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return _read_safetensors
     packages = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     return _read_installed if packages.intersection(path.resolve().parents) else _read_torch_file
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
 def _read_safetensors(path: Path) -> list[StateDict]:
-    try:
-        tensors = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged: it starts like a safetensors file, but {error}") from error
+    tensors = load_file(path)
     return [StateDict("", OrderedDict(tensors))] if tensors else []
 
 
 def _read_installed(path: Path) -> list[StateDict]:
-    found = torch_file_reader.find_state_dicts(torch_file_reader.load(path))
+    found = torch_file_reader.find_state_dicts(torch.load(path, "cpu", weights_only=True))
     return [
         StateDict(name, OrderedDict(tensors), torch_file_reader.versions(tensors)) for name, tensors in found.items()
     ]
 
 
 def _read_torch_file(path: Path) -> list[StateDict]:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "tensors.safetensors"
+    status = path.stat()
+    found = _convert_and_read(path, path.resolve(), (status.st_ino, status.st_size, status.st_mtime_ns))
+    return [replace(each, tensors=OrderedDict(each.tensors)) for each in found]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _convert_and_read(path: Path, _resolved: Path, _version: tuple[int, int, int]) -> list[StateDict]:
+    """Reads a torch file, unless this process has read the same version of it recently.
+
+    The tensors are mapped from the converted file, so a remembered file takes up space on disk rather than in memory.
+    """
+    with _temporary_folder(path) as folder:
+        target = folder / "tensors.safetensors"
         _convert(path, target)
         tensors = load_file(target)
         with safetensors.safe_open(target, "pt") as file:
@@ -106,10 +115,27 @@ def _read_torch_file(path: Path) -> list[StateDict]:
     ]
 
 
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise WeightsError(_unwritable(path, cause(error))) from error
+    with folder:
+        yield Path(folder.name)
+
+
+def _unwritable(path: Path, reason: str) -> str:
+    return (
+        f"{path} was not read, because its tensors cannot be written to a temporary folder: {reason}; set TMPDIR to a "
+        f"folder with at least {path.stat().st_size / 1e6:.1f} MB of free space"
+    )
+
+
 def _convert(path: Path, target: Path) -> None:
     limit = _COPIES * path.stat().st_size + _FREE_BYTES
     command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target), str(limit)]
-    environment = safe_environment() | {"OMP_NUM_THREADS": "1"}
+    environment = safe_environment() | {"OMP_NUM_THREADS": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0"}
     done = subprocess.run(
         command,
         env=environment,
@@ -122,14 +148,16 @@ def _convert(path: Path, target: Path) -> None:
     if done.returncode == torch_file_reader.REFUSED:
         raise WeightsError(
             f"{path} cannot be read as a torch file: {done.stderr.strip()}; expected a state dict or a checkpoint. "
-            "Nothing in the file was executed; if you trust it, load it with torch and save its state dict as "
-            "safetensors"
+            "Nothing in the file was executed. Download or copy the file again; if you trust it, you can also load it "
+            "with torch and save its state dict as safetensors"
         )
     if done.returncode == torch_file_reader.TOO_LARGE:
         raise WeightsError(
             f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file is only "
             f"{path.stat().st_size / 1e6:.1f} MB; it may be damaged or malicious: use a file from a source you trust"
         )
+    if done.returncode == torch_file_reader.UNWRITABLE:
+        raise WeightsError(_unwritable(path, f"{target.parent}: {done.stderr.strip()}"))
     if done.returncode:
         raise WeightsError(
             f"the process that read {path} was terminated by {_cause(done.returncode)}; the file may be damaged or "

@@ -11,20 +11,26 @@ import json
 import pickle
 import re
 import sys
+import tarfile
+import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, _weights_only_unpickler
 
 STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
 
-REFUSED, TOO_LARGE = 3, 4
-"""Exit statuses if the file cannot be read (the reason is on standard error) or reading exceeds the memory limit."""
+REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
+"""Exit statuses: the file cannot be read; reading takes more memory than allowed; the target cannot be written.
+
+The reason for the first and the last is on standard error.
+"""
 
 _MAX_DEPTH = 2
 """State dicts are searched for in a checkpoint and in the mappings it contains, down to this depth."""
@@ -35,33 +41,130 @@ _MAX_SECONDS = 600
 _MAX_REASON = 300
 
 
-class Placeholder:
-    """Replaces an object of a class that is not loaded; stores its state and ignores its arguments."""
+class TargetError(Exception):
+    """The target cannot be written."""
 
+
+class Placeholder:
+    """Replaces an object of a class that is not loaded; stores its items and its state, and ignores its arguments.
+
+    Attributes:
+        items: Items of a mapping.
+        state: Attributes of the object as they are in the file.
+    """
+
+    items: OrderedDict[Any, Any]
     state: object = None
 
     def __new__(cls, *_args: object, **_options: object) -> "Placeholder":
-        """Ignores all arguments."""
-        return super().__new__(cls)
+        """Ignores all arguments; the unpickler does not always call `__init__`."""
+        placeholder = super().__new__(cls)
+        placeholder.items = OrderedDict()
+        return placeholder
 
     def __init__(self, *_args: object, **_options: object) -> None:
         pass
+
+    def __call__(self, *_args: object, **_options: object) -> "Placeholder":
+        """Returns the result of a function that is not called."""
+        return Placeholder()
 
     def __setstate__(self, state: object) -> None:
         """Stores the object's attributes as they are in the file."""
         self.state = state
 
+    def __setitem__(self, key: object, value: object) -> None:
+        """Stores an item of a mapping."""
+        self.items[key] = value
+
+    def append(self, item: object) -> None:
+        """Ignores an item of a sequence or a set."""
+
+    add = append
+
+
+def _plain_tensor(
+    rebuild: Callable[..., object], _class: object, arguments: Iterable[object], _state: object
+) -> object:
+    """Rebuilds a tensor of a subclass as a plain tensor."""
+    return rebuild(*arguments)
+
+
+def _at_mark(unpickler: "RestrictedUnpickler") -> object:
+    return unpickler.metastack[-1][-1]
+
+
+class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow to check what an operation changes
+    """Unpickler that loads the functions and classes that torch considers safe; all others become placeholders.
+
+    Only containers, placeholders and the state of tensors are changed. The Python version of the unpickler reads every
+    pickle protocol; torch's own restricted unpickler reads protocol 2 and refuses unknown subclasses of dict and list.
+    """
+
+    stack: list[Any]
+    metastack: list[list[Any]]
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - a function or class
+        """Returns the function or class of this name if it is safe, or else the placeholder class."""
+        name = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        if name in ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"):
+            return _plain_tensor
+        return _weights_only_unpickler._get_allowed_globals().get(name, Placeholder)
+
+
+def _restricted(
+    operation: Callable[[Any], None], changed: Callable[[RestrictedUnpickler], object], types: tuple[type, ...]
+) -> Callable[[Any], None]:
+    def restricted(unpickler: RestrictedUnpickler) -> None:
+        if not isinstance(changed(unpickler), types):
+            raise pickle.UnpicklingError(f"it changes an object of type {type(changed(unpickler)).__name__}")
+        operation(unpickler)
+
+    return restricted
+
+
+RestrictedUnpickler.dispatch = pickle._Unpickler.dispatch | {
+    opcode[0]: _restricted(pickle._Unpickler.dispatch[opcode[0]], changed, (*types, Placeholder))
+    for opcode, changed, types in (
+        (pickle.SETITEM, lambda unpickler: unpickler.stack[-3], (dict,)),
+        (pickle.SETITEMS, _at_mark, (dict,)),
+        (pickle.APPEND, lambda unpickler: unpickler.stack[-2], (list,)),
+        (pickle.APPENDS, _at_mark, (list,)),
+        (pickle.ADDITEMS, _at_mark, (set,)),
+        (pickle.BUILD, lambda unpickler: unpickler.stack[-2], (Tensor, dict)),
+    )
+}
+
+
+class _PickleModule:
+    """The part of the `pickle` module that torch uses to load a file."""
+
+    Unpickler = RestrictedUnpickler
+
+    @staticmethod
+    def load(file: BinaryIO, *, encoding: str) -> object:
+        return RestrictedUnpickler(file, encoding=encoding).load()
+
 
 def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
-    """Loads a torch file with torch's restricted unpickler; classes that it refuses become placeholders."""
-    try:
-        refused = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except ValueError as error:  # the format before torch 1.6, or no torch file; `torch.load` decides
-        if "torchscript" in str(error):
-            raise ValueError("it is a TorchScript archive") from error
-        refused = []
-    with torch.serialization.safe_globals([(Placeholder, name) for name in refused]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    """Loads a torch file without executing code in it.
+
+    Raises:
+        ValueError: The file is an archive of another kind.
+        Exception: Any error of torch or of the unpickler, if the file is damaged or is no torch file.
+    """
+    with path.open("rb") as file:
+        if tarfile.is_tarfile(file):
+            raise ValueError("it is a tar archive")
+        file.seek(0)
+        if zipfile.is_zipfile(file) and any(
+            name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()
+        ):
+            raise ValueError("it is a TorchScript archive")
+        file.seek(0)
+        # `torch.load` is given the open file because it decides by the name how to read a path
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+            return torch.load(file, "cpu", pickle_module=_PickleModule, weights_only=False)
 
 
 def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - the content of a torch file
@@ -79,7 +182,11 @@ def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: A
 
 
 def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
-    """Writes the tensors of all state dicts; tensors that several state dicts share are written once."""
+    """Writes the tensors of all state dicts; tensors that several state dicts share are written once.
+
+    Raises:
+        TargetError: The target cannot be written, for example because the disk is full.
+    """
     numbers: dict[tuple[object, ...], str] = {}
     tensors, described = {}, {}
     for path, state_dict in state_dicts.items():
@@ -91,18 +198,31 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
                 tensors[numbers[key]] = _plain(tensor)
             names[name] = numbers[key]
         described[path] = {"names": names, "versions": versions(state_dict)}
-    save_file(tensors, target, {STATE_DICTS: json.dumps(described)})
+    try:
+        save_file(tensors, target, {STATE_DICTS: json.dumps(described)})
+    except (SafetensorError, OSError) as error:
+        raise TargetError(re.sub(r"^.*I/O error: | \(os error \d+\).*", "", str(error))) from error
 
 
 def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
     if isinstance(value, Placeholder):
-        value = OrderedDict(_module_tensors(value, ""))
+        value = _content(value)
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
         return
     yield path, value
     for name, child in value.items():
         if isinstance(name, str):
             yield from _mappings(child, f"{path}.{name}" if path else name, depth + 1)
+
+
+def _content(placeholder: Placeholder) -> OrderedDict[Any, Any]:
+    """Returns the items of a mapping with its attributes, or the tensors of a module."""
+    if not placeholder.items:
+        return OrderedDict(_module_tensors(placeholder, ""))
+    content = OrderedDict(placeholder.items)
+    if isinstance(placeholder.state, Mapping):
+        content.__dict__.update(_metadata=placeholder.state.get("_metadata"))
+    return content
 
 
 def _module_tensors(module: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -167,33 +287,30 @@ def main(source: str, target: str, size: str) -> int:
         save(find_state_dicts(load(Path(source))), Path(target))
     except MemoryError:
         return TOO_LARGE
-    except pickle.UnpicklingError as error:
-        return _refuse(_unpickling_reason(error))
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        AssertionError,
-    ) as error:
+    except TargetError as error:
+        sys.stderr.write(str(error)[:_MAX_REASON])
+        return UNWRITABLE
+    except Exception as error:  # noqa: BLE001 - a damaged file may raise any exception
         # torch reports a failed allocation as a RuntimeError that names its allocator.
-        return TOO_LARGE if "allocat" in str(error) else _refuse(str(error) or type(error).__name__)
+        return TOO_LARGE if "allocat" in str(error) else _refuse(error)
     return 0
 
 
-def _unpickling_reason(error: Exception) -> str:
-    """Returns the reason from torch's error message, without its advice to disable the restrictions."""
-    reason = re.search(r"WeightsUnpickler error:\s*(.*?)(?: was not an allowed|\n|$)", str(error))
-    return f"it contains objects other than tensors and plain values ({reason[1] if reason else 'unknown content'})"
-
-
-def _refuse(reason: str) -> int:
-    first_sentence = re.split(r"\. |\n", reason.strip())[0]
-    sys.stderr.write(first_sentence[:_MAX_REASON])
+def _refuse(error: Exception) -> int:
+    sys.stderr.write(_reason(error)[:_MAX_REASON])
     return REFUSED
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first sentence of an error message, or a sentence in its place if it names no reason."""
+    first_sentence = re.split(r"\. |\n", str(error).strip())[0]
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    if "magic number" in first_sentence:
+        return "it is a pickle that torch.save has not written"
+    if isinstance(error, (RuntimeError, ValueError, OSError, pickle.UnpicklingError)) and " " in first_sentence:
+        return first_sentence
+    return f"its content is damaged ({type(error).__name__})"
 
 
 if __name__ == "__main__":

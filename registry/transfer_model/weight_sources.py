@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from . import backbones, catalog
 from .backbones import BUNDLED, TORCHVISION
 from .errors import WeightsError, suggestion
-from .weights_path import is_weights_file
+from .weights_path import is_weights_file, weights_problem
 
 NONE = "none"
 DEFAULT = "default"
@@ -52,7 +52,7 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
     Raises:
         UnknownBackboneError: No library provides this backbone.
-        WeightsError: The backbone has no such weights, or the file does not exist.
+        WeightsError: The backbone has no such weights, or the file does not exist or is no weights file.
     """
     resolved = catalog.resolve(backbone)
     if weights == NONE:
@@ -71,8 +71,8 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
 
 
 def _local(path: Path) -> WeightSource:
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path} does not exist")
+    if problem := weights_problem(path):
+        raise WeightsError(problem)
     return WeightSource(path.name, path=path)
 
 

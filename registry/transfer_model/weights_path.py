@@ -1,10 +1,81 @@
-"""Rule that distinguishes a weights file from the name of published weights."""
+"""Distinguishes a weights file from published names and from other files."""
 
 import os
+import zipfile
+from pathlib import Path
+
+import safetensors
+
+from .errors import cause
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_START = 9
+"""Bytes that identify a format."""
+_SHOWN = 24
+"""Bytes of an unknown format that are shown in its error message."""
+_AGAIN = "download or copy it again"
 
 
 def is_weights_file(weights: str) -> bool:
     """Returns whether `weights` is a path rather than the name of published weights, such as `IMAGENET1K_V2`."""
     return "/" in weights or os.sep in weights or weights.endswith(_SUFFIXES)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Detects a safetensors file by its content (an 8-byte length, then JSON), because file names are unreliable."""
+    with path.open("rb") as file:
+        return file.read(_START)[8:] == b"{"
+
+
+def weights_problem(path: Path) -> str:
+    """Returns an error message if a path leads to no weights file or to an incomplete one; otherwise, "".
+
+    Reads a few bytes and the table of contents, so damage elsewhere is not found.
+    """
+    if path.is_dir():
+        files = sorted(each.name for each in path.iterdir() if each.name.endswith(_SUFFIXES))
+        return f"{path} is a folder; name a weights file in it{', such as ' + files[0] if files else ''}"
+    if not path.exists():
+        return f"the weights file {path} does not exist"
+    try:
+        return _content_problem(path)
+    except OSError as error:
+        return f"the weights file {path} cannot be read: {cause(error)}; check its permissions and its disk"
+
+
+def _content_problem(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(_SHOWN)
+    if not start:
+        return f"the weights file {path} is empty; {_AGAIN}"
+    if is_safetensors(path):
+        return _safetensors_problem(path)
+    if start.startswith(b"PK"):
+        return _zip_problem(path)
+    if start.startswith(b"\x80"):  # a pickle: the format of torch before version 1.6
+        return ""
+    shown = start.rstrip(b"\0") or start[:1]
+    return f"{path} is neither a safetensors nor a torch file, because it starts with {str(shown)[1:]}; {_AGAIN}"
+
+
+def _safetensors_problem(path: Path) -> str:
+    try:
+        with safetensors.safe_open(path, "np"):
+            return ""
+    except safetensors.SafetensorError as error:
+        return f"{path} is damaged: it starts like a safetensors file, but reading it fails ({cause(error)}); {_AGAIN}"
+
+
+def _zip_problem(path: Path) -> str:
+    if not zipfile.is_zipfile(path):
+        return f"{path} is not complete: it starts like a torch file, but its end is missing; {_AGAIN}"
+    try:
+        names = zipfile.ZipFile(path).namelist()
+    except zipfile.BadZipFile as error:
+        return f"{path} is damaged: its list of contents cannot be read ({cause(error)}); {_AGAIN}"
+    if any(name.endswith("/data.pkl") for name in names):
+        return ""
+    return (
+        f"{path} is a zip archive that torch.save has not written: it contains {', '.join(names[:3]) or 'no files'}; "
+        "extract it if it contains a weights file, and name that file"
+    )

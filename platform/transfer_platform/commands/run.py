@@ -50,8 +50,8 @@ from transfer_platform.search.study_database import create_tables
 from transfer_platform.sources.weights import PretrainedWeights
 from transfer_platform.tracking import Run, Tracker
 from transfer_platform.training.artifact import write_artifact
+from transfer_platform.training.dry_run import dry_run_serving, dry_run_training
 from transfer_platform.training.loop import FitResult
-from transfer_platform.training.rehearsal import rehearse_serving, rehearse_training
 from transfer_platform.training.trial_trainer import TrialTrainer, objective
 from transfer_registry import mlflow_server
 from transfer_registry.files import atomic_database
@@ -199,7 +199,7 @@ class _Session:
         """Logs the inputs, the data report and the machine. Values logged by an earlier process are not overwritten."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
-            self._rehearse()
+            self._dry_run()
         trainer.precision = str(study.user_attrs["precision"])
         trials = trial_count(self.recipe)
         plural = "s" * (trials > 1)
@@ -211,12 +211,12 @@ class _Session:
             study.set_user_attr("data", logged)
         log_machine(parent, trainer.device, trainer.precision)
 
-    def _rehearse(self) -> None:
+    def _dry_run(self) -> None:
         """Selects the precision, after checking that the recipe's networks can be trained, saved and served."""
         trainer = self.trainer
-        recipes = rehearse_training(trainer, network_variants(self.recipe), self.say)
+        recipes = dry_run_training(trainer, network_variants(self.recipe), self.say)
         trainer.precision = trainer.select_precision(recipes[0])
-        rehearse_serving(trainer, recipes, self.home)
+        dry_run_serving(trainer, recipes, self.home)
         self.study.set_user_attr("precision", trainer.precision)
 
     def search(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_model.errors import ModelError, UnknownStageError
 from transfer_model.stages import count_through
-from transfer_model.weights_path import is_weights_file
+from transfer_model.weights_path import is_weights_file, weights_problem
 from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
 from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
@@ -95,7 +95,7 @@ def reference_errors(fields: ValidFields, folder: Path) -> Iterator[FieldError]:
         if fields.get("dataset.sha256") and _has_no_checksum(source, folder):
             yield FieldError(_SHA256, "only an archive or a manifest can have a checksum; remove this field")
     if (weights := fields.get("backbone.weights")) and is_weights_file(weights):
-        yield from _missing_file(_WEIGHTS, weights, folder, "weights file")
+        yield from _weights_file_errors(weights, folder)
     yield from _backbone_errors(fields)
 
 
@@ -202,6 +202,14 @@ def _missing_file(field: FieldPath, name: str, folder: Path, kind: str) -> Itera
         similar = closest_match(path.name, candidates)
         hint = f"; did you mean {str(Path(name).parent / similar)!r}?" if similar else ""
     yield FieldError(field, f"no such {kind}: {path}{hint}")
+
+
+def _weights_file_errors(weights: str, folder: Path) -> Iterator[FieldError]:
+    path = absolute(weights, folder)
+    if not path.exists():
+        yield from _missing_file(_WEIGHTS, weights, folder, "weights file")
+    elif problem := weights_problem(path):
+        yield FieldError(_WEIGHTS, problem)
 
 
 def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:

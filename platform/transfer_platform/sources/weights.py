@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transfer_model import weight_sources
 from transfer_model.weight_sources import WeightSource, file_sha256_prefix
+from transfer_model.weights_path import is_weights_file
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.checksums import Checksum, cached_sha256
 from transfer_platform.sources.download import fetch, find_download
@@ -41,7 +42,8 @@ def fetch_weights(backbone: str, weights: str, folder: Path, progress: Progress 
         SourceError: The weights cannot be downloaded.
     """
     local = folder / Path(weights).expanduser()
-    source = weight_sources.locate_weights(backbone, str(local) if local.is_file() else weights)
+    is_local = is_weights_file(weights) or local.is_file()
+    source = weight_sources.locate_weights(backbone, str(local) if is_local else weights)
     path = source.path or _published_file(source, progress)
     return PretrainedWeights(source.name, path, cached_sha256(path) if path else None)
 

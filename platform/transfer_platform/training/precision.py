@@ -42,12 +42,7 @@ def select_precision(recipe: Recipe, device: torch.device, build_network: Callab
     """
     if recipe.training.precision != "auto":
         return recipe.training.precision
-    try:
-        network = build_network()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return "float32"
+    network = build_network()
     # Batch norm cannot be trained on a single image.
     batch_size = CPU_BATCH_SIZE if device.type == "cpu" else max(2, recipe.training.batch_size)
     cache, key = DiskCache(_NAMESPACE), _cache_key(recipe, network, device, batch_size)

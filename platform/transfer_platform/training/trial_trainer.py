@@ -103,7 +103,7 @@ class TrialTrainer:
         """Returns a trial's network before training."""
         return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
 
-    def rehearse(self, recipe: Recipe) -> None:
+    def dry_run(self, recipe: Recipe) -> None:
         """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
 
         Raises:

@@ -15,7 +15,7 @@ from transfer_platform.commands.run import run
 from transfer_platform.errors import StudyError, TrainingError
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.png import encode_png
-from transfer_platform.training import rehearsal
+from transfer_platform.training import dry_run
 from transfer_platform.training.batches import TrialData
 from transfer_platform.training.trainer import Trainer
 
@@ -79,6 +79,23 @@ def test_a_backbone_that_cannot_be_built_fails_its_trials_only(images: Path) -> 
     assert any(each.startswith("trials with this network will fail: timm/crossvit_tiny_240") for each in messages)
 
 
+def test_every_value_of_freeze_through_is_tried(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(network: Network, *_: object) -> None:
+        if not network.frozen:
+            raise RuntimeError("shapes cannot be multiplied")
+        return forward(network, *_)
+
+    forward = Network.forward_with_auxiliary
+    monkeypatch.setattr(Network, "forward_with_auxiliary", broken)
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a trial was started"))
+    stages = {"choices": ["all", "layer3", "none"]}
+    settings = recipe(
+        images, backbone={"name": "timm/test_resnet", "weights": "none", "freeze_through": stages}, search={"trials": 2}
+    )
+    with pytest.raises(TrainingError, match="timm/test_resnet, frozen through none, cannot be trained: shapes"):
+        run(settings)
+
+
 def test_a_recipe_whose_trials_would_all_fail_is_refused_before_the_first(images: Path) -> None:
     settings = recipe(images, training={"epochs": 1, "precision": "float32", "batch_size": 1})
     for _ in range(2):
@@ -92,7 +109,7 @@ def test_a_network_that_cannot_be_served_is_refused_before_the_first_trial(
     def save(*_: object) -> None:
         raise RuntimeError("Some tensors share memory")
 
-    monkeypatch.setattr(rehearsal, "save", save)
+    monkeypatch.setattr(dry_run, "save", save)
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a trial was started"))
     with pytest.raises(TrainingError, match="timm/test_resnet cannot be served: Some tensors share memory"):
         run(recipe(images))
@@ -137,8 +154,8 @@ def test_a_network_whose_first_step_fails_for_another_reason_ends_the_run_before
 
 def test_the_dry_run_does_not_change_the_result(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_dry_run = run(recipe(images))
-    monkeypatch.setattr(run_command, "rehearse_training", lambda _trainer, recipes, _say: list(recipes))
-    monkeypatch.setattr(run_command, "rehearse_serving", lambda *_: None)
+    monkeypatch.setattr(run_command, "dry_run_training", lambda _trainer, recipes, _say: list(recipes))
+    monkeypatch.setattr(run_command, "dry_run_serving", lambda *_: None)
     assert run(recipe(images), fresh=True).study.best.value == with_dry_run.study.best.value
 
 
@@ -186,5 +203,5 @@ def test_one_variant_per_network_with_the_largest_batch(images: Path) -> None:
 
 def test_the_dry_run_leaves_no_files(images: Path) -> None:
     run(recipe(images))
-    assert not [*images.parent.glob("studies/**/rehearsal-*")]
+    assert not [*images.parent.glob("studies/**/dry-run-*")]
     assert [*images.parent.glob(f"studies/*/model/{classifier.WEIGHTS_FILE}")]

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
+import re
+import resource
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,10 +41,16 @@ def test_no_code_in_a_file_is_executed(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     torch.save({"fc.weight": torch.ones(1), "code": Code(ran)}, tmp_path / "evil.pth")
     (tmp_path / "older.pth").write_bytes(pickle.dumps(Code(ran), protocol=2))
-    for name in ("evil.pth", "older.pth"):
-        with pytest.raises(WeightsError, match="Nothing in the file was executed"):
-            read_state_dicts(tmp_path / name)
+    assert list(read_state_dicts(tmp_path / "evil.pth")[0].tensors) == ["fc.weight"]
+    with pytest.raises(WeightsError, match="Nothing in the file was executed"):
+        read_state_dicts(tmp_path / "older.pth")
     assert not ran.exists()
+
+
+def test_a_setting_of_torch_does_not_change_how_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"fc.weight": torch.ones(1), "other": defaultdict(list, a=[1])}, tmp_path / "weights.pth")
+    assert list(read_state_dicts(tmp_path / "weights.pth")[0].tensors) == ["fc.weight"]
 
 
 def test_a_training_checkpoint_with_objects_of_other_classes_is_read_without_them(tmp_path: Path) -> None:
@@ -74,11 +88,28 @@ def test_a_file_of_an_installed_package_is_read_without_another_process(
     copy = tmp_path / installed.name
     copy.write_bytes(installed.read_bytes())
     (elsewhere,) = read_state_dicts(copy)
-    monkeypatch.setattr(checkpoint.subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "run", None)
     (direct,) = read_state_dicts(installed)
     assert direct.versions == elsewhere.versions
     assert list(direct.tensors) == list(elsewhere.tensors)
     assert all(torch.equal(tensor, elsewhere.tensors[name]) for name, tensor in direct.tensors.items())
+
+
+def test_a_file_is_converted_once_for_all_networks_and_again_if_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = timm.create_model("test_resnet", num_classes=7)
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    first = build_network(spec("timm/test_resnet"), tmp_path / "weights.pth")
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", None)
+        with torch.no_grad():
+            for tensor in first.state_dict().values():
+                tensor.zero_()
+        second = build_network(spec("timm/test_resnet"), tmp_path / "weights.pth")
+        assert_backbone_is(second, state(original), heads=("fc",))
+    torch.save({"w": torch.ones(1)}, tmp_path / "weights.pth")
+    assert list(read_state_dicts(tmp_path / "weights.pth")[0].tensors) == ["w"]
 
 
 def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None:
@@ -87,8 +118,37 @@ def test_a_small_file_that_takes_much_memory_is_an_error(tmp_path: Path) -> None
         read_state_dicts(tmp_path / "bomb.pth")
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Limits the size of files that this process and its children can write to 64 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(1 << 18)}, tmp_path / "weights.pth")
+    with full_disk(), pytest.raises(WeightsError) as error:
+        read_state_dicts(tmp_path / "weights.pth")
+    assert re.fullmatch(
+        rf"{tmp_path}/weights.pth was not read, because its tensors cannot be written to a temporary folder: "
+        r"/\S+: File too large; set TMPDIR to a folder with at least 1.1 MB of free space",
+        str(error.value),
+    )
+
+
+def test_a_temporary_folder_that_is_missing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"fc.weight": torch.ones(1)}, tmp_path / "weights.pth")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(WeightsError, match="to a temporary folder: No such file or directory; set TMPDIR"):
+        read_state_dicts(tmp_path / "weights.pth")
+
+
 def test_a_process_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "weights.pth").write_bytes(b"content that crashes the reader")
+    (tmp_path / "weights.pth").write_bytes(b"\x80 content that crashes the reader")
     crash = tmp_path / "crash.py"
     crash.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr(checkpoint, "_READER", crash)
@@ -104,14 +164,32 @@ def test_no_module_of_the_current_folder_is_imported(tmp_path: Path, monkeypatch
     assert list(read_state_dicts(Path("weights.pth"))[0].tensors) == ["fc.weight"]
 
 
+def older_format() -> bytes:
+    file = io.BytesIO()
+    torch.save({"w": torch.ones(100)}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "EOFError"), (b"PK\x03\x04 cut off", "zip archive"), (b"<html>404</html>", "")]
+    ("content", "reason"),
+    [
+        (b"\x80", "its content is damaged"),
+        (b"\x80\x02", "it ends too early"),
+        (b"\x80\x02\xff", r"its content is damaged \(KeyError\)"),
+        (b"\x80\x02K", "its content is damaged"),
+        (pickle.dumps({"w": [1.0]}), "it is a pickle that torch.save has not written"),
+        (older_format()[:100], "it ends too early"),
+        (older_format()[:-100], "unexpected EOF"),
+    ],
 )
-def test_other_files_are_an_error_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=rf"weights\.pth cannot be read as a torch file: .*{reason}") as error:
+    with pytest.raises(
+        WeightsError,
+        match=rf"weights\.pth cannot be read as a torch file: {reason}.*; expected a state dict or a checkpoint\. "
+        r"Nothing in the file was executed\. Download or copy the file again",
+    ):
         read_state_dicts(tmp_path / "weights.pth")
-    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")

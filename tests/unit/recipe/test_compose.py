@@ -30,7 +30,7 @@ search:
 def folder(isolated: Path) -> Path:
     (isolated / "bases" / "photos").mkdir(parents=True)
     (isolated / "bases" / "weights").mkdir()
-    (isolated / "bases" / "weights" / "mine.pth").touch()
+    (isolated / "bases" / "weights" / "mine.pth").write_bytes(b"\x80\x02")
     write("bases/base.yaml", BASE)
     return isolated
 

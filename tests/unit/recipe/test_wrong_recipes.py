@@ -215,6 +215,16 @@ CASES = {
         9,
         "did you mean 'my.safetensors'?",
     ),
+    "weights file without content": (
+        changed("  name: resnet18", "  name: resnet18\n  weights: ./my.safetensors"),
+        9,
+        "my.safetensors is empty; download or copy it again",
+    ),
+    "folder instead of a weights file": (
+        changed("  name: resnet18", "  name: resnet18\n  weights: ./photos"),
+        9,
+        "photos is a folder; name a weights file in it",
+    ),
     "weights that are not published": (
         changed("  name: resnet18", "  name: resnet18\n  weights: IMAGENET1K_V7"),
         9,

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from transfer_model import backbones
+from transfer_model.errors import WeightsError
 from transfer_platform.errors import SourceError
 from transfer_platform.paths import cache_folder
 from transfer_platform.sources.weights import fetch_weights
@@ -100,3 +101,10 @@ def test_offline_only_caches_and_mirrors_are_used(hub: Path, monkeypatch: pytest
     )
     monkeypatch.setenv("PLATFORM_MIRROR", str(tmp_path / "mirror"))
     assert fetch_weights("timm/test_resnet", "default", Path()).path == mirrored
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_folder_is_not_reported_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").mkdir()
+    with pytest.raises(WeightsError, match=rf"{tmp_path}/weights\.pth is a folder; name a weights file in it"):
+        fetch_weights("timm/test_resnet", "weights.pth", tmp_path)

@@ -164,20 +164,6 @@ def test_float32_is_selected_if_no_step_fits(isolated: Path, clock: Clock, messa
     assert select(clock)[0] == "bfloat16"  # a selection without timings is not remembered
 
 
-def test_float32_is_selected_if_the_network_does_not_fit(isolated: Path, clock: Clock) -> None:
-    def build() -> nn.Module:
-        raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-
-    recipe = Recipe.model_validate(
-        {
-            "name": "digits",
-            "dataset": {"source": "embedded:digits", "splits": {"train": ".", "test": 0.2}},
-            "backbone": {"name": "efficientnet_lite0"},
-        }
-    )
-    assert select_precision(recipe, CPU, build) == "float32"
-
-
 def test_float32_is_selected_if_the_network_cannot_run_in_bfloat16(isolated: Path, clock: Clock) -> None:
     def no_bfloat16(_: int, dtype: torch.dtype) -> None:
         if dtype is torch.bfloat16:

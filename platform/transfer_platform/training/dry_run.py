@@ -1,4 +1,4 @@
-"""Dry run before the first trial: every network is trained for one step and saved.
+"""Dry run before the first trial: gradients of every network, saving, serving.
 
 Without the dry run, a model that cannot be trained or saved might cause an error only after hours of training.
 """
@@ -20,27 +20,25 @@ from transfer_platform.training.artifact import served_config
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 
-def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
-    """Tries a training step with each recipe; returns, for each backbone, the first recipe that can be trained.
+def dry_run_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say) -> list[Recipe]:
+    """Computes gradients with each recipe; returns, for each backbone, the first recipe that can be trained.
 
     Args:
         trainer: Trainer of the study.
-        recipes: Recipes without search ranges. Once a backbone can be trained, its remaining recipes are skipped.
+        recipes: Recipes without search ranges, such as one for each backbone and each value of `freeze_through`.
         say: Called for each recipe that cannot be trained.
 
     Raises:
-        TrainingError: None of the recipes can be trained, or a step raised an error that would end the study. The
+        TrainingError: None of the recipes can be trained, or a recipe raised an error that would end the study. The
             message contains the reasons.
     """
     trainable: dict[str, Recipe] = {}
     failures: list[str] = []
     for recipe in recipes:
         name, stage = recipe.backbone.name, recipe.backbone.freeze_through
-        if name in trainable:
-            continue
         try:
-            trainer.rehearse(recipe)
-            trainable[name] = recipe
+            trainer.dry_run(recipe)
+            trainable.setdefault(name, recipe)
         except TrainingError as error:
             failures.append(f"{name}, frozen through {stage}: {error}")
         except (RuntimeError, ValueError) as error:  # would end the study in a trial, after hours
@@ -52,7 +50,7 @@ def rehearse_training(trainer: TrialTrainer, recipes: Iterable[Recipe], say: Say
     return list(trainable.values())
 
 
-def rehearse_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Path) -> None:
+def dry_run_serving(trainer: TrialTrainer, recipes: Iterable[Recipe], folder: Path) -> None:
     """Saves, loads and serves the untrained network of each recipe; temporary files are written to `folder`.
 
     Raises:
@@ -75,6 +73,6 @@ def _serve(trainer: TrialTrainer, recipe: Recipe, folder: Path) -> None:
         network(preprocessing.normalize(preprocessing.load(image))[None].to(trainer.device))
     config = served_config(trainer, recipe, 1.0, OodThreshold(MAX_OOD_SCORE, FALSE_ALARM_RATE))
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix="rehearsal-") as temporary:
+    with TemporaryDirectory(dir=folder, prefix="dry-run-") as temporary:
         save(Path(temporary), config, network, OodScorer(features[0]))
         Classifier.load(Path(temporary)).predict([image])
