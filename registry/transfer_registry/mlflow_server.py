@@ -62,6 +62,11 @@ def tracking_uri() -> str:
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
 
+        local = _database_of(None)
+        _select(_SelectedDatabase(sqlite_url(local), None, local))
+    _require_same_registry(mlflow.get_tracking_uri())
+    return mlflow.get_tracking_uri()
+
 
 def _require_same_registry(uri: str) -> None:
     """Raises a `StorageError` if MLflow would register models in another place than the runs and the ledger expect."""
@@ -74,11 +79,6 @@ def _require_same_registry(uri: str) -> None:
             "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
             "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
         )
-
-        local = _database_of(None)
-        _select(_SelectedDatabase(sqlite_url(local), None, local))
-    _require_same_registry(mlflow.get_tracking_uri())
-    return mlflow.get_tracking_uri()
 
 
 def _selected() -> _SelectedDatabase | None:
