@@ -61,24 +61,10 @@ def tracking_uri() -> str:
     configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
-
         local = _database_of(None)
         _select(_SelectedDatabase(sqlite_url(local), None, local))
     _require_same_registry(mlflow.get_tracking_uri())
     return mlflow.get_tracking_uri()
-
-
-def _require_same_registry(uri: str) -> None:
-    """Raises a `StorageError` if MLflow would register models in another place than the runs and the ledger expect."""
-    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
-    if registry in ("", uri.rstrip("/")):
-        return
-    file, own, selected = sqlite_file(registry), sqlite_file(uri), _selected()
-    if file is None or file.absolute() not in (own and own.absolute(), selected and selected.original):
-        raise StorageError(
-            "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
-            "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
-        )
 
 
 def _selected() -> _SelectedDatabase | None:
@@ -99,6 +85,18 @@ def _select(selection: _SelectedDatabase) -> None:
 def _database_of(configured: str | None) -> Path:
     """Returns the absolute path of a configured SQLite database, or of the default database."""
     return Path.cwd() / (sqlite_file(configured or "") or "mlflow.db")
+
+
+def _require_same_registry(uri: str) -> None:
+    """Raises a `StorageError` if MLflow would store registered models and their runs in different places."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
+    file, selected = sqlite_file(registry), _selected()
+    if registry in ("", uri.rstrip("/")) or (file and selected and file.absolute() == selected.original):
+        return
+    raise StorageError(
+        "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
+        "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
+    )
 
 
 def _require_folder_name(folder: Path) -> None:
