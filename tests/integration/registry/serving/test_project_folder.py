@@ -255,4 +255,5 @@ def test_a_copy_says_once_that_it_is_one(
         _output("models", "list")
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("transfer_registry")]
     assert message.startswith(f"This project folder was copied or moved from {project}: ")
-    assert message.endswith(f"the backup is {tmp_path / 'other' / 'mlflow.db.before-move'}")
+    # the copied folder contains the backups of its two originals
+    assert message.endswith(f"the backup is {tmp_path / 'other' / 'mlflow.db.before-move-3'}")
