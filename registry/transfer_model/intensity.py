@@ -86,7 +86,7 @@ def scale_to_8_bits(image: Image.Image, intensity: Intensity | None = None) -> I
 
 
 def full_scale(mode: str, brightest: float) -> float:
-    """Returns the value of white if no `Intensity` is set; `brightest` is the largest finite value in the image."""
+    """Returns the default gray value of white; `brightest` is the largest finite value in the image."""
     scales = _FLOAT_SCALES if mode == "F" else (FULL_SCALE,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 

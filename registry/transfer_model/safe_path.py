@@ -14,9 +14,9 @@ _VARIABLE = "PYTHONSAFEPATH"
 
 
 def safe_environment(*folders: Path) -> dict[str, str]:
-    """Returns this process's environment variables, changed so that a child process does not import from its folder.
+    """Returns this process's environment variables, changed so that no child process imports from its current folder.
 
-    The variables apply to the processes that the child starts, too.
+    They also apply to the processes that a child process starts.
 
     Args:
         folders: Folders to import from before those of the user's `PYTHONPATH`.
@@ -34,7 +34,7 @@ def safe_environment(*folders: Path) -> dict[str, str]:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Sets the safe path for Python processes that a library starts with the environment of this process."""
+    """Temporarily sets `PYTHONSAFEPATH`, which applies to the Python processes that a library starts."""
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "1"
     try:

@@ -13,7 +13,7 @@ def count_through(stages: Sequence[str], stage: str) -> int:
 
     Args:
         stages: Stage names in execution order, as in `Network.stages`.
-        stage: A stage, `none`, `all`, or a prefix; `layer1` selects the last stage whose name starts with `layer1.`
+        stage: Stage name, `none`, `all` or a prefix. `layer1` selects the last stage whose name starts with `layer1.`
 
     Raises:
         UnknownStageError: No stage has this name or prefix; the message lists all stages.

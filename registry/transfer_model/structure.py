@@ -72,7 +72,7 @@ class ForwardTrace:
     """Records module calls and classifier outputs during one forward pass on the meta device.
 
     Attributes:
-        order: Index of each module, counted from 0 in the order of first calls, keyed by module name.
+        order: Position of each module in the order of first calls, starting at 0, keyed by module name.
         outputs: Outputs of each classifier in call order, keyed by module name.
     """
 
@@ -113,7 +113,7 @@ def parameters_outside(network: nn.Module, modules: tuple[str, ...]) -> Iterator
 
 @lru_cache(maxsize=64)
 def find_structure(backbone: Backbone, image_size: int) -> NetworkStructure:
-    """Finds the heads and stages of a network by tracing it on the meta device with an input of S x S pixels.
+    """Finds a network's heads and stages by tracing it on the meta device with square images of `image_size` pixels.
 
     Raises:
         ModelError: The network does not accept images of this size.
@@ -177,7 +177,7 @@ def _classifiers(network: nn.Module, other: nn.Module) -> tuple[str, ...]:
 def _stages(
     network: nn.Module, classifiers: tuple[str, ...], branches: Mapping[str, str], order: Mapping[str, int]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Returns the stages in the order in which they are first called, and the value of `order` for each first call."""
+    """Returns the stages in the order of their first calls, and the position of each in `ForwardTrace.order`."""
     first_calls = {}
     for name in _divide(network, "", _size(network), (*classifiers, *branches)):
         calls = [index for called, index in order.items() if called == name or called.startswith(f"{name}.")]

@@ -3,8 +3,8 @@
     python -P torch_file_reader.py SOURCE TARGET BYTES
 
 `BYTES` limits the memory that reading may take. Nothing in the file is executed: objects of classes other than tensors
-and plain values are replaced by inert placeholders. The target contains the tensors of all state dicts, by number; its
-metadata assigns them to the names in each state dict. The script imports nothing from this package.
+and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numeric
+keys; its metadata maps the names in each state dict to these keys. The script imports nothing from this package.
 """
 
 import json
@@ -33,7 +33,7 @@ The reason for the first and the last is on standard error.
 """
 
 _MAX_DEPTH = 2
-"""State dicts are searched in a checkpoint and in the mappings it contains, down to this depth."""
+"""State dicts are searched for in a checkpoint and in the mappings it contains, down to this depth."""
 
 _MAX_SECONDS = 600
 """Maximum CPU time."""
@@ -170,7 +170,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
 def find_state_dicts(loaded: Any) -> dict[str, Mapping[str, Tensor]]:  # noqa: ANN401 - the content of a torch file
     """Returns every mapping that contains named tensors, keyed by its path, such as `model_ema` or `ema.state_dict`.
 
-    The path of the checkpoint itself is empty. A pickled module counts as its state dict. Other values are ignored.
+    The path of the checkpoint itself is empty. A pickled module is treated as its state dict. Other values are ignored.
     """
     found: dict[str, Mapping[str, Tensor]] = {}
     for path, mapping in _mappings(loaded, "", 0):
@@ -226,7 +226,7 @@ def _content(placeholder: Placeholder) -> OrderedDict[Any, Any]:
 
 
 def _module_tensors(module: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields the named parameters and buffers of a pickled module; nothing if the object is no module."""
+    """Yields the named parameters and buffers of a pickled module; nothing if the object is not a module."""
     state = module.state if isinstance(module, Placeholder) else None
     if not isinstance(state, Mapping):
         return
@@ -259,7 +259,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
-    """Returns the format version of each module in a state dict; None if the file has none."""
+    """Returns the format version of each module in a state dict; None if no versions were saved."""
     metadata = getattr(state_dict, "_metadata", None)
     if not isinstance(metadata, Mapping):
         return None

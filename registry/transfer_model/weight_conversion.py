@@ -1,4 +1,4 @@
-"""Converts names and shapes of weights to those of a network."""
+"""Converts the names and shapes of weights to match a network."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ENCODER_PREFIX = "encoder."
 """Prefix of the library's tensor names in a `PooledHead`."""
 
 FILTER_ERRORS = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, IndexError, AssertionError)
-"""Exceptions that timm's filters raise for the tensors of another network."""
+"""Exceptions that timm raises when it converts tensors that belong to another network."""
 
 
 def names_of_head(candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure) -> frozenset[str]:
-    """Returns the tensors of norm layers that a file without a head lacks; empty if the file has a head.
+    """Returns the names of norm layer tensors that a file lacks because it has no head; empty if it has one.
 
-    timm builds some networks, such as LeViT, without the norm layer before the classifier if they have no classifier.
+    Without a classifier, some timm networks, such as LeViT, do not have the preceding norm layer either.
     """
     if backbone.library != TIMM or structure.pooled:
         return frozenset()
@@ -56,7 +56,7 @@ def convert(
     image_size: int,
     absent: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
-    """Returns a candidate's tensors under the names and, if possible, in the shapes of `module`.
+    """Returns a candidate's tensors with the names and, if possible, the shapes that `module` expects.
 
     timm and torchvision do the conversion, for example by renaming tensors from older versions or resizing position
     embeddings to the image size. The tensors are unchanged if the library cannot convert them. Tensors in `absent` may
@@ -79,7 +79,7 @@ def convert(
 
 
 def with_versions(candidate: WeightCandidate) -> dict[str, Tensor]:
-    """Returns a candidate's tensors with their format versions attached as torch does."""
+    """Returns a candidate's tensors with their format versions in `_metadata`, as in a torch state dict."""
     tensors = OrderedDict(candidate.tensors)
     if candidate.versions is not None:
         metadata = {name: {"version": version} for name, version in candidate.versions.items()}
@@ -88,7 +88,7 @@ def with_versions(candidate: WeightCandidate) -> dict[str, Tensor]:
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames tensors by position, because the bundled weights use different names for the same tensors."""
+    """Renames bundled tensors to the names in `module`, matched by position; unchanged if the counts differ."""
     names = list(module.state_dict())
     return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 
@@ -132,10 +132,10 @@ def _with_heads(
     module: nn.Module,
     absent: frozenset[str],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yields the number of classes and the tensors for each way to load them: as they are, and with other heads.
+    """Yields the number of classes and the tensors: first as they are, then with the heads of `module`.
 
-    timm loads only complete networks at another image size, but a file may have no head or a different one. Heads are
-    replaced anyway, so `module`'s own complete the file.
+    At another image size, timm loads only complete networks, but the file may have no head or a different one. Any
+    head will do, because heads are replaced anyway.
     """
     heads = [tensors[f"{name}.weight"] for name in structure.heads if f"{name}.weight" in tensors]
     yield len(heads[0]) if heads else int(backbones.timm_cfg(backbone).num_classes), OrderedDict(tensors)

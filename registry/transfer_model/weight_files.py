@@ -130,7 +130,7 @@ def with_format_version(state: Mapping[str, Any], module: nn.Module) -> Mapping[
 
 
 def _network_checkpoint(state_dicts: list[StateDict], structure: NetworkStructure) -> dict[str, Tensor]:
-    """Returns the tensors of a `Network` checkpoint without their prefix; empty if the file is no such checkpoint."""
+    """Returns the tensors of a `Network` checkpoint without their prefix; empty if the file is not one."""
     head = f"{NETWORK_PREFIX}{structure.heads[0]}.{HEAD_PREFIX}weight"
     tensors = state_dicts[0].tensors
     if head not in tensors or not all(name.startswith(NETWORK_PREFIX) for name in tensors):

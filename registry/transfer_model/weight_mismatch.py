@@ -40,7 +40,7 @@ def differences(
 
 
 def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
-    """Returns an error message that lists the first differences; those of the file and the network are both listed."""
+    """Returns an error message that lists the first differences, some from the file and some from the network."""
     missing = [line for line in found if line.startswith("-")]
     extra = [line for line in found if line.startswith("+")]
     half = _MAX_LISTED // 2
@@ -50,8 +50,8 @@ def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
     title = f"the weights in {path} do not match {backbone.key} (-: network, +: file):"
     if not missing:
         title = (
-            f"the weights in {path} contain all tensors of {backbone.key}, and others (+) that it does not have; use "
-            "the network that they belong to, or remove them from the file if they belong to a part that is not needed:"
+            f"the weights in {path} contain all tensors of {backbone.key}, and others (+) that it does not have; if "
+            "those are not needed, remove them from the file; otherwise, use the network that the weights belong to:"
         )
     return "\n".join([title, *lines])
 

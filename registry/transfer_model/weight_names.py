@@ -1,4 +1,4 @@
-"""Finds a network's tensors in a checkpoint, below any wrapper and name prefix."""
+"""Finds a network's tensors in a checkpoint, even in wrappers or under prefixes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher)(?:[._]|$)")
 """Matches the name of an averaged copy of the weights, which is preferred over the weights of the last step."""
 
 _COMPLETE = 0.5
-"""If a state dict has more than this share of a network's tensor names, no other one is tried."""
+"""If the best candidate has more than this share of a network's tensor names, no others are returned."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class WeightCandidate:
 def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tuple[int, ...]]) -> list[WeightCandidate]:
     """Returns the tensors that may belong to a network, best match first.
 
-    The best match has most of the expected names, then most of the expected shapes; of equal ones, an averaged copy
-    (EMA, teacher) is preferred, then the first in the file. If it has too few names, which happens if the names changed
-    with the library's version, the largest parts of each state dict follow.
+    The best match has the most expected names. Ties are resolved by the number of expected shapes, then in favor of an
+    averaged copy (EMA, teacher), then by position in the file. If the best match has too few of the names, for example
+    because they are from an older version of the library, large parts of the largest state dicts follow.
 
     Args:
         state_dicts: All state dicts of a file.
@@ -73,7 +73,7 @@ def _matches(tensors: Iterable[str], expected: Mapping[str, object]) -> dict[str
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """Yields all prefixes that end before a part of a dotted name, shortest first: "", "a.", "a.b." for `a.b.c`."""
+    """Yields the empty prefix and all dotted prefixes of a name, shortest first: "", "a." and "a.b." for `a.b.c`."""
     yield ""
     yield from accumulate(f"{part}." for part in name.split(".")[:-1])
 

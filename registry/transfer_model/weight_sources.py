@@ -96,9 +96,9 @@ def file_sha256_prefix(name: str) -> str | None:
 
 
 def _timm_source(name: str, cfg: Any) -> WeightSource:  # noqa: ANN401 - timm's PretrainedCfg
-    """Locates a timm file. As in timm, `HF_ENDPOINT` replaces the server and `HF_HUB_OFFLINE` forbids downloads.
+    """Locates a timm file. As in timm, `HF_ENDPOINT` sets the server, and `HF_HUB_OFFLINE` forbids downloads.
 
-    A file with a checksum in its name is preferred over a file on Hugging Face, unless `HF_ENDPOINT` is set.
+    A URL with a checksum in its file name is preferred over Hugging Face, unless `HF_ENDPOINT` is set.
     """
     from huggingface_hub import constants
 

@@ -60,7 +60,7 @@ def is_applied(entry: LedgerEntry, version: ModelVersion) -> bool:
 
 
 def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) -> None:
-    """Applies a model's last move if it was interrupted after being recorded, unless its version was deleted."""
+    """Applies a model's last move if it was recorded but not applied; does nothing if the champion was deleted."""
     champion = ledger_champion(client, ledger, model)
     if champion:
         apply_move(client, verdict_for_version(ledger, champion), ledger.last_move(model))

@@ -19,7 +19,7 @@ class ChampionMovedError(RegistryError):
 
 
 class StorageError(TransferError):
-    """A database, folder or server is missing or unreachable, or conflicts with another one."""
+    """A file, folder, database or server cannot be used."""
 
 
 class LockHeldError(TransferError):

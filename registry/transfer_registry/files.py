@@ -77,8 +77,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """Returns a cache folder, building it first if it is incomplete; other processes wait during the build.
 
-    The file count is stored beside the folder, so the folder is rebuilt if files were deleted, for example by age-based
-    cache cleanup. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
+    The file count is stored beside the folder, so the folder is rebuilt if files were deleted, for example by a
+    cleanup tool. `build` fills an empty temporary folder, which is removed if `build` raises an exception.
     """
     if _is_complete(folder):
         return folder
@@ -147,14 +147,14 @@ def atomic_database(url: str) -> Iterator[str]:
 def sqlite_url(file: Path) -> str:
     """Returns the URL of a SQLite database; any character may occur in the path.
 
-    The URL names the driver, because MLflow creates the parent folder of a `sqlite:///` URL under its quoted name:
-    `My%20Disk` beside `My Disk`.
+    The URL names the driver, because for a `sqlite:///` URL, MLflow would create a folder with a URL-encoded name,
+    such as `My%20Disk` beside `My Disk`.
     """
     return URL.create("sqlite+pysqlite", database=str(file)).render_as_string(hide_password=False)
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Returns the file of a SQLite URL; None if the URL is another database, a server, a folder or in memory."""
+    """Returns the file of a SQLite URL; None if the database is in memory or `url` is not a SQLite URL."""
     if not url.startswith(("sqlite:", "sqlite+")):
         return None
     database = make_url(url).database

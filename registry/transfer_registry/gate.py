@@ -33,7 +33,7 @@ class ChampionPredictions:
 
     Attributes:
         predicted: Predicted class names (N,); None if the two models cannot be compared.
-        incomparable: Reason the two models cannot be compared; empty if they can.
+        incomparable: Reason why the two models cannot be compared; empty if they can.
         warning: Caveat about the comparison; may be empty.
     """
 
@@ -115,7 +115,7 @@ def _compare(
 
 @dataclass(frozen=True)
 class _PairedPredictions:
-    """Labels of the test images (N,), and flags (N,) for each model that are True where its prediction is correct."""
+    """Test labels (N,), and flags (N,) for each model: True for images that the model classifies correctly."""
 
     version: int
     labels: np.ndarray
@@ -165,7 +165,7 @@ def _over_champion(text: str, rule: OverChampion, pairs: _PairedPredictions) -> 
 
 
 def _explain_failure(rule: OverChampion, paired: PairedResult) -> tuple[str, dict[str, Figure]]:
-    """Returns the conclusion (significantly worse, or inconclusive) and the figures that support it."""
+    """Returns the conclusion (significantly worse, or inconclusive), and power figures if it is inconclusive."""
     reverse = PairedResult(paired.images, paired.worse, paired.better)
     if significance.p_value(reverse, -rule.margin) <= 1 - rule.confidence:
         return "significantly worse than required", {}

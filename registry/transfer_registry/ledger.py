@@ -146,7 +146,7 @@ class LedgerEntry(_Base, kw_only=True):
 
 
 class _Registry(_Base):
-    """The MLflow registry whose decisions the ledger records; the table has at most one row, with id 1."""
+    """The MLflow registry that the ledger belongs to; the table has at most one row, with id 1."""
 
     __tablename__ = "registry"
     __table_args__ = (sa.CheckConstraint("id = 1", name="registry_one_row"),)
@@ -174,8 +174,8 @@ class Ledger:
                 None if the identity is not known.
 
         Raises:
-            StorageError: The URL is not supported, the database cannot be reached, its tables were created by a
-                newer version of the platform or another program, or the ledger belongs to another registry.
+            StorageError: The URL is not supported, the database cannot be reached, its tables were created by
+                another program or a newer version of the platform, or the ledger belongs to another registry.
         """
         engine = _create_engine(url)
         try:
@@ -249,8 +249,8 @@ class Ledger:
     def last_verdict(self, model: str, version: int, run_id: str | None = None) -> LedgerEntry | None:
         """Returns the last verdict on a version; None if it was never judged.
 
-        After a model is deleted, MLflow reuses its version numbers. Therefore, only verdicts on versions created by
-        the run `run_id` are considered, or verdicts on versions from any run if `run_id` is None.
+        After a model is deleted, MLflow reuses its version numbers. Therefore, verdicts on versions
+        created by runs other than `run_id` are ignored, unless `run_id` is None.
         """
         verdicts = sa.select(LedgerEntry).where(
             _is_model(model), LedgerEntry.version == version, LedgerEntry.kind == EntryKind.VERDICT

@@ -12,9 +12,9 @@ from transfer_registry.sqlite_files import back_up, connect, table_names
 
 
 def ledger_file(database: Path) -> Path:
-    """Returns the ledger beside MLflow's database: `ledger.db`, or `ledger-<identity>.db` if another registry has it.
+    """Returns a database's ledger: `ledger.db`, or `ledger-<identity>.db` if `ledger.db` belongs to another registry.
 
-    A database that was copied within its folder continues with a copy of the ledger of the original, made here.
+    If the database is a copy made in the same folder, this function first copies the ledger of the original.
 
     Raises:
         StorageError: One of the files is not a SQLite database.
@@ -50,7 +50,7 @@ def _owner(ledger: Path) -> str | None:
 
 
 def _has_entries_of(ledger: Path, database: Path) -> bool:
-    """Returns whether a ledger without an owner is empty or has an entry about a run in the database."""
+    """Returns whether a ledger without an owner is empty or has entries for runs in the MLflow database."""
     with connect(ledger) as connection:
         if "entries" not in table_names(connection):
             return True

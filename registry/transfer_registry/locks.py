@@ -36,7 +36,7 @@ _HOLDER = sa.text(
 
 @contextmanager
 def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
-    """Locks a study against other processes on this machine and, with PostgreSQL, against all other database clients.
+    """Locks a study against other processes on this machine and, with PostgreSQL, other clients of the database.
 
     `folder` holds the lock file and is created if it does not exist; `url` is the URL of the study database.
 
@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Locks a name for one database client at a time, using a PostgreSQL advisory lock or, for SQLite, a file lock."""
+    """Returns a named lock for one database client at a time: an advisory lock (PostgreSQL) or a file lock (SQLite)."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))

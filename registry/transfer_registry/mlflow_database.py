@@ -34,9 +34,9 @@ class Changes:
     """Changes that a database needs before it is opened.
 
     Attributes:
-        revision: Present revision of its tables if they must be upgraded, empty for an MLflow before its first
-            revision; None if the tables are up to date.
-        identity: New record of the database; None if the present one is correct.
+        revision: Revision of the tables if they must be upgraded; an empty string if the database does not contain a
+            revision, None if the tables are up to date.
+        identity: Identity to write into the database; None if it already contains the correct one.
     """
 
     revision: str | None
@@ -44,15 +44,15 @@ class Changes:
 
     @property
     def required(self) -> bool:
-        """Whether MLflow could not read the database or its artifacts without the changes."""
+        """True if MLflow needs the changes to read the database or its artifacts."""
         return self.revision is not None or bool(self.identity and self.identity.moved_from)
 
 
 def find_changes(database: Path, place: Path) -> Changes | None:
-    """Returns the changes that a database needs at `place`; None if it does not exist, is empty, or needs none.
+    """Returns the changes needed to open a database at the path `place`; None if it is missing, empty or up to date.
 
     Raises:
-        StorageError: The file is not a database of MLflow, or a newer version of MLflow wrote it.
+        StorageError: The file is not an MLflow database, or was written by a newer version of MLflow.
     """
     if not database.exists():
         return None
@@ -70,13 +70,13 @@ def find_changes(database: Path, place: Path) -> Changes | None:
 
 
 def prepare_database(database: Path, place: Path | None = None) -> None:
-    """Upgrades the tables of an older MLflow and relocates a moved database, each after a backup beside it.
+    """Upgrades a database of an older MLflow and relocates a moved one, after making a backup in the same folder.
 
-    Logs a warning for an upgrade and for a relocation. `place` is the path of the original if `database` is a
+    Logs a warning if it upgrades or relocates the database. `place` is the path of the original if `database` is a
     temporary copy of it.
 
     Raises:
-        StorageError: See `find_changes`; or upgrading failed, and the database is unchanged.
+        StorageError: See `find_changes`; also raised if the upgrade fails, which leaves the database unchanged.
     """
     place = place or database
     if find_changes(database, place) is None:
@@ -90,7 +90,7 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
 
 
 def registry_identity(database: Path) -> Identity | None:
-    """Returns the record of a database; None if it does not exist or the platform has not opened it yet."""
+    """Returns the identity stored in a database; None if it does not exist or the platform has not opened it yet."""
     if not database.exists():
         return None
     with connect(database) as connection:
@@ -101,7 +101,7 @@ def _require_mlflow(database: Path, tables: set[str]) -> None:
     if not tables >= _TABLES:
         found = ", ".join(sorted(tables)[:5])
         raise StorageError(
-            f"{database} is not a database of MLflow: it contains the tables {found}; move it away, or set "
+            f"{database} is not an MLflow database: it contains the tables {found}; move it away, or set "
             "MLFLOW_TRACKING_URI to another file, such as sqlite:///runs.db"
         )
 
@@ -115,9 +115,9 @@ def _is_outdated(database: Path, revision: str) -> bool:
             scripts.get_revision(revision)
     except CommandError as error:
         raise StorageError(
-            f"{database} has tables of revision {revision}, which the installed MLflow does not know: a newer MLflow "
-            "or another program wrote the file; run `pip install --upgrade mlflow`, or set MLFLOW_TRACKING_URI to "
-            "another file, such as sqlite:///runs.db"
+            f"{database} has tables of revision {revision}, which the installed MLflow does not recognize: a newer "
+            "MLflow or another program wrote the file; run `pip install --upgrade mlflow`, or set MLFLOW_TRACKING_URI "
+            "to another file, such as sqlite:///runs.db"
         ) from error
     return True
 
@@ -169,4 +169,4 @@ def _missing_artifacts(identity: Identity) -> str:
     artifacts = identity.file.with_name("mlruns")
     if artifacts.is_dir():
         return ""
-    return f". {artifacts} does not exist: copy {identity.moved_from}/mlruns there, otherwise no model can be loaded"
+    return f". {artifacts} does not exist: copy {identity.moved_from}/mlruns there so that models can be loaded"

@@ -26,7 +26,8 @@ def tracking_uri() -> str:
     creates an unwanted folder if the path contains a space or an accent.
 
     Raises:
-        StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`.
+        StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`, or
+            `MLFLOW_REGISTRY_URI` points to another server or database.
     """
     import mlflow
 
@@ -41,7 +42,21 @@ def tracking_uri() -> str:
         _require_folder_name(Path.cwd())
         _selected.add(local)
         mlflow.set_tracking_uri(local)
+    _require_same_registry(mlflow.get_tracking_uri())
     return mlflow.get_tracking_uri()
+
+
+def _require_same_registry(uri: str) -> None:
+    """Raises a `StorageError` if MLflow would register models in another place than the runs and the ledger expect."""
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
+    if registry in ("", uri.rstrip("/")):
+        return
+    file = sqlite_file(registry)
+    if file is None or file.absolute() not in (own := sqlite_file(uri), _originals.get(own) if own else None):
+        raise StorageError(
+            "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
+            "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
+        )
 
 
 def _require_folder_name(folder: Path) -> None:

@@ -32,8 +32,8 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
 
     Returns:
         Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by
-        more than `TOLERANCE`, or if the unknown flags do not fit a single threshold. In bfloat16 and float16, it also
-        fails if a label changes although the candidate's top two probabilities differ by more than `CLEAR_MARGIN`.
+        more than `TOLERANCE`, or if the `unknown` flags are not consistent with a single threshold. In bfloat16 and
+        float16, it also fails if a label changes although the top two probabilities differ by over `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.
@@ -63,7 +63,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
     if changed:
         reason += f"; labels that changed despite a clear margin: {changed}"
     if not same_threshold:
-        reason += "; the unknown flags do not fit a single threshold"
+        reason += "; the `unknown` flags are not consistent with a single threshold"
     return RuleResult(PARITY_RULE, close and changed == 0 and same_threshold, True, reason, figures)
 
 
@@ -92,7 +92,7 @@ def _largest(differences: Mapping[str, NDArray[np.float64]], precision: str) -> 
 
 
 def _same_threshold(own: ServedOutput, served: ServedOutput) -> bool:
-    """Returns True if the unknown flags of both outputs fit a single threshold."""
+    """Returns True if the `unknown` flags of both outputs are consistent with a single threshold."""
     if all(flag is None for flag in own.unknown):
         return True
     if None in served.unknown:

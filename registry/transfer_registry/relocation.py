@@ -18,7 +18,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from transfer_registry.sqlite_files import table_names
 
 _TABLE = "platform_database"
-"""Table with one row: the registry's UUID, the database's path when last opened, and the original's UUID for a copy.
+"""Table with one row: the registry's UUID, the last path of the database and, for a copy, the UUID of the original.
 
 MLflow ignores additional tables.
 """

@@ -117,6 +117,17 @@ def test_the_default_tracking_uri_follows_the_current_folder(
     assert mlflow_server.tracking_uri() == f"sqlite:///{tmp_path}/other.db"
 
 
+def test_a_registry_in_another_place_than_the_runs_is_refused(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow.set_tracking_uri(None)
+    for same in ("", "sqlite:///mlflow.db", sqlite_url(isolated / "mlflow.db")):
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", same)
+        assert sqlite_file(mlflow_server.tracking_uri()) == isolated / "mlflow.db"
+    for other in ("sqlite:///registry.db", "http://registry:5000", str(isolated / "mlruns")):
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", other)
+        with pytest.raises(StorageError, match=r"point to different places.*unset MLFLOW_REGISTRY_URI"):
+            mlflow_server.tracking_uri()
+
+
 @pytest.mark.parametrize("name", ["p%20x", "p%2f"])
 def test_a_working_folder_whose_name_mlflow_decodes_is_refused(
     name: str, isolated: Path, monkeypatch: pytest.MonkeyPatch

@@ -38,7 +38,7 @@ def show(version: str, as_json: bool) -> None:
 @click.argument("model")
 @JSON
 def history(model: str, as_json: bool) -> None:
-    """Show all verdicts and champion changes of MODEL, with actor, time and reason."""
+    """Show all verdicts and champion changes for MODEL, with actor, time and reason."""
     from transfer_platform.commands import models
 
     print_result(models.history(model, as_json=as_json))

@@ -156,7 +156,8 @@ def _load(counts: Counter[str], unit: SplitUnit) -> tuple[int, int]:
 def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -> list[SplitUnit]:
     """Returns the units for validation: at least one of each class if possible, leaving at least one for train.
 
-    Selects `round(fraction * n)` of each class's n images without near duplicates, then near duplicates that fit.
+    For each class, selects `round(fraction * n)` of its n images that have no near duplicates, then sets of near
+    duplicates that do not exceed the fraction.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, unit in enumerate(units):

@@ -116,7 +116,7 @@ _WARNINGS = {
         "check the label; move the image to the correct class, or add it to dataset.exclude",
     ),
     "outlier": ("far from all other images in feature space", _CHECK),
-    "wrong extension": ("the file extension does not match the image format", "rename the file; it can still be read"),
+    "wrong extension": ("the file extension does not match the image format", "the file can be read, but rename it"),
     "animated": ("the file contains several frames; only the first is used", _CHECK),
     "unusual format": ("very few images in the dataset have this format", _CHECK),
     "blank": ("an image of a single color", _CHECK),

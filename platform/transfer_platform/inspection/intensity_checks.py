@@ -109,7 +109,7 @@ def _uneven(images: Sequence[ImageRecord], headers: NDArray[np.void], training: 
         float(np.quantile(deep["highest"], COMMON_FRACTION, method="lower")),
     )
     for index in training[far_images(deep, common, MUCH_LARGER)].tolist():
-        detail = f"{_values(headers[index])}; almost all other images need {common.low:,.6g} to {common.high:,.6g}"
+        detail = f"{_values(headers[index])}; almost all others are in {common.low:,.6g} to {common.high:,.6g}"
         yield Finding("uneven intensity", (images[index].path,), detail)
 
 

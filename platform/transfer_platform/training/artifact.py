@@ -28,7 +28,7 @@ def write_artifact(
 ) -> Path:
     """Writes a trial's network to a folder that `Classifier.load` can read, and returns the folder.
 
-    `network` comes from `TrialTrainer.finalize`. If out-of-distribution detection is disabled, `say` gets the reason.
+    `network` comes from `TrialTrainer.finalize`. `say` receives the reason if no unknown images can be detected.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits

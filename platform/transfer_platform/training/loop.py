@@ -138,7 +138,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch` for every epoch until early stopping; returns all metrics and the best logits and weights."""
+    """Calls `run_epoch` until the last epoch or early stopping; returns all metrics and the best logits and weights."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

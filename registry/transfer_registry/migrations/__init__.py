@@ -49,7 +49,7 @@ def upgrade_tables(engine: Engine) -> None:
 
 
 def is_read_only(engine: Engine) -> bool:
-    """Returns whether the database is a SQLite file that cannot be written."""
+    """Returns whether the database is a read-only SQLite file."""
     return engine.dialect.name == "sqlite" and not is_writable(Path(str(engine.url.database)))
 
 
@@ -85,10 +85,10 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _require_ledger(connection: Connection) -> None:
-    """Raises a `StorageError` if the database contains only tables of another program, such as MLflow or Optuna."""
+    """Raises a `StorageError` if the database belongs to another program, such as MLflow or Optuna."""
     tables = sa.inspect(connection).get_table_names()
     if tables and VERSION_TABLE not in tables:
         raise StorageError(
             f"{connection.engine.url} is not a ledger: it contains the tables {', '.join(sorted(tables)[:5])}; "
-            "move it away, and the next command creates a new ledger"
+            "move it away, and the next command will create a new ledger"
         )

@@ -294,7 +294,7 @@ def test_the_reason_counts_identical_images_and_names_the_largest_differences() 
         "2 of 3 images identical; largest differences: probability 5e-05 (allowed in float32: 0.0001)"
     )
     unknown = parity(output(OWN, OOD_SCORES, (False, False, True)), output(OWN, OOD_SCORES, (False, True, True)))
-    assert unknown.reason == "2 of 3 images identical; the unknown flags do not fit a single threshold"
+    assert unknown.reason == "2 of 3 images identical; the `unknown` flags are not consistent with a single threshold"
 
 
 def test_parity_names_clear_labels_that_changed() -> None:

@@ -43,7 +43,7 @@ def folder(file: Path) -> None:
     [
         (text, "cannot be used as a database: file is not a database"),
         (truncated, "cannot be used as a database: database disk image is malformed"),
-        (of_optuna, "is not a database of MLflow: it contains the tables alembic_version, studies"),
+        (of_optuna, "is not an MLflow database: it contains the tables alembic_version, studies"),
         (folder, "cannot be used as a database: unable to open database file"),
     ],
 )
@@ -75,7 +75,7 @@ def test_a_database_of_a_newer_mlflow_is_refused_with_the_remedy(
     tmp_path: Path, mlflow_file: Callable[..., Path]
 ) -> None:
     database = mlflow_file(tmp_path, revision="ffffffffffff")
-    with pytest.raises(StorageError, match=r"revision ffffffffffff.*does not know.*pip install --upgrade mlflow"):
+    with pytest.raises(StorageError, match=r"revision ffffffffffff.*does not recognize.*pip install --upgrade mlflow"):
         prepare_database(database)
 
 

@@ -1,4 +1,4 @@
-"""Table with the registry to which the ledger belongs."""
+"""Table that records the registry to which the ledger belongs."""
 
 import sqlalchemy as sa
 from alembic import op
