@@ -1,4 +1,4 @@
-"""Fixtures of all tests: an isolated folder and the hymenoptera photographs."""
+"""Fixtures of all tests: an isolated folder, small images and the hymenoptera photographs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 # Before torch is imported: its threads would compete with those of tests in other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hashlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,18 @@ def splits_of() -> Callable[..., Splits]:
         return open_dataset(config, Path(), progress).split()
 
     return read
+
+
+@pytest.fixture(scope="session")
+def write_image() -> Callable[[Path, str], None]:
+    """Writes an 8 x 8 PNG that its text determines."""
+    from transfer_platform.sources.png import encode_png
+
+    def write(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(hashlib.sha512(text.encode()).digest(), 8))
+
+    return write
 
 
 @pytest.fixture(scope="session")

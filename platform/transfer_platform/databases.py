@@ -11,10 +11,11 @@ from sqlalchemy.schema import CreateSchema
 
 from transfer_platform.paths import DATABASE_VARIABLE, studies_folder
 from transfer_registry.errors import StorageError
-from transfer_registry.files import sqlite_url
+from transfer_registry.files import sqlite_file, sqlite_url
 from transfer_registry.ledger import Ledger
 from transfer_registry.ledger_file import ledger_file
 from transfer_registry.mlflow_server import database_file, registry_id, tracking_uri
+from transfer_registry.sqlite_files import is_writable
 
 
 def studies_url() -> str:
@@ -53,12 +54,18 @@ def open_ledger() -> Ledger:
 
 
 def require_ledger() -> None:
-    """Checks that the ledger can be opened for the current registry, without creating a local file.
+    """Checks that the ledger can be opened and written for the current registry, without creating a local file.
 
     Raises:
-        StorageError: See `open_ledger`.
+        StorageError: See `open_ledger`; also raised if a local ledger cannot be written.
     """
-    if not ledger_url().startswith("sqlite"):
+    file = sqlite_file(ledger_url())
+    if file and not (is_writable(file) if file.exists() else os.access(file.parent, os.W_OK)):
+        raise StorageError(
+            f"the ledger {file} cannot be written, so no model can be promoted; allow this user to write the file and "
+            "its folder, or remove `promotion:` from the recipe"
+        )
+    if file is None or file.exists():
         open_ledger().close()
 
 

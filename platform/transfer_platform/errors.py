@@ -24,14 +24,14 @@ _OUT_OF_MEMORY = re.compile(
     r"|alloc(ation)?_?failed|unable to find an engine",
     re.IGNORECASE,
 )
-"""Messages of PyTorch's allocators, of CUDA, cuBLAS, cuDNN, cuSOLVER and MIOpen, and of the C++ standard library.
+"""Out-of-memory messages from PyTorch, CUDA, cuBLAS, cuDNN, cuSOLVER, MIOpen and the C++ standard library.
 
 cuDNN can also be "unable to find an engine" because every algorithm needs more workspace than there is free memory.
 """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether a computation ran out of memory, for which PyTorch often raises a plain RuntimeError."""
+    """Returns whether an error means that memory ran out; PyTorch often raises a plain RuntimeError in this case."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None

@@ -22,12 +22,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_LOGGED_ARTIF
 from transfer_platform import paths
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
-from transfer_registry.mlflow_registry import TRIAL_TAG
+from transfer_registry.mlflow_registry import STUDY_TAG, TRIAL_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STUDY_TAG = "platform.study"
 MAX_PARAM_LENGTH = 6000
 """Maximum length of a parameter value, in characters; MLflow silently truncates longer values."""
 MAX_DIGEST_LENGTH = 36
@@ -48,6 +47,7 @@ class Tracker:
     def __init__(self, experiment: str) -> None:
         try:
             mlflow_server.create_database()
+            mlflow_server.require_original()
             self._client = MlflowClient()
             self.experiment_id = self._get_or_create_experiment(experiment)
         except MlflowException as error:
@@ -196,7 +196,7 @@ class TrialRun(Run):
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers the metrics of one step. Flushes the buffer if it was last flushed more than `FLUSH_SECONDS` ago."""
+        """Buffers one step's metrics; flushes the buffer if the last flush was over `FLUSH_SECONDS` seconds ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()

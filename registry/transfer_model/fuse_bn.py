@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-"""Layers are matched by exact type, because other convolutions, such as weight-standardized ones, cannot be fused."""
+"""Layers are matched by exact type; other subclasses of `Conv2d`, such as weight-standardized ones, cannot be fused."""
 _TOLERANCE = 1e-4
 """Maximum accepted change in any output, relative to the largest output; rounding errors are only about 1e-6."""
 
@@ -42,7 +42,7 @@ def fuse_batch_norms(network: nn.Module, images: Tensor) -> int:
 
 
 def _trace(network: nn.Module, images: Tensor) -> tuple[Tensor, list[tuple[nn.Conv2d, str]]]:
-    """Returns the network's output and the pairs to fuse: a convolution and the name of its batch norm layer."""
+    """Returns the network's output and pairs of a convolution and the name of the batch norm layer to fuse into it."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     producers: dict[str, list[nn.Conv2d | None]] = {}
     calls: Counter[nn.Module] = Counter()

@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Intensity:
-    """Range of the gray values that are scaled to 0 to 255 in images with more than 8 bits.
+    """Range of gray values that is mapped to the range from 0 to 255 in images with more than 8 bits.
 
     Attributes:
         low: Largest value that becomes black (0).
@@ -60,7 +60,7 @@ def is_deep(mode: str) -> bool:
 
 
 def value_range(image: Image.Image) -> tuple[float, float]:
-    """Returns the smallest and the largest finite value of a loaded grayscale image; both are 0 if there is none."""
+    """Returns the smallest and the largest finite value of a loaded grayscale image, or zeros if no value is finite."""
     values = np.asarray(image).reshape(-1)
     finite = [chunk[np.isfinite(chunk)] for chunk in (values[part] for part in _chunks(values))]
     finite = [chunk for chunk in finite if len(chunk)]
@@ -73,7 +73,7 @@ def scale_to_8_bits(image: Image.Image, intensity: Intensity | None = None) -> I
     """Scales a loaded image with more than 8 bits to mode `L`; transparent pixels become white, NaN becomes black.
 
     Without `intensity`, 0 is black. White is 65,535 in integer images. In floating-point images, white is the smallest
-    of 1, 255 and 65,535 that no pixel exceeds. In both, white is the brightest value if that is above 65,535.
+    of 1, 255 and 65,535 that no pixel exceeds. If an image's brightest value exceeds 65,535, that value is white.
     """
     values = np.asarray(image).reshape(-1)
     low, high = (intensity.low, intensity.high) if intensity else (0.0, full_scale(image.mode, value_range(image)[1]))
@@ -86,13 +86,13 @@ def scale_to_8_bits(image: Image.Image, intensity: Intensity | None = None) -> I
 
 
 def full_scale(mode: str, brightest: float) -> float:
-    """Returns the default gray value of white; `brightest` is the largest finite value in the image."""
+    """Returns the gray value that becomes white by default; `brightest` is the largest finite value in the image."""
     scales = _FLOAT_SCALES if mode == "F" else (FULL_SCALE,)
     return next((scale for scale in scales if brightest <= scale), brightest)
 
 
 def _chunks(values: NDArray[np.number]) -> list[slice]:
-    """Returns slices for processing an image in chunks, because converting all of it to float64 takes much memory."""
+    """Returns slices for processing an image in chunks, because a float64 copy of the whole image would be large."""
     return [slice(start, start + _CHUNK) for start in range(0, len(values), _CHUNK)]
 
 

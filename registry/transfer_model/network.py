@@ -121,7 +121,7 @@ class Network(nn.Module):
 
     @property
     def auxiliary_positions(self) -> tuple[int, ...]:
-        """Positions of the logits of trainable auxiliary heads in the backbone's output tuple in training mode."""
+        """Positions of trainable auxiliary heads' logits in the tuple that the backbone returns in training mode."""
         auxiliary = self._structure.auxiliary
         return tuple(extra.position for extra in auxiliary if extra.stages_before > self.frozen)
 

@@ -81,7 +81,7 @@ class OodScorer:
         return cls(tensors[_FEATURES])
 
     def _distances(self, directions: Tensor) -> Tensor:
-        """Maps unit vectors (B, F) to cosine distances (B, M) to the reference images."""
+        """Returns the cosine distances (B, M) between unit vectors (B, F) and the reference images."""
         distances = 1 - directions @ self._directions.T
         return distances.nan_to_num(nan=MAX_OOD_SCORE).clamp(0.0, MAX_OOD_SCORE)
 
@@ -106,11 +106,11 @@ def ood_threshold(scores: Tensor, false_alarms: float) -> float:
     distribution, the expected fraction with a score above the threshold is at most `false_alarms`.
 
     Args:
-        scores: Scores (N,) of images not used to train the network; no image may be one of its own reference images.
+        scores: Scores (N,) of images not used to train the network; an image must not be scored against itself.
         false_alarms: Accepted false alarm rate, above 0 and below 1.
 
     Returns:
-        One of the scores. Returns `MAX_OOD_SCORE`, so that no image is flagged, if there are too few scores
+        One of the scores, or `MAX_OOD_SCORE` (which flags no image) if there are too few scores
         (N + 1 < 1 / `false_alarms`) or the quantile is at most `RESOLUTION` (the features hardly differ).
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_alarms))

@@ -16,10 +16,10 @@ _VARIABLE = "PYTHONSAFEPATH"
 def safe_environment(*folders: Path) -> dict[str, str]:
     """Returns this process's environment variables, changed so that no child process imports from its current folder.
 
-    They also apply to the processes that a child process starts.
+    The changes also apply to the processes that a child process starts.
 
     Args:
-        folders: Folders to import from before those of the user's `PYTHONPATH`.
+        folders: Folders to search for modules before those in the user's `PYTHONPATH`.
     """
     # an empty entry of PYTHONPATH is the current folder
     configured = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))

@@ -92,7 +92,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
     """Describes how the alias differs from the ledger; returns an empty string if they agree.
 
-    A deleted champion is not a discrepancy, because its alias is deleted too. Models without entries are ignored.
+    A deleted champion, whose alias is deleted too, is not a discrepancy; nor is the alias of a model without entries.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None

@@ -1,24 +1,32 @@
-"""Checks that the ledger and the MLflow model registry are consistent.
+"""Checks the consistency of the ledger, the MLflow registry and model files.
 
-The checks use the ledger's hash chain, the hashes copied to version tags, and the champion alias.
+The checks use the ledger's hash chain, the hashes copied to version tags, the champion alias, and the checksums that
+were recorded when a model was logged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from transfer_registry.alias import alias_discrepancy, is_applied, ledger_champion, matches_version
+from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import MOVES
 from transfer_registry.mlflow_registry import model_versions, registered_models
+from transfer_registry.model_files import CHECKSUMS_TAG, open_folder
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from transfer_registry.ledger import Ledger, LedgerEntry
+
+_LOGGED_MODEL = "models:/m-"
 
 
 def verify(ledger: Ledger) -> tuple[str, ...]:
@@ -33,6 +41,53 @@ def verify(ledger: Ledger) -> tuple[str, ...]:
             errors += _find_missing_tags(version, moves)
         errors += _check_alias(client, ledger, model.name)
     return tuple(errors)
+
+
+@dataclass(frozen=True)
+class FileAudit:
+    """Result of checking the files of all registered versions.
+
+    Attributes:
+        damage: One sentence per version with missing, changed or unavailable files.
+        checked: Number of versions whose files were compared with recorded checksums.
+        unchecked: Versions without recorded checksums, such as `ants-bees/1`: another tool or an earlier version of
+            this platform logged them.
+    """
+
+    damage: tuple[str, ...]
+    checked: int
+    unchecked: tuple[str, ...]
+
+
+def verify_files() -> FileAudit:
+    """Compares the files of every registered version with their checksums; downloads files of remote stores."""
+    client = MlflowClient()
+    versions = [version for model in registered_models(client) for version in model_versions(client, model.name)]
+    recorded = {f"{each.name}/{each.version}": _recorded_checksums(client, each) for each in versions}
+    checksums = {name: digest for name, digest in recorded.items() if digest}
+    damage = [error for name, digest in checksums.items() if (error := _check_files(f"models:/{name}", digest))]
+    return FileAudit(tuple(damage), len(checksums), tuple(recorded.keys() - checksums.keys()))
+
+
+def _recorded_checksums(client: MlflowClient, version: ModelVersion) -> str | None:
+    """Returns the digest of the list of checksums; None if there is none, or if the logged model was deleted."""
+    source = version.source or ""
+    if not source.startswith(_LOGGED_MODEL):
+        return None
+    try:
+        tags = client.get_logged_model(source.removeprefix("models:/")).tags
+    except MlflowException:
+        return None
+    return str(tags[CHECKSUMS_TAG]) if CHECKSUMS_TAG in tags else None
+
+
+def _check_files(uri: str, checksums: str) -> str:
+    with TemporaryDirectory() as temporary:
+        try:
+            open_folder(uri, temporary, checksums)
+        except RegistryError as error:
+            return str(error)
+    return ""
 
 
 def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from transfer_registry.errors import RegistryError
 from transfer_registry.gate import ChampionPredictions
 from transfer_registry.mlflow_registry import ALIAS
+from transfer_registry.model_files import CLASSES_KEY, read_metadata
 from transfer_registry.version_files import StoredPredictions, load_predictions, load_training_hashes, save_predictions
 
 if TYPE_CHECKING:
@@ -63,13 +64,7 @@ def evaluate_champion(
 
 def _logged_classes(version: ModelVersion) -> tuple[str, ...]:
     """Returns the class names in a version's `MLmodel` file; empty if another tool logged the version."""
-    # Imports torch; only needed for champions that were never judged here or whose run was deleted.
-    from mlflow.models import get_model_info
-
-    from transfer_registry.packaging import CLASSES_KEY
-
-    metadata = get_model_info(f"models:/{version.name}/{version.version}").metadata or {}
-    return tuple(metadata.get(CLASSES_KEY, ()))
+    return tuple(read_metadata(f"models:/{version.name}/{version.version}").get(CLASSES_KEY, ()))
 
 
 def _describe_classes(champion: Sequence[str], candidate: Sequence[str]) -> str:

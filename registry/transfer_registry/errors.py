@@ -4,6 +4,7 @@ TransferError
 ├── RegistryError
 │   └── ChampionMovedError
 ├── StorageError
+│   └── DatabaseInUseError
 └── LockHeldError
 """
 
@@ -20,6 +21,10 @@ class ChampionMovedError(RegistryError):
 
 class StorageError(TransferError):
     """A file, folder, database or server cannot be used."""
+
+
+class DatabaseInUseError(StorageError):
+    """Another process uses a database that must be changed before this process can use it."""
 
 
 class LockHeldError(TransferError):

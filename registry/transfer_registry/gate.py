@@ -202,9 +202,9 @@ def _per_class_recall(text: str, rule: PerClassRecall, pairs: _PairedPredictions
         "p": p_values[worst],
     }
     details = ", ".join(_describe_class(name, counts[name], p_values[name]) for name in lost or [worst])
-    summary = "significantly lower recall" if lost else "no class has significantly lower recall"
+    summary = "recall is significantly lower" if lost else "recall is not significantly lower in any class"
     reason = (
-        f"{summary} than the champion (version {pairs.version}); "
+        f"{summary} than the champion's (version {pairs.version}); "
         f"{'' if lost else 'lowest p-value: '}{details} "
         f"(exact McNemar tests, Holm correction for {len(classes)} classes; "
         f"significant if p is at most {alpha:.4g})"

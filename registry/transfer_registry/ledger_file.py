@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from transfer_registry.errors import StorageError
 from transfer_registry.files import atomic_write
+from transfer_registry.locks import file_lock
 from transfer_registry.mlflow_database import registry_identity
+from transfer_registry.relocation import Identity
 from transfer_registry.sqlite_files import back_up, connect, table_names
 
 
 def ledger_file(database: Path) -> Path:
     """Returns a database's ledger: `ledger.db`, or `ledger-<identity>.db` if `ledger.db` belongs to another registry.
 
-    If the database is a copy made in the same folder, this function first copies the ledger of the original.
+    If the database is a copy, or is in a copied folder, this function first copies the ledger of the original. A copy
+    of the ledger is necessary because the original may be in the same folder.
 
     Raises:
-        StorageError: One of the files is not a SQLite database.
+        StorageError: One of the files is not a SQLite database, or the folder cannot be written.
     """
     first = database.with_name("ledger.db")
     identity = registry_identity(database)
@@ -26,14 +31,26 @@ def ledger_file(database: Path) -> Path:
     own = _numbered(database, identity.registry)
     if own.exists():
         return own
-    if not first.exists() or _owner(first) == identity.registry:
+    if first.exists() and _owner(first) == identity.registry:
         return first
+    source = _find_source(first, database, identity)
+    if source is None:
+        return own if first.exists() else first
     if not identity.parent:
-        return first if _owner(first) is None and _has_entries_of(first, database) else own
-    source = first if _owner(first) == identity.parent else _numbered(database, identity.parent)
-    if source.exists():
-        _copy(source, own, identity.registry)
+        return source
+    _copy(source, own, identity.registry)
     return own
+
+
+def _find_source(first: Path, database: Path, identity: Identity) -> Path | None:
+    """Returns the ledger to continue: that of the original of a copy, or `first` if it has no owner but fits."""
+    if identity.parent and (parent := _numbered(database, identity.parent)).exists():
+        return parent
+    if not first.exists():
+        return None
+    owner = _owner(first)
+    continues = _has_entries_of(first, database) if owner is None else owner == identity.parent
+    return first if continues else None
 
 
 def _numbered(database: Path, registry: str) -> Path:
@@ -60,7 +77,17 @@ def _has_entries_of(ledger: Path, database: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, registry: str) -> None:
-    with atomic_write(target) as temporary:
-        back_up(source, temporary)
-        with closing(sqlite3.connect(temporary)) as connection, connection:
-            connection.execute("UPDATE registry SET identity = ?", [registry])
+    if not os.access(target.parent, os.W_OK):
+        raise StorageError(
+            f"the ledger {source} must be copied to {target}, because this project folder is a copy; allow this user "
+            "to write the folder, and run the command again"
+        )
+    with file_lock(target.with_name(f"{target.name}.lock")):
+        if target.exists():  # another process has copied it, and may have added entries
+            return
+        with atomic_write(target) as temporary:
+            with connect(source) as original:
+                back_up(original, temporary)
+            with closing(sqlite3.connect(temporary)) as connection, connection:
+                if "registry" in table_names(connection):  # otherwise, an older version wrote the ledger
+                    connection.execute("UPDATE registry SET identity = ?", [registry])

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -55,7 +55,7 @@ def study_lock(study: str, folder: Path, url: str) -> Iterator[None]:
 
 
 def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractContextManager[None]:
-    """Returns a named lock for one database client at a time: an advisory lock (PostgreSQL) or a file lock (SQLite)."""
+    """Returns a named lock that only one client can hold: an advisory lock (PostgreSQL) or a file lock (SQLite)."""
     if engine.dialect.name == "postgresql":
         return advisory_lock(engine, kind, name)
     database = Path(str(engine.url.database))
@@ -71,18 +71,33 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
     """
-    holder = file.with_name("holder")
     lock = FileLock(file)
     try:
         lock.acquire(timeout=-1 if busy is None else 0)
     except Timeout as error:
-        raise _held(busy, holder.read_text() if holder.exists() else None) from error
+        raise _held(busy, last_holder(file)) from error
     try:
         if busy is not None:
-            holder.write_text(_this_process())
+            file.with_name("holder").write_text(_this_process())
         yield
     finally:
         lock.release()
+
+
+def holder_of(lock: Path) -> str | None:
+    """Returns the process that holds a lock of `file_lock`; None if no process holds it."""
+    try:
+        with FileLock(lock, timeout=0):
+            return None
+    except (Timeout, OSError):  # a lock file of another user cannot be opened
+        return last_holder(lock) or "another process"
+
+
+def last_holder(lock: Path) -> str:
+    """Returns the last process that acquired a lock with `busy`; empty if none is recorded."""
+    with suppress(OSError):
+        return lock.with_name("holder").read_text()
+    return ""
 
 
 @contextmanager

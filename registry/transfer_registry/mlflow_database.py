@@ -6,25 +6,28 @@ MLflow itself would create its tables in any SQLite file, and would upgrade some
 from __future__ import annotations
 
 import logging
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from alembic.util import CommandError
+from mlflow.exceptions import MlflowException
 
 from transfer_model.errors import cause
+from transfer_registry.database_use import require_no_run, require_no_study
 from transfer_registry.errors import StorageError
 from transfer_registry.files import sqlite_url
 from transfer_registry.locks import file_lock
-from transfer_registry.relocation import Identity, new_identity, read_identity, write_identity
-from transfer_registry.sqlite_files import back_up, connect, table_names
+from transfer_registry.relocation import Identity, exists, new_identity, read_identity, write_identity
+from transfer_registry.sqlite_files import back_up, connect, connect_exclusively, table_names, unused_name
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-_TABLES = frozenset({"experiments", "runs"})
-"""Tables that every version of MLflow creates."""
+_COLUMNS = {"experiments": {"experiment_id", "artifact_location"}, "runs": {"run_uuid", "artifact_uri", "status"}}
+"""Tables and columns that every version of MLflow creates."""
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ def find_changes(database: Path, place: Path) -> Changes | None:
         tables = table_names(connection)
         if not tables:
             return None
-        _require_mlflow(database, tables)
+        _require_mlflow(database, connection)
         query = "SELECT version_num FROM alembic_version"
         row = connection.execute(query).fetchone() if "alembic_version" in tables else None
         revision = str(row[0]) if row else ""
@@ -73,20 +76,24 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
     """Upgrades a database of an older MLflow and relocates a moved one, after making a backup in the same folder.
 
     Logs a warning if it upgrades or relocates the database. `place` is the path of the original if `database` is a
-    temporary copy of it.
+    temporary copy of it, which needs neither backups nor warnings.
 
     Raises:
         StorageError: See `find_changes`; also raised if the upgrade fails, which leaves the database unchanged.
+        DatabaseInUseError: Another process may use the database, which then is not upgraded or relocated.
     """
-    place = place or database
-    if find_changes(database, place) is None:
+    if find_changes(database, place or database) is None:
         return
     with file_lock(database.with_name(f"{database.name}.lock")):
-        changes = find_changes(database, place)  # another process may have made them
-        if changes and changes.revision is not None:
-            _upgrade(database, changes.revision)
-        if changes and changes.identity:
-            _write_identity(database, changes.identity)
+        changes = find_changes(database, place or database)  # another process may have made them
+        if changes is None:
+            return
+        if changes.required and not place:
+            require_no_study(database.parent)
+        if changes.revision is not None:
+            _upgrade(database, changes.revision, is_temporary=place is not None)
+        if changes.identity:
+            _write_identity(database, changes.identity, is_temporary=place is not None)
 
 
 def registry_identity(database: Path) -> Identity | None:
@@ -97,13 +104,22 @@ def registry_identity(database: Path) -> Identity | None:
         return read_identity(connection)
 
 
-def _require_mlflow(database: Path, tables: set[str]) -> None:
-    if not tables >= _TABLES:
-        found = ", ".join(sorted(tables)[:5])
-        raise StorageError(
-            f"{database} is not an MLflow database: it contains the tables {found}; move it away, or set "
-            "MLFLOW_TRACKING_URI to another file, such as sqlite:///runs.db"
-        )
+def _require_mlflow(database: Path, connection: sqlite3.Connection) -> None:
+    tables = table_names(connection)
+    if not tables >= _COLUMNS.keys():
+        problem = f"it contains the tables {', '.join(sorted(tables)[:5])}"
+    elif missing := [f"{table}.{column}" for table in _COLUMNS for column in _missing_columns(connection, table)]:
+        problem = f"it does not contain the columns {', '.join(missing)}"
+    else:
+        return
+    raise StorageError(
+        f"{database} is not an MLflow database: {problem}; move it away, or set MLFLOW_TRACKING_URI to another file, "
+        "such as sqlite:///runs.db"
+    )
+
+
+def _missing_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return sorted(_COLUMNS[table] - {row[1] for row in connection.execute(f"PRAGMA table_info({table})")})
 
 
 def _is_outdated(database: Path, revision: str) -> bool:
@@ -130,43 +146,61 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
 
 
-def _upgrade(database: Path, revision: str) -> None:
-    """Upgrades a copy of the database and then replaces the database, so that a failure changes nothing."""
+def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
+    """Upgrades a copy and writes it back into the locked file, so that a failure changes nothing.
+
+    Replacing the file instead would lose the changes of processes that have opened it before.
+    """
+    upgraded = database.with_name(f"{database.name}.upgraded")
+    backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
+    with connect_exclusively(database) as connection:
+        try:
+            back_up(connection, upgraded)
+            _upgrade_tables(upgraded)
+            if not is_temporary:
+                back_up(connection, backup)
+            with connect(upgraded) as source:
+                source.backup(connection)
+        except (sa.exc.SQLAlchemyError, CommandError, MlflowException, OSError) as error:
+            raise StorageError(
+                f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot "
+                f"be upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, such as "
+                "sqlite:///runs.db"
+            ) from error
+        finally:
+            upgraded.unlink(missing_ok=True)
+    if not is_temporary:
+        _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
+
+
+def _upgrade_tables(database: Path) -> None:
     from mlflow.store.db import utils  # `mlflow db upgrade` calls the same function
 
-    backup = database.with_name(f"{database.name}.before-upgrade")
-    upgraded = database.with_name(f"{database.name}.upgraded")
-    back_up(database, backup)
-    back_up(database, upgraded)
-    engine = sa.create_engine(sqlite_url(upgraded), poolclass=sa.NullPool)
-    try:
-        utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
-    except (sa.exc.SQLAlchemyError, CommandError) as error:
-        upgraded.unlink()
-        raise StorageError(
-            f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot be "
-            f"upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, such "
-            "as sqlite:///runs.db"
-        ) from error
-    upgraded.replace(database)
-    _logger.warning("%s was upgraded from an older version of MLflow; the backup is %s", database, backup)
+    engine = sa.create_engine(sqlite_url(database), poolclass=sa.NullPool)
+    utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
 
 
-def _write_identity(database: Path, identity: Identity) -> None:
-    if identity.moved_from:
-        backup = database.with_name(f"{database.name}.before-move")
-        back_up(database, backup)
-    with connect(database) as connection:
+def _write_identity(database: Path, identity: Identity, *, is_temporary: bool) -> None:
+    if is_temporary or not identity.moved_from:
+        with connect(database) as connection:
+            write_identity(connection, identity)
+        return
+    backup = unused_name(database.with_name(f"{database.name}.before-move"))
+    with connect_exclusively(database) as connection:
+        if not identity.is_copy:
+            require_no_run(connection, database)
+        back_up(connection, backup)
         count = write_identity(connection, identity)
-    if identity.moved_from:
-        _logger.warning(
-            "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
-            identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
-        )  # fmt: skip
+    _logger.warning(
+        "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
+        identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
+    )  # fmt: skip
 
 
 def _missing_artifacts(identity: Identity) -> str:
     artifacts = identity.file.with_name("mlruns")
     if artifacts.is_dir():
         return ""
-    return f". {artifacts} does not exist: copy {identity.moved_from}/mlruns there so that models can be loaded"
+    former = identity.moved_from / "mlruns" if identity.moved_from else None
+    remedy = f"copy {former} there" if former and exists(former) else "restore it from a backup"
+    return f". {artifacts} does not exist: {remedy} so that models can be loaded"

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 ALIAS = "champion"
 """Alias of the version that is served."""
 RUN_TAG = "platform.run"
-"""Version tag with the ID of the run that created the version."""
+"""Version tag that contains the ID of the run that created the version."""
+STUDY_TAG = "platform.study"
+"""Run tag that contains the name of the run's study."""
 TRIAL_TAG = "platform.trial"
-"""Tag of versions and logged models with the number of the trial that trained the model."""
+"""Tag that contains the number of the trial that trained a model; set on versions and logged models."""
 ARTIFACT_TAG = "platform.served_form"
-"""Tag of versions and logged models with the SHA-256 from `packaging.artifact_digest`."""
+"""Tag that contains the SHA-256 from `packaging.artifact_digest`; set on versions and logged models."""
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:
@@ -37,7 +39,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if the version exists and this run created it (a recreated model reuses version numbers)."""
+    """Returns True if the version exists and the given run created it (a recreated model reuses version numbers)."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

@@ -1,22 +1,43 @@
 """Checks that the MLflow server or database is available before any work starts."""
 
 import atexit
+import logging
 import os
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from transfer_registry.errors import RegistryError, StorageError
+from transfer_registry.errors import DatabaseInUseError, RegistryError, StorageError
 from transfer_registry.files import atomic_database, sqlite_file, sqlite_url
 
 SERVER_SECONDS = 10
 """Timeout of the server check, in seconds."""
 
-_originals: dict[Path, Path] = {}
-"""Maps the temporary copy of each database in a read-only folder to the original file."""
-_selected: set[str] = set()
-"""Tracking URIs set by the function `tracking_uri`, not by the user."""
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _SelectedDatabase:
+    """A database that this module passed to MLflow.
+
+    Attributes:
+        uri: URI that MLflow uses.
+        configured: URI set by the user; None if the user has set none.
+        original: Absolute path of the database; `uri` refers to a temporary copy of it if `problem` is set.
+        problem: Why the original cannot be used; empty if it is used.
+    """
+
+    uri: str
+    configured: str | None
+    original: Path
+    problem: str = ""
+
+
+_selection: _SelectedDatabase | None = None
+"""The last selection; not in use if MLflow's tracking URI has been changed since."""
 
 
 def tracking_uri() -> str:
@@ -31,32 +52,53 @@ def tracking_uri() -> str:
     """
     import mlflow
 
-    local = sqlite_url(Path.cwd() / "mlflow.db")
-    current, variable = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
-    if current in _selected and not current == local == variable:  # the current folder or the variable has changed
+    selected, variable = _selected(), os.environ.get(_VARIABLE)
+    if selected and (variable != selected.uri or _database_of(selected.configured) != selected.original):
+        # the current folder or the variable has changed
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # resets the URI, and removes the variable
-        if variable and variable not in _selected:
-            os.environ["MLFLOW_TRACKING_URI"] = variable
+        if variable := selected.configured if variable == selected.uri else variable:
+            os.environ[_VARIABLE] = variable
     configured = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
     if not configured and mlflow.get_tracking_uri().startswith("sqlite:"):
         _require_folder_name(Path.cwd())
-        _selected.add(local)
-        mlflow.set_tracking_uri(local)
+        local = _database_of(None)
+        _select(_SelectedDatabase(sqlite_url(local), None, local))
     _require_same_registry(mlflow.get_tracking_uri())
     return mlflow.get_tracking_uri()
 
 
+def _selected() -> _SelectedDatabase | None:
+    """Returns the selection that MLflow uses; None if MLflow uses a URI set by the user."""
+    import mlflow
+
+    return _selection if _selection and _selection.uri == mlflow.get_tracking_uri() else None
+
+
+def _select(selection: _SelectedDatabase) -> None:
+    import mlflow
+
+    global _selection
+    _selection = selection
+    mlflow.set_tracking_uri(selection.uri)
+
+
+def _database_of(configured: str | None) -> Path:
+    """Returns the absolute path of a configured SQLite database, or of the default database."""
+    return Path.cwd() / (sqlite_file(configured or "") or "mlflow.db")
+
+
 def _require_same_registry(uri: str) -> None:
-    """Raises a `StorageError` if MLflow would register models in another place than the runs and the ledger expect."""
+    """Raises a `StorageError` if MLflow would store registered models and their runs in different places."""
     registry = os.environ.get("MLFLOW_REGISTRY_URI", "").rstrip("/")
     if registry in ("", uri.rstrip("/")):
         return
-    file = sqlite_file(registry)
-    if file is None or file.absolute() not in (own := sqlite_file(uri), _originals.get(own) if own else None):
-        raise StorageError(
-            "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
-            "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
-        )
+    file, own, selected = sqlite_file(registry), sqlite_file(uri), _selected()
+    if file and file.absolute() in (own and own.absolute(), selected and selected.original):
+        return
+    raise StorageError(
+        "MLFLOW_REGISTRY_URI and MLFLOW_TRACKING_URI point to different places, but models and their runs must be "
+        "stored together; unset MLFLOW_REGISTRY_URI, or set MLFLOW_TRACKING_URI to the same value"
+    )
 
 
 def _require_folder_name(folder: Path) -> None:
@@ -76,8 +118,8 @@ def encoded_character(path: Path) -> str | None:
 
 def database_file() -> Path | None:
     """Returns the path of MLflow's local SQLite database, which may not exist yet; None if MLflow does not use one."""
-    file = sqlite_file(tracking_uri())
-    return _originals.get(file, file) if file else None
+    file, selected = sqlite_file(tracking_uri()), _selected()
+    return selected.original if selected else file
 
 
 def registry_id() -> str | None:
@@ -103,37 +145,58 @@ def registry_id() -> str | None:
 def require_database() -> None:
     """Checks the local database, and upgrades and relocates it if necessary (see `prepare_database`).
 
-    If the database is read-only, required changes are made in a temporary copy, used until this process ends.
+    If the database is read-only or in use, required changes are made in a temporary copy, used until this process ends
+    or the next call finds that the database can be changed. Commands that write call `require_original` as well.
 
     Raises:
         StorageError: The file is not an MLflow database, or was written by a newer version of MLflow.
     """
-    from transfer_registry import mlflow_database
+    from transfer_registry.mlflow_database import find_changes, prepare_database
     from transfer_registry.sqlite_files import is_writable
 
-    file = sqlite_file(tracking_uri())
-    if file is None or file in _originals:
-        return
-    changes = mlflow_database.find_changes(file, file)
-    if changes and is_writable(file):
-        mlflow_database.prepare_database(file)
+    file, selected = database_file(), _selected()
+    changes = find_changes(file, file) if file else None
+    problem = ""
+    if file and changes and is_writable(file):
+        try:
+            prepare_database(file)
+        except DatabaseInUseError as error:
+            problem = str(error)
     elif changes and changes.required:
-        _use_copy(file)
+        problem = f"{file} cannot be changed, because the file or its folder is read-only"
+    if file and problem and not (selected and selected.problem):
+        _use_copy(file, problem)
+    elif selected and selected.problem and not problem:
+        _select(
+            _SelectedDatabase(
+                selected.configured or sqlite_url(selected.original), selected.configured, selected.original
+            )
+        )
 
 
-def _use_copy(file: Path) -> None:
-    import mlflow
+def require_original() -> None:
+    """Raises a `StorageError` if `require_database` has selected a temporary copy, in which changes would be lost."""
+    if (selected := _selected()) and selected.problem:
+        raise StorageError(selected.problem)
 
+
+def _use_copy(file: Path, problem: str) -> None:
     from transfer_registry.mlflow_database import prepare_database
-    from transfer_registry.sqlite_files import back_up
+    from transfer_registry.sqlite_files import back_up, connect
 
+    selected = _selected()
     folder = Path(tempfile.mkdtemp(prefix="transfer-platform-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / file.name
-    back_up(file, copy)
+    with connect(file) as connection:
+        back_up(connection, copy)
     prepare_database(copy, file)
-    _originals[copy] = file
-    mlflow.set_tracking_uri(sqlite_url(copy))
+    _logger.warning("%s. This process reads a temporary copy of the database.", problem)
+    _select(
+        _SelectedDatabase(
+            sqlite_url(copy), selected.configured if selected else tracking_uri(), file.absolute(), problem
+        )
+    )
 
 
 def require_server() -> None:
@@ -177,7 +240,7 @@ def require_registry() -> None:
         RegistryError: The local database does not exist.
     """
     require_server()
-    file = sqlite_file(tracking_uri())
+    file = database_file()
     if file and not file.exists():
         raise RegistryError(
             f"no registered models: {file} does not exist; register a model with "

@@ -9,7 +9,6 @@ path/to/a/model              its absolute path, if the folder contains an MLmode
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,6 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 
 from transfer_registry import mlflow_server
 from transfer_registry.errors import RegistryError
@@ -56,23 +52,6 @@ def model_uri(model: str) -> str:
             "or a folder with an MLmodel file"
         )
     return _resolve(match)[0]
-
-
-def loadable_uri(uri: str) -> str:
-    """Returns the URI, or the path of the model's folder if the URI refers to a model in a read-only folder.
-
-    When MLflow loads a registered version by its URI, it writes a file `registered_model_meta` into the folder.
-
-    Raises:
-        MlflowException: The version does not exist.
-    """
-    if not uri.startswith("models:/"):
-        return uri
-    location = str(ModelsArtifactRepository.get_underlying_uri(uri))  # type: ignore[no-untyped-call]
-    if not is_local_uri(location):  # type: ignore[no-untyped-call]
-        return uri
-    folder = str(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
-    return folder if Path(folder).is_dir() and not os.access(folder, os.W_OK) else uri
 
 
 def parse_version(model: str) -> tuple[str, int]:

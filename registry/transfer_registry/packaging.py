@@ -3,6 +3,7 @@
     code/transfer_model_<digest>/    a copy of the `transfer_model` package
     artifacts/model/                 model.json, weights.safetensors, reference.safetensors, model card
     loader.py                        creates the model from this code and these files (models-from-code)
+    SHA256SUMS                       checksums of the other files
     MLmodel, requirements.txt, ...   written by MLflow
 
 Nothing is pickled. The name of the copied package includes a digest of its content, so models with different code can
@@ -37,13 +38,10 @@ import transfer_model
 from transfer_model.classifier import FILES
 from transfer_model.model_config import ModelConfig
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
-from transfer_registry.errors import RegistryError
+from transfer_registry.model_files import CHECKSUMS_TAG, CLASSES_KEY, MODEL_FILE, write_checksums
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
-
-CLASSES_KEY = "classes"
-"""`MLmodel` metadata key for the class names, in the order of the network's outputs."""
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "timm", "torch", "torchvision")
 _OPTIONAL = ("pillow-heif",)
@@ -105,14 +103,6 @@ def find_logged_model(run_id: str, tags: Mapping[str, str]) -> str | None:
     return complete
 
 
-def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
-    """Returns the class names in a model's metadata, in output order; raises RegistryError if there are none."""
-    classes = (metadata or {}).get(CLASSES_KEY)
-    if not classes:
-        raise RegistryError(f"{uri} is not a classifier logged by this platform: its metadata has no class names")
-    return tuple(classes)
-
-
 def signature(config: ModelConfig) -> ModelSignature:
     """Returns the MLflow signature: base64 images as input, top classes and out-of-distribution scores as output."""
     prediction = [Property("label", DataType.string), Property("probability", DataType.double)]
@@ -160,7 +150,7 @@ def code_digest(package: Path) -> str:
 
 
 class _CleanPyfunc:
-    """MLflow's pyfunc flavor, without this machine's absolute paths in the `MLmodel` file."""
+    """MLflow's pyfunc flavor with checksums, without this machine's absolute paths in the `MLmodel` file."""
 
     @staticmethod
     def save_model(
@@ -175,7 +165,9 @@ class _CleanPyfunc:
         flavor["model_code_path"] = _LOADER
         for artifact in flavor["artifacts"].values():
             artifact["uri"] = artifact["path"]
-        mlflow_model.save(str(Path(path) / "MLmodel"))
+        mlflow_model.save(str(Path(path) / MODEL_FILE))
+        # before the upload, so that a complete model has the tag
+        MlflowClient().set_logged_model_tags(str(mlflow_model.model_id), {CHECKSUMS_TAG: write_checksums(Path(path))})
 
 
 def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +43,18 @@ class Identity:
     """The record that a database contains about itself.
 
     Attributes:
-        registry: Hexadecimal UUID. A copy of the file in the same folder gets a new UUID; a copied folder does not.
+        registry: Hexadecimal UUID. A copy of a file or folder gets a new UUID if the original still exists.
         file: Absolute path of the database.
         parent: UUID of the original if this database is a copy with a new UUID; otherwise empty.
         moved_from: Folder to which the stored locations still refer; None if they are up to date.
+        is_copy: True if the original database still exists in `moved_from`.
     """
 
     registry: str
     file: Path
     parent: str = ""
     moved_from: Path | None = None
+    is_copy: bool = False
 
 
 def read_identity(connection: sqlite3.Connection) -> Identity | None:
@@ -70,9 +73,13 @@ def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
     """
     file, recorded = file.resolve(), read_identity(connection)
     if recorded is None:
-        return Identity(uuid.uuid4().hex, file, moved_from=_unrecorded_folder(connection, file.parent))
+        former = _unrecorded_folder(connection, file.parent)
+        return Identity(uuid.uuid4().hex, file, "", former, former is not None and exists(former / file.name))
     if not _is_same_folder(recorded.file.parent, file.parent):
-        return Identity(recorded.registry, file, recorded.parent, recorded.file.parent)
+        former = recorded.file.parent
+        if _is_original(recorded):
+            return Identity(uuid.uuid4().hex, file, recorded.registry, former, is_copy=True)
+        return Identity(recorded.registry, file, recorded.parent, former)
     if recorded.file.name == file.name:
         return None
     if file.with_name(recorded.file.name).exists():
@@ -132,6 +139,28 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
         return None
     former = first.parent.parent
     return None if _is_same_folder(former, folder) else former
+
+
+def _is_original(recorded: Identity) -> bool:
+    """Returns whether the recorded path still is the database of the recorded registry."""
+    if not exists(recorded.file):
+        return False
+    try:
+        with closing(sqlite3.connect(f"{recorded.file.as_uri()}?mode=ro", uri=True)) as connection:
+            found = read_identity(connection)
+    except sqlite3.OperationalError:  # locked, or not readable for this user
+        return True
+    except sqlite3.DatabaseError:  # a file of another program
+        return False
+    return found is not None and found.registry == recorded.registry
+
+
+def exists(file: Path) -> bool:
+    """Returns whether a file or folder exists; False if this user may not enter its parent folder."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:

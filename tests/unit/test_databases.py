@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -60,3 +64,40 @@ def test_a_remote_registry_with_a_local_ledger_is_refused(monkeypatch: pytest.Mo
     with pytest.raises(StorageError, match="set PLATFORM_DATABASE_URL") as refusal:
         databases.ledger_url()
     assert "secret" not in str(refusal.value)
+
+
+def of_another_program(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE books (title)")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda file: file.write_text("no database\n" * 100), "file is not a database"),
+        (of_another_program, "is not a ledger: it contains the tables books"),
+        (Path.mkdir, "unable to open database file"),
+    ],
+)
+def test_a_local_ledger_that_cannot_be_used_is_refused_before_the_search(
+    isolated: Path, write: Callable[[Path], object], message: str
+) -> None:
+    write(isolated / "ledger.db")
+    with pytest.raises(StorageError, match=message):
+        databases.require_ledger()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_local_ledger_that_cannot_be_written_is_refused_before_the_search(
+    isolated: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    if exists:
+        databases.open_ledger().close()
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK))  # the tests may run as root
+    with pytest.raises(StorageError, match=r"ledger\.db.* cannot be written"):
+        databases.require_ledger()
+
+
+def test_the_check_creates_no_ledger(isolated: Path) -> None:
+    databases.require_ledger()
+    assert not (isolated / "ledger.db").exists()

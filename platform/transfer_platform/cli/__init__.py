@@ -108,7 +108,7 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
-@click.option("--train", metavar="NAME", help="Subfolder of FOLDER with the class folders; detected by default.")
+@click.option("--train", metavar="NAME", help="Subfolder of FOLDER containing the class folders; detected by default.")
 def init(source: str, out: Path | None, train: str | None) -> None:
     """Inspect the images in FOLDER and write a commented first recipe.
 

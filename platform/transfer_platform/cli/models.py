@@ -77,7 +77,7 @@ def rollback(model: str, reason: str) -> None:
 
 @models.command()
 def verify() -> None:
-    """Verify that the ledger, version tags and aliases are consistent."""
+    """Verify that ledger, version tags and aliases are consistent and that model files are unchanged."""
     from transfer_platform.commands import models
 
     click.echo(models.verify())

@@ -14,11 +14,11 @@ LEAK = "duplicate across splits"
 """Kind of finding reported for an image that occurs in two splits."""
 
 _PRIORITY = ("test", "validation", "train")
-"""Splits from highest to lowest priority; an image that is in several splits stays in the first of them."""
+"""Splits from highest to lowest priority; an image that is in several splits remains only in the first of these."""
 
 
 def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str, str]:
-    """Returns the `dataset.exclude` patterns that make a dataset usable, each with the reason.
+    """Returns the `dataset.exclude` patterns that make a dataset usable, mapped to the reasons for them.
 
     Returns an empty dictionary if nothing needs to be excluded, or if fewer than two classes would be left.
     """
@@ -37,7 +37,7 @@ def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str
 
 
 def _unusable_classes(dataset: ScannedDataset) -> dict[str, str]:
-    """Returns the classes that cannot be in every split, each with the reason."""
+    """Returns the classes that cannot have images in every split, mapped to the reasons."""
     catalogs = dataset.catalogs
     reasons: dict[str, str] = {}
     for split, catalog in catalogs.items():

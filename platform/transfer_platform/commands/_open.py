@@ -31,7 +31,7 @@ class OpenedRecipe:
         inspection: Result of the preflight checks.
         splits: Train, validation and test images; None if the dataset cannot be split, in which case
             the inspection contains an error.
-        split_notes: Messages that explain how splits not set in the recipe were resolved.
+        split_notes: Messages that explain how the splits that the recipe does not set were resolved.
     """
 
     recipe: Recipe
@@ -78,7 +78,7 @@ def open_recipe(
 
 
 def backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
-    """Yields the backbone of a recipe, or all of its choices."""
+    """Yields the backbone of a recipe, or every candidate if the recipe searches over backbones."""
     name = recipe.backbone.name
     yield from map(backbone_info, name.choices if isinstance(name, Choice) else (name,))
 

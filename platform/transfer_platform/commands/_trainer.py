@@ -17,7 +17,7 @@ from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
-"""Searchable fields that determine the network, except for the dropout of its head."""
+"""Searchable fields that determine the network, ignoring the dropout in its head."""
 
 
 def make_trainer(
@@ -29,7 +29,7 @@ def make_trainer(
     progress: Progress,
     say: Say,
 ) -> TrialTrainer:
-    """Returns a trainer that can run every trial of a recipe. The recipe may contain search ranges."""
+    """Returns a trainer that can run every trial of a recipe, which may contain search spaces."""
     return TrialTrainer(
         splits,
         {name: found.path for name, found in weights.items()},
@@ -68,7 +68,7 @@ def first_values(recipe: Recipe) -> Recipe:
 def network_variants(recipe: Recipe) -> list[Recipe]:
     """Returns one recipe for each combination of backbone and frozen stages.
 
-    The batch size is the largest one, and every other search space is replaced by its first choice or lower bound.
+    Each uses the largest batch size, and the first choice or lower bound of every other search space.
     """
     spaces = search_ranges(recipe)
     values = {field: _first(space) for field, space in spaces.items()}

@@ -59,7 +59,7 @@ def clear_cache(*, everything: bool = False) -> str:
         if folder != paths.features_folder():
             freed += sum(file.st_size for file in _files(folder))
             shutil.rmtree(folder, ignore_errors=True)
-    busy = f"; {len(cleared.skipped)} features in use were not deleted" if cleared.skipped else ""
+    busy = f"; entries not deleted because they are in use: {len(cleared.skipped)}" if cleared.skipped else ""
     return f"{decimal(freed)} freed{busy}"
 
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """Returns the plan for a run: recipe, warnings, images, costs and trials. Trains nothing.
+    """Returns the plan for a run (recipe, warnings, images, costs and trials) without training.
 
     Args:
         path: Recipe file, or name of a shipped recipe.
@@ -136,7 +136,7 @@ def _image_size(recipe: Recipe, info: BackboneInfo) -> int:
 
 
 def _cost_tables(recipe: Recipe, splits: Splits, *, timed: bool) -> Iterator[RenderableType]:
-    """Yields tables that compare the cost of extracting features once with running the frozen layers in every epoch."""
+    """Yields tables that compare extracting features once with running the frozen layers in every epoch."""
     stages = [stage for stage in _choices(recipe.backbone.freeze_through) if stage != "none"]
     augmented = any(policy != "none" for policy in _choices(recipe.dataset.augmentation))
     views = recipe.features.views if augmented else 1
@@ -183,7 +183,7 @@ def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
     trials = recipe.search.trials if recipe.search else 1
     precision = recipe.training.precision
-    text = "auto: the fastest format, measured by the first run on this machine" if precision == "auto" else precision
+    text = "auto: fastest format, as measured by the first run on this machine" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")
     table.add_row("precision", text)
     table.add_row("trials x epochs", f"{trials} x {_as_text(recipe.training.epochs)}")

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from transfer_platform.commands._exclusions import find_exclusions
@@ -11,6 +12,8 @@ from transfer_platform.commands._first_recipe import InspectedDataset, render_re
 from transfer_platform.data.dataset import ScannedDataset, open_dataset
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
+from transfer_platform.inspection.findings import FINDING_KINDS
+from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight
 from transfer_platform.progress import Progress, silent
 from transfer_platform.recipe.load import load_recipe
@@ -56,7 +59,7 @@ def write_first_recipe(
 
     Raises:
         StorageError: The file already exists or cannot be written.
-        DataError: The dataset cannot be opened or used for training.
+        DataError: The dataset cannot be opened or used for training; the message is one sentence that says why.
     """
     path = Path(source).expanduser().resolve()
     source = str(path) if path.exists() else source
@@ -104,12 +107,23 @@ def _inspect(source: str, train: str | None, progress: Progress) -> InspectedDat
         exclude |= found
     if dataset.inspection.errors:
         # Without a recipe that excludes them, skipped files are errors again: a class may have no other files.
-        everything = replace(dataset.inspection, quarantine={})
-        everything.raise_errors("`platform run` would fail; fix these errors first", "no recipe was written")
+        raise DataError(_refusal(replace(dataset.inspection, quarantine={})))
     if not dataset.needs_folds:
         return dataset
     folded = _inspected(scanned.with_splits(validation=FoldsConfig(folds=FOLDS)), exclude)
     return dataset if folded.inspection.by_kind("cannot be split") else folded
+
+
+def _refusal(inspection: Inspection) -> str:
+    """Returns one sentence with the number of errors of each kind, the first of them, and the remedy."""
+    reasons = []
+    for kind, found in groupby(inspection.errors, key=lambda error: error.kind):
+        first, *others = found
+        count = f" ({len(others) + 1}), such as " if others else ": "
+        remedy = FINDING_KINDS[kind].fix
+        reasons.append(f"{kind}{count}{inspection.line(first)}{f'; {remedy}' if remedy else ''}")
+    root = printable(inspection.root)
+    return f"no recipe was written for {root}, because `platform run` would fail: {'; '.join(reasons)}"
 
 
 def _inspected(dataset: ScannedDataset, exclude: Mapping[str, str]) -> InspectedDataset:

@@ -70,6 +70,7 @@ def promote(name: str, override: str) -> str:
     """Makes a version the champion (see `manual.promote_version`)."""
     model, number = parse_version(name)
     with _ledger() as ledger:
+        mlflow_server.require_original()
         move = manual.promote_version(model, number, ledger, override)
     return f"{model} version {move.version} is champion; ledger entry {move.id}: {move.reason}"
 
@@ -77,23 +78,30 @@ def promote(name: str, override: str) -> str:
 def rollback(model: str, reason: str) -> str:
     """Restores the previous champion (see `manual.roll_back`)."""
     with _ledger() as ledger:
+        mlflow_server.require_original()
         move = manual.roll_back(model, ledger, reason)
     return f"{model} version {move.version} is champion again; ledger entry {move.id}: {move.reason}"
 
 
 def verify() -> str:
-    """Checks that the ledger and the registry are consistent.
+    """Checks that the ledger and the registry are consistent and that the files of all versions are unchanged.
 
     Raises:
-        RegistryError: The ledger and the registry are inconsistent; the message lists every difference.
+        RegistryError: The ledger and the registry are inconsistent, or files are damaged; the message lists every
+            difference and every damaged version.
     """
     with _ledger() as ledger:
         differences = audit.verify(ledger)
-        count = len(ledger.entries())
-    if differences:
-        lines = "\n".join(f"  {difference}" for difference in differences)
-        raise RegistryError(f"ledger and registry are inconsistent:\n{lines}")
-    return f"verified {count} ledger entries: consistent with the version tags and aliases"
+        entries = _count(len(ledger.entries()), "ledger entry", "ledger entries")
+    files = audit.verify_files()
+    if problems := (*differences, *files.damage):
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise RegistryError(f"ledger, registry or model files are inconsistent:\n{lines}")
+    unchecked = f"; not checked, without recorded checksums: {', '.join(files.unchecked)}" if files.unchecked else ""
+    return (
+        f"verified {entries}: consistent with the version tags and aliases\n"
+        f"verified the files of {_count(files.checked, 'version', 'versions')}: unchanged{unchecked}"
+    )
 
 
 @contextmanager
@@ -101,6 +109,10 @@ def _ledger() -> Iterator[Ledger]:
     mlflow_server.require_registry()
     with databases.open_ledger() as ledger:
         yield ledger
+
+
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"
 
 
 def _event(entry: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from transfer_registry.files import atomic_write, require_writable
 from transfer_registry.serving.loaded_model import LoadedModel, load_model
 
 BATCH = 15
-"""Number of images per call; low enough that images of the maximum size fit within the pixel limit of a request."""
+"""Number of images per call; small enough that images of the maximum size fit within the pixel limit of a request."""
 EMPTY_ROW = {"label": "", "probability": "", "unknown": ""}
 """Column values for a file that is not an image."""
 
@@ -83,7 +83,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     loaded = load_model(model)
     if unknown := sorted({image.label for image in labeled} - set(loaded.classes)):
         raise DataError(
-            f"{folder} has folders that are not classes of {loaded.uri}: {', '.join(unknown)}; "
+            f"{folder} has subfolders that are not named after classes of {loaded.uri}: {', '.join(unknown)}; "
             f"expected {', '.join(loaded.classes)}"
         )
     paths = [image.path for image in labeled]
@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and an error message for each path that cannot be read, keyed by path."""
+    """Returns the files below a folder, and a dictionary from each unreadable path to its error message."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

@@ -137,7 +137,7 @@ def run(
 ) -> Outcome:
     """Runs the recipe's hyperparameter search, evaluates the best trial and submits it to the gate.
 
-    An interrupted study is resumed. A finished study is not repeated or evaluated again.
+    An interrupted study is resumed. A finished study is neither repeated nor reevaluated.
 
     Args:
         recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
@@ -252,7 +252,7 @@ class _Session:
         return conclude(folder, self.recipe, self.splits, self.study, self.parent, best_run, fit.logits, self.say)
 
     def _write_model(self, number: int, best: Recipe, fit: FitResult, folder: Path) -> None:
-        """Writes the best trial's model in the form that is served, unless `folder` already contains it.
+        """Writes the best trial's model in the format used for serving, unless `folder` already contains it.
 
         If the recipe uses folds, the network is trained again before it is written.
         """
@@ -271,6 +271,7 @@ def _require_databases(recipe: Recipe) -> None:
         databases.ledger_url()
     mlflow_server.require_server()
     mlflow_server.require_database()
+    mlflow_server.require_original()
     if recipe.promotion:
         databases.require_ledger()
 

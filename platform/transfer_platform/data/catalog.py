@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
+from transfer_platform.data.manifest_table import METADATA_FILES
 from transfer_platform.data.scan import scan_files
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
@@ -48,7 +49,7 @@ class Catalog:
     """The images of one folder, or of one manifest split.
 
     Attributes:
-        folder: Folder with symlinks resolved; for a manifest, the manifest file.
+        folder: Path of the folder or manifest file, with symlinks resolved.
         root: Source folder that contains `folder`, with symlinks resolved.
         images: Images sorted by label, then by digest, so that the order does not depend on file names.
         classes: Sorted names of the class folders or, for a manifest, sorted labels.
@@ -79,7 +80,7 @@ class Catalog:
             )
 
     def require_classes(self) -> None:
-        """Raises a `DataError` if there are fewer than two classes, or a class has no images."""
+        """Raises a `DataError` if there are fewer than two classes or if a class has no images."""
         if errors := self.class_errors():
             raise DataError("\n".join(errors))
 
@@ -141,9 +142,8 @@ def scan_folder(
     files = [file for file in contents.files if file.path not in excluded_files]
     in_classes = [file for file in files if "/" in file.name]
     scanned = scan_files(folder, in_classes, ImageStats() if stats is None else stats, progress)
-    outside = FileProblem("outside the class folders", "is next to the class folders, not inside one of them")
     problems = {path: problem for path, problem in contents.problems.items() if path not in excluded}
-    problems |= {Path(file.path): outside for file in files if "/" not in file.name} | scanned.problems
+    problems |= {Path(file.path): _outside(file.name) for file in files if "/" not in file.name} | scanned.problems
     return Catalog(
         folder=folder,
         root=root,
@@ -157,6 +157,14 @@ def scan_folder(
         ignored=tuple(sorted(contents.ignored)),
         problems=problems,
     )
+
+
+def _outside(name: str) -> FileProblem:
+    message = "is next to the class folders, not inside one of them"
+    if name in METADATA_FILES:
+        form = " (in UTF-8, separated by commas)" if name.endswith(".csv") else ""
+        message = f"is not used, because it does not have the columns 'file_name' and 'label'{form}"
+    return FileProblem("outside the class folders", message)
 
 
 def normalize_label(text: str) -> str:
@@ -202,7 +210,7 @@ def in_several_splits(
 ) -> dict[str, dict[str, tuple[ImageRecord, ...]]]:
     """Returns images that share a field value with images in other splits, keyed by value, then by split.
 
-    The files in `allowed` and images with an empty value are ignored.
+    Files in `allowed` and images with an empty value are ignored.
     """
     value_of = attrgetter(field_name)
     counts = Counter(value for images in images_by_split.values() for value in set(map(value_of, images)))

@@ -46,7 +46,7 @@ def split_by_group(
 
     `fractions` may contain `test` and `validation`. A group is in test if `sha256(split_seed:group:NAME)`, scaled to
     the range 0 to 1, is below the test fraction. Groups in test therefore stay there when the dataset grows. Every
-    class is in train and test (see `select_test`). Validation gets approximately its fraction of the remaining images
+    class has images in train and test (see `select_test`). Validation gets roughly its fraction of the remaining images
     of each class. If a class has only one group left, that group stays in train. Groups that share near duplicates,
     listed in `similar`, stay together. `folds` is the number of folds into which train is divided afterwards.
 

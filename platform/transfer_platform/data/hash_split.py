@@ -33,9 +33,9 @@ def split_by_hash(
     """Splits images into train, validation and test.
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
-    Validation gets its fraction of the remaining images of each class, those with the smallest hashes. If necessary,
-    images are moved into or out of test so that every class is in train and test, and a class of three images is also
-    in validation (see `select_test`). Identical files count as one image.
+    Validation gets its fraction of the remaining images of each class, namely those with the smallest hashes. If
+    necessary, images are moved into or out of test so that every class is in train and test, and a class of three
+    images is also in validation (see `select_test`). Identical files count as one image.
 
     Args:
         images: Images of all classes.
@@ -77,7 +77,7 @@ def assign_folds(
 ) -> tuple[int, ...]:
     """Returns the fold of each training image, from 0 to `folds` - 1; the folds are stratified by class.
 
-    The images must be sorted by label. Identical files and the near duplicates in `similar` are in the same fold. A
+    The images must be sorted by label. Identical files share a fold, as do near duplicates (each set in `similar`). A
     class with fewer images than folds is missing from some folds, but every network is trained on all classes.
 
     Raises:
@@ -96,7 +96,7 @@ def assign_folds(
 
 
 def hash_to_int(text: str) -> int:
-    """Returns the SHA-256 of a string as an integer from 0 to 2**256 - 1."""
+    """Returns the SHA-256 digest of a string as an integer from 0 to 2**256 - 1."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
 
 
@@ -141,7 +141,7 @@ def _hash(salt: str, name: str) -> int:
 
 
 def _by_class(units: Sequence[SplitUnit], salt: str) -> Iterator[SplitUnit]:
-    """Yields the units class by class, those with the most near duplicates first, then by hash."""
+    """Yields the units class by class, each class sorted by descending number of near duplicates, then by hash."""
     members: dict[str, list[SplitUnit]] = defaultdict(list)
     for unit in units:
         members[min(unit.labels)].append(unit)
@@ -156,8 +156,8 @@ def _load(counts: Counter[str], unit: SplitUnit) -> tuple[int, int]:
 def _select_validation(units: Sequence[SplitUnit], fraction: float, salt: str) -> list[SplitUnit]:
     """Returns the units for validation: at least one of each class if possible, leaving at least one for train.
 
-    For each class, selects `round(fraction * n)` of its n images that have no near duplicates, then sets of near
-    duplicates that do not exceed the fraction.
+    For each class, selects `round(fraction * n)` of its n images that have no near duplicates. Then adds each
+    set of near duplicates that fits (see `ClassShares`).
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, unit in enumerate(units):

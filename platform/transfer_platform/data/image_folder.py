@@ -17,14 +17,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath, PurePosixPath
 
 from transfer_platform.data.manifest import FILE_NAME, Manifest, ManifestPart, read_manifest
-from transfer_platform.data.manifest_table import read_table
+from transfer_platform.data.manifest_table import METADATA_FILES, read_columns
 from transfer_platform.data.split_names import split_for_name
 from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.sources.walk import is_ignored, walk
 
-METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Names of metadata files; the `datasets` library uses the same names."""
+_REMEDY = "; to use the class folders instead, list it in dataset.exclude"
 
 
 def read_image_folder(root: Path, group_by: str | None = None, exclude: Collection[str] = ()) -> Manifest | None:
@@ -43,7 +42,7 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
     below = [folder for folder in sorted(root.iterdir()) if _is_folder(folder, root)]
     files = {folder: _metadata_file(folder, root, exclude) for folder in (root, *below)}
     if file := files[root] or (files[below[0]] if len(below) == 1 and not split_for_name(below[0].name) else None):
-        return _with_split_folders(replace(read_manifest(file, group_by), is_listed_by_user=False))
+        return _with_split_folders(replace(_read(file, group_by), is_listed_by_user=False))
     folders = [folder for folder in below if split_for_name(folder.name)]
     found = {folder: file for folder in folders if (file := files[folder])}
     if not found:
@@ -54,7 +53,7 @@ def read_image_folder(root: Path, group_by: str | None = None, exclude: Collecti
             f"{printable(root)} has {names}, but {', '.join(missing)} has no metadata file with the columns "
             f"{FILE_NAME} and label; add one, or list the existing ones in dataset.exclude to use the class folders"
         )
-    return _joined(root, {folder: read_manifest(file, group_by) for folder, file in found.items()})
+    return _joined(root, {folder: _read(file, group_by) for folder, file in found.items()})
 
 
 def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]:
@@ -75,7 +74,9 @@ def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path |
     labeled = [file for file in used if _has_labels(file)]
     if len(labeled) > 1:
         names = " and ".join(file.name for file in labeled)
-        raise DataError(f"{printable(folder)} contains {names}; keep one of them")
+        raise DataError(
+            f"{printable(folder)} contains {names}; keep one of them, or list the others in dataset.exclude"
+        )
     return labeled[0] if labeled else None
 
 
@@ -96,8 +97,19 @@ def _is_excluded(name: PurePath, exclude: Collection[str]) -> bool:
 
 
 def _has_labels(file: Path) -> bool:
-    columns = {name.casefold() for name in read_table(file, (FILE_NAME, "label")).columns}
+    """Returns whether the header has the columns `file_name` and `label`; any other file is not a metadata file."""
+    try:
+        columns = {name.casefold() for name in read_columns(file)}
+    except DataError as error:
+        raise DataError(f"{error}{_REMEDY}") from error
     return {FILE_NAME, "label"} <= columns
+
+
+def _read(file: Path, group_by: str | None) -> Manifest:
+    try:
+        return read_manifest(file, group_by)
+    except DataError as error:
+        raise DataError(f"{error}{_REMEDY}") from error
 
 
 def _with_split_folders(manifest: Manifest) -> Manifest:

@@ -22,7 +22,7 @@ TOLERANCE = 0.03
 _EIGHT_BITS = IntensityRange(low=0, high=255)
 _RARE = 0.05
 _FAR = 8
-"""Values of rare images are ignored if they would make the range more than this many times as large."""
+"""Values found in only a few images are ignored if they would make the range more than this many times as large."""
 
 
 def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
@@ -70,7 +70,7 @@ def far_images(headers: NDArray[np.void], common: IntensityRange, factor: float)
 
 
 def _robust_range(lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> IntensityRange:
-    """Returns the range that covers the values of all images, except the far values of at most 5% of the images.
+    """Returns the range that covers the values of all images, except outliers in at most 5% of them.
 
     If there are fewer than 21 images, the quantile methods ensure that no values are ignored.
     """

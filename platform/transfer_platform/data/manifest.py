@@ -98,7 +98,8 @@ class Manifest:
         """Raises a `DataError` if there are any errors; the message lists the first 20."""
         if lines := [f"  {self.row_label(number)}: {error}" for number, error in sorted(errors)]:
             count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
-            raise DataError(f"the manifest {printable(self.file)} has {count}:\n{join_lines(lines)}")
+            remedy = "" if self.is_listed_by_user else "; correct them, or list the file in dataset.exclude"
+            raise DataError(f"the manifest {printable(self.file)} has {count}{remedy}:\n{join_lines(lines)}")
 
 
 def is_manifest(source: str) -> bool:

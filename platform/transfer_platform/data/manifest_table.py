@@ -19,6 +19,8 @@ JSON_LINES = ".jsonl"
 PARQUET = ".parquet"
 SUFFIXES = (*DELIMITERS, JSON_LINES, PARQUET)
 """File extensions of manifests."""
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Names of the metadata files of folders; the `datasets` library uses the same names."""
 
 
 @dataclass
@@ -61,6 +63,27 @@ def read_table(file: Path, columns: Collection[str]) -> Table:
     except csv.Error as error:
         message = f"the manifest {printable(file)} cannot be read: {cause(error)}; check its quotation marks"
         raise DataError(message) from error
+    except OSError as error:
+        raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
+
+
+def read_columns(file: Path) -> list[str]:
+    """Returns the column names of a table without checking its rows or its encoding; empty for an empty file.
+
+    Raises:
+        DataError: The file cannot be opened, or is a damaged Parquet file.
+    """
+    suffix = file.suffix.lower()
+    if suffix == PARQUET:
+        return _read_parquet(file, ()).columns
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+            if suffix == JSON_LINES:
+                return _parse_json(stream).columns
+            header = csv.reader([stream.readline()], delimiter=DELIMITERS[suffix])
+            return [name.strip() for name in next(header, [])]
+    except csv.Error:  # such as a field that is longer than the limit
+        return []
     except OSError as error:
         raise DataError(f"the manifest {printable(file)} cannot be read: {cause(error)}") from error
 

@@ -46,7 +46,7 @@ ScannedFile = tuple[str, bytes, FileProblem | None]
 
 @dataclass
 class ScanResult:
-    """The SHA-256 of each readable image and the problem with each other file, both keyed by path."""
+    """Digests of the readable images and problems with the remaining files, both keyed by path."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: dict[Path, FileProblem] = field(default_factory=dict)
@@ -130,7 +130,7 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks that may be pending at a time.
 
-    Many files are read by processes instead of threads: small images take more time in Python code, which holds the
+    Processes read a large number of files faster than threads: small images take more time in Python code, holding the
     GIL, than in Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
     """
     if files <= MAX_THREADED_FILES:
@@ -213,7 +213,7 @@ def _scan(content: bytes, digest: str, cached: bytes | None) -> ScannedFile:
 
 
 def _first_line(content: bytes) -> str:
-    """Returns the first line of a text file, such as a web page, a Git LFS pointer or an error message of a server.
+    """Returns the first line of a text file, such as a web page, a Git LFS pointer or an error message from a server.
 
     The line is cut off after 60 characters. If not all of them are printable ASCII, returns an empty string.
     """

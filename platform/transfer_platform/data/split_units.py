@@ -41,7 +41,7 @@ class SplitUnit:
 def form_units(images: Sequence[ImageRecord], similar: Collection[Collection[str]] = ()) -> list[SplitUnit]:
     """Forms the units of a dataset: its groups if it has any, otherwise its distinct images.
 
-    Groups that share an image are one unit, and so are units that contain near duplicates of each other. Near
+    Groups that share an image form one unit, as do units that contain near duplicates of each other. Near
     duplicates are not joined if a class would then have a single unit, because such a class cannot be divided.
 
     Args:
@@ -64,7 +64,7 @@ def scarce_classes(units: Iterable[SplitUnit], minimum: int) -> list[str]:
 
 
 def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitUnit]:
-    """Replaces each unit of near duplicates that contains one of the classes `labels` with its parts."""
+    """Divides each unit of near duplicates that contains any of the classes `labels` into its parts."""
     classes = set(labels)
     return [
         part for unit in units for part in (unit.parts if unit.parts and classes.intersection(unit.counts) else (unit,))
@@ -72,7 +72,7 @@ def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitU
 
 
 def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUnit]:
-    """Replaces each unit of near duplicates that has too many images of a class with its parts.
+    """Divides each unit of near duplicates that has too many images of a class into its parts.
 
     A unit has too many images if its share of the class is greater than both `fraction` and `1 - fraction`. If it were
     not divided, the other side might get only a single image of the class.
@@ -119,7 +119,7 @@ def select_test(
         hash_of: Function that maps a name to an integer below 2**256.
         fraction: Test fraction, between 0 and 1.
         noun: Plural noun for the units in error messages.
-        keep: Number of units of each class that the rest needs; 2 if the rest is divided again.
+        keep: Number of units of each class that the rest needs; 2 if the rest will be divided again.
 
     Raises:
         SplitError: A class has only one unit, or cannot be divided because other classes share its units.

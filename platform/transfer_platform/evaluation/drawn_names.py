@@ -49,7 +49,7 @@ def drawn_names(names: Sequence[str]) -> DrawnNames:
 
 
 def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Finds installed fonts that together have as many characters of the texts as possible.
+    """Finds installed fonts that together cover as many characters of the texts as possible.
 
     Returns:
         Font files, starting with Matplotlib's default font, and the characters that none of them has.
@@ -69,9 +69,9 @@ def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def in_one_font(lines: Sequence[str]) -> tuple[str, str]:
-    """Joins lines into one text, and returns it with the path of the font that has most of its characters.
+    """Joins lines into one string, and returns it with the path of the font that lacks the fewest of its characters.
 
-    Pillow draws a text in a single font; characters that the font lacks are replaced with escape sequences.
+    Pillow draws a string in a single font; characters that the font lacks are replaced with escape sequences.
     """
     texts = [printable(line) for line in lines]
     fonts, _ = _covering_fonts(texts)

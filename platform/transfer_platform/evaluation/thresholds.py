@@ -11,7 +11,7 @@ CONFIDENCES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, list[object]]:
-    """Returns a table with one row per class and the one-vs-rest threshold that maximizes F1 on the validation images.
+    """Returns a table of the one-vs-rest thresholds that maximize F1 on the validation images, with one row per class.
 
     The columns are `class`, `threshold`, and the precision and recall on the validation images and on the test images.
     For a class without validation images, all values except its name are None.
@@ -34,7 +34,7 @@ def class_thresholds(validation: Predictions, test: Predictions) -> dict[str, li
 
 
 def coverage(test: Predictions) -> dict[str, list[object]]:
-    """Returns a table of `confidence`, `decided` and `accuracy`, with one row per minimum confidence in `CONFIDENCES`.
+    """Returns a table of `confidence`, `decided` and `accuracy` with one row per minimum confidence in `CONFIDENCES`.
 
     `decided` is the fraction of images with at least this confidence; `accuracy` is None if there are no such images.
     """

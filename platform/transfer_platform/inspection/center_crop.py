@@ -22,6 +22,6 @@ def share_left_out(headers: NDArray[np.void], crop: float) -> NDArray[np.float64
 
 
 def total_left_out(headers: NDArray[np.void], crop: float) -> float:
-    """Returns the share of pixels in all images that lie outside the center crops, or 0 if there are no images."""
+    """Returns the share of all images' pixels that lie outside the center crops, or 0 if there are no images."""
     pixels = headers["width"].astype(np.float64) * headers["height"]
     return float((share_left_out(headers, crop) * pixels).sum() / max(pixels.sum(), 1))

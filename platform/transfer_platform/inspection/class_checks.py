@@ -59,14 +59,14 @@ def check_validation(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Fi
 def check_test_shares(splits: Mapping[str, Sequence[ImageRecord]], fraction: float) -> Iterator[Finding]:
     """Yields findings for classes whose number of test images is far below that expected from `fraction`.
 
-    The number must be less than half of the expected number, and more than three standard deviations below it.
+    A class is reported if it has less than half of the expected number and is over three standard deviations below it.
     """
     test = Counter(image.label for image in splits.get("test", ()))
     totals = Counter(image.label for images in splits.values() for image in images)
     for label, total in sorted(totals.items()):
         expected, chance = fraction * total, 3 * (fraction * (1 - fraction) * total) ** 0.5
         if test[label] < min(expected / 2, expected - chance):
-            detail = f"{label!r} has {test[label]} test images of {total}; dataset.splits.test is {fraction:g}"
+            detail = f"{label!r} has {test[label]} of its {total} images in test; dataset.splits.test is {fraction:g}"
             yield Finding("small test share", (), detail)
 
 

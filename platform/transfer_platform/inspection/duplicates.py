@@ -68,7 +68,7 @@ def _locations(copies: Mapping[str, Sequence[ImageRecord]]) -> list[str]:
 def similar_images(images: Sequence[ImageRecord], stats: ImageStats) -> list[tuple[str, ...]]:
     """Returns the digests of each set of almost identical images, such as resized copies or consecutive video frames.
 
-    The result depends on the content of the images only, not on their order. `stats` must contain all images.
+    The result depends only on the content of the images, not on their order. `stats` must contain all images.
     """
     digests = sorted({image.sha256 for image in images})
     rows = stats.rows(digests)
@@ -145,7 +145,7 @@ def _unmerged(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yields parts that cover a tile, except for pairs within its largest group; `group` (N,) holds group numbers.
 
-    The frames of a fixed camera form one large group after the first tiles. Comparing them further would take time that
+    Frames from a fixed camera form one large group after the first tiles. Comparing them further would take time that
     grows with the square of their number.
     """
     groups, counts = np.unique(group[rows], return_counts=True)

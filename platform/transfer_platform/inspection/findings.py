@@ -73,18 +73,18 @@ _ERRORS = {
     "link in circles": ("part of a symbolic link loop: a link to itself or to a folder that contains it", _FIX_LINK),
     "link to nothing": ("a symbolic link whose target does not exist", _FIX_LINK),
     "special file": ("a pipe, socket or device", "remove it"),
-    "outside the class folders": ("the class is unknown", "move it into a class folder, or add it to dataset.exclude"),
-    "invalid classes": (
-        "fewer than two classes, an empty class, or a class name that is not valid text",
-        "correct the class folders, or the labels in the manifest",
+    "outside the class folders": (
+        "the class is unknown",
+        "if it is an image, move it into a class folder; otherwise, add it to dataset.exclude",
     ),
+    "invalid classes": ("fewer than two classes, an empty class, or a class name that is not valid text", ""),
     "classes differ": (
         "the splits do not have the same classes",
         "make sure that every split has images of every class, with identical class names",
     ),
     "blank after scaling": (
-        "dataset.intensity makes almost all images a single gray",
-        "set dataset.intensity: {low: ..., high: ...} to the range of the values, or convert the images to one range",
+        "dataset.intensity turns almost all images into a single shade of gray",
+        "set dataset.intensity: {low: ..., high: ...} to the range of the values, or convert images to the same range",
     ),
     "cannot be split": ("the images cannot be split as specified in the recipe", ""),
     "duplicate across splits": (
@@ -123,7 +123,7 @@ _WARNINGS = {
     "very dark or bright": ("almost nothing is visible", _CHECK),
     "values out of range": (
         "gray values outside the range of dataset.intensity become black or white",
-        "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert the images to one range",
+        "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert images to the same range",
     ),
     "uneven intensity": (
         "a few images have gray values far outside the range of all others; "
@@ -133,7 +133,7 @@ _WARNINGS = {
     "tiny": ("much smaller than the other images", _CHECK),
     "elongated": (
         "the network sees only the center square, which is less than half of this image",
-        "crop or divide it into squares that show the subject",
+        "crop it to a square that shows the subject, or divide it into squares",
     ),
     "similar class names": (
         "names that differ only in case, spaces or punctuation; they may refer to the same class",

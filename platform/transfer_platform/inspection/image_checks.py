@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
-"""Fraction of images below which a format is rare, and the minimum number of images for reporting rare formats."""
+"""Share of images below which a format is considered rare, and the number of images required to report rare formats."""
 BLANK_CONTRAST = 2
 """Thumbnail contrast, 0 to 255, below which an image is considered blank."""
 DARK, BRIGHT = 10.0, 245.0

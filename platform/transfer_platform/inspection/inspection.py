@@ -86,11 +86,11 @@ class Inspection:
         """Returns a copy with the given notes about detected splits added."""
         return self.with_findings(Finding("detected splits", (), line) for line in lines)
 
-    def raise_errors(self, hint: str, outcome: str = "nothing was trained") -> None:
+    def raise_errors(self, hint: str) -> None:
         """Raises a `DataError` if there are errors; the message lists up to 20 errors per kind and ends with `hint`."""
         if not (errors := self.errors):
             return
-        lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; {outcome}"]
+        lines = [f"{len(errors)} error{'s' * (len(errors) > 1)} in {self.root}; nothing was trained"]
         for kind, count in Counter(error.kind for error in errors).items():
             findings = [error for error in errors if error.kind == kind][:MAX_LISTED]
             lines.append(f"  {kind} ({count}): {FINDING_KINDS[kind].meaning}")

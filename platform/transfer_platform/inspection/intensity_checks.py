@@ -23,7 +23,7 @@ COMMON_FRACTION = 0.95
 MUCH_LARGER = 4
 """A range is much larger than another one if it is at least this many times as large."""
 ALMOST_ALL = 0.9
-"""Fraction of the training images that must be blank for the error `blank after scaling`."""
+"""Minimum fraction of blank training images for the error `blank after scaling`."""
 BLANK_LEVELS = 2
 """An image is blank after scaling if its highest and lowest gray values (0 to 255) differ by less than this."""
 
@@ -39,7 +39,7 @@ def check_intensity(
 
     Args:
         images: All images (N).
-        headers: Their `HEADER_DTYPE` records (N,).
+        headers: `HEADER_DTYPE` records of the images (N,).
         train: Slice of `images` that contains the training images.
         setting: `dataset.intensity` as written in the recipe.
         settled: The setting returned by `data.intensity.settle`: `full` or a range.
@@ -94,7 +94,7 @@ def _blank(deep: NDArray[np.void], intensity: Intensity) -> Iterator[Finding]:
     low, high = (np.clip(varied[name], intensity.low, intensity.high) for name in ("lowest", "highest"))
     count = np.count_nonzero((high - low) / (intensity.high - intensity.low) * 255 < BLANK_LEVELS)
     if len(varied) and count >= ALMOST_ALL * len(varied):
-        values = f"their values are from {varied['lowest'].min():,.6g} to {varied['highest'].max():,.6g}"
+        values = f"their values range from {varied['lowest'].min():,.6g} to {varied['highest'].max():,.6g}"
         scale = f"the range is {intensity.low:,.6g} to {intensity.high:,.6g}"
         yield Finding("blank after scaling", (), f"{count} of {len(varied)} training images: {values}; {scale}")
 
@@ -109,7 +109,7 @@ def _uneven(images: Sequence[ImageRecord], headers: NDArray[np.void], training: 
         float(np.quantile(deep["highest"], COMMON_FRACTION, method="lower")),
     )
     for index in training[far_images(deep, common, MUCH_LARGER)].tolist():
-        detail = f"{_values(headers[index])}; almost all others are in {common.low:,.6g} to {common.high:,.6g}"
+        detail = f"{_values(headers[index])}; almost all others are between {common.low:,.6g} and {common.high:,.6g}"
         yield Finding("uneven intensity", (images[index].path,), detail)
 
 

@@ -60,7 +60,7 @@ class ManifestDiff:
 
     def __str__(self) -> str:
         if self.is_empty:
-            return f"both runs have the same {self.same} images, labels and splits"
+            return f"both runs have the same {self.same} images with the same labels and splits"
         parts = {
             "added": [f"{row.split}/{row.label}: {row.file}" for row in self.added],
             "removed": [f"{row.split}/{row.label}: {row.file}" for row in self.removed],
@@ -99,7 +99,7 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests. Each copy of a file is counted; folds are compared only if both manifests have them."""
+    """Compares two manifests, counting each copy of a file; folds are compared only if both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))

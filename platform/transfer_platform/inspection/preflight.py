@@ -39,7 +39,7 @@ def preflight(dataset: ScannedDataset, crop: float = 1.0) -> tuple[Inspection, S
 
     Args:
         dataset: Scanned dataset.
-        crop: Side of the center crop that the network sees, as a fraction of the shorter side of an image.
+        crop: Side length of the center crop that the network sees, as a fraction of the shorter side of an image.
 
     Returns:
         The inspection and the splits; if the images cannot be split, the splits are None and the inspection has errors.

@@ -35,7 +35,7 @@ MAX_THUMBNAIL_BYTES = 100_000_000
 
 
 def summary(inspection: Inspection) -> str:
-    """Returns a one-line summary with the number of images, classes and findings, and the share of pixels left out."""
+    """Returns one line with the numbers of images, classes and findings, and the share of pixels outside the crop."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
     findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
@@ -158,7 +158,7 @@ def _sections(inspection: Inspection) -> Iterator[tuple[Severity, str, list[Find
 
 
 def _fix(kind: str, severity: Severity) -> str:
-    """Returns the fix for a kind, or an empty string if `severity` was lowered because the file is quarantined."""
+    """Returns the fix for a kind of finding; empty if `severity` was lowered because the file is quarantined."""
     return FINDING_KINDS[kind].fix if severity == FINDING_KINDS[kind].severity else ""
 
 
@@ -216,7 +216,7 @@ def _markdown_table(columns: Mapping[str, Sequence[object]]) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Escapes Markdown, because file names are untrusted input."""
+    """Escapes Markdown characters, because file names are untrusted input."""
     return "".join(f"\\{character}" if character in r"\`*_[]<>|#" else character for character in text)
 
 

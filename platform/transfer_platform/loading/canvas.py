@@ -20,7 +20,7 @@ from transfer_model.intensity import Intensity
 SIDE_PER_PIXEL = 10 / 7
 """Ratio of canvas side C to network input side S. Crops cover at least 70% of each side, so views are never upscaled.
 
-On 64 ants/bees images (S = 224), views have 95% of the sharpness (standard deviation of the Laplacian) of bicubic
+For 64 ants/bees images (S = 224), views have 95% of the sharpness (standard deviation of the Laplacian) of bicubic
 crops of the originals, and a canvas takes 308 KB. With a ratio of 1.2, the values would be 80% and 217 KB.
 """
 

@@ -75,7 +75,7 @@ class ImageLoader:
 
     @cached_property
     def view_digest(self) -> str:
-        """Digest of the policy, canvas side, code and library versions, which all affect the views."""
+        """Digest of the policy, canvas side, code and library versions, all of which affect the views."""
         return _code_digest(f"{self.policy}\0{self._canvas_side}", canvas, augmentation)[:16]
 
     @cached_property

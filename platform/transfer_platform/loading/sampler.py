@@ -1,4 +1,4 @@
-"""Deterministic batch sampling and scheduling of augmented views.
+"""Reproducible selection of batches and augmented views.
 
 Every random choice depends only on explicit seeds, not on earlier choices, so it is reproducible.
 """
@@ -41,7 +41,7 @@ class ViewSchedule:
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
         """Returns the index (0 to N - 1) of an image's view in an epoch. Repeats use consecutive views."""
-        assert isinstance(self.count, int), "an unlimited number of views cannot be indexed"
+        assert isinstance(self.count, int), "views have no index if their number is unlimited"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
@@ -99,7 +99,7 @@ def repeat_counts(batches: Iterable[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _balanced_order(classes: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Returns shuffled indices, as many as there are images, with class counts that differ by at most 1.
+    """Returns `len(classes)` shuffled indices, with class counts that differ by at most 1.
 
     Large classes are subsampled. Images of small classes are repeated as evenly as possible.
     """

@@ -82,7 +82,7 @@ def _settings(module: nn.Module) -> str:
 
 
 def _describe(value: object) -> str:
-    """Returns a description of a value that does not depend on memory addresses."""
+    """Describes a value independently of memory addresses."""
     if isinstance(value, torch.device):
         return value.type
     if isinstance(value, (tuple, list)):

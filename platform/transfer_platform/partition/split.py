@@ -43,7 +43,7 @@ class PartitionError(PlatformError):
 
 @dataclass(frozen=True)
 class _Graphs:
-    """The prefix and the suffixes for train and eval mode. Both suffixes may be the same module."""
+    """The prefix and the suffixes for train and eval mode. The two suffixes may be the same module."""
 
     prefix: fx.GraphModule
     train_suffix: fx.GraphModule
@@ -106,7 +106,7 @@ class Partition:
 def partition_network(network: Network) -> Partition:
     """Splits a network after the last operation whose result cannot change during training.
 
-    The parts are verified against the network in train and eval mode. The network and the random state are unchanged.
+    The parts are verified against the network in train and eval mode. The network and the random state do not change.
 
     Raises:
         PartitionError: The network has to be trained as a whole.
@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces and observes a network in its current mode, or returns `known` if its graph is equal to the traced one."""
+    """Traces a network in its current mode; returns `known` if its graph is equal, otherwise observes the new graph."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
@@ -210,7 +210,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
     """Compares a partition's outputs, random numbers and updated buffers with those of the network.
 
     Raises:
-        PartitionError: At least one of these differs.
+        PartitionError: At least one of them differs.
     """
     generators = RandomState(images.device)
     start, buffers = generators.get(), copy_buffers(network)

@@ -1,4 +1,4 @@
-"""Traces a network to a `torch.fx` graph.
+"""Traces a network into a `torch.fx` graph.
 
 See https://docs.pytorch.org/docs/stable/fx.html for the meaning of nodes, `op` and `target`.
 """

@@ -32,7 +32,7 @@ HOLDOUT_FRACTION = 0.2
 """Fraction of train used for the validation or test split if that split is neither set nor detected."""
 
 IMBALANCE_RATIO = 1.5
-"""`class_weights: auto` balances the loss if the largest class is over this many times as large as the smallest."""
+"""`class_weights: auto` balances the loss if the sizes of two classes differ by more than this factor."""
 
 FALSE_ALARM_RATE = 0.05
 """Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
@@ -123,7 +123,7 @@ class DatasetConfig(Section):
     """Manifest column to group by, such as `patient`; images with the same value stay in the same split and fold."""
 
     group_near_duplicates: bool = True
-    """Keep near duplicates, such as resized copies, in one split and fold when images are assigned automatically."""
+    """Keeps near duplicates, such as resized copies, in one split and fold when images are assigned automatically."""
 
     exclude: tuple[str, ...] = Field(default=(), strict=False)
     """Files or glob patterns to exclude, relative to the source; each must match at least one file."""
@@ -141,7 +141,7 @@ class DatasetConfig(Section):
     """Height and width of the network input in pixels. Defaults to the size used to train the weights."""
 
     intensity: IntensitySetting = "auto"
-    """Gray value range for images over 8 bits: `auto` (from training images), `8bit` (0-255) or `full` (0-65535)."""
+    """Gray value range for images with more than 8 bits: `auto` (from train), `8bit` (0-255) or `full` (0-65535)."""
 
     augmentation: Option[Augmentation] = "none"
     """Random augmentation applied to training images."""
@@ -223,7 +223,7 @@ class TrainingConfig(Section):
     """Stops a trial after this many epochs with no improvement in the search metric. Disabled if unset."""
 
     precision: Precision = "auto"
-    """Floating-point format; `auto` uses float32 unless another is at least 1.3 times as fast on the device."""
+    """Floating-point format; `auto` uses float32 unless another format is at least 1.3 times as fast on the device."""
 
     @model_validator(mode="after")
     def _check_single_balancing(self) -> TrainingConfig:

@@ -6,7 +6,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the paths of all shipped recipes, keyed by name; in a checkout, these are in the `recipes` folder."""
+    """Returns the paths of all shipped recipes, keyed by name; in a checkout, they are in the `recipes` folder."""
     installed = _PACKAGE / "recipes"
     folder = installed if installed.is_dir() else _PACKAGE.parents[1] / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

@@ -39,7 +39,7 @@ class ValidFields:
 
     Attributes:
         tree: The recipe as written, before validation.
-        invalid: Paths rejected by the schema. For these paths, their parents and their children, `get` returns None.
+        invalid: Field paths rejected by the schema. `get` returns None for them, their parents and their children.
     """
 
     tree: Node
@@ -57,7 +57,7 @@ class ValidFields:
         return all_fields()[path].default if exists else None
 
     def possible_values(self, name: str) -> dict[FieldPath, Any]:
-        """Returns a dotted field's value, all of its choices, or both of its range bounds, keyed by path."""
+        """Returns a dotted field's value, all of its choices, or both bounds of its range, keyed by path."""
         path, value = tuple(name.split(".")), self.get(name)
         if not isinstance(value, dict):
             return {} if value is None else {path: value}

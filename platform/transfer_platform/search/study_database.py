@@ -34,7 +34,7 @@ def open_storage(url: str) -> RDBStorage:
     """Opens the study database as an Optuna storage.
 
     Raises:
-        StudyError: The database belongs to another program or version of Optuna, or cannot be reached, read or written.
+        StudyError: The database is incompatible with this version of Optuna, or cannot be reached, read or written.
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_sqlite else {}
@@ -48,7 +48,7 @@ def open_storage(url: str) -> RDBStorage:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Raises a `StudyError` that states the cause if a database transaction fails; Optuna's own error does not."""
+    """Raises a `StudyError` if a database transaction fails; unlike Optuna's error, it states the cause."""
     try:
         yield
     except StorageInternalError as error:

@@ -91,7 +91,7 @@ def huggingface_source(text: str) -> HuggingFaceSource:
 
 
 def with_folder(source: str, rebase: Callable[[str], str]) -> str:
-    """Returns a local `huggingface:` source with `rebase` applied to its folder, and any other source unchanged."""
+    """Applies `rebase` to the folder of a local `huggingface:` source; returns any other source unchanged."""
     name, question, options = source.removeprefix(HUGGINGFACE).partition("?")
     if not source.startswith(HUGGINGFACE) or not _LOCAL.match(name):
         return source

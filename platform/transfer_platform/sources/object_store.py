@@ -31,7 +31,7 @@ STORES = {
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     "memory": "fsspec",
 }
-"""Supported URL schemes, each with the package that it requires. No scheme gives access to local files."""
+"""Supported URL schemes, each with the package that it requires. None of them gives access to local files."""
 
 CONCURRENT_REQUESTS = 16
 MAX_ATTEMPTS = 3

@@ -20,7 +20,7 @@ def open_source(source: str, base: Path, sha256: str | None = None, progress: Pr
     Args:
         source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the URL of an archive, `embedded:digits`,
             `torchvision:NAME` or `huggingface:NAME`.
-        base: Folder that relative paths are resolved against, usually the recipe folder.
+        base: Folder that relative paths are resolved against, usually the recipe's folder.
         sha256: Expected checksum of an archive, 64 hexadecimal digits.
         progress: Receives the progress of downloading, unpacking and writing.
 

@@ -49,7 +49,7 @@ def is_ignored(name: str) -> bool:
 
 
 def walk(folder: Path, root: Path) -> FolderContents:
-    """Lists everything below `folder`. Rejects links that point outside `root`. Both paths must be resolved."""
+    """Lists everything below `folder`. Rejects links that point outside `root`. Both paths must already be resolved."""
     contents = FolderContents()
     pending = [(folder, "", frozenset({folder, *folder.parents}))]
     while pending:

@@ -18,7 +18,7 @@ from transfer_platform.tensor_store.errors import StoreFullError, translate_writ
 
 SUFFIX = ".rows"
 PART = ".part"
-"""Appended to the name of a segment file while it is being written."""
+"""File name suffix of a segment that is still being written."""
 RESERVE_BYTES = 1 << 30
 """Disk space reserved for other programs, in bytes; capped at 5% of the disk."""
 

@@ -44,7 +44,7 @@ class SegmentFolder:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Returns the path for the next segment, whose number is higher than any other so that it takes precedence."""
+        """Returns the path for the next segment, whose number is higher than all others so that it takes precedence."""
         last = max((int(path.stem) for path in self._paths()), default=0)
         return self.folder / f"{last + 1:06d}{SUFFIX}"
 

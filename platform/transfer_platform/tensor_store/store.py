@@ -30,9 +30,9 @@ class Store:
         limit: Maximum total size of all files, in bytes.
         segment_bytes: Target segment size. Larger segments need fewer file descriptors, but a crash loses more rows.
         segment_seconds: Age in seconds after which a segment is finished even if it is smaller than `segment_bytes`.
-        in_memory_bytes: Maximum total size of requested rows to read into memory; larger sets are memory-mapped.
+        in_memory_bytes: Maximum total size of rows that one request reads into memory; larger sets are memory-mapped.
         resident_bytes: Number of bytes to read from memory-mapped files before dropping their pages.
-        free_bytes: Function that returns the number of bytes that may be written to the disk containing a folder.
+        free_bytes: Function that returns how many bytes may be written to the disk that contains a given folder.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Store:
         """Returns the rows for N keys. Each distinct row that is missing is computed once and stored.
 
         Args:
-            address: Digest of everything that determines the rows, except for the keys; used as a folder name.
+            address: Digest that determines each row when combined with the row's key; used as a folder name.
             spec: Shape and dtype of each row.
             keys: N keys, such as image digests; may contain duplicates.
-            compute: Computes the missing rows, if any, given their positions in `keys`. Its exceptions are propagated.
+            compute: Computes missing rows, given their positions in `keys`. Its exceptions are propagated.
             on_wait: Called once if another process is computing rows for this address.
 
         Raises:

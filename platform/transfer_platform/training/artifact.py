@@ -28,7 +28,7 @@ def write_artifact(
 ) -> Path:
     """Writes a trial's network to a folder that `Classifier.load` can read, and returns the folder.
 
-    `network` comes from `TrialTrainer.finalize`. `say` receives the reason if no unknown images can be detected.
+    `network` comes from `TrialTrainer.finalize`. If unknown images cannot be detected, `say` is called with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = trainer.splits
@@ -70,7 +70,7 @@ def _missing_for_threshold(scores: Tensor, rate: float, required: int) -> str:
             f"a false-alarm rate of {rate:.1%} needs at least {required} held-out images, but there are {len(scores)}"
         )
     return (
-        "the network's features do not distinguish the images (they are equal, zero or not finite); if this is "
+        "the network's features do not distinguish the images (the features are equal, zero or not finite); if this is "
         "unexpected, check backbone.weights or try a lower training.learning_rate"
     )
 
@@ -107,7 +107,7 @@ def _scorer(trainer: TrialTrainer, recipe: Recipe, network: Network, positions: 
 
 
 def _reference_positions(trainer: TrialTrainer, positions: Iterable[int]) -> Sequence[int]:
-    """Returns the positions of up to `MAX_REFERENCE` distinct images. Only the image content determines the choice.
+    """Returns the positions of up to `MAX_REFERENCE` distinct images. The choice depends only on image content.
 
     Duplicates are excluded because distances of 0 would make the threshold too strict.
     """

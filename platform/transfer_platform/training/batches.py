@@ -38,7 +38,7 @@ class InputSource(Protocol):
     def load_training(self, positions: Sequence[int], epoch: int, repeats: Sequence[int]) -> Tensor:
         """Returns training inputs (B, ...) for an epoch; epochs are counted from 1.
 
-        `repeats` counts how often each image has already occurred in the epoch. Each occurrence gets a new view.
+        `repeats` gives the number of earlier occurrences of each image in the epoch. Each occurrence gets a new view.
         """
 
     def logits(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

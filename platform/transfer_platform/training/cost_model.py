@@ -28,7 +28,7 @@ class CostKey:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """Size of one image's features in bytes, and the time needed to compute them in seconds."""
+    """Size of one image's features, in bytes, and the time needed to compute them, in seconds."""
 
     row_bytes: int
     seconds: float
@@ -41,7 +41,7 @@ class StudyCosts:
     rows: int
     """Number of rows to store, one per image or view."""
     uses: int
-    """Number of times that a row is used (read or recomputed), summed over all trials, epochs and folds."""
+    """Total number of row uses (reads or recomputations) over all trials, epochs and folds."""
     measured: MeasuredCost
     """Measured cost per image."""
 

@@ -14,9 +14,9 @@ _NOTHING_TO_TRAIN = "optimizer got an empty parameter list"
 def trial_failures(context: str) -> Iterator[None]:
     """Converts errors caused by a trial's hyperparameters, such as its batch size, into a `TrainingError`.
 
-    These are `ModelError` (except for unreadable images), out-of-memory errors, and PyTorch's errors for batch norm
-    on a single image or a network without trainable parameters. Other errors are propagated and end the study: after
-    a GPU or driver fault, every later trial in this process would fail, but a new process can repeat this trial.
+    These are `ModelError` (except for unreadable images), out-of-memory errors, and the errors that PyTorch raises for
+    batch norm on a single image and for networks without trainable parameters. Other errors are propagated and end the
+    study: after a GPU or driver fault, all later trials in this process would fail, but a new process can run them.
 
     Args:
         context: Beginning of the message, such as `step 3`.

@@ -127,7 +127,7 @@ def stored_features(
 ) -> Rows:
     """Returns features from the store, after computing and storing any that are missing.
 
-    See `ComputedFeatures` for the first four arguments. `say` is called when waiting for another process.
+    See `ComputedFeatures` for the first four arguments. `say` is called if this function waits for another process.
 
     Raises:
         StoreError: There is not enough space for the features, or the store is not writable.

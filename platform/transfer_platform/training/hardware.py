@@ -1,4 +1,4 @@
-"""Describes the hardware and the driver on which a network runs.
+"""Describes the hardware on which a network runs, and its driver.
 
 Both affect the least significant digits of results and the speed of each precision.
 """
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @cache
 def describe_hardware(device: torch.device) -> dict[str, str]:
-    """Returns the name of a device and the versions of the software that runs it.
+    """Returns a device's name and the versions of its driver and libraries or, for a CPU, its instruction set.
 
     For example, `{"gpu": "NVIDIA T4", "gpu_driver": "580.65.06", "cuda": "13.0", "cudnn": "92400"}`.
     """

@@ -43,7 +43,7 @@ class FitResult:
     Attributes:
         logits: Validation logits (N, C) at the best epoch; with cross-validation, out-of-fold logits of all training
             images.
-        weights: Trained tensors at the best epoch, keyed by state dict name; empty with cross-validation.
+        weights: Trained tensors at the best epoch, keyed as in the state dict; empty with cross-validation.
     """
 
     epochs: tuple[EpochResult, ...]
@@ -93,8 +93,8 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOptions) -> FitResult:
     """Trains one network per fold and computes metrics from out-of-fold logits.
 
-    Every image is in the validation set of exactly one fold. Each epoch is completed for all folds before the next one
-    starts. All folds start from the weights of `network`, which are overwritten; do not use them afterwards.
+    Every image is in the validation set of exactly one fold. Each epoch is completed for all folds before the next
+    epoch starts. All folds start from the weights of `network`, which are overwritten; do not use them afterwards.
 
     Raises:
         DivergedError: The loss of a fold is not finite.
@@ -138,7 +138,7 @@ def _train_epochs(
     copy_weights: Callable[[], dict[str, Tensor]],
     options: FitOptions,
 ) -> FitResult:
-    """Calls `run_epoch` until the last epoch or early stopping; returns all metrics and the best logits and weights."""
+    """Calls `run_epoch` for each epoch; may stop early. Returns all metrics and the best logits and weights."""
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None

@@ -104,7 +104,7 @@ class TrialTrainer:
         return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
 
     def dry_run(self, recipe: Recipe) -> None:
-        """Computes the gradients of a small batch of noise, and discards them.
+        """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
 
         Raises:
             TrainingError: The network cannot be trained.

@@ -30,7 +30,7 @@ VERSION_TABLE = "ledger_version"
 def upgrade_tables(engine: Engine) -> None:
     """Creates the ledger's tables or upgrades them to `HEAD`, in one transaction.
 
-    Blocks other processes with an advisory lock in PostgreSQL, or with `BEGIN IMMEDIATE` in SQLite.
+    An advisory lock (PostgreSQL) or `BEGIN IMMEDIATE` (SQLite) blocks other processes.
 
     Raises:
         StorageError: The tables were created by a newer version of the platform, or by another program.

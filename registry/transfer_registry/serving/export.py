@@ -19,23 +19,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-import mlflow.pyfunc
 import numpy as np
 import torch
-from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer_model.errors import ModelError, cause
 from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
-from transfer_model.pyfunc import ARTIFACT
 from transfer_registry.errors import RegistryError
 from transfer_registry.files import atomic_folder
+from transfer_registry.model_files import ARTIFACT_FOLDER, open_folder
 from transfer_registry.model_uri import model_uri
 from transfer_registry.serving.export_program import pinned, write_program
 from transfer_registry.serving.export_readme import onnx_readme, safetensors_readme
+from transfer_registry.serving.loaded_model import load_pyfunc
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
@@ -57,21 +55,21 @@ def export(model: str, file_format: str, out: Path) -> str:
 
     Raises:
         StorageError: The folder is not empty.
-        RegistryError: The `onnx` extra is not installed, or the model does not exist, has an unsupported format,
-            cannot be exported to ONNX, or gives different results in ONNX Runtime.
+        RegistryError: The `onnx` extra is not installed, or the model does not exist, is damaged, has an unsupported
+            format, cannot be exported to ONNX, or gives different results in ONNX Runtime.
     """
     writers = {"onnx": _write_onnx, "safetensors": _write_safetensors}
     if file_format == "onnx":
         _require_onnx_packages()
     with atomic_folder(out) as folder, TemporaryDirectory() as temporary:
-        registered = _download(model_uri(model), temporary)
+        registered = _open(model_uri(model), temporary)
         remark = writers[file_format](registered, folder)
     return f"Exported {registered.uri} to {out}{remark}; see {out / README_FILE} for usage instructions"
 
 
 @dataclass(frozen=True)
 class _RegisteredFiles:
-    """A downloaded model: `folder` is the folder of the MLflow model, and `files` is the artifact folder in it."""
+    """An undamaged model: `folder` is the folder of the MLflow model, and `files` is the artifact folder in it."""
 
     uri: str
     folder: Path
@@ -80,11 +78,7 @@ class _RegisteredFiles:
 
     def load_classifier(self) -> Classifier:
         """Loads the classifier with the code that was registered with the model."""
-        try:
-            model = mlflow.pyfunc.load_model(str(self.folder)).unwrap_python_model()
-        except MlflowException as error:
-            raise RegistryError(f"cannot load {self.uri}: {error.message}") from error
-        return cast("Classifier", model.classifier)
+        return cast("Classifier", load_pyfunc(self.uri, self.folder).unwrap_python_model().classifier)
 
 
 class _ExportedModel(nn.Module):
@@ -119,12 +113,9 @@ def _require_onnx_packages() -> None:
             ) from error
 
 
-def _download(uri: str, temporary: str) -> _RegisteredFiles:
-    try:
-        folder = Path(download_artifacts(artifact_uri=uri, dst_path=temporary))
-    except MlflowException as error:
-        raise RegistryError(f"cannot download {uri}: {error.message}") from error
-    files = folder / "artifacts" / ARTIFACT
+def _open(uri: str, temporary: str) -> _RegisteredFiles:
+    folder = open_folder(uri, temporary)
+    files = folder / ARTIFACT_FOLDER
     if not (files / CONFIG_FILE).is_file():
         raise RegistryError(f"{uri} is not a classifier created by this platform: it has no {CONFIG_FILE}")
     try:

@@ -11,10 +11,11 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
+from transfer_model.errors import cause
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
-from transfer_registry.model_uri import loadable_uri, model_uri
-from transfer_registry.packaging import classes_of
+from transfer_registry.model_files import CHECKSUMS_FILE, REMEDY, classes_of, open_folder
+from transfer_registry.model_uri import model_uri
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,18 @@ def load_model(name: str) -> LoadedModel:
         RegistryError: The model does not exist, cannot be loaded, or is not a classifier created by this platform.
     """
     uri = model_uri(name)
-    try:
-        pyfunc = mlflow.pyfunc.load_model(loadable_uri(uri))
-    except MlflowException as error:
-        raise RegistryError(f"cannot load {uri}: {error.message}") from error
+    pyfunc = load_pyfunc(uri, open_folder(uri))
     return LoadedModel(uri, classes_of(pyfunc.metadata.metadata, uri), pyfunc)
+
+
+def load_pyfunc(uri: str, folder: Path) -> Any:  # noqa: ANN401 - MLflow has no types
+    """Loads an MLflow `PyFuncModel` from the folder that `open_folder` returned, with the registered code.
+
+    Raises:
+        RegistryError: The model cannot be loaded; the message names `uri`, the folder and the cause.
+    """
+    try:
+        return mlflow.pyfunc.load_model(str(folder))
+    except Exception as error:  # the model's own code raises its own exceptions
+        advice = "" if (folder / CHECKSUMS_FILE).exists() else f"; if a file is damaged, {REMEDY}"
+        raise RegistryError(f"cannot load {uri} from {folder}: {cause(error)}{advice}") from error

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-import mlflow
 import uvicorn
 from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
@@ -17,7 +16,9 @@ from transfer_model.errors import cause
 from transfer_model.safe_path import safe_environment
 from transfer_registry import mlflow_server
 from transfer_registry.errors import StorageError
-from transfer_registry.model_uri import loadable_uri, model_uri
+from transfer_registry.model_files import open_folder
+from transfer_registry.model_uri import model_uri
+from transfer_registry.serving.loaded_model import load_pyfunc
 from transfer_registry.serving.middleware import RequestGuard
 from transfer_registry.serving.ports import LOOPBACK, wait_for_port
 
@@ -28,7 +29,7 @@ _START_TIMEOUT = 120.0
 
 def create_app(uri: str) -> ASGIApp:
     """Loads a model and returns MLflow's app for it, wrapped in `RequestGuard`. An alias is resolved only once."""
-    return RequestGuard(scoring_server.init(mlflow.pyfunc.load_model(loadable_uri(uri))))
+    return RequestGuard(scoring_server.init(load_pyfunc(uri, open_folder(uri))))
 
 
 def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[str], None] = print) -> None:
@@ -37,7 +38,7 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 5001, say: Callable[[
     Calls `say` with the address and an example command once the server is ready.
 
     Raises:
-        RegistryError: The model does not exist.
+        RegistryError: The model does not exist or cannot be loaded.
         StorageError: The address is not available.
     """
     uri = model_uri(model)

@@ -25,6 +25,7 @@ from transfer_model.safe_path import safe_environment
 from transfer_registry import mlflow_server
 from transfer_registry.candidate import ServedOutput, parse_predictions
 from transfer_registry.errors import RegistryError
+from transfer_registry.model_files import classes_of, read_metadata
 from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 
 PARITY_IMAGES = 32
@@ -44,7 +45,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
     """Serves a model with `mlflow models serve` and returns the predictions for images posted over HTTP.
 
     Args:
-        model_uri: URI, resolved with the tracking server of this process, or path, relative to its current folder.
+        model_uri: URI resolved by this process's tracking server, or a path relative to this process's current folder.
         images: Image files (N).
         classes: Class order of the returned probabilities (C).
 
@@ -58,12 +59,7 @@ def predict_over_http(model_uri: str, images: Sequence[Path], classes: Sequence[
 
 def predict_proba_over_http(model_uri: str, images: Sequence[Path]) -> NDArray[np.float32]:
     """Returns the probabilities (N, C) from `predict_over_http`, in the model's own class order."""
-    # both import torch, which most promotions do not need
-    from mlflow.models import get_model_info
-
-    from transfer_registry.packaging import classes_of
-
-    classes = classes_of(get_model_info(model_uri).metadata, model_uri)
+    classes = classes_of(read_metadata(model_uri), model_uri)
     return predict_over_http(model_uri, images, classes).probabilities
 
 
@@ -112,7 +108,7 @@ def serve_isolated(model_uri: str) -> Iterator[str]:
 
 
 def _temporary_parent() -> Path | None:
-    """Returns the current folder if MLflow would decode the path of the default temporary folder, otherwise None.
+    """Returns the current folder if MLflow would URL-decode the default temporary folder's path, otherwise None.
 
     MLflow copies the model into a temporary folder and loads it from there.
     """

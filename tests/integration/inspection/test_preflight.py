@@ -122,7 +122,7 @@ def test_differences_between_two_runs_are_reported(plain: Path) -> None:
     assert [(one["label"], two["label"]) for one, two in found["relabeled"]] == [("ant", "bee")]
     assert found["added"] == []
     out, _ = platform(folder, "data", "diff", runs[0], runs[0])
-    assert out == "both runs have the same 52 images, labels and splits\n"
+    assert out == "both runs have the same 52 images with the same labels and splits\n"
     _, stderr = platform(folder, "data", "diff", runs[0], "0" * 32, code=1)
     assert "cannot read run" in stderr
     short = runs[0][:8]

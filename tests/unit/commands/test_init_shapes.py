@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from folder_shapes import RUNS, Write
 
 from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.data.dataset import open_dataset
@@ -14,8 +15,6 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.errors import DataError, TransferError
 from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.recipe.load import load_recipe
-
-Write = Callable[[str], None]
 
 
 @pytest.fixture
@@ -28,96 +27,14 @@ def write(isolated: Path, write_image: Callable[[Path, str], None]) -> Write:
     return make
 
 
-def deep_nesting(write: Write) -> None:
-    for number in range(8):
-        write(f"ant/2021/may/01/{number}.png")
-        write(f"bee/a/b/c/d/e/f/{number}.png")
-
-
-def two_levels_of_classes(write: Write) -> None:
-    for species in ("insect/ant", "insect/bee", "bird/crow", "bird/duck"):
-        for number in range(4):
-            write(f"{species}/{number}.png")
-
-
-def one_image_a_class_beside_others(write: Write) -> None:
-    for label in range(6):
-        for number in range(8 if label < 2 else 1):
-            write(f"class {label}/{number}.png")
-
-
-def many_small_classes(write: Write) -> None:
-    for label in range(300):
-        for number in range(3):
-            write(f"{label:04}/{number}.png")
-
-
-def links_to_images_in_the_folder(write: Write) -> None:
-    for number in range(12):
-        write(f"ant/{number}.png")
-        write(f"bee/{number}.png")
-    for label in ("ant", "bee"):
-        for number in range(12):
-            Path("photos", label, f"link{number}.png").symlink_to(f"{number}.png")
-
-
-def folders_in_other_scripts(write: Write) -> None:
-    for number in range(9):
-        write(f"アリ/{number}.png")
-        write(f"пчела #1/写真 {number}.png")
-
-
-def notes_beside_and_between_the_images(write: Write) -> None:
-    for number in range(9):
-        write(f"ant/{number}.png")
-        write(f"bee/{number}.png")
-        Path("photos", "ant", f"{number}.txt").write_text("a note")
-    Path("photos", "README.md").write_text("what this is")
-
-
-def a_single_parent_folder(write: Write) -> None:
-    for number in range(9):
-        write(f"download/images/ant/{number}.png")
-        write(f"download/images/bee/{number}.png")
-
-
-def train_and_empty_test(write: Write) -> None:
-    for label in ("ant", "bee", "cat"):
-        for number in range(9):
-            write(f"train/{label}/{number}.png")
-            if label != "cat":
-                write(f"test/{label}/{number}.png")
-    Path("photos", "test", "cat").mkdir()
-
-
-def names_like_patterns(write: Write) -> None:
-    for number in range(9):
-        write(f"[a]/{number}.png")
-        write(f"b*/{number}.png")
-    write("[ab]?/0.png")
-
-
-RUNS = (
-    deep_nesting,
-    two_levels_of_classes,
-    one_image_a_class_beside_others,
-    many_small_classes,
-    links_to_images_in_the_folder,
-    folders_in_other_scripts,
-    notes_beside_and_between_the_images,
-    train_and_empty_test,
-    names_like_patterns,
-)
-
-
 def splits_of(recipe: Path) -> Splits:
     return require_valid(*preflight(open_dataset(load_recipe(recipe).dataset, recipe.parent)))
 
 
 @pytest.mark.parametrize("shape", RUNS, ids=lambda shape: shape.__name__)
 def test_a_recipe_is_written_whose_splits_have_every_class(shape, write) -> None:
-    shape(write)
-    splits = splits_of(write_first_recipe("photos").file)
+    source = shape(write) or "photos"
+    splits = splits_of(write_first_recipe(source).file)
     assert len(splits.classes) >= 2
     for images in (splits.train, splits.test):
         assert {image.label for image in images} == set(splits.classes)
@@ -197,7 +114,7 @@ def a_name_that_is_not_text(write: Write) -> None:
 
 
 REFUSED = {
-    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18): identical files in different splits",
+    a_test_folder_that_is_a_copy_of_train: "duplicate across splits (18), such as train/ant/5.png, test/ant/5.png: ",
     a_name_that_is_not_text: "class folder names with unprintable characters",
     nothing: "must contain at least two class folders, but has none",
     one_class: "must contain at least two class folders, but has only one: 'ant'",
@@ -205,7 +122,7 @@ REFUSED = {
     one_image_in_every_class: "needs distinct images in both train and test, but there is only one for '0'",
     two_images_in_every_class: "validation has no images: no class has two distinct images outside test",
     links_that_lead_out: "ant/0.png: is a symbolic link to /etc/hostname, outside the dataset",
-    class_folders_that_are_links: "link leading out (2): a symbolic link to a target outside the dataset",
+    class_folders_that_are_links: "link leading out (2), such as ant: is a symbolic link to",
     links_to_a_disk_that_is_not_mounted: "ant/0.png: is a symbolic link whose target does not exist",
     a_class_of_empty_files: "bee/0.png: it is empty (0 bytes)",
     copies_of_one_image: "there is only one for 'ant', 'bee'",
@@ -213,16 +130,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("shape", "message"), REFUSED.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_a_folder_that_cannot_be_used_is_refused_with_what_it_lacks(shape, message, write) -> None:
+def test_a_folder_that_cannot_be_used_is_refused_with_one_sentence(shape, message, write) -> None:
     shape(write)
     with pytest.raises(TransferError) as raised:
         write_first_recipe("photos")
     assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert str(Path("photos").absolute()) in str(raised.value)
     assert isinstance(raised.value, DataError)
     assert not list(Path().glob("*.yaml"))
-
-
-def test_a_folder_that_only_contains_one_other_folder_is_opened(write) -> None:
-    a_single_parent_folder(write)
-    splits = splits_of(write_first_recipe("photos/download").file)
-    assert splits.classes == ("ant", "bee")

@@ -128,7 +128,7 @@ def test_overshoot_of_resampling_does_not_change_the_range(isolated: Path) -> No
 
 def test_a_range_that_makes_almost_all_images_blank_is_an_error(isolated: Path) -> None:
     folder = radiographs(isolated / "xrays", 120, 6)
-    with pytest.raises(DataError, match=re.escape("values are from 0 to 120; the range is 0 to 65,535")) as caught:
+    with pytest.raises(DataError, match=re.escape("values range from 0 to 120; the range is 0 to 65,535")) as caught:
         opened(folder, "  intensity: {low: 0, high: 65535}").trainable_splits()
     assert "blank after scaling" in str(caught.value)
 

@@ -155,6 +155,54 @@ def test_excluded_metadata_is_not_used(isolated: Path, write_image: WriteImage) 
         assert splits("photos", exclude=[pattern], splits={"test": 0.4}).classes == ("ant", "bee")
 
 
+UNRELATED = {
+    "metadata.csv": (
+        "Kamera;Größe\nA;3\n".encode("latin-1"),
+        "file_name,label\nant/0.png,ant\n".encode("utf-16"),
+        b"file_name;label\nant/0.png;ant\n",
+        b"path,label\nant/0.png,ant\n",
+        b'id,"te"xt\n1,"a\n',
+        b"x" * 200_000,
+        b"",
+        bytes(range(256)),
+    ),
+    "metadata.jsonl": (b"\xff\xfe\n", b'{"file_name": "ant/0.png"}\n{', b""),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name in UNRELATED for content in UNRELATED[name]])
+def test_a_file_without_both_columns_is_not_metadata_and_is_named(name, content, isolated, write_image) -> None:
+    for number, label in enumerate(LABELS):
+        write_image(isolated / "photos" / label / f"{number}.png", f"image {number}")
+    (isolated / "photos" / name).write_bytes(content)
+    [error] = read("photos")[0].errors
+    assert (error.kind, error.files) == ("outside the class folders", (isolated / "photos" / name,))
+    assert error.detail.startswith("is not used, because it does not have the columns 'file_name' and 'label'")
+    assert splits("photos", exclude=[name], splits={"test": 0.4}).classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "file_name,label\nant/0.png,grün\n".encode("latin-1"), "is not valid UTF-8 .at byte 28."),
+        ("metadata.csv", b'file_name,label\nant/0.png,"a"nt\n', "check its quotation marks"),
+        ("metadata.csv", b"file_name,label\n", "has no rows"),
+        ("metadata.csv", b"file_name,label\nant/gone.png,\n", "has 2 errors"),
+        ("metadata.csv", b"file_name,label,label\nant/0.png,a,b\n", "column occurs 2 times"),
+        ("metadata.parquet", b"PAR1", "is corrupt or not a Parquet file"),
+    ],
+)
+def test_errors_of_a_metadata_file_name_the_way_back_to_class_folders(
+    name, content, message, isolated, write_image
+) -> None:
+    for number, label in enumerate(LABELS):
+        write_image(isolated / "photos" / label / f"{number}.png", f"image {number}")
+    (isolated / "photos" / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{message}.* list (it|the file) in dataset.exclude"):
+        read("photos")
+    assert splits("photos", exclude=[name], splits={"test": 0.4}).classes == ("ant", "bee")
+
+
 def test_errors_name_the_file_and_the_line(divided: Path) -> None:
     for split, first in (("train", 0), ("test", 16)):
         write_metadata(divided / split / "metadata.jsonl", listed(divided / split, first))
@@ -165,7 +213,7 @@ def test_errors_name_the_file_and_the_line(divided: Path) -> None:
     with pytest.raises(DataError) as raised:
         read("photos")
     lines = str(raised.value).splitlines()
-    assert lines[0] == f"the manifest {divided} has 7 errors:"
+    assert lines[0] == f"the manifest {divided} has 7 errors; correct them, or list the file in dataset.exclude:"
     for line, (number, text) in zip(
         lines[1:],
         [

@@ -24,4 +24,4 @@ def test_classes_without_validation_images_are_reported_if_others_have_some() ->
 def test_a_class_with_far_fewer_test_images_than_its_fraction_is_reported(test: int, is_reported: bool) -> None:
     splits = {"train": [ImageRecord("", "bee", "")] * (120 - test), "test": [ImageRecord("", "bee", "")] * test}
     found = [each.detail for each in check_test_shares(splits, 0.2)]
-    assert found == [f"'bee' has {test} test images of 120; dataset.splits.test is 0.2"] * is_reported
+    assert found == [f"'bee' has {test} of its 120 images in test; dataset.splits.test is 0.2"] * is_reported

@@ -29,7 +29,7 @@ ROWS = st.lists(
 def test_renamed_files_are_the_same_images() -> None:
     found = diff_manifests([A, B], [B._replace(file="x"), A._replace(file="y")])
     assert found.is_empty
-    assert str(found) == "both runs have the same 2 images, labels and splits"
+    assert str(found) == "both runs have the same 2 images with the same labels and splits"
 
 
 @pytest.mark.parametrize(

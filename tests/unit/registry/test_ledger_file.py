@@ -13,6 +13,7 @@ import pytest
 from transfer_registry.errors import StorageError
 from transfer_registry.ledger import EntryKind, Ledger, LedgerEntry
 from transfer_registry.ledger_file import ledger_file
+from transfer_registry.migrations import VERSION_TABLE
 from transfer_registry.mlflow_database import prepare_database, registry_identity
 
 Write = Callable[..., Path]
@@ -59,17 +60,63 @@ def test_a_database_that_replaced_another_gets_another_ledger(tmp_path: Path, ml
         assert len(ledger.entries()) == 1
 
 
-def test_a_database_copied_within_its_folder_continues_with_a_copy_of_the_ledger(
-    tmp_path: Path, mlflow_file: Write
+def copied_file(database: Path) -> Path:
+    return shutil.copy(database, database.with_name(f"{database.stem}2.db"))
+
+
+def copied_folder(database: Path) -> Path:
+    return shutil.copytree(database.parent, database.parent.with_name(f"{database.parent.name}2")) / database.name
+
+
+@pytest.mark.parametrize("copy", [copied_file, copied_folder])
+@pytest.mark.parametrize("ledger_of", ["the registry", "no registry", "an older platform"])
+def test_a_copied_database_continues_with_a_copy_of_the_ledger(
+    tmp_path: Path, mlflow_file: Write, copy: Callable[[Path], Path], ledger_of: str
 ) -> None:
-    with open_ledger(mlflow_file(tmp_path, "a")) as ledger:
+    original = mlflow_file(tmp_path / "project", "a")
+    with open_ledger(original, "own" if ledger_of == "the registry" else None) as ledger:
         ledger.append(entry("a"))
-    shutil.copy(tmp_path / "mlflow.db", tmp_path / "second.db")
-    with open_ledger(tmp_path / "second.db") as ledger:
-        ledger.append(entry("a"))
-        assert [each.id for each in ledger.entries()] == [1, 2]
-    with open_ledger(tmp_path / "mlflow.db") as ledger:
+    if ledger_of == "an older platform":
+        with closing(sqlite3.connect(tmp_path / "project" / "ledger.db")) as connection, connection:
+            connection.execute("DROP TABLE registry")
+            connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    database = original
+    for count in (2, 3):
+        database = copy(database)
+        with open_ledger(database) as ledger:
+            ledger.append(entry("a"))
+            assert [each.id for each in ledger.entries()] == [*range(1, count + 1)]
+    with open_ledger(original) as ledger:
         assert [each.id for each in ledger.entries()] == [1]
+
+
+def test_a_copied_database_does_not_continue_the_ledger_of_another_registry(tmp_path: Path, mlflow_file: Write) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        ledger.append(entry("elsewhere"))
+    prepare_database(mlflow_file(tmp_path, "a"))
+    with open_ledger(copied_file(tmp_path / "mlflow.db")) as ledger:
+        assert ledger.entries() == ()
+
+
+def test_a_copied_folder_cannot_open_the_shared_ledger_of_the_original(tmp_path: Path, mlflow_file: Write) -> None:
+    original, shared = mlflow_file(tmp_path / "project", "a"), f"sqlite:///{tmp_path / 'shared.db'}"
+    prepare_database(original)
+    Ledger.open(shared, registry_identity(original).registry).close()
+    prepare_database(copy := copied_folder(original))
+    with pytest.raises(StorageError, match="records the decisions of another MLflow registry"):
+        Ledger.open(shared, registry_identity(copy).registry)
+
+
+def test_a_copied_folder_that_became_read_only_before_its_ledger_was_copied_names_the_remedy(
+    tmp_path: Path, mlflow_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_ledger(mlflow_file(tmp_path / "project", "a")).close()
+    prepare_database(copy := copied_folder(tmp_path / "project" / "mlflow.db"))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
+        with pytest.raises(StorageError, match=r"ledger-\w+\.db.*allow this user to write"):
+            ledger_file(copy)
+    assert ledger_file(copy).exists()
 
 
 @pytest.mark.parametrize(("run", "own"), [("a", True), ("elsewhere", False), (None, True)])

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from click.testing import CliRunner
+from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
 
 from transfer_platform.cli import main
-from transfer_registry.errors import StorageError
+from transfer_registry import sqlite_files
+from transfer_registry.errors import DatabaseInUseError, StorageError
+from transfer_registry.locks import study_lock
 from transfer_registry.mlflow_database import prepare_database
 
+REVISION = ScriptDirectory(str(Path(utils.__file__).parents[1] / "db_migrations")).get_current_head()
 COMMANDS = [["predict", ".", "--model", "x"], ["ui"], ["run", "digits"], ["serve", "x"]]
 
 
@@ -34,6 +41,13 @@ def of_optuna(file: Path) -> None:
     storage.engine.dispose()
 
 
+def of_another_tracker(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE experiments (experiment_id, name)")
+        connection.execute("CREATE TABLE runs (id, status)")
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+
+
 def folder(file: Path) -> None:
     file.mkdir()
 
@@ -44,6 +58,11 @@ def folder(file: Path) -> None:
         (text, "cannot be used as a database: file is not a database"),
         (truncated, "cannot be used as a database: database disk image is malformed"),
         (of_optuna, "is not an MLflow database: it contains the tables alembic_version, studies"),
+        (
+            of_another_tracker,
+            "is not an MLflow database: it does not contain the columns experiments.artifact_location, "
+            "runs.artifact_uri, runs.run_uuid; move it away",
+        ),
         (folder, "cannot be used as a database: unable to open database file"),
     ],
 )
@@ -86,6 +105,87 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, mlflow_file: Call
         prepare_database(database)
     assert database.read_bytes() == before
     assert not list(tmp_path.glob("*.upgraded"))
+
+    assert not list(tmp_path.glob("*.before-upgrade*"))
+
+
+@pytest.mark.parametrize("error", [MlflowException("failed"), OSError("failed"), KeyboardInterrupt()], ids=repr)
+def test_an_upgrade_that_is_interrupted_leaves_no_file(
+    outdated: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(engine: object) -> None:
+        raise error
+
+    monkeypatch.setattr(utils, "_upgrade_db", fail)
+    with pytest.raises(StorageError if isinstance(error, Exception) else KeyboardInterrupt):
+        prepare_database(outdated)
+    assert {path.name for path in outdated.parent.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
+
+
+@pytest.fixture
+def outdated(tmp_path: Path, mlflow_file: Callable[..., Path]) -> Path:
+    """A database of an older MLflow, whose tables are already those of the installed one."""
+    return mlflow_file(tmp_path / "old", revision="acf3f17fdcc7")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    def upgrade(engine: sa.Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = :head"), {"head": REVISION})
+
+    monkeypatch.setattr(utils, "_upgrade_db", upgrade)
+    monkeypatch.setattr(sqlite_files, "BUSY_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_that_opened_the_database_before_an_upgrade_can_still_write(outdated: Path) -> None:
+    with closing(sqlite3.connect(outdated)) as connection, connection:
+        connection.execute("SELECT * FROM runs").fetchall()
+        prepare_database(outdated)
+        connection.execute("INSERT INTO experiments VALUES (7, 'elsewhere')")
+    with closing(sqlite3.connect(outdated)) as connection:
+        assert (7,) in connection.execute("SELECT experiment_id FROM experiments").fetchall()
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_database_that_another_process_writes_is_not_upgraded(outdated: Path) -> None:
+    with closing(sqlite3.connect(outdated)) as connection, connection:
+        connection.execute("INSERT INTO experiments VALUES (7, 'elsewhere')")
+        with pytest.raises(DatabaseInUseError, match="is locked by another process; wait until the process finishes"):
+            prepare_database(outdated)
+    assert not list(outdated.parent.glob("*.upgraded"))
+    prepare_database(outdated)
+    with closing(sqlite3.connect(outdated)) as connection:
+        assert (7,) in connection.execute("SELECT experiment_id FROM experiments").fetchall()
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_an_upgrade_keeps_journal_mode_permissions_links_and_earlier_backups(outdated: Path, journal: str) -> None:
+    with closing(sqlite3.connect(outdated)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+    outdated.chmod(0o660)
+    outdated.with_name("mlflow.db.before-upgrade").write_text("earlier")
+    (link := outdated.with_name("link.db")).symlink_to(outdated)
+    prepare_database(link)
+    assert link.is_symlink()
+    assert outdated.stat().st_mode & 0o777 == 0o660
+    prepare_database(outdated)
+    with closing(sqlite3.connect(outdated)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchall() == [(journal,)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]
+    assert outdated.with_name("mlflow.db.before-upgrade").read_text() == "earlier"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_database_is_not_upgraded_while_a_study_runs(outdated: Path) -> None:
+    with (
+        study_lock("digits-0a", outdated.parent / "studies" / "digits-0a", "sqlite:///studies.db"),
+        pytest.raises(DatabaseInUseError, match="study digits-0a is running"),
+    ):
+        prepare_database(outdated)
 
 
 def test_an_empty_file_is_left_to_mlflow(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from transfer_registry import sqlite_files
 from transfer_registry.mlflow_database import prepare_database, registry_identity
 from transfer_registry.relocation import relocated
 
@@ -133,16 +134,57 @@ def test_a_database_copied_without_its_artifacts_says_what_is_missing(
     assert f"copy {project}/mlruns there" in record.getMessage()
 
 
-def test_a_copied_folder_keeps_the_identity_of_its_registry_and_a_copied_file_gets_another(project: Path) -> None:
+def test_a_database_moved_from_artifacts_that_no_longer_exist_does_not_refer_to_them(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "alone").mkdir()
+    shutil.move(project / "mlflow.db", tmp_path / "alone")
+    shutil.rmtree(project)
+    prepare_database(tmp_path / "alone" / "mlflow.db")
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "alone/mlruns does not exist: restore it from a backup so that models can be loaded"
+    )
+
+
+def test_a_copied_folder_and_a_copied_file_get_another_identity(project: Path) -> None:
     database, copied = project / "mlflow.db", project.with_name("other")
     identity = registry_identity(database)
     shutil.copytree(project, copied)
     shutil.copy(database, project / "second.db")
     for file in (copied / "mlflow.db", project / "second.db"):
         prepare_database(file)
-    assert registry_identity(copied / "mlflow.db").registry == identity.registry
-    assert registry_identity(project / "second.db").registry != identity.registry
-    assert registry_identity(project / "second.db").parent == identity.registry
+        assert registry_identity(file).registry != identity.registry
+        assert registry_identity(file).parent == identity.registry
+    assert registry_identity(database) == identity
+
+
+def test_a_moved_folder_keeps_its_identity_also_if_another_registry_replaced_it(
+    project: Path, mlflow_file: Write
+) -> None:
+    identity = registry_identity(project / "mlflow.db")
+    moved = project.rename(project.with_name("other"))
+    prepare_database(mlflow_file(project, "c"))
+    prepare_database(moved / "mlflow.db")
+    assert registry_identity(moved / "mlflow.db").registry == identity.registry
+
+
+def test_a_moved_folder_keeps_its_identity_if_a_file_of_another_program_replaced_it(project: Path) -> None:
+    identity = registry_identity(project / "mlflow.db")
+    moved = project.rename(project.with_name("other"))
+    project.mkdir()
+    (project / "mlflow.db").write_text("no database\n" * 100)
+    prepare_database(moved / "mlflow.db")
+    assert registry_identity(moved / "mlflow.db").registry == identity.registry
+
+
+def test_a_copy_of_a_locked_database_gets_another_identity(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_files, "BUSY_SECONDS", 0.05)
+    copied = shutil.copytree(project, project.with_name("other"))
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        prepare_database(copied / "mlflow.db")
+    assert registry_identity(copied / "mlflow.db").parent == registry_identity(project / "mlflow.db").registry
 
 
 def test_a_renamed_database_keeps_its_identity(project: Path) -> None:

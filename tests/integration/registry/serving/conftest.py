@@ -81,6 +81,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
         location = client.get_logged_model(info.model_id).artifact_location
         version = client.create_model_version(NAME, info.model_uri, run_id, model_id=info.model_id)
         client.set_registered_model_alias(NAME, "champion", version.version)
+        client.set_terminated(run_id)
     return Registered(folder, model, run_id, experiment_id, info.model_id, Path(location))
 
 

@@ -115,7 +115,7 @@ def small(
             network(torch.rand(4, 3, 64, 64))
     prepare = Preprocessing(64, 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), intensity=intensity)
     description = ModelConfig(spec, LABELS, prepare, "float32", temperature, OodThreshold(0.1, 0.05))
-    shutil.copytree(registered.location, folder)
+    shutil.copytree(registered.location, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
     save(folder / "artifacts" / "model", description, network, OodScorer(features[0]))
     return folder
 
@@ -322,7 +322,7 @@ def test_a_graph_with_different_results_is_deleted(registered: Registered, tmp_p
 
 def test_a_model_with_another_format_cannot_be_exported(registered: Registered, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(registered.location, folder)
+    shutil.copytree(registered.location, folder, ignore=shutil.ignore_patterns("SHA256SUMS"))
     replace(folder / "artifacts" / "model" / "model.json", '"format": 2', '"format": 1')
     message = refused(folder, "--to", "onnx", "--out", tmp_path / "out")
     assert "the config has format 1, but this version only reads format 2" in message

@@ -1,0 +1,165 @@
+"""Opens the folder of a model and compares its files with recorded checksums.
+
+`SHA256SUMS` in the folder of the model lists its files, in the format of `sha256sum`. The digest of this list is a tag
+of the logged model, so that `audit` also detects a list that was changed or removed. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # the library with which MLflow writes `MLmodel`
+from mlflow.artifacts import download_artifacts
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from safetensors import SafetensorError, safe_open
+
+from transfer_model.errors import cause
+from transfer_registry.errors import RegistryError
+
+CHECKSUMS_FILE = "SHA256SUMS"
+CHECKSUMS_TAG = "platform.checksums"
+"""Tag of a logged model with the SHA-256 of its `SHA256SUMS`."""
+CLASSES_KEY = "classes"
+"""`MLmodel` metadata key for the class names, in the order of the network's outputs."""
+MODEL_FILE = "MLmodel"
+ARTIFACT_FOLDER = "artifacts/model"
+"""Folder of `model.json`, weights and reference features in the folder of a classifier."""
+REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
+
+_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
+_UNLISTED = (CHECKSUMS_FILE, "README.md")
+"""Names of files without a checksum. The model card may be edited."""
+
+
+def write_checksums(folder: Path) -> str:
+    """Writes `SHA256SUMS` for the files below a folder and returns the SHA-256 of the list."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNLISTED)
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.suffix != ".pyc"]
+    (folder / CHECKSUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    return _sha256(folder / CHECKSUMS_FILE)
+
+
+def find_damage(folder: Path, recorded: str | None = None) -> list[str]:
+    """Returns one clause, such as `MLmodel is missing`, for each damaged file of a model.
+
+    A model without `SHA256SUMS` was logged by another tool or an earlier version. Only the format of its files is
+    checked then, so that other changes are not detected.
+
+    Args:
+        folder: Folder of the MLflow model.
+        recorded: Expected digest of `SHA256SUMS`; without it, this list may be missing.
+    """
+    checksums = folder / CHECKSUMS_FILE
+    if recorded is None and not checksums.exists():
+        return list(_find_unreadable(folder))
+    damage = list(_find_change(folder, CHECKSUMS_FILE, recorded))
+    return damage or list(_find_changes(folder, checksums.read_bytes().decode(errors="replace")))
+
+
+def local_folder(uri: str, temporary: str | None = None) -> Path:
+    """Returns the folder with the files of a model, without checking them.
+
+    Args:
+        uri: MLflow URI or path. Files on this machine are used in place, and MLflow writes nothing beside them.
+        temporary: Folder for files that must be downloaded; by default, MLflow creates one.
+
+    Raises:
+        RegistryError: The folder does not exist, or the files cannot be downloaded.
+    """
+    try:
+        location = uri
+        if uri.startswith("models:/"):
+            location = str(ModelsArtifactRepository.get_underlying_uri(uri))  # type: ignore[no-untyped-call]
+        if not is_local_uri(location):  # type: ignore[no-untyped-call]
+            return Path(download_artifacts(artifact_uri=location, dst_path=temporary))
+    except Exception as error:  # the clients of artifact stores raise exceptions of their own
+        raise RegistryError(f"cannot get the files of {uri}: {cause(error)}") from error
+    folder = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
+    if not folder.is_dir():
+        raise RegistryError(f"the folder of {uri} is missing: {folder}; {REMEDY}")
+    return folder
+
+
+def open_folder(uri: str, temporary: str | None = None, recorded: str | None = None) -> Path:
+    """Returns the folder of a model after checking its files; see `local_folder` and `find_damage`.
+
+    Raises:
+        RegistryError: The files are missing, cannot be downloaded, or are damaged; the message names all damaged files.
+    """
+    folder = local_folder(uri, temporary)
+    if damage := find_damage(folder, recorded):
+        raise RegistryError(f"the files of {uri} in {folder} are damaged: {'; '.join(damage)}; {REMEDY}")
+    return folder
+
+
+def read_metadata(uri: str) -> Mapping[str, Any]:
+    """Returns the metadata in the `MLmodel` file of a model; raises RegistryError if its files are damaged."""
+    content = yaml.safe_load((open_folder(uri) / MODEL_FILE).read_text(encoding="utf-8"))
+    return content.get("metadata") or {}
+
+
+def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
+    """Returns the class names in a model's metadata, in output order; raises RegistryError if there are none."""
+    classes = (metadata or {}).get(CLASSES_KEY)
+    if not classes:
+        raise RegistryError(f"{uri} is not a classifier logged by this platform: its metadata has no class names")
+    return tuple(classes)
+
+
+def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
+    for line in checksums.splitlines(keepends=True):
+        if match := _LINE.fullmatch(line):
+            yield from _find_change(folder, match["name"], match["digest"])
+        else:
+            yield f"{CHECKSUMS_FILE} has an invalid line: {line.strip()[:80]!r}"
+    if f"  {MODEL_FILE}\n" not in checksums:
+        yield f"{CHECKSUMS_FILE} does not list {MODEL_FILE}"
+
+
+def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:
+    """Yields a clause if a file cannot be read or does not have the expected SHA-256 (None: any)."""
+    try:
+        if expected not in (None, _sha256(folder / name)):
+            yield f"{name} has changed since the model was registered"
+    except FileNotFoundError:
+        yield f"{name} is missing"
+    except OSError as error:
+        yield f"{name} cannot be read: {cause(error)}"
+
+
+def _find_unreadable(folder: Path) -> Iterator[str]:
+    names = [MODEL_FILE]
+    if (folder / ARTIFACT_FOLDER).is_dir():
+        from transfer_model.classifier import FILES  # imports torch
+
+        names += [f"{ARTIFACT_FOLDER}/{name}" for name in FILES]
+    for name in names:
+        try:
+            _require_format(folder / name)
+        except FileNotFoundError:
+            yield f"{name} is missing"
+        except (OSError, ValueError, yaml.YAMLError, SafetensorError) as error:
+            yield f"{name} cannot be read: {cause(error)}"
+
+
+def _require_format(path: Path) -> None:
+    """Reads an `MLmodel`, JSON or safetensors file; of the last, only the header and the size are checked."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy"):
+            return
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise ValueError("it contains no fields")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
