@@ -40,7 +40,7 @@ class TestLocateWeights:
 
     def test_of_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.safetensors"
-        file.touch()
+        file.write_bytes(b"\x80\x02")
         assert weight_sources.locate_weights("resnet18", str(file)) == weight_sources.WeightSource(
             "mine.safetensors", path=file
         )
