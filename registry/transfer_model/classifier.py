@@ -115,7 +115,7 @@ class Classifier:
 
         Raises:
             UnreadableImageError: An image cannot be decoded; the message identifies the first such image by its path,
-                or by its zero-based row, such as `row 3`.
+                or by its zero-based row index, such as `row 3`.
         """
         count, starts = len(images), range(0, len(images), self._batch_size)
         result = ClassifierOutput(np.empty((count, len(self.classes)), np.float32), np.empty(count, np.float32))

@@ -41,7 +41,7 @@ def decode(
     high-bit-depth grayscale to 8 bits, and uses the first frame of an animation.
 
     Args:
-        source: Content or path of a file in one of the `formats.ACCEPTED`.
+        source: Content or path of a file in one of the formats in `formats.ACCEPTED`.
         name: Name used in error messages if `source` is not a path.
         min_side: If set, JPEGs are decoded faster, at the smallest scale (1, 1/2, 1/4 or 1/8) at which both sides still
             have at least this many pixels. None means full size.
@@ -173,7 +173,7 @@ def _to_rgb(image: Image.Image, intensity: Intensity | None) -> Image.Image:
 def _hide_pillow_warnings() -> None:
     """Hides Pillow's warnings about corrupt EXIF data and decompression bombs; undecodable images still raise errors.
 
-    The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call puts it first again.
+    The filter is never removed, because `warnings.catch_warnings` is not thread-safe. Each call moves it to the front.
     """
     if tuple(warnings.filters[:1]) != (_PILLOW_FILTER,):
         warnings.filterwarnings("ignore", category=Warning, module=_PILLOW)

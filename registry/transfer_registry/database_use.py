@@ -21,7 +21,7 @@ LEFT JOIN tags AS child ON child.run_uuid = runs.run_uuid AND child.key = 'mlflo
 LEFT JOIN tags AS parents ON parents.run_uuid = child.value AND parents.key = :study
 WHERE runs.status = 'RUNNING'
 """
-"""IDs of running runs, and the names of the studies to which they belong."""
+"""IDs of active runs, and the names of the studies to which they belong."""
 
 
 def require_no_study(folder: Path) -> None:

@@ -94,7 +94,7 @@ def holder_of(lock: Path) -> str | None:
 
 
 def last_holder(lock: Path) -> str:
-    """Returns the last process that acquired a lock with `busy`; empty if none is recorded."""
+    """Returns the last process that acquired a lock through `busy`; empty if none is recorded."""
     with suppress(OSError):
         return lock.with_name("holder").read_text()
     return ""

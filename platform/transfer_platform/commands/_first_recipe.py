@@ -31,7 +31,7 @@ class InspectedDataset:
     """A dataset's inspection results and resolved splits.
 
     Attributes:
-        unusable: `dataset.exclude` patterns of classes and files that a run could not use, each with the reason.
+        unusable: `dataset.exclude` patterns for classes and files that a run could not use, each with the reason.
     """
 
     inspection: Inspection

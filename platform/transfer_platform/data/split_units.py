@@ -72,10 +72,10 @@ def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitU
 
 
 def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUnit]:
-    """Divides each unit of near duplicates that has too many images of a class into its parts.
+    """Splits each unit of near duplicates that contains too many images of a class into parts.
 
     A unit has too many images if its share of the class is greater than both `fraction` and `1 - fraction`. If it were
-    not divided, the other side might get only a single image of the class.
+    not split, either test or the rest might get only a single image of the class.
     """
     share = max(fraction, 1 - fraction)
     totals: Counter[str] = Counter()

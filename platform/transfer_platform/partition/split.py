@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces a network in its current mode; returns `known` if its graph is equal, otherwise observes the new graph."""
+    """Traces a network in its current mode; returns `known` if the graph is still the same, otherwise observes the new one."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known

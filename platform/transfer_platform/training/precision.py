@@ -118,7 +118,7 @@ def _lower_precision(device: torch.device) -> str | None:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions; timing even a single emulated step would take too long."""
+    """Returns True if the CPU has no bfloat16 instructions, so that timing even one emulated step takes too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
