@@ -97,7 +97,7 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
 
 
 def registry_identity(database: Path) -> Identity | None:
-    """Returns the identity stored in a database; None if there is no database, or the platform has not opened it yet."""
+    """Returns the identity stored in a database; None if there is no database or the platform has not opened it."""
     if not database.exists():
         return None
     with connect(database) as connection:

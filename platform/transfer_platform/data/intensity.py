@@ -29,8 +29,8 @@ def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySet
     """Returns the range that a setting stands for, or `full`.
 
     `auto` becomes 0 to 1, or 0 to 2^n - 1 with n >= 8: the smallest range that covers the values of the training images
-    (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0. Values of at
-    most 5% of the images are ignored if they would make the range more than eight times as large. If no training image
+    (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0. Outliers in
+    at most 5% of the images are ignored if they would make the range over eight times as large. If no training image
     has more than 8 bits, `auto` becomes `full`.
 
     Args:

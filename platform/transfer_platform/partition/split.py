@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces a network in its current mode; returns `known` if the graph is still the same, otherwise observes the new one."""
+    """Traces a network in its current mode; returns `known` if the graph is the same, or else observes it."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
