@@ -12,9 +12,9 @@ import pickle
 import re
 import sys
 import tarfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,10 +27,7 @@ STATE_DICTS = "state_dicts"
 """Key of the target's metadata."""
 
 REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
-"""Exit statuses: the file cannot be read; reading takes more memory than allowed; the target cannot be written.
-
-In the first and last cases, the reason is written to standard error.
-"""
+"""Exit statuses: the file cannot be read, reading takes too much memory, or the target cannot be written."""
 
 _MAX_DEPTH = 2
 """State dicts nested deeper than this in a checkpoint are ignored."""
@@ -87,6 +84,8 @@ def _plain_tensor(
     rebuild: Callable[..., object], _class: object, arguments: Iterable[object], _state: object
 ) -> object:
     """Rebuilds an instance of a tensor subclass as a plain tensor."""
+    if not _is_safe(rebuild):
+        raise pickle.UnpicklingError("it rebuilds a tensor with a function that is not known to be safe")
     return rebuild(*arguments)
 
 
@@ -112,28 +111,52 @@ class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow t
         return _weights_only_unpickler._get_allowed_globals().get(name, Placeholder)
 
 
+def _is_safe(called: object) -> bool:
+    """Returns True for torch's list of safe functions and classes, and for placeholders."""
+    safe = (_plain_tensor, Placeholder, *_weights_only_unpickler._get_allowed_globals().values())
+    return isinstance(called, Placeholder) or any(called is each for each in safe)
+
+
+def _is_one_of(*types: type) -> Callable[[object], bool]:
+    return lambda changed: isinstance(changed, (*types, Placeholder))
+
+
 def _restricted(
-    operation: Callable[[Any], None], changed: Callable[[RestrictedUnpickler], object], types: tuple[type, ...]
+    operation: Callable[[Any], None],
+    operand: Callable[[RestrictedUnpickler], object],
+    is_allowed: Callable[[object], bool],
 ) -> Callable[[Any], None]:
     def restricted(unpickler: RestrictedUnpickler) -> None:
-        if not isinstance(changed(unpickler), types):
-            raise pickle.UnpicklingError(f"it changes an object of type {type(changed(unpickler)).__name__}")
+        if not is_allowed(operand(unpickler)):
+            raise pickle.UnpicklingError(f"it calls or changes an object of type {type(operand(unpickler)).__name__}")
         operation(unpickler)
 
     return restricted
 
 
-RestrictedUnpickler.dispatch = pickle._Unpickler.dispatch | {
-    opcode[0]: _restricted(pickle._Unpickler.dispatch[opcode[0]], changed, (*types, Placeholder))
-    for opcode, changed, types in (
-        (pickle.SETITEM, lambda unpickler: unpickler.stack[-3], (dict,)),
-        (pickle.SETITEMS, _at_mark, (dict,)),
-        (pickle.APPEND, lambda unpickler: unpickler.stack[-2], (list,)),
-        (pickle.APPENDS, _at_mark, (list,)),
-        (pickle.ADDITEMS, _at_mark, (set,)),
-        (pickle.BUILD, lambda unpickler: unpickler.stack[-2], (Tensor, dict)),
-    )
-}
+def _refuse_operation(_unpickler: RestrictedUnpickler) -> None:
+    raise pickle.UnpicklingError("it contains an operation that torch.save never writes")
+
+
+RestrictedUnpickler.dispatch = (
+    pickle._Unpickler.dispatch
+    | {
+        opcode[0]: _restricted(pickle._Unpickler.dispatch[opcode[0]], operand, is_allowed)
+        for opcode, operand, is_allowed in (
+            (pickle.SETITEM, lambda unpickler: unpickler.stack[-3], _is_one_of(dict)),
+            (pickle.SETITEMS, _at_mark, _is_one_of(dict)),
+            (pickle.APPEND, lambda unpickler: unpickler.stack[-2], _is_one_of(list)),
+            (pickle.APPENDS, _at_mark, _is_one_of(list)),
+            (pickle.ADDITEMS, _at_mark, _is_one_of(set)),
+            (pickle.BUILD, lambda unpickler: unpickler.stack[-2], _is_one_of(Tensor, dict)),
+            (pickle.REDUCE, lambda unpickler: unpickler.stack[-2], _is_safe),
+            (pickle.NEWOBJ, lambda unpickler: unpickler.stack[-2], _is_safe),
+            # Keyword arguments of torch's constructors could be memory addresses.
+            (pickle.NEWOBJ_EX, lambda unpickler: unpickler.stack[-3], lambda called: called is Placeholder),
+        )
+    }
+    | {each[0]: _refuse_operation for each in (pickle.OBJ, pickle.INST, pickle.EXT1, pickle.EXT2, pickle.EXT4)}
+)
 
 
 class _PickleModule:
@@ -144,6 +167,20 @@ class _PickleModule:
     @staticmethod
     def load(file: BinaryIO, *, encoding: str) -> object:
         return RestrictedUnpickler(file, encoding=encoding).load()
+
+
+@contextmanager
+def _no_torch_script() -> Iterator[None]:
+    """Prevents `torch.load` from running the code of a TorchScript archive, however torch recognizes one."""
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise ValueError("it is a TorchScript archive")
+
+    original, torch.jit.load = torch.jit.load, refuse
+    try:
+        yield
+    finally:
+        torch.jit.load = original
 
 
 def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
@@ -157,13 +194,8 @@ def load(path: Path) -> Any:  # noqa: ANN401 - the content of a torch file
         if tarfile.is_tarfile(file):
             raise ValueError("it is a tar archive")
         file.seek(0)
-        if zipfile.is_zipfile(file) and any(
-            name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist()
-        ):
-            raise ValueError("it is a TorchScript archive")
-        file.seek(0)
         # `torch.load` is given the open file because it decides by the name how to read a path
-        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
+        with _no_torch_script(), torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
             return torch.load(file, "cpu", pickle_module=_PickleModule, weights_only=False)
 
 

@@ -7,8 +7,10 @@ import io
 import pickle
 import re
 import resource
+import struct
 import subprocess
 import tempfile
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,3 +199,32 @@ def test_a_torchscript_archive_is_an_error_with_the_reason(tmp_path: Path) -> No
     torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2)).save(tmp_path / "weights.pt")
     with pytest.raises(WeightsError, match="it is a TorchScript archive"):
         read_state_dicts(tmp_path / "weights.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_torchscript_archive_with_two_directories_is_not_run(tmp_path: Path) -> None:
+    """Python reads the last directory of this ZIP file, torch the first, which lists `constants.pkl`."""
+    torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2)).save(str(tmp_path / "script.pt"))
+    content = (tmp_path / "script.pt").read_bytes()
+    with zipfile.ZipFile(tmp_path / "script.pt") as archive:
+        start, count = archive.start_dir, len(archive.infolist())
+    directory = content[start : content.rfind(b"PK\6\6")] if b"PK\6\6" in content else content[start:-22]
+    decoy = directory.replace(b"/constants.pkl", b"/constantz.pkl")
+    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, count, count, len(directory), start, 0)
+    file = tmp_path / "weights.pth"
+    file.write_bytes(content[:start] + directory + decoy + end)
+    assert not any(each.endswith("/constants.pkl") for each in zipfile.ZipFile(file).namelist())
+    with pytest.raises(WeightsError, match="TorchScript archive"):
+        read_state_dicts(file)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04ctorch.storage\nUntypedStorage\nK\x08\x85}\x8c\x09allocatorK\x07s\x92.", b"(itorch\nSize\n."]
+)
+def test_operations_that_torch_never_writes_are_refused(content: bytes, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "base.pth")
+    with zipfile.ZipFile(tmp_path / "base.pth") as base, zipfile.ZipFile(tmp_path / "weights.pth", "w") as changed:
+        for name in base.namelist():
+            changed.writestr(name, content if name.endswith("data.pkl") else base.read(name))
+    with pytest.raises(WeightsError, match=r"calls or changes|never writes"):
+        read_state_dicts(tmp_path / "weights.pth")
