@@ -19,7 +19,7 @@ SELECT runs.run_uuid, COALESCE(own.value, parents.value) FROM runs
 LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = :study
 LEFT JOIN tags AS child ON child.run_uuid = runs.run_uuid AND child.key = 'mlflow.parentRunId'
 LEFT JOIN tags AS parents ON parents.run_uuid = child.value AND parents.key = :study
-WHERE runs.status = 'RUNNING'
+WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
 """
 """IDs of active runs, and the names of the studies to which they belong."""
 

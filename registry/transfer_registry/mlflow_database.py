@@ -26,7 +26,10 @@ from transfer_registry.sqlite_files import back_up, connect, connect_exclusively
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
-_COLUMNS = {"experiments": {"experiment_id", "artifact_location"}, "runs": {"run_uuid", "artifact_uri", "status"}}
+_COLUMNS = {
+    "experiments": {"experiment_id", "artifact_location"},
+    "runs": {"run_uuid", "artifact_uri", "status", "lifecycle_stage"},
+}
 """Tables and columns that every version of MLflow creates."""
 
 _logger = logging.getLogger(__name__)
@@ -193,7 +196,8 @@ def _write_identity(database: Path, identity: Identity, *, is_temporary: bool) -
         count = write_identity(connection, identity)
     _logger.warning(
         "This project folder was copied or moved from %s: %d locations in %s now point to %s; the backup is %s%s",
-        identity.moved_from, count, database.name, identity.file.parent, backup, _missing_artifacts(identity),
+        identity.moved_from, count, database.name, identity.file.parent, backup,
+        _missing_artifacts(identity) if count else "",
     )  # fmt: skip
 
 

@@ -128,7 +128,8 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
     """Returns the folder from which a database without a record was moved, or None if it was not moved.
 
     A new MLflow database contains experiment 0, which is stored in `mlruns/0`. The database was moved with its
-    artifacts if its current folder contains `mlruns` but no experiment's location is in this folder.
+    artifacts if no experiment's location is in its current folder, but the folder contains `mlruns`: either with the
+    files of an experiment, or because they no longer exist in the former folder.
     """
     rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
     paths = {str(number): path for number, location in rows if (path := _local_path(location))}
@@ -138,7 +139,9 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
     if any(path.is_relative_to(folder) for path in paths.values()):
         return None
     former = first.parent.parent
-    return None if _is_same_folder(former, folder) else former
+    places = [folder / path.relative_to(former) for path in paths.values() if path.is_relative_to(former)]
+    has_moved = any(map(exists, places)) or not exists(former / "mlruns")
+    return former if has_moved and not _is_same_folder(former, folder) else None
 
 
 def _is_original(recorded: Identity) -> bool:

@@ -221,7 +221,9 @@ def test_names_are_shown_where_they_could_end_a_comment(fill) -> None:
 def test_no_file_is_replaced(fill, capsys) -> None:
     fill(ant=30, bee=30)
     Path("our-photos.yaml").write_text("mine")
-    with pytest.raises(StorageError, match=r"our-photos\.yaml already exists; delete it, or choose another file with --out"):
+    with pytest.raises(
+        StorageError, match=r"our-photos\.yaml already exists; delete it, or choose another file with --out"
+    ):
         write_first_recipe("Our photos")
     with pytest.raises(SystemExit) as end:
         main(["init", "Our photos", "--out", "recipes/first.yaml"])

@@ -22,14 +22,14 @@ def mlflow_file() -> Callable[..., Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(folder / name)) as connection, connection:
             connection.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
-            connection.execute("CREATE TABLE runs (run_uuid, artifact_uri, status)")
+            connection.execute("CREATE TABLE runs (run_uuid, artifact_uri, status, lifecycle_stage)")
             connection.execute("CREATE TABLE tags (key, value, run_uuid)")
             connection.execute("CREATE TABLE alembic_version (version_num)")
             connection.execute("INSERT INTO experiments VALUES (0, ?)", [f"{folder}/mlruns/0"])
             for run in runs:
                 (folder / "mlruns" / "0" / run / "artifacts").mkdir(parents=True)
                 connection.execute(
-                    "INSERT INTO runs VALUES (?, ?, 'FINISHED')", [run, f"{folder}/mlruns/0/{run}/artifacts"]
+                    "INSERT INTO runs VALUES (?, ?, 'FINISHED', 'active')", [run, f"{folder}/mlruns/0/{run}/artifacts"]
                 )
             if revision:
                 connection.execute("INSERT INTO alembic_version VALUES (?)", [revision])

@@ -70,6 +70,14 @@ def test_a_database_with_a_running_run_is_not_relocated(project: Path, monkeypat
     assert (place / "mlflow.db").read_bytes() == before
 
 
+def test_a_deleted_run_does_not_prevent_a_relocation(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_run(project)
+    execute(project, "UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = 'a'")
+    place = seen_elsewhere(project, monkeypatch)
+    mlflow_server.require_registry()
+    assert all(location.startswith(str(place)) for location in locations(place / "mlflow.db"))
+
+
 def test_a_command_that_reads_uses_a_temporary_copy_until_the_run_has_ended(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

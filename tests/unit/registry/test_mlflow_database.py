@@ -61,7 +61,7 @@ def folder(file: Path) -> None:
         (
             of_another_tracker,
             "is not an MLflow database: it does not contain the columns experiments.artifact_location, "
-            "runs.artifact_uri, runs.run_uuid; move it away",
+            "runs.artifact_uri, runs.lifecycle_stage, runs.run_uuid; move it away",
         ),
         (folder, "cannot be used as a database: unable to open database file"),
     ],

@@ -91,9 +91,15 @@ def test_a_folder_that_was_moved_before_the_platform_opened_it_points_to_itself(
     assert all(Path(location).is_relative_to(tmp_path / "new") for location in locations(tmp_path / "new/mlflow.db"))
 
 
-def test_artifacts_that_never_were_beside_the_database_are_left_alone(tmp_path: Path, mlflow_file: Write) -> None:
+@pytest.mark.parametrize("has_empty_folder", [False, True])
+def test_artifacts_that_never_were_beside_the_database_are_left_alone(
+    tmp_path: Path, mlflow_file: Write, *, has_empty_folder: bool
+) -> None:
     mlflow_file(tmp_path / "elsewhere", "a")
+    (tmp_path / "elsewhere" / "mlruns").mkdir(exist_ok=True)
     database = tmp_path / "mlflow.db"
+    if has_empty_folder:
+        (tmp_path / "mlruns").mkdir()
     shutil.move(tmp_path / "elsewhere" / "mlflow.db", database)
     before = locations(database)
     for _ in range(2):
