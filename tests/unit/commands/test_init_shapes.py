@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folder_shapes import RUNS, Write
+from folder_shapes import RUNS, Write, write_classes
 
 from transfer_platform.commands.init import write_first_recipe
 from transfer_platform.data.dataset import open_dataset
@@ -45,8 +45,7 @@ def nothing(write: Write) -> None:
 
 
 def one_class(write: Write) -> None:
-    for number in range(9):
-        write(f"ant/{number}.png")
+    write_classes(write, "ant")
 
 
 def images_without_classes(write: Write) -> None:
@@ -55,14 +54,11 @@ def images_without_classes(write: Write) -> None:
 
 
 def one_image_in_every_class(write: Write) -> None:
-    for label in range(40):
-        write(f"{label}/0.png")
+    write_classes(write, *map(str, range(40)), images=1)
 
 
 def two_images_in_every_class(write: Write) -> None:
-    for label in range(4):
-        write(f"{label}/0.png")
-        write(f"{label}/1.png")
+    write_classes(write, *map(str, range(4)), images=2)
 
 
 def links_that_lead_out(write: Write) -> None:
