@@ -103,7 +103,8 @@ def open_folder(uri: str, temporary: str | None = None, recorded: str | None = N
 def read_metadata(uri: str) -> Mapping[str, Any]:
     """Returns the metadata in the `MLmodel` file of a model; raises RegistryError if its files are damaged."""
     with TemporaryDirectory() as temporary:
-        return _metadata(open_folder(uri, temporary))
+        content = yaml.safe_load((open_folder(uri, temporary) / MODEL_FILE).read_text(encoding="utf-8"))
+    return content.get("metadata") or {}
 
 
 def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
@@ -112,19 +113,6 @@ def classes_of(metadata: Mapping[str, Any] | None, uri: str) -> tuple[str, ...]:
     if not classes:
         raise RegistryError(f"{uri} is not a classifier logged by this platform: its metadata has no class names")
     return tuple(classes)
-
-
-def _metadata(folder: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load((folder / MODEL_FILE).read_text(encoding="utf-8"))
-    return (content.get("metadata") if isinstance(content, dict) else None) or {}
-
-
-def _is_classifier(folder: Path) -> bool:
-    """Returns True if this platform logged the model; if `MLmodel` is damaged, `model.json` decides."""
-    try:
-        return CLASSES_KEY in _metadata(folder)
-    except (OSError, ValueError, yaml.YAMLError):
-        return (folder / ARTIFACT_FOLDER / "model.json").exists()
 
 
 def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
@@ -150,10 +138,11 @@ def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]
 
 def _find_unreadable(folder: Path) -> Iterator[str]:
     names = [MODEL_FILE]
-    if _is_classifier(folder):
+    if (folder / ARTIFACT_FOLDER).is_dir():
         from transfer_model.classifier import FILES  # imports torch
 
-        names += [f"{ARTIFACT_FOLDER}/{name}" for name in FILES]
+        if any((folder / ARTIFACT_FOLDER / name).exists() for name in FILES):  # otherwise, it is another tool's folder
+            names += [f"{ARTIFACT_FOLDER}/{name}" for name in FILES]
     for name in names:
         try:
             _require_format(folder / name)
