@@ -236,7 +236,7 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
         raise TargetError(re.sub(r"^.*I/O error: | \(os error \d+\).*", "", str(error))) from error
 
 
-def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
+def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401 - any value of a torch file
     if isinstance(value, Placeholder):
         value = _content(value)
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:

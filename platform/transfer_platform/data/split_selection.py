@@ -1,4 +1,4 @@
-"""Selection of the units of images that are in `test`, and the limits for sets of near duplicates."""
+"""Selection of `test` from units of images, and limits for near duplicates."""
 
 from __future__ import annotations
 
