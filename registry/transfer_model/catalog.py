@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing by name of the weights, default first; the only key is "" if no weights are named.
+        preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights are named.
     """
 
     name: str
@@ -131,7 +131,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if it is not in the file."""
+    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if the file lacks it."""
     return _read_entry(name, resolve(name), _content())
 
 

@@ -20,7 +20,7 @@ from transfer_platform.training.hardware import describe_hardware
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIN_SPEEDUP = 1.3
-"""Minimum speedup over float32 for which a lower precision is selected."""
+"""Minimum speedup over float32 at which a lower precision is selected."""
 ROUNDS = 5
 """Maximum number of timed steps in each precision."""
 CPU_BATCH_SIZE = 4
@@ -118,7 +118,7 @@ def _lower_precision(device: torch.device) -> str | None:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions, so that timing even one emulated step takes too long."""
+    """Returns True if the CPU has no bfloat16 instructions, so timing even one emulated step would take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -142,8 +142,8 @@ def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -
 def _speedup(precision: str, device: torch.device, step: Callable[[], object]) -> float:
     """Returns the time of a float32 step divided by the time of a step in another precision.
 
-    The result is the median over up to `ROUNDS` pairs of steps. The steps of a pair run one after the other, so a
-    machine that becomes busy usually slows down both.
+    The result is the median over up to `ROUNDS` pairs of steps. The two steps of a pair run back to back, so a
+    spike in machine load usually slows down both.
     """
     ratios: list[float] = []
     while len(ratios) < ROUNDS and not (len(ratios) > 1 and max(ratios) < 0.5):
