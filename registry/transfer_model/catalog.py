@@ -131,7 +131,7 @@ def describe_backbone(backbone: Backbone, name: str) -> BackboneInfo:
 
 
 def shipped_info(name: str) -> BackboneInfo | None:
-    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if the file lacks it."""
+    """Describes a backbone from `catalog.json`, ignoring library versions; returns None if it is not in the file."""
     return _read_entry(name, resolve(name), _content())
 
 

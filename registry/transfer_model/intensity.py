@@ -50,7 +50,7 @@ def describe(intensity: Intensity | None) -> str:
         )
     return (
         "In grayscale images with more than 8 bits, the values from 0 (black) to 65535 (white) are scaled to 0-255; in "
-        "floating-point images, white is 1 if no pixel exceeds 1, or 255 if no pixel exceeds 255."
+        "floating-point images, white is the smallest of 1, 255 and 65535 that no pixel exceeds."
     )
 
 

@@ -40,8 +40,8 @@ class Changes:
     """Changes that a database needs before it is opened.
 
     Attributes:
-        revision: Revision of the tables if they must be upgraded; an empty string if the database does not contain a
-            revision, None if the tables are up to date.
+        revision: Current revision of the tables if they must be upgraded; an empty string if the database does not
+            contain a revision, None if the tables are up to date.
         identity: Identity to write into the database; None if it already contains the correct one.
     """
 

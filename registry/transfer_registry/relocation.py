@@ -1,8 +1,8 @@
 """Rewrites locations in MLflow's database after its folder is moved or copied.
 
 MLflow stores the absolute location of each experiment, run and model. When the folder is moved or copied, these
-locations still point to the original folder, and a copy would write its models there. Therefore, the database records
-its own path. If it is opened in another folder, all locations below the recorded folder are rewritten.
+locations still point to the original folder, and a copy would write its models there. To detect this, the database
+records its own path. If it is opened in another folder, all locations below the recorded folder are rewritten.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def require_validation(validation: Collection[SplitUnit], noun: str) -> None:
     """Raises a `SplitError` if no unit was selected for validation."""
     if not validation:
         raise SplitError(
-            f"validation has no images: no class has two {noun} outside test; add images, or set "
+            f"validation has no images: no class has two {noun} outside the test split; add images, or set "
             "dataset.splits.validation or dataset.splits.test to a folder or to manifest rows"
         )
 

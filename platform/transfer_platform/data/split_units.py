@@ -41,8 +41,8 @@ class SplitUnit:
 def form_units(images: Sequence[ImageRecord], similar: Collection[Collection[str]] = ()) -> list[SplitUnit]:
     """Forms the units of a dataset: its groups if it has any, otherwise its distinct images.
 
-    Groups that share an image form one unit, as do units that contain near duplicates of each other. Near
-    duplicates are not joined if a class would then have a single unit, because such a class cannot be divided.
+    Groups that share an image are merged into one unit, as are units that contain near duplicates of each other. Near
+    duplicates are not merged if a class would then have a single unit, because such a class cannot be divided.
 
     Args:
         images: Images, sorted by label.
@@ -195,7 +195,7 @@ class _Selection:
                 shares.add(units[index])
 
     def complete(self, keep: int) -> list[str]:
-        """Moves units so that every class is in test and in the rest; returns the classes for which this fails.
+        """Moves units so that test and the rest contain every class; returns the classes for which this is impossible.
 
         The rest gets at least `keep` units of each class, if the class has more than `keep` units.
         """

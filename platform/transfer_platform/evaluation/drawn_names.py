@@ -69,7 +69,7 @@ def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def in_one_font(lines: Sequence[str]) -> tuple[str, str]:
-    """Joins lines into one string; also returns the path of the font that lacks the fewest of the string's characters.
+    """Joins lines into one string; also returns the path of the font that covers most of the string's characters.
 
     Pillow draws a string in a single font; characters that the font lacks are replaced with escape sequences.
     """

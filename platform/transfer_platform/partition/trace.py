@@ -37,7 +37,7 @@ def trace(network: Network) -> fx.GraphModule:
 
 
 def _trace(network: Network, leaves: tuple[str, ...], proxy_buffers: bool) -> fx.GraphModule:
-    """Traces the network. With `proxy_buffers`, values computed from buffers become operations instead of constants."""
+    """Traces the network. With `proxy_buffers`, computations on buffers are recorded instead of stored as constants."""
     module, tracer = _BackboneModule(network), _Tracer(leaves)
     tracer.proxy_buffer_attributes = proxy_buffers
     return fx.GraphModule(module, tracer.trace(module))

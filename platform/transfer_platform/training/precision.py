@@ -88,7 +88,7 @@ def _cache_key(recipe: Recipe, network: Network, device: torch.device, batch_siz
 
 
 def _time_network(recipe: Recipe, device: torch.device, network: Network, batch_size: int) -> str | None:
-    """Returns the fastest precision of a network; see `fastest_precision`."""
+    """Returns the fastest precision for a network; see `fastest_precision`."""
     trainable = recipe.backbone.freeze_through != "all"
     step = partial(_step, network, device, batch_size, trainable)
     try:
