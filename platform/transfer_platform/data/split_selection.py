@@ -106,7 +106,7 @@ class _Selection:
                 shares.add(units[index])
 
     def complete(self, keep: int) -> list[str]:
-        """Moves units so that every class is in test and in the rest; returns the classes for which this fails.
+        """Moves units so that test and the rest contain every class; returns the classes for which this is impossible.
 
         The rest gets at least `keep` units of each class, if the class has more than `keep` units.
         """
