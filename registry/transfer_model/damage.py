@@ -94,7 +94,7 @@ def _require_all_tiles(codestream: bytes) -> None:
 
 
 def _load_png(image: Image.Image, content: bytes) -> None:
-    compressed = b"".join(_verified_parts(content))
+    parts = list(_verified_parts(memoryview(content)))
     image.load()
     width, height = image.size
     depth, color, interlaced = content[24], content[25], content[28]
@@ -103,20 +103,20 @@ def _load_png(image: Image.Image, content: bytes) -> None:
         return
     # Counting takes long, so it is done only if the last row is black. An interlaced image has a few bytes more.
     expected = height * (1 + ceil(width * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] / 8))
-    inflater, found = zlib.decompressobj(), 0
+    compressed, inflater, found = b"".join(parts), zlib.decompressobj(), 0
     while compressed and found < expected and (rows := inflater.decompress(compressed, 1 << 20)):
         found, compressed = found + len(rows), inflater.unconsumed_tail
     if found < expected:
         raise DamagedDataError(f"it has {found:,} of {expected:,} bytes of pixels")
 
 
-def _verified_parts(content: bytes) -> Iterator[bytes]:
+def _verified_parts(content: memoryview) -> Iterator[memoryview]:
     """Yields the compressed pixels of a PNG image after verifying their checksums."""
     position = 8
-    while (kind := content[position + 4 : position + 8]) not in (b"IEND", b""):
+    while (kind := bytes(content[position + 4 : position + 8])) not in (b"IEND", b""):
         end = position + 8 + int.from_bytes(content[position : position + 4], "big")
         if kind == b"IDAT":
-            if zlib.crc32(memoryview(content)[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
                 raise DamagedDataError("its data does not match its checksum")
             yield content[position + 8 : end]
         position = end + 4
