@@ -1,7 +1,7 @@
 """Detects processes that may be using MLflow's SQLite database.
 
-When a run starts, MLflow stores the location of the run's files. If stored locations were changed, a running process
-would therefore continue to write to the former folder or lose its files.
+When a run starts, MLflow stores the location of the run's files. If the stored location changed during the run,
+the run's process would continue to write to the former folder or lose its files.
 """
 
 import shlex
@@ -29,16 +29,16 @@ def require_no_study(folder: Path) -> None:
     for lock in _study_locks(folder):
         if holder := holder_of(lock):
             raise DatabaseInUseError(
-                f"study {lock.parent.name} is running in {folder}: {holder}; wait until it finishes, or stop it, and "
-                "run the command again"
+                f"study {lock.parent.name} is running in {folder}: {holder}; wait for it to finish, or stop it, "
+                "then run the command again"
             )
 
 
 def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
     """Checks that no process can still be writing to a run.
 
-    A run of a study cannot be running if no process holds the study's lock and the last holder ran on this machine.
-    A lock held by a process on another machine or on the host of a container may not be visible.
+    A study's run cannot be active if no process holds the study's lock and the last holder ran on this machine.
+    A lock held on another machine or on this container's host may be undetectable.
 
     Raises:
         DatabaseInUseError: A run has the status RUNNING, and its process may still exist.
@@ -49,8 +49,8 @@ def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
         if not (study and study.startswith(tuple(ended))):
             code = f"import mlflow; mlflow.MlflowClient({sqlite_url(file)!r}).set_terminated({run!r}, 'KILLED')"
             raise DatabaseInUseError(
-                f"run {run} in {file} has the status RUNNING, so its process may still write into the folder under "
-                f"its former path; wait until the run ends. If its process no longer exists, set its status with "
+                f"run {run} in {file} has the status RUNNING, so its process may still write to the folder's "
+                f"former path; wait until the run ends. If the process no longer exists, set the run's status with "
                 f"`{shlex.join(['python', '-c', code])}`"
             )
 

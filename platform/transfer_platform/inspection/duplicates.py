@@ -110,7 +110,7 @@ def group_similar(
 
     Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
     transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too, unless both images are
-    already in the same group. This saves time, because a thousand video frames form hundreds of thousands of pairs.
+    already in the same group. Skipping such pairs saves time: 1000 video frames form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -149,10 +149,11 @@ def _unmerged(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts of a tile that contain all of its pairs of similar hashes in different groups.
+    """Yields parts (rows, columns) of a tile that contain all pairs of images in different groups with similar hashes.
 
-    Frames from a fixed camera form one large group after the first tiles. Comparing them further, with one another or
-    with those of another camera, would take time that grows with the square of their number.
+    `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
+    these frames with each other, or with those of another camera, would take time that grows with the square of their
+    number.
     """
     groups, position, counts = np.unique(group[rows], return_inverse=True, return_counts=True)
     is_large = counts >= _LARGE

@@ -37,7 +37,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 
 MODEL = "ants-bees"
-REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
+REMEDY = "restore the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_a_version_without_recorded_checksums_is_named(folder: Path) -> None:
         output = platform("models", "verify").output
     finally:
         client.set_logged_model_tags(folder.parent.name, {CHECKSUMS_TAG: _digest(folder / "SHA256SUMS")})
-    assert f"files of 0 versions: unchanged; not checked, without recorded checksums: {MODEL}/1" in output
+    assert f"files of 0 versions: unchanged; not checked (no recorded checksums): {MODEL}/1" in output
 
 
 def _digest(file: Path) -> str:
