@@ -299,7 +299,7 @@ def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
 
 
 def limit_resources(size: int, seconds: int) -> None:
-    """Limits the process to additional `size` bytes of memory and `seconds` of CPU time, if the system supports this."""
+    """Limits the process to `size` more bytes of memory and `seconds` more of CPU time, if the system supports this."""
     try:
         import resource
 
