@@ -161,7 +161,7 @@ def require_database() -> None:
         try:
             prepare_database(file)
         except DatabaseInUseError as error:
-            problem = str(error)
+            problem = str(error) if changes.required else ""
     elif changes and changes.required:
         problem = f"{file} cannot be changed, because the file or its folder is read-only"
     if file and problem and not (selected and selected.problem):

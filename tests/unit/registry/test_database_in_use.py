@@ -182,3 +182,17 @@ def test_alternating_folders_lose_no_location(project: Path) -> None:
         project = project.rename(project.with_name(name))
         prepare_database(project / "mlflow.db")
     assert locations(project / "mlflow.db") == before
+
+
+def test_a_locked_database_whose_place_is_not_recorded_is_used_itself(
+    isolated: Path, mlflow_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_files, "BUSY_SECONDS", 0.05)
+    mlflow.set_tracking_uri(None)
+    database = mlflow_file(isolated, "a")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        mlflow_server.require_registry()
+    mlflow_server.require_original()
+    assert sqlite_files_of_mlflow() == database
+    mlflow.set_tracking_uri(None)
