@@ -53,11 +53,6 @@ class Changes:
         """True if MLflow needs the changes to read the database or its artifacts."""
         return self.revision is not None or bool(self.identity and self.identity.moved_from)
 
-    @property
-    def is_copy(self) -> bool:
-        """True if running processes use the original of this database, which still exists."""
-        return self.identity is not None and self.identity.is_copy
-
 
 def find_changes(database: Path, place: Path) -> Changes | None:
     """Returns the changes needed to open a database at the path `place`; None if it is missing, empty or up to date.
@@ -162,7 +157,7 @@ def _upgrade(database: Path, changes: Changes, *, is_temporary: bool) -> None:
     upgraded = database.with_name(f"{database.name}.upgraded")
     backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
     with connect_exclusively(database) as connection:
-        if not (is_temporary or changes.is_copy):
+        if not (is_temporary or (changes.identity and changes.identity.is_copy)):
             require_no_run(connection, database)
         try:
             back_up(connection, upgraded)

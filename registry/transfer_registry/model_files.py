@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # the library with which MLflow writes `MLmodel`
 from mlflow.artifacts import download_artifacts
-from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME, ModelsArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from safetensors import SafetensorError, safe_open
@@ -36,13 +36,12 @@ REMEDY = "copy the folder from a backup, or register a new version with `platfor
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
 _UNLISTED = (CHECKSUMS_FILE, "README.md")
-"""Names of files without a checksum. The model card may be edited."""
+"""Names of files without a checksum, in every folder. The model card may be edited."""
 
 
 def write_checksums(folder: Path) -> str:
     """Writes `SHA256SUMS` for the files below a folder and returns the SHA-256 of the list."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNLISTED)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.suffix != ".pyc"]
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _names(folder)]
     (folder / CHECKSUMS_FILE).write_text("".join(lines), encoding="utf-8")
     return _sha256(folder / CHECKSUMS_FILE)
 
@@ -123,6 +122,26 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
             yield f"{CHECKSUMS_FILE} has an invalid line: {line.strip()[:80]!r}"
     if f"  {MODEL_FILE}\n" not in checksums:
         yield f"{CHECKSUMS_FILE} does not list {MODEL_FILE}"
+        return
+    listed = {line.partition("  ")[2] for line in checksums.splitlines()}
+    for name in _names(folder):
+        if name not in listed:  # Python would import an additional module when it loads the model
+            yield f"{name} was added after the model was registered (delete it)"
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the relative paths of all files and links that must have a checksum.
+
+    Bytecode in `__pycache__` needs none, because `load_pyfunc` ignores it. MLflow adds a file to downloaded models.
+    """
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(
+        file.as_posix()
+        for file in files
+        if file.name not in _UNLISTED
+        and file != Path(REGISTERED_MODEL_META_FILE_NAME)
+        and not (file.suffix == ".pyc" and file.parent.name == "__pycache__")
+    )
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:
