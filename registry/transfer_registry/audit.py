@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,7 @@ def verify_files() -> FileAudit:
     found = {f"{each.name}/{each.version}": _check_version(client, each) for each in versions}
     checked = [damage for damage in found.values() if damage is not None]
     unchecked = [name for name, damage in found.items() if damage is None]
-    return FileAudit(tuple(chain.from_iterable(checked)), len(checked), tuple(unchecked))
+    return FileAudit(tuple(sentence for damage in checked for sentence in damage), len(checked), tuple(unchecked))
 
 
 def _check_version(client: MlflowClient, version: ModelVersion) -> list[str] | None:
@@ -80,8 +79,7 @@ def _check_version(client: MlflowClient, version: ModelVersion) -> list[str] | N
             return None
         if recorded is None and (version.source or "").startswith(_LOGGED_MODEL):
             damage.append(
-                f"{uri} contains {CHECKSUMS_FILE}, but the checksum of this list ({CHECKSUMS_TAG}) was deleted from "
-                "its logged model, or the logged model was deleted"
+                f"{uri} contains {CHECKSUMS_FILE}, but its logged model or the tag {CHECKSUMS_TAG} was deleted"
             )
         with TemporaryDirectory() as temporary:
             open_folder(uri, temporary, recorded)

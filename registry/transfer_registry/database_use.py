@@ -27,21 +27,15 @@ WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
 
 
 def require_no_study(database: Path) -> None:
-    """Checks that no study is running beside a database or in the working folder.
-
-    Raises:
-        DatabaseInUseError: A study is running, or may be running because its lock file cannot be opened.
-    """
+    """Raises a `DatabaseInUseError` if a study is running, or may be running because its lock cannot be opened."""
     for lock in _study_locks(database):
-        study = f"study {lock.parent.name} is running in {lock.parents[2]}"
+        state = f"study {lock.parent.name} is running in {lock.parents[2]}"
         try:
             holder = holder_of(lock)
         except StorageError as error:
-            raise DatabaseInUseError(f"it is unknown whether {study}: {error}") from error
+            raise DatabaseInUseError(f"it is unknown whether {state}: {error}") from error
         if holder:
-            raise DatabaseInUseError(
-                f"{study}: {holder}; wait until it finishes, or stop it, and run the command again"
-            )
+            raise DatabaseInUseError(f"{state}: {holder}; wait until it finishes, or stop it, and repeat the command")
 
 
 def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
@@ -74,9 +68,6 @@ def _kill_command(file: Path, runs: Sequence[str]) -> str:
 
 
 def _study_locks(database: Path) -> list[Path]:
-    """Returns the lock files of all studies beside a database and in the working folder.
-
-    The lock of a study is in the working folder of its process. Other working folders are not known.
-    """
+    """Returns the locks of the studies beside a database and in the working folder; other folders are not known."""
     folders = {database.absolute().parent.resolve(), database.resolve().parent, Path.cwd()}
     return sorted(lock for folder in folders for lock in folder.glob("studies/*/held.lock"))

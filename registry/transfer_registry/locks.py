@@ -88,16 +88,11 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def holder_of(lock: Path) -> str | None:
-    """Returns the process that holds a lock of `file_lock`; None if no process holds it.
-
-    Raises:
-        StorageError: The lock file cannot be opened, so it is unknown whether a process holds the lock.
-    """
-    acquired = _acquire(lock, _MOMENT)
-    if acquired is None:
-        return last_holder(lock) or "another process"
-    acquired.release()
-    return None
+    """Returns the process that holds a lock of `file_lock`, or None; raises `StorageError` if it cannot be opened."""
+    if acquired := _acquire(lock, _MOMENT):
+        acquired.release()
+        return None
+    return last_holder(lock) or "another process"
 
 
 def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
@@ -108,10 +103,8 @@ def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise StorageError(
-            f"the lock file {file} cannot be opened: {cause(error)}; check the free disk space, and the permissions "
-            "of the file and its folder"
-        ) from error
+        problem = f"the lock file {file} cannot be opened: {cause(error)}"
+        raise StorageError(f"{problem}; check the free disk space and the permissions of file and folder") from error
     return lock
 
 

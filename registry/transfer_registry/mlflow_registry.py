@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ ARTIFACT_TAG = "platform.served_form"
 
 def is_missing(error: MlflowException) -> bool:
     """Returns whether the object does not exist or was deleted; False if, for example, the server cannot be reached."""
-    return bool(error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST))
+    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:

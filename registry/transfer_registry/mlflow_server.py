@@ -137,7 +137,9 @@ def registry_id() -> str | None:
         return identity.registry if identity else None
     try:
         created = MlflowClient().get_experiment("0").creation_time
-    except MlflowException:  # deleted, or this user may not read it
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+            raise
         return None
     return f"created {created}" if created else None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # the library with which MLflow writes `MLmodel`
 from mlflow.artifacts import download_artifacts
-from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME, ModelsArtifactRepository
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 from safetensors import SafetensorError, safe_open
@@ -35,8 +35,8 @@ ARTIFACT_FOLDER = "artifacts/model"
 REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
-_UNLISTED = (CHECKSUMS_FILE, "README.md")
-"""Names of files without a checksum, in every folder. The model card may be edited."""
+_UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
+"""Files without a checksum: a file that MLflow adds to downloaded models, the editable model card, and bytecode."""
 
 
 def write_checksums(folder: Path) -> str:
@@ -130,18 +130,10 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
 
 
 def _names(folder: Path) -> list[str]:
-    """Returns the relative paths of all files and links that must have a checksum.
-
-    Bytecode in `__pycache__` needs none, because `load_pyfunc` ignores it. MLflow adds a file to downloaded models.
-    """
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(
-        file.as_posix()
-        for file in files
-        if file.name not in _UNLISTED
-        and file != Path(REGISTERED_MODEL_META_FILE_NAME)
-        and not (file.suffix == ".pyc" and file.parent.name == "__pycache__")
-    )
+    """Returns the relative paths of all files and links that need a checksum. `load_pyfunc` ignores `__pycache__`."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names if not _UNLISTED.fullmatch(name)]
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:

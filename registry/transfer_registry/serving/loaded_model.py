@@ -64,8 +64,7 @@ def load_model(name: str) -> LoadedModel:
 def load_pyfunc(uri: str, folder: Path) -> Any:  # noqa: ANN401 - MLflow has no types
     """Loads an MLflow `PyFuncModel` and its registered code from a folder returned by `open_folder`.
 
-    From this call on, Python does not use bytecode files in this process: the ones in `__pycache__` folders of the
-    model have no checksums, but would be executed in place of the source.
+    From this call on, Python reads no `__pycache__` in this process, because the model's bytecode has no checksums.
 
     Raises:
         RegistryError: The model cannot be loaded; the message names `uri`, the folder and the cause.

@@ -317,7 +317,7 @@ def test_a_list_of_checksums_whose_own_checksum_was_deleted_is_reported_and_used
 ) -> None:
     folder: Path = request.getfixturevalue(state)
     missing_tag = (
-        f"models:/{MODEL}/1 contains SHA256SUMS, but the checksum of this list (platform.checksums) was deleted"
+        f"models:/{MODEL}/1 contains SHA256SUMS, but its logged model or the tag platform.checksums was deleted"
     )
     assert missing_tag in verify(tmp_path)
     other_content(folder / "loader.py")
