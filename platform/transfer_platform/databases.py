@@ -28,7 +28,7 @@ def studies_url() -> str:
 
 
 def ledger_url() -> str:
-    """Returns the database URL of the ledger, which by default is a file beside MLflow's database.
+    """Returns the database URL of the ledger, which by default is a file next to MLflow's database.
 
     Raises:
         StorageError: The configured URL is invalid or points to the schema used by MLflow, or the ledger would be a

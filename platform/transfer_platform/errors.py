@@ -26,19 +26,19 @@ _OUT_OF_MEMORY = re.compile(
 )
 """Out-of-memory messages from PyTorch, CUDA, cuBLAS, cuDNN, cuSOLVER, MIOpen and the C++ standard library.
 
-cuDNN can also be "unable to find an engine" because every algorithm needs more workspace than there is free memory.
+cuDNN also reports "unable to find an engine" if every algorithm needs more workspace than there is free memory.
 """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error means that memory ran out; PyTorch often raises a plain RuntimeError in this case."""
+    """Returns whether an error was caused by a lack of memory, which PyTorch often reports as a plain RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 class PlatformError(TransferError):
-    """Base class for errors in recipes, in data or during training."""
+    """Base class for errors in recipes, data and training."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class Run:
         self._client.log_batch(self.run_id, params=_params(new))
 
     def last_step(self, metric: str) -> int:
-        """Returns the last logged step of a metric, or 0 if it was never logged."""
+        """Returns the last logged step of a metric, or 0 if the metric was never logged."""
         return max((step for step, _ in self.metric_history(metric)), default=0)
 
     def metric_history(self, metric: str) -> list[tuple[int, float]]:
@@ -183,7 +183,7 @@ class TrialRun(Run):
     """The run of a trial. Buffers params, metrics and tags because sending them may take longer than an epoch.
 
     Unlike MLflow's asynchronous logging, this class sends batches in order and raises an error if one fails. This is
-    necessary because a resumed trial continues after its last logged step, so no earlier step may be missing.
+    necessary because a resumed trial continues after its last logged step, so all earlier steps must have been logged.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, values: Mapping[str, object], *, resumed: bool) -> None:
@@ -196,7 +196,7 @@ class TrialRun(Run):
         self._params = [] if resumed else _params(values)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Buffers one step's metrics; flushes the buffer if the last flush was over `FLUSH_SECONDS` seconds ago."""
+        """Buffers a step's metrics; flushes the buffer if the last flush was more than `FLUSH_SECONDS` seconds ago."""
         self._metrics += _metrics(values, step)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self._flush()

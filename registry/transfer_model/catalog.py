@@ -40,7 +40,7 @@ class BackboneInfo:
         library: `torchvision`, `timm` or `bundled`.
         features: Number of inputs of a new head; the head has (features + 1) x classes parameters.
         stages: Stages from input to output.
-        preprocessings: Preprocessing by name of the weights, default first; the only key is "" if no weights are named.
+        preprocessings: Preprocessing keyed by weights name, default first; the only key is "" if no weights are named.
     """
 
     name: str

@@ -29,12 +29,12 @@ _READER = Path(torch_file_reader.__file__)
 
 _FREE_BYTES = 1 << 30
 _COPIES = 4
-"""Reading a torch file may use up to this many times the file size in memory, plus `_FREE_BYTES`."""
+"""Memory limit for reading a torch file, as a multiple of the file size; `_FREE_BYTES` is added to the limit."""
 
 _MAX_REASON = 300
 
 _REMEMBERED = 4
-"""Maximum number of torch files to cache; a study builds several networks with the same weights."""
+"""Maximum number of torch files to cache. Caching saves time if several networks use the same weights."""
 
 
 @dataclass(frozen=True)

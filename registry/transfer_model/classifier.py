@@ -144,7 +144,7 @@ class Classifier:
         return self._forward(torch.stack(tensors))
 
     def _forward(self, images: torch.Tensor) -> ClassifierOutput:
-        """Classifies images (B, 3, S, S), padding them to a full batch."""
+        """Classifies images (B, 3, S, S), padding the batch to its fixed size."""
         padding = self._batch_size - len(images)
         batch = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, padding)).to(self.device)
         with torch.inference_mode():

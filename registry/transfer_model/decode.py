@@ -57,7 +57,7 @@ def decode(
 
 
 def open_image(source: bytes | Path, name: str = "the image") -> Image.Image:
-    """Opens an image and reads only its header; raises the same error as `decode` if the header shows a problem."""
+    """Opens an image and reads only its header; raises the same error as `decode` if the header reveals a problem."""
     name = name if isinstance(source, bytes) else str(source)
     _hide_pillow_warnings()
     return _open(name, _content(source, name))
@@ -84,7 +84,7 @@ def pixel_count(source: bytes | Path, name: str = "the image") -> int:
 def original_mode(image: Image.Image) -> str:
     """Returns the mode before Pillow reduces the color depth, such as `RGB;16` for 16 bits per channel.
 
-    Pillow reduces 16-bit color images to 8 bits per channel. The given image must not be loaded yet.
+    Pillow reduces 16-bit color images to 8 bits per channel. The given image must not have been loaded yet.
     """
     drops_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     return image.mode if is_deep(image.mode) or not drops_bits else f"{image.mode};16"

@@ -21,7 +21,7 @@ class UnknownStageError(ModelError):
 
 
 class WeightsError(ModelError):
-    """A weights file is missing, unreadable, or belongs to another network."""
+    """A weights file is missing or unreadable, or belongs to another network."""
 
 
 class UnreadableImageError(ModelError):

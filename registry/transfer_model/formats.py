@@ -1,7 +1,7 @@
 """Image formats that are accepted in training, serving and export.
 
 A format is accepted if its decoder always returns the same pixels for the same file and rejects oversized images
-before allocating memory for them. The list is fixed, so it does not depend on other installed Pillow plugins.
+before allocating memory for them. The list is fixed, so it does not depend on which Pillow plugins are installed.
 EPS is excluded because reading it would start Ghostscript, and TGA because almost any file could pass for a TGA file.
 """
 

@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Intensity:
-    """Range of gray values that is mapped to the range from 0 to 255 in images with more than 8 bits.
+    """Range of gray values in images with more than 8 bits; it is mapped to the range from 0 to 255.
 
     Attributes:
         low: Largest value that becomes black (0).
@@ -50,7 +50,7 @@ def describe(intensity: Intensity | None) -> str:
         )
     return (
         "In grayscale images with more than 8 bits, the values from 0 (black) to 65535 (white) are scaled to 0-255; in "
-        "floating-point images, white is 1 or 255 if no pixel exceeds that value."
+        "floating-point images, white is the smallest of 1, 255 and 65535 that no pixel exceeds."
     )
 
 

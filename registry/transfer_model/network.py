@@ -157,7 +157,7 @@ class Network(nn.Module):
     def to_device(self, device: torch.device) -> Network:
         """Moves the network to a device in place and converts convolution weights to `channels_last` format.
 
-        Unlike `to(memory_format=...)`, this supports networks with five-dimensional weights.
+        Unlike `to(memory_format=...)`, this method supports networks with five-dimensional weights.
         """
         self.to(device)
         for parameter in self.parameters():
@@ -197,7 +197,7 @@ class Network(nn.Module):
         return self
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the trainable parameters of the new heads, including auxiliary ones."""
+        """Yields the trainable parameters of the new heads, including auxiliary heads."""
         return (p for name in self._head_names() for p in self._head(name).parameters() if p.requires_grad)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:

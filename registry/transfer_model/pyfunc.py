@@ -116,7 +116,7 @@ def _reject(message: str) -> NoReturn:
 
 
 def _top_k(params: dict[str, Any]) -> int:
-    """Validates and returns `top_k`; this is necessary because MLflow accepts null and integers below 1."""
+    """Validates and returns `top_k`; MLflow itself would accept null and integers below 1."""
     top_k = params.get("top_k", DEFAULT_TOP_K)
     if top_k is None or top_k < 1:
         _reject("top_k must be a whole number of at least 1")

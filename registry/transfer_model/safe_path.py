@@ -1,7 +1,7 @@
-"""Python processes that import nothing from the current folder.
+"""Prevents Python child processes from importing modules from the current folder.
 
-By default, `python -m`, `python -c` and uvicorn import a user's script called `json.py` or `torch.py` instead of the
-library of that name.
+By default, `python -m`, `python -c` and uvicorn import a script called `json.py` or `torch.py` from the current
+folder instead of the library of that name.
 """
 
 import os
@@ -34,7 +34,7 @@ def safe_environment(*folders: Path) -> dict[str, str]:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Temporarily sets `PYTHONSAFEPATH`, which applies to the Python processes that a library starts."""
+    """Temporarily sets `PYTHONSAFEPATH` for the Python processes that a library starts."""
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "1"
     try:

@@ -47,11 +47,11 @@ class NetworkStructure:
     Attributes:
         heads: Classifiers that produce the logits; several if the network averages their outputs (DeiT, CrossViT).
         features: Number of input features of the first head.
-        auxiliary: Classifiers that only run in training mode.
+        auxiliary: Auxiliary branches, which run only in training mode.
         stages: Stages from the input to the heads, in the order in which they are first called.
         sizes: Number of parameters in each stage. Parameters outside all stages and heads count toward the first stage.
             Parameters that several stages share, as in CoaT, count only toward the earliest of these stages.
-        weightless_modules: Weightless modules outside the stages, each with the number of stages that run before it.
+        weightless_modules: Modules without weights outside the stages, each with the number of stages before it.
         head_is_output: True if there is a single head and the network returns that head's output unchanged.
         unused_auxiliary: Auxiliary branches that cannot run because the images are too small.
         pooled: True if the library's network has no classifier and therefore needs a `PooledHead`.

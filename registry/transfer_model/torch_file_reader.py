@@ -43,7 +43,7 @@ class TargetError(Exception):
 
 
 class Placeholder:
-    """Stands for an object whose class is not loaded; stores its items and its state, and ignores all arguments.
+    """Stands in for an object whose class is not loaded; stores the object's items and state.
 
     Attributes:
         items: Items of a mapping.
@@ -54,7 +54,7 @@ class Placeholder:
     state: object = None
 
     def __new__(cls, *_args: object, **_options: object) -> "Placeholder":
-        """Ignores all arguments; the unpickler does not always call `__init__`."""
+        """Ignores all arguments; sets `items` here because the unpickler does not always call `__init__`."""
         placeholder = super().__new__(cls)
         placeholder.items = OrderedDict()
         return placeholder
@@ -96,7 +96,7 @@ def _at_mark(unpickler: "RestrictedUnpickler") -> object:
 class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow to check what an operation changes
     """Unpickler that loads the functions and classes that torch considers safe; all others become placeholders.
 
-    Unpickling may change only containers, placeholders and the state of tensors. The pure-Python base class reads every
+    Unpickling can modify only containers, placeholders and the state of tensors. The pure-Python base class reads every
     pickle protocol; torch's restricted unpickler reads only protocol 2 and rejects unknown subclasses of dict and list.
     """
 
@@ -112,7 +112,7 @@ class RestrictedUnpickler(pickle._Unpickler):  # the C version would not allow t
 
 
 def _is_safe(called: object) -> bool:
-    """Returns True for torch's list of safe functions and classes, and for placeholders."""
+    """Returns True for placeholders and for the functions and classes that torch considers safe."""
     safe = (_plain_tensor, Placeholder, *_weights_only_unpickler._get_allowed_globals().values())
     return isinstance(called, Placeholder) or any(called is each for each in safe)
 
@@ -171,7 +171,7 @@ class _PickleModule:
 
 @contextmanager
 def _no_torch_script() -> Iterator[None]:
-    """Prevents `torch.load` from running the code of a TorchScript archive, however torch recognizes one."""
+    """Prevents `torch.load` from running the code of a TorchScript archive."""
 
     def refuse(*_args: object, **_options: object) -> None:
         raise ValueError("it is a TorchScript archive")
@@ -283,7 +283,7 @@ def _identity(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Returns a contiguous copy that shares no memory; sparse and quantized tensors become dense float tensors."""
+    """Returns a contiguous copy in its own memory; sparse and quantized tensors become dense float tensors."""
     tensor = tensor.detach()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor
     tensor = tensor if tensor.layout == torch.strided else tensor.to_dense()
@@ -300,7 +300,7 @@ def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
 
 
 def limit_resources(size: int) -> None:
-    """Limits the process to `size` more bytes of memory and 600 s of CPU time, if the system supports such limits."""
+    """Limits the process to `size` additional bytes of memory and 600 s of CPU time, if the system supports this."""
     try:
         import resource
 
@@ -339,7 +339,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it ends too early"
     if "magic number" in first_sentence:
-        return "it is a pickle that torch.save has not written"
+        return "it is a pickle file that was not written by torch.save"
     if isinstance(error, (RuntimeError, ValueError, OSError, pickle.UnpicklingError)) and " " in first_sentence:
         return first_sentence
     return f"its content is damaged ({type(error).__name__})"

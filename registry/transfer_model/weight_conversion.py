@@ -26,9 +26,9 @@ FILTER_ERRORS = (RuntimeError, KeyError, AttributeError, ValueError, TypeError, 
 
 
 def names_of_head(candidate: WeightCandidate, backbone: Backbone, structure: NetworkStructure) -> frozenset[str]:
-    """Returns the names of norm layer tensors that a file without a head may lack; empty if the file has a head.
+    """Returns the names of norm layer tensors that a file may lack if it has no head; empty if it has one.
 
-    Without a classifier, some timm networks, such as LeViT, do not have the preceding norm layer either.
+    Some timm networks, such as LeViT, have no norm layer before the classifier if they are built without a classifier.
     """
     if backbone.library != TIMM or structure.pooled:
         return frozenset()
@@ -59,8 +59,8 @@ def convert(
     """Returns a candidate's tensors with the names and, if possible, the shapes that `module` expects.
 
     timm and torchvision do the conversion, for example by renaming tensors from older versions or resizing position
-    embeddings to the image size. The tensors are unchanged if the library cannot convert them. Tensors in `absent` may
-    be missing and are not returned.
+    embeddings to the image size. The tensors are unchanged if the library cannot convert them. Tensors
+    named in `absent` are optional and are not returned.
     """
     tensors = with_versions(candidate)
     if backbone.library == TORCHVISION:
@@ -88,7 +88,7 @@ def with_versions(candidate: WeightCandidate) -> dict[str, Tensor]:
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Renames bundled tensors to the names in `module`, matched by position; unchanged if the counts differ."""
+    """Renames the tensors of bundled weights to the names in `module` by position; unchanged if the counts differ."""
     names = list(module.state_dict())
     return dict(zip(names, tensors.values(), strict=True)) if len(names) == len(tensors) else dict(tensors)
 
@@ -132,10 +132,10 @@ def _with_heads(
     module: nn.Module,
     absent: frozenset[str],
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yields the number of classes and the tensors: first as they are, then with the heads of `module`.
+    """Yields class counts with tensors: first the tensors as they are, then with the heads of `module`.
 
-    If the image size is not that of the weights, timm loads only complete networks, but the file may have no head or
-    a different one. Any head will do, because heads are replaced anyway.
+    If the image size differs from that of the weights, timm loads only complete networks, but the file may have no
+    head or a different one. It does not matter which head is loaded, because heads are replaced anyway.
     """
     heads = [tensors[f"{name}.weight"] for name in structure.heads if f"{name}.weight" in tensors]
     yield len(heads[0]) if heads else int(backbones.timm_cfg(backbone).num_classes), OrderedDict(tensors)

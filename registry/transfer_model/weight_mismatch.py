@@ -50,8 +50,8 @@ def describe_mismatch(path: Path, backbone: Backbone, found: list[str]) -> str:
     title = f"the weights in {path} do not match {backbone.key} (-: network, +: file):"
     if not missing:
         title = (
-            f"the weights in {path} contain all tensors of {backbone.key}, and others (+) that it does not have; if "
-            "those are not needed, remove them from the file; otherwise, use the network that the weights belong to:"
+            f"the weights in {path} contain all tensors of {backbone.key} and additional tensors (+); if these are not "
+            "needed, remove them from the file; otherwise, use the network that the weights belong to:"
         )
     return "\n".join([title, *lines])
 
@@ -87,7 +87,7 @@ def describe_values(path: Path, tensors: Mapping[str, Tensor]) -> str:
         return ""
     return (
         f"the weights in {path} contain NaN or infinite values in {len(broken)} of {len(tensors)} tensors, first in "
-        f"{broken[0]}; use weights from before they diverged"
+        f"{broken[0]}; use weights that were saved before training diverged"
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .checkpoint import StateDict
 
 _AVERAGED = re.compile(r"(?:^|[._])(?:ema|teacher)(?:[._]|$)")
-"""Matches the name of an averaged copy of the weights, which is preferred over the weights of the last step."""
+"""Matches the name of an averaged copy of the weights, which is preferred over the latest weights."""
 
 _COMPLETE = 0.5
 """If the best candidate has more than this share of a network's tensor names, no others are returned."""
@@ -43,7 +43,7 @@ def find_candidates(state_dicts: Iterable[StateDict], expected: Mapping[str, tup
 
     The best match has the most expected names. Ties are resolved by the number of expected shapes, then in favor of an
     averaged copy (EMA, teacher), then by position in the file. If the best match has too few expected names (an
-    older version of the library may use others), large parts of the largest state dicts are also returned.
+    older version of the library may use other names), large parts of the largest state dicts are also returned.
 
     Args:
         state_dicts: All state dicts of a file.

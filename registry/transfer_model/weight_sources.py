@@ -30,7 +30,7 @@ class WeightSource:
         sha256_prefix: First hexadecimal digits of the SHA-256 checksum, if the file name contains them.
         cached: Files with these weights in the caches of Hugging Face and torch.hub, preferred first.
         endpoint: URL to download from; differs from `url` if `HF_ENDPOINT` is set.
-        offline: Reason why the file may not be downloaded; empty if it may.
+        offline: Reason that downloading the file is not allowed; empty if it is allowed.
     """
 
     name: str
@@ -114,7 +114,7 @@ def _timm_source(name: str, cfg: Any) -> WeightSource:  # noqa: ANN401 - timm's 
 
 
 def _hugging_face_files(cfg: Any) -> Iterator[Path]:  # noqa: ANN401 - timm's PretrainedCfg
-    """Yields the files in Hugging Face's cache, the safetensors version first, as timm prefers it."""
+    """Yields the files in Hugging Face's cache; the safetensors file is first because timm prefers it."""
     from huggingface_hub import try_to_load_from_cache
 
     if not cfg.hf_hub_id:
@@ -129,7 +129,7 @@ def _hugging_face_files(cfg: Any) -> Iterator[Path]:  # noqa: ANN401 - timm's Pr
 
 
 def _torch_hub_files(url: str) -> Iterator[Path]:
-    """Yields the file that torchvision or timm downloaded from this URL into torch.hub's cache."""
+    """Yields the file that torchvision or timm downloaded from `url` to torch.hub's cache, if it exists."""
     import torch
 
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)

@@ -30,11 +30,11 @@ def is_safetensors(path: Path) -> bool:
 def weights_problem(path: Path) -> str:
     """Returns an error message if a path is not a weights file or the file is incomplete; otherwise, "".
 
-    Reads a few bytes and the table of contents, so damage elsewhere is not found.
+    Reads only the first bytes and the table of contents, so damage elsewhere is not detected.
     """
     if path.is_dir():
         files = sorted(each.name for each in path.iterdir() if each.name.endswith(_SUFFIXES))
-        return f"{path} is a folder; name a weights file in it{', such as ' + files[0] if files else ''}"
+        return f"{path} is a folder; specify a weights file in it{', such as ' + files[0] if files else ''}"
     if not path.exists():
         return f"the weights file {path} does not exist"
     try:
@@ -76,6 +76,6 @@ def _zip_problem(path: Path) -> str:
     if any(name.endswith("/data.pkl") for name in names):
         return ""
     return (
-        f"{path} is a zip archive that torch.save has not written: it contains {', '.join(names[:3]) or 'no files'}; "
-        "extract it if it contains a weights file, and name that file"
+        f"{path} is a zip archive not written by torch.save: it contains {', '.join(names[:3]) or 'no files'}; "
+        "if it contains a weights file, extract that file and specify its path"
     )

@@ -1,7 +1,7 @@
 """Champion alias: applies ledger entries to MLflow and detects discrepancies.
 
 A move (promotion or rollback) is written to the ledger, then applied to MLflow. If the process is killed in between,
-the next run, promotion or rollback applies the move. `audit` reports an alias changed by hand, but does not correct it.
+the next run, promotion or rollback applies the move. `audit` reports manual alias changes but does not undo them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def finish_interrupted_move(client: MlflowClient, ledger: Ledger, model: str) ->
 def matches_version(entry: LedgerEntry, version: ModelVersion) -> bool:
     """Returns True if an entry belongs to this version, not to a deleted version with the same number.
 
-    After a model is deleted, MLflow reuses its version numbers. The new version may even come from the same run.
+    After a model is deleted, MLflow reuses its version numbers. The same run may even have created both versions.
     """
     same = (entry.version, entry.run_id) == (int(version.version), version.tags.get(RUN_TAG))
     return same and entry.at.timestamp() * 1000 >= version.creation_timestamp
@@ -82,7 +82,7 @@ def verdict_for_version(ledger: Ledger, version: ModelVersion) -> LedgerEntry | 
 
 
 def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVersion | None:
-    """Returns the champion according to the ledger; None if there is no champion or its version was deleted."""
+    """Returns the champion according to the ledger; None if there is no champion or it was deleted."""
     move = ledger.last_move(model)
     if move is None:
         return None
@@ -92,7 +92,7 @@ def ledger_champion(client: MlflowClient, ledger: Ledger, model: str) -> ModelVe
 def alias_discrepancy(client: MlflowClient, ledger: Ledger, model: str) -> str:
     """Describes how the alias differs from the ledger; returns an empty string if they agree.
 
-    Neither a deleted champion, whose alias is deleted too, nor the alias of a model without ledger entries differs.
+    A deleted champion (MLflow also deletes its alias) or an alias of a model without entries is not a discrepancy.
     """
     champion, alias = ledger_champion(client, ledger, model), champion_version(model)
     expected = int(champion.version) if champion else None

@@ -52,8 +52,8 @@ class FileAudit:
     Attributes:
         damage: One sentence per version with missing, changed or unavailable files.
         checked: Number of versions whose files were compared with recorded checksums.
-        unchecked: Versions without recorded checksums, such as `ants-bees/1`: another tool or an earlier version of
-            this platform logged them.
+        unchecked: Names of versions without recorded checksums, such as `ants-bees/1`; these were logged by another
+            tool or by an earlier version of this platform.
     """
 
     damage: tuple[str, ...]

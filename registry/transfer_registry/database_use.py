@@ -1,8 +1,8 @@
 """Detects processes that may be using MLflow's SQLite database.
 
-When a run starts, MLflow stores the location of the run's files. If stored locations were changed, a running process
-would therefore continue to write to the former folder or lose its files. If the tables were upgraded, a running
-process with the older version of MLflow could no longer use them.
+When a run starts, MLflow stores the location of the run's files. If the stored location changed during the run,
+the run's process would continue to write to the former folder or lose its files. If the tables were upgraded,
+a process with the older version of MLflow might be unable to use them.
 """
 
 import json
@@ -35,14 +35,14 @@ def require_no_study(database: Path) -> None:
         except StorageError as error:
             raise DatabaseInUseError(f"it is unknown whether {state}: {error}") from error
         if holder:
-            raise DatabaseInUseError(f"{state}: {holder}; wait until it finishes, or stop it, and repeat the command")
+            raise DatabaseInUseError(f"{state}: {holder}; wait for it to finish, or stop it, then try again")
 
 
 def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
     """Checks that no process can still be writing to a run.
 
-    A run of a study cannot be running if no process holds the study's lock and the last holder ran on this machine.
-    A lock held by a process on another machine or on the host of a container may not be visible.
+    A study's run cannot be active if no process holds the study's lock and the last holder ran on this machine.
+    A lock held on another machine or on this container's host may be undetectable.
 
     Raises:
         DatabaseInUseError: A run has the status RUNNING, and its process may still exist.
@@ -55,7 +55,7 @@ def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
         raise DatabaseInUseError(
             f"{file} contains runs with the status RUNNING ({', '.join(running)}), whose processes could not continue "
             "after an upgrade or relocation of the database; wait until the runs end. If their processes no longer "
-            f"exist, change the status with `{_kill_command(file, running)}`, and run the command again"
+            f"exist, change the status with `{_kill_command(file, running)}`, then run the command again"
         )
 
 

@@ -145,10 +145,10 @@ def atomic_database(url: str) -> Iterator[str]:
 
 
 def sqlite_url(file: Path) -> str:
-    """Returns the URL of a SQLite database; any character may occur in the path.
+    """Returns the URL of a SQLite database; the path may contain any character.
 
-    The URL names the driver, because for a `sqlite:///` URL, MLflow would create a folder with a URL-encoded name,
-    such as `My%20Disk` beside `My Disk`.
+    The URL contains the driver name because for a plain `sqlite:///` URL, MLflow would create a second folder with
+    a URL-encoded name, such as `My%20Disk` beside `My Disk`.
     """
     return URL.create("sqlite+pysqlite", database=str(file)).render_as_string(hide_password=False)
 

@@ -67,7 +67,7 @@ _HASHED_FIELDS = (
 
 
 class _UTCDateTime(sa.types.TypeDecorator[datetime]):
-    """Column of datetimes in UTC. SQLite drops time zones, and PostgreSQL uses the session's time zone."""
+    """Column type that returns datetimes in UTC; SQLite drops time zones, and PostgreSQL uses the session's zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -268,7 +268,7 @@ class Ledger:
 
 
 def _require_registry(engine: Engine, identity: str) -> None:
-    """Records the registry of a new ledger; raises a `StorageError` if the ledger belongs to another one."""
+    """Records the registry of a new ledger; raises StorageError if the ledger belongs to another registry."""
     with Session(engine) as session, session.begin():
         owner = session.scalar(sa.select(_Registry.identity))
         if owner is None and not is_read_only(engine):
@@ -279,7 +279,7 @@ def _require_registry(engine: Engine, identity: str) -> None:
         if owner not in (None, identity):
             raise StorageError(
                 f"the ledger {engine.url} records the decisions of another MLflow registry; set PLATFORM_DATABASE_URL "
-                "to another database, or MLFLOW_TRACKING_URI to the server or database that the ledger belongs to"
+                "to another database, or set MLFLOW_TRACKING_URI to the server or database that the ledger belongs to"
             )
 
 

@@ -18,8 +18,8 @@ from transfer_registry.sqlite_files import back_up, connect, table_names
 def ledger_file(database: Path) -> Path:
     """Returns a database's ledger: `ledger.db`, or `ledger-<identity>.db` if `ledger.db` belongs to another registry.
 
-    If the database is a copy, or is in a copied folder, this function first copies the ledger of the original. A copy
-    of the ledger is necessary because the original may be in the same folder.
+    If the database is a copy, or is in a copied folder, this function first copies the ledger of the original. The
+    copy needs its own ledger because the original database may be in the same folder.
 
     Raises:
         StorageError: One of the files is not a SQLite database, or the folder is not writable.
@@ -43,7 +43,7 @@ def ledger_file(database: Path) -> Path:
 
 
 def _find_source(first: Path, database: Path, identity: Identity) -> Path | None:
-    """Returns the ledger to continue or, if the database is a copy, the original's ledger; None if none fits."""
+    """Returns the ledger to continue or, if the database is a copy, the original's ledger; None if neither exists."""
     if identity.parent and (parent := _numbered(database, identity.parent)).exists():
         return parent
     if not first.exists():
@@ -79,8 +79,8 @@ def _has_entries_of(ledger: Path, database: Path) -> bool:
 def _copy(source: Path, target: Path, registry: str) -> None:
     if not os.access(target.parent, os.W_OK):
         raise StorageError(
-            f"the ledger {source} must be copied to {target}, because this project folder is a copy; allow this user "
-            "to write the folder, and run the command again"
+            f"the ledger {source} must be copied to {target}, because this project folder is a copy; give this user "
+            "write permission for the folder, then run the command again"
         )
     with file_lock(target.with_name(f"{target.name}.lock")):
         if target.exists():  # another process has copied it, and may have added entries

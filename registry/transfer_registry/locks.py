@@ -70,7 +70,7 @@ def database_lock(engine: sa.Engine, kind: LockKind, name: str) -> AbstractConte
 def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
     """Holds a file lock, waiting for it if `busy` is None. The lock file is never deleted.
 
-    The error message starts with `busy`. If `busy` is set, a `holder` file in the same folder records this process.
+    If `busy` is set, the error message starts with it, and a `holder` file in the same folder records this process.
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
@@ -109,7 +109,7 @@ def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
 
 
 def last_holder(lock: Path) -> str:
-    """Returns the last process that acquired a lock through `busy`; empty if none is recorded."""
+    """Returns the last process that acquired a lock with `busy` set; empty if no process is recorded."""
     with suppress(OSError):
         return lock.with_name("holder").read_text(errors="replace")
     return ""

@@ -29,7 +29,7 @@ def roll_back(model: str, ledger: Ledger, reason: str = "") -> LedgerEntry:
     """Restores the previous champion and returns the ledger entry. Repeated calls go back one promotion at a time.
 
     Raises:
-        RegistryError: There is no previous champion, its version was deleted, or the alias differs from the ledger.
+        RegistryError: There is no previous champion, it was deleted, or the alias differs from the ledger.
         ChampionMovedError: Another process changed the champion at the same time.
     """
     client = MlflowClient()

@@ -40,8 +40,8 @@ class Changes:
     """Changes that a database needs before it is opened.
 
     Attributes:
-        revision: Revision of the tables if they must be upgraded; an empty string if the database does not contain a
-            revision, None if the tables are up to date.
+        revision: Current revision of the tables if they must be upgraded; an empty string if the database does not
+            contain a revision, None if the tables are up to date.
         identity: Identity to write into the database; None if it already contains the correct one.
     """
 
@@ -100,7 +100,7 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
 
 
 def registry_identity(database: Path) -> Identity | None:
-    """Returns the identity stored in a database; None if there is no database or the platform has not opened it."""
+    """Returns the identity stored in a database; None if there is no database or the platform has never opened it."""
     if not database.exists():
         return None
     with connect(database) as connection:
@@ -116,8 +116,8 @@ def _require_mlflow(database: Path, connection: sqlite3.Connection) -> None:
     else:
         return
     raise StorageError(
-        f"{database} is not an MLflow database: {problem}; move it away, or set MLFLOW_TRACKING_URI to another file, "
-        "such as sqlite:///runs.db"
+        f"{database} is not an MLflow database: {problem}; move it elsewhere, or set MLFLOW_TRACKING_URI to another "
+        "file, such as sqlite:///runs.db"
     )
 
 
@@ -169,7 +169,7 @@ def _upgrade(database: Path, changes: Changes, *, is_temporary: bool) -> None:
         except (sa.exc.SQLAlchemyError, CommandError, MlflowException, OSError) as error:
             raise StorageError(
                 f"{database} was written by an older version of MLflow (revision {changes.revision or 'unknown'}) and "
-                f"cannot be upgraded: {cause(error)}; move it away, or set MLFLOW_TRACKING_URI to another file, "
+                f"cannot be upgraded: {cause(error)}; move it elsewhere, or set MLFLOW_TRACKING_URI to another file, "
                 "such as sqlite:///runs.db"
             ) from error
         finally:

@@ -45,7 +45,7 @@ def model_versions(client: MlflowClient, model: str) -> list[ModelVersion]:
 
 
 def is_registered(model: str, number: int, run_id: str) -> bool:
-    """Returns True if the version exists and the given run created it (a recreated model reuses version numbers)."""
+    """Returns True if the version exists and the given run created it; a recreated model reuses version numbers."""
     return any(
         int(version.version) == number and version.tags.get(RUN_TAG) == run_id
         for version in model_versions(MlflowClient(), model)

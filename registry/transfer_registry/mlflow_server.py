@@ -27,7 +27,7 @@ class _SelectedDatabase:
         uri: URI that MLflow uses.
         configured: URI set by the user; None if the user has set none.
         original: Absolute path of the database; `uri` refers to a temporary copy of it if `problem` is set.
-        problem: Why the original cannot be used; empty if it is used.
+        problem: Reason that the original cannot be used; empty if it can be used.
     """
 
     uri: str
@@ -43,8 +43,8 @@ _selection: _SelectedDatabase | None = None
 def tracking_uri() -> str:
     """Returns the MLflow tracking URI: `MLFLOW_TRACKING_URI` if set, otherwise MLflow's default.
 
-    MLflow's default is `mlflow.db` in the current folder. Its URI is built by `sqlite_url`, because MLflow's own URI
-    creates an unwanted folder if the path contains a space or an accent.
+    MLflow's default is `mlflow.db` in the current folder. The URI of this file is built by `sqlite_url`, because
+    MLflow's own URI would create an unwanted folder if the path contains a space or an accent.
 
     Raises:
         StorageError: The path of the current folder contains a sequence that MLflow would decode, such as `%20`, or
@@ -123,7 +123,7 @@ def database_file() -> Path | None:
 
 
 def registry_id() -> str | None:
-    """Returns the ID of the model registry, which stays the same if the registry's folder or address changes.
+    """Returns the ID of the model registry, which stays the same even if the registry's folder or address changes.
 
     For a server, the ID contains the creation time of MLflow's default experiment. Returns None if no ID is known.
     """

@@ -32,7 +32,7 @@ CLASSES_KEY = "classes"
 MODEL_FILE = "MLmodel"
 ARTIFACT_FOLDER = "artifacts/model"
 """Subfolder for `model.json`, the weights and the reference features of a logged classifier."""
-REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
+REMEDY = "restore the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
 _UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
@@ -49,8 +49,8 @@ def write_checksums(folder: Path) -> str:
 def find_damage(folder: Path, recorded: str | None = None) -> list[str]:
     """Returns one clause, such as `MLmodel is missing`, for each damaged file of a model.
 
-    A model without `SHA256SUMS` was logged by another tool or an earlier version. In this case, only the format
-    of its files is checked, and other changes are not detected.
+    A model without `SHA256SUMS` was logged by another tool or an earlier version of this platform. For such a
+    model, only the file formats are checked, and other changes are not detected.
 
     Args:
         folder: Folder of the MLflow model.
@@ -67,7 +67,7 @@ def local_folder(uri: str, temporary: str | None = None) -> Path:
     """Returns the folder with the files of a model, without checking them.
 
     Args:
-        uri: MLflow URI or path. Files on this machine are used in place, and MLflow writes nothing beside them.
+        uri: MLflow URI or path. Files on this machine are used in place, and nothing is written to their folder.
         temporary: Folder for files that must be downloaded; by default, MLflow creates one.
 
     Raises:

@@ -32,7 +32,7 @@ def model_uri(model: str) -> str:
     """Resolves a model reference.
 
     Returns:
-        A URI or path for `mlflow.pyfunc.load_model`. An alias is not replaced by a version number.
+        A URI or path for `mlflow.pyfunc.load_model`. Aliases are not resolved to version numbers.
 
     Raises:
         RegistryError: The folder, registered model, version or alias does not exist, or the folder's path contains

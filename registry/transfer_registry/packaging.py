@@ -181,7 +181,7 @@ def _create_logged_model(name: str, run_id: str, tags: dict[str, str]) -> str:
 
 
 def _modules(package: Path) -> list[Path]:
-    """Returns a package's Python files. Its data files are not needed to build a network."""
+    """Returns a package's Python files; its data files are not needed to build a network."""
     return sorted(package.rglob("*.py"))
 
 

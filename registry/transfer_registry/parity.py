@@ -33,7 +33,7 @@ def parity(own: ServedOutput, served: ServedOutput, precision: str = "float32") 
     Returns:
         Result of the rule. It fails if the shapes differ, if a probability or out-of-distribution score differs by
         more than `TOLERANCE`, or if the `unknown` flags are not consistent with a single threshold. In bfloat16 and
-        float16, it also fails if a label changes although the top two probabilities differ by over `CLEAR_MARGIN`.
+        float16, it also fails if a label changes although the top two probabilities differ by more than `CLEAR_MARGIN`.
 
     Raises:
         RegistryError: The precision is not supported.

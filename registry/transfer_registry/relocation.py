@@ -1,8 +1,8 @@
 """Rewrites locations in MLflow's database after its folder is moved or copied.
 
 MLflow stores the absolute location of each experiment, run and model. When the folder is moved or copied, these
-locations still point to the original folder, and a copy would write its models there. Therefore, the database records
-its own path. If it is opened in another folder, all locations below the recorded folder are rewritten.
+locations still point to the original folder, and a copy would write its models there. To detect this, the database
+records its own path. If it is opened in another folder, all locations below the recorded folder are rewritten.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SPECIAL = re.compile("[%?#]")
 
 @dataclass(frozen=True)
 class Identity:
-    """The record that a database contains about itself.
+    """Record that a database stores about itself.
 
     Attributes:
         registry: Hexadecimal UUID. A copied database gets a new UUID if the original still exists.
@@ -68,8 +68,8 @@ def read_identity(connection: sqlite3.Connection) -> Identity | None:
 def new_identity(connection: sqlite3.Connection, file: Path) -> Identity | None:
     """Returns the record to write into the database at `file`, or None if the existing record is correct.
 
-    If `file` is in the recorded folder but has another path, for example through a symlink or a bind mount, the
-    stored locations are still valid.
+    The stored locations are still valid if `file` is another path to the recorded folder, for example through a
+    symlink or a bind mount.
     """
     file, recorded = file.resolve(), read_identity(connection)
     if recorded is None:
@@ -128,8 +128,8 @@ def _unrecorded_folder(connection: sqlite3.Connection, folder: Path) -> Path | N
     """Returns the folder from which a database without a record was moved, or None if it was not moved.
 
     A new MLflow database contains experiment 0, which is stored in `mlruns/0`. The database was moved with its
-    artifacts if no experiment's location is in its current folder, but the folder contains `mlruns`: either with the
-    files of an experiment, or because they no longer exist in the former folder.
+    artifacts if no experiment's location is in its current folder, this folder contains `mlruns`, and either
+    `mlruns` contains files of an experiment, or the former folder does not contain `mlruns`.
     """
     rows = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
     paths = {str(number): path for number, location in rows if (path := _local_path(location))}
@@ -159,7 +159,7 @@ def _is_original(recorded: Identity) -> bool:
 
 
 def exists(file: Path) -> bool:
-    """Returns whether a file or folder exists; False if this user may not enter its parent folder."""
+    """Returns whether a file or folder exists; False if this user cannot enter its parent folder."""
     try:
         return file.exists()
     except OSError:
@@ -169,5 +169,5 @@ def exists(file: Path) -> bool:
 def _is_same_folder(one: Path, other: Path) -> bool:
     try:
         return one == other or one.samefile(other)
-    except OSError:  # missing, or in a folder that this user may not enter
+    except OSError:  # missing, or in a folder that this user cannot enter
         return False

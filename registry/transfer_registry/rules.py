@@ -50,7 +50,7 @@ class OverChampion(_BaseRule):
     """One minus the significance level of the one-sided test (exact McNemar if the margin is 0, otherwise Tango's)."""
 
     margin: Annotated[float, Field(gt=-1, lt=1)] = 0.0
-    """Accuracy gain that the candidate must exceed, between -1 and 1; if negative, this is a non-inferiority test."""
+    """Accuracy gain that the candidate must exceed, between -1 and 1; if negative, the test is for non-inferiority."""
 
     def describe(self, name: str) -> str:
         """Returns the rule as text, such as `over_champion by +0.01 at 0.95`."""

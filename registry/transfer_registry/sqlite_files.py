@@ -19,7 +19,7 @@ def connect(file: Path) -> Iterator[sqlite3.Connection]:
     """Opens an existing SQLite file; changes are committed when the `with` block ends, unless it raises an exception.
 
     Raises:
-        StorageError: The file does not exist, cannot be opened or written, or is not a SQLite database.
+        StorageError: The file does not exist, cannot be opened or written to, or is not a SQLite database.
         DatabaseInUseError: Another process has locked the file for longer than `BUSY_SECONDS`.
     """
     uri = f"{file.absolute().as_uri()}?mode=rw"  # a plain path would create a missing file
@@ -29,10 +29,10 @@ def connect(file: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise DatabaseInUseError(
-                f"{file} is locked by another process; wait until the process finishes, or stop it, and run the "
-                "command again"
+                f"{file} is locked by another process; wait for the process to finish, or stop it, "
+                "then run the command again"
             ) from error
-        remedy = "restore the file from a backup, or move it away to start with an empty database"
+        remedy = "restore the file from a backup, or move it elsewhere to start with an empty database"
         if isinstance(error, sqlite3.OperationalError):  # for example a full disk; the file itself may be intact
             remedy = "check the free disk space, and the permissions of the file and its folder"
         raise StorageError(f"{file} cannot be used as a database: {error}; {remedy}") from error

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LEDGER_TAG = "platform.ledger_entry"
 """Tag with the ID of the last ledger entry for a version."""
 HASH_TAG = "platform.ledger_hash."
-"""Prefix of a tag name that ends with a ledger entry's ID. The tag contains the entry's hash, which reveals changes."""
+"""Prefix of a tag name that ends with a ledger entry's ID. The tag's value is the hash of this entry."""
 
 _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by every MLflow store
 
@@ -21,8 +21,8 @@ _MAX_LENGTH = 5000  # maximum characters in a tag or description accepted by eve
 def version_tags(verdict: LedgerEntry | None, last: LedgerEntry) -> dict[str, str]:
     """Returns the tags of a version in the order in which they must be written.
 
-    `last` is the promotion or rollback that followed the verdict, or the verdict itself if there was none. The tag with
-    the hash of `last` is written last, so a version that has this tag also has all the others.
+    `last` is the promotion or rollback that followed the verdict, or the verdict itself if there was no such move. The
+    tag with the hash of `last` is written last, so a version that has this tag also has all the others.
     """
     tags = {}
     if verdict:

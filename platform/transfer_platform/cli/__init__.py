@@ -108,7 +108,7 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="FOLDER")
 @click.option("--out", type=click.Path(path_type=Path), help="Recipe file; defaults to FOLDER.yaml.")
-@click.option("--train", metavar="NAME", help="Subfolder of FOLDER containing the class folders; detected by default.")
+@click.option("--train", metavar="NAME", help="Subfolder that contains the class folders; detected by default.")
 def init(source: str, out: Path | None, train: str | None) -> None:
     """Inspect the images in FOLDER and write a commented first recipe.
 
@@ -157,7 +157,7 @@ def check(recipe: Path, overrides: Sequence[str], timed: bool) -> None:
 
 @main.command()
 @click.argument("pattern", default="*")
-@click.option("--stages", is_flag=True, help="Also list the stages, whose names can be used in freeze_through.")
+@click.option("--stages", is_flag=True, help="Also list the names of the stages, for use in freeze_through.")
 def backbones(pattern: str, stages: bool) -> None:
     """List the backbones whose names match PATTERN, such as 'resnet*'."""
     from transfer_platform.commands import check
@@ -240,7 +240,7 @@ def predict(folder: Path, model: str, out: Path) -> None:
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 def evaluate(model: str, folder: Path) -> None:
-    """Evaluate MODEL on FOLDER, which has one subfolder per class."""
+    """Evaluate MODEL on FOLDER, which must have one subfolder per class."""
     from transfer_platform.commands import predict
     from transfer_platform.progress import Screen
 
@@ -253,7 +253,7 @@ def evaluate(model: str, folder: Path) -> None:
 @click.option("--backbone", help="Pretrained backbone, which predicts ImageNet classes.")
 @click.option("--model", help="Registered model.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Number of classes to print.")
-@click.option("--annotate", type=click.Path(path_type=Path), help="PNG file for an annotated copy of the photo.")
+@click.option("--annotate", type=click.Path(path_type=Path), help="Save an annotated copy of the photo to a PNG file.")
 def classify(photos: Sequence[str], backbone: str | None, model: str | None, top: int, annotate: Path | None) -> None:
     """Classify PHOTOS, which can be files or URLs."""
     if bool(backbone) == bool(model):

@@ -29,7 +29,7 @@ def data() -> None:
 @OVERRIDE
 @DEVICE
 @click.option("--out", type=click.Path(path_type=Path), help="Also write a report in HTML (.html) or Markdown (.md).")
-@click.option("--no-features", is_flag=True, help="Do not search for label errors and outliers.")
+@click.option("--no-features", is_flag=True, help="Do not search for label errors or outliers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(
     recipe: Path, overrides: Sequence[str], device: str, out: Path | None, no_features: bool, as_json: bool

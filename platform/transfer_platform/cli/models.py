@@ -38,7 +38,7 @@ def show(version: str, as_json: bool) -> None:
 @click.argument("model")
 @JSON
 def history(model: str, as_json: bool) -> None:
-    """Show all verdicts and champion changes for MODEL, with actor, time and reason."""
+    """Show all verdicts and champion changes for MODEL, each with its actor, time and reason."""
     from transfer_platform.commands import models
 
     print_result(models.history(model, as_json=as_json))
@@ -77,7 +77,7 @@ def rollback(model: str, reason: str) -> None:
 
 @models.command()
 def verify() -> None:
-    """Verify that ledger, version tags and aliases are consistent and that model files are unchanged."""
+    """Verify that the ledger, version tags and aliases are consistent and that the model files are unchanged."""
     from transfer_platform.commands import models
 
     click.echo(models.verify())

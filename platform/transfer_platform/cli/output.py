@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def show(result: RenderableType | str) -> None:
-    """Prints text unchanged, and tables fitted to the width of the terminal."""
+    """Prints text unchanged; fits tables to the width of the terminal."""
     if isinstance(result, str):
         click.echo(result)
         return

@@ -1,1 +1,1 @@
-"""Platform commands, one module per command, without command-line parsing."""
+"""Implementations of the commands, one module each; `cli` parses the arguments."""

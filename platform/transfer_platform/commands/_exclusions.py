@@ -14,11 +14,11 @@ LEAK = "duplicate across splits"
 """Kind of finding reported for an image that occurs in two splits."""
 
 _PRIORITY = ("test", "validation", "train")
-"""Splits from highest to lowest priority; an image that is in several splits remains only in the first of these."""
+"""Splits from highest to lowest priority; an image found in several splits stays only in the one listed first."""
 
 
 def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str, str]:
-    """Returns the `dataset.exclude` patterns that make a dataset usable, mapped to the reasons for them.
+    """Returns the `dataset.exclude` patterns that make a dataset usable, each mapped to the reason for it.
 
     Returns an empty dictionary if nothing needs to be excluded, or if fewer than two classes would be left.
     """
@@ -37,7 +37,7 @@ def find_exclusions(dataset: ScannedDataset, inspection: Inspection) -> dict[str
 
 
 def _unusable_classes(dataset: ScannedDataset) -> dict[str, str]:
-    """Returns the classes that cannot have images in every split, mapped to the reasons."""
+    """Returns the classes that cannot have images in every split, each mapped to the reason."""
     catalogs = dataset.catalogs
     reasons: dict[str, str] = {}
     for split, catalog in catalogs.items():
@@ -62,11 +62,11 @@ def _indivisible_classes(train: Catalog) -> Iterator[tuple[str, str]]:
         if label not in first:
             yield label, "every image is identical to an image of another class"
         elif len(digests) < 2:
-            yield label, "only one distinct image; train and test need one each"
+            yield label, "only one distinct image; train and test each need one"
 
 
 def _paths_of_class(dataset: ScannedDataset, label: str) -> Iterator[Path]:
-    """Yields the folders of a class in all splits or, for a manifest, the paths of its images."""
+    """Yields the folders of a class in all splits or, for a manifest, the paths of the class's images."""
     for catalog in dataset.catalogs.values():
         if catalog.from_manifest:
             yield from (image.path for image in catalog.images if image.label == label)

@@ -31,7 +31,7 @@ class InspectedDataset:
     """A dataset's inspection results and resolved splits.
 
     Attributes:
-        unusable: `dataset.exclude` patterns for classes and files that a run could not use, each with the reason.
+        unusable: `dataset.exclude` patterns for classes and files that a run could not use, each mapped to the reason.
     """
 
     inspection: Inspection
@@ -64,7 +64,7 @@ class InspectedDataset:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Names of the unreadable files, each with the reason for excluding it; empty if there are too many to list."""
+        """Names of the unreadable files, each mapped to the reason; empty if there are too many to list."""
         inspection = self.inspection
         names = {inspection.name(path): reason for path, reason in inspection.quarantine.items()}
         unambiguous = {inspection.root / name for name in names} == set(inspection.quarantine)
@@ -117,7 +117,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     yield f"    train: {yaml_scalar(splits.train)}", splits.reasons.get("train", "rows of the train split")
     if isinstance(splits.validation, FoldsConfig):
         folds = splits.validation.folds
-        yield f"    validation: {{folds: {folds}}}", "cross-validation: a fraction would hold out too few images"
+        yield f"    validation: {{folds: {folds}}}", "cross-validation, since a fraction would hold out too few images"
     else:
         yield f"    validation: {_split_value(splits.validation)}", _reason("validation", splits)
     yield f"    test: {_split_value(splits.test)}", f"{_reason('test', splits)}; used only by the gate"
@@ -127,7 +127,7 @@ def _dataset(dataset: InspectedDataset, source: str) -> Iterator[Line]:
     size = _median_size(dataset)
     if isinstance(intensity := dataset.inspection.intensity, IntensityRange):
         values = f"{{low: {intensity.low:g}, high: {intensity.high:g}}}"
-        yield f"  # intensity: {values}", "default: determined from the training images, which have more than 8 bits"
+        yield f"  # intensity: {values}", "default: determined from the training images that have more than 8 bits"
     yield "  # image_size: 224", f"default: the image size used in pretraining; median size of your images: {size}"
     yield "", ""
 
@@ -187,7 +187,7 @@ def _promotion(dataset: InspectedDataset, name: str) -> Iterator[Line]:
     yield "  gate:", "requirements for becoming champion"
     yield (
         f"    test/{metric}: {{at_least: {bound:.2f}}}",
-        f"halfway between chance ({chance:.2f}) and 1; set the value you need",
+        f"halfway between chance ({chance:.2f}) and 1; change it to the value you need",
     )
     yield "    over_champion: {confidence: 0.95}", "significantly better than the champion"
 

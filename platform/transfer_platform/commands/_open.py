@@ -31,7 +31,7 @@ class OpenedRecipe:
         inspection: Result of the preflight checks.
         splits: Train, validation and test images; None if the dataset cannot be split, in which case
             the inspection contains an error.
-        split_notes: Messages that explain how the splits that the recipe does not set were resolved.
+        split_notes: Messages explaining how any splits not set in the recipe were resolved.
     """
 
     recipe: Recipe

@@ -17,7 +17,7 @@ from transfer_platform.training.device import choose_device
 from transfer_platform.training.trial_trainer import TrialTrainer
 
 _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
-"""Searchable fields that determine the network, ignoring the dropout in its head."""
+"""Searchable fields that determine the network, apart from the dropout in its head."""
 
 
 def make_trainer(
@@ -68,7 +68,7 @@ def first_values(recipe: Recipe) -> Recipe:
 def network_variants(recipe: Recipe) -> list[Recipe]:
     """Returns one recipe for each combination of backbone and frozen stages.
 
-    Each uses the largest batch size, and the first choice or lower bound of every other search space.
+    Each of these recipes uses the largest batch size, and the first choice or lower bound of every other search space.
     """
     spaces = search_ranges(recipe)
     values = {field: _first(space) for field, space in spaces.items()}

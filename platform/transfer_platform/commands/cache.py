@@ -29,7 +29,7 @@ DESCRIPTIONS = {
 
 
 def cache_info() -> RenderableType:
-    """Returns a table of the cache contents, with the size, file count and last modification of each kind."""
+    """Returns a table of the kinds of cached data, each with its size, file count and last modification time."""
     root = paths.cache_folder()
     table = Table(box=box.SIMPLE)
     for column in ("kind", "size", "files", "last change", "content"):

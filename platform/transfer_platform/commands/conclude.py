@@ -32,7 +32,7 @@ from transfer_registry.verdict import Verdict
 ATTRIBUTE = "conclusion"
 """Name of the study attribute that stores the conclusion."""
 MODEL_TAG = "platform.model"
-"""Tag on a logged model. With `TRIAL_TAG` and `ARTIFACT_TAG`, it identifies the model when a run is resumed."""
+"""Tag on a logged model; this tag, `TRIAL_TAG` and `ARTIFACT_TAG` identify the model when a run is resumed."""
 TIMED_IMAGES = 16
 """Number of test images used to measure latency."""
 
@@ -133,7 +133,7 @@ def _predictions(classifier: Classifier, output: ClassifierOutput, splits: Split
 def _calibration_metrics(
     classifier: Classifier, predictions: Predictions, output: ClassifierOutput
 ) -> dict[str, float]:
-    """Returns the fraction of test images classified as unknown, and the uncalibrated loss and calibration error."""
+    """Returns the share of test images classified as unknown, and the loss and calibration error before calibration."""
     config = classifier.config
     before = remove_temperature(predictions.probabilities, config.temperature)
     return {

@@ -119,7 +119,7 @@ def _manifest(run: str) -> str:
 
     text = read_text(run_id_of(run), MANIFEST)
     if text is None:
-        raise DataError(f"run {run} has no {MANIFEST}: pass a study run, not a trial run")
+        raise DataError(f"run {run} has no {MANIFEST}; if it is a trial run, pass the run of its study instead")
     return text
 
 
@@ -127,7 +127,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     inspection, splits = opened.inspection, opened.splits
     if splits is None:
         return inspection.with_findings(
-            (), ["Skipped the search for label errors and outliers: the images cannot be split."]
+            (), ["Skipped the search for label errors and outliers, because the images cannot be split."]
         )
     if not features:
         return inspection.with_findings((), ["Skipped the search for label errors and outliers (--no-features)."])
@@ -137,7 +137,7 @@ def _with_feature_checks(opened: OpenedRecipe, features: bool, device: str, prog
     labels = np.array([splits.classes.index(image.label) for image in images])
     outliers = [*find_outliers(images, extracted)]
     if np.bincount(labels).min() < 2:
-        note = "Skipped the search for label errors: a class has only one training image."
+        note = "Skipped the search for label errors, because a class has only one training image."
         return inspection.with_findings(outliers, [note])
     probabilities = out_of_fold_probabilities(extracted, labels)
     note = (

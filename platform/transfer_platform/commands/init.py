@@ -23,7 +23,7 @@ from transfer_registry.files import atomic_write, require_writable
 
 FOLDS = 5
 _MAX_ROUNDS = 10
-"""Maximum number of times to open a dataset; an exclusion may make further classes or files unusable."""
+"""Maximum number of times to open a dataset; every exclusion may make more classes or files unusable."""
 
 _SUFFIXES = r"(?i)(\.tar)?\.(zip|tar|tgz|tbz2|txz|gz|bz2|xz|csv|tsv|jsonl|parquet)$"
 
@@ -80,10 +80,10 @@ def _require_free_place(out: Path, source: str) -> None:
     if folder.is_absolute() and folder.is_dir() and out.resolve().is_relative_to(folder):
         elsewhere = printable(folder.with_name(f"{folder.name}.yaml"))
         raise StorageError(
-            f"{printable(out)} is inside the image folder; pass another file with --out, such as {elsewhere}"
+            f"{printable(out)} is inside the image folder; use --out to pass a file elsewhere, for example {elsewhere}"
         )
     if ":./" in source and out.resolve().parent != Path.cwd():
-        raise StorageError(f"{source} is relative to the current folder, so the recipe must be there too; omit --out")
+        raise StorageError(f"{source} is relative to the current folder, so the recipe must be in it too; omit --out")
     if out.exists():
         raise StorageError(f"{printable(out)} already exists; delete it, or choose another file with --out")
     require_writable(out)

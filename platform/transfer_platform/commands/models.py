@@ -96,8 +96,8 @@ def verify() -> str:
     files = audit.verify_files()
     if problems := (*differences, *files.damage):
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise RegistryError(f"ledger, registry or model files are inconsistent:\n{lines}")
-    unchecked = f"; not checked, without recorded checksums: {', '.join(files.unchecked)}" if files.unchecked else ""
+        raise RegistryError(f"the ledger and the registry are inconsistent, or model files are damaged:\n{lines}")
+    unchecked = f"; not checked (no recorded checksums): {', '.join(files.unchecked)}" if files.unchecked else ""
     return (
         f"verified {entries}: consistent with the version tags and aliases\n"
         f"verified the files of {_count(files.checked, 'version', 'versions')}: unchanged{unchecked}"

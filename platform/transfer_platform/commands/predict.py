@@ -66,7 +66,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
     Args:
         model: Registered model; see `transfer_registry.model_uri`.
-        folder: Folder with one subfolder per class; the subfolders must have the names of the model's classes.
+        folder: Folder with one subfolder per class; the subfolders must be named after the model's classes.
         progress: Called after each batch.
 
     Returns:
@@ -95,7 +95,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
 
 def _files(folder: Path) -> tuple[list[Path], dict[Path, str]]:
-    """Returns the files below a folder, and a dictionary from each unreadable path to its error message."""
+    """Returns the files below a folder, and the error message of each unreadable file, keyed by path."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder")
     contents = walk(folder.resolve(), folder.resolve())

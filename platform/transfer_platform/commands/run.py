@@ -196,7 +196,7 @@ class _Session:
         return LocalEngine(self.recipe, self.trainer, self.tracker, self.parent, best, self.progress)
 
     def log_start(self, weights: Mapping[str, PretrainedWeights]) -> None:
-        """Logs the inputs, the data report and the machine. Values logged by an earlier process are not overwritten."""
+        """Logs inputs, data report and machine details. Values logged by an earlier process are not overwritten."""
         study, parent, trainer = self.study, self.parent, self.trainer
         if "precision" not in study.user_attrs:  # selected once, so that a resumed study computes the same
             self._dry_run()
@@ -254,7 +254,7 @@ class _Session:
     def _write_model(self, number: int, best: Recipe, fit: FitResult, folder: Path) -> None:
         """Writes the best trial's model in the format used for serving, unless `folder` already contains it.
 
-        If the recipe uses folds, the network is trained again before it is written.
+        If the recipe uses folds, the network is first retrained on all training images.
         """
         false_alarms = self.recipe.promotion.false_alarms if self.recipe.promotion else None
         written = {"trial": number, "false_alarms": false_alarms}

@@ -72,7 +72,7 @@ def log_label_errors(run: Run, inspection: Inspection, splits: Splits, predictio
 
 
 def log_machine(run: Run, device: torch.device, precision: str) -> None:
-    """Logs the device, precision and machine, because they affect the least significant digits of the results."""
+    """Logs the device, precision and machine details, which affect the least significant digits of the results."""
     hardware = describe_hardware(torch.device("cpu")) | describe_hardware(device)
     run.log_params(
         {

@@ -105,7 +105,7 @@ class Catalog:
     def _too_few_classes(self) -> str:
         found = f"only one: {printable(self.classes[0])!r}" if self.classes else "none"
         if self.from_manifest:
-            return f"{self.folder} must list at least two classes, but has {found}; check its 'label' column"
+            return f"{self.folder} must list at least two classes, but lists {found}; check its 'label' column"
         return (
             f"{self.folder} must contain at least two class folders, but has {found}; "
             "specify the folder that contains the class folders"
@@ -119,7 +119,7 @@ def scan_folder(
     stats: ImageStats | None = None,
     progress: Progress = silent,
 ) -> Catalog:
-    """Scans the images of a folder that has one subfolder per class. Class folders may have subfolders.
+    """Scans the images of a folder that has one subfolder per class. Class folders may themselves have subfolders.
 
     Files that are unreadable or not in a class folder are reported in `Catalog.problems`.
 
@@ -181,7 +181,7 @@ def class_names(images_by_split: Mapping[str, Sequence[ImageRecord]]) -> tuple[s
     """Returns the sorted classes of `train`; the position of a class is its index in the network output.
 
     Raises:
-        SplitError: Another split does not have the same classes.
+        SplitError: Another split has different classes.
     """
     if lines := class_differences(images_by_split):
         raise SplitError(

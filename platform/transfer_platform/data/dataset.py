@@ -56,7 +56,7 @@ class ScannedDataset:
 
     @property
     def split_messages(self) -> tuple[str, ...]:
-        """Messages that explain how the splits that the recipe does not set were resolved."""
+        """Messages explaining how any splits not set in the recipe were resolved."""
         return self.resolved_splits.messages
 
     def with_splits(

@@ -151,7 +151,7 @@ class _Assignment:
     counts: Sequence[Counter[str]]
 
     def cost(self, part: int, counts: Mapping[str, int], sign: int) -> float:
-        """Returns the cost change from adding a unit to a part (`sign` = 1) or removing it (`sign` = -1)."""
+        """Returns the change in cost from adding a unit to a part (`sign` = 1) or removing it (`sign` = -1)."""
         cost = 0.0
         for label, count in counts.items():
             total, current = self.totals[label], self.counts[part][label]

@@ -34,7 +34,7 @@ def split_by_hash(
 
     An image is in test if `sha256(split_seed:digest)`, scaled to the range 0 to 1, is below the test fraction.
     Validation gets its fraction of the remaining images of each class, namely those with the smallest hashes. If
-    necessary, images are moved into or out of test so that every class is in train and test, and a class of three
+    necessary, images are moved into or out of test so that every class is in train and test, and a class with three
     images is also in validation (see `select_test`). Identical files count as one image.
 
     Args:
@@ -77,8 +77,8 @@ def assign_folds(
 ) -> tuple[int, ...]:
     """Returns the fold of each training image, from 0 to `folds` - 1; the folds are stratified by class.
 
-    The images must be sorted by label. Identical files share a fold, as do near duplicates (each set in `similar`). A
-    class with fewer images than folds is missing from some folds, but every network is trained on all classes.
+    The images must be sorted by label. Identical files share a fold, and so do near duplicates in a set of `similar`.
+    A class with fewer images than folds is missing from some folds, but every network is trained on all classes.
 
     Raises:
         SplitError: A class has a single distinct image, or there are fewer distinct images than folds.
@@ -109,14 +109,14 @@ def require_fraction_bounds(fractions: Mapping[str, float]) -> None:
     """Raises a `SplitError` if a fraction is not strictly between 0 and 1."""
     for split, fraction in fractions.items():
         if not 0 < fraction < 1:
-            raise SplitError(f"dataset.splits.{split} is {fraction}, but a fraction must be between 0 and 1")
+            raise SplitError(f"dataset.splits.{split} is {fraction}, but a fraction must be strictly between 0 and 1")
 
 
 def require_validation(validation: Collection[SplitUnit], noun: str) -> None:
     """Raises a `SplitError` if no unit was selected for validation."""
     if not validation:
         raise SplitError(
-            f"validation has no images: no class has two {noun} outside test; add images, or set "
+            f"validation has no images: no class has two {noun} outside the test split; add images, or set "
             "dataset.splits.validation or dataset.splits.test to a folder or to manifest rows"
         )
 
@@ -141,7 +141,7 @@ def _hash(salt: str, name: str) -> int:
 
 
 def _by_class(units: Sequence[SplitUnit], salt: str) -> Iterator[SplitUnit]:
-    """Yields the units class by class, each class sorted by descending number of near duplicates, then by hash."""
+    """Yields the units by class, sorted within each class by descending number of near duplicates, then by hash."""
     members: dict[str, list[SplitUnit]] = defaultdict(list)
     for unit in units:
         members[min(unit.labels)].append(unit)

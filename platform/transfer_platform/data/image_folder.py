@@ -23,7 +23,7 @@ from transfer_platform.errors import DataError
 from transfer_platform.file_problems import printable
 from transfer_platform.sources.walk import is_ignored, walk
 
-_REMEDY = "; to use the class folders instead, list it in dataset.exclude"
+_REMEDY = "; to use the class folders instead, list this file in dataset.exclude"
 
 
 def read_image_folder(root: Path, group_by: str | None = None, exclude: Collection[str] = ()) -> Manifest | None:
@@ -64,7 +64,7 @@ def unlisted_note(manifest: Manifest, listed: Collection[Path]) -> Iterator[str]
     if others := sorted(paths - own - {*listed}):
         example = printable(others[0].relative_to(folder))
         subject = "1 file is" if len(others) == 1 else f"{len(others)} files are"
-        yield f"{subject} not listed in the metadata and not used, such as {example}"
+        yield f"{subject} not listed in the metadata and not used (for example, {example})"
 
 
 def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path | None:
@@ -75,13 +75,13 @@ def _metadata_file(folder: Path, root: Path, exclude: Collection[str]) -> Path |
     if len(labeled) > 1:
         names = " and ".join(file.name for file in labeled)
         raise DataError(
-            f"{printable(folder)} contains {names}; keep one of them, or list the others in dataset.exclude"
+            f"{printable(folder)} contains {names}; keep only one of them, or list the others in dataset.exclude"
         )
     return labeled[0] if labeled else None
 
 
 def _is_folder(folder: Path, root: Path) -> bool:
-    """Returns whether a path is a visible folder and not a link that leads out of the dataset."""
+    """Returns whether a path is a visible folder and not a link to a target outside the dataset."""
     return folder.is_dir() and not is_ignored(folder.name) and folder.resolve().is_relative_to(root)
 
 

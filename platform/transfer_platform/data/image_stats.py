@@ -183,7 +183,7 @@ def _storage_error(error: OSError) -> StorageError:
 
 
 def _rescaled(thumbnail: NDArray[np.uint8], header: np.void, intensity: Intensity | None) -> NDArray[np.float64]:
-    """Rescales a thumbnail from the image's own range of gray values to `intensity`; None means the full scale."""
+    """Rescales a thumbnail from the image's own range to `intensity`, or to the full scale if `intensity` is None."""
     from transfer_model.intensity import full_scale
 
     lowest, highest = float(header["lowest"]), float(header["highest"])

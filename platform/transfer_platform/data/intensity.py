@@ -22,11 +22,11 @@ TOLERANCE = 0.03
 _EIGHT_BITS = IntensityRange(low=0, high=255)
 _RARE = 0.05
 _FAR = 8
-"""Values found in only a few images are ignored if they would make the range more than this many times as large."""
+"""Values found in only a few images are ignored if they would enlarge the range by more than this factor."""
 
 
-def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
-    """Returns the range that a setting stands for, or `full`.
+def resolve(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySetting:
+    """Resolves a setting to a range or to `full`.
 
     `auto` becomes 0 to 1, or 0 to 2^n - 1 with n >= 8: the smallest range that covers the values of the training images
     (see `TOLERANCE`). If there are negative values, the lower end is a negative power of two instead of 0. Outliers in
@@ -48,14 +48,14 @@ def settle(setting: IntensitySetting, headers: NDArray[np.void]) -> IntensitySet
 
 
 def as_intensity(setting: IntensitySetting) -> Intensity | None:
-    """Converts a setting to `Preprocessing.intensity`; `full` and an unsettled `auto` become None."""
+    """Converts a setting to `Preprocessing.intensity`; `full` and an unresolved `auto` become None."""
     if setting == "8bit":
         setting = _EIGHT_BITS
     return Intensity(setting.low, setting.high) if isinstance(setting, IntensityRange) else None
 
 
 def covering_range(lowest: float, highest: float) -> IntensityRange:
-    """Returns the range that `auto` stands for if the values of the training images are from `lowest` to `highest`.
+    """Returns the range that `auto` becomes if the values of the training images range from `lowest` to `highest`.
 
     >>> covering_range(12, 4095), covering_range(-1000, 3071), covering_range(-0.003, 1.004)
     (IntensityRange(low=0.0, high=4095.0), IntensityRange(low=-1024.0, high=4095.0), IntensityRange(low=0.0, high=1.0))
@@ -65,7 +65,7 @@ def covering_range(lowest: float, highest: float) -> IntensityRange:
 
 
 def far_images(headers: NDArray[np.void], common: IntensityRange, factor: float) -> NDArray[np.bool_]:
-    """Returns a mask (N,) of the images that would expand the range `common` by more than the factor `factor`."""
+    """Returns a mask (N,) of the images that would expand the range `common` by more than a factor of `factor`."""
     return _is_far_below(headers["lowest"], common, factor) | _is_far_above(headers["highest"], common, factor)
 
 

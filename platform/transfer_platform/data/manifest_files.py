@@ -125,7 +125,7 @@ def locate_images(manifest: Manifest, url: str = "") -> ManifestImages:
     """Locates the images of a manifest; relative paths are resolved against the manifest's folder.
 
     A manifest that the user named may list any file or URL. If a manifest was downloaded from `url`, or found in the
-    folder of a dataset, its file paths must stay inside its folder.
+    folder of a dataset, its file paths must stay inside the folder of the manifest.
 
     Raises:
         DataError: Some rows are invalid; the message lists the errors, including any missing files.

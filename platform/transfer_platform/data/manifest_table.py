@@ -101,7 +101,7 @@ def _parse_text(reader: Iterator[list[str]]) -> Table:
 
 
 def _parse_json(lines: Iterator[str]) -> Table:
-    """Parses one JSON object per line; missing values become empty."""
+    """Parses one JSON object per line; missing values become empty cells."""
     table = Table([])
     objects = list[tuple[int, dict[str, object]]]()
     for number, line in enumerate(lines, 1):
@@ -115,7 +115,7 @@ def _parse_json(lines: Iterator[str]) -> Table:
         if isinstance(found, dict):
             objects.append((number, found))
         else:
-            table.errors.append((number, 'is not a JSON object, such as {"file_name": "a.png", "label": "ant"}'))
+            table.errors.append((number, 'is not a JSON object (example: {"file_name": "a.png", "label": "ant"})'))
     table.columns = list(dict.fromkeys(name for _, found in objects for name in found))
     table.rows = [(number, {name: _as_text(found.get(name)) for name in table.columns}) for number, found in objects]
     return table

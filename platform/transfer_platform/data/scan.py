@@ -1,4 +1,4 @@
-"""Parallel scan of image files; avoids heavy imports so workers start quickly."""
+"""Parallel scan of image files; avoids heavy imports, so workers start quickly."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def _read_files(files: Sequence[FoundFile], cache: DiskCache) -> Generator[tuple
 def _workers(files: int) -> Iterator[tuple[Executor, int]]:
     """Yields an executor and the number of chunks that may be pending at a time.
 
-    Processes read a large number of files faster than threads: small images take more time in Python code, holding the
-    GIL, than in Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
+    Processes read a large number of files faster than threads: for small images, Python code that holds the GIL takes
+    longer than Pillow. If more chunks were pending than loky can queue, killing the workers would print a traceback.
     """
     if files <= MAX_THREADED_FILES:
         count = os.cpu_count() or 1
@@ -215,7 +215,7 @@ def _scan(content: bytes, digest: str, cached: bytes | None) -> ScannedFile:
 def _first_line(content: bytes) -> str:
     """Returns the first line of a text file, such as a web page, a Git LFS pointer or an error message from a server.
 
-    The line is cut off after 60 characters. If not all of them are printable ASCII, returns an empty string.
+    Only its first 60 characters are used. Returns an empty string if any of these characters is not printable ASCII.
     """
     line = next(iter(content[:60].splitlines()), b"").decode("ascii", "replace").strip()
     return line if line.isascii() and line.isprintable() else ""

@@ -169,7 +169,7 @@ def find_layout(root: Path) -> FolderLayout:
 
 
 def layout_around(root: Path, train: str) -> FolderLayout:
-    """Finds the held-out folders next to a training folder or, failing that, next to its nearest ancestor with any."""
+    """Finds held-out folders beside a training folder or, if it has none, beside its nearest ancestor that has any."""
     tree, path = _FolderTree(root), PurePosixPath(train)
     if path.is_absolute() or ".." in path.parts:
         return FolderLayout(train)
@@ -274,7 +274,7 @@ def _require_class_folders(tree: _FolderTree, classes: Path) -> None:
 
 
 def _require_train_folder(tree: _FolderTree, classes: Path) -> None:
-    """Rejects held-out folders that have no training folder next to them and would therefore be read as classes."""
+    """Rejects held-out folders that have no training folder next to them and would therefore be used as classes."""
     splits = tree.splits(classes)
     if held_out := [name for split in _HELD_OUT for name in splits[split]]:
         raise SplitError(

@@ -25,7 +25,7 @@ class SplitUnit:
     Attributes:
         names: Sorted names of the groups; without groups, the digests of the images.
         counts: Number of images per class; the key `ALL_CLASSES` holds the total over all classes.
-        parts: Units that were joined because they contain near duplicates of each other; empty if there are none.
+        parts: Units joined into this one because they contain near duplicates of each other; empty for any other unit.
     """
 
     names: tuple[str, ...]
@@ -41,8 +41,8 @@ class SplitUnit:
 def form_units(images: Sequence[ImageRecord], similar: Collection[Collection[str]] = ()) -> list[SplitUnit]:
     """Forms the units of a dataset: its groups if it has any, otherwise its distinct images.
 
-    Groups that share an image form one unit, as do units that contain near duplicates of each other. Near
-    duplicates are not joined if a class would then have a single unit, because such a class cannot be divided.
+    Groups that share an image are merged into one unit, as are units that contain near duplicates of each other. Near
+    duplicates are not merged if a class would then have a single unit, because such a class cannot be divided.
 
     Args:
         images: Images, sorted by label.
@@ -64,7 +64,7 @@ def scarce_classes(units: Iterable[SplitUnit], minimum: int) -> list[str]:
 
 
 def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitUnit]:
-    """Divides each unit of near duplicates that contains any of the classes `labels` into its parts."""
+    """Returns the units, with each joined unit that contains a class in `labels` replaced by its parts."""
     classes = set(labels)
     return [
         part for unit in units for part in (unit.parts if unit.parts and classes.intersection(unit.counts) else (unit,))
@@ -72,10 +72,10 @@ def separate(units: Iterable[SplitUnit], labels: Collection[str]) -> list[SplitU
 
 
 def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUnit]:
-    """Splits each unit of near duplicates that contains too many images of a class into parts.
+    """Returns the units, with each joined unit that has too many images of a class replaced by its parts.
 
     A unit has too many images if its share of the class is greater than both `fraction` and `1 - fraction`. If it were
-    not split, either test or the rest might get only a single image of the class.
+    not replaced, either test or the rest might get only a single image of the class.
     """
     share = max(fraction, 1 - fraction)
     totals: Counter[str] = Counter()
@@ -87,7 +87,7 @@ def divide_dominant(units: Sequence[SplitUnit], fraction: float) -> list[SplitUn
 
 
 def require_two_units(units: Sequence[SplitUnit], split: str, noun: str) -> None:
-    """Raises a `SplitError` if any classes have only one unit, and so cannot be in both train and `split`."""
+    """Raises a `SplitError` if a class has only one unit and thus cannot be in both train and `split`."""
     if single := scarce_classes(units, 2):
         raise SplitError(
             f"every class needs {noun} in both train and {split}, but there is only one for {list_classes(single)}; "
@@ -195,7 +195,7 @@ class _Selection:
                 shares.add(units[index])
 
     def complete(self, keep: int) -> list[str]:
-        """Moves units so that every class is in test and in the rest; returns the classes for which this fails.
+        """Moves units so that test and the rest contain every class; returns the classes for which this is impossible.
 
         The rest gets at least `keep` units of each class, if the class has more than `keep` units.
         """

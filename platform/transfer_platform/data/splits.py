@@ -35,7 +35,7 @@ class Splits:
 
     Attributes:
         classes: Sorted class names; the position of a class is its index in the network output.
-        train: Training images; sorted by label, then by digest, like the other splits.
+        train: Training images; as in the other splits, they are sorted by label, then by digest.
         validation: Images used to rank the trials; empty if cross-validation is used.
         test: Images used for the promotion checks.
         ignored: Hidden and system files that were ignored.

@@ -27,7 +27,7 @@ class Engine(Protocol):
 
         Raises:
             Pruned: `trial.report` pruned the trial.
-            TrainingError: The trial failed, for example because the loss is not finite, memory ran out, or training is
-                impossible with its values. The study marks the trial as failed and continues. Any other exception ends
-                the process; the next process resumes the trial.
+            TrainingError: The trial failed, for example because the loss is not finite, memory ran out, or the network
+                cannot be trained with the trial's values. The study marks the trial as failed and continues. Any other
+                exception ends the process; the next process resumes the trial.
         """

@@ -51,7 +51,7 @@ class LocalEngine(Engine):
 
         Raises:
             Pruned: The study pruned the trial.
-            TrainingError: Training is impossible with the trial's values, memory ran out, or the loss is not finite.
+            TrainingError: The trial's values do not allow training, memory ran out, or the loss is not finite.
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
@@ -105,7 +105,7 @@ class LocalEngine(Engine):
 
 @contextmanager
 def _ending(run: Run) -> Iterator[None]:
-    """On exit, records whether the trial was completed, pruned or failed, and ends its MLflow run."""
+    """On exit, records whether the trial completed, failed or was pruned, and ends its MLflow run."""
     try:
         yield
     except Pruned:

@@ -11,7 +11,7 @@ from matplotlib.ft2font import FT2Font
 from transfer_platform.file_problems import printable
 
 UNASSIGNED = 0x0378
-"""A code point without a character; only fonts that draw placeholders for all characters have a glyph for it."""
+"""An unassigned code point; only fonts that draw placeholders for all characters have a glyph for it."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class DrawnNames:
 
 
 def drawn_names(names: Sequence[str]) -> DrawnNames:
-    """Prepares names for a figure; names from users may contain any script, line breaks, invalid UTF-8 and `$`.
+    """Prepares names for a figure; user-supplied names may contain any script, line breaks, invalid UTF-8 and `$`.
 
     The fonts that come with Matplotlib lack Chinese, Japanese and Korean characters, among others. Without another
-    font, Matplotlib would draw a box for each of them.
+    font, Matplotlib would draw these characters as boxes.
     """
     texts = [printable(name) for name in names]
     fonts, missing = _covering_fonts(texts)
@@ -69,7 +69,7 @@ def _covering_fonts(texts: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def in_one_font(lines: Sequence[str]) -> tuple[str, str]:
-    """Joins lines into one string, and returns it with the path of the font that lacks the fewest of its characters.
+    """Joins lines into one string; also returns the path of the font that covers most of the string's characters.
 
     Pillow draws a string in a single font; characters that the font lacks are replaced with escape sequences.
     """
@@ -87,7 +87,7 @@ def _escape(text: str, missing: set[str]) -> str:
 
 
 def _characters(path: str) -> set[str]:
-    """Returns the characters of a font; empty if the font is unusable or contains only placeholders."""
+    """Returns the characters that a font covers; empty if the font is unusable or contains only placeholders."""
     try:
         font = FT2Font(path)
         codes = font.get_charmap()

@@ -15,7 +15,7 @@ from transfer_platform.evaluation.metrics import scores
 class Predictions:
     """Probabilities (N, C) and labels (N,) of N images; columns and label indices follow the order of `classes`.
 
-    `intensity` is the range of gray values in images with more than 8 bits, for figures that show images.
+    `intensity` is the range of gray values that figures use to show images with more than 8 bits.
     """
 
     classes: tuple[str, ...]

@@ -50,16 +50,16 @@ def check_class_sizes(train: Sequence[ImageRecord], few: int) -> Iterator[Findin
 
 
 def check_validation(splits: Mapping[str, Sequence[ImageRecord]]) -> Iterator[Finding]:
-    """Yields findings for classes without validation images, unless no class has any."""
+    """Yields findings for classes without validation images, unless no class has validation images."""
     if validation := splits.get("validation"):
         for label in sorted({image.label for image in splits["train"]} - {image.label for image in validation}):
             yield Finding("not in validation", (), f"{label!r} has no validation image")
 
 
 def check_test_shares(splits: Mapping[str, Sequence[ImageRecord]], fraction: float) -> Iterator[Finding]:
-    """Yields findings for classes whose number of test images is far below that expected from `fraction`.
+    """Yields findings for classes whose number of test images is far below the number expected from `fraction`.
 
-    A class is reported if it has less than half of the expected number and is over three standard deviations below it.
+    Reports classes that have less than half of this number and are more than three standard deviations below it.
     """
     test = Counter(image.label for image in splits.get("test", ()))
     totals = Counter(image.label for images in splits.values() for image in images)

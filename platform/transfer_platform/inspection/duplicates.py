@@ -108,7 +108,7 @@ def group_similar(
 
     Images of similar brightness are compared by perceptual hash, which consists of the lowest frequencies of a cosine
     transform (Zauner, 2010). If two hashes are similar, the thumbnail colors are compared too, unless both images are
-    already in the same group. This saves time, because a thousand video frames form hundreds of thousands of pairs.
+    already in the same group. Skipping such pairs saves time: 1000 video frames form hundreds of thousands of pairs.
 
     Args:
         headers: `HEADER_DTYPE` records (N,) of all images.
@@ -143,10 +143,10 @@ def group_similar(
 def _unmerged(
     group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts that cover a tile, except for pairs within its largest group; `group` (N,) holds group numbers.
+    """Yields parts (rows, columns) that together form a tile, without the pairs within the tile's largest group.
 
-    Frames from a fixed camera form one large group after the first tiles. Comparing them further would take time that
-    grows with the square of their number.
+    `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
+    these frames with each other would take time that grows with the square of their number.
     """
     groups, counts = np.unique(group[rows], return_counts=True)
     largest = groups[np.argmax(counts)]

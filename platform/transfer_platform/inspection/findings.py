@@ -84,7 +84,7 @@ _ERRORS = {
     ),
     "blank after scaling": (
         "dataset.intensity turns almost all images into a single shade of gray",
-        "set dataset.intensity: {low: ..., high: ...} to the range of the values, or convert images to the same range",
+        "set low and high in dataset.intensity to the range of the values, or convert all images to a common range",
     ),
     "cannot be split": ("the images cannot be split as specified in the recipe", ""),
     "duplicate across splits": (
@@ -104,31 +104,31 @@ _WARNINGS = {
     "exact duplicate": ("identical files in one class; the image is used more than once", "keep only one of them"),
     "near duplicate across splits": (
         "almost identical images in different splits; test scores may be too high",
-        "check them, and keep only one if they show the same scene",
+        "check the images; if they show the same scene, keep only one of them",
     ),
     "near duplicate with another label": (
         "almost identical images with different labels; one label may be wrong",
         "check their labels",
     ),
-    "near duplicate": ("almost identical images in one class", "check them"),
+    "near duplicate": ("almost identical images in one class", "check the images"),
     "label error": (
         "the label is probably wrong: the out-of-fold prediction confidently favors another class",
-        "check the label; move the image to the correct class, or add it to dataset.exclude",
+        "check the label; if it is wrong, move the image to the correct class or add it to dataset.exclude",
     ),
     "outlier": ("far from all other images in feature space", _CHECK),
-    "wrong extension": ("the file extension does not match the image format", "the file can be read, but rename it"),
+    "wrong extension": ("the file extension does not match the image format", "rename the file (it can still be read)"),
     "animated": ("the file contains several frames; only the first is used", _CHECK),
     "unusual format": ("very few images in the dataset have this format", _CHECK),
     "blank": ("an image of a single color", _CHECK),
     "very dark or bright": ("almost nothing is visible", _CHECK),
     "values out of range": (
         "gray values outside the range of dataset.intensity become black or white",
-        "if too much is lost, set dataset.intensity: {low: ..., high: ...} or convert images to the same range",
+        "if too much detail is lost, set a wider range in dataset.intensity, or convert all images to a common range",
     ),
     "uneven intensity": (
         "a few images have gray values far outside the range of all others; "
         "either these values become black or white, or the other images lose contrast",
-        "remove these images, or set dataset.intensity: {low: ..., high: ...} to the range that you need",
+        "remove these images, or set low and high in dataset.intensity to the range that you need",
     ),
     "tiny": ("much smaller than the other images", _CHECK),
     "elongated": (
@@ -145,7 +145,7 @@ _WARNINGS = {
         "add images",
     ),
     "small test share": (
-        "a class has far fewer test images than requested, because near duplicates or groups are not divided",
+        "a class has far fewer test images than requested, because near duplicates or groups must stay in one split",
         "add images, or remove near duplicates",
     ),
     "class imbalance": (

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from transfer_platform.inspection.perceptual_hash import PerceptualHashes
 
 RARE_FORMAT_FRACTION, RARE_FORMAT_MIN_IMAGES = 0.01, 50
-"""Share of images below which a format is considered rare, and the number of images required to report rare formats."""
+"""Share of images below which a format is considered rare, and the minimum number of images for this check."""
 BLANK_CONTRAST = 2
-"""Thumbnail contrast, 0 to 255, below which an image is considered blank."""
+"""Thumbnail contrast (0 to 255) below which an image is considered blank."""
 DARK, BRIGHT = 10.0, 245.0
 """Minimum and maximum mean brightness (0 to 255); outside this range, almost nothing is visible."""
 TINY_FRACTION = 0.25

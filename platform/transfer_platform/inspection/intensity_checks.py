@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transfer_platform.recipe.schema import IntensitySetting
 
 COMMON_FRACTION = 0.95
-"""Fraction of the training images that determines the common range of gray values for `uneven intensity`."""
+"""Fraction of training images with no gray value below the common range; the same fraction has none above it."""
 MUCH_LARGER = 4
 """A range is much larger than another one if it is at least this many times as large."""
 ALMOST_ALL = 0.9
@@ -33,7 +33,7 @@ def check_intensity(
     headers: NDArray[np.void],
     train: slice,
     setting: IntensitySetting,
-    settled: IntensitySetting,
+    resolved: IntensitySetting,
 ) -> Iterator[Finding]:
     """Yields findings for grayscale images with more than 8 bits.
 
@@ -42,7 +42,7 @@ def check_intensity(
         headers: `HEADER_DTYPE` records of the images (N,).
         train: Slice of `images` that contains the training images.
         setting: `dataset.intensity` as written in the recipe.
-        settled: The setting returned by `data.intensity.settle`: `full` or a range.
+        resolved: Return value of `data.intensity.resolve` for this setting: `full` or a range.
     """
     is_deep, modes = deep_images(headers), headers["mode"]
     for index in np.flatnonzero(is_deep).tolist():
@@ -54,22 +54,22 @@ def check_intensity(
         return
     is_training = np.zeros(len(headers), np.bool_)
     is_training[train] = True
-    yield from _summary(headers[is_deep & is_training], setting, settled)
-    if intensity := as_intensity(settled):
+    yield from _summary(headers[is_deep & is_training], setting, resolved)
+    if intensity := as_intensity(resolved):
         yield from _out_of_range(images, headers, is_deep, intensity, TOLERANCE if setting == "auto" else 0)
         yield from _blank(headers[is_deep & is_training], intensity)
     if setting == "auto":
         yield from _uneven(images, headers, np.flatnonzero(is_deep & is_training))
 
 
-def _summary(deep: NDArray[np.void], setting: IntensitySetting, settled: IntensitySetting) -> Iterator[Finding]:
+def _summary(deep: NDArray[np.void], setting: IntensitySetting, resolved: IntensitySetting) -> Iterator[Finding]:
     if len(deep):
         values = f"values from {deep['lowest'].min():,.6g} to {deep['highest'].max():,.6g}"
         found = f"{len(deep)} training image{'s have' if len(deep) > 1 else ' has'} more than 8 bits, with {values}"
     else:
         found = "no training image has more than 8 bits"
     name = setting if isinstance(setting, str) else "set in the recipe"
-    intensity = as_intensity(settled)
+    intensity = as_intensity(resolved)
     scale = f"{intensity.low:,.6g} is black and {intensity.high:,.6g} is white" if intensity else "65,535 is white"
     yield Finding("intensity", (), f"dataset.intensity is {name}: {found}; {scale}")
 

@@ -76,8 +76,8 @@ def find_label_errors(
 ) -> Iterator[Finding]:
     """Yields label errors found by confident learning (Northcutt et al., 2021), then other misclassified images.
 
-    The threshold of a class is its mean probability over the images with that label. The number n of label errors is
-    estimated by counting the images for which another class reaches its threshold. The n images with the lowest label
+    The threshold of a class is its mean probability over the images with that label. The estimated number n of label
+    errors is the number of images for which another class reaches its own threshold. The n images with the lowest label
     probabilities are reported as label errors. Findings of each kind are sorted by label probability, lowest first.
 
     Args:
@@ -97,7 +97,7 @@ def find_label_errors(
 def misclassified_images(
     images: Sequence[ImageRecord], classes: Sequence[str], probabilities: NDArray[np.floating]
 ) -> Iterator[Finding]:
-    """Yields images whose predicted class differs from their label, in order of increasing label probability."""
+    """Yields findings for images whose predicted class is not their label, sorted by ascending label probability."""
     misclassified = probabilities.argmax(axis=1) != _label_indices(images, classes)
     yield from _describe("predicted as another class", misclassified, images, classes, probabilities)
 

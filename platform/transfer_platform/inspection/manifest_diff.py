@@ -99,7 +99,7 @@ def read_manifest(text: str, name: str) -> list[ManifestLine]:
 
 
 def diff_manifests(before: Iterable[ManifestLine], after: Iterable[ManifestLine]) -> ManifestDiff:
-    """Compares two manifests, counting copies of a file separately; compares folds only if both have them."""
+    """Compares two manifests, counting copies of a file separately; compares folds only if both manifests have them."""
     left, right = list(before), list(after)
     if not (any(row.fold for row in left) and any(row.fold for row in right)):
         left, right = ([row._replace(fold="") for row in rows] for rows in (left, right))

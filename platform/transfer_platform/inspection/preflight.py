@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_platform.data.dataset import ScannedDataset
-from transfer_platform.data.intensity import as_intensity, settle
+from transfer_platform.data.intensity import as_intensity, resolve
 from transfer_platform.data.splits import Splits
 from transfer_platform.errors import SplitError
 from transfer_platform.inspection.center_crop import total_left_out
@@ -80,7 +80,7 @@ def _inspect(
     ends = np.cumsum([len(members) for members in splits.values()])
     parts = {name: slice(end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
     headers = stats.headers(rows)
-    intensity = settle(dataset.config.intensity, headers[parts["train"]])
+    intensity = resolve(dataset.config.intensity, headers[parts["train"]])
     hashes = compute_hashes(stats, rows, as_intensity(intensity))
     split_findings = [*check_class_folders(catalogs), *exact_duplicates(splits, dataset.allowed), *check_groups(splits)]
     if split_error and not any(FINDING_KINDS[each.kind].severity == Severity.ERROR for each in split_findings):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MANIFEST = "data/manifest.csv"
 """Artifact path of the dataset manifest in a study's MLflow run."""
 MAX_WITH_THUMBNAILS = 24
-"""Maximum number of findings per kind shown with thumbnails."""
+"""Maximum number of findings of each kind to show with thumbnails."""
 MAX_THUMBNAILS = 6
 """Maximum number of thumbnails per finding."""
 MAX_LISTED = 2000

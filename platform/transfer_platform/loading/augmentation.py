@@ -168,7 +168,7 @@ def _color_matrices(numbers: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
 
 
 def _apply_transform(pixels: Tensor, transform: v2.Transform, seeds: Sequence[int]) -> Tensor:
-    """Applies a torchvision transform to each image of a batch (B, 3, S, S), seeding the global generator for each."""
+    """Applies a torchvision transform to each image (B, 3, S, S) after seeding the global generator for that image."""
     views = pixels.round_().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):
         for index, seed in enumerate(seeds):

@@ -27,7 +27,7 @@ crops of the originals, and a canvas takes 308 KB. With a ratio of 1.2, the valu
 MAX_ASPECT = 2.0
 """Maximum ratio of the longer to the shorter side; more elongated images are center-cropped to this ratio.
 
-A crop covers at least 70% of an image and has a ratio of at most 4/3, so no crop fits if the ratio is above 1.9.
+A crop covers at least 70% of an image and has a ratio of at most 4/3, so none fits if the image's ratio is above 1.9.
 """
 
 _ASPECT_BYTES = 4
@@ -63,8 +63,8 @@ def make_canvas(
     """Decodes an image from bytes or a path and resizes it to a square with a side of C = `side` pixels.
 
     Large JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if both sides still have at least 2*C pixels. For
-    the ants/bees images (C = 23 to 320), the mean absolute change of the canvas pixels (0 to 255) is 0.6 over all
-    images, and 2.2 in the worst image.
+    the ants/bees images (C = 23 to 320), this changes canvas pixels (0 to 255) by 0.6 on average across all images,
+    and by 2.2 on average for the worst image.
 
     Returns:
         uint8 canvas (3, C, C), and the aspect ratio (width / height) of its content, limited to `MAX_ASPECT`.

@@ -133,7 +133,7 @@ class ImageLoader:
 
 
 class _DecodingRows:
-    """Decodes rows in threads on every use; Pillow releases the GIL while decoding.
+    """Decodes rows on every use; uses threads, because Pillow releases the GIL while decoding.
 
     `decode_row` maps a file's content and its name (for error messages) to a row.
     """

@@ -40,12 +40,12 @@ class ViewSchedule:
         return 0 if self.count == "unlimited" else self.count
 
     def view_index(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the index (0 to N - 1) of an image's view in an epoch. Repeats use consecutive views."""
+        """Returns the index (0 to N - 1) of an image's view in an epoch; a repeated image uses consecutive views."""
         assert isinstance(self.count, int), "views have no index if their number is unlimited"
         return (derived_seed("drawn", self.seed, epoch, sha256) + repeat) % self.count
 
     def augmentation_seed(self, sha256: str, epoch: int, repeat: int = 0) -> int:
-        """Returns the seed for an image's view in an epoch; `repeat` is the number of its earlier occurrences."""
+        """Returns the seed for an image's view in an epoch; `repeat` counts the image's earlier occurrences."""
         if self.count == "unlimited":
             return derived_seed("augmentation", self.seed, epoch, sha256, *([repeat] if repeat else []))
         return self.view_seed(sha256, self.view_index(sha256, epoch, repeat))

@@ -46,7 +46,7 @@ def graph_lines(module: fx.GraphModule) -> list[str]:
 
 
 def graph_line(module: fx.GraphModule, node: fx.Node, numbers: Mapping[fx.Node, int]) -> str:
-    """Describes one operation with its target and arguments; `numbers` maps each preceding node to its number."""
+    """Describes an operation by its type, target and arguments; `numbers` maps each preceding node to its number."""
     arguments: Any = map_arg((node.args, node.kwargs), lambda argument: _NodeReference(numbers[argument]))
     return f"{node.op} {_target(module, node)} {_describe(arguments)}"
 

@@ -19,7 +19,7 @@ class OpRecord:
 
     Attributes:
         value: The result if `is_plain`, otherwise None.
-        is_plain: True if the result contains no tensors (a size, for example).
+        is_plain: True if the result contains no tensors (for example, a size).
         shape: Shape of the result if it is a single tensor, otherwise None.
         reads: IDs of the storages of the operation's tensor arguments.
         writes: IDs of the storages in `reads` that the operation modifies.

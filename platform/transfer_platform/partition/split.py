@@ -168,7 +168,7 @@ def _split(network: Network) -> _Graphs:
 
 
 def _analyze(network: Network, batches: list[Tensor], known: AnalyzedGraph | None = None) -> AnalyzedGraph:
-    """Traces a network in its current mode; returns `known` if the graph is the same, or else observes it."""
+    """Traces a network in its current mode and observes its graph; returns `known` instead if the graphs are equal."""
     module = trace(network)
     if known is not None and graph_lines(module) == known.lines:
         return known
@@ -232,7 +232,7 @@ def _compare(network: Network, partition: Partition, images: Tensor) -> None:
 
 
 def _all_close(actual: list[Tensor], expected: list[Tensor]) -> bool:
-    """Returns whether all tensors match within a tolerance. Results on accelerators may vary from call to call."""
+    """Returns whether all tensors match within a tolerance; results on accelerators may vary from run to run."""
     return all(_close(a, b) for a, b in zip(actual, expected, strict=True))
 
 

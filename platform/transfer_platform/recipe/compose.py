@@ -60,7 +60,7 @@ def _parse_override(text: str) -> Node:
 
 
 def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place | None = None) -> Node:
-    """Reads a recipe file and merges it with its base. `named_at` locates the `extends` field that names the file."""
+    """Reads a recipe file and merges it with its base; `named_at` is the place where `extends` names the file."""
     tree = _parse_file(path, named_at)
     if EXTENDS not in tree.entries:
         return tree

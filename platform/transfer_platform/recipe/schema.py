@@ -1,4 +1,4 @@
-"""Recipe schema: all fields with types, units, bounds and defaults.
+"""Recipe schema: all fields with their types, units, bounds and defaults.
 
 A `Searchable` or `Option` field may hold a range until `recipe.resolve` replaces the range with a trial's value.
 """
@@ -77,7 +77,7 @@ class SplitsConfig(Section):
     """Folder with one subfolder per class, relative to the source ("." for the source itself). Detected if unset."""
 
     validation: FolderFractionOrFolds | None = None
-    """Images to rank trials: a folder, a fraction of train or `{folds: 5}`. Default: the detected split, else 0.2."""
+    """Images for ranking trials: a folder, fraction of train or `{folds: 5}`. Default: the detected split, else 0.2."""
 
     test: FolderOrFraction | None = None
     """Images for evaluation and the gate: a folder or a fraction of train. Default: the detected split, else 0.2."""
@@ -112,7 +112,7 @@ class DatasetConfig(Section):
     """A folder, archive, manifest (CSV, TSV, JSONL, Parquet) or URL, or a dataset name such as `torchvision:MNIST`."""
 
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits). If it differs, the file is rejected."""
+    """SHA-256 of the archive or manifest (64 lowercase hexadecimal digits). A file with another hash is rejected."""
 
     splits: SplitsConfig = SplitsConfig()
 
@@ -132,7 +132,7 @@ class DatasetConfig(Section):
     """Handling of files that are not readable images: `fail` reports them as errors, and `skip` excludes them."""
 
     allow_duplicates: tuple[str, ...] = Field(default=(), strict=False)
-    """Paths or glob patterns, relative to the source, of files that may have exact duplicates in another split."""
+    """Files allowed to have exact duplicates in another split: paths or glob patterns, relative to the source."""
 
     few_images: Annotated[int, Field(ge=1)] = 10
     """Minimum number of training images per class; the preflight warns about classes with fewer."""
@@ -214,7 +214,7 @@ class TrainingConfig(Section):
     """Fraction of the target probability distributed uniformly over all classes."""
 
     class_weights: Option[Literal["none", "balanced", "auto"]] = "none"
-    """`balanced` weights the loss by inverse class size; `auto` does so if sizes differ by a factor of over 1.5."""
+    """`balanced` weights the loss by inverse class size; `auto` does so only if sizes differ by a factor above 1.5."""
 
     sampling: Option[Literal["shuffled", "balanced"]] = "shuffled"
     """Sampling per epoch: `shuffled` draws each image once, and `balanced` draws the same number from each class."""
@@ -292,7 +292,7 @@ class GateConfig(Section):
 
 
 class PromotionConfig(Section):
-    """Registration of the best checkpoint and promotion to champion."""
+    """Registration of the best checkpoint and its promotion to champion."""
 
     model: Name
     """Name of the registered model."""
@@ -300,7 +300,7 @@ class PromotionConfig(Section):
     gate: GateConfig = GateConfig()
 
     false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Fraction of in-distribution images that the served model may flag as unknown."""
+    """Highest acceptable fraction of in-distribution images that the served model flags as unknown."""
 
 
 class Recipe(Section):

@@ -104,7 +104,7 @@ def _search_errors(fields: ValidFields) -> Iterator[FieldError]:
     if ranges and not fields.is_set(("search",)):
         first, *others = ranges
         also = f" (also for {', '.join(map(format_path, others))})" if others else ""
-        fix = f"add one, such as search: {{trials: 20}}, or use a value instead{also}"
+        fix = f"add one, such as search: {{trials: 20}}, or replace the range with a value{also}"
         yield FieldError(first, f"a range requires a search section; {fix}")
     elif trials and trials > 1 and not ranges:
         message = f"all {trials} trials would be identical because no field has a range"

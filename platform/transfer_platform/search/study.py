@@ -89,7 +89,7 @@ class Study:
         pruning: Whether to stop trials whose metric is worse than the median of earlier trials.
 
     Raises:
-        StudyError: The database cannot be used. All methods may also raise this error.
+        StudyError: The database cannot be used. Any method may raise this error.
     """
 
     def __init__(self, name: str, url: str, space: Space, *, minimizes: bool, seed: int, pruning: bool) -> None:
@@ -111,7 +111,7 @@ class Study:
         return self.optuna_study.user_attrs
 
     def set_user_attr(self, key: str, value: object) -> None:
-        """Stores a JSON-serializable value as a study attribute."""
+        """Stores a JSON-serializable value as a user attribute of the study."""
         with storage_errors(self._url):
             self.optuna_study.set_user_attr(key, value)
 
@@ -142,7 +142,7 @@ class Study:
             return _finished_trial(self.optuna_study.best_trial)
         raise StudyError(
             "\n  ".join(["no trial in the study completed:", *map(str, trials)])
-            + "\nchange the recipe as the messages suggest, or start a new study with --fresh"
+            + "\nchange the recipe as the messages above suggest, or start a new study with --fresh"
         )
 
     def table(self) -> dict[str, list[object]]:
@@ -160,8 +160,8 @@ class Study:
     ) -> None:
         """Resumes interrupted trials, then runs new trials until the study contains `trials` finished trials.
 
-        If the objective raises `Pruned` or `TrainingError`, only that trial ends. Any other exception is propagated,
-        and the next call resumes the trial.
+        If the objective raises `Pruned` or `TrainingError`, only the current trial ends. Any other exception is
+        propagated, and the next call resumes the trial.
         """
         with storage_errors(self._url):
             for interrupted in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

@@ -48,7 +48,7 @@ def open_storage(url: str) -> RDBStorage:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Raises a `StudyError` if a database transaction fails; unlike Optuna's error, it states the cause."""
+    """Converts Optuna's errors about failed database transactions to `StudyError`s that state the cause."""
     try:
         yield
     except StorageInternalError as error:
@@ -56,7 +56,7 @@ def storage_errors(url: str) -> Iterator[None]:
 
 
 def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
-    """Returns an error that ends with `remedy` or, if another program uses the database, with a hint to close it."""
+    """Returns an error that ends with `remedy`, or with a hint to close another program that is using the database."""
     reason = getattr(error, "orig", None) or error
     if str(getattr(reason, "sqlite_errorname", "")).startswith("SQLITE_BUSY"):
         remedy = "another program is using it; close that program, then run the same command again"
@@ -65,7 +65,7 @@ def _unusable(url: str, error: BaseException, remedy: str) -> StudyError:
 
 
 def _require_studies(url: str, options: dict[str, Any]) -> None:
-    """Raises a `StudyError` if the database belongs to another program, so that Optuna does not add its own tables."""
+    """Raises a `StudyError` if the database belongs to another program, so that Optuna adds no tables to it."""
     engine = create_engine(url, poolclass=NullPool, **options)
     tables = inspect(engine).get_table_names()
     if tables and not {"studies", "trials"} <= set(tables):

@@ -40,9 +40,9 @@ class ArchiveLimits:
     Attributes:
         entries: Maximum number of files and folders.
         ratio: Maximum ratio of unpacked size to archive size.
-        unchecked_bytes: Unpacked size up to which `ratio` is not checked, because plain PNM images compress 1000-fold.
+        unchecked_bytes: Unpacked size up to which `ratio` is not checked, because PNM images can compress 1000-fold.
         trailing_bytes: Maximum amount of data after the end of a tar archive.
-        block_bytes: Disk space counted for each entry in addition to its content.
+        block_bytes: Disk space counted for each entry in addition to the size of its content.
     """
 
     entries: int = 5_000_000
@@ -57,7 +57,7 @@ _DEFAULT_LIMITS = ArchiveLimits()
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """An archive entry before it is checked; the name and unpacked size in bytes are those recorded in the archive.
+    """An unchecked archive entry, with the name and the unpacked size in bytes that the archive declares.
 
     `violation` explains why the entry's type, encryption or compression is not allowed; it is empty if all are allowed.
     """
@@ -228,8 +228,8 @@ def _check_size(archive: Path, entries: int, total_bytes: int, free_bytes: int, 
         )
     if total_bytes > free_bytes:
         raise SourceError(
-            f"{archive} needs at least {total_bytes / 1e9:.2f} GB, but only {free_bytes / 1e9:.2f} GB is free "
-            f"in {cache_folder()}; free up some space, or set PLATFORM_CACHE to a folder on a larger disk"
+            f"unpacking {archive} needs at least {total_bytes / 1e9:.2f} GB, but only {free_bytes / 1e9:.2f} GB is "
+            f"free in {cache_folder()}; free up some space, or set PLATFORM_CACHE to a folder on a larger disk"
         )
 
 

@@ -41,7 +41,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _digits_file() -> Path:
-    """Returns the path of the data file without importing scikit-learn, because the import takes two seconds."""
+    """Returns the path of the data file without importing scikit-learn, which would take two seconds."""
     package = importlib.util.find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"

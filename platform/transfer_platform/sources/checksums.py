@@ -1,4 +1,4 @@
-"""Computes file checksums and caches each checksum until its file changes.
+"""Computes file checksums and caches each checksum until the file changes.
 
 A file is considered unchanged if its size, modification time (mtime) and change time (ctime) are the same.
 """
@@ -23,7 +23,7 @@ _ENTRY_BYTES = _DIGEST_BYTES + _STAMP.size
 class FileStamp(NamedTuple):
     """A file's size in bytes and timestamps in nanoseconds since 1970, used to detect changes to the file.
 
-    `modified` is the time of the last content change; `changed` also covers changes to the name and permissions.
+    `modified` is the time of the last content change; `changed` also reflects later changes to the name or permissions.
     """
 
     size: int
@@ -67,7 +67,7 @@ def cached_sha256s(paths: Sequence[Path], scope: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """Expected checksum in lowercase hexadecimal; leading digits are enough, and an empty string matches any file."""
+    """Expected checksum in lowercase hexadecimal; a prefix is enough, and an empty string matches any file."""
 
     digits: str
     algorithm: Literal["sha256", "md5"] = "sha256"

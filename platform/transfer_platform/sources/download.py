@@ -62,7 +62,7 @@ def fetch(
         mirror_path: Additional relative path to try in each mirror, after `host/path/file.zip` and before `file.zip`.
         progress: Receives the number of bytes downloaded so far.
         endpoint: URL to download from instead of `url`, which still identifies the file in the cache and in mirrors.
-        offline: Reason why only the cache and the mirrors may be used; empty if the file may be downloaded.
+        offline: Reason that only the cache and mirrors may be used; empty if downloading the file is allowed.
 
     Returns:
         Path of the file in the cache or a mirror folder. The file must be treated as read-only.
@@ -110,7 +110,7 @@ def download(url: str, target: Path, expected: Checksum, progress: Progress) -> 
         part.file.replace(target)
         part.discard()
     except OSError as error:
-        raise SourceError(f"{target} could not be written: {cause(error)}; is the disk full?") from error
+        raise SourceError(f"{target} could not be written: {cause(error)}; the disk may be full") from error
     return target
 
 
@@ -205,7 +205,7 @@ class _PartialFile:
 
 
 def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Progress) -> str:
-    """Downloads the remaining bytes, retrying if interrupted. Returns an error message if the checksum is wrong."""
+    """Downloads the remaining bytes, retrying after interruptions. Returns a message if the checksum is wrong."""
     failures, largest = 0, part.size
     while True:
         try:
@@ -220,7 +220,7 @@ def _download_all(url: str, part: _PartialFile, expected: Checksum, progress: Pr
 
 
 def _request_rest(url: str, part: _PartialFile, has_checksum: bool, progress: Progress) -> None:
-    """Requests the remaining bytes, or the whole file if a change on the server could not be detected."""
+    """Requests the remaining bytes, or the whole file if changes to it on the server would go undetected."""
     import requests
     import urllib3
 
@@ -279,7 +279,7 @@ def _resumes(response: Response, part: _PartialFile) -> bool:
 
 
 def _version(response: Response) -> str:
-    """Returns the strong ETag or last-modified date of a response. Weak ETags do not guarantee identical bytes."""
+    """Returns the strong ETag or last-modified date; ignores weak ETags, which do not imply identical bytes."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 

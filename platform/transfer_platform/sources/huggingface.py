@@ -173,8 +173,8 @@ def _load_failure(reason: str, local: Path | None) -> str:
         return f"{local} cannot be read as a dataset: {reason}"
     return (
         f"cannot be loaded: {reason}\n"
-        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; to work offline, load "
-        "the dataset on another machine, save it to a folder with save_to_disk, and use huggingface:./FOLDER"
+        "check the dataset name, the configuration (NAME:CONFIG) and the network connection; to work offline, load the "
+        "dataset on another machine, save it with save_to_disk, copy it to this machine, and use huggingface:./FOLDER"
     )
 
 

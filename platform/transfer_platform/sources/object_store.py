@@ -72,10 +72,10 @@ def fetch_images(urls: Sequence[str], task: str, progress: Progress) -> dict[str
         progress: Receives the number of images processed so far.
 
     Returns:
-        The cached file for each URL, or the reason why the download failed. Treat cached files as read-only.
+        The cached file for each URL, or the problem if downloading failed. Treat cached files as read-only.
 
     Raises:
-        SourceError: A store cannot be reached, or the cache is not writable. Downloaded images stay in the cache.
+        SourceError: A store is unreachable, or the cache is not writable. Images downloaded so far stay in the cache.
     """
     systems = {name: _file_system(name) for name in {scheme(url) for url in urls}}
     results: dict[str, Path | FileProblem] = {}
@@ -148,7 +148,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
 
 
 def _refusal(error: BaseException) -> FileProblem | None:
-    """Returns the problem if the store permanently rejects the request or has no such file, otherwise `None`."""
+    """Returns a problem if the store permanently rejects the request or has no such file; otherwise `None`."""
     causes = list(_causes(error))
     statuses = [getattr(cause, "status", None) for cause in causes]
     if codes := [status for status in statuses if isinstance(status, int)]:

@@ -15,7 +15,7 @@ from transfer_platform.suggest import did_you_mean
 
 
 def open_source(source: str, base: Path, sha256: str | None = None, progress: Progress = silent) -> Path:
-    """Returns the folder of a dataset, downloading and unpacking it if necessary.
+    """Returns the folder of a dataset, downloading and unpacking the dataset if necessary.
 
     Args:
         source: A folder, an archive (zip, tar, tar.gz, tar.bz2, tar.xz), the URL of an archive, `embedded:digits`,

@@ -24,7 +24,7 @@ class PublishedFile:
         urls: URLs of the file, in order of preference.
         md5: Published MD5 checksum, 32 hexadecimal digits; `None` if none is published.
         folder: Folder for the file or its unpacked contents, relative to torchvision's `root`.
-        inner_archives: Glob patterns for archives inside the downloaded archive; they are also unpacked into `folder`.
+        inner_archives: Glob patterns for archives inside the downloaded archive, which are also unpacked into `folder`.
     """
 
     urls: tuple[str, ...]

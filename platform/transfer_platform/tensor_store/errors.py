@@ -31,7 +31,7 @@ class StoreUnwritableError(StoreError):
 
 
 class CorruptFileError(Exception):
-    """A segment is truncated or corrupt, or its rows have an unexpected shape or dtype. Used only in this package."""
+    """A segment is truncated or corrupt, or its rows have an unexpected shape or dtype. Internal to this package."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ RESERVE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A finished or unfinished segment; `last_use` is the Unix time at which its rows were last requested."""
+    """A finished or unfinished segment; `last_use` is the Unix time at which any of its rows were last requested."""
 
     path: Path
     size: int
@@ -34,7 +34,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ClearResult:
-    """Total size and number of the files that `clear` removed, and the addresses skipped because they were locked."""
+    """Total size and number of the files that `clear` removed, and the addresses it skipped because of locks."""
 
     bytes: int
     files: int
@@ -42,7 +42,7 @@ class ClearResult:
 
 
 def clear(folder: Path) -> ClearResult:
-    """Removes all rows, except those at addresses for which a process is computing rows.
+    """Removes all rows except those at addresses where a process is still computing rows.
 
     Processes that have already opened rows can still read them.
 
@@ -135,7 +135,7 @@ def remove_unfinished(folder: Path, address: str) -> None:
 
 
 def _remove(path: Path, locked_address: str = "") -> None:
-    """Removes a file, and also its address folder if it is now empty and does not belong to `locked_address`."""
+    """Removes a file, and its address folder if that is now empty and does not belong to `locked_address`."""
     path.unlink(missing_ok=True)
     if path.parent.name != locked_address:
         with suppress(OSError):  # not empty

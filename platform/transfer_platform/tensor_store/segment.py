@@ -32,10 +32,10 @@ from transfer_platform.tensor_store.eviction import PART
 
 MAGIC = b"TFROWS01"
 START = 64
-"""Offset of the first row, in bytes: one cache line, so that rows that consist of whole cache lines are aligned."""
+"""Offset of the first row in bytes. It is one cache line, so rows that fill whole cache lines are aligned."""
 TRAILER = struct.Struct("<QQ8s")
 _MMAP_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-"""Options that avoid keeping a file descriptor open for each mapping; they require Python 3.13 or later."""
+"""Options that avoid keeping a file descriptor open for each mapping; available since Python 3.13."""
 
 ByteRows = npt.NDArray[np.uint8]
 """Rows as bytes (B, row_bytes)."""

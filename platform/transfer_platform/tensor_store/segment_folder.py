@@ -24,7 +24,7 @@ class SegmentFolder:
         self.folder, self._spec = folder, spec
 
     def locate(self, keys: Iterable[str]) -> dict[str, RowLocation]:
-        """Returns the locations of keys whose rows are stored and intact, and marks their files as recently used."""
+        """Returns the location of each requested row that is stored and intact, and marks its file as recently used."""
         candidates = self._candidates(set(keys))
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
             locations = dict(chain.from_iterable(pool.map(_verify, candidates)))
@@ -44,7 +44,7 @@ class SegmentFolder:
                 path.unlink(missing_ok=True)
 
     def next_path(self) -> Path:
-        """Returns the path for the next segment, whose number is higher than all others so that it takes precedence."""
+        """Returns the path of the next segment; it gets the highest number so that its rows take precedence."""
         last = max((int(path.stem) for path in self._paths()), default=0)
         return self.folder / f"{last + 1:06d}{SUFFIX}"
 

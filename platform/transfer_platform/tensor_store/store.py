@@ -31,7 +31,7 @@ class Store:
         segment_bytes: Target segment size. Larger segments need fewer file descriptors, but a crash loses more rows.
         segment_seconds: Age in seconds after which a segment is finished even if it is smaller than `segment_bytes`.
         in_memory_bytes: Maximum total size of rows that one request reads into memory; larger sets are memory-mapped.
-        resident_bytes: Number of bytes to read from memory-mapped files before dropping their pages.
+        resident_bytes: Number of bytes to read from memory-mapped files before their mapped pages are dropped.
         free_bytes: Function that returns how many bytes may be written to the disk that contains a given folder.
     """
 
@@ -66,7 +66,7 @@ class Store:
         """Returns the rows for N keys. Each distinct row that is missing is computed once and stored.
 
         Args:
-            address: Digest that determines each row when combined with the row's key; used as a folder name.
+            address: Digest that, together with a key, determines the content of a row; used as a folder name.
             spec: Shape and dtype of each row.
             keys: N keys, such as image digests; may contain duplicates.
             compute: Computes missing rows, given their positions in `keys`. Its exceptions are propagated.
@@ -163,7 +163,7 @@ class _RowWriter:
 
         Raises:
             StoreError: A segment cannot be written; finished segments remain in the store.
-            ValueError: The number of rows, their shape or their dtype is wrong.
+            ValueError: The number, shape or dtype of the rows is wrong.
         """
         done = 0
         try:

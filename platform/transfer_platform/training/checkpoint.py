@@ -1,4 +1,4 @@
-"""Saves tensors to safetensors files atomically, and loads them."""
+"""Loads safetensors files and writes them atomically."""
 
 import os
 from collections.abc import Mapping

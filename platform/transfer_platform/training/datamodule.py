@@ -68,14 +68,14 @@ class DataModule:
     def _report_limits(self, recipe: Recipe, cached: CachedNetwork, views: ViewSchedule) -> None:
         if views.policy != "none" and not views.varies:
             self._say_once(
-                "augmentation is disabled, because features.views is 1; "
+                "augmentation is disabled because features.views is 1; "
                 f"set features.views: 8 to store eight {views.policy} views of each image"
             )
         if cached.partition_error:
             self._say_once(f"the frozen layers are run again in every epoch: {cached.partition_error}")
         if views.policy != "none" and recipe.features.views not in (1, views.count):
             self._say_once(
-                f"features.views: {recipe.features.views} is ignored, because no layer is frozen; "
+                f"features.views: {recipe.features.views} is ignored because no layer is frozen; "
                 "every epoch uses new views"
             )
 

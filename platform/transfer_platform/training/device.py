@@ -17,7 +17,7 @@ MIN_PARALLEL_ELEMENTS = 200_000
 def choose_device(name: str = "auto") -> torch.device:
     """Returns the PyTorch device with the given name, such as `cuda:1`.
 
-    `auto` selects the device named by `PLATFORM_DEVICE` if it is set, else the first available of CUDA, MPS and CPU.
+    `auto` selects the device named by `PLATFORM_DEVICE` or, if it is not set, the first available of CUDA, MPS and CPU.
 
     Raises:
         TrainingError: The device is not available.

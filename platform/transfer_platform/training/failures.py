@@ -14,8 +14,8 @@ _NOTHING_TO_TRAIN = "optimizer got an empty parameter list"
 def trial_failures(context: str) -> Iterator[None]:
     """Converts errors caused by a trial's hyperparameters, such as its batch size, into a `TrainingError`.
 
-    These are `ModelError` (except for unreadable images), out-of-memory errors, and the errors that PyTorch raises for
-    batch norm on a single image and for networks without trainable parameters. Other errors are propagated and end the
+    This applies to `ModelError` (except for unreadable images), out-of-memory errors, and PyTorch's errors about batch
+    norm on a single image and about networks without trainable parameters. Other errors are propagated and end the
     study: after a GPU or driver fault, all later trials in this process would fail, but a new process can run them.
 
     Args:

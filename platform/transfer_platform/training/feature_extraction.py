@@ -60,7 +60,7 @@ def to_row_order(features: Tensor) -> Tensor:
 
 
 def from_row_order(rows: Tensor) -> Tensor:
-    """Inverts `to_row_order` without copying; the returned feature maps are `channels_last`."""
+    """Inverts `to_row_order` without copying; the returned feature maps have the memory format `channels_last`."""
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 

@@ -1,4 +1,4 @@
-"""Describes the hardware on which a network runs, and its driver.
+"""Describes the hardware and driver that a network runs on.
 
 Both affect the least significant digits of results and the speed of each precision.
 """

@@ -59,7 +59,7 @@ class FitOptions:
     Attributes:
         config: Training configuration without search ranges.
         precision: `float32`, `bfloat16` or `float16`; weights stay in float32.
-        after_epoch: Called after every epoch; an exception raised by it ends training and is propagated to the caller.
+        after_epoch: Called after every epoch; any exception it raises ends training and is propagated to the caller.
     """
 
     config: TrainingConfig

@@ -20,7 +20,7 @@ from transfer_platform.training.hardware import describe_hardware
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MIN_SPEEDUP = 1.3
-"""Minimum speedup over float32 for which a lower precision is selected."""
+"""Minimum speedup over float32 at which a lower precision is selected."""
 ROUNDS = 5
 """Maximum number of timed steps in each precision."""
 CPU_BATCH_SIZE = 4
@@ -88,7 +88,7 @@ def _cache_key(recipe: Recipe, network: Network, device: torch.device, batch_siz
 
 
 def _time_network(recipe: Recipe, device: torch.device, network: Network, batch_size: int) -> str | None:
-    """Returns the fastest precision of a network; see `fastest_precision`."""
+    """Returns the fastest precision for a network; see `fastest_precision`."""
     trainable = recipe.backbone.freeze_through != "all"
     step = partial(_step, network, device, batch_size, trainable)
     try:
@@ -118,7 +118,7 @@ def _lower_precision(device: torch.device) -> str | None:
 
 
 def _emulates_bfloat16() -> bool:
-    """Returns True if the CPU has no bfloat16 instructions, so that timing even one emulated step takes too long."""
+    """Returns True if the CPU has no bfloat16 instructions, so timing even one emulated step would take too long."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and not torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -142,8 +142,8 @@ def _can_run(precision: str, device: torch.device, step: Callable[[], object]) -
 def _speedup(precision: str, device: torch.device, step: Callable[[], object]) -> float:
     """Returns the time of a float32 step divided by the time of a step in another precision.
 
-    The result is the median over up to `ROUNDS` pairs of steps. The steps of a pair run one after the other, so a
-    machine that becomes busy usually slows down both.
+    The result is the median over up to `ROUNDS` pairs of steps. The two steps of a pair run back to back, so a
+    spike in machine load usually slows down both.
     """
     ratios: list[float] = []
     while len(ratios) < ROUNDS and not (len(ratios) > 1 and max(ratios) < 0.5):

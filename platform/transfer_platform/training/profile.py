@@ -32,7 +32,7 @@ def measure_cost(prefix: FrozenPrefix, backbone: str, frozen_through: str) -> Me
 
 
 def estimate_cost(key: CostKey) -> MeasuredCost | None:
-    """Like `measure_cost`, but builds a network with random weights; returns None if it cannot be partitioned.
+    """Like `measure_cost`, but builds a network with random weights; returns None if the network cannot be partitioned.
 
     Raises:
         TrainingError: The device is not available.

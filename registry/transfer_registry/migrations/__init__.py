@@ -90,5 +90,5 @@ def _require_ledger(connection: Connection) -> None:
     if tables and VERSION_TABLE not in tables:
         raise StorageError(
             f"{connection.engine.url} is not a ledger: it contains the tables {', '.join(sorted(tables)[:5])}; "
-            "move it elsewhere; the next command then creates a new ledger"
+            "move it elsewhere so that the next command creates a new ledger"
         )

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 README_FILE = "README.md"
 OPSET = 18
-"""ONNX opset version. torch exports this version directly, without converting it from another one."""
+"""ONNX opset version; torch exports to it directly, without converting from another version."""
 TOLERANCE = 1e-3
 """Maximum allowed difference between ONNX Runtime and torch for any probability or out-of-distribution score."""
 

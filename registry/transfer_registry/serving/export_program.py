@@ -4,7 +4,7 @@ classify.py             classifies image files
 image_preprocessing/    the modules of the registered model that decode, crop and resize images; they need only NumPy
                         and Pillow
 
-The program uses the registered model's own preprocessing code, so both models receive the same pixels.
+The program uses the registered model's own preprocessing code, so the ONNX model receives the same pixels.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _modules(code: Path) -> set[Path]:
 
 
 def _imported(module: Path) -> Iterator[str]:
-    """Yields the names of the modules that a module imports from its own package, even inside functions."""
+    """Yields the names of the modules that a module imports from its own package, including inside functions."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module] if node.module else [alias.name for alias in node.names]

@@ -36,7 +36,7 @@ python classify.py IMAGE...
 ```
 
 `classify.py` prepares images with the registered model's own code, in `image_preprocessing/`. With another version
-of Pillow, its pixels may differ slightly from the model's. It prints one line of JSON per image:
+of Pillow, pixels may differ slightly from those of the registered model. The program prints one JSON line per image:
 
 ```python
 {program}```

@@ -31,7 +31,7 @@ from transfer_registry.serving.ports import LOOPBACK, free_port, wait_for_port
 PARITY_IMAGES = 32
 """Number of test images used to check served predictions before a promotion."""
 CONCURRENT_IMAGES = 15
-"""Number of concurrent requests, each with one image. All images together are within the pixel limit of one request."""
+"""Number of concurrent one-image requests; together, their images stay within the pixel limit of one request."""
 
 _SUPERVISED = Path(__file__).with_name("_supervised.py")
 _HIDDEN_PACKAGES = ("transfer_platform", "transfer_registry", "transfer_model")

@@ -179,7 +179,7 @@ def older_format() -> bytes:
         (b"\x80\x02", "it ends too early"),
         (b"\x80\x02\xff", r"its content is damaged \(KeyError\)"),
         (b"\x80\x02K", "its content is damaged"),
-        (pickle.dumps({"w": [1.0]}), "it is a pickle that torch.save has not written"),
+        (pickle.dumps({"w": [1.0]}), "it is a pickle file that was not written by torch.save"),
         (older_format()[:100], "it ends too early"),
         (older_format()[:-100], "unexpected EOF"),
     ],

@@ -80,7 +80,7 @@ def test_classes_that_cannot_be_divided_are_excluded_with_the_reason(fill) -> No
     recipe = load_recipe(written.file)
     assert set(recipe.dataset.exclude) == {"broken", "cat", "dog", "empty"}
     assert "- cat" in written.file.read_text()
-    assert "cat (only one distinct image; train and test need one each)" in str(written)
+    assert "cat (only one distinct image; train and test each need one)" in str(written)
     assert "empty (no readable image of this class in train)" in str(written)
     assert "dog (every image is identical to an image of another class)" in str(written)
     splits = require_valid(*preflight(open_dataset(recipe.dataset, Path())))
@@ -202,7 +202,7 @@ def test_few_images_of_a_class_are_in_train_and_test(fill) -> None:
 def test_no_recipe_lies_among_the_images(fill, monkeypatch) -> None:
     monkeypatch.chdir(fill(ant=30, bee=30))
     with pytest.raises(
-        StorageError, match=r"is inside the image folder; pass another file with --out, such as .*photos\.yaml"
+        StorageError, match=r"inside the image folder; use --out to pass a file elsewhere, for example .*photos\.yaml"
     ):
         write_first_recipe(".")
     assert load_recipe(write_first_recipe(".", Path("../first.yaml")).file).dataset.source == "Our photos"

@@ -59,7 +59,7 @@ def test_12_bit_images_are_not_nearly_black(isolated: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peak", "dtype", "settled"),
+    ("peak", "dtype", "resolved"),
     [
         (255, np.uint16, (0, 255)),
         (1023, np.uint16, (0, 1023)),
@@ -70,9 +70,9 @@ def test_12_bit_images_are_not_nearly_black(isolated: Path) -> None:
         (300, np.float32, (0, 511)),
     ],
 )
-def test_the_range_is_that_of_the_training_images(isolated: Path, peak: int, dtype: type, settled: tuple) -> None:
+def test_the_range_is_that_of_the_training_images(isolated: Path, peak: int, dtype: type, resolved: tuple) -> None:
     found = opened(radiographs(isolated / "xrays", peak, 6, dtype)).recipe.dataset.intensity
-    assert (found.low, found.high) == settled
+    assert (found.low, found.high) == resolved
 
 
 def test_test_images_do_not_change_the_range(isolated: Path) -> None:
@@ -174,11 +174,11 @@ def test_the_setting_is_part_of_the_address_of_stored_images_and_of_the_study(is
 
 def test_a_written_range_and_an_equal_settled_one_are_the_same_study(isolated: Path) -> None:
     folder = radiographs(isolated / "xrays", 4095)
-    settled, written = opened(folder), opened(folder, "  intensity: {low: 0, high: 4095}")
-    assert study_identity(settled.recipe) == study_identity(written.recipe)
+    resolved, written = opened(folder), opened(folder, "  intensity: {low: 0, high: 4095}")
+    assert study_identity(resolved.recipe) == study_identity(written.recipe)
     again = isolated / "again.yaml"
-    again.write_text(to_yaml(settled.recipe))
-    assert open_recipe(again).recipe == settled.recipe
+    again.write_text(to_yaml(resolved.recipe))
+    assert open_recipe(again).recipe == resolved.recipe
 
 
 def test_8_bit_images_do_not_depend_on_the_setting(isolated: Path) -> None:

@@ -128,7 +128,7 @@ def test_files_that_the_metadata_does_not_list_are_counted(folder: Path) -> None
     write_metadata(folder / "metadata.csv", listed(folder, count=18))
     (folder / "README.md").write_text("# Photos")
     assert notes("photos", splits={"test": 0.4}) == [
-        "3 files are not listed in the metadata and not used, such as 18.png"
+        "3 files are not listed in the metadata and not used (for example, 18.png)"
     ]
 
 
@@ -198,7 +198,7 @@ def test_errors_of_a_metadata_file_name_the_way_back_to_class_folders(
     for number, label in enumerate(LABELS):
         write_image(isolated / "photos" / label / f"{number}.png", f"image {number}")
     (isolated / "photos" / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{message}.* list (it|the file) in dataset.exclude"):
+    with pytest.raises(DataError, match=f"{message}.* list (this|the) file in dataset.exclude"):
         read("photos")
     assert splits("photos", exclude=[name], splits={"test": 0.4}).classes == ("ant", "bee")
 
@@ -219,7 +219,7 @@ def test_errors_name_the_file_and_the_line(divided: Path) -> None:
         [
             (5, "test/16.png is already listed in test/metadata.jsonl, line 1"),
             (7, "is not valid JSON: Expecting ',' delimiter"),
-            (8, "is not a JSON object, such as"),
+            (8, "is not a JSON object (example: "),
             (9, "its 'path' is empty"),
             (10, "its 'label' is empty"),
             (10, "test/gone.png: the file does not exist"),
@@ -249,7 +249,7 @@ def test_metadata_cannot_list_files_outside_of_its_folder(name: str, message: st
 def test_two_metadata_files_in_one_folder_are_ambiguous(folder: Path) -> None:
     for kind in ("csv", "jsonl"):
         write_metadata(folder / f"metadata.{kind}", listed(folder))
-    with pytest.raises(DataError, match=r"contains metadata\.csv and metadata\.jsonl; keep one of them"):
+    with pytest.raises(DataError, match=r"contains metadata\.csv and metadata\.jsonl; keep only one of them"):
         read("photos")
 
 

@@ -315,7 +315,7 @@ class TestExclusion:
 
     def test_a_class_of_which_nothing_is_left(self, folder: Path) -> None:
         table(folder.parent / "photos.csv", rows(folder))
-        with pytest.raises(DataError, match="must list at least two classes, but has only one: 'ant'"):
+        with pytest.raises(DataError, match="must list at least two classes, but lists only one: 'ant'"):
             read(folder.parent, exclude=("set/bee",))
 
     def test_copies_in_two_splits_can_be_allowed(self, folder: Path) -> None:
@@ -331,7 +331,7 @@ class TestExclusion:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("aaaa", "must list at least two classes, but has only one: 'a'"),
+        ("aaaa", "must list at least two classes, but lists only one: 'a'"),
         ("a\x07a\x07", "labels with unprintable characters: \\\\x07"),
     ],
 )

@@ -110,7 +110,7 @@ def test_a_class_that_only_repeats_another_is_an_error() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20.0])
 def test_a_fraction_has_bounds(fraction: float) -> None:
-    with pytest.raises(SplitError, match="a fraction must be between 0 and 1"):
+    with pytest.raises(SplitError, match="a fraction must be strictly between 0 and 1"):
         split_by_hash(images(4), {"test": fraction}, 0)
 
 

@@ -14,7 +14,7 @@ from transfer_model.decode import decode
 from transfer_model.errors import ModelError
 from transfer_model.intensity import Intensity, value_range
 from transfer_platform.data.image_stats import HEADER_DTYPE
-from transfer_platform.data.intensity import TOLERANCE, covering_range, settle
+from transfer_platform.data.intensity import TOLERANCE, covering_range, resolve
 from transfer_platform.recipe.schema import IntensityRange
 
 
@@ -95,4 +95,4 @@ def test_the_settled_range_contains_all_values_and_is_less_than_four_times_too_l
 def test_only_far_values_of_rare_images_are_not_covered(rows: list[tuple], low: float, high: float) -> None:
     headers = np.zeros(len(rows), HEADER_DTYPE)
     headers["mode"], headers["lowest"], headers["highest"] = b"F", *np.transpose(rows)
-    assert settle("auto", headers) == IntensityRange(low=low, high=high)
+    assert resolve("auto", headers) == IntensityRange(low=low, high=high)

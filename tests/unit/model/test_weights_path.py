@@ -60,7 +60,7 @@ def write_zip(path: Path) -> None:
 
 OTHER_CONTENT = {
     "empty": (lambda path: path.touch(), "is empty; download or copy it again"),
-    "folder": (lambda path: path.mkdir(), "is a folder; name a weights file in it"),
+    "folder": (lambda path: path.mkdir(), "is a folder; specify a weights file in it"),
     "0xff": (
         lambda path: path.write_bytes(b"\xff" * 1000),
         "is neither a safetensors nor a torch file, because it starts",
@@ -79,8 +79,8 @@ OTHER_CONTENT = {
     ),
     "json": (lambda path: path.write_text(json.dumps({"weight_map": {}})), "because it starts with '{"),
     "tar": (write_tar, "because it starts with '././@PaxHeader'; download"),
-    "numpy": (write_numpy, r"has not written: it contains w\.npy; extract it"),
-    "zip": (write_zip, r"has not written: it contains weights\.pth; extract it"),
+    "numpy": (write_numpy, r"not written by torch\.save: it contains w\.npy; if it"),
+    "zip": (write_zip, r"not written by torch\.save: it contains weights\.pth; if it"),
     "half of a safetensors file": (half_of(write_safetensors), r"reading it fails \(.+\); download or copy it again"),
     "half of a torch file": (half_of(write_torch), "is not complete: .* its end is missing; download or copy it again"),
 }
@@ -104,7 +104,7 @@ def test_a_weights_file_is_no_problem(write: Callable[[Path], None], tmp_path: P
 
 def test_a_folder_is_a_problem_that_names_a_file_in_it(tmp_path: Path) -> None:
     write_torch(tmp_path / "best.pth")
-    assert weights_problem(tmp_path) == f"{tmp_path} is a folder; name a weights file in it, such as best.pth"
+    assert weights_problem(tmp_path) == f"{tmp_path} is a folder; specify a weights file in it, such as best.pth"
 
 
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:

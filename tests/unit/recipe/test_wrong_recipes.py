@@ -223,7 +223,7 @@ CASES = {
     "folder instead of a weights file": (
         changed("  name: resnet18", "  name: resnet18\n  weights: ./photos"),
         9,
-        "photos is a folder; name a weights file in it",
+        "photos is a folder; specify a weights file in it",
     ),
     "weights that are not published": (
         changed("  name: resnet18", "  name: resnet18\n  weights: IMAGENET1K_V7"),

@@ -160,7 +160,7 @@ def test_a_database_that_another_process_has_locked_is_not_relocated(
     target = project.rename(project.with_name("mounted")) / "mlflow.db"
     with closing(sqlite3.connect(target)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError, match=r"mlflow\.db is locked by another process; wait until"):
+        with pytest.raises(StorageError, match=r"mlflow\.db is locked by another process; wait for"):
             prepare_database(target)
     assert all(Path(location).is_relative_to(project) for location in locations(target))
 

@@ -114,7 +114,7 @@ def test_a_copied_folder_that_became_read_only_before_its_ledger_was_copied_name
     prepare_database(copy := copied_folder(tmp_path / "project" / "mlflow.db"))
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
-        with pytest.raises(StorageError, match=r"ledger-\w+\.db.*allow this user to write"):
+        with pytest.raises(StorageError, match=r"ledger-\w+\.db.*give this user write permission"):
             ledger_file(copy)
     assert ledger_file(copy).exists()
 

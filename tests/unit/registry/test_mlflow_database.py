@@ -64,7 +64,7 @@ def folder(file: Path) -> None:
         (
             of_another_tracker,
             "is not an MLflow database: it does not contain the columns experiments.artifact_location, "
-            "runs.artifact_uri, runs.lifecycle_stage, runs.run_uuid; move it away",
+            "runs.artifact_uri, runs.lifecycle_stage, runs.run_uuid; move it elsewhere",
         ),
         (folder, "cannot be used as a database: unable to open database file"),
     ],
@@ -156,7 +156,7 @@ def test_a_process_that_opened_the_database_before_an_upgrade_can_still_write(ou
 def test_a_database_that_another_process_writes_is_not_upgraded(outdated: Path) -> None:
     with closing(sqlite3.connect(outdated)) as connection, connection:
         connection.execute("INSERT INTO experiments VALUES (7, 'elsewhere')")
-        with pytest.raises(DatabaseInUseError, match="is locked by another process; wait until the process finishes"):
+        with pytest.raises(DatabaseInUseError, match="is locked by another process; wait for the process to finish"):
             prepare_database(outdated)
     assert not list(outdated.parent.glob("*.upgraded"))
     prepare_database(outdated)

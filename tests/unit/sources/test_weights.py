@@ -106,5 +106,5 @@ def test_offline_only_caches_and_mirrors_are_used(hub: Path, monkeypatch: pytest
 @pytest.mark.usefixtures("isolated")
 def test_a_folder_is_not_reported_as_missing(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").mkdir()
-    with pytest.raises(WeightsError, match=rf"{tmp_path}/weights\.pth is a folder; name a weights file in it"):
+    with pytest.raises(WeightsError, match=rf"{tmp_path}/weights\.pth is a folder; specify a weights file in it"):
         fetch_weights("timm/test_resnet", "weights.pth", tmp_path)

@@ -44,7 +44,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
 
 MODEL = "ants-bees"
-REMEDY = "copy the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
+REMEDY = "restore the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def deleted(restored: Path) -> Iterator[Path]:
 def test_a_version_without_recorded_checksums_is_named(untagged: Path) -> None:
     (untagged / "SHA256SUMS").unlink()
     output = platform("models", "verify").output
-    assert f"files of 0 versions: unchanged; not checked, without recorded checksums: {MODEL}/1" in output
+    assert f"files of 0 versions: unchanged; not checked (no recorded checksums): {MODEL}/1" in output
 
 
 @pytest.mark.parametrize("state", ["untagged", "deleted"])
