@@ -353,7 +353,10 @@ def test_a_file_that_was_added_is_named(restored: Path, tmp_path: Path, command:
 
 
 @pytest.mark.parametrize("pattern", ["loader.py", "code/transfer_model_*/pyfunc.py"])
-def test_bytecode_in_the_folder_of_a_model_is_not_executed(restored: Path, pattern: str, tmp_path: Path) -> None:
+def test_bytecode_in_the_folder_of_a_model_is_not_executed(
+    restored: Path, tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)  # set by commands that were called in this process
     (source,) = restored.glob(pattern)
     stat = source.stat()
     bytecode = Path(importlib.util.cache_from_source(str(source)))
