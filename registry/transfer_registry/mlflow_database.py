@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,7 @@ def _is_outdated(database: Path, revision: str) -> bool:
     return True
 
 
+@cache
 def _scripts() -> ScriptDirectory:
     """Returns the schema revisions of the installed MLflow."""
     import mlflow

@@ -35,8 +35,8 @@ ARTIFACT_FOLDER = "artifacts/model"
 REMEDY = "restore the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
-_UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
-"""Files without a checksum: a file that MLflow adds to downloaded models, the editable model card, and bytecode."""
+_UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(\.[^/]*|README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
+"""Files without a checksum: MLflow adds one to downloads, and the others are hidden, the editable card, or bytecode."""
 
 
 def write_checksums(folder: Path) -> str:

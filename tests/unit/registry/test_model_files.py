@@ -50,7 +50,8 @@ def test_a_link_that_was_added_is_damage(listed: Path, tmp_path: Path, target: s
     assert find_damage(listed) == ["code/numpy was added after the model was registered (delete it)"]
 
 
-def test_files_that_users_mlflow_and_python_write_into_a_model_are_not_damage(listed: Path) -> None:
+def test_files_that_users_mlflow_python_and_desktops_write_into_a_model_are_not_damage(listed: Path) -> None:
+    (listed / "code" / ".DS_Store").touch()
     (listed / "README.md").touch()
     (listed / REGISTERED_MODEL_META_FILE_NAME).touch()
     for folder in (listed, listed / "code" / "package"):
