@@ -8,7 +8,7 @@ from typing import Any
 from transfer_platform import paths
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, Say
-from transfer_platform.recipe.resolve import resolve, search_ranges
+from transfer_platform.recipe.resolve import resolve, search_ranges, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.sources.weights import PretrainedWeights, fetch_weights
@@ -53,11 +53,6 @@ def feature_store() -> Store | None:
     """Returns the store of extracted features; None if `PLATFORM_CACHE_LIMIT` is 0."""
     limit = paths.cache_limit()
     return Store(paths.features_folder(), limit) if limit else None
-
-
-def trial_count(recipe: Recipe) -> int:
-    """Returns the number of trials; 1 if the recipe has no `search:`."""
-    return recipe.search.trials if recipe.search else 1
 
 
 def first_values(recipe: Recipe) -> Recipe:

@@ -25,7 +25,7 @@ from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.report import text_report
 from transfer_platform.progress import Progress, silent
-from transfer_platform.recipe.resolve import search_ranges, to_yaml
+from transfer_platform.recipe.resolve import search_ranges, to_yaml, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, largest
 from transfer_platform.training.cost_model import CostKey, load_cost, study_costs
@@ -171,7 +171,7 @@ def _cost_cells(
         cost, missing = load_cost(key), "not yet measured on this machine: run `platform check --time`"
     if cost is None:
         return ("", "", "", missing)
-    trials = recipe.search.trials if recipe.search else 1
+    trials = trial_count(recipe)
     costs = study_costs(splits, views, largest(recipe.training.epochs), trials, cost)
     fits = costs.bytes <= paths.cache_limit()
     choice = "stored" if costs.worth_storing and fits else "in every epoch"
@@ -181,7 +181,7 @@ def _cost_cells(
 
 def _study_table(recipe: Recipe) -> Table:
     table = Table(box=box.SIMPLE, title="Study", title_justify="left", title_style="bold", show_header=False)
-    trials = recipe.search.trials if recipe.search else 1
+    trials = trial_count(recipe)
     precision = recipe.training.precision
     text = "auto: fastest format, as measured by the first run on this machine" if precision == "auto" else precision
     table.add_row("device", f"{_likely_device()} (set PLATFORM_DEVICE or --device to change it)")

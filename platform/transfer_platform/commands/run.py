@@ -15,13 +15,7 @@ from transfer_platform.commands._open import OpenedRecipe, open_recipe
 # isort: split
 from transfer_model.classifier import FILES
 from transfer_platform import databases, paths
-from transfer_platform.commands._trainer import (
-    feature_store,
-    fetch_all_weights,
-    make_trainer,
-    network_variants,
-    trial_count,
-)
+from transfer_platform.commands._trainer import feature_store, fetch_all_weights, make_trainer, network_variants
 from transfer_platform.commands.conclude import Conclusion, conclude, load_conclusion
 from transfer_platform.commands.outcome import Outcome
 from transfer_platform.commands.run_report import (
@@ -40,7 +34,7 @@ from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
-from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity
+from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity, trial_count
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.search.study import FinishedTrial, Study, count_studies, numbered_name
 from transfer_platform.search.study_database import create_tables

@@ -21,7 +21,7 @@ from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.error_messages import validation_errors
 from transfer_platform.recipe.fields import value_fields
 from transfer_platform.recipe.schema import Recipe
-from transfer_platform.recipe.search_space import Choice, Range
+from transfer_platform.recipe.search_space import Choice, Range, combination_count
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range
 from transfer_platform.suggest import did_you_mean
 
@@ -40,6 +40,11 @@ def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
     paths = [path for path, field in value_fields().items() if field.range_keys]
     values: dict[str, Any] = {format_path(path): attrgetter(format_path(path))(recipe) for path in paths}
     return {field: value for field, value in values.items() if isinstance(value, Range | Choice)}
+
+
+def trial_count(recipe: Recipe) -> int:
+    """Returns the number of trials: at most one for each combination of values; 1 if the recipe has no `search:`."""
+    return int(min(recipe.search.trials, combination_count(search_ranges(recipe)))) if recipe.search else 1
 
 
 def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:

@@ -237,7 +237,7 @@ class SearchConfig(Section):
     """Settings for the Optuna study."""
 
     trials: Count = 20
-    """Total number of trials; to extend a study, increase this number and run again."""
+    """Total number of trials; at most one per combination of values. To extend a study, increase it and run again."""
 
     metric: SearchMetric = "validation/loss"
     """Metric used to rank trials, measured at each trial's best epoch."""
