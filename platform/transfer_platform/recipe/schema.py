@@ -151,7 +151,7 @@ class BackboneConfig(Section):
     """The pretrained feature extractor."""
 
     name: Option[str]
-    """A torchvision or timm network, or `efficientnet_lite0`; `platform backbones` lists all names."""
+    """A torchvision or timm network, or `efficientnet_lite0` to `_lite2`; `platform backbones` lists all names."""
 
     weights: str = "default"
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
