@@ -1,23 +1,25 @@
-"""Backbones from torchvision and timm, and backbones whose weights are installed with this package.
+"""Backbones from torchvision and timm, backbones whose weights are installed, and this project's own networks.
 
 Each function lazily imports the libraries it needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .architecture import Options, parse_options
+from .builtin_networks import NETWORKS, BuiltinNetwork
 from .preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
-BUNDLED, TORCHVISION, TIMM = "bundled", "torchvision", "timm"
-LIBRARIES = (BUNDLED, TORCHVISION, TIMM)
+BUNDLED, BUILTIN, TORCHVISION, TIMM = "bundled", "builtin", "torchvision", "timm"
+LIBRARIES = (BUNDLED, BUILTIN, TORCHVISION, TIMM)
 """Libraries searched, in this order, for a backbone name without a library prefix."""
 
 BUNDLED_WEIGHTS = "installed"
@@ -60,6 +62,10 @@ BUNDLED_NETWORKS = {
 }
 """Networks that need no download, keyed by name."""
 
+_SMALL = Preprocessing(32, 1.0, "bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_STANDARD = Preprocessing(224, 0.875, "bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""Preprocessing of this project's own networks for images of 32 and 224 pixels."""
+
 _TORCHVISION_OPTIONS = {
     "googlenet": ("aux_logits", "transform_input", "init_weights"),
     "inception": ("aux_logits", "transform_input", "init_weights"),
@@ -69,19 +75,26 @@ _TORCHVISION_OPTIONS = {
 """Additional constructor arguments for networks, keyed by the torchvision module that defines the network."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class _NoOptions:
+    """The options of a network that has none."""
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """Library, architecture and weights tag that identify a backbone.
+    """Library, architecture, weights tag and options that identify a backbone.
 
     Attributes:
-        library: `torchvision`, `timm` or `bundled`.
+        library: `torchvision`, `timm`, `bundled` or `builtin`.
         architecture: Name of the network in that library.
         tag: timm tag of the pretrained weights, such as `a1_in1k` in `resnet50.a1_in1k`; empty if unspecified.
+        options: Valid options of the network, without those that have their default values.
     """
 
     library: str
     architecture: str
     tag: str = ""
+    options: Options = Options()  # noqa: RUF009 - immutable
 
     @property
     def key(self) -> str:
@@ -94,6 +107,29 @@ class Backbone:
         architecture = BUNDLED_NETWORKS[self.architecture].timm_name if self.library == BUNDLED else self.architecture
         return f"{architecture}.{self.tag}" if self.tag else architecture
 
+    @property
+    def builtin(self) -> BuiltinNetwork:
+        """The configured network; only valid for networks of this project."""
+        return parse_options(NETWORKS[self.architecture], self.architecture, self.options)
+
+    def with_options(self, options: Options) -> Backbone:
+        """Returns the backbone with the given options.
+
+        Raises:
+            BackboneOptionError: An option is unknown or invalid; the message lists what is valid.
+        """
+        kind: type = NETWORKS[self.architecture] if self.library == BUILTIN else _NoOptions
+        parse_options(kind, self.architecture, options)
+        defaults = {field.name: field.default for field in fields(kind)}
+        changed = {name: value for name, value in options.items() if value != defaults[name]}
+        return replace(self, options=Options(changed))
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Returns the names of the options of one of this project's networks; empty for other networks."""
+    kind: type = NETWORKS.get(name.removeprefix(f"{BUILTIN}/"), _NoOptions)
+    return tuple(field.name for field in fields(kind))
+
 
 def installed_backbones() -> tuple[Backbone, ...]:
     """Returns all classification networks available in the installed libraries."""
@@ -102,6 +138,7 @@ def installed_backbones() -> tuple[Backbone, ...]:
 
     return (
         *(Backbone(BUNDLED, name) for name in BUNDLED_NETWORKS),
+        *(Backbone(BUILTIN, name) for name in NETWORKS),
         *(Backbone(TORCHVISION, name) for name in torchvision.models.list_models(module=torchvision.models)),
         *(Backbone(TIMM, name) for name in timm.list_models()),
     )
@@ -119,6 +156,8 @@ def create_network(backbone: Backbone, classes: int, image_size: int, auxiliary:
         image_size: Image side S in pixels; used only by networks that are built for a fixed image size.
         auxiliary: Whether to build the auxiliary heads of GoogLeNet and Inception.
     """
+    if backbone.library == BUILTIN:
+        return backbone.builtin.build(classes)
     if backbone.library == TORCHVISION:
         return _torchvision_network(backbone.architecture, classes, image_size, auxiliary)
     return timm_network(backbone, classes, image_size)
@@ -138,6 +177,8 @@ def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
     """Returns the preprocessing keyed by weights name, default first; the only key is "" if no weights are named."""
     if backbone.library == BUNDLED:
         return {BUNDLED_WEIGHTS: BUNDLED_NETWORKS[backbone.architecture].preprocessing}
+    if backbone.library == BUILTIN:
+        return {"": _SMALL if backbone.builtin.image_size == _SMALL.image_size else _STANDARD}
     if backbone.library == TORCHVISION:
         weights = torchvision_weights(backbone.architecture)
         return {name: _from_torchvision(member) for name, member in weights.items()}
@@ -147,6 +188,8 @@ def preprocessings(backbone: Backbone) -> dict[str, Preprocessing]:
 
 def class_names(backbone: Backbone, weights: str) -> tuple[str, ...]:
     """Returns the class names of the given pretrained weights in logit order; empty if unknown."""
+    if backbone.library == BUILTIN:
+        return ()
     if backbone.library == TORCHVISION:
         return tuple(torchvision_weights(backbone.architecture)[weights].meta["categories"])
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset

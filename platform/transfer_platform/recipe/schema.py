@@ -5,15 +5,17 @@ A `Searchable` or `Option` field may hold a range until `recipe.resolve` replace
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
-from transfer_platform.recipe.search_space import MODEL_CONFIG, Option, Searchable
+from transfer_model.architecture import Architecture, Options
+from transfer_model.errors import ModelError
+from transfer_platform.recipe.search_space import MODEL_CONFIG, Choice, Option, Searchable
 from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
-Optimizer = Literal["adamw", "sgd"]
+Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "one_cycle", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 SearchMetric = Literal["validation/loss", "validation/accuracy", "validation/macro_f1", "validation/macro_recall"]
@@ -153,11 +155,33 @@ class BackboneConfig(Section):
     name: Option[str]
     """A torchvision or timm network, or `efficientnet_lite0` to `_lite2`; `platform backbones` lists all names."""
 
+    options: dict[str, Any] = {}
+    """Options of a network that has any, such as `{depth: 18}` of `resnet`."""
+
     weights: str = "default"
     """`default`, `none`, the name of published weights, or the path to a safetensors or pth file."""
 
     freeze_through: Option[str] = "all"
     """Last stage to freeze (all stages before it are also frozen), or `none` or `all`."""
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return dict(Options(options))
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def architecture(self) -> Architecture:
+        """Key of the network; the section must not contain search ranges."""
+        return Architecture(self.name, Options(self.options))
+
+    @property
+    def architectures(self) -> tuple[Architecture, ...]:
+        """Keys of all networks that the recipe searches over."""
+        names = self.name.choices if isinstance(self.name, Choice) else (self.name,)
+        return tuple(Architecture(name, Options(self.options)) for name in names)
 
 
 CountOrUnlimited = Annotated[
@@ -180,6 +204,16 @@ class HeadConfig(Section):
     """Dropout probability applied to the head's input features during training."""
 
 
+class PlateauConfig(Section):
+    """Settings for `schedule: plateau`, which reduces the learning rate when the validation loss stops decreasing."""
+
+    factor: Searchable[Fraction] = 0.3
+    """Factor by which the learning rate is multiplied."""
+
+    patience: Searchable[Annotated[int, Field(ge=0)]] = 2
+    """Number of epochs without a lower validation loss that are tolerated before the learning rate is reduced."""
+
+
 class TrainingConfig(Section):
     """Training hyperparameters for a trial."""
 
@@ -190,7 +224,7 @@ class TrainingConfig(Section):
     """Images per optimizer step."""
 
     optimizer: Option[Optimizer] = "adamw"
-    """Optimizer: AdamW, or SGD with momentum."""
+    """Optimizer: AdamW, Adam, or SGD with momentum."""
 
     learning_rate: Searchable[Positive] = 1e-3
     """Peak learning rate of the head."""
@@ -199,13 +233,15 @@ class TrainingConfig(Section):
     """Backbone learning rate as a multiple of the head's learning rate."""
 
     weight_decay: Searchable[NonNegative] = 0.01
-    """Decoupled weight decay (AdamW) or L2 penalty (SGD); biases and normalization layers are exempt."""
+    """Decoupled weight decay (AdamW) or L2 penalty (Adam, SGD); biases and normalization layers are exempt."""
 
     momentum: Searchable[Probability] = 0.9
-    """SGD momentum; ignored by AdamW."""
+    """SGD momentum; ignored by AdamW and Adam."""
 
     schedule: Option[Schedule] = "cosine"
     """Learning rate schedule after the warm-up."""
+
+    plateau: PlateauConfig = PlateauConfig()
 
     warmup_epochs: Searchable[NonNegative] = 0.0
     """Number of epochs (may be fractional) over which the learning rate increases linearly from zero."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from transfer_model import catalog
 from transfer_model.backbones import BUNDLED_NETWORKS, Backbone
 from transfer_model.build_catalog import catalog_entry, compress_stages
+from transfer_model.builtin_networks import NETWORKS
 from transfer_model.catalog import Stage, describe_backbone, expand_stages
 from transfer_model.errors import UnknownBackboneError
 from transfer_platform.commands import check
@@ -42,7 +43,7 @@ def test_names_resolve(name: str, library: str, architecture: str, tag: str) -> 
     [
         ("resnet19", "resnet18"),
         ("efficientnet_lit0", "efficientnet_lite0"),
-        ("keras/resnet50", "expected torchvision/ or timm/"),
+        ("keras/resnet50", "expected builtin/, torchvision/ or timm/"),
         ("torchvision/seresnet50", "unknown backbone"),
         ("timm/resnet50.a1_in2k", "available weights: a1_in1k"),
         ("resnet18.IMAGENET1K_V1", "no weights 'IMAGENET1K_V1'"),
@@ -112,7 +113,7 @@ def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *BUNDLED_NETWORKS, "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
+        *BUNDLED_NETWORKS, *(f"builtin/{name}" for name in NETWORKS), "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
         "torchvision/vit_b_32", "torchvision/regnet_x_400mf", "timm/resnet18", "timm/test_vit",
         "timm/deit_tiny_distilled_patch16_224", "timm/convnext_atto", "timm/resnet50_clip",
         "timm/vit_small_patch14_dinov2", "timm/qwen3_vit_88m_enc",
