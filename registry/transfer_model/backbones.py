@@ -1,4 +1,4 @@
-"""Backbones from torchvision and timm, backbones whose weights are installed, and this project's own networks.
+"""Backbones from torchvision and timm, with installed weights, and built in.
 
 Each function lazily imports the libraries it needs.
 """

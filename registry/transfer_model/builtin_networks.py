@@ -1,4 +1,4 @@
-"""Networks of this project: the ResNet family, and networks for images of 32 x 32 pixels.
+"""The ResNet family, and networks for images of 32 x 32 pixels.
 
 This file needs only torch and torchvision, which it imports when a network is built. An exported model contains a copy
 of it, so that the network can be built without this project.

@@ -1,4 +1,4 @@
-"""One network of every family of torchvision and timm, and all built-in networks: saved, loaded and served, then frozen at every stage.
+"""One network of every family: saved, loaded and served, then frozen at every stage.
 
 Each family is represented by its smallest network at its smallest image size, with random weights and a batch
 of two; networks of more than 50 million parameters are frozen at four stages instead of all.

@@ -113,7 +113,8 @@ def test_the_shipped_catalog_matches_the_installed_libraries() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *BUNDLED_NETWORKS, *(f"builtin/{name}" for name in NETWORKS), "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
+        *BUNDLED_NETWORKS, *(f"builtin/{name}" for name in NETWORKS),
+        "torchvision/resnet18", "torchvision/googlenet", "torchvision/squeezenet1_1",
         "torchvision/vit_b_32", "torchvision/regnet_x_400mf", "timm/resnet18", "timm/test_vit",
         "timm/deit_tiny_distilled_patch16_224", "timm/convnext_atto", "timm/resnet50_clip",
         "timm/vit_small_patch14_dinov2", "timm/qwen3_vit_88m_enc",
