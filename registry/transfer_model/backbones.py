@@ -1,4 +1,4 @@
-"""Backbones from torchvision and timm, with installed weights, and built in.
+"""Backbones of torchvision and timm, bundled backbones, and built-in networks.
 
 Each function lazily imports the libraries it needs.
 """

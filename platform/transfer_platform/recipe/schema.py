@@ -11,8 +11,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag, field_validator, mode
 
 from transfer_model.architecture import Architecture, Options
 from transfer_model.errors import ModelError
-from transfer_platform.recipe.search_space import MODEL_CONFIG, Choice, Option, Searchable
-from transfer_registry.rules import OverChampion, PerClassRecall, Rule, Threshold
+from transfer_platform.recipe.promotion_schema import Name, PromotionConfig
+from transfer_platform.recipe.search_space import Choice, Option, Searchable, Section
 
 Augmentation = Literal["none", "light", "medium", "trivial", "rand"]
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -25,7 +25,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 EMBEDDED_DATASETS = ("digits",)
 """Built-in datasets, selected by `dataset.source: embedded:NAME`."""
@@ -35,9 +34,6 @@ HOLDOUT_FRACTION = 0.2
 
 IMBALANCE_RATIO = 1.5
 """`class_weights: auto` balances the loss if the sizes of two classes differ by more than this factor."""
-
-FALSE_ALARM_RATE = 0.05
-"""Default for `promotion.false_alarms`, also used for recipes without a `promotion` section."""
 
 FolderOrFraction = Annotated[
     Annotated[Fraction, Tag("fraction")] | Annotated[str, Tag("folder")],
@@ -49,12 +45,6 @@ def _validation_tag(value: object) -> str:
     if isinstance(value, dict | BaseModel):
         return "cross_validation"
     return "folder" if isinstance(value, str) else "fraction"
-
-
-class Section(BaseModel):
-    """Base class of all sections, which are immutable and reject undeclared fields."""
-
-    model_config = MODEL_CONFIG
 
 
 class FoldsConfig(Section):
@@ -155,7 +145,7 @@ class BackboneConfig(Section):
     name: Option[str]
     """A torchvision or timm network, or `efficientnet_lite0` to `_lite2`; `platform backbones` lists all names."""
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Options of a network that has any, such as `{depth: 18}` of `resnet`."""
 
     weights: str = "default"
@@ -285,58 +275,6 @@ class SearchConfig(Section):
     def minimizes(self) -> bool:
         """Whether lower values of the metric are better."""
         return self.metric.endswith("/loss")
-
-
-class GateConfig(Section):
-    """Rules that a candidate must pass to become the champion. If no rules are set, every candidate passes."""
-
-    accuracy: Threshold | None = Field(default=None, alias="test/accuracy")
-    """Fraction of correctly classified test images, 0 to 1."""
-
-    macro_f1: Threshold | None = Field(default=None, alias="test/macro_f1")
-    """Macro-averaged F1 score, 0 to 1 (all classes weighted equally)."""
-
-    macro_recall: Threshold | None = Field(default=None, alias="test/macro_recall")
-    """Macro-averaged recall (balanced accuracy), 0 to 1."""
-
-    loss: Threshold | None = Field(default=None, alias="test/loss")
-    """Mean cross-entropy on the test images, in nats."""
-
-    ece: Threshold | None = Field(default=None, alias="test/ece")
-    """Expected calibration error on the test images, 0 to 1."""
-
-    unknown: Threshold | None = Field(default=None, alias="test/unknown")
-    """Fraction of test images flagged as unknown by the served model, 0 to 1."""
-
-    latency: Threshold | None = Field(default=None, alias="served/latency_ms")
-    """Median time to classify one image file, in milliseconds, measured on the CPU in the current process."""
-
-    size: Threshold | None = Field(default=None, alias="served/size_mb")
-    """Total size of the served files (weights, reference features and configuration), in megabytes."""
-
-    over_champion: OverChampion | None = None
-    """Compares the candidate's accuracy with the champion's on the same test images; passes if there is no champion."""
-
-    per_class_recall: PerClassRecall | None = None
-    """Compares the candidate's per-class recall with the champion's; passes if there is no champion."""
-
-    @property
-    def rules(self) -> dict[str, Rule]:
-        """Configured rules, keyed by their names in the recipe."""
-        values = ((field.alias or name, getattr(self, name)) for name, field in type(self).model_fields.items())
-        return {name: rule for name, rule in values if rule is not None}
-
-
-class PromotionConfig(Section):
-    """Registration of the best checkpoint and its promotion to champion."""
-
-    model: Name
-    """Name of the registered model."""
-
-    gate: GateConfig = GateConfig()
-
-    false_alarms: Annotated[float, Field(gt=0, lt=1)] = FALSE_ALARM_RATE
-    """Highest acceptable fraction of in-distribution images that the served model flags as unknown."""
 
 
 class Recipe(Section):

@@ -16,7 +16,8 @@ from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Say
-from transfer_platform.recipe.schema import FALSE_ALARM_RATE, Recipe
+from transfer_platform.recipe.promotion_schema import FALSE_ALARM_RATE
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.training.artifact import served_config
 from transfer_platform.training.trial_trainer import TrialTrainer
 
