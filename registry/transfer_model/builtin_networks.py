@@ -22,14 +22,11 @@ _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 
 
 class BuiltinNetwork(Protocol):
-    """A network with its options, which are the fields of a dataclass.
-
-    Attributes:
-        image_size: Default image side S in pixels.
-    """
+    """A network with its options, which are the fields of a dataclass."""
 
     @property
-    def image_size(self) -> int: ...  # noqa: D102
+    def image_size(self) -> int:
+        """Default image side S in pixels."""
 
     def build(self, classes: int) -> nn.Module:
         """Builds the network with random weights; it maps images (B, 3, S, S) to logits (B, C)."""

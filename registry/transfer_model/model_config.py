@@ -84,8 +84,7 @@ class ModelConfig:
 
     def write(self, folder: Path) -> None:
         """Writes `model.json` to an existing folder."""
-        content = asdict(self)
-        content["network"]["backbone"] = self.network.backbone.to_json()
+        content = {**asdict(self), "network": self.network.to_json()}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +39,10 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", Architecture.of(self.backbone))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return {**asdict(self), "backbone": self.backbone.to_json()}
 
 
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:

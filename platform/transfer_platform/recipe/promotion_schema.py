@@ -1,4 +1,4 @@
-"""Schema of the recipe section `promotion`: registration and the rules of the gate."""
+"""Schema of the recipe section `promotion`, with the rules of the gate."""
 
 from __future__ import annotations
 
