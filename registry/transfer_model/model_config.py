@@ -84,8 +84,11 @@ class ModelConfig:
 
     def write(self, folder: Path) -> None:
         """Writes `model.json` to an existing folder."""
-        content = {**asdict(self), "network": self.network.to_json()}
-        (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `model.json`."""
+        return {**asdict(self), "network": self.network.to_json()}
 
     @classmethod
     def read(cls, folder: Path) -> ModelConfig:
