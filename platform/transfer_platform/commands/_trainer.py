@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from transfer_model.architecture import Architecture
 from transfer_platform import paths
 from transfer_platform.data.splits import Splits
 from transfer_platform.progress import Progress, Say
@@ -23,7 +24,7 @@ _NETWORK_FIELDS = ("backbone.name", "backbone.freeze_through")
 def make_trainer(
     recipe: Recipe,
     splits: Splits,
-    weights: Mapping[str, PretrainedWeights],
+    weights: Mapping[Architecture, PretrainedWeights],
     device: str,
     store: Store | None,
     progress: Progress,
@@ -32,7 +33,7 @@ def make_trainer(
     """Returns a trainer that can run every trial of a recipe, which may contain search spaces."""
     return TrialTrainer(
         splits,
-        {name: found.path for name, found in weights.items()},
+        {backbone: found.path for backbone, found in weights.items()},
         choose_device(device),
         trials=trial_count(recipe),
         epochs=largest(recipe.training.epochs),
@@ -42,11 +43,10 @@ def make_trainer(
     )
 
 
-def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, PretrainedWeights]:
+def fetch_all_weights(recipe: Recipe, folder: Path, progress: Progress) -> dict[Architecture, PretrainedWeights]:
     """Downloads the pretrained weights of the recipe's backbones if needed and returns them, keyed by backbone."""
-    name = recipe.backbone.name
-    names = name.choices if isinstance(name, Choice) else (name,)
-    return {each: fetch_weights(each, recipe.backbone.weights, folder, progress) for each in names}
+    backbone = recipe.backbone
+    return {each: fetch_weights(each, backbone.weights, folder, progress) for each in backbone.architectures}
 
 
 def feature_store() -> Store | None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_model import catalog
+from transfer_model.backbones import option_names
 from transfer_model.catalog import BackboneInfo
 from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
@@ -81,7 +82,9 @@ def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
         size = str(info.preprocessing.image_size)
         row = [name, f"{info.parameters:,}", size, ", ".join(info.weights) or "none"]
         table.add_row(*row, *([" ".join(stage.name for stage in info.stages)] if stages else []))
-    return Group(table, Text(f"{len(names)} backbones match {pattern!r}{_version_note()}"))
+    options = {name: option_names(name) for name in names}
+    notes = [f"options of {name}: {', '.join(known)}\n" for name, known in options.items() if known]
+    return Group(table, *map(Text, notes), Text(f"{len(names)} backbones match {pattern!r}{_version_note()}"))
 
 
 def _version_note() -> str:
@@ -162,7 +165,7 @@ def _cost_cells(
 ) -> tuple[str, ...]:
     precision = "float32" if recipe.training.precision == "auto" else recipe.training.precision
     device = _likely_device().partition(":")[0]
-    key = CostKey(info.name, stage, _image_size(recipe, info), precision, device)
+    key = CostKey(info.architecture, stage, _image_size(recipe, info), precision, device)
     if timed:
         from transfer_platform.training.profile import estimate_cost
 

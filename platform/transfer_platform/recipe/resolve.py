@@ -19,7 +19,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.error_messages import validation_errors
-from transfer_platform.recipe.fields import value_fields
+from transfer_platform.recipe.fields import all_fields, value_fields
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.search_space import Choice, Range, combination_count
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path, is_range
@@ -33,6 +33,9 @@ _PLAIN_TEXT = re.compile(r"[\w./](?:[\w./+-]|:(?=[\w/]))*")
 
 _AMBIGUOUS_TEXT = re.compile(r"[\d.+-].*\d.*|\.(inf|nan)|null|true|false|yes|no|on|off|y|n")
 """Pattern for text that YAML 1.1 or 1.2 parses as a number, date, boolean or null."""
+
+_LATER_FIELDS = (("backbone", "options"), ("training", "plateau"))
+"""Fields that were added after the first studies. With their defaults, they do not change the identity of a study."""
 
 
 def search_ranges(recipe: Recipe) -> dict[str, Range[Any] | Choice[Any]]:
@@ -86,6 +89,9 @@ def study_identity(recipe: Recipe) -> str:
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
     if recipe.dataset.intensity in ("auto", "full"):  # then the pixels of 8-bit images are the same
         del content["dataset"]["intensity"]
+    for section, field in _LATER_FIELDS:
+        if getattr(getattr(recipe, section), field) == all_fields()[section, field].default:
+            del content[section][field]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Search ranges: `Range`, `Choice`, and the field types that accept them."""
+"""Base class of sections, search ranges, and the field types that accept ranges."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ T = TypeVar("T")
 
 MODEL_CONFIG = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 """Pydantic configuration for all recipe models: immutable, no unknown fields, no type coercion."""
+
+
+class Section(BaseModel):
+    """Base class of all sections, which are immutable and reject undeclared fields."""
+
+    model_config = MODEL_CONFIG
 
 
 class Range(BaseModel, Generic[T]):

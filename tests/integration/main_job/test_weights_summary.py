@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from transfer_model.architecture import Architecture
 from transfer_platform.errors import TrainingError
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.sources.builtin import embedded_dataset
@@ -32,7 +33,7 @@ def recipe(isolated: Path) -> Recipe:
 
 def trainer(splits_of, weights: Path, lines: list[str]) -> TrialTrainer:
     splits = splits_of(embedded_dataset("digits"), ".", 0.5, 0.9)
-    return TrialTrainer(splits, {BACKBONE: weights}, torch.device("cpu"), say=lines.append)
+    return TrialTrainer(splits, {Architecture(BACKBONE): weights}, torch.device("cpu"), say=lines.append)
 
 
 def test_the_run_says_once_what_was_used(recipe, splits_of, tmp_path) -> None:
