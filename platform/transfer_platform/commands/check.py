@@ -20,6 +20,7 @@ from transfer_model.backbones import option_names
 from transfer_model.catalog import BackboneInfo
 from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
+from transfer_model.weights_path import is_weights_file
 from transfer_platform import paths
 from transfer_platform.commands._open import backbones, open_recipe
 from transfer_platform.data.splits import Splits
@@ -50,6 +51,7 @@ def describe_plan(
     """
     opened = open_recipe(path, overrides, progress)
     recipe, splits = opened.recipe, opened.trainable_splits()
+    _require_weights(recipe, len(splits.classes))
     return Group(
         Text("Recipe with all defaults", style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
@@ -60,6 +62,17 @@ def describe_plan(
         *_cost_tables(recipe, splits, timed=timed),
         _study_table(recipe),
     )
+
+
+def _require_weights(recipe: Recipe, classes: int) -> None:
+    """Loads weights from the user's own file as a run does; published weights are not downloaded and not checked."""
+    if not is_weights_file(recipe.backbone.weights):
+        return
+    from transfer_model.network import NetworkSpec, build_network  # imports torch
+
+    for architecture in recipe.backbone.architectures:
+        size = _image_size(recipe, catalog.backbone_info(architecture))
+        build_network(NetworkSpec(architecture, classes, 0.0, size), Path(recipe.backbone.weights))
 
 
 def list_backbones(pattern: str, *, stages: bool = False) -> RenderableType:
