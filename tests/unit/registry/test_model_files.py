@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
-from transfer_registry.model_files import CHECKSUMS_FILE, find_damage, write_checksums
+from transfer_registry.model_files import find_damage, write_checksums
 
 
 def test_a_model_of_another_tool_may_have_an_artifact_called_model(tmp_path: Path) -> None:
@@ -100,15 +100,3 @@ def test_files_that_users_mlflow_python_and_desktops_write_into_a_model_are_not_
 def test_a_list_without_files_does_not_call_every_file_an_addition(listed: Path) -> None:
     (listed / "SHA256SUMS").write_text("")
     assert find_damage(listed) == ["SHA256SUMS does not list MLmodel"]
-
-
-@pytest.mark.parametrize("name", [CHECKSUMS_FILE, "MLmodel", "loader.py"])
-def test_a_pipe_in_place_of_a_file_is_damage(listed: Path, name: str) -> None:
-    (listed / name).unlink()
-    os.mkfifo(listed / name)
-    assert find_damage(listed) == [f"{name} cannot be read: it is not a regular file"]
-
-
-def test_a_hidden_link_that_was_added_is_damage(listed: Path, tmp_path: Path) -> None:
-    (listed / "code" / ".link").symlink_to(tmp_path)
-    assert find_damage(listed) == ["code/.link was added after the model was registered (delete it)"]
