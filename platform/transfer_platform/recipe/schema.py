@@ -145,7 +145,8 @@ class BackboneConfig(Section):
     name: Option[str]
     """A torchvision or timm network, or `efficientnet_lite0` to `_lite2`; `platform backbones` lists all names."""
 
-    options: dict[str, Any] = Field(default={})
+    # pydantic 2.10 does not write this keyword.
+    options: dict[str, Any] = Field(default={}, json_schema_extra={"additionalProperties": True})
     """Options of a network that has any, such as `{depth: 18}` of `resnet`."""
 
     weights: str = "default"
