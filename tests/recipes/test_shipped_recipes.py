@@ -1,4 +1,4 @@
-"""Every file in `recipes/` is loaded and validated against the JSON Schema; nothing is downloaded."""
+"""Every file in `recipes/` is loaded, validated against the JSON Schema and dry-run; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+from transfer_platform.commands._trainer import network_variants
 from transfer_platform.recipe import reference
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.resolve import resolve, search_ranges, to_yaml
+from transfer_platform.sources.builtin import embedded_dataset
+from transfer_platform.training.dry_run import dry_run_serving, dry_run_training
+from transfer_platform.training.trial_trainer import TrialTrainer
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -51,3 +56,12 @@ def test_a_trial_of_it_can_be_written_and_read_again(path: Path, tmp_path: Path)
     trial = resolve(recipe, first)
     (tmp_path / "trial.yaml").write_text(to_yaml(trial), encoding="utf-8")
     assert load_recipe(tmp_path / "trial.yaml") == trial
+
+
+@shipped
+def test_its_networks_compute_gradients_and_are_served(path: Path, isolated: Path, splits_of) -> None:
+    recipe = load_recipe(path)
+    splits = splits_of(embedded_dataset("digits"), ".", 0.1, 0.1)
+    trainer = TrialTrainer(splits, dict.fromkeys(recipe.backbone.architectures), torch.device("cpu"))
+    trained = dry_run_training(trainer, network_variants(recipe), pytest.fail)
+    dry_run_serving(trainer, trained, isolated)

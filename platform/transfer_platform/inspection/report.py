@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transfer_platform.data.intensity import as_intensity
 from transfer_platform.inspection.findings import FINDING_KINDS, Finding, Severity
+from transfer_platform.inspection.summary import grayscale_count
 
 if TYPE_CHECKING:
     from transfer_model.intensity import Intensity
@@ -35,12 +36,14 @@ MAX_THUMBNAIL_BYTES = 100_000_000
 
 
 def summary(inspection: Inspection) -> str:
-    """Returns one line with the numbers of images, classes and findings, and the share of pixels outside the crop."""
+    """Returns one line: numbers of images, classes and findings, pixels outside the crop, and grayscale images."""
     images = sum(count for counts in inspection.counts.values() for count in counts.values())
     counts = {severity: inspection.count(severity) for severity in Severity}
     findings = ", ".join(f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items())
     crop = f"; the center crop leaves out {inspection.left_out:.0%} of all pixels" if images else ""
-    return f"{images} images of {len(inspection.classes)} classes; {findings}{crop}"
+    count = grayscale_count(inspection.formats)
+    gray = f"; {count} grayscale images are converted to three equal channels" if count else ""
+    return f"{images} images of {len(inspection.classes)} classes; {findings}{crop}{gray}"
 
 
 def warning_counts(inspection: Inspection) -> str:

@@ -11,6 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_GRAYSCALE_MODES = ("1", "L", "I", "F")
+"""Pillow's grayscale modes, without suffixes such as `A` (alpha) and `;16` (bits)."""
+
 _QUANTILES = {"smallest": 0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75, "largest": 1}
 
 
@@ -43,6 +46,16 @@ def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[obje
         "mode": [mode.decode() for _, mode in pairs],
         **{split: [count[pair] for pair in pairs] for split, count in counts.items()},
     }
+
+
+def grayscale_count(formats: Mapping[str, list[object]]) -> int:
+    """Returns the number of grayscale images in a table created by `format_table`."""
+    rows = zip(*formats.values(), strict=True)
+    return sum(sum(counts) for _, mode, *counts in rows if _is_grayscale(str(mode)))  # type: ignore[arg-type] # numbers
+
+
+def _is_grayscale(mode: str) -> bool:
+    return mode.partition(";")[0].rstrip("Aa") in _GRAYSCALE_MODES
 
 
 def _quantities(headers: NDArray[np.void], brightness: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
