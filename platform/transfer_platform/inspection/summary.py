@@ -51,7 +51,7 @@ def format_table(headers: Mapping[str, NDArray[np.void]]) -> dict[str, list[obje
 def grayscale_count(formats: Mapping[str, list[object]]) -> int:
     """Returns the number of grayscale images in a table created by `format_table`."""
     rows = zip(*formats.values(), strict=True)
-    return sum(sum(counts) for _, mode, *counts in rows if _is_grayscale(str(mode)))  # type: ignore[arg-type] # numbers
+    return sum(sum(counts) for _, mode, *counts in rows if _is_grayscale(str(mode)))
 
 
 def _is_grayscale(mode: str) -> bool:
