@@ -35,15 +35,16 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-def _photograph_archive() -> Path:
-    folder = Path(os.environ.get("PLATFORM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    return folder / "hymenoptera_data.zip"
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of archives that are too large for the repository."""
+    return Path(os.environ.get("PLATFORM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
-def photograph_mirror() -> Path:
+def photograph_mirror(test_data: Path) -> Path:
     """A folder with `hymenoptera_data.zip`, for PLATFORM_MIRROR."""
-    archive = _photograph_archive()
+    archive = test_data / "hymenoptera_data.zip"
     if not archive.is_file():
         pytest.skip(f"the ants and bees photographs are missing: {archive} (set PLATFORM_TEST_DATA)")
     return archive.parent
