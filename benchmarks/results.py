@@ -7,7 +7,7 @@ command lists all rows with the results found in `--work`.
     python benchmarks/results.py --work results
     python benchmarks/results.py cifar10_alexnet --work results
     python benchmarks/results.py cifar10_alexnet --work results -o dataset.source=/path/cifar10
-    python benchmarks/results.py cifar10_alexnet --work smoke -o training.epochs=1 -o dataset.source=/path/few  # smoke test
+    python benchmarks/results.py cifar10_alexnet --work smoke -o training.epochs=1 -o dataset.source=few    # smoke test
 """
 
 from __future__ import annotations
