@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import WeightsError, cause
-from .model_config import MAX_OOD_SCORE
+from .model_json import MAX_OOD_SCORE
 
 REFERENCE_FILE = "reference.safetensors"
 

@@ -22,7 +22,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from .classifier import Classifier
 from .decode import pixel_count
 from .errors import UnreadableImageError
-from .model_config import MAX_OOD_SCORE
+from .model_json import MAX_OOD_SCORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

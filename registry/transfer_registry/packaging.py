@@ -36,7 +36,7 @@ from PIL import Image
 
 import transfer_model
 from transfer_model.classifier import FILES
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_model.pyfunc import ARTIFACT, DEFAULT_TOP_K, IMAGE_COLUMN
 from transfer_registry.model_files import CHECKSUMS_TAG, CLASSES_KEY, MODEL_FILE, write_checksums
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from transfer_platform.commands._exclusions import find_exclusions
 from transfer_platform.commands._first_recipe import InspectedDataset, render_recipe, summary_lines
 from transfer_platform.data.dataset import ScannedDataset, open_dataset
-from transfer_platform.data.manifest_table import METADATA_FILES
+from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, MetadataError
 from transfer_platform.file_problems import printable
 from transfer_platform.inspection.findings import FINDING_KINDS

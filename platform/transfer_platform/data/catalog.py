@@ -8,8 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from transfer_platform.data.image_stats import ImageStats
-from transfer_platform.data.manifest_table import METADATA_FILES
 from transfer_platform.data.scan import scan_files
+from transfer_platform.data.table_files import METADATA_FILES
 from transfer_platform.errors import DataError, SplitError
 from transfer_platform.file_problems import FileProblem, display_name, printable
 from transfer_platform.progress import Progress, silent

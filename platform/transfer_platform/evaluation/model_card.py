@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from transfer_model.intensity import describe
-from transfer_model.model_config import MAX_OOD_SCORE, ModelConfig
+from transfer_model.model_json import MAX_OOD_SCORE, ModelConfig
 from transfer_platform.evaluation.predictions import Predictions
 from transfer_platform.evaluation.report import class_table, table
 from transfer_platform.recipe.schema import Recipe

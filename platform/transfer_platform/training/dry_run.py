@@ -12,7 +12,7 @@ import torch
 from transfer_model.architecture import Architecture
 from transfer_model.classifier import Classifier, save
 from transfer_model.errors import ModelError, UnreadableImageError, cause
-from transfer_model.model_config import MAX_OOD_SCORE, OodThreshold
+from transfer_model.model_json import MAX_OOD_SCORE, OodThreshold
 from transfer_model.ood import OodScorer
 from transfer_platform.errors import TrainingError
 from transfer_platform.progress import Say

@@ -28,7 +28,7 @@ from transfer_model import builtin_networks
 from transfer_model.backbones import BUILTIN
 from transfer_model.catalog import resolve
 from transfer_model.errors import ModelError, cause
-from transfer_model.model_config import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
+from transfer_model.model_json import CONFIG_FILE, WEIGHTS_FILE, ModelConfig
 from transfer_model.ood import REFERENCE_FILE
 from transfer_registry.errors import RegistryError
 from transfer_registry.files import atomic_folder

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_registry.errors import RegistryError
 
 PROGRAM_FILE = "classify.py"

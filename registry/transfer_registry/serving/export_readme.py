@@ -3,7 +3,7 @@
 from transfer_model import catalog
 from transfer_model.backbones import BUILTIN, TORCHVISION, timm_cfg
 from transfer_model.intensity import describe
-from transfer_model.model_config import ModelConfig
+from transfer_model.model_json import ModelConfig
 from transfer_model.network import NetworkSpec
 from transfer_model.structure import find_structure
 from transfer_registry.serving.export_program import program

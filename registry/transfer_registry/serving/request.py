@@ -11,7 +11,7 @@ from typing import NoReturn, TypeGuard
 
 import pandas as pd
 
-from transfer_model.model_config import MAX_OOD_SCORE
+from transfer_model.model_json import MAX_OOD_SCORE
 
 JSON = "application/json"
 CSV = "text/csv"
