@@ -121,8 +121,8 @@ class Run:
         self._client.log_batch(self.run_id, params=_params(new))
 
     def last_step(self, metric: str) -> int:
-        """Returns the last logged step of a metric, or 0 if the metric was never logged."""
-        return max((step for step, _ in self.metric_history(metric)), default=0)
+        """Returns the last logged step of a metric, or -1 if the metric was never logged."""
+        return max((step for step, _ in self.metric_history(metric)), default=-1)
 
     def metric_history(self, metric: str) -> list[tuple[int, float]]:
         """Returns the (step, value) pairs of a metric, sorted by step."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Head(nn.Module):
@@ -22,20 +20,33 @@ class Head(nn.Module):
         classes: Number of classes C, at least 1.
         dropout: Dropout probability during training, at least 0 and less than 1.
         generator: Random generator for the initial weights; defaults to torch's global generator.
+        labels: Number of outputs that each class combines; empty if each class has one output. The logit of a class is
+            the logarithm of the sum of the exponentials of its outputs, so that their probabilities are added.
     """
 
     def __init__(
-        self, original: nn.Module, classes: int, dropout: float, generator: torch.Generator | None = None
+        self,
+        original: nn.Module,
+        classes: int,
+        dropout: float,
+        generator: torch.Generator | None = None,
+        labels: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = _new_classifier(original, classes)
+        self.labels = labels
+        self.classifier = _new_classifier(original, sum(labels) or classes)
         nn.init.normal_(self.classifier.weight, std=0.01, generator=generator)
         nn.init.zeros_(cast("Tensor", self.classifier.bias))
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features (..., F) or (B, F, H, W) to logits (..., C) or (B, C, H, W)."""
-        return cast("Tensor", self.classifier(self.dropout(features)))
+        outputs = cast("Tensor", self.classifier(self.dropout(features)))
+        if not self.labels:
+            return outputs
+        dim = 1 if isinstance(self.classifier, nn.Conv2d) else -1
+        parts = torch.split(outputs, list(self.labels), dim)
+        return torch.stack([part.logsumexp(dim) for part in parts], dim)
 
 
 class PooledHead(nn.Module):

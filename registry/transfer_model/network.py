@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,19 +30,27 @@ class NetworkSpec:
         classes: Number of classes C.
         dropout: Dropout probability of the head, at least 0 and less than 1.
         image_size: Image side S in pixels.
+        labels: Number of outputs that each class combines (see `Head`); empty if each class has one output.
     """
 
     backbone: Architecture
     classes: int
     dropout: float
     image_size: int
+    labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "backbone", Architecture.of(self.backbone))
 
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the last layer."""
+        return sum(self.labels) or self.classes
+
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return {**asdict(self), "backbone": self.backbone.to_json()}
+        """Returns the fields as JSON values, without `labels` if it is empty."""
+        values = {**asdict(self), "backbone": self.backbone.to_json()}
+        return values if self.labels else {name: value for name, value in values.items() if name != "labels"}
 
 
 def build_network(spec: NetworkSpec, pretrained: Path | None = None) -> Network:
@@ -110,7 +118,7 @@ class Network(nn.Module):
         self.frozen = 0
         self.head_is_output = structure.head_is_output
         self._structure = structure
-        self._replace_heads(spec.classes, spec.dropout)
+        self._replace_heads(spec)
         self._trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -233,15 +241,31 @@ class Network(nn.Module):
             if shapes == {key: value.shape for key, value in tensors.items()}:
                 classifier.load_state_dict(tensors)
 
-    def _replace_heads(self, classes: int, dropout: float) -> None:
+    def copy_label_rows(self, pretrained: nn.Module, rows: Sequence[int]) -> None:
+        """Copies rows of a pretrained classifier into the head in place.
+
+        Args:
+            pretrained: The same network with its pretrained classifier.
+            rows: Row of the pretrained classifier for each of `spec.outputs` outputs of the head.
+
+        Raises:
+            ModelError: `head_is_output` is False.
+        """
+        if not self.head_is_output:
+            raise ModelError(f"the logits of {self.spec.backbone} are not the output of a single head")
+        original, head = pretrained.get_submodule(self._structure.heads[0]), self._main_head().classifier
+        head.load_state_dict({**head.state_dict(), **{k: v[list(rows)] for k, v in original.state_dict().items()}})
+
+    def _replace_heads(self, spec: NetworkSpec) -> None:
         for name, stages_before in self._structure.weightless_modules:
             module = self.backbone.get_submodule(name)
             if stages_before == len(self.stages) and isinstance(module, nn.Dropout):
                 module.p = 0.0  # replaced by the dropout of the new head
         for name in self._structure.heads:
-            self.backbone.set_submodule(name, Head(self.backbone.get_submodule(name), classes, dropout))
+            head = Head(self.backbone.get_submodule(name), spec.classes, spec.dropout, labels=spec.labels)
+            self.backbone.set_submodule(name, head)
         for extra in self._structure.auxiliary:
-            self.backbone.set_submodule(extra.head, Head(self.backbone.get_submodule(extra.head), classes, 0.0))
+            self.backbone.set_submodule(extra.head, Head(self.backbone.get_submodule(extra.head), spec.classes, 0.0))
 
     def _head_names(self) -> tuple[str, ...]:
         return (*self._structure.heads, *(extra.head for extra in self._structure.auxiliary))

@@ -15,6 +15,7 @@ from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.inspection.inspection import Inspection
 from transfer_platform.inspection.preflight import preflight, require_valid
 from transfer_platform.progress import Progress, Say, silent
+from transfer_platform.recipe.label_map import require_classes
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
@@ -40,8 +41,15 @@ class OpenedRecipe:
     split_notes: tuple[str, ...]
 
     def trainable_splits(self) -> Splits:
-        """Returns the splits, or raises a `DataError` that lists all errors found by the preflight checks."""
-        return require_valid(self.inspection, self.splits)
+        """Returns the splits.
+
+        Raises:
+            DataError: The preflight checks found errors; the message lists all of them.
+            RecipeError: `head.label_map` has other classes than the dataset.
+        """
+        splits = require_valid(self.inspection, self.splits)
+        require_classes(self.recipe.head.label_map, splits.classes)
+        return splits
 
 
 def open_recipe(

@@ -55,7 +55,7 @@ class LocalEngine(Engine):
         """
         run = self._tracker.start_trial_run(self._parent, trial.number, trial.values, resumed=trial.resumed)
         recipe = resolve(self._recipe, trial.values)
-        last_logged = run.last_step(self._objective.metric) if trial.resumed else 0
+        last_logged = run.last_step(self._objective.metric) if trial.resumed else -1
 
         def after_epoch(epoch: EpochResult) -> None:
             if epoch.number > last_logged:
@@ -99,7 +99,7 @@ class LocalEngine(Engine):
 
     def _report_progress(self, number: int, recipe: Recipe, epoch: EpochResult) -> None:
         metrics = ("train/loss", self._objective.metric)
-        text = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in metrics)
+        text = "  ".join(f"{name} {epoch.metrics[name]:.3f}" for name in metrics if name in epoch.metrics)
         self._progress(Step("trial", epoch.number, recipe.training.epochs, "epochs", f"{number}: {text}"))
 
 

@@ -188,11 +188,17 @@ class FeaturesConfig(Section):
     """Number of augmented views stored per image; each epoch uses one of them. With 1, only the original is stored."""
 
 
+LabelNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
 class HeadConfig(Section):
     """The new classification head."""
 
     dropout: Searchable[Probability] = 0.0
     """Dropout probability applied to the head's input features during training."""
+
+    label_map: dict[str, LabelNames] | None = None
+    """Initial head: labels of the pretrained weights for each class, such as `{ants: [ant]}`. Random if unset."""
 
 
 class PlateauConfig(Section):
@@ -208,8 +214,8 @@ class PlateauConfig(Section):
 class TrainingConfig(Section):
     """Training hyperparameters for a trial."""
 
-    epochs: Searchable[Count] = 10
-    """Passes over the training images."""
+    epochs: Searchable[Annotated[int, Field(ge=0)]] = 10
+    """Passes over the training images. With 0, the network is evaluated as it is."""
 
     batch_size: Searchable[Count] = 32
     """Images per optimizer step."""

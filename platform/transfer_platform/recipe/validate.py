@@ -16,6 +16,7 @@ from transfer_model.weights_path import is_weights_file, weights_problem
 from transfer_platform.recipe.compose import absolute, is_local
 from transfer_platform.recipe.error_messages import FieldError
 from transfer_platform.recipe.fields import all_fields, field_names, is_section, value_fields
+from transfer_platform.recipe.label_map import label_problems, pretrained_labels
 from transfer_platform.recipe.schema import EMBEDDED_DATASETS
 from transfer_platform.recipe.yaml_tree import format_path
 from transfer_platform.sources.names import NAMED_PREFIXES, huggingface_source, torchvision_problem
@@ -29,6 +30,7 @@ _SOURCE = ("dataset", "source")
 _SPLITS = ("dataset", "splits")
 _SHA256 = ("dataset", "sha256")
 _WEIGHTS = ("backbone", "weights")
+_LABEL_MAP = ("head", "label_map")
 _GATE = ("promotion", "gate")
 _UNBOUNDED_METRICS = ("test/loss", "served/latency_ms", "served/size_mb")
 _EXAMPLE_RANGE = "training.learning_rate: {low: 1e-4, high: 1e-2, log: true}"
@@ -226,8 +228,23 @@ def _backbone_errors(fields: ValidFields) -> Iterator[FieldError]:
             yield FieldError(path, str(error))
     for path, stage in fields.possible_values("backbone.freeze_through").items():
         yield from _stage_errors(path, stage, backbones)
+    yield from _label_errors(fields, backbones)
     if (weights := fields.get("backbone.weights")) and not is_weights_file(weights):
         yield from _weights_errors(weights, backbones)
+
+
+def _label_errors(fields: ValidFields, backbones: Iterable[BackboneInfo]) -> Iterator[FieldError]:
+    label_map, weights = fields.get("head.label_map"), fields.get("backbone.weights")
+    if not label_map or not weights:
+        return
+    for backbone in backbones:
+        labels = pretrained_labels(backbone.architecture, weights)
+        if not labels:
+            message = f"the labels of {backbone.name} with weights: {weights} are unknown"
+            yield FieldError(_LABEL_MAP, f"{message}; remove the label map, or use published weights")
+            continue
+        for position, message in label_problems(label_map, labels):
+            yield FieldError((*_LABEL_MAP, *position), f"{backbone.name}: {message}")
 
 
 def _stage_errors(path: FieldPath, stage: str, backbones: Iterable[BackboneInfo]) -> Iterator[FieldError]:

@@ -18,7 +18,10 @@ from transfer_platform.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Epoch number, starting at 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ..."""
+    """Epoch number, starting at 1, and the epoch's metrics: `train/loss`, `validation/accuracy`, `seconds`, ...
+
+    Epoch 0 is the evaluation of a network that is not trained, and has no `train/loss`.
+    """
 
     number: int
     metrics: dict[str, float]
@@ -79,7 +82,7 @@ def fit(network: Network, data: TrialData, options: FitOptions) -> FitResult:
 
     def run_epoch(number: int) -> tuple[EpochResult, Tensor]:
         start, rate = time.perf_counter(), trainer.learning_rate
-        loss = trainer.train(number)
+        loss = trainer.train(number) if number else None
         logits = trainer.validate()
         epoch = _epoch_result(number, loss, targets, logits, rate, start)
         trainer.after_epoch(epoch.metrics["validation/loss"])
@@ -109,13 +112,14 @@ def cross_validate(network: Network, folds: Sequence[TrialData], options: FitOpt
         losses, logits = [], torch.empty(len(labels), network.spec.classes)
         for index, (fold, trainer) in enumerate(zip(folds, trainers, strict=True)):
             trainable.restore(weights[index])
-            losses.append(trainer.train(number))
+            losses += [trainer.train(number)] if number else []
             fold_logits = trainer.validate()
             positions = list(fold.validation)
             trainer.after_epoch(float(functional.cross_entropy(fold_logits, labels[positions])))
             logits[positions] = fold_logits
             weights[index] = trainable.copy()
-        return _epoch_result(number, sum(losses) / len(losses), labels, logits, rate, start), logits
+        loss = sum(losses) / len(losses) if losses else None
+        return _epoch_result(number, loss, labels, logits, rate, start), logits
 
     return _train_epochs(run_epoch, dict, options)
 
@@ -142,7 +146,7 @@ def _train_epochs(
     config, objective = options.config, options.objective
     epochs: list[EpochResult] = []
     best: FitResult | None = None
-    for number in range(1, config.epochs + 1):
+    for number in range(1, config.epochs + 1) or (0,):
         epoch, logits = run_epoch(number)
         epochs.append(epoch)
         value = epoch.metrics[objective.metric]
@@ -155,9 +159,12 @@ def _train_epochs(
     return FitResult(tuple(epochs), best.best, best.logits, best.weights)
 
 
-def _epoch_result(number: int, loss: float, targets: Tensor, logits: Tensor, rate: float, start: float) -> EpochResult:
+def _epoch_result(
+    number: int, loss: float | None, targets: Tensor, logits: Tensor, rate: float, start: float
+) -> EpochResult:
     probabilities = functional.softmax(logits.double(), dim=1)
     validation = scores(targets.numpy(), probabilities.numpy())
     metrics = {f"validation/{name}": value for name, value in validation.items()}
     seconds = time.perf_counter() - start
-    return EpochResult(number, {"train/loss": loss, **metrics, "learning_rate": rate, "seconds": seconds})
+    training = {} if loss is None else {"train/loss": loss}
+    return EpochResult(number, {**training, **metrics, "learning_rate": rate, "seconds": seconds})

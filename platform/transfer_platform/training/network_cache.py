@@ -1,12 +1,13 @@
 """Networks that are built, frozen and partitioned once, and reset between trials."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from transfer_model.network import Network, NetworkSpec, build_network
+from transfer_model.network import Network, NetworkSpec, build_network, build_pretrained_classifier
 from transfer_model.stages import count_through
 from transfer_platform.partition.split import Partition, PartitionError, partition_network
 from transfer_platform.training.trainable_state import TrainableState
@@ -37,14 +38,27 @@ class CachedNetwork:
 
 
 def prepare_network(
-    spec: NetworkSpec, pretrained: Path | None, frozen_through: str, seed: int, device: torch.device
+    spec: NetworkSpec,
+    pretrained: Path | None,
+    frozen_through: str,
+    seed: int,
+    device: torch.device,
+    label_rows: Sequence[int] = (),
 ) -> CachedNetwork:
     """Builds a network, freezes it through the given stage and partitions it after that stage.
 
-    `pretrained` is a file with backbone weights, or None for random weights; `seed` is used to initialize the head.
+    Args:
+        spec: Architecture of the network.
+        pretrained: File with backbone weights, or None for random weights.
+        frozen_through: Last frozen stage, `none` or `all`.
+        seed: Seed for initializing the head.
+        device: Device on which the network runs.
+        label_rows: Rows of the pretrained classifier from which the head is copied; empty for a random head.
     """
     torch.manual_seed(seed)
     network = build_network(spec, pretrained)
+    if label_rows and pretrained:
+        network.copy_label_rows(build_pretrained_classifier(spec.backbone, pretrained)[0], label_rows)
     freeze_through(network, frozen_through)
     network.to_device(device)
     trainable = TrainableState(network)

@@ -16,6 +16,7 @@ from transfer_platform.data.intensity import as_intensity
 from transfer_platform.data.splits import Splits
 from transfer_platform.loading.sampler import batch_indices
 from transfer_platform.progress import Progress, Say, once, silent
+from transfer_platform.recipe.label_map import label_rows, pretrained_labels
 from transfer_platform.recipe.schema import Recipe, TrainingConfig
 from transfer_platform.tensor_store.store import Store
 from transfer_platform.training.batches import InputSource, TrialData
@@ -159,7 +160,9 @@ class TrialTrainer:
     def network_spec(self, recipe: Recipe) -> NetworkSpec:
         """Returns the architecture of a trial's network."""
         size = self.preprocessing(recipe).image_size
-        return NetworkSpec(recipe.backbone.architecture, len(self.splits.classes), recipe.head.dropout, size)
+        counts = tuple(map(len, self._label_rows(recipe)))
+        labels = counts if any(count > 1 for count in counts) else ()
+        return NetworkSpec(recipe.backbone.architecture, len(self.splits.classes), recipe.head.dropout, size, labels)
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """Returns the preprocessing for a trial's network."""
@@ -169,6 +172,13 @@ class TrialTrainer:
             image_size=recipe.dataset.image_size or preprocessing.image_size,
             intensity=as_intensity(recipe.dataset.intensity),
         )
+
+    def _label_rows(self, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
+        """Returns the rows of the pretrained classifier that form each class; empty if there is no label map."""
+        if recipe.head.label_map is None:
+            return ()
+        labels = pretrained_labels(recipe.backbone.architecture, recipe.backbone.weights)
+        return label_rows(recipe.head.label_map, labels, self.splits.classes)
 
     def _refit(self, recipe: Recipe, data: TrialData, epochs: int) -> Network:
         network = self.untrained_network(recipe)
@@ -185,8 +195,9 @@ class TrialTrainer:
         key = (architecture, frozen_through)
         if key not in self._networks:
             spec, pretrained = self.network_spec(recipe), self._pretrained[architecture]
+            rows = [row for rows in self._label_rows(recipe) for row in rows]
             with trial_failures(str(architecture)):
-                self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device)
+                self._networks[key] = prepare_network(spec, pretrained, frozen_through, recipe.seed, self.device, rows)
             if summary := self._networks[key].network.weights_summary:
                 self._say_once(f"{architecture}: {summary}")
         self._networks.move_to_end(key)

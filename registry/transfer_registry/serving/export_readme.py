@@ -67,11 +67,14 @@ dropout and a linear layer or 1x1 convolution, whose tensor names end in `.class
 
 ## Predictions
 
-- The probabilities are `softmax(logits / {temperature})`{precision}.
+- The probabilities are `softmax(logits / {temperature})`{precision}.{labels}
 - The out-of-distribution score is 1 minus the largest cosine similarity between the image's features and a
   row of `features`. The features are the input to the last layer, averaged over all positions if there are
   several. Images with a score above {threshold} are flagged as unknown.
 """
+
+_LABELS = """ The network has an output for each pretrained label:
+  `logits = torch.stack([part.logsumexp(1) for part in outputs.split({labels}, 1)], 1)`"""
 
 _LOADING = """\
 ```python
@@ -127,16 +130,16 @@ def _build_call(spec: NetworkSpec) -> str:
     backbone = catalog.resolve(spec.backbone)
     if backbone.library == BUILTIN:
         keywords = ", ".join(f"{name}={value!r}" for name, value in backbone.options.items())
-        return f'{BUILTIN_MODULE}.NETWORKS["{backbone.architecture}"]({keywords}).build({spec.classes})'
+        return f'{BUILTIN_MODULE}.NETWORKS["{backbone.architecture}"]({keywords}).build({spec.outputs})'
     if backbone.library == TORCHVISION:
-        options = f", num_classes={spec.classes}"
+        options = f", num_classes={spec.outputs}"
         if backbone.architecture.startswith("vit_"):
             options += f", image_size={spec.image_size}"
         if backbone.architecture in ("googlenet", "inception_v3"):
             options += ", transform_input=True"
         return f'torchvision.models.get_model("{backbone.architecture}"{options})'
     options = f", img_size={spec.image_size}" if timm_cfg(backbone).fixed_input_size else ""
-    return f'timm.create_model("{backbone.timm_name.split(".")[0]}", num_classes={spec.classes}{options})'
+    return f'timm.create_model("{backbone.timm_name.split(".")[0]}", num_classes={spec.outputs}{options})'
 
 
 def _values(config: ModelConfig) -> dict[str, object]:
@@ -152,5 +155,6 @@ def _values(config: ModelConfig) -> dict[str, object]:
         "steps": _STEPS.format(
             crop=preprocessing.crop, size=size, filter=resample, intensity=describe(preprocessing.intensity)
         ),
+        "labels": _LABELS.format(labels=list(config.network.labels)) if config.network.labels else "",
         "precision": "" if config.precision == "float32" else f"; the registered model computes in {config.precision}",
     }

@@ -20,6 +20,17 @@ def test_a_convolution_is_replaced_by_a_convolution() -> None:
     assert head(torch.randn(2, 8, 4, 4)).shape == (2, 3, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("original", "features"), [(nn.Linear(8, 9), torch.randn(2, 5, 8)), (nn.Conv2d(8, 9, 1), torch.randn(2, 8, 4, 4))]
+)
+def test_the_probabilities_of_the_labels_of_a_class_are_added(original: nn.Module, features: torch.Tensor) -> None:
+    head = Head(original, classes=3, dropout=0.0, labels=(1, 4, 2)).eval()
+    dim = 1 if isinstance(original, nn.Conv2d) else -1
+    one, four, two = head.classifier(features).softmax(dim).split([1, 4, 2], dim)
+    expected = torch.cat([part.sum(dim, keepdim=True) for part in (one, four, two)], dim)
+    assert torch.allclose(head(features).softmax(dim), expected)
+
+
 def test_the_first_predictions_are_nearly_uniform() -> None:
     head = Head(nn.Linear(512, 1), classes=4, dropout=0.0)
     loss = nn.functional.cross_entropy(head(torch.randn(64, 512)), torch.arange(64) % 4)

@@ -67,7 +67,7 @@ def test_the_schema_accepts_what_the_program_accepts(values: object) -> None:
         {"name": "a", "dataset": {}, "backbone": {"name": "c"}},
         {"name": "a", "dataset": {"source": "b"}, "backbone": {"name": "c"}, "promotion": {}},
         {"extends": "base.yaml", "trainings": {}},
-        {"extends": "base.yaml", "training": {"epochs": 0}},
+        {"extends": "base.yaml", "training": {"epochs": -1}},
         {"extends": "base.yaml", "training": {"optimizer": {"low": 1, "high": 2}}},
         {"extends": "base.yaml", "promotion": {"gate": {"accuracy": {"at_least": 0.9}}}},
     ],

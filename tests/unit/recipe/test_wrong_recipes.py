@@ -96,9 +96,13 @@ CASES = {
     "empty section": (
         continued("search:\nhead:\n"),
         13,
-        "head: the section is empty; add at least one field (dropout) or remove the section",
+        "head: the section is empty; add at least one field (dropout, label_map) or remove the section",
     ),
-    "a value for a section": (continued("head: 0.5\n"), 12, "must be a section (allowed fields: dropout), but got 0.5"),
+    "a value for a section": (
+        continued("head: 0.5\n"),
+        12,
+        "must be a section (allowed fields: dropout, label_map), but got 0.5",
+    ),
     # Values of the wrong type.
     "text for a number": (changed("1e-4", "fast"), 11, 'must be a number, but got "fast"'),
     "quoted number": (changed("1e-4", "'1e-4'"), 11, 'must be a number, but got "1e-4"; remove the quotes'),
@@ -261,6 +265,22 @@ CASES = {
         10,
         "backbone.options: ",
     ),
+    "unknown label": (
+        changed("resnet18", "efficientnet_lite0") + "head:\n  label_map:\n    ants: [ant]\n    bees: [bee, aunt]\n",
+        15,
+        "head.label_map.bees[1]: efficientnet_lite0: the pretrained weights have no label 'aunt'; did you mean 'ant'?",
+    ),
+    "label of two classes": (
+        changed("resnet18", "efficientnet_lite0") + "head:\n  label_map:\n    ants: [ant]\n    bees: [bee, ant]\n",
+        15,
+        "head.label_map.bees[1]: efficientnet_lite0: the label 'ant' is listed twice; remove one",
+    ),
+    "class without labels": (continued("head:\n  label_map: {ants: []}\n"), 13, "head.label_map.ants: "),
+    "labels of random weights": (
+        changed("resnet18", "resnet18\n  weights: none") + "head:\n  label_map: {ants: [ant]}\n",
+        14,
+        "head.label_map: the labels of resnet18 with weights: none are unknown; remove the label map, or ",
+    ),
     "unknown stage": (changed("  name: resnet18", "  name: resnet18\n  freeze_through: layer5"), 9, "layer4"),
     "stage that one of two backbones lacks": (
         changed("resnet18", "{choices: [resnet18, efficientnet_lite0]}\n  freeze_through: layer1") + "search: {}\n",
@@ -360,7 +380,7 @@ def test_everything_is_reported_at_once_in_the_order_of_the_file(folder: Path) -
         backbone:
           name: resnet81
         training:
-          epochs: 0
+          epochs: -1
           optimiser: sgd
           learning_rate: {low: 1e-4, high: 1e-2}
         promotion: {model: m, gate: {test/accuracy: {at_least: 95}}}

@@ -126,6 +126,17 @@ def test_the_weights_of_the_best_epoch_are_restored(tmp_path, features) -> None:
     assert loss.item() == pytest.approx(result.best.metrics["validation/loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("run", [fitted_result, cross_validated])
+def test_zero_epochs_evaluate_the_network_as_it_is(tmp_path, features, run) -> None:
+    made, settings = network(), recipe(tmp_path, epochs=0)
+    before = state(made)
+    result = run(made, features, settings)
+    assert [epoch.number for epoch in result.epochs] == [0]
+    assert "train/loss" not in result.best.metrics
+    assert torch.equal(result.logits, made.eval().forward_head(features.values)[-len(result.logits) :].detach())
+    assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
+
+
 def test_training_is_deterministic(tmp_path, features) -> None:
     states = []
     for _ in range(2):

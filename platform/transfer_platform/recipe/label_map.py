@@ -1,0 +1,56 @@
+"""Checks `head.label_map`: the labels of pretrained weights that form the classes of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from transfer_platform.errors import RecipeError, RecipeProblem
+from transfer_platform.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from transfer_model.architecture import Architecture
+
+LabelMap = Mapping[str, Sequence[str]]
+
+
+def pretrained_labels(architecture: Architecture, weights: str) -> tuple[str, ...]:
+    """Returns the labels of pretrained weights in the order of the logits; empty if they are unknown.
+
+    Args:
+        architecture: Network of the weights.
+        weights: `backbone.weights`. The labels of a file are assumed to be those of the default weights.
+    """
+    from transfer_model import catalog
+    from transfer_model.backbones import class_names, preprocessings
+
+    backbone = catalog.resolve(architecture)
+    published = preprocessings(backbone)
+    name = weights if weights in published else next(iter(published))
+    return class_names(backbone, name) if name and weights != "none" else ()
+
+
+def label_problems(label_map: LabelMap, labels: Sequence[str]) -> Iterator[tuple[tuple[str, int], str]]:
+    """Yields the position (class, index) and an error message for each label that is unknown or is listed twice."""
+    seen: set[str] = set()
+    for name, members in label_map.items():
+        for index, label in enumerate(members):
+            if label not in labels:
+                yield (name, index), f"the pretrained weights have no label {label!r}{did_you_mean(label, labels)}"
+            elif label in seen:
+                yield (name, index), f"the label {label!r} is listed twice; remove one"
+            seen.add(label)
+
+
+def label_rows(label_map: LabelMap, labels: Sequence[str], classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Returns the positions of each class's labels; several positions may have the same label, such as `crane`."""
+    return tuple(
+        tuple(position for position, label in enumerate(labels) if label in label_map[name]) for name in classes
+    )
+
+
+def require_classes(label_map: LabelMap | None, classes: Sequence[str]) -> None:
+    """Raises a `RecipeError` unless a label map has exactly the classes of the dataset."""
+    if label_map is not None and set(label_map) != set(classes):
+        message = f"the label map must have the classes of the dataset, {', '.join(classes)}"
+        raise RecipeError([RecipeProblem("recipe", "head.label_map", f"{message}, but has {', '.join(label_map)}")])
