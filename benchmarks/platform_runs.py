@@ -117,15 +117,19 @@ def read_study(folder: Path) -> StudyResult:
     return StudyResult(trials, epochs, tuple(value for (value,) in seconds), (last - first) / 1000, accuracy[0])
 
 
-def read_test_accuracies(folder: Path) -> dict[str, float]:
-    """Returns the test accuracy of each study in the MLflow database in a folder, 0 to 1, keyed by the run's name.
+def read_test_metrics(folder: Path) -> dict[str, dict[str, float]]:
+    """Returns the test accuracy (0 to 1) and loss (in nats) of each study in the MLflow database in a folder.
 
-    The digest at the end of the name is left out. If a study was run several times, the last run counts.
+    The keys are the names of the studies without the digest, then `test/accuracy` and `test/loss`. If a study was run
+    several times, the last run counts.
     """
     with closing(sqlite3.connect(f"file:{folder / 'mlflow.db'}?mode=ro", uri=True)) as database:
         rows = database.execute(
-            "SELECT runs.name, latest_metrics.value FROM runs JOIN latest_metrics USING (run_uuid)"
-            " WHERE key = 'test/accuracy' AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'platform.study')"
-            " ORDER BY start_time"
+            "SELECT runs.name, key, latest_metrics.value FROM runs JOIN latest_metrics USING (run_uuid)"
+            " WHERE key IN ('test/accuracy', 'test/loss')"
+            " AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'platform.study') ORDER BY start_time"
         ).fetchall()
-    return {name.rpartition("-")[0]: accuracy for name, accuracy in rows}
+    metrics: dict[str, dict[str, float]] = {}
+    for name, key, value in rows:
+        metrics.setdefault(name.rpartition("-")[0], {})[key] = value
+    return metrics

@@ -21,67 +21,82 @@ from pathlib import Path
 from types import MappingProxyType
 
 from harness import BIN, REPOSITORY, Row, environment, parser, report, run_process, table
-from platform_runs import read_test_accuracies
+from platform_runs import read_test_metrics
 
-PUBLISHED: Mapping[str, str] = MappingProxyType(
+PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "cifar10_alexnet": "75.08 % (50 epochs)",
-        "cifar10_resnet18": "82.98 % (50 epochs)",
-        "kmnist": "95.12 % (simple CNN)",
+        "ants_bees_ablation": {
+            "ants-bees-ablation-as-is": "86.928 % (ResNet-50)",
+            "ants-bees-ablation-fine-tuned": "95.425 % (ResNet-50)",
+            "ants-bees-ablation-new-head": "not stated",
+            "ants-bees-ablation-scratch": "68.627 % (ResNet-50)",
+        },
+        "cifar10_alexnet": {"cifar10-alexnet": "75.08 % (50 epochs)"},
+        "cifar10_resnet18": {"cifar10-resnet18": "82.98 % (50 epochs)"},
+        "kmnist": {"kmnist": "95.12 % (simple CNN)"},
     }
 )
-"""Test accuracy in the source material, keyed by the name of the recipe that repeats the system here."""
+"""Test accuracy in the source material, keyed by the recipe that repeats a system here and the name of the study."""
 
 
 def main() -> None:
     """Runs one row, or lists all rows."""
     options = _options()
     if options.row is None:
-        print(table([_listed(row, options.work / f"{row}.json") for row in PUBLISHED]))
+        print(table([row for recipe in PUBLISHED for row in _listed(recipe, options.work / f"{recipe}.json")]))
         return
-    options.out = options.work / f"{options.row}.json"
+    options.out = options.work / f"{options.row}{options.variant}.json"
     runs = [_run(options, seed) for seed in range(options.seeds)]
     rows = [_row(options.row, name, [run[name] for run in runs]) for name in runs[0]]
     report(options, rows, [f"seeds 0 to {options.seeds - 1}", *(f"-o {change}" for change in options.overrides)])
 
 
-def _run(options: Namespace, seed: int) -> dict[str, float]:
-    """Returns the test accuracies of a seed, keyed by study; reads them from a file if the seed has finished."""
+def _run(options: Namespace, seed: int) -> dict[str, dict[str, float]]:
+    """Returns the test metrics of a seed, keyed by study; reads them from a file if the seed has finished."""
     command = [BIN / "platform", "run", REPOSITORY / "recipes" / f"{options.row}.yaml", "--device", options.device]
     for change in (f"seed={seed}", *options.overrides):
         command += ["-o", change]
+    command += ["--variant", options.variant] if options.variant else []
     folder = options.work / options.row / str(seed)
-    finished, key = folder / "finished.json", shlex.join(map(str, command[2:]))
+    finished, key = folder / f"finished{options.variant}.json", shlex.join(map(str, command[2:]))
     if finished.exists() and (known := json.loads(finished.read_text()))["command"] == key:
-        return dict(known["accuracies"])
+        return dict(known["metrics"])
     run_process(command, folder, environment(options.threads, options.work / "cache"))
-    accuracies = read_test_accuracies(folder)
-    finished.write_text(json.dumps({"command": key, "accuracies": accuracies}))
-    return accuracies
+    ending = f"-{options.variant}" if options.variant else ""
+    metrics = {name: values for name, values in read_test_metrics(folder).items() if name.endswith(ending)}
+    finished.write_text(json.dumps({"command": key, "metrics": metrics}))
+    return metrics
 
 
-def _row(recipe: str, name: str, accuracies: list[float]) -> Row:
+def _row(recipe: str, name: str, runs: list[dict[str, float]]) -> Row:
+    accuracies = [run["test/accuracy"] for run in runs]
     return {
         "system": name,
-        "published": PUBLISHED[recipe],
+        "published": PUBLISHED[recipe][name],
         "median": f"{statistics.median(accuracies):.2%}",
         "by seed": " ".join(f"{accuracy:.2%}" for accuracy in accuracies),
+        "median loss": statistics.median(run["test/loss"] for run in runs),
     }
 
 
-def _listed(recipe: str, result: Path) -> Row:
-    """Returns the row of a recipe for the list; a recipe that was not run has its command in place of a result."""
-    row = {"recipe": recipe, "published": PUBLISHED[recipe]}
+def _listed(recipe: str, result: Path) -> list[Row]:
+    """Returns the rows of a recipe for the list; a recipe that was not run has its command in place of a result."""
     if not result.exists():
-        return row | {"here": "not measured", "date and command": f"python benchmarks/results.py {recipe}"}
+        command = f"python benchmarks/results.py {recipe}"
+        missing = {"here": "not measured", "date and command": command}
+        return [{"system": name, "published": text, **missing} for name, text in PUBLISHED[recipe].items()]
     known = json.loads(result.read_text())
-    measured = "; ".join(f"{row['system']} {row['median']}" for row in known["rows"])
-    return row | {"here": measured, "date and command": f"{known['date']}: {known['command']}"}
+    origin = f"{known['date']}: {known['command']}"
+    return [
+        {"system": row["system"], "published": row["published"], "here": row["median"], "date and command": origin}
+        for row in known["rows"]
+    ]
 
 
 def _options() -> Namespace:
     arguments = parser(__doc__, photos=False)
     arguments.add_argument("row", nargs="?", choices=list(PUBLISHED), help="name of a recipe; default: list all rows")
+    arguments.add_argument("--variant", default="", help="run only this variant of the recipe")
     arguments.add_argument("--seeds", type=int, default=1, help="number of seeds, starting at 0")
     arguments.add_argument("-o", dest="overrides", action="append", default=[], help="override, as of `platform run`")
     arguments.set_defaults(work=Path("results"))

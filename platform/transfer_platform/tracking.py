@@ -33,6 +33,8 @@ MAX_DIGEST_LENGTH = 36
 """Maximum length of a dataset digest, in characters; MLflow rejects longer digests."""
 MAX_BATCH_METRICS = 1000
 """Maximum number of metrics per batch; MLflow rejects larger batches."""
+GROUP_TAG = "platform.group"
+"""Tag of a run that is the parent of several studies; its value is the name of the group."""
 FLUSH_SECONDS = 2.0
 """Minimum number of seconds between flushes of a trial's buffered metrics."""
 
@@ -81,6 +83,14 @@ class Tracker:
     def find_trial_run(self, parent: Run, number: int) -> Run | None:
         """Returns the child run of a trial without resuming it, or None if there is no such run."""
         return self._find_run({MLFLOW_PARENT_RUN_ID: parent.run_id, TRIAL_TAG: str(number)})
+
+    def group_runs(self, name: str, run_ids: Sequence[str]) -> Run:
+        """Resumes or creates a finished run and makes it the parent of the given runs."""
+        group = self._resume_or_create_run(name, {GROUP_TAG: name}, {})
+        for run_id in run_ids:
+            self._client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, group.run_id)
+        group.end()
+        return group
 
     def _get_or_create_experiment(self, name: str) -> str:
         with FileLock(paths.studies_folder() / "mlflow.lock"):

@@ -126,18 +126,21 @@ def init(source: str, out: Path | None, train: str | None) -> None:
 @click.argument("recipe", type=RECIPE)
 @OVERRIDE
 @DEVICE
+@click.option("--variant", metavar="NAME", help="Run only this variant of RECIPE.")
 @click.option("--fresh", is_flag=True, help="Start a new study. To resume it later, omit this flag.")
-def run(recipe: Path, overrides: Sequence[str], device: str, fresh: bool) -> None:
+def run(recipe: Path, overrides: Sequence[str], device: str, variant: str | None, fresh: bool) -> None:
     """Run the study defined by RECIPE, evaluate the best trial and submit it to the gate.
 
     RECIPE is a file or the name of a shipped recipe (`platform recipe list`). Repeat the same command to resume
-    an interrupted study.
+    an interrupted study. If the recipe has variants, each is run, and a table compares them.
     """
-    from transfer_platform.commands import run
+    from transfer_platform.commands.compare import run_variants
     from transfer_platform.progress import Screen
 
     with Screen() as screen:
-        outcome = run.run(recipe, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say)
+        outcome = run_variants(
+            recipe, variant, overrides=overrides, fresh=fresh, device=device, progress=screen.step, say=screen.say
+        )
     click.echo(outcome)
 
 

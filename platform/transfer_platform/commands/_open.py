@@ -19,6 +19,7 @@ from transfer_platform.recipe.label_map import require_classes
 from transfer_platform.recipe.load import load_recipe
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.shipped import recipe_path
+from transfer_platform.recipe.variants import variant_recipe
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class OpenedRecipe:
     Attributes:
         recipe: Recipe with its splits and `dataset.intensity` resolved.
         folder: Base folder for relative paths in the recipe.
+        experiment: Name of the MLflow experiment; all variants of a recipe belong to one experiment.
         inspection: Result of the preflight checks.
         splits: Train, validation and test images; None if the dataset cannot be split, in which case
             the inspection contains an error.
@@ -36,6 +38,7 @@ class OpenedRecipe:
 
     recipe: Recipe
     folder: Path
+    experiment: str
     inspection: Inspection
     splits: Splits | None
     split_notes: tuple[str, ...]
@@ -58,6 +61,7 @@ def open_recipe(
     progress: Progress = silent,
     say: Say = silent,
     check: Callable[[Recipe], None] | None = None,
+    variant: str | None = None,
 ) -> OpenedRecipe:
     """Loads a recipe, opens its dataset and runs the preflight checks.
 
@@ -67,13 +71,17 @@ def open_recipe(
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
         progress: Called while data is downloaded, unpacked and read.
         say: Called with each message that explains how a split was resolved.
+        variant: Name of the variant to open; None for the recipe without its variants.
         check: Called with the loaded recipe before any data is read. It should raise an error to reject the recipe.
 
     Raises:
         RecipeError: The recipe is invalid, or overrides were given for a loaded recipe.
         DataError: The dataset cannot be opened.
     """
-    folder, loaded = _load(recipe, overrides)
+    folder, loaded = load(recipe, overrides)
+    experiment = loaded.name
+    if variant is not None:
+        loaded = variant_recipe(loaded, variant)
     if check:
         check(loaded)
     dataset = open_dataset(loaded.dataset, folder, progress, say)
@@ -81,7 +89,7 @@ def open_recipe(
     inspection = inspection.with_split_notes(dataset.split_messages)
     config = dataset.resolved_config.model_copy(update={"intensity": inspection.intensity})
     resolved = loaded.model_copy(update={"dataset": config})
-    return OpenedRecipe(resolved, folder, inspection, splits, dataset.split_messages)
+    return OpenedRecipe(resolved, folder, experiment, inspection, splits, dataset.split_messages)
 
 
 def backbones(recipe: Recipe) -> Iterator[BackboneInfo]:
@@ -93,7 +101,8 @@ def _smallest_crop(recipe: Recipe) -> float:
     return min(info.preprocessing_for(recipe.backbone.weights).crop for info in backbones(recipe))
 
 
-def _load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:
+def load(recipe: Recipe | Path | str, overrides: Sequence[str]) -> tuple[Path, Recipe]:
+    """Returns the base folder for relative paths, and the recipe, which may already be loaded."""
     if not isinstance(recipe, Recipe):
         path = recipe_path(Path(recipe))
         return path.parent, load_recipe(path, overrides)

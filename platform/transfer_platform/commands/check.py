@@ -22,7 +22,7 @@ from transfer_model.errors import UnknownBackboneError
 from transfer_model.stages import count_through
 from transfer_model.weights_path import is_weights_file
 from transfer_platform import paths
-from transfer_platform.commands._open import backbones, open_recipe
+from transfer_platform.commands._open import backbones, load, open_recipe
 from transfer_platform.data.splits import Splits
 from transfer_platform.inspection.findings import Severity
 from transfer_platform.inspection.report import text_report
@@ -38,7 +38,7 @@ T = TypeVar("T")
 def describe_plan(
     path: Path, overrides: Sequence[str] = (), progress: Progress = silent, *, timed: bool = False
 ) -> RenderableType:
-    """Returns the plan for a run (recipe, warnings, images, costs and trials) without training.
+    """Returns the plan for a run (recipe, warnings, images, costs and trials) without training, for each variant.
 
     Args:
         path: Recipe file, or name of a shipped recipe.
@@ -49,11 +49,18 @@ def describe_plan(
     Raises:
         TransferError: The recipe cannot be run; `platform run` would raise the same error.
     """
-    opened = open_recipe(path, overrides, progress)
+    variants = load(path, overrides)[1].variants or (None,)
+    return Group(*(_describe_study(path, overrides, progress, variant, timed=timed) for variant in variants))
+
+
+def _describe_study(
+    path: Path, overrides: Sequence[str], progress: Progress, variant: str | None, *, timed: bool
+) -> RenderableType:
+    opened = open_recipe(path, overrides, progress, variant=variant)
     recipe, splits = opened.recipe, opened.trainable_splits()
     _require_weights(recipe, len(splits.classes))
     return Group(
-        Text("Recipe with all defaults", style="bold"),
+        Text("Recipe with all defaults" + (f", variant {variant}" if variant else ""), style="bold"),
         Syntax(to_yaml(recipe), "yaml", background_color="default"),
         *map(Text, opened.split_notes),
         Text(f"\n{text_report(opened.inspection, (Severity.WARNING,))}\n"),

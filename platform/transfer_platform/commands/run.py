@@ -37,6 +37,7 @@ from transfer_platform.inspection.report import warning_counts
 from transfer_platform.progress import Progress, Say, Step, silent
 from transfer_platform.recipe.resolve import resolve, search_ranges, study_identity, trial_count
 from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.variants import require_no_variants
 from transfer_platform.search.study import FinishedTrial, Study, count_studies, numbered_name
 from transfer_platform.search.study_database import create_tables
 from transfer_platform.sources.weights import PretrainedWeights
@@ -56,6 +57,7 @@ def run(
     recipe: Recipe | Path | str,
     *,
     overrides: Sequence[str] = (),
+    variant: str | None = None,
     fresh: bool = False,
     device: str = "auto",
     progress: Progress = silent,
@@ -69,6 +71,7 @@ def run(
         recipe: Recipe file, name of a shipped recipe, or loaded recipe. Relative paths in a loaded recipe are
             resolved against the current folder.
         overrides: Overrides such as `training.epochs=3`; only supported for a file or a shipped recipe.
+        variant: Name of one of the recipe's variants; required if it has any.
         fresh: Start a new study instead of resuming an existing one.
         device: `auto` or a torch device.
         progress: Called during long steps.
@@ -77,7 +80,7 @@ def run(
     Raises:
         TransferError: The recipe, its data, the databases or the registry cannot be used.
     """
-    opened = open_recipe(recipe, overrides, progress, say, _require_databases)
+    opened = open_recipe(recipe, overrides, progress, say, _require_runnable, variant)
     splits, store = opened.trainable_splits(), feature_store()
     say(_image_counts(opened.inspection, splits))
     weights = fetch_all_weights(opened.recipe, opened.folder, progress)
@@ -85,7 +88,7 @@ def run(
     home = paths.studies_folder() / name
     with study_lock(name, home, database), closing(_open_study(name, database, opened.recipe, fresh)) as study:
         trainer = make_trainer(opened.recipe, splits, weights, device, store, progress, say)
-        tracker = Tracker(opened.recipe.name)
+        tracker = Tracker(opened.experiment)
         with tracker.start_study_run(study.name, {"platform.dataset": splits.fingerprint}) as parent:
             session = _Session(opened, splits, study, trainer, tracker, parent, home, progress, say)
             session.log_start(weights)
@@ -191,8 +194,9 @@ class _Session:
         self.study.set_user_attr("model", {**written, "digest": artifact_digest(folder)})
 
 
-def _require_databases(recipe: Recipe) -> None:
+def _require_runnable(recipe: Recipe) -> None:
     """Raises an error if a database cannot be used, so that the run fails before the search rather than after it."""
+    require_no_variants(recipe)
     if recipe.promotion:
         databases.ledger_url()
     mlflow_server.require_server()

@@ -1,4 +1,4 @@
-"""Checks `head.label_map`: the labels of pretrained weights that form the classes of a recipe."""
+"""Checks label maps: which labels of the pretrained weights form a class."""
 
 from __future__ import annotations
 

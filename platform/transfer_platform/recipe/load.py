@@ -10,15 +10,14 @@ from pydantic import ValidationError
 
 from transfer_platform.errors import RecipeError, RecipeProblem
 from transfer_platform.recipe.compose import read_recipe_tree
-from transfer_platform.recipe.error_messages import validation_errors
+from transfer_platform.recipe.error_messages import FieldError, validation_errors
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.validate import ValidFields, consistency_errors, reference_errors
+from transfer_platform.recipe.variants import misplaced_fields, variant_trees
 from transfer_platform.recipe.yaml_tree import Node, Place, format_path
 
 if TYPE_CHECKING:
     import os
-
-    from transfer_platform.recipe.error_messages import FieldError
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -39,6 +38,17 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     """
     path = Path(path)
     tree = read_recipe_tree(path, overrides)
+    recipe, errors = _validate(tree, path.parent)
+    errors += [(tree.place_of(field), FieldError(field, message)) for field, message in misplaced_fields(tree)]
+    for variant in variant_trees(tree):
+        errors += _validate(variant, path.parent)[1]
+    if errors or recipe is None:
+        raise _recipe_error(tree, dict.fromkeys(errors))
+    return recipe
+
+
+def _validate(tree: Node, folder: Path) -> tuple[Recipe | None, list[tuple[Place, FieldError]]]:
+    """Returns the recipe, or None if the schema rejects it, and all errors with their locations."""
     recipe: Recipe | None = None
     errors: list[FieldError] = []
     try:
@@ -46,18 +56,16 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     except ValidationError as error:
         errors = validation_errors(error, tree)
     fields = ValidFields(tree, [error.path for error in errors])
-    errors = [*errors, *consistency_errors(fields), *reference_errors(fields, path.parent)]
-    if errors or recipe is None:
-        raise _recipe_error(tree, errors)
-    return recipe
+    errors = [*errors, *consistency_errors(fields), *reference_errors(fields, folder)]
+    return recipe, [(tree.place_of(error.path), error) for error in errors]
 
 
-def _recipe_error(tree: Node, errors: Iterable[FieldError]) -> RecipeError:
+def _recipe_error(tree: Node, errors: Iterable[tuple[Place, FieldError]]) -> RecipeError:
     """Creates an error that lists the problems in the recipe file, then those in its bases, then those in overrides."""
 
     def order(located: tuple[Place, FieldError]) -> tuple[bool, bool, str, int]:
         place = located[0]
         return place.line is None, place.source != tree.place.source, place.source, place.line or 0
 
-    located = sorted(((tree.place_of(error.path), error) for error in errors), key=order)
+    located = sorted(errors, key=order)
     return RecipeError([RecipeProblem(str(place), format_path(error.path), error.message) for place, error in located])

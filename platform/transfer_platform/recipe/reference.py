@@ -45,6 +45,9 @@ A recipe is a YAML 1.2 file. Relative paths are relative to the folder that cont
   or test has no rows, 20% of train is held out for it. `check`, `data` and `run` print the detected splits.
 - **Base recipes.** `extends: base.yaml` builds on another recipe. Sections are merged field by field; values,
   lists and ranges replace those in the base. Paths in the base are relative to the base's folder.
+- **Variants.** `variants: {scratch: {backbone: {weights: none}}}` names changes to the recipe, which are merged like
+  those of a recipe that extends it. `platform run` runs each variant as a study of its own, in one MLflow experiment,
+  and prints one table of their test metrics. `platform check` describes each of them.
 - **Overrides.** `-o training.epochs=3` on the command line overrides a field, range or section in the file.
 - **Completion.** Editors that support JSON Schema complete and validate recipes that contain the line
   `# yaml-language-server: $schema=recipe.schema.json`; the schema is `recipes/recipe.schema.json`.

@@ -69,23 +69,32 @@ def resolve(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
         reduce(lambda parent, section: parent[section], sections, content)[name] = value
     if recipe.search:
         content["search"]["trials"] = 1
+    return validated(content, "trial")
+
+
+def validated(content: Mapping[str, Any], source: str) -> Recipe:
+    """Builds a recipe from plain values; `source` says in error messages where the values come from.
+
+    Raises:
+        RecipeError: A value is invalid; the error lists all problems.
+    """
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        errors = validation_errors(error, Node(Place("trial"), {}))
-        raise RecipeError([RecipeProblem("trial", format_path(path), message) for path, message in errors]) from error
+        errors = validation_errors(error, Node(Place(source), {}))
+        raise RecipeError([RecipeProblem(source, format_path(path), message) for path, message in errors]) from error
 
 
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of the recipe settings that affect trials.
 
-    The hash excludes the number of trials, the `promotion` section, the file validation options and
+    The hash excludes the number of trials, `promotion`, `variants`, the file validation options and
     `group_near_duplicates`. Comments, field order and explicitly written defaults do not change it. The caller must
     resolve the splits and `dataset.intensity` first. Otherwise, a detected value and the same value written in the
     recipe yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
-    excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "dataset": image_options}
+    excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "variants": True, "dataset": image_options}
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
     if recipe.dataset.intensity in ("auto", "full"):  # then the pixels of 8-bit images are the same
         del content["dataset"]["intensity"]

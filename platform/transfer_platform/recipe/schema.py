@@ -284,6 +284,9 @@ class SearchConfig(Section):
         return self.metric.endswith("/loss")
 
 
+Changes = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": True})]
+
+
 class Recipe(Section):
     """All settings for a run."""
 
@@ -304,3 +307,6 @@ class Recipe(Section):
 
     promotion: PromotionConfig | None = None
     """Registration and promotion of the best checkpoint. If unset, nothing is registered."""
+
+    variants: Annotated[dict[Name, Changes], Field(min_length=1)] | None = None
+    """Named changes to this recipe. `platform run` runs each variant as a study of its own and compares them."""
