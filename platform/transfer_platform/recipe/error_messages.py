@@ -73,8 +73,11 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
 
 @cache
 def _union_tags(model: type[BaseModel]) -> frozenset[str]:
-    """Returns the tags of all discriminated unions of a model, which pydantic adds to the locations of errors."""
-    return frozenset(_tags_in(model.__pydantic_core_schema__))
+    """Returns the tags of all discriminated unions of a model, which pydantic adds to the locations of errors.
+
+    `[key]`, which pydantic adds to the location of an invalid key of a mapping, is one of them.
+    """
+    return frozenset({"[key]", *_tags_in(model.__pydantic_core_schema__)})
 
 
 def _tags_in(schema: object) -> Iterator[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from .conftest import REPOSITORY
+from .conftest import REPOSITORY, Workplace, workplace
 
 PER_CLASS = {"train": 200, "test": 50}
+ABLATION = (REPOSITORY / "recipes" / "ants_bees_ablation.yaml", "-o", "variants.scratch.training.epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,39 @@ def test_alexnet_learns_from_2000_images_of_cifar10(workplaces, few_cifar10_imag
     assert "1900 train, 100 validation, 500 test; classes: 10" in err
     accuracy = float(re.search(r"test/accuracy (0\.\d+)", out)[1])
     assert accuracy >= 0.22  # 0.10 by chance
+
+
+@pytest.fixture(scope="module")
+def ablation(photograph_mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, str]:
+    """The folder after the ablation, with one epoch from scratch, and what that printed."""
+    place = workplace(tmp_path_factory.mktemp("ablation") / "work", photograph_mirror)
+    return place, place.run("platform", "run", *ABLATION)[0]
+
+
+def test_the_ablation_compares_its_variants_in_one_table(ablation) -> None:
+    _, out = ablation
+    accuracies = {name: float(value) for name, value in re.findall(r"^(\S+) +(0\.\d+)", out, re.MULTILINE)}
+    assert list(accuracies) == ["as-is", "fine-tuned", "new-head", "scratch"]
+    assert accuracies["as-is"] >= 0.95
+    assert accuracies["fine-tuned"] >= 0.96
+    assert accuracies["new-head"] >= 0.92
+    assert accuracies["scratch"] < 0.8
+
+
+def test_the_ablation_has_one_run_with_the_table_above_the_studies(ablation) -> None:
+    place, _ = ablation
+    client = MlflowClient(tracking_uri=f"sqlite:///{place.folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("ants-bees-ablation").experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.run_name for run in parents] == ["ants-bees-ablation"]
+    table = json.loads(Path(client.download_artifacts(parents[0].info.run_id, "variants.json")).read_text())
+    studies = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert {row[-1] for row in table["data"]} == {run.info.run_id for run in studies}
+    assert len(studies) == 4
+
+
+def test_the_ablation_is_not_repeated(ablation) -> None:
+    place, first = ablation
+    again, err = place.run("platform", "run", *ABLATION)
+    assert again == first
+    assert err.count("all trials have finished") == 4
