@@ -21,6 +21,7 @@ from transfer_platform.commands.conclude import Conclusion, conclude, load_concl
 from transfer_platform.commands.outcome import Outcome
 from transfer_platform.commands.run_report import (
     log_data,
+    log_first_batch,
     log_inputs,
     log_label_errors,
     log_machine,
@@ -173,6 +174,7 @@ class _Session:
         best = resolve(self.recipe, self.study.best.params)
         fit = self.engine.restore(number, best)
         log_network(self.parent, self.trainer.untrained_network(best))
+        log_first_batch(self.parent, *self.trainer.first_batch(best))
         predictions = validation_predictions(self.splits, fit.logits)
         log_validation(self.parent, predictions)
         log_label_errors(self.parent, self.opened.inspection, self.splits, predictions)

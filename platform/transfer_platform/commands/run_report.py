@@ -1,7 +1,7 @@
 """Logs parameters, lineage, figures and reports to the study's MLflow run."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -106,6 +106,11 @@ def log_network(run: Run, network: Network) -> None:
         network, (1, 3, size, size), col_names=columns, depth=4, device=device, verbose=0, mode="eval"
     )
     run.log_text(str(summary), "network.txt")
+
+
+def log_first_batch(run: Run, images: Tensor, labels: Sequence[str]) -> None:
+    """Logs a figure of a training batch as the network sees it: images (B, 3, S, S) with values from 0 to 1."""
+    run.log_figures({"first_batch": figures.image_grid(images.permute(0, 2, 3, 1).numpy(), labels)}, DATA)
 
 
 def validation_predictions(splits: Splits, logits: Tensor, temperature: float = 1.0) -> Predictions:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from transfer_model.decode import decode
@@ -79,6 +80,20 @@ def worst_mistakes(predictions: Predictions, limit: int = 16) -> Figure:
     _add_note(figure, names)
     if not indices:
         figure.suptitle("no misclassified images")
+    return figure
+
+
+def image_grid(images: NDArray[np.float32], titles: Sequence[str]) -> Figure:
+    """Shows up to 16 images (N, S, S, 3) with values from 0 to 1, each with a title."""
+    count = min(len(images), 4 * COLUMNS)
+    rows = -(-count // COLUMNS)
+    figure, names = Figure(figsize=(2.6 * COLUMNS, 2.9 * rows), layout="constrained"), drawn_names(titles[:count])
+    for axes in (grid := figure.subplots(rows, COLUMNS, squeeze=False)).flat:
+        axes.set_axis_off()
+    for image, title, axes in zip(images, names.texts, grid.flat, strict=False):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=8, fontfamily=names.families)
+    _add_note(figure, names)
     return figure
 
 

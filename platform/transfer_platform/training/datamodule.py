@@ -49,9 +49,7 @@ class DataModule:
         self, recipe: Recipe, cached: CachedNetwork, preprocessing: Preprocessing, precision: str
     ) -> InputSource:
         """Returns the inputs for a trial; the recipe must not contain search ranges."""
-        # If no layer is frozen, new views in every epoch cost nothing extra.
-        count = recipe.features.views if cached.network.frozen else "unlimited"
-        views = ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)
+        views = _view_schedule(recipe, cached)
         images = self._image_loader(preprocessing, views.policy)
         self._report_limits(recipe, cached, views)
         if cached.partition is None or not views.stored_count:
@@ -61,6 +59,12 @@ class DataModule:
             prefix = FrozenPrefix(cached.partition, precision, self._device, preprocessing.image_size)
             self._features[key] = self._stored(recipe, prefix, images, views) or self._computed(prefix, images, views)
         return FeatureInputs(cached.partition, *self._features[key], views, images.digests, self._device)
+
+    def image_inputs(self, recipe: Recipe, cached: CachedNetwork, preprocessing: Preprocessing) -> ImageInputs:
+        """Returns the images from which a trial's inputs are computed; they are decoded on every use."""
+        views = _view_schedule(recipe, cached)
+        images = ImageLoader(self._splits.development, preprocessing, views.policy, self._device)
+        return ImageInputs(cached.network, images, views, recipe.training.batch_size)
 
     def evict(self, backbone: Architecture, frozen_through: str) -> None:
         """Releases the features of a network that is no longer cached."""
@@ -138,3 +142,9 @@ class DataModule:
             for index in range(views.stored_count)
         ]
         return [position for position, _ in rows], [seed for _, seed in rows]
+
+
+def _view_schedule(recipe: Recipe, cached: CachedNetwork) -> ViewSchedule:
+    # If no layer is frozen, new views in every epoch cost nothing extra.
+    count = recipe.features.views if cached.network.frozen else "unlimited"
+    return ViewSchedule(recipe.dataset.augmentation, count, recipe.seed)

@@ -105,6 +105,18 @@ class TrialTrainer:
         """Returns a trial's network before training."""
         return self._cached_network(recipe).reset(recipe.seed, recipe.head.dropout)
 
+    def first_batch(self, recipe: Recipe) -> tuple[Tensor, list[str]]:
+        """Returns a trial's first training batch, with augmentation and without normalization, on the CPU.
+
+        Returns:
+            Images (B, 3, S, S) with values from 0 to 1, and the class names of the B images.
+        """
+        preprocessing = self.preprocessing(recipe)
+        inputs = self._data_module.image_inputs(recipe, self._cached_network(recipe), preprocessing)
+        images, labels, _ = next(self._trial_data(recipe, inputs).training_batches(1))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+        return (images.cpu() * std + mean).clamp(0, 1), [self.splits.classes[label] for label in labels]
+
     def dry_run(self, recipe: Recipe) -> None:
         """Runs a forward and a backward pass on a small batch of noise, and discards the gradients.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.transforms.functional import to_tensor
 
 from transfer_model.architecture import Architecture
 from transfer_platform.data.splits import Splits
@@ -219,3 +220,16 @@ def test_a_trial_does_not_depend_on_earlier_trials(few, splits, store) -> None:
     repeated = trainer.train(recipe(few, "all"), lambda _: None)
     assert torch.equal(first.logits, rebuilt.logits)
     assert torch.equal(first.logits, repeated.logits)
+
+
+def test_the_first_batch_shows_the_images_without_normalization(few, splits) -> None:
+    settings = recipe(few, "all")
+    trainer = TrialTrainer(splits, {Architecture(BACKBONE): None}, torch.device("cpu"))
+    images, labels = trainer.first_batch(settings)
+    assert images.shape == (8, 3, 64, 64)
+    preprocessing = trainer.preprocessing(settings)
+    by_label = {label: [image.path for image in splits.train if image.label == label] for label in splits.classes}
+    for image, label in zip(images, labels, strict=True):
+        squares = [to_tensor(preprocessing.load(path)) for path in by_label[label]]
+        differences = [(image - square).abs().max() for square in squares]
+        assert min(differences) < 1e-5

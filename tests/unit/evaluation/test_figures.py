@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from transfer_platform.evaluation.drawn_names import drawn_names, in_one_font
-from transfer_platform.evaluation.figures import confusion_matrix, worst_mistakes
+from transfer_platform.evaluation.figures import confusion_matrix, image_grid, worst_mistakes
 from transfer_platform.evaluation.predictions import Predictions
 
 DEJAVU = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
@@ -132,3 +132,12 @@ def test_characters_of_other_scripts_differ_in_an_annotated_image(tmp_path: Path
         annotate_image(Classification("photo.png", (name,), (0.5,)), tmp_path / "photo.png", tmp_path / "out.png")
         drawn.add((tmp_path / "out.png").read_bytes())
     assert len(drawn) == 4
+
+
+def test_a_grid_shows_at_most_16_images_with_their_titles(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((20, 8, 8, 3), np.float32)
+    figure = image_grid(images, [f"class {number} {CAT}" for number in range(20)])
+    shown = [image.get_array() for axes in figure.axes for image in axes.get_images()]
+    assert len(shown) == 16
+    assert all(np.array_equal(image, original) for image, original in zip(shown, images, strict=False))
+    assert "class 15" in drawn(figure, tmp_path / "grid.png")
