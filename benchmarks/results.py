@@ -31,6 +31,7 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "ants-bees-ablation-new-head": "not stated",
             "ants-bees-ablation-scratch": "68.627 % (ResNet-50)",
         },
+        "cats_dogs_vgg16": {"cats-dogs-vgg16": "not stated"},
         "cifar10_alexnet": {"cifar10-alexnet": "75.08 % (50 epochs)"},
         "cifar10_resnet18": {"cifar10-resnet18": "82.98 % (50 epochs)"},
         "kmnist": {"kmnist": "95.12 % (simple CNN)"},
