@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transfer_model.classifier import FILES, Classifier, ClassifierOutput
 from transfer_platform import databases
+from transfer_platform.commands._ten_crops import CROPS, ten_crop_probabilities
 from transfer_platform.commands.run_report import log_evaluation, log_thresholds, validation_predictions
 from transfer_platform.data.splits import Splits
 from transfer_platform.evaluation.calibration import expected_calibration_error, remove_temperature
@@ -95,6 +96,9 @@ def conclude(
     validation = validation_predictions(splits, logits, classifier.config.temperature)
     log_thresholds(parent, validation, predictions)
     more = _calibration_metrics(classifier, predictions, output) | _serving_cost(classifier, model, splits)
+    if recipe.evaluation.crops == CROPS:
+        say(f"Evaluating the best trial on {CROPS} crops of each test image")
+        more |= _ten_crop_metrics(classifier, predictions)
     parent.log_metrics(more, study.best.number)
     metrics |= more
     _write_model_card(model, recipe, splits, study, classifier, predictions, metrics)
@@ -112,7 +116,8 @@ def conclude(
 def _inputs(study: Study, recipe: Recipe, parent: Run) -> dict[str, Any]:
     """Returns the values that a stored conclusion depends on: the best trial, `promotion:` and the MLflow run."""
     promotion = recipe.promotion.model_dump(mode="json", by_alias=True) if recipe.promotion else None
-    return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id}
+    crops = {"crops": recipe.evaluation.crops} if recipe.evaluation.crops > 1 else {}
+    return {"trial": study.best.number, "promotion": promotion, "run": parent.run_id, **crops}
 
 
 def _as_json(conclusion: Conclusion, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +147,12 @@ def _calibration_metrics(
         "test/ece_uncalibrated": expected_calibration_error(predictions.labels, before),
         "test/loss_uncalibrated": cross_entropy(predictions.labels, before),
     }
+
+
+def _ten_crop_metrics(classifier: Classifier, predictions: Predictions) -> dict[str, float]:
+    """Returns the accuracy and loss of the probabilities that are averaged over 10 crops of each test image."""
+    averaged = replace(predictions, probabilities=ten_crop_probabilities(classifier, predictions.paths))
+    return {f"{name}_{CROPS}_crops": averaged.scores("test")[name] for name in ("test/accuracy", "test/loss")}
 
 
 def _serving_cost(classifier: Classifier, model: Path, splits: Splits) -> dict[str, float]:

@@ -88,13 +88,19 @@ def validated(content: Mapping[str, Any], source: str) -> Recipe:
 def study_identity(recipe: Recipe) -> str:
     """Returns the SHA-256 hash (64 hexadecimal digits) of the recipe settings that affect trials.
 
-    The hash excludes the number of trials, `promotion`, `variants`, the file validation options and
+    The hash excludes the number of trials, `evaluation`, `promotion`, `variants`, the file validation options and
     `group_near_duplicates`. Comments, field order and explicitly written defaults do not change it. The caller must
     resolve the splits and `dataset.intensity` first. Otherwise, a detected value and the same value written in the
     recipe yield different hashes.
     """
     image_options = {"on_bad_image", "allow_duplicates", "few_images", "group_near_duplicates"}
-    excluded: dict[str, Any] = {"search": {"trials"}, "promotion": True, "variants": True, "dataset": image_options}
+    excluded: dict[str, Any] = {
+        "search": {"trials"},
+        "evaluation": True,
+        "promotion": True,
+        "variants": True,
+        "dataset": image_options,
+    }
     content = recipe.model_dump(mode="json", by_alias=True, exclude=excluded)
     if recipe.dataset.intensity in ("auto", "full"):  # then the pixels of 8-bit images are the same
         del content["dataset"]["intensity"]

@@ -284,6 +284,13 @@ class SearchConfig(Section):
         return self.metric.endswith("/loss")
 
 
+class EvaluationConfig(Section):
+    """Evaluation of the best trial on the test images."""
+
+    crops: Literal[1, 10] = 1
+    """With 10, also logs accuracy and loss averaged over 10 crops: the corners, the center and their reflections."""
+
+
 Changes = Annotated[dict[str, Any], Field(json_schema_extra={"additionalProperties": True})]
 
 
@@ -301,6 +308,8 @@ class Recipe(Section):
     features: FeaturesConfig = FeaturesConfig()
     head: HeadConfig = HeadConfig()
     training: TrainingConfig = TrainingConfig()
+
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     search: SearchConfig | None = None
     """Settings for the Optuna study. If unset, a run consists of a single trial."""

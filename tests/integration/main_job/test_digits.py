@@ -51,9 +51,16 @@ def test_another_seed_meets_the_champion(refused) -> None:
 def test_a_model_that_is_searched_in_python(isolated) -> None:
     import transfer_platform
 
-    outcome = transfer_platform.run("digits", overrides=[*SMALL, "promotion=null"])
+    overrides = [*SMALL, "promotion=null"]
+    outcome = transfer_platform.run("digits", overrides=overrides)
     assert outcome.verdict is None
     assert outcome.metrics["test/accuracy"] > 0.5
+    outcome.study.close()
+    crops = transfer_platform.run("digits", overrides=[*overrides, "evaluation.crops=10"])
+    crops.study.close()
+    assert crops.run_id == outcome.run_id  # trained once
+    assert crops.metrics["test/accuracy_10_crops"] > 0.5
+    assert crops.metrics["test/loss_10_crops"] != crops.metrics["test/loss"] == outcome.metrics["test/loss"]
     assert outcome.network.spec.classes == 10
     assert [trial.state for trial in outcome.study.trials] == ["COMPLETE"]
     outcome.study.close()

@@ -54,6 +54,10 @@ def test_variants_do_not_change_the_identity_of_the_other_studies(path: Path) ->
     assert study_identity(variant_recipe(recipe, "narrow")) != study_identity(recipe)
 
 
+def test_the_evaluation_does_not_change_the_identity(path: Path) -> None:
+    assert study_identity(load_recipe(path, ["evaluation.crops=10"])) == study_identity(load_recipe(path))
+
+
 def test_a_variant_can_be_changed_on_the_command_line(path: Path) -> None:
     recipe = load_recipe(path, ["variants.fixed.head.dropout=0.3", "training.epochs=2"])
     assert variant_recipe(recipe, "fixed").head.dropout == 0.3
