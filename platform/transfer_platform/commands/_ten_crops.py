@@ -1,4 +1,4 @@
-"""10-crop test: probabilities averaged over the corners, the center and their reflections."""
+"""10-crop test: averages probabilities over crops and their reflections."""
 
 from collections.abc import Sequence
 from pathlib import Path
