@@ -87,9 +87,9 @@ class Tracker:
     def group_runs(self, name: str, run_ids: Sequence[str]) -> Run:
         """Resumes or creates a finished run and makes it the parent of the given runs."""
         group = self._resume_or_create_run(name, {GROUP_TAG: name}, {})
+        group.end()
         for run_id in run_ids:
             self._client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, group.run_id)
-        group.end()
         return group
 
     def _get_or_create_experiment(self, name: str) -> str:

@@ -74,3 +74,8 @@ def test_its_networks_compute_gradients_and_are_served(path: Path, isolated: Pat
 
 def studies(recipe: Recipe) -> list[Recipe]:
     return [variant_recipe(recipe, name) for name in recipe.variants or ()] or [recipe]
+
+
+def test_the_labels_of_the_ablation_exist_in_the_weights_of_resnet50() -> None:
+    recipe = load_recipe(REPOSITORY / "recipes" / "ants_bees_ablation.yaml", ["backbone.name=resnet50"])
+    assert variant_recipe(recipe, "as-is").head.label_map == {"ants": ("ant",), "bees": ("bee",)}
