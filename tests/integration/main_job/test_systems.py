@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from mlflow import MlflowClient
 from PIL import Image
+from published_weights import publish
 from safetensors.torch import load_file
 
 import transfer_platform
-from transfer_model import backbones
 
 from .conftest import REPOSITORY, Workplace, workplace
 
@@ -57,17 +54,7 @@ def test_vgg16_learns_from_weights_of_the_published_format(
     isolated: Path, monkeypatch: pytest.MonkeyPatch, photographs: Path
 ) -> None:
     """A mirror serves random weights in torchvision's format, under a name with their own checksum."""
-    random = torchvision.models.vgg16(weights=None).state_dict()
-    torch.save(random, isolated / "random.pth")
-    with (isolated / "random.pth").open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    name = f"vgg16-{sha256[:8]}.pth"
-    (isolated / "random.pth").rename(isolated / name)
-    real = torchvision.models.VGG16_Weights.IMAGENET1K_V1
-    url = real.url.replace("vgg16-397923af.pth", name)
-    published = SimpleNamespace(url=url, meta=real.meta, transforms=real.transforms)
-    monkeypatch.setattr(backbones, "torchvision_weights", lambda _: {"IMAGENET1K_V1": published})
-    monkeypatch.setenv("PLATFORM_MIRROR", str(isolated))
+    random, sha256 = publish("vgg16", isolated, monkeypatch)
     for split, source, count in (("train", "train", 10), ("validation", "val", 4)):
         for label in ("ants", "bees"):
             (isolated / "photos" / split / label).mkdir(parents=True)
@@ -86,7 +73,7 @@ def test_vgg16_learns_from_weights_of_the_published_format(
     with Image.open(client.download_artifacts(outcome.run_id, "data/first_batch.png")) as figure:
         assert len(np.unique(np.asarray(figure).reshape(-1, 4), axis=0)) > 1000  # photographs, not empty axes
     saved = load_file(outcome.model_folder / "weights.safetensors")
-    assert torch.equal(saved["backbone.classifier.3.weight"], random["classifier.3.weight"])
+    assert torch.equal(saved["backbone.classifier.3.weight"], random.state_dict()["classifier.3.weight"])
     assert saved["backbone.classifier.6.classifier.weight"].shape == (2, 4096)
 
 
