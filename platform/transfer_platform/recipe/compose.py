@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transfer_platform.sources.names import NAMED_PREFIXES, with_folder
 from transfer_platform.suggest import closest_match
 
 EXTENDS = "extends"
+VARIANTS = "variants"
 
 
 def read_recipe_tree(path: Path, overrides: Sequence[str] = ()) -> Node:
@@ -77,7 +79,7 @@ def _read_file(path: Path, extended_by: tuple[Path, ...] = (), named_at: Place |
 
 
 def _with_absolute_paths(tree: Node, folder: Path) -> Node:
-    """Makes the paths in a base recipe absolute; `folder` is the folder that contains the base recipe."""
+    """Makes the paths in a base recipe and its variants absolute; `folder` is the folder with the base recipe."""
 
     def to_absolute(name: str) -> str:
         return str(absolute(name, folder))
@@ -88,6 +90,9 @@ def _with_absolute_paths(tree: Node, folder: Path) -> Node:
         tree = tree.replaced(("dataset", "source"), convert(source.value))
     if weights and isinstance(weights.value, str) and is_weights_file(weights.value):
         tree = tree.replaced(("backbone", "weights"), to_absolute(weights.value))
+    if variants := tree.entries.get(VARIANTS):
+        changes = {name: _with_absolute_paths(node, folder) for name, node in variants.entries.items()}
+        tree = Node(tree.place, {**tree.entries, VARIANTS: replace(variants, value=changes or variants.value)})
     return tree
 
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transfer_platform.errors import RecipeError, RecipeProblem
+from transfer_platform.recipe.compose import VARIANTS
 from transfer_platform.recipe.resolve import validated
 from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.yaml_tree import FieldPath, Node, is_range, merge
 from transfer_platform.suggest import did_you_mean
-
-VARIANTS = "variants"
 
 
 def variant_trees(tree: Node) -> Iterator[Node]:

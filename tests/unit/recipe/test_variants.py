@@ -99,6 +99,14 @@ def test_an_error_that_all_variants_inherit_is_reported_once(path: Path) -> None
     assert len(caught.value.problems) == 1
 
 
+def test_paths_in_the_variants_of_a_base_recipe_are_relative_to_the_base(tmp_path: Path) -> None:
+    (tmp_path / "base" / "photos").mkdir(parents=True)
+    (tmp_path / "base" / "base.yaml").write_text(TEXT + "  other: {dataset: {source: ./photos}}\n", encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text("extends: base/base.yaml\n", encoding="utf-8")
+    other = variant_recipe(load_recipe(tmp_path / "recipe.yaml"), "other")
+    assert other.dataset.source == str(tmp_path / "base" / "photos")
+
+
 def test_a_study_needs_one_variant_that_exists(path: Path) -> None:
     recipe = load_recipe(path)
     with pytest.raises(RecipeError, match="the recipe has variants; choose one of fixed, narrow, labels"):
