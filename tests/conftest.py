@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hashlib
+import signal
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from transfer_platform.data.splits import Splits
 
 REPOSITORY = Path(__file__).parents[1]
+
+# A shell makes the programs that it starts in the background ignore Ctrl-C. The programs that a test starts would do so
+# too, but they do not inherit a function that is called instead. The test runner itself continues to ignore the signal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 # A busy machine is no error.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfer_platform.commands.run import Outcome, run
+    from transfer_platform.commands.outcome import Outcome
+    from transfer_platform.commands.run import run
 
 __all__ = ["Outcome", "run"]
 

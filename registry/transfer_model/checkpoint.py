@@ -31,6 +31,10 @@ _FREE_BYTES = 1 << 30
 _COPIES = 4
 """Memory limit for reading a torch file, as a multiple of the file size; `_FREE_BYTES` is added to the limit."""
 
+_FREE_SECONDS = 60
+_BYTES_PER_SECOND = 10_000_000
+"""Reading a torch file may take `_FREE_SECONDS`, plus one second of processor time for this number of bytes."""
+
 _MAX_REASON = 300
 
 _REMEMBERED = 4
@@ -133,8 +137,10 @@ def _unwritable(path: Path, reason: str) -> str:
 
 
 def _convert(path: Path, target: Path) -> None:
-    limit = _COPIES * path.stat().st_size + _FREE_BYTES
-    command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target), str(limit)]
+    size = path.stat().st_size
+    limit, seconds = _COPIES * size + _FREE_BYTES, _FREE_SECONDS + size // _BYTES_PER_SECOND
+    command = [sys.executable, "-P", "-W", "ignore", str(_READER), str(path.resolve()), str(target)]
+    command += [str(limit), str(seconds)]
     environment = safe_environment() | {"OMP_NUM_THREADS": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0"}
     done = subprocess.run(
         command,
@@ -151,10 +157,12 @@ def _convert(path: Path, target: Path) -> None:
             "Nothing in the file was executed. Download or copy the file again; if you trust it, you can also load it "
             "with torch and save its state dict as safetensors"
         )
-    if done.returncode == torch_file_reader.TOO_LARGE:
+    took_too_long = _cause(done.returncode) == "SIGXCPU"
+    if done.returncode == torch_file_reader.TOO_LARGE or took_too_long:
+        exceeded = f"{seconds} s of processor time" if took_too_long else f"{limit / 1e9:.1f} GB of memory"
         raise WeightsError(
-            f"reading {path} takes more than {limit / 1e9:.1f} GB of memory, although the file is only "
-            f"{path.stat().st_size / 1e6:.1f} MB; it may be damaged or malicious: use a file from a source you trust"
+            f"reading {path} takes more than {exceeded}, although the file is only {size / 1e6:.1f} MB; "
+            "it may be damaged or malicious: use a file from a source you trust"
         )
     if done.returncode == torch_file_reader.UNWRITABLE:
         raise WeightsError(_unwritable(path, f"{target.parent}: {done.stderr.strip()}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from .damage import DamagedDataError, load_complete
 from .errors import UnreadableImageError, cause
 from .formats import ACCEPTED, FORMATS, format_of, installed_formats
 from .intensity import Intensity, is_deep, scale_to_8_bits
@@ -72,7 +73,10 @@ def to_rgb(
     except MemoryError:
         raise
     except Exception as error:  # corrupt data can raise almost anything: OSError, SyntaxError, struct.error, ...
-        raise UnreadableImageError(f"{name} is a truncated or corrupt {image.format} image", "damaged") from error
+        reason = f": {error}" if isinstance(error, DamagedDataError) else ""
+        raise UnreadableImageError(
+            f"{name} is a truncated or corrupt {image.format} image{reason}", "damaged"
+        ) from error
 
 
 def pixel_count(source: bytes | Path, name: str = "the image") -> int:
@@ -147,7 +151,7 @@ def _load(image: Image.Image, min_side: int | None) -> Image.Image:
     draft = None
     if min_side is not None and FORMATS[image.format or ""].reducible:
         draft = image.draft(None, (min_side, min_side))
-    image.load()
+    load_complete(image)
     if draft is None:
         return image
     _, box = draft

@@ -1,10 +1,11 @@
 """Script that converts a torch file to safetensors; runs in a separate process.
 
-    python -P torch_file_reader.py SOURCE TARGET BYTES
+    python -P torch_file_reader.py SOURCE TARGET BYTES SECONDS
 
-`BYTES` limits the memory used for reading. Nothing in the file is executed: objects of classes other than tensors
-and plain values are replaced by inert placeholders. The target stores the tensors of all state dicts under numeric
-keys; its metadata maps the names in each state dict to these keys. The script imports nothing from this package.
+`BYTES` and `SECONDS` limit the memory and the processor time used for reading. Nothing in the file is executed: objects
+of classes other than tensors and plain values are replaced by inert placeholders. The target stores the tensors of all
+state dicts under numeric keys; its metadata maps the names in each state dict to these keys. The script imports nothing
+from this package.
 """
 
 import json
@@ -12,6 +13,7 @@ import pickle
 import re
 import sys
 import tarfile
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +33,6 @@ REFUSED, TOO_LARGE, UNWRITABLE = 3, 4, 5
 
 _MAX_DEPTH = 2
 """State dicts nested deeper than this in a checkpoint are ignored."""
-
-_MAX_SECONDS = 600
-"""Maximum CPU time."""
 
 _MAX_REASON = 300
 
@@ -236,7 +235,7 @@ def save(state_dicts: Mapping[str, Mapping[str, Tensor]], target: Path) -> None:
         raise TargetError(re.sub(r"^.*I/O error: | \(os error \d+\).*", "", str(error))) from error
 
 
-def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
+def _mappings(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401 - any value of a torch file
     if isinstance(value, Placeholder):
         value = _content(value)
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
@@ -299,12 +298,13 @@ def versions(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
     return {name: number for name, number in numbers.items() if isinstance(number, int)}
 
 
-def limit_resources(size: int) -> None:
-    """Limits the process to `size` additional bytes of memory and 600 s of CPU time, if the system supports this."""
+def limit_resources(size: int, seconds: int) -> None:
+    """Limits the process to `size` more bytes of memory and `seconds` more of CPU time, if the system supports this."""
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CPU, (_MAX_SECONDS, _MAX_SECONDS))
+        end = int(time.process_time()) + 1 + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (end, end + 1))  # at the second limit, the signal would be SIGKILL
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + size
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -312,9 +312,9 @@ def limit_resources(size: int) -> None:
         return
 
 
-def main(source: str, target: str, size: str) -> int:
+def main(source: str, target: str, size: str, seconds: str) -> int:
     """Converts a file and returns the exit status."""
-    limit_resources(int(size))
+    limit_resources(int(size), int(seconds))
     try:
         save(find_state_dicts(load(Path(source))), Path(target))
     except MemoryError:

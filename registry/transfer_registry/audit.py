@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from mlflow.artifacts import list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from transfer_model.errors import cause
 from transfer_registry.alias import alias_discrepancy, is_applied, ledger_champion, matches_version
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import MOVES
-from transfer_registry.mlflow_registry import model_versions, registered_models
-from transfer_registry.model_files import CHECKSUMS_TAG, open_folder
+from transfer_registry.mlflow_registry import RUN_TAG, is_missing, model_versions, registered_models
+from transfer_registry.model_files import CHECKSUMS_FILE, CHECKSUMS_TAG, open_folder
 from transfer_registry.version_page import HASH_TAG
 
 if TYPE_CHECKING:
@@ -63,10 +65,37 @@ def verify_files() -> FileAudit:
     """Compares the files of every registered version with their checksums; downloads files from remote stores."""
     client = MlflowClient()
     versions = [version for model in registered_models(client) for version in model_versions(client, model.name)]
-    recorded = {f"{each.name}/{each.version}": _recorded_checksums(client, each) for each in versions}
-    checksums = {name: digest for name, digest in recorded.items() if digest}
-    damage = [error for name, digest in checksums.items() if (error := _check_files(f"models:/{name}", digest))]
-    return FileAudit(tuple(damage), len(checksums), tuple(recorded.keys() - checksums.keys()))
+    found = {f"{each.name}/{each.version}": _check_version(client, each) for each in versions}
+    checked = [damage for damage in found.values() if damage is not None]
+    unchecked = [name for name, damage in found.items() if damage is None]
+    return FileAudit(tuple(sentence for damage in checked for sentence in damage), len(checked), tuple(unchecked))
+
+
+def _check_version(client: MlflowClient, version: ModelVersion) -> list[str] | None:
+    """Returns one sentence per problem; None if the version has no checksums."""
+    uri, recorded, damage = f"models:/{version.name}/{version.version}", _recorded_checksums(client, version), []
+    try:
+        if recorded is None and not _has_checksums(uri, version):
+            return None
+        if recorded is None and (version.source or "").startswith(_LOGGED_MODEL):
+            damage.append(
+                f"{uri} contains {CHECKSUMS_FILE}, but its logged model or the tag {CHECKSUMS_TAG} was deleted"
+            )
+        with TemporaryDirectory() as temporary:
+            open_folder(uri, temporary, recorded)
+    except RegistryError as error:
+        damage.append(str(error))
+    return damage
+
+
+def _has_checksums(uri: str, version: ModelVersion) -> bool:
+    """Returns whether the files of a version are listed in `SHA256SUMS`; False if another tool's cannot be accessed."""
+    try:
+        return any(file.path == CHECKSUMS_FILE for file in list_artifacts(artifact_uri=uri))
+    except Exception as error:  # the clients of artifact stores raise exceptions of their own
+        if RUN_TAG in version.tags:
+            raise RegistryError(f"cannot list the files of {uri}: {cause(error)}") from error
+        return False
 
 
 def _recorded_checksums(client: MlflowClient, version: ModelVersion) -> str | None:
@@ -75,19 +104,11 @@ def _recorded_checksums(client: MlflowClient, version: ModelVersion) -> str | No
     if not source.startswith(_LOGGED_MODEL):
         return None
     try:
-        tags = client.get_logged_model(source.removeprefix("models:/")).tags
-    except MlflowException:
+        return client.get_logged_model(source.removeprefix("models:/")).tags.get(CHECKSUMS_TAG)
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
         return None
-    return str(tags[CHECKSUMS_TAG]) if CHECKSUMS_TAG in tags else None
-
-
-def _check_files(uri: str, checksums: str) -> str:
-    with TemporaryDirectory() as temporary:
-        try:
-            open_folder(uri, temporary, checksums)
-        except RegistryError as error:
-            return str(error)
-    return ""
 
 
 def _check_chain(entries: Sequence[LedgerEntry]) -> Iterator[str]:

@@ -1,16 +1,18 @@
 """Detects processes that may be using MLflow's SQLite database.
 
 When a run starts, MLflow stores the location of the run's files. If the stored location changed during the run,
-the run's process would continue to write to the former folder or lose its files.
+the run's process would continue to write to the former folder or lose its files. If the tables were upgraded,
+a process with the older version of MLflow might be unable to use them.
 """
 
+import json
 import shlex
 import socket
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
-from transfer_registry.errors import DatabaseInUseError
-from transfer_registry.files import sqlite_url
+from transfer_registry.errors import DatabaseInUseError, StorageError
 from transfer_registry.locks import holder_of, last_holder
 from transfer_registry.mlflow_registry import STUDY_TAG
 
@@ -24,14 +26,16 @@ WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'
 """IDs of active runs, and the names of the studies to which they belong."""
 
 
-def require_no_study(folder: Path) -> None:
-    """Raises a `DatabaseInUseError` if a study is running in a project folder."""
-    for lock in _study_locks(folder):
-        if holder := holder_of(lock):
-            raise DatabaseInUseError(
-                f"study {lock.parent.name} is running in {folder}: {holder}; wait for it to finish, or stop it, "
-                "then run the command again"
-            )
+def require_no_study(database: Path) -> None:
+    """Raises a `DatabaseInUseError` if a study is running, or may be running because its lock cannot be opened."""
+    for lock in _study_locks(database):
+        state = f"study {lock.parent.name} is running in {lock.parents[2]}"
+        try:
+            holder = holder_of(lock)
+        except StorageError as error:
+            raise DatabaseInUseError(f"it is unknown whether {state}: {error}") from error
+        if holder:
+            raise DatabaseInUseError(f"{state}: {holder}; wait for it to finish, or stop it, then try again")
 
 
 def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
@@ -43,17 +47,27 @@ def require_no_run(connection: sqlite3.Connection, file: Path) -> None:
     Raises:
         DatabaseInUseError: A run has the status RUNNING, and its process may still exist.
     """
-    here = f" on {socket.gethostname()}, "
-    ended = [lock.parent.name for lock in _study_locks(file.parent) if here in last_holder(lock)]
-    for run, study in connection.execute(_RUNNING, {"study": STUDY_TAG}):
-        if not (study and study.startswith(tuple(ended))):
-            code = f"import mlflow; mlflow.MlflowClient({sqlite_url(file)!r}).set_terminated({run!r}, 'KILLED')"
-            raise DatabaseInUseError(
-                f"run {run} in {file} has the status RUNNING, so its process may still write to the folder's "
-                f"former path; wait until the run ends. If the process no longer exists, set the run's status with "
-                f"`{shlex.join(['python', '-c', code])}`"
-            )
+    here, locks = f" on {socket.gethostname()}, ", _study_locks(file)
+    ended = {lock.parent.name for lock in locks} - {lock.parent.name for lock in locks if here not in last_holder(lock)}
+    runs = connection.execute(_RUNNING, {"study": STUDY_TAG})
+    running = [run for run, study in runs if not (study and study.startswith(tuple(ended)))]
+    if running:
+        raise DatabaseInUseError(
+            f"{file} contains runs with the status RUNNING ({', '.join(running)}), whose processes could not continue "
+            "after an upgrade or relocation of the database; wait until the runs end. If their processes no longer "
+            f"exist, change the status with `{_kill_command(file, running)}`, then run the command again"
+        )
 
 
-def _study_locks(folder: Path) -> list[Path]:
-    return sorted(folder.glob("studies/*/held.lock"))
+def _kill_command(file: Path, runs: Sequence[str]) -> str:
+    """Returns a shell command that sets the status of runs to KILLED; MLflow itself cannot open an older database."""
+    path, values = json.dumps(str(file.absolute()), ensure_ascii=False), json.dumps([["KILLED", run] for run in runs])
+    update = '"UPDATE runs SET status = ? WHERE run_uuid = ?"'
+    code = f"import sqlite3; sqlite3.connect({path}, isolation_level=None).executemany({update}, {values})"
+    return shlex.join(["python", "-c", code])
+
+
+def _study_locks(database: Path) -> list[Path]:
+    """Returns the locks of the studies beside a database and in the working folder; other folders are not known."""
+    folders = {database.absolute().parent.resolve(), database.resolve().parent, Path.cwd()}
+    return sorted(lock for folder in folders for lock in folder.glob("studies/*/held.lock"))

@@ -13,11 +13,15 @@ from enum import IntEnum
 from pathlib import Path
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from transfer_model.errors import cause
 from transfer_registry.errors import LockHeldError, StorageError
+
+_MOMENT = 0.5
+"""Seconds to wait for a lock before it counts as held, because `holder_of` acquires free locks for a moment."""
 
 
 class LockKind(IntEnum):
@@ -70,12 +74,11 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
     Raises:
         LockHeldError: `busy` is set and another process holds the lock.
+        StorageError: The lock file cannot be opened.
     """
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=-1 if busy is None else 0)
-    except Timeout as error:
-        raise _held(busy, last_holder(file)) from error
+    lock = _acquire(file, -1 if busy is None else _MOMENT)
+    if lock is None:
+        raise _held(busy, last_holder(file))
     try:
         if busy is not None:
             file.with_name("holder").write_text(_this_process())
@@ -85,18 +88,30 @@ def file_lock(file: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def holder_of(lock: Path) -> str | None:
-    """Returns the process that holds a lock acquired by `file_lock`; None if no process holds it."""
+    """Returns the process that holds a lock of `file_lock`, or None; raises `StorageError` if it cannot be opened."""
+    if acquired := _acquire(lock, _MOMENT):
+        acquired.release()
+        return None
+    return last_holder(lock) or "another process"
+
+
+def _acquire(file: Path, timeout: float) -> BaseFileLock | None:
+    """Returns a lock that this process now holds; None if another process holds it for `timeout` seconds."""
+    lock = FileLock(file)
     try:
-        with FileLock(lock, timeout=0):
-            return None
-    except (Timeout, OSError):  # a lock file of another user cannot be opened
-        return last_holder(lock) or "another process"
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        return None
+    except OSError as error:
+        problem = f"the lock file {file} cannot be opened: {cause(error)}"
+        raise StorageError(f"{problem}; check the free disk space and the permissions of file and folder") from error
+    return lock
 
 
 def last_holder(lock: Path) -> str:
     """Returns the last process that acquired a lock with `busy` set; empty if no process is recorded."""
     with suppress(OSError):
-        return lock.with_name("holder").read_text()
+        return lock.with_name("holder").read_text(errors="replace")
     return ""
 
 

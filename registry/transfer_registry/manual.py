@@ -17,7 +17,7 @@ from transfer_registry.alias import (
 )
 from transfer_registry.errors import RegistryError
 from transfer_registry.ledger import EntryKind
-from transfer_registry.mlflow_registry import champion_version, model_versions
+from transfer_registry.mlflow_registry import champion_version, is_missing, model_versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -114,6 +114,8 @@ def _get_version(client: MlflowClient, model: str, number: int) -> ModelVersion:
     try:
         return client.get_model_version(model, str(number))
     except MlflowException as error:
+        if not is_missing(error):
+            raise
         numbers = ", ".join(str(version.version) for version in model_versions(client, model))
         existing = f"available versions: {numbers}" if numbers else "there is no registered model with this name"
         raise RegistryError(f"{model} has no version {number}; {existing}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,9 @@ def prepare_database(database: Path, place: Path | None = None) -> None:
         if changes is None:
             return
         if changes.required and not place:
-            require_no_study(database.parent)
+            require_no_study(database)
         if changes.revision is not None:
-            _upgrade(database, changes.revision, is_temporary=place is not None)
+            _upgrade(database, changes, is_temporary=place is not None)
         if changes.identity:
             _write_identity(database, changes.identity, is_temporary=place is not None)
 
@@ -141,6 +142,7 @@ def _is_outdated(database: Path, revision: str) -> bool:
     return True
 
 
+@cache
 def _scripts() -> ScriptDirectory:
     """Returns the schema revisions of the installed MLflow."""
     import mlflow
@@ -149,7 +151,7 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
 
 
-def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
+def _upgrade(database: Path, changes: Changes, *, is_temporary: bool) -> None:
     """Upgrades a copy and writes it back into the locked file, so that a failure changes nothing.
 
     Replacing the file instead would lose the changes of processes that already have it open.
@@ -157,6 +159,8 @@ def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
     upgraded = database.with_name(f"{database.name}.upgraded")
     backup = unused_name(database.with_name(f"{database.name}.before-upgrade"))
     with connect_exclusively(database) as connection:
+        if not (is_temporary or (changes.identity and changes.identity.is_copy)):
+            require_no_run(connection, database)
         try:
             back_up(connection, upgraded)
             _upgrade_tables(upgraded)
@@ -166,9 +170,9 @@ def _upgrade(database: Path, revision: str, *, is_temporary: bool) -> None:
                 source.backup(connection)
         except (sa.exc.SQLAlchemyError, CommandError, MlflowException, OSError) as error:
             raise StorageError(
-                f"{database} was written by an older version of MLflow (revision {revision or 'unknown'}) and cannot "
-                f"be upgraded: {cause(error)}; move it elsewhere, or set MLFLOW_TRACKING_URI to another file, such as "
-                "sqlite:///runs.db"
+                f"{database} was written by an older version of MLflow (revision {changes.revision or 'unknown'}) and "
+                f"cannot be upgraded: {cause(error)}; move it elsewhere, or set MLFLOW_TRACKING_URI to another file, "
+                "such as sqlite:///runs.db"
             ) from error
         finally:
             upgraded.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.exceptions import MlflowException
 
 ALIAS = "champion"
 """Alias of the version that is served."""
@@ -19,6 +20,11 @@ TRIAL_TAG = "platform.trial"
 """Tag that contains the number of the trial that trained a model; set on versions and logged models."""
 ARTIFACT_TAG = "platform.served_form"
 """Tag that contains the SHA-256 from `packaging.artifact_digest`; set on versions and logged models."""
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Returns whether the object does not exist or was deleted; False if, for example, the server cannot be reached."""
+    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
 def registered_models(client: MlflowClient) -> list[RegisteredModel]:

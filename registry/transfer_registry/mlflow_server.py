@@ -137,7 +137,9 @@ def registry_id() -> str | None:
         return identity.registry if identity else None
     try:
         created = MlflowClient().get_experiment("0").creation_time
-    except MlflowException:  # deleted, or this user cannot read it
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+            raise
         return None
     return f"created {created}" if created else None
 
@@ -161,7 +163,7 @@ def require_database() -> None:
         try:
             prepare_database(file)
         except DatabaseInUseError as error:
-            problem = str(error)
+            problem = str(error) if changes.required else ""
     elif changes and changes.required:
         problem = f"{file} cannot be changed, because the file or its folder is read-only"
     if file and problem and not (selected and selected.problem):

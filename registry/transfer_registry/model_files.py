@@ -35,14 +35,13 @@ ARTIFACT_FOLDER = "artifacts/model"
 REMEDY = "restore the folder from a backup, or register a new version with `platform run RECIPE --fresh`"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>.+)\n")
-_UNLISTED = (CHECKSUMS_FILE, "README.md")
-"""Names of files without a checksum; `README.md` is the model card, which users may edit."""
+_UNLISTED = re.compile(rf"registered_model_meta|(.*/)?(\.[^/]*|README\.md|{CHECKSUMS_FILE}|__pycache__/[^/]*\.pyc)")
+"""Files without a checksum: MLflow adds one to downloads, and the others are hidden, the editable card, or bytecode."""
 
 
 def write_checksums(folder: Path) -> str:
     """Writes `SHA256SUMS` for the files below a folder and returns the SHA-256 of the list."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _UNLISTED)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files if path.suffix != ".pyc"]
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _names(folder)]
     (folder / CHECKSUMS_FILE).write_text("".join(lines), encoding="utf-8")
     return _sha256(folder / CHECKSUMS_FILE)
 
@@ -123,6 +122,18 @@ def _find_changes(folder: Path, checksums: str) -> Iterator[str]:
             yield f"{CHECKSUMS_FILE} has an invalid line: {line.strip()[:80]!r}"
     if f"  {MODEL_FILE}\n" not in checksums:
         yield f"{CHECKSUMS_FILE} does not list {MODEL_FILE}"
+        return
+    listed = {line.partition("  ")[2] for line in checksums.splitlines()}
+    for name in _names(folder):
+        if name not in listed:  # Python would import an additional module when it loads the model
+            yield f"{name} was added after the model was registered (delete it)"
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the relative paths of all files and links that need a checksum. `load_pyfunc` ignores `__pycache__`."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths)
+    return [name for name in names if not _UNLISTED.fullmatch(name)]
 
 
 def _find_change(folder: Path, name: str, expected: str | None) -> Iterator[str]:

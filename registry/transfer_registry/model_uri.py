@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from transfer_registry import mlflow_server
 from transfer_registry.errors import RegistryError
-from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, model_versions, registered_models
+from transfer_registry.mlflow_registry import ALIAS, RUN_TAG, is_missing, model_versions, registered_models
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -104,7 +103,7 @@ def _registered_model(name: str) -> RegisteredModel:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if not is_missing(error):
             raise RegistryError(f"cannot get the model {name!r} from the registry: {error}") from error
         names = ", ".join(sorted(model.name for model in registered_models(client))) or "none"
         raise RegistryError(f"no model {name!r} is registered; registered models: {names}") from error

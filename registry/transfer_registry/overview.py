@@ -131,7 +131,7 @@ def _run_values(version: VersionInfo) -> dict[str, dict[str, Any]]:
         data = MlflowClient().get_run(version.run_id).data
     except MlflowException as error:
         raise RegistryError(
-            f"the run that created {version.model} version {version.version} does not exist: {error.message}"
+            f"the run that created {version.model} version {version.version} cannot be read: {error.message}"
         ) from error
     fingerprints = {tag: value for tag, value in data.tags.items() if tag.startswith("platform.dataset")}
     return {"parameter": data.params, "data": fingerprints, "metric": data.metrics}

@@ -120,6 +120,15 @@ def test_a_module_says_in_one_line_what_it_is(path: Path) -> None:
     assert first.split()[0] not in QUESTIONS
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_suppressed_warning_has_a_reason_in_its_line(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    # A call of a library without types is its own reason.
+    found = [line for line in lines if re.search("# (noqa|type: ignore)", line) and "[no-untyped-call]" not in line]
+    reason = re.compile(r"# (noqa: \w+( - |, )|type: ignore\[[a-z-]+\]\s+# )\w")
+    assert [line for line in found if not reason.search(line)] == []
+
+
 def test_functions_and_files_are_short() -> None:
     lengths = [
         node.end_lineno - node.lineno + 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Imported first: pydantic takes seconds to find field docstrings once torch and MLflow are loaded.
-import transfer_platform.recipe.schema  # noqa: F401
+import transfer_platform.recipe.schema  # noqa: F401 - for its effect on the import time
 
 # isort: split
 from transfer_model.catalog import BackboneInfo, backbone_info

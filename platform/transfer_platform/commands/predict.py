@@ -66,7 +66,8 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
 
     Args:
         model: Registered model; see `transfer_registry.model_uri`.
-        folder: Folder with one subfolder per class; the subfolders must be named after the model's classes.
+        folder: Folder with one subfolder per class; the subfolders must be named after the model's classes, of which
+            some may be missing.
         progress: Called after each batch.
 
     Returns:
@@ -78,7 +79,7 @@ def evaluate_folder(model: str, folder: Path, progress: Progress = silent) -> st
     """
     catalog = scan_folder(folder, progress=progress)
     catalog.require_readable()
-    catalog.require_classes()
+    catalog.require_classes(at_least=1)
     labeled = catalog.images
     loaded = load_model(model)
     if unknown := sorted({image.label for image in labeled} - set(loaded.classes)):

@@ -19,6 +19,8 @@ from transfer_platform.suggest import did_you_mean
 MAX_LISTED = 20
 """Maximum number of files or rows listed in an error message."""
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -79,15 +81,15 @@ class Catalog:
                 "repair these files, or move them out of the folder"
             )
 
-    def require_classes(self) -> None:
-        """Raises a `DataError` if there are fewer than two classes or if a class has no images."""
-        if errors := self.class_errors():
+    def require_classes(self, at_least: int = 2) -> None:
+        """Raises a `DataError` if there are fewer than `at_least` classes or if a class has no images."""
+        if errors := self.class_errors(at_least):
             raise DataError("\n".join(errors))
 
-    def class_errors(self) -> list[str]:
-        """Returns one message per problem with the classes."""
-        if len(self.classes) < 2:
-            return [self._too_few_classes()]
+    def class_errors(self, at_least: int = 2) -> list[str]:
+        """Returns one message per problem with the classes, of which there must be `at_least` (one or two)."""
+        if len(self.classes) < at_least:
+            return [self._too_few_classes(at_least)]
         errors = []
         if unprintable := ", ".join(printable(label) for label in self.classes if printable(label) != label):
             names = "labels" if self.from_manifest else "class folder names"
@@ -102,12 +104,13 @@ class Catalog:
             )
         return errors
 
-    def _too_few_classes(self) -> str:
+    def _too_few_classes(self, at_least: int) -> str:
         found = f"only one: {printable(self.classes[0])!r}" if self.classes else "none"
         if self.from_manifest:
             return f"{self.folder} must list at least two classes, but lists {found}; check its 'label' column"
+        needed = "two class folders" if at_least == 2 else "one class folder"
         return (
-            f"{self.folder} must contain at least two class folders, but has {found}; "
+            f"{self.folder} must contain at least {needed}, but has {found}; "
             "specify the folder that contains the class folders"
         )
 
@@ -161,6 +164,8 @@ def scan_folder(
 
 def _outside(name: str) -> FileProblem:
     message = "is next to the class folders, not inside one of them"
+    if name.casefold().endswith(_ARCHIVES):
+        message = "is an archive, and archives inside a folder are not read; unpack it, then remove it from the folder"
     if name in METADATA_FILES:
         form = " (in UTF-8, separated by commas)" if name.endswith(".csv") else ""
         message = f"is not used, because it does not have the columns 'file_name' and 'label'{form}"

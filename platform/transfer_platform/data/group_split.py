@@ -17,6 +17,7 @@ from transfer_platform.data.hash_split import (
     require_fraction_bounds,
     require_validation,
 )
+from transfer_platform.data.split_selection import select_test
 from transfer_platform.data.split_units import (
     ALL_CLASSES,
     SplitUnit,
@@ -24,7 +25,6 @@ from transfer_platform.data.split_units import (
     form_units,
     require_two_units,
     scarce_classes,
-    select_test,
 )
 from transfer_platform.errors import SplitError
 

@@ -6,16 +6,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from transfer_platform.data.catalog import ImageRecord, sort_by_content
+from transfer_platform.data.split_selection import ClassShares, select_test
 from transfer_platform.data.split_units import (
     ALL_CLASSES,
-    ClassShares,
     SplitUnit,
     divide_dominant,
     form_units,
     list_classes,
     require_two_units,
     scarce_classes,
-    select_test,
 )
 from transfer_platform.errors import SplitError
 

@@ -102,10 +102,10 @@ def deep_images(headers: NDArray[np.void]) -> NDArray[np.bool_]:
 
 def image_stats_cache() -> DiskCache:
     """Returns the cache of packed statistics for the installed decoders, keyed by each file's SHA-256."""
-    from transfer_model import decode, formats, intensity
+    from transfer_model import damage, decode, formats, intensity
 
     digest = hashlib.sha256(formats.decoder_versions().encode())
-    for file in (__file__, decode.__file__, formats.__file__, intensity.__file__):
+    for file in (__file__, damage.__file__, decode.__file__, formats.__file__, intensity.__file__):
         digest.update(Path(str(file)).read_bytes())
     return DiskCache(f"image statistics {digest.hexdigest()[:16]}")
 

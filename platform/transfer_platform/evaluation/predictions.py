@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from transfer_model.intensity import Intensity
 from transfer_platform.evaluation.metrics import scores
 
+MAX_PROBABILITY_COLUMNS = 100
+"""If there are more classes, the table does not list their probabilities, because it would become too large to show."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -36,17 +39,24 @@ class Predictions:
 
     def mistakes(self) -> list[int]:
         """Returns the indices of misclassified images, sorted by ascending probability of the true class."""
-        assigned = self.probabilities[np.arange(len(self.labels)), self.labels]
         wrong = self.predicted != self.labels
-        return [int(index) for index in np.argsort(assigned, kind="stable") if wrong[index]]
+        return [int(index) for index in np.argsort(self._assigned(), kind="stable") if wrong[index]]
 
     def table(self) -> dict[str, list[object]]:
-        """Returns the columns `file`, `label`, `predicted` and `probability`, and one probability column per class."""
-        columns = zip(self.classes, self.probabilities.T.tolist(), strict=True)
+        """Returns the columns `file`, `label`, `predicted`, `probability` (of `predicted`) and `label probability`.
+
+        If there are at most `MAX_PROBABILITY_COLUMNS` classes, there is also one probability column per class.
+        """
+        listed = self.classes if len(self.classes) <= MAX_PROBABILITY_COLUMNS else ()
         return {
             "file": [path.name for path in self.paths],
             "label": [self.classes[index] for index in self.labels],
             "predicted": [self.classes[index] for index in self.predicted],
             "probability": self.probabilities.max(axis=1).tolist(),
-            **{f"probability of {name}": column for name, column in columns},
+            "label probability": self._assigned().tolist(),
+            **{f"probability of {name}": self.probabilities[:, index].tolist() for index, name in enumerate(listed)},
         }
+
+    def _assigned(self) -> NDArray[np.float32]:
+        """Returns the probability (N,) of each image's label."""
+        return self.probabilities[np.arange(len(self.labels)), self.labels]

@@ -28,6 +28,8 @@ MAX_COLOR_DIFFERENCE = 5.0
 """Maximum mean absolute difference in pixel values (0 to 255) between the thumbnails of near duplicates."""
 MAX_ASPECT_DIFFERENCE = 0.05
 """Maximum difference in log aspect ratio between near duplicates."""
+_LARGE = 4
+"""Number of images in the rows of a tile that form a large group."""
 MIN_CONTRAST = 4.0
 """Standard deviation of brightness (0 to 255) below which images, such as blank pages, are not compared."""
 
@@ -127,7 +129,7 @@ def group_similar(
     ends = np.searchsorted(brightness, brightness + MAX_BRIGHTNESS_DIFFERENCE, side="right")
     group = np.arange(len(order))
     for tile in _tiles(ends, *block):
-        for rows, columns in _unmerged(group, *tile):
+        for rows, columns in _unmerged(group, vectors, order, *tile):
             similar = vectors[order[rows]] @ vectors[order[columns]].T >= MIN_CORRELATION
             similar &= group[rows, None] != group[columns]
             first, second = np.divmod(np.flatnonzero(similar), len(columns))
@@ -141,19 +143,40 @@ def group_similar(
 
 
 def _unmerged(
-    group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+    group: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    order: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields parts (rows, columns) that together form a tile, without the pairs within the tile's largest group.
+    """Yields parts (rows, columns) of a tile that contain all pairs of images in different groups with similar hashes.
 
     `group` (N,) holds group numbers. Frames from a fixed camera form one large group after the first tiles; comparing
-    these frames with each other would take time that grows with the square of their number.
+    these frames with each other, or with those of another camera, would take time that grows with the square of their
+    number.
     """
-    groups, counts = np.unique(group[rows], return_counts=True)
-    largest = groups[np.argmax(counts)]
-    is_member = group[rows] == largest
-    for part in (rows[is_member], columns[group[columns] != largest]), (rows[~is_member], columns):
-        if all(map(len, part)):
-            yield part
+    groups, position, counts = np.unique(group[rows], return_inverse=True, return_counts=True)
+    is_large = counts >= _LARGE
+    for number in np.flatnonzero(is_large):
+        members, others = rows[position == number], columns[group[columns] != groups[number]]
+        others = others[_may_be_similar(vectors, order[members], order[others])]
+        if len(others):
+            yield members, others
+    if not is_large.all():
+        yield rows[~is_large[position]], columns
+
+
+def _may_be_similar(
+    vectors: NDArray[np.float32], members: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Returns a mask (M,) that is True for each image of `others` (M,) whose hash may be similar to one of `members`.
+
+    By the triangle inequality, the angle between two similar hashes limits the angle to any member.
+    """
+    center = vectors[members[len(members) // 2]]
+    radius = np.arccos(np.clip((vectors[members] @ center).min(), -1, 1))
+    limit = radius + np.arccos(MIN_CORRELATION) + 0.001  # tolerance for rounding errors
+    return np.asarray(vectors[others] @ center >= np.cos(min(limit, np.pi)))
 
 
 def _tiles(ends: NDArray[np.int64], height: int, width: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

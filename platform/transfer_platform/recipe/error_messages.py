@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transfer_platform.recipe.fields import CHOICE_KEYS, RANGE_KEYS, all_fields, field_names, paths_named
+from transfer_platform.recipe.schema import Recipe
 from transfer_platform.recipe.yaml_tree import FieldPath, Node, format_path
 from transfer_platform.suggest import closest_match, did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
 
@@ -22,9 +24,6 @@ class FieldError(NamedTuple):
     path: FieldPath
     message: str
 
-
-_UNION_TAGS = ("value", "range", "choices", "fraction", "folder", "cross_validation", "count", "word", "gray_values")
-"""Tags of discriminated unions, which pydantic adds to error locations."""
 
 _RULES = {
     "greater_than": "must be greater than {gt:g}",
@@ -67,9 +66,23 @@ def _path(details: ErrorDetails, tree: Node) -> FieldPath:
     location = details["loc"]
     for position, step in enumerate(location):
         missing = position == len(location) - 1 and details["type"] == "missing"
-        if tree.find((*path, step)) is not None or missing or step not in _UNION_TAGS:
+        if tree.find((*path, step)) is not None or missing or step not in _union_tags(Recipe):
             path = (*path, step)
     return path
+
+
+@cache
+def _union_tags(model: type[BaseModel]) -> frozenset[str]:
+    """Returns the tags of all discriminated unions of a model, which pydantic adds to the locations of errors."""
+    return frozenset(_tags_in(model.__pydantic_core_schema__))
+
+
+def _tags_in(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict) and schema.get("type") == "tagged-union":
+        yield from schema["choices"]
+    if isinstance(schema, dict | list | tuple):
+        for part in schema.values() if isinstance(schema, dict) else schema:
+            yield from _tags_in(part)
 
 
 def _is_misspelled(missing: FieldPath, unknown: Iterable[FieldPath]) -> bool:

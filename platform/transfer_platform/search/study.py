@@ -198,7 +198,7 @@ def numbered_name(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def _suggest(trial: optuna.Trial, field: str, span: Range[Any] | Choice[Any]) -> Any:  # noqa: ANN401
+def _suggest(trial: optuna.Trial, field: str, span: Range[Any] | Choice[Any]) -> Any:  # noqa: ANN401 - any field type
     if isinstance(span, Choice):
         return trial.suggest_categorical(field, span.choices)
     if isinstance(span.low, int) and isinstance(span.high, int) and isinstance(span.step, int | None):

@@ -30,6 +30,9 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 
 _COPY_BYTES = 1 << 20
+_BACKSLASH_REMEDY = (
+    "some Windows programs write it between folders; unpack the archive and use the folder as the source"
+)
 _READABLE_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
 
@@ -207,7 +210,7 @@ def _name_violation(name: str) -> str:
         "its path is absolute": name.startswith("/"),
         "its path starts with a drive letter": bool(re.match(r"[A-Za-z]:", name)),
         "its path leads outside the archive (..)": ".." in parts,
-        "its name contains a backslash": "\\" in name,
+        f"its name contains a backslash ({_BACKSLASH_REMEDY})": "\\" in name,
         "its name contains control characters": bool(re.search(r"[\x00-\x1f\x7f]", name)),
         "its name is empty": not name,
         f"its name is longer than {MAX_NAME_BYTES} bytes": max(

@@ -139,7 +139,7 @@ def _size_limit() -> Any:  # noqa: ANN401 - fsspec is imported on first use
     """Returns a callback that aborts a download of more than `MAX_BYTES`, even if the store reports a smaller size."""
     from fsspec.callbacks import Callback
 
-    class SizeLimit(Callback):  # type: ignore[misc]
+    class SizeLimit(Callback):  # type: ignore[misc] # fsspec has no types
         def call(self, *_: object, **__: object) -> None:
             if self.value > MAX_BYTES:
                 raise _TooLargeError

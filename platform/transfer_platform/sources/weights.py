@@ -6,6 +6,7 @@ from pathlib import Path
 from transfer_model import weight_sources
 from transfer_model.weight_sources import WeightSource, file_sha256_prefix
 from transfer_model.weights_path import is_weights_file
+from transfer_platform.errors import SourceError
 from transfer_platform.progress import Progress, silent
 from transfer_platform.sources.checksums import Checksum, cached_sha256
 from transfer_platform.sources.download import fetch, find_download
@@ -53,13 +54,18 @@ def _published_file(source: WeightSource, progress: Progress) -> Path | None:
         return None
     if path := find_download(source.url, source.sha256_prefix):
         return path
+    damaged = []
     for path in source.cached:
-        if not Checksum(file_sha256_prefix(path.name) or "").mismatch(path):
+        if not (mismatch := Checksum(file_sha256_prefix(path.name) or "").mismatch(path)):
             return path
-    return fetch(
-        source.url,
-        hash_prefix=source.sha256_prefix,
-        progress=progress,
-        endpoint=source.endpoint,
-        offline=source.offline,
-    )
+        damaged.append(f"\n{path} was not used: {mismatch}; delete it")
+    try:
+        return fetch(
+            source.url,
+            hash_prefix=source.sha256_prefix,
+            progress=progress,
+            endpoint=source.endpoint,
+            offline=source.offline,
+        )
+    except SourceError as error:
+        raise SourceError(f"{error}{''.join(damaged)}") from error

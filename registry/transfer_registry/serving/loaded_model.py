@@ -1,7 +1,10 @@
 """A registered model loaded into this process, with a fixed class order."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +64,14 @@ def load_model(name: str) -> LoadedModel:
 def load_pyfunc(uri: str, folder: Path) -> Any:  # noqa: ANN401 - MLflow has no types
     """Loads an MLflow `PyFuncModel` and its registered code from a folder returned by `open_folder`.
 
+    From this call on, Python reads no `__pycache__` in this process, because the model's bytecode has no checksums.
+
     Raises:
         RegistryError: The model cannot be loaded; the message names `uri`, the folder and the cause.
     """
     try:
+        import_module("transfer_model.pyfunc")  # imports the libraries of the model while bytecode is still used
+        sys.pycache_prefix = os.devnull  # no bytecode file can be below this path
         return mlflow.pyfunc.load_model(str(folder))
     except Exception as error:  # the model's own code raises its own exceptions
         advice = "" if (folder / CHECKSUMS_FILE).exists() else f"; if a file is damaged, {REMEDY}"

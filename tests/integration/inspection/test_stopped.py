@@ -66,9 +66,8 @@ def seconds(processes: set[int]) -> float:
 
 
 def prepare() -> None:
-    """Lets a new process use two CPU cores, and end on Ctrl-C even if these tests run in the background of a shell."""
+    """Lets a new process use two CPU cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition: object, what: str) -> None:

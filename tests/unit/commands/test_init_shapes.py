@@ -116,7 +116,7 @@ REFUSED = {
     one_class: "must contain at least two class folders, but has only one: 'ant'",
     images_without_classes: "must contain at least two class folders, but has none",
     one_image_in_every_class: "needs distinct images in both train and test, but there is only one for '0'",
-    two_images_in_every_class: "validation has no images: no class has two distinct images outside test",
+    two_images_in_every_class: "validation has no images: no class has two distinct images outside the test split",
     links_that_lead_out: "ant/0.png: is a symbolic link to /etc/hostname, outside the dataset",
     class_folders_that_are_links: "link leading out (2), such as ant: is a symbolic link to",
     links_to_a_disk_that_is_not_mounted: "ant/0.png: is a symbolic link whose target does not exist",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from transfer_model import decode, pyfunc
 from transfer_platform.commands import classify, predict
-from transfer_platform.errors import SourceError
+from transfer_platform.errors import DataError, SourceError
 from transfer_registry.errors import RegistryError
 from transfer_registry.model_uri import model_uri
 from transfer_registry.serving import smoke_test
@@ -57,6 +57,28 @@ class Sure:
 
     def predict(self, frame, params) -> list[dict[str, object]]:
         return [{"top": [{"label": "ant", "probability": 1.0}]} for _ in range(len(frame))]
+
+
+class Unsure:
+    """A registered model of two classes that answers the same for everything."""
+
+    def predict(self, frame, params) -> list[dict[str, object]]:
+        top = [{"label": "bee", "probability": 0.75}, {"label": "ant", "probability": 0.25}]
+        return [{"top": top} for _ in range(len(frame))]
+
+
+def test_a_model_is_evaluated_on_a_folder_of_one_of_its_classes(isolated: Path, monkeypatch) -> None:
+    monkeypatch.setattr(predict, "load_model", lambda name: LoadedModel(name, ("ant", "bee"), Unsure()))
+    (isolated / "bee").mkdir()
+    Image.new("RGB", (8, 8)).save(isolated / "bee" / "a.png")
+    report = predict.evaluate_folder("ants", isolated)
+    assert "1 of 1 images are classified correctly." in report
+    assert "| bee | 1 | 1.0000 | 1.0000 | 1.0000 |" in report
+
+
+def test_a_folder_without_class_folders_is_not_evaluated(isolated: Path) -> None:
+    with pytest.raises(DataError, match="must contain at least one class folder, but has none"):
+        predict.evaluate_folder("ants", isolated)
 
 
 def test_the_largest_images_fit_into_one_request() -> None:

@@ -72,6 +72,14 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
     assert message.endswith("repair these files, or move them out of the folder")
 
 
+def test_archives_beside_the_class_folders_are_to_be_unpacked(folder: Path) -> None:
+    for name in ("cat.zip", "dog.TAR.GZ"):
+        (folder / name).write_bytes(b"junk")
+    problems = scan_folder(folder).problems
+    assert {path.name for path in problems} == {"cat.zip", "dog.TAR.GZ"}
+    assert all("is an archive" in problem.message and "unpack it" in problem.message for problem in problems.values())
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 

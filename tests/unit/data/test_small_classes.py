@@ -108,7 +108,9 @@ def test_many_classes_of_one_image_are_counted() -> None:
 
 
 def test_validation_without_images_is_refused() -> None:
-    with pytest.raises(SplitError, match="validation has no images: no class has two distinct images outside test"):
+    with pytest.raises(
+        SplitError, match="validation has no images: no class has two distinct images outside the test split"
+    ):
         split_by_hash(classes([2, 2, 2]), {"test": 0.2, "validation": 0.2}, 0)
 
 

@@ -75,8 +75,9 @@ class Counted(np.ndarray):
     pairs = 0
 
     def __matmul__(self, other: NDArray[np.float32]) -> NDArray[np.float32]:
-        Counted.pairs += len(self) * other.shape[1]
-        return np.asarray(self) @ np.asarray(other)
+        product = np.asarray(self) @ np.asarray(other)
+        Counted.pairs += product.size
+        return product
 
 
 def pairs_compared(frames: NDArray[np.integer]) -> tuple[list[int], int]:
@@ -94,6 +95,9 @@ def test_frames_of_a_fixed_camera_are_one_group_after_few_comparisons() -> None:
     generator = np.random.default_rng(4)
     frames = np.repeat(generator.integers(40, 200, (1, 16, 16, 3)), count, axis=0)
     frames[np.arange(count), generator.integers(0, 16, count), generator.integers(0, 16, count)] ^= 1
+    records = images("a" * count)
+    [finding] = near_duplicates({"train": records}, similar_images(records, make_stats(records, frames)))
+    assert len(finding.files) == count
     sizes, pairs = pairs_compared(frames)
     assert sizes == [count]
     assert pairs <= 300 * count, "all pairs would be 8 million"
@@ -109,6 +113,36 @@ def test_a_few_other_images_among_those_of_a_fixed_camera_add_few_comparisons() 
     sizes, pairs = pairs_compared(frames)
     assert sizes == [count - 40]
     assert pairs <= 300 * count
+
+
+CAMERAS = {
+    "two cameras": (2, 0, 1),
+    "day and night": (1, 60, 1),
+    "two cameras, day and night": (2, 60, 1),
+    "a noisy camera": (1, 0, 4),
+    "six noisy cameras": (6, 0, 4),
+}
+"""Number of cameras, difference in brightness between day and night, and largest noise of a thumbnail's pixel."""
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_frames_of_fixed_cameras_are_a_group_each_after_few_comparisons(kind: str) -> None:
+    count = 6000
+    cameras, night, noise = CAMERAS[kind]
+    generator = np.random.default_rng(6)
+    scenes = generator.integers(0, 120, (cameras, 16, 16, 3))
+    scenes += 110 - scenes.mean(axis=(1, 2, 3), keepdims=True).astype(int)  # all cameras see equally bright scenes
+    camera, is_night = generator.integers(0, cameras, count), generator.integers(0, 2, count)
+    frames = scenes[camera] + generator.integers(-noise, noise + 1, (count, 16, 16, 3))
+    frames -= (night * is_night)[:, None, None, None]
+    records = images("a" * count)
+    found = list(near_duplicates({"train": records}, similar_images(records, make_stats(records, frames.clip(0)))))
+    groups = cameras * (2 if night else 1)
+    assert len(found) == groups
+    assert sum(len(each.files) for each in found) == count
+    sizes, pairs = pairs_compared(frames.clip(0))
+    assert len(sizes) == groups
+    assert pairs <= 450 * count, "all pairs would be 3,000 for each image"
 
 
 @pytest.mark.parametrize("interval", [(0.0, 1.0), (0.5, 1.0), (0.0, 0.5)], ids=["even", "bright", "dark"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from network_states import assert_backbone_is, spec, state
 from safetensors.torch import save_file
 
+from transfer_model import weight_files
 from transfer_model.checkpoint import StateDict
 from transfer_model.errors import WeightsError
 from transfer_model.network import build_network
-from transfer_model.torch_file_reader import find_state_dicts
+from transfer_model.torch_file_reader import find_state_dicts, load
 from transfer_model.weight_names import find_candidates
 
 if TYPE_CHECKING:
@@ -94,6 +96,62 @@ def test_a_network_is_built_from_every_prefix(
     network = build_network(spec("timm/test_resnet"), file)
     expected = {name: (tensor.half() if half else tensor).to(tensor.dtype) for name, tensor in headless().items()}
     assert_backbone_is(network, expected, heads=())
+
+
+@lru_cache
+def vit(head: str) -> dict[str, Tensor]:
+    """Weights of a transformer for images of 160 pixels; the head is none, its own, or that of other software."""
+    tensors = state(timm.create_model("test_vit", num_classes=0 if head == "none" else 7))
+    if head == "other":
+        tensors = {name.replace("head.", "head.mlp.0."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def read_here(path: Path) -> list[StateDict]:
+    """Reads a torch file without a separate process."""
+    return read(load(path))  # type: ignore[arg-type]
+
+
+@given(
+    wrapper=st.sampled_from(WRAPPERS),
+    parts=st.lists(st.sampled_from(PARTS), max_size=3),
+    averaged=st.sampled_from(["", "model_ema", "teacher"]),
+    head=st.sampled_from(["none", "its own", "other"]),
+    half=st.booleans(),
+    size=st.sampled_from([160, 64]),
+)
+@settings(max_examples=40)
+def test_a_network_is_built_from_every_form_and_the_summary_says_how(
+    wrapper: str,
+    parts: list[str],
+    averaged: str,
+    head: str,
+    half: bool,
+    size: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    prefix = "".join(f"{part}." for part in parts)
+    content = {prefix + name: tensor.half() if half else tensor for name, tensor in vit(head).items()}
+    checkpoint = wrapped(content, wrapper)
+    averaged = averaged if wrapper in ("", "state_dict", "model") and "teacher" not in parts else ""
+    if averaged:  # the weights of the last step are others
+        last = {name: torch.zeros_like(tensor) for name, tensor in content.items()}
+        checkpoint = {**wrapped(last, wrapper), averaged: content}
+    file = tmp_path_factory.mktemp("weights") / "mine.pth"
+    torch.save(checkpoint, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weight_files, "read_state_dicts", read_here)
+        network = build_network(spec("timm/test_vit", size=size), file)
+    expected = {name: (tensor.half() if half else tensor).to(tensor.dtype) for name, tensor in vit(head).items()}
+    assert_backbone_is(network, expected, heads=("head.", *["pos_embed"] * (size != 160)))
+    source, summary = ".".join(part for part in (averaged or wrapper, *parts) if part), network.weights_summary
+    count = len(vit("none"))
+    assert summary.startswith(f"weights from mine.pth{f' ({source})' if source else ''}: {count} tensors loaded")
+    assert ("; resized pos_embed (1, 101, 64) to (1, 17, 64)" in summary) == (size != 160)
+    assert (
+        re.findall("; not used: (.*)", summary)
+        == {"none": [], "its own": ["head.weight, head.bias"], "other": ["head.mlp.0.weight, head.mlp.0.bias"]}[head]
+    )
 
 
 @pytest.mark.parametrize("last", ["student", "state_dict", "model"])

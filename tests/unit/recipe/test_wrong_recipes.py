@@ -6,14 +6,19 @@ import json
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Discriminator, Tag, ValidationError
 
 from transfer_platform.errors import RecipeError
+from transfer_platform.recipe import error_messages
 from transfer_platform.recipe.fields import all_fields
 from transfer_platform.recipe.load import load_recipe
+from transfer_platform.recipe.schema import Recipe
+from transfer_platform.recipe.yaml_tree import parse_yaml
 
 PLAIN = """\
 name: ants-bees
@@ -356,6 +361,21 @@ def test_everything_is_reported_at_once_in_the_order_of_the_file(folder: Path) -
 def test_duplicates_and_tags_are_reported_together(folder: Path) -> None:
     found = problems(PLAIN + "name: a\nseed: !!set {1}\nname: b\n")
     assert [message.split(": ")[0] for message in found] == ["recipe.yaml:12", "recipe.yaml:13", "recipe.yaml:14"]
+
+
+class RecipeWithAnotherUnion(Recipe):
+    limit: Annotated[
+        Annotated[int, Tag("whole")] | Annotated[str, Tag("text")],
+        Discriminator(lambda value: "text" if isinstance(value, str) else "whole"),
+    ]
+
+
+def test_the_tags_of_unions_are_those_of_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_messages, "Recipe", RecipeWithAnotherUnion, raising=False)
+    tree = parse_yaml(continued("limit: 1.5\n"), "recipe.yaml")
+    with pytest.raises(ValidationError) as error:
+        RecipeWithAnotherUnion.model_validate(tree.plain())
+    assert [found.path for found in error_messages.validation_errors(error.value, tree)] == [("limit",)]
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n"])

@@ -87,7 +87,7 @@ def test_a_command_that_reads_uses_a_temporary_copy_until_the_run_has_ended(
     copy = sqlite_files_of_mlflow()
     assert copy.parent != place
     assert all(Path(location).is_relative_to(place) for location in locations(copy))
-    with pytest.raises(StorageError, match=r"run a in .*mounted/mlflow\.db has the status RUNNING"):
+    with pytest.raises(StorageError, match=r"mounted/mlflow\.db contains runs with the status RUNNING \(a\)"):
         mlflow_server.require_original()
     execute(place, "UPDATE runs SET status = 'FINISHED'")
     mlflow_server.require_registry()
@@ -141,7 +141,7 @@ def test_the_runs_of_a_study_that_was_killed_on_this_machine_do_not_prevent_a_re
     if relocated:
         prepare_database(target / "mlflow.db")
     else:
-        with pytest.raises(StorageError, match="run a in"):
+        with pytest.raises(StorageError, match=r"status RUNNING \(a, b\)"):
             prepare_database(target / "mlflow.db")
     assert all(Path(location).is_relative_to(target) for location in locations(target / "mlflow.db")) == relocated
 
@@ -182,3 +182,52 @@ def test_alternating_folders_lose_no_location(project: Path) -> None:
         project = project.rename(project.with_name(name))
         prepare_database(project / "mlflow.db")
     assert locations(project / "mlflow.db") == before
+
+
+def test_a_locked_database_whose_place_is_not_recorded_is_used_itself(
+    isolated: Path, mlflow_file: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_files, "BUSY_SECONDS", 0.05)
+    mlflow.set_tracking_uri(None)
+    database = mlflow_file(isolated, "a")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        mlflow_server.require_registry()
+    mlflow_server.require_original()
+    assert sqlite_files_of_mlflow() == database
+    mlflow.set_tracking_uri(None)
+
+
+def test_a_study_that_runs_in_the_working_folder_is_noticed_if_the_database_is_elsewhere(project: Path) -> None:
+    target = project.rename(project.with_name("mounted"))
+    start_run(target)
+    execute(target, "INSERT INTO tags VALUES ('platform.study', 'digits-0a', 'a')")
+    with study_lock("digits-0a", Path.cwd() / "studies" / "digits-0a", "sqlite:///studies.db"):
+        with pytest.raises(StorageError, match=rf"study digits-0a is running in {Path.cwd()}: process {os.getpid()}"):
+            prepare_database(target / "mlflow.db")
+        assert all(Path(location).is_relative_to(project) for location in locations(target / "mlflow.db"))
+    prepare_database(target / "mlflow.db")
+    assert all(Path(location).is_relative_to(target) for location in locations(target / "mlflow.db"))
+
+
+def test_a_study_beside_a_linked_database_is_noticed(project: Path) -> None:
+    target = project.rename(project.with_name("mounted"))
+    (link := project.with_name("link.db")).symlink_to(target / "mlflow.db")
+    with (
+        study_lock("digits-0a", target / "studies" / "digits-0a", "sqlite:///studies.db"),
+        pytest.raises(StorageError, match="study digits-0a is running"),
+    ):
+        prepare_database(link)
+
+
+def test_a_lock_that_cannot_be_opened_prevents_a_relocation_with_its_cause(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "studies" / "digits-0a" / "held.lock").mkdir(parents=True)
+    place = seen_elsewhere(project, monkeypatch)
+    mlflow_server.require_registry()
+    with pytest.raises(
+        StorageError, match=r"it is unknown whether study digits-0a is running in .*mounted: the lock file"
+    ):
+        mlflow_server.require_original()
+    assert all(Path(location).is_relative_to(project) for location in locations(place / "mlflow.db"))

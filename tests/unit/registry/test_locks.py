@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from transfer_registry.errors import LockHeldError
-from transfer_registry.locks import study_lock
+from transfer_registry.errors import LockHeldError, StorageError
+from transfer_registry.locks import holder_of, last_holder, study_lock
 
 HOLD = """
 import sys, time
@@ -45,3 +49,39 @@ def test_a_killed_process_releases_the_lock(tmp_path: Path) -> None:
     other.communicate()
     with study_lock("digits-0a", tmp_path, "sqlite:///studies.db"):
         assert str(os.getpid()) in (tmp_path / "holder").read_text()
+
+
+@contextmanager
+def held_briefly(lock: Path) -> Iterator[None]:
+    """Holds a lock as another process does that tests whether the lock is free."""
+    other = FileLock(lock, thread_local=False)
+    other.acquire()
+    timer = threading.Timer(0.1, other.release)
+    timer.start()
+    yield
+    timer.join()
+
+
+def test_a_study_starts_while_another_process_tests_its_lock(tmp_path: Path) -> None:
+    with held_briefly(tmp_path / "held.lock"), study_lock("digits-0a", tmp_path, "sqlite:///studies.db"):
+        pass
+
+
+def test_a_lock_that_another_process_tests_has_no_holder(tmp_path: Path) -> None:
+    (tmp_path / "holder").write_text("process 7 on this-host, since yesterday")
+    with held_briefly(tmp_path / "held.lock"):
+        assert holder_of(tmp_path / "held.lock") is None
+
+
+def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "held.lock").mkdir()
+    message = rf"the lock file {tmp_path}/held\.lock cannot be opened: .*directory.*; check the free disk"
+    with pytest.raises(StorageError, match=message), study_lock("digits-0a", tmp_path, "sqlite:///studies.db"):
+        pass
+    with pytest.raises(StorageError, match=message):
+        holder_of(tmp_path / "held.lock")
+
+
+def test_the_record_of_the_holder_may_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "holder").write_bytes(b"\xff")
+    assert last_holder(tmp_path / "held.lock")

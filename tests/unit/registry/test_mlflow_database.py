@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -192,3 +195,35 @@ def test_an_empty_file_is_left_to_mlflow(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     prepare_database(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.fixture
+def running(tmp_path: Path, mlflow_file: Callable[..., Path]) -> Path:
+    """A database of an older MLflow with the run `a`, which has the status RUNNING."""
+    database = mlflow_file(tmp_path / "user's folder", "a", revision="acf3f17fdcc7")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE runs SET status = 'RUNNING'")
+    return database
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_database_with_a_running_run_is_upgraded_after_the_advice_was_followed(running: Path) -> None:
+    before = running.read_bytes()
+    with pytest.raises(DatabaseInUseError, match=r"mlflow\.db contains runs with the status RUNNING \(a\)") as caught:
+        prepare_database(running)
+    assert running.read_bytes() == before
+    assert not list(running.parent.glob("*.before-upgrade"))
+    advice = str(caught.value).split("`")[1]
+    subprocess.run(advice.replace("python", sys.executable, 1), shell=True, check=True)
+    prepare_database(running)
+    with closing(sqlite3.connect(running)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]
+        assert connection.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_copy_of_an_older_database_is_upgraded_while_a_run_uses_the_original(running: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(running.parent, tmp_path / "copy") / "mlflow.db"
+    prepare_database(copy)
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(REVISION,)]

@@ -129,6 +129,12 @@ def test_the_message_names_archive_entry_and_rule(isolated: Path) -> None:
     assert_refused(archive, r"a\.zip: entry '\.\./evil' was rejected: .* nothing was unpacked")
 
 
+def test_the_message_about_a_backslash_names_a_remedy(isolated: Path) -> None:
+    """Some Windows programs separate the folders in a zip archive by backslashes."""
+    archive = zipped({"photos\\ant\\1.png": b""}, isolated / "a.zip")
+    assert_refused(archive, "unpack the archive and use the folder as the source")
+
+
 def test_a_name_cut_at_a_nul_is_refused(isolated: Path) -> None:
     archive = zipped({"set/a.jpgXevil": b"x"}, isolated / "a.zip")
     archive.write_bytes(archive.read_bytes().replace(b"jpgX", b"jpg\0"))

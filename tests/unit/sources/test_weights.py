@@ -81,8 +81,9 @@ def test_a_file_in_the_cache_of_torch_hub_is_used_if_its_checksum_is_right(
     if SHA256.startswith(digits):
         assert fetch_weights("resnet18", "IMAGENET1K_V1", Path()).path == file
     else:
-        with pytest.raises(SourceError, match="could not be downloaded"):
+        with pytest.raises(SourceError, match="could not be downloaded") as raised:
             fetch_weights("resnet18", "IMAGENET1K_V1", Path())
+        assert str(raised.value).endswith(f"{file} was not used: its sha256 is {SHA256}, expected {digits}; delete it")
 
 
 def test_a_file_that_was_downloaded_before_stays_in_use(hub: Path) -> None:

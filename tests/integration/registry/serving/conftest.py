@@ -33,7 +33,7 @@ with warnings.catch_warnings():
     from transfer_registry.packaging import log_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
 REPOSITORY = Path(__file__).parents[4]
@@ -62,9 +62,18 @@ class Registered:
 
 
 @pytest.fixture(scope="session")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
+def registered(register: Callable[[Path], Registered], tmp_path_factory: pytest.TempPathFactory) -> Registered:
     """EfficientNet-Lite0 with its ImageNet weights and an untrained head, version 1 and champion."""
-    folder = tmp_path_factory.mktemp("registry")
+    return register(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="session")
+def register() -> Callable[[Path], Registered]:
+    """Registers a model in an empty folder."""
+    return _register
+
+
+def _register(folder: Path) -> Registered:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         _isolate(patch, folder)
         # pandas warns MLflow of how it counts the rows of an input example.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import marshal
 import os
 import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
@@ -15,6 +21,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -279,14 +286,93 @@ def test_the_model_card_may_be_edited(restored: Path) -> None:
     assert "files of 1 version: unchanged" in platform("models", "verify").output
 
 
-def test_a_version_without_recorded_checksums_is_named(folder: Path) -> None:
+@pytest.fixture
+def untagged(restored: Path) -> Iterator[Path]:
+    """The model's folder, while the tag of the logged model is deleted."""
     client = MlflowClient()
-    client.delete_logged_model_tag(folder.parent.name, CHECKSUMS_TAG)
-    try:
-        output = platform("models", "verify").output
-    finally:
-        client.set_logged_model_tags(folder.parent.name, {CHECKSUMS_TAG: _digest(folder / "SHA256SUMS")})
+    digest = _digest(restored / "SHA256SUMS")
+    client.delete_logged_model_tag(restored.parent.name, CHECKSUMS_TAG)
+    yield restored
+    client.set_logged_model_tags(restored.parent.name, {CHECKSUMS_TAG: digest})
+
+
+@pytest.fixture
+def deleted(restored: Path) -> Iterator[Path]:
+    """The model's folder, while the logged model is deleted."""
+    MlflowClient().delete_logged_model(restored.parent.name)
+    yield restored
+    with closing(sqlite3.connect("mlflow.db")) as connection, connection:
+        connection.execute("UPDATE logged_models SET lifecycle_stage = 'active'")
+
+
+def test_a_version_without_recorded_checksums_is_named(untagged: Path) -> None:
+    (untagged / "SHA256SUMS").unlink()
+    output = platform("models", "verify").output
     assert f"files of 0 versions: unchanged; not checked (no recorded checksums): {MODEL}/1" in output
+
+
+@pytest.mark.parametrize("state", ["untagged", "deleted"])
+def test_a_list_of_checksums_whose_own_checksum_was_deleted_is_reported_and_used(
+    tmp_path: Path, request: pytest.FixtureRequest, state: str
+) -> None:
+    folder: Path = request.getfixturevalue(state)
+    missing_tag = (
+        f"models:/{MODEL}/1 contains SHA256SUMS, but its logged model or the tag platform.checksums was deleted"
+    )
+    assert missing_tag in verify(tmp_path)
+    other_content(folder / "loader.py")
+    assert missing_tag in verify(tmp_path)
+    assert "loader.py has changed" in verify(tmp_path)
+
+
+def test_a_copy_of_a_version_is_checked(restored: Path, tmp_path: Path) -> None:
+    client = MlflowClient()
+    client.copy_model_version(f"models:/{MODEL}/1", "copied")
+    try:
+        assert "files of 2 versions: unchanged\n" in platform("models", "verify").output
+        other_content(restored / "loader.py")
+        assert "the files of models:/copied/1" in verify(tmp_path)
+    finally:
+        client.delete_registered_model("copied")
+
+
+def test_a_server_that_cannot_be_reached_is_not_a_deleted_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(client: MlflowClient, model_id: str) -> None:
+        raise MlflowException(f"API request for {folder.parent.name} failed with timeout")
+
+    monkeypatch.setattr(MlflowClient, "get_logged_model", fail)
+    assert f"API request for {folder.parent.name} failed with timeout" in verify(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_that_was_added_is_named(restored: Path, tmp_path: Path, command: Callable[[Path], str]) -> None:
+    (restored / "code" / "numpy.py").write_text("raise SystemExit('executed')\n")
+    assert f"code/numpy.py was added after the model was registered (delete it); {REMEDY}" in command(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["loader.py", "code/transfer_model_*/pyfunc.py"])
+def test_bytecode_in_the_folder_of_a_model_is_not_executed(
+    restored: Path, tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)  # set by commands that were called in this process
+    (source,) = restored.glob(pattern)
+    stat = source.stat()
+    bytecode = Path(importlib.util.cache_from_source(str(source)))
+    bytecode.parent.mkdir(exist_ok=True)
+    code = compile("raise SystemExit('executed')", source, "exec")
+    header = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, int(stat.st_mtime), stat.st_size)
+    bytecode.write_bytes(header + marshal.dumps(code))
+    command = ["-m", "transfer_platform", "predict", "images", "--model", MODEL, "--out", str(tmp_path / "out.csv")]
+    subprocess.run([sys.executable, *command], check=True)
+
+
+@pytest.mark.usefixtures("folder")
+def test_files_that_mlflow_adds_when_a_model_is_loaded_or_downloaded_are_not_damage(tmp_path: Path) -> None:
+    mlflow.pyfunc.load_model(f"models:/{MODEL}/1")
+    mlflow.artifacts.download_artifacts(f"models:/{MODEL}/1", dst_path=str(tmp_path))
+    assert "files of 1 version: unchanged\n" in platform("models", "verify").output
 
 
 def _digest(file: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,16 +31,21 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 @pytest.fixture(scope="session")
-def template(registered, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the registered model after its first command, `models promote`."""
-    folder = tmp_path_factory.mktemp("project") / "project"
-    shutil.copytree(registered.folder, folder)
+def template(register, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a registered model after its first command, `models promote`.
+
+    The folder in which it was made does not exist any more, so no artifacts are found at the locations that its
+    database has recorded.
+    """
+    folder = tmp_path_factory.mktemp("original") / "project"
+    folder.mkdir()
+    register(folder)
     with pytest.MonkeyPatch.context() as patch:
         _enter(patch, folder)
         done = CliRunner().invoke(main, ["models", "promote", "ants-bees/1", "--override", "the first"])
         assert done.exit_code == 0, done.output
         mlflow.set_tracking_uri(None)
-    return folder
+    return folder.rename(tmp_path_factory.mktemp("moved") / "project")
 
 
 @pytest.fixture
@@ -103,16 +109,22 @@ def read_only(project: Path, _target: Path) -> Path:
     return project
 
 
+def write_protected(project: Path, _target: Path) -> Path:
+    for path in [*project.rglob("*"), project]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return project
+
+
 def _mount(*words: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a folder requires root")
     done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"this system does not allow mounting a folder: {done.stderr.strip()}")
+        pytest.skip(f"this kernel does not allow root to mount a folder: {done.stderr.strip()}")
 
 
-WRITABLE = [copied, moved, renamed_with_an_accent, linked, bind_mounted]
-READ_ONLY = [read_only, copied_and_read_only]
+IS_ROOT = os.geteuid() == 0
+"""Only root can mount a folder, and permissions do not apply to root."""
+WRITABLE = [copied, moved, renamed_with_an_accent, linked, *[bind_mounted] * IS_ROOT]
+READ_ONLY = [read_only, copied_and_read_only] if IS_ROOT else [write_protected]
 
 
 @pytest.fixture
@@ -129,6 +141,9 @@ def place(
         # `os.path.ismount` does not detect a bind mount within one file system. Open files would make it busy.
         while not subprocess.run(["umount", "--lazy", folder], capture_output=True, check=False).returncode:
             pass
+        for path in [folder, *folder.rglob("*")]:
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
 
 
 # Commands: each asserts its result.
@@ -218,7 +233,7 @@ def test_a_command_that_writes_says_that_the_folder_is_read_only(place: Path, co
     done = platform("models", *command)
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
-    assert "ead-only" in done.output
+    assert ("ead-only" if IS_ROOT else "Permission denied") in done.output
     assert str(place) in done.output
 
 
@@ -255,5 +270,19 @@ def test_a_copy_says_once_that_it_is_one(
         _output("models", "list")
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("transfer_registry")]
     assert message.startswith(f"This project folder was copied or moved from {project}: ")
-    # the copied folder contains the backups of its two originals
-    assert message.endswith(f"the backup is {tmp_path / 'other' / 'mlflow.db.before-move-3'}")
+    # the copied folder contains the backup of its original
+    assert message.endswith(f"the backup is {tmp_path / 'other' / 'mlflow.db.before-move-2'}")
+
+
+if not IS_ROOT:
+
+    def test_mounted_folders_as_root_of_a_new_namespace() -> None:
+        """An ordinary user may mount folders in a namespace, unless the kernel forbids it."""
+        namespace = ["unshare", "--map-root-user", "--mount"]
+        allowed = subprocess.run([*namespace, "true"], capture_output=True, text=True, check=False)
+        if allowed.returncode:
+            pytest.skip(f"this kernel does not allow an ordinary user to mount a folder: {allowed.stderr.strip()}")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "bind_mounted or read_only"]
+        done = subprocess.run([*namespace, *command, __file__], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "skipped" not in done.stdout
