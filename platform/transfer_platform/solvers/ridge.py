@@ -1,4 +1,4 @@
-"""Ridge regression of class probabilities for a whole path of penalties and all folds."""
+"""Ridge regression of class probabilities for all penalties and folds."""
 
 from collections.abc import Sequence
 
